@@ -1,0 +1,103 @@
+"""The one place where configuration enters: the only reader of the environment and of `.env`.
+
+`SETTINGS` is the whole of it; `docs/configuration.md` and `.env.example` are held to it by a test.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from dotenv import dotenv_values
+
+from openai_compat.errors import ConfigurationError
+from openai_compat.models_file import build_models
+from openai_compat.settings import (
+    OneOf,
+    Setting,
+    Settings,
+    WholeNumber,
+    parse_boolean,
+    parse_list,
+    parse_seconds,
+    parse_text,
+    parse_url,
+)
+
+ERROR_STATUS = WholeNumber(400, 599)
+
+SETTINGS = (
+    Setting(("HOST", "API_HOST"), parse_text, "Address to listen on."),
+    Setting(("PORT", "API_PORT", "DATABRICKS_APP_PORT"), WholeNumber(0, 65535), "Port to listen on."),
+    Setting(("WEB_CONCURRENCY",), WholeNumber(1, 512), "Worker processes; one serves a core."),
+    Setting(("WORKER_CONNECTIONS",), WholeNumber(1, 100_000), "Clients served at once by one worker."),
+    Setting(("GRACEFUL_TIMEOUT",), WholeNumber(0, 86_400), "Seconds that running streams get to finish at a stop or reload."),
+    Setting(("OPENAI_API_KEY",), parse_text, "Key of the default upstream, which answers every model that no entry names.", True),
+    Setting(("OPENAI_BASE_URL",), parse_url, "Address of the default upstream, up to and with its `/v1`."),
+    Setting(("EXTERNAL_CHAT_URL",), parse_url, "A JSON chat API to put behind a model."),
+    Setting(("EXTERNAL_CHAT_API_KEY",), parse_text, "Sent to it as a bearer token.", True),
+    Setting(("EXTERNAL_CHAT_MODEL",), parse_text, "The model's name."),
+    Setting(("EXTERNAL_CHAT_REPLY_PATH",), parse_text, "Where the text sits in its reply (`data.answer`); found by itself when not set."),
+    Setting(("MODEL_REGISTRY_PATH",), parse_text, "The models file, JSON or YAML."),
+    Setting(("MODEL_ALLOW_LIST",), parse_list, "If set, only these models are served."),
+    Setting(("MODELS_CACHE_SECONDS",), parse_seconds, "How long the default upstream's list of models is remembered."),
+    Setting(("DEFAULT_MODEL",), parse_text, "Answers requests that name no model, and `/ask`."),
+    Setting(("API_KEYS",), parse_list, "If set, callers need one of these keys; if not, any key is accepted.", True),
+    Setting(("CORS_ALLOW_ORIGINS",), parse_list, "Origins of browser pages that may call this server; `*` for all."),
+    Setting(("ASK_STREAM_FORMAT",), OneOf("sse", "text", "ui"), "How `/ask` streams when the caller does not say."),
+    Setting(("VALIDATION_ERROR_STATUS",), ERROR_STATUS, "Status of an answer to a malformed request."),
+    Setting(("UPSTREAM_ERROR_STATUS",), ERROR_STATUS, "Status of an answer when the upstream cannot be reached or understood."),
+    Setting(("MAX_REQUEST_BYTES",), WholeNumber(1), "Largest JSON body."),
+    Setting(("MAX_UPLOAD_BYTES",), WholeNumber(1), "Largest body of a request that is passed through (files, audio, ...)."),
+    Setting(("SSE_KEEPALIVE_SECONDS",), parse_seconds, "A silent stream gets a comment after this time; 0 for never."),
+    Setting(("UPSTREAM_CONNECT_TIMEOUT",), parse_seconds, "Seconds to connect to an upstream."),
+    Setting(("UPSTREAM_FIRST_BYTE_TIMEOUT",), parse_seconds, "Seconds until its answer begins."),
+    Setting(("UPSTREAM_IDLE_TIMEOUT",), parse_seconds, "Seconds of silence within its answer."),
+    Setting(("UPSTREAM_TOTAL_TIMEOUT",), parse_seconds, "Seconds for the whole call; 0 for no limit, as for the three above."),
+    Setting(("UPSTREAM_TRUST_ENV",), parse_boolean, "Use the proxies named by `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`."),
+    Setting(("UPSTREAM_CA_BUNDLE",), parse_text, "File of the certificate authorities to trust instead of the usual ones."),
+    Setting(("LOG_LEVEL",), OneOf("debug", "info", "warning", "error"), "Least severity that is logged."),
+    Setting(("LOG_FORMAT",), OneOf("text", "json"), "One line of text or of JSON an event."),
+    Setting(("LOG_REQUEST_BODIES",), parse_boolean, "Log request bodies too, with secrets masked."),
+)
+
+
+def read_environment() -> dict[str, str]:
+    """The process environment, over the `.env` file of the working directory where there is one."""
+    from_file = {name: value for name, value in dotenv_values(".env").items() if value is not None}
+    return {**from_file, **os.environ}
+
+
+def load(environ: Mapping[str, str] | None = None, *, with_models: bool = True) -> Settings:
+    """The settings of `environ` (of the process and its `.env`, when None).
+
+    `with_models=False` leaves the models out: for a process that needs an address to listen on and no more.
+
+    Raises:
+        ConfigurationError: with every problem at once.
+    """
+    environ = read_environment() if environ is None else environ
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for setting in SETTINGS:
+        _read(setting, environ, values, problems)
+    settings = Settings(**values)
+    if with_models:
+        settings = build_models(settings, environ, problems)
+    if problems:
+        raise ConfigurationError(problems)
+    return settings
+
+
+def _read(setting: Setting, environ: Mapping[str, str], values: dict[str, Any], problems: list[str]) -> None:
+    """Puts the setting's value into `values`, or a sentence into `problems`. An empty value is an absent one."""
+    for name in setting.names:
+        text = environ.get(name, "").strip()
+        if text:
+            try:
+                values[setting.field] = setting.parse(text)
+            except ValueError as error:
+                shown = "" if setting.is_secret else f", not {text!r}"
+                problems.append(f"{name} {error}{shown}")
+            return

@@ -1,0 +1,176 @@
+"""The seam: what a thing that answers must offer, and nothing of how the answer travels.
+
+A backend subclasses `Backend` and one base class for each thing it can do. The service asks once, with `isinstance`;
+what is missing is answered by name. A backend knows no Flask, no status code and no JSON envelope; it raises the
+errors of `openai_compat.errors`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ..domain import (
+    CallContext,
+    ChatDelta,
+    ChatRequest,
+    CompletionRequest,
+    Embeddings,
+    EmbeddingsRequest,
+    TextDelta,
+)
+from ..streams import Silence
+
+if TYPE_CHECKING:
+    from ..settings import ModelEntry, Settings
+    from .upstream import Forwarder
+
+
+@dataclass(frozen=True, slots=True)
+class NoOptions:
+    """The options of a kind that has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackendResources:
+    """What every backend may share with the rest of the process: the settings, and the way out to other servers."""
+
+    settings: Settings
+    forwarder: Forwarder
+
+
+class Backend(ABC):
+    """One entry of the models file, ready to answer.
+
+    `Options` is a frozen dataclass: its fields are the keys that an entry of this kind may have beside the common ones,
+    its annotations their types (`str`, `float`, `int`, `bool`, `dict`, or such a type `| None`), its defaults their
+    defaults. `__post_init__` may raise `ValueError` with a sentence for the user. Creating a backend must be cheap: no
+    network, no heavy import; those belong to the first call.
+    """
+
+    Options: ClassVar[type[Any]] = NoOptions
+
+    def __init__(self, entry: ModelEntry, options: Any, resources: BackendResources) -> None:
+        self.entry = entry
+        self.options = options
+        self.resources = resources
+
+    @property
+    def name(self) -> str:
+        """The public name of the model."""
+        return self.entry.name
+
+    def describe(self) -> Mapping[str, Any]:
+        """What `GET /v1/models/{id}` adds to the entry's own facts, such as a state or a context window."""
+        return {}
+
+    def close(self) -> None:
+        """Gives back what was acquired since the first call; called once, when the worker ends."""
+
+
+class SupportsChat(ABC):
+    """Answers conversations.
+
+    `chat_promises` names the parameters of `PROMISES` that this backend keeps for every request. A request that asks
+    for another one of them is refused by the service before the backend is called.
+    """
+
+    chat_promises: ClassVar[frozenset[str]] = frozenset()
+
+    @abstractmethod
+    def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Silence]:
+        """The answer, piece by piece; the iterator's `close()` stops the work behind it.
+
+        Everything that can be refused is refused here, before the iterator is returned. Where nothing happens for
+        `context.silence_seconds`, the iterator yields `SILENCE`.
+        """
+
+
+class SupportsCompletions(ABC):
+    """Continues text; `completion_promises` is to it what `chat_promises` is to `SupportsChat`."""
+
+    completion_promises: ClassVar[frozenset[str]] = frozenset()
+
+    @abstractmethod
+    def complete(self, request: CompletionRequest, context: CallContext) -> Iterator[TextDelta | Silence]:
+        """Like `SupportsChat.chat`, with one run of choices for each prompt."""
+
+
+class SupportsEmbeddings(ABC):
+    """Turns texts into vectors."""
+
+    @abstractmethod
+    def embed(self, request: EmbeddingsRequest, context: CallContext) -> Embeddings:
+        """One vector for each input, in their order.
+
+        Raises:
+            UnsupportedParameterError: for `dimensions` that this model cannot give.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardedCall:
+    """A call to pass on as it is.
+
+    `path` is relative to the API's root, with its query (`chat/completions?x=1`). `body` is the client's bytes, or an
+    iterator of them for a body of `body_length` bytes (None: unknown, sent chunked).
+    """
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes | Iterator[bytes] | None = None
+    body_length: int | None = None
+
+
+class ForwardedReply(ABC):
+    """An upstream's answer on its way through: `status`, the `headers` that may be relayed, and the bytes."""
+
+    status: int
+    headers: Mapping[str, str]
+
+    @abstractmethod
+    def blocks(self) -> Iterator[bytes | Silence]:
+        """The body as it arrives, in non-empty blocks.
+
+        Raises:
+            UpstreamCutError, UpstreamTimeoutError, CallCancelledError
+        """
+
+    @abstractmethod
+    def read(self) -> bytes:
+        """The whole body; raises as `blocks` does."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Ends the exchange on every path; a reply not read to its end is broken off."""
+
+
+class SupportsForwarding(ABC):
+    """A peer that speaks OpenAI's protocol itself: bytes in, bytes out."""
+
+    upstream_model: str | None
+    """What the peer calls the model, where that differs from the name the client uses."""
+
+    @abstractmethod
+    def forward(self, call: ForwardedCall, context: CallContext) -> ForwardedReply:
+        """The peer's answer, whatever its status; its headers have arrived, its body may not have."""
+
+
+CHAT_PROMISES = frozenset({"n", "logprobs", "top_logprobs", "tools", "functions", "response_format", "audio", "stop",
+                           "max_tokens", "max_completion_tokens", "web_search_options", "logit_bias"})
+"""Chat parameters that change what the answer must be, so that ignoring one would be a lie.
+
+`tool_choice` and `parallel_tool_calls` mean nothing without `tools`, nor `function_call` without `functions`;
+`modalities` asks for `audio` by another name. Everything else is a hint for sampling or a note for the caller's books.
+"""
+
+COMPLETION_PROMISES = frozenset({"n", "best_of", "logprobs", "echo", "suffix", "stop", "max_tokens", "logit_bias"})
+"""The same for text completions."""
+
+
+def options_of(backend_class: type[Backend]) -> tuple[str, ...]:
+    """The keys that an entry of this kind may have beside the common ones."""
+    return tuple(option.name for option in fields(backend_class.Options))

@@ -1,0 +1,146 @@
+"""The forwarder: every call to another server goes through here, and its faults are translated here, once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from requests import PreparedRequest, RequestException, Response
+from requests.exceptions import (
+    ChunkedEncodingError,
+    ConnectTimeout,
+    ContentDecodingError,
+    ReadTimeout,
+    SSLError,
+)
+from requests.utils import get_environ_proxies
+
+from ..domain import CallContext
+from ..errors import (
+    CallCancelledError,
+    OpenAICompatError,
+    UpstreamConnectionError,
+    UpstreamCutError,
+    UpstreamReplyError,
+    UpstreamTimeoutError,
+)
+from ..settings import Settings, Timeouts
+from ..streams import SILENCE, Silence
+from .base import ForwardedReply
+from .transport import LlhttpAdapter, Patience, in_chunks
+
+log = logging.getLogger(__name__)
+
+
+class Forwarder:
+    """Sends requests to upstreams over one pool of connections, as large as the worker's concurrency."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._trusts_environment = settings.upstream_trust_env
+        self._verify: bool | str = settings.upstream_ca_bundle or True
+        self._adapter = LlhttpAdapter(most_idle=settings.worker_connections)
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str],
+        timeouts: Timeouts,
+        context: CallContext,
+        body: bytes | Iterator[bytes] | None = None,
+        body_length: int | None = None,
+    ) -> UpstreamReply:
+        """The reply, whatever its status, once its headers have come. An iterator of unknown length goes in chunks.
+
+        Raises:
+            UpstreamConnectionError, UpstreamTimeoutError, CallCancelledError
+        """
+        request = _to_request(method, url, headers, body, body_length)
+        patience = Patience(timeouts, context.cancellation, context.silence_seconds)
+        proxies = get_environ_proxies(url) if self._trusts_environment else None
+        try:
+            context.cancellation.raise_if_cancelled()
+            response = self._adapter.send(request, timeout=patience, verify=self._verify, proxies=proxies)
+        except RequestException as error:
+            raise _translated(error, url, context) from error
+        return UpstreamReply(response, url, context)
+
+    def close(self) -> None:
+        self._adapter.close()
+
+
+class UpstreamReply(ForwardedReply):
+    """An upstream's answer. `headers` has all of them, names in lower case."""
+
+    def __init__(self, response: Response, url: str, context: CallContext) -> None:
+        self.status = response.status_code
+        self.headers = {name.lower(): value for name, value in response.headers.items()}
+        self._raw: Any = response.raw
+        self._url = url
+        self._context = context
+
+    def blocks(self) -> Iterator[bytes | Silence]:
+        while block := self._next_block():
+            yield block
+
+    def read(self) -> bytes:
+        return b"".join(block for block in self.blocks() if isinstance(block, bytes))
+
+    def _next_block(self) -> bytes | Silence:
+        """The iteration is inside the translation: a stream breaks while it is read."""
+        try:
+            block: bytes | None = self._raw.read1()
+        except RequestException as error:
+            raise _translated(error, self._url, self._context) from error
+        return SILENCE if block is None else block
+
+    def close(self) -> None:
+        self._raw.close()
+
+    def close_after_end(self) -> None:
+        """`close`, for a reader that knows by the content that all of it has come: the connection can be kept."""
+        close = getattr(self._raw, "close_after_end", self._raw.close)
+        close()
+
+
+def _to_request(
+    method: str, url: str, headers: Mapping[str, str], body: bytes | Iterator[bytes] | None, length: int | None
+) -> PreparedRequest:
+    """Filled in by hand: `prepare()` costs more than the rest of the forwarder, and its checks are made elsewhere."""
+    request = PreparedRequest()
+    request.method = method
+    request.url = url
+    framed = {**headers, "Accept-Encoding": "identity"}
+    if isinstance(body, bytes):
+        framed["Content-Length"] = str(len(body))
+    elif body is not None and length is not None:
+        framed["Content-Length"] = str(length)
+    elif body is not None:
+        framed["Transfer-Encoding"] = "chunked"
+        body = in_chunks(body)
+    elif method in {"POST", "PUT", "PATCH"}:
+        framed["Content-Length"] = "0"
+    request.headers = framed  # type: ignore[assignment]  # any mapping does, and a dict costs least
+    request.body = body  # type: ignore[assignment]  # requests sends iterators too; its stubs say str or bytes
+    return request
+
+
+def _translated(error: RequestException, url: str, context: CallContext) -> OpenAICompatError:
+    """Our error for one of `requests`', by its class. What it says of hosts and ports goes to the log alone."""
+    if context.cancellation.is_cancelled:
+        return CallCancelledError()
+    log.warning("upstream %s failed: %s", urlsplit(url).hostname, error)
+    if isinstance(error, ConnectTimeout):
+        return UpstreamTimeoutError("The upstream could not be reached within the time limit.")
+    if isinstance(error, ReadTimeout):
+        return UpstreamTimeoutError("The upstream did not answer within the time limit.")
+    if isinstance(error, ChunkedEncodingError):
+        return UpstreamCutError("The upstream's answer broke off before it was complete.")
+    if isinstance(error, ContentDecodingError):
+        return UpstreamReplyError("The upstream's answer could not be decoded.")
+    if isinstance(error, SSLError):
+        return UpstreamConnectionError("No trusted connection to the upstream could be made.")
+    return UpstreamConnectionError("The upstream could not be reached.")

@@ -1,0 +1,233 @@
+"""From settings and the models file to `ModelEntry` values, with every problem collected and none raised."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .backends.base import options_of
+from .backends.registry import load_backend_class
+from .settings import ECHO_MODEL, OPENAI_URL, ModelEntry, Settings, Timeouts, parse_seconds, parse_url
+
+COMMON_KEYS = frozenset(
+    {"name", "kind", "base_url", "upstream_model", "api_key_env", "headers", "timeout", "owned_by", "created", "metadata"}
+)
+VARIABLE = re.compile(r"\$\{(\w+)\}")
+
+
+def build_models(settings: Settings, environ: Mapping[str, str], problems: list[str]) -> Settings:
+    """`settings` with its `entries` and its `default_upstream`; what is wrong goes into `problems`, a sentence each."""
+    file = _ModelsFile(settings, environ, problems)
+    entries = [*file.entries(), *_external_entries(settings)]
+    upstream = _default_upstream(settings)
+    if not entries and upstream is None and not settings.model_registry_path:
+        entries = [ModelEntry(ECHO_MODEL, "echo", owned_by="mock")]
+    by_name: dict[str, ModelEntry] = {}
+    for entry in entries:
+        if entry.name in by_name:
+            problems.append(f"the model '{entry.name}' is configured twice")
+        by_name[entry.name] = entry
+    allowed = _narrow(by_name, settings, upstream, problems)
+    return replace(settings, entries=allowed, default_upstream=upstream, default_model=_default_model(settings, allowed, upstream, problems))
+
+
+def _default_upstream(settings: Settings) -> ModelEntry | None:
+    if not (settings.openai_api_key or settings.openai_base_url):
+        return None
+    return ModelEntry(
+        name="*",
+        kind="openai",
+        base_url=settings.openai_base_url or OPENAI_URL,
+        api_key=settings.openai_api_key,
+        timeouts=settings.timeouts,
+    )
+
+
+def _external_entries(settings: Settings) -> list[ModelEntry]:
+    if settings.external_chat_url is None:
+        return []
+    path = settings.external_chat_reply_path
+    return [
+        ModelEntry(
+            name=settings.external_chat_model,
+            kind="external",
+            base_url=settings.external_chat_url,
+            api_key=settings.external_chat_api_key,
+            timeouts=settings.timeouts,
+            owned_by="external",
+            options={"reply_path": path} if path else {},
+        )
+    ]
+
+
+def _narrow(
+    entries: dict[str, ModelEntry], settings: Settings, upstream: ModelEntry | None, problems: list[str]
+) -> dict[str, ModelEntry]:
+    if not settings.model_allow_list:
+        return entries
+    allowed = set(settings.model_allow_list)
+    unknown = sorted(allowed - entries.keys())
+    if unknown and upstream is None:
+        problems.append(f"MODEL_ALLOW_LIST names models that are not configured: {', '.join(unknown)}")
+    return {name: entry for name, entry in entries.items() if name in allowed}
+
+
+def _default_model(
+    settings: Settings, entries: Mapping[str, ModelEntry], upstream: ModelEntry | None, problems: list[str]
+) -> str | None:
+    """The configured one; else the first entry; else, in front of OpenAI alone, a small model of theirs."""
+    named = settings.default_model
+    if named is not None:
+        if named not in entries and upstream is None:
+            problems.append(f"DEFAULT_MODEL names '{named}', which is not configured")
+        return named
+    if entries:
+        return next(iter(entries))
+    return settings.model_allow_list[0] if settings.model_allow_list else "gpt-4o-mini"
+
+
+class _ModelsFile:
+    """Reads the file that `MODEL_REGISTRY_PATH` names: a list of entries, or a mapping whose `models` is that list."""
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str], problems: list[str]) -> None:
+        self.settings = settings
+        self.environ = environ
+        self.problems = problems
+
+    def entries(self) -> list[ModelEntry]:
+        rows = self._rows()
+        entries = [self._entry(row, f"entry {number} of the models file") for number, row in enumerate(rows, 1)]
+        return [entry for entry in entries if entry is not None]
+
+    def _rows(self) -> list[Any]:
+        if self.settings.model_registry_path is None:
+            return []
+        path = Path(self.settings.model_registry_path)
+        try:
+            text = path.read_text(encoding="utf-8")
+            content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            self.problems.append(f"MODEL_REGISTRY_PATH: {path} cannot be read: {error}")
+            return []
+        if isinstance(content, dict):
+            unknown = sorted(str(key) for key in content.keys() - {"models"})
+            if unknown:
+                self.problems.append(f"MODEL_REGISTRY_PATH: {path} has unknown sections: {', '.join(unknown)}")
+            content = content.get("models")
+        if not isinstance(content, list) or not content:
+            self.problems.append(f"MODEL_REGISTRY_PATH: {path} must be a list of models, or a mapping with `models:`")
+            return []
+        return content
+
+    def _entry(self, row: Any, where: str) -> ModelEntry | None:
+        if not isinstance(row, dict) or not isinstance(row.get("name"), str) or not row["name"].strip():
+            self.problems.append(f"{where} needs a `name`")
+            return None
+        where = f"model '{row['name']}'"
+        kind = row.get("kind") or ("huggingface" if "hf_repo" in row else None)
+        if not isinstance(kind, str):
+            self.problems.append(f"{where} needs a `kind`")
+            return None
+        options = {key: value for key, value in row.items() if key not in COMMON_KEYS}
+        self._check_options(kind, options, where)
+        return ModelEntry(
+            name=row["name"],
+            kind=kind,
+            base_url=self._url(row, kind, where),
+            upstream_model=self._text(row, "upstream_model", where),
+            api_key=self._secret(row, where),
+            headers=self._headers(row, where),
+            timeouts=self._timeouts(row, where),
+            owned_by=self._text(row, "owned_by", where) or "openai-compat",
+            created=self._created(row, where),
+            metadata=self._mapping(row, "metadata", where),
+            options=options,
+        )
+
+    def _check_options(self, kind: str, options: Mapping[str, Any], where: str) -> None:
+        try:
+            backend_class = load_backend_class(kind)
+        except ValueError as error:
+            self.problems.append(f"{where}: {error}")
+            return
+        known = options_of(backend_class)
+        unknown = sorted(str(key) for key in options.keys() - set(known))
+        if unknown:
+            listed = ", ".join(sorted([*COMMON_KEYS, *known]))
+            self.problems.append(f"{where} has unknown keys: {', '.join(unknown)} (known are {listed})")
+            return
+        try:
+            backend_class.Options(**options)
+        except (TypeError, ValueError) as error:
+            self.problems.append(f"{where}: {error}")
+
+    def _text(self, row: Mapping[str, Any], key: str, where: str) -> str | None:
+        value = row.get(key)
+        if value is not None and not isinstance(value, str):
+            self.problems.append(f"{where}: {key} must be a text")
+            return None
+        return value
+
+    def _mapping(self, row: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
+        value = row.get(key) or {}
+        if not isinstance(value, dict):
+            self.problems.append(f"{where}: {key} must be a mapping")
+            return {}
+        return value
+
+    def _created(self, row: Mapping[str, Any], where: str) -> int:
+        value = row.get("created", 0)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            self.problems.append(f"{where}: created must be a time in Unix seconds")
+            return 0
+        return value
+
+    def _url(self, row: Mapping[str, Any], kind: str, where: str) -> str | None:
+        text = self._text(row, "base_url", where)
+        if text is None:
+            if kind in {"openai", "external"}:
+                self.problems.append(f"{where}: kind {kind} needs a `base_url`")
+            return None
+        try:
+            return parse_url(self._expand(text, "base_url", where))
+        except ValueError as error:
+            self.problems.append(f"{where}: base_url {error}")
+            return None
+
+    def _secret(self, row: Mapping[str, Any], where: str) -> str | None:
+        variable = self._text(row, "api_key_env", where)
+        return self._variable(variable, "api_key_env", where) if variable else None
+
+    def _headers(self, row: Mapping[str, Any], where: str) -> dict[str, str]:
+        headers = self._mapping(row, "headers", where)
+        return {str(name): self._expand(str(value), f"header {name}", where) for name, value in headers.items()}
+
+    def _expand(self, text: str, key: str, where: str) -> str:
+        """Puts the environment's values in for `${NAME}`."""
+        return VARIABLE.sub(lambda match: self._variable(match[1], key, where), text)
+
+    def _variable(self, name: str, key: str, where: str) -> str:
+        value = self.environ.get(name, "").strip()
+        if not value:
+            self.problems.append(f"{where}: {key} names the environment variable {name}, which is not set")
+        return value
+
+    def _timeouts(self, row: Mapping[str, Any], where: str) -> Timeouts:
+        """`timeout: 30` bounds the whole call; a mapping sets the limits one by one."""
+        value = row.get("timeout", {})
+        limits = value if isinstance(value, dict) else {"total": value}
+        names = {limit.name for limit in fields(Timeouts)}
+        if limits.keys() - names:
+            self.problems.append(f"{where}: timeout takes a number of seconds, or {', '.join(sorted(names))}")
+            return self.settings.timeouts
+        try:
+            return replace(self.settings.timeouts, **{name: parse_seconds(limit) for name, limit in limits.items()})
+        except (TypeError, ValueError):
+            self.problems.append(f"{where}: timeout must be a number of seconds, 0 or more")
+            return self.settings.timeouts

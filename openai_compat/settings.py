@@ -1,0 +1,180 @@
+"""What the server is configured to do, as frozen values. `config.py` makes them; nothing here reads the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+ECHO_MODEL = "mock-gpt-model"
+OPENAI_URL = "https://api.openai.com/v1"
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Limits on one call to an upstream, in seconds; 0 means no limit.
+
+    `connect` covers TCP, TLS and a proxy's handshake; `first_byte` the wait from the request's last byte to the
+    reply's first; `idle` each pause after that; `total` the call from beginning to end.
+    """
+
+    connect: float = 10.0
+    first_byte: float = 600.0
+    idle: float = 300.0
+    total: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """One model that this server answers for: a row of the models file, or what a setting stands for.
+
+    `base_url` is the API's root for kind `openai`, the chat URL itself for kind `external`. `options` has the keys that
+    belong to the kind, `metadata` whatever its owner wants `GET /v1/models/{id}` to show. Times are in Unix seconds.
+    """
+
+    name: str
+    kind: str
+    base_url: str | None = None
+    upstream_model: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default=NOTHING, repr=False)
+    timeouts: Timeouts = Timeouts()
+    owned_by: str = "openai-compat"
+    created: int = 0
+    metadata: Mapping[str, Any] = NOTHING
+    options: Mapping[str, Any] = NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Every setting under its own name in lower case (`config.SETTINGS` says what each means), and what they add up to:
+    `entries`, the models by name, and `default_upstream`, which answers for every model that no entry names.
+    """
+
+    host: str = "0.0.0.0"  # noqa: S104 - a server listens to the outside unless told otherwise
+    port: int = 8000
+    web_concurrency: int = 1
+    worker_connections: int = 2000
+    graceful_timeout: int = 300
+    openai_api_key: str | None = field(default=None, repr=False)
+    openai_base_url: str | None = None
+    external_chat_url: str | None = None
+    external_chat_api_key: str | None = field(default=None, repr=False)
+    external_chat_model: str = "external-chat"
+    external_chat_reply_path: str | None = None
+    model_registry_path: str | None = None
+    model_allow_list: tuple[str, ...] = ()
+    models_cache_seconds: float = 300.0
+    default_model: str | None = None
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    cors_allow_origins: tuple[str, ...] = ("http://localhost:3000",)
+    ask_stream_format: Literal["sse", "text", "ui"] = "sse"
+    validation_error_status: int = 400
+    upstream_error_status: int = 502
+    max_request_bytes: int = 32 * 1024 * 1024
+    max_upload_bytes: int = 512 * 1024 * 1024
+    sse_keepalive_seconds: float = 15.0
+    upstream_connect_timeout: float = 10.0
+    upstream_first_byte_timeout: float = 600.0
+    upstream_idle_timeout: float = 300.0
+    upstream_total_timeout: float = 3600.0
+    upstream_trust_env: bool = False
+    upstream_ca_bundle: str | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["text", "json"] = "text"
+    log_request_bodies: bool = False
+    entries: Mapping[str, ModelEntry] = NOTHING
+    default_upstream: ModelEntry | None = None
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """The limits of an upstream whose entry sets none."""
+        return Timeouts(
+            self.upstream_connect_timeout,
+            self.upstream_first_byte_timeout,
+            self.upstream_idle_timeout,
+            self.upstream_total_timeout,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One line of the table in `config.py`. The first of `names` is the setting's own, the others are understood too.
+
+    `parse` turns the text of the environment into the value, or raises ValueError with the rest of a sentence that
+    begins with the setting's name ("must be a whole number"). `default` is shown in the documentation.
+    """
+
+    names: tuple[str, ...]
+    parse: Any
+    meaning: str
+    is_secret: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.names[0]
+
+    @property
+    def field(self) -> str:
+        return self.name.lower()
+
+
+def parse_text(text: str) -> str:
+    return text
+
+
+def parse_list(text: str) -> tuple[str, ...]:
+    """`a, b` -> `("a", "b")`."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def parse_boolean(text: str) -> bool:
+    word = text.lower()
+    if word in {"1", "true", "yes", "on"}:
+        return True
+    if word in {"0", "false", "no", "off"}:
+        return False
+    raise ValueError("must be true or false")
+
+
+def parse_url(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise ValueError("must begin with http:// or https://")
+    return text.rstrip("/")
+
+
+class WholeNumber:
+    """Parses a whole number between two bounds, both included."""
+
+    def __init__(self, least: int, most: int = 2**40) -> None:
+        self.least, self.most = least, most
+
+    def __call__(self, text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not self.least <= int(text) <= self.most:
+            raise ValueError(f"must be a whole number from {self.least} to {self.most}")
+        return int(text)
+
+
+def parse_seconds(text: str | float) -> float:
+    """Seconds, 0 for none."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < 1e9:
+        raise ValueError("must be a number of seconds, 0 or more")
+    return seconds
+
+
+class OneOf:
+    """Parses one of a few words, in whichever case."""
+
+    def __init__(self, *words: str) -> None:
+        self.words = words
+
+    def __call__(self, text: str) -> str:
+        if text.lower() not in self.words:
+            raise ValueError(f"must be one of {', '.join(self.words)}")
+        return text.lower()

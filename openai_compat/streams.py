@@ -1,0 +1,119 @@
+"""Starting, watching and ending a stream of values; standard library only.
+
+A stream here is any iterator with a `close()`. Between values it may yield `SILENCE`, its word for "nothing happened
+for a while", so that whoever writes to the client can fill the pause (HOUSE rule 4.7) without a thread of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Final, Generic, TypeVar, cast
+
+from .errors import CallCancelledError
+
+T = TypeVar("T")
+
+
+class _Silence:
+    """The type of `SILENCE`: a value of its own, so that no delta is ever mistaken for it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "SILENCE"
+
+
+SILENCE: Final = _Silence()
+Silence = _Silence
+
+
+class Cancellation:
+    """Tells one call's workers that nobody waits for the answer any more.
+
+    Whoever blocks registers a callback that wakes it (a socket's `shutdown`); whoever computes asks `is_cancelled`.
+    `cancel()` may come from any thread or greenlet, any number of times, before or after a callback is registered.
+    """
+
+    __slots__ = ("_callbacks", "is_cancelled")
+
+    def __init__(self) -> None:
+        self.is_cancelled = False
+        self._callbacks: list[Callable[[], None]] = []
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+        while self._callbacks:
+            self._callbacks.pop()()
+
+    def on_cancel(self, callback: Callable[[], None]) -> None:
+        """Calls `callback` at the cancellation: at once when that has already happened."""
+        self._callbacks.append(callback)
+        if self.is_cancelled:
+            self.cancel()
+
+    def forget(self, callback: Callable[[], None]) -> None:
+        """The work that `callback` would have stopped is over."""
+        if callback in self._callbacks:
+            self._callbacks.remove(callback)
+
+    def raise_if_cancelled(self) -> None:
+        if self.is_cancelled:
+            raise CallCancelledError
+
+    def wait(self, seconds: float) -> None:
+        """Sleeps, but not beyond the cancellation.
+
+        Raises:
+            CallCancelledError: the call was cancelled before or during the wait.
+        """
+        woken = threading.Event()
+        self.on_cancel(woken.set)
+        woken.wait(seconds)
+        self.forget(woken.set)
+        self.raise_if_cancelled()
+
+
+class PrimedStream(Generic[T]):
+    """An iterator whose first value has already been fetched, and whose `close()` always reaches its source.
+
+    Priming runs the source up to its first value, so a failure before it is raised here, while the response can still
+    carry a status of its own (HOUSE rule 4.2). A generator that was never started ignores `close()`; this class does
+    not: the source has been started (rule 4.3).
+
+    Raises:
+        whatever the source raises before its first value; StopIteration never: an empty source is an empty stream.
+    """
+
+    __slots__ = ("_first", "_has_first", "_source")
+
+    def __init__(self, source: Iterator[T]) -> None:
+        self._source = source
+        self._has_first = True
+        try:
+            self._first: T | None = next(source)
+        except StopIteration:
+            self._first, self._has_first = None, False
+        except BaseException:
+            self.close()
+            raise
+
+    def __iter__(self) -> PrimedStream[T]:
+        return self
+
+    def __next__(self) -> T:
+        if self._has_first:
+            first, self._first, self._has_first = cast(T, self._first), None, False
+            return first
+        return next(self._source)
+
+    def close(self) -> None:
+        self._has_first = False
+        close_stream(self._source)
+
+
+def close_stream(stream: object) -> None:
+    """Closes what can be closed: lists and plain iterators have nothing to give back."""
+    close = getattr(stream, "close", None)
+    if close is not None:
+        close()
