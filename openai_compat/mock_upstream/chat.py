@@ -1,0 +1,152 @@
+"""Chat completions as OpenAI sends them: the whole object, and the chunks of a stream."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice, zip_longest
+from typing import Any
+
+from openai_compat.mock_upstream.errors import ApiError, Json, missing_parameter
+from openai_compat.mock_upstream.options import Options
+from openai_compat.mock_upstream.replies import (
+    CREATED,
+    FINGERPRINT,
+    count_choices,
+    count_tokens,
+    cut_to_limit,
+    digest_of,
+    split_reply,
+    usage_of,
+    with_usage,
+)
+
+_EXAMPLES: dict[str, Any] = {"integer": 1, "number": 1.5, "boolean": True, "array": [], "object": {}}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One choice: its text in pieces, or its tool calls."""
+
+    pieces: Sequence[str]
+    tool_calls: Sequence[Json]
+    finish_reason: str
+
+
+def chat_objects(payload: Json, model: str, options: Options) -> tuple[tuple[Json, ...], Json]:
+    """Return the objects of the answer, chunks where a stream is asked for, and their usage."""
+    messages = _messages_of(payload)
+    replies = [_reply(payload, messages, index, options) for index in range(count_choices(payload))]
+    usage = usage_of(
+        sum(4 + count_tokens(_text_of(message)) for message in messages),
+        sum(len(reply.pieces) + 10 * len(reply.tool_calls) for reply in replies),
+    )
+    head = {"id": f"chatcmpl-{digest_of(messages)[:29]}", "object": "", "created": CREATED, "model": model}
+    if payload.get("stream"):
+        return with_usage(list(_chunks(head, replies)), payload, usage), usage
+    choices = [_choice(index, reply) for index, reply in enumerate(replies)]
+    tail = {"usage": usage, "service_tier": "default", "system_fingerprint": FINGERPRINT}
+    return ({**head, "object": "chat.completion", "choices": choices, **tail},), usage
+
+
+def _messages_of(payload: Json) -> list[Json]:
+    """Return the messages, or raise `ApiError` as OpenAI words it."""
+    messages = payload.get("messages")
+    if messages is None:
+        raise missing_parameter("messages")
+    if not isinstance(messages, list):
+        message = "Invalid type for 'messages': expected an array of objects."
+        raise ApiError(400, message, param="messages", code="invalid_type")
+    if not messages:
+        message = "Invalid 'messages': empty array. Expected an array with minimum length 1."
+        raise ApiError(400, message, param="messages", code="empty_array")
+    for index, item in enumerate(messages):
+        if not isinstance(item, dict):
+            message = f"Invalid type for 'messages[{index}]': expected an object."
+            raise ApiError(400, message, param=f"messages[{index}]", code="invalid_type")
+    return messages
+
+
+def _text_of(message: Json) -> str:
+    """Return the text of a message whose content is a string or a list of parts."""
+    content = message.get("content")
+    if isinstance(content, list):
+        return "".join(str(part.get("text") or "") for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else ""
+
+
+def _reply(payload: Json, messages: Sequence[Json], index: int, options: Options) -> Reply:
+    """Return one choice: tool calls when tools are offered, unless their results are what is answered."""
+    question = next((_text_of(message) for message in reversed(messages) if message.get("role") == "user"), "")
+    tool_calls = _tool_calls(payload, question, index, options.calls)
+    if tool_calls and messages[-1].get("role") != "tool":
+        return Reply((), tool_calls, "tool_calls")
+    limit = payload.get("max_completion_tokens") or payload.get("max_tokens")
+    pieces, finish_reason = cut_to_limit(split_reply(question, index, options), limit)
+    return Reply(pieces, (), finish_reason)
+
+
+def _tool_calls(payload: Json, question: str, index: int, calls: int) -> list[Json]:
+    """Return calls of the tool that `tool_choice` names, or of all tools in turn."""
+    choice = payload.get("tool_choice")
+    tools = [tool["function"] for tool in payload.get("tools") or [] if tool.get("type") == "function"]
+    if isinstance(choice, dict):
+        tools = [tool for tool in tools if tool["name"] == choice.get("function", {}).get("name")]
+    if choice == "none" or not tools:
+        return []
+    return [_tool_call(tool, question, f"{index}-{number}") for number, tool in enumerate(islice(cycle(tools), calls))]
+
+
+def _tool_call(function: Json, question: str, number: str) -> Json:
+    """Return a call of `function` with an argument for each of its properties."""
+    properties = (function.get("parameters") or {}).get("properties") or {}
+    arguments = {name: _example_of(schema, question) for name, schema in properties.items()}
+    return {
+        "id": f"call_{digest_of(function, question, number)[:24]}",
+        "type": "function",
+        "function": {"name": function["name"], "arguments": json.dumps(arguments, ensure_ascii=False)},
+    }
+
+
+def _example_of(schema: Json, question: str) -> object:
+    """Return a value that fits `schema`; for a free string, what the user said."""
+    if schema.get("enum"):
+        return schema["enum"][0]
+    return _EXAMPLES.get(str(schema.get("type")), question)
+
+
+def _choice(index: int, reply: Reply) -> Json:
+    """Return a choice of an answer that is not streamed."""
+    message: Json = {"role": "assistant", "content": None if reply.tool_calls else "".join(reply.pieces)}
+    if reply.tool_calls:
+        message["tool_calls"] = reply.tool_calls
+    message |= {"refusal": None, "annotations": []}
+    return {"index": index, "message": message, "logprobs": None, "finish_reason": reply.finish_reason}
+
+
+def _chunks(head: Json, replies: Sequence[Reply]) -> Iterator[Json]:
+    """Yield the chunks of a stream: all roles, the choices' deltas in turn, all reasons to finish."""
+    head = {**head, "object": "chat.completion.chunk", "service_tier": "default", "system_fingerprint": FINGERPRINT}
+
+    def chunk(index: int, delta: Json, finish_reason: str | None = None) -> Json:
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        return {**head, "choices": [choice]}
+
+    for index, reply in enumerate(replies):
+        yield chunk(index, {"role": "assistant", "content": None if reply.tool_calls else "", "refusal": None})
+    for deltas in zip_longest(*map(_deltas, replies)):
+        yield from (chunk(index, delta) for index, delta in enumerate(deltas) if delta)
+    for index, reply in enumerate(replies):
+        yield chunk(index, {}, reply.finish_reason)
+
+
+def _deltas(reply: Reply) -> Iterator[Json]:
+    """Yield what a choice says between its role and its end."""
+    yield from ({"content": piece} for piece in reply.pieces)
+    for index, call in enumerate(reply.tool_calls):
+        arguments = call["function"]["arguments"]
+        opening = {**call, "function": {**call["function"], "arguments": ""}}
+        yield {"tool_calls": [{"index": index, **opening}]}
+        for start in range(0, len(arguments), 8):
+            yield {"tool_calls": [{"index": index, "function": {"arguments": arguments[start : start + 8]}}]}
