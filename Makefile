@@ -1,0 +1,91 @@
+# `make` or `make help` lists the targets.
+#
+#   make run ARGS="--port 9000"      arguments for `python -m openai_compat serve`
+#   make test PYTEST="-k sse -x"     arguments for pytest
+#   make run PYTHON=/path/to/python  the interpreter that .venv is made from
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/bash
+
+ARGS ?=
+PYTEST ?=
+# Two at a time: more than that and tests that watch the clock disturb each other. A file stays with one process, so
+# that the servers it starts are started once.
+PARALLEL ?= -n 2 --dist loadfile
+
+BIN := .venv/bin
+PIP := $(BIN)/pip --disable-pip-version-check --quiet
+NODE_DIR := tests/conformance/node
+
+# Stamps: installed when the file that lists it is newer, so that a second run starts at once.
+CORE := .venv/.installed-core
+DEV := .venv/.installed-dev
+NODE := $(NODE_DIR)/node_modules/.installed
+
+.PHONY: help run test lint types format pins docker-check wheel clean
+
+help:  ## list the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+run: $(CORE)  ## install what is needed, start the server on port 8000
+	@exec $(BIN)/python -m openai_compat serve $(ARGS)
+
+test: $(DEV) $(if $(shell command -v npm),$(NODE),no-npm)  ## install what the tests need, run them all
+	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST)
+
+lint: $(DEV)  ## ruff: mistakes and layout
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(DEV)  ## mypy, strict
+	$(BIN)/mypy
+
+format: $(DEV)  ## put the code into ruff's layout
+	$(BIN)/ruff check --fix --exit-zero .
+	$(BIN)/ruff format .
+
+pins:  ## renew requirements*.txt from pyproject.toml's ranges
+	scripts/renew-pins
+
+docker-check: $(DEV)  ## walk through the Dockerfile's steps without Docker
+	$(BIN)/python -m pytest tests/deploy/test_dockerfile.py
+
+wheel: $(CORE)  ## build the wheel into dist/
+	$(PIP) wheel --no-deps --wheel-dir dist .
+
+clean:  ## remove everything that was installed or built
+	rm -rf .venv $(NODE_DIR)/node_modules build dist .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A candidate counts only if it runs, is new enough, and can make environments (Debian's python3 cannot without
+# python3-venv; a version manager's shim may be on the path for an interpreter that is not active).
+$(BIN)/python:
+	@for python in $(PYTHON) python3.13 python3.12 python3.11 python3.14 python3 python; do \
+	    if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	        echo "Making .venv with $$($$python --version) ..."; \
+	        exec $$python -m venv .venv; \
+	    fi; \
+	done; \
+	echo "No Python >= 3.11 with its venv module was found (Debian: apt install python3 python3-venv)." >&2; \
+	echo "Where it has another name: make PYTHON=/path/to/python3" >&2; \
+	exit 1
+
+$(CORE): requirements.txt | $(BIN)/python
+	@echo "Installing requirements.txt ..."
+	@$(PIP) install -r requirements.txt
+	@touch $@
+
+$(DEV): requirements-dev.txt $(CORE)
+	@echo "Installing requirements-dev.txt ..."
+	@$(PIP) install -r requirements-dev.txt
+	@touch $@
+
+$(NODE): $(NODE_DIR)/package-lock.json
+	@echo "Installing the Node client for the tests ..."
+	@cd $(NODE_DIR) && npm ci --loglevel=error --no-audit --no-fund
+	@touch $@
+
+.PHONY: no-npm
+no-npm:
+	@echo "npm was not found: the tests with the official Node client will be skipped."
