@@ -7,13 +7,11 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
 
-import gevent  # type: ignore[import-untyped]  # gevent ships no type information
-import gevent.event  # type: ignore[import-untyped]
+import gevent
+import gevent.event
 import httptools
-
-Connection = Any  # a gevent.socket.socket: untyped
+from gevent.socket import socket as Connection
 
 _OPENAI_HEADERS = (
     "openai-organization: mock-organization\r\n"

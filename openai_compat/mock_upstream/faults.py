@@ -51,7 +51,9 @@ _ROWS = (
     Model("fault-slow-first", "silence before the first byte, then everything", sending.slow_first, "delay=2"),
     Model("fault-slow", "a delay between the pieces", sending.trickle, "delay=0.05,chunks=20"),
     # whole answers in unusual bytes
-    Model("fault-split-utf8", "a write for each byte of é, 日 or 🌍", sending.split_utf8, "delay=0.001,suffix= é 日 🌍"),
+    Model(
+        "fault-split-utf8", "a write for each byte of é, 日 or 🌍", sending.split_utf8, "delay=0.001,suffix= é 日 🌍"
+    ),
     Model("fault-one-byte", "a write for each byte", sending.one_byte),
     Model("fault-crlf", "lines that end with CR LF", sending.crlf),
     Model("fault-comments", "comments, event:, id: and retry: lines among the data", sending.comments),

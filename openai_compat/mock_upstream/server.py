@@ -8,12 +8,13 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-import gevent  # type: ignore[import-untyped]  # gevent ships no type information
-import gevent.server  # type: ignore[import-untyped]
+import gevent
+import gevent.server
 import httptools
+from gevent.socket import socket as Connection
 
 from openai_compat.mock_upstream.application import CONTROL_PREFIX, Application
-from openai_compat.mock_upstream.exchange import Connection, Exchange, RequestReader
+from openai_compat.mock_upstream.exchange import Exchange, RequestReader
 from openai_compat.mock_upstream.faults import MODELS
 from openai_compat.mock_upstream.ledger import PeerGoneError
 from openai_compat.mock_upstream.options import Options
@@ -111,7 +112,7 @@ def _watching(connection: Connection) -> Iterator[None]:
     def look() -> None:
         watcher.stop()
         if _is_at_end(connection):
-            greenlet.kill(PeerGoneError, block=False)
+            gevent.kill(greenlet, PeerGoneError)
 
     watcher.start(look)
     try:
