@@ -1,0 +1,55 @@
+"""`POST /ask`: what a browser front end may send.
+
+Either `{"messages": [{"role", "content"}, ...]}`, or what the Vercel AI SDK's `useChat` posts: version 4 sends
+`content` and `parts` (and `id`, `data`, `experimental_attachments`), version 5 and later `parts` alone (and `id`,
+`trigger`, `messageId`, `metadata`). Unknown keys are ignored. Source: `UIMessage` and `DefaultChatTransport` in the
+npm package `ai`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .base import RequestSchema, missing_error
+from .chat import ContentPartSchema
+from .fields import AnyObject, ArrayOf, MessagesOf, ObjectOf, OneOf, Text
+
+
+class UIPartSchema(RequestSchema):
+    """One part of a message of the AI SDK."""
+
+    type = Text(required=True, about="`text`, `file`, `reasoning`, `step-start`, `tool-...`, ...", example="text")
+    text = Text(about="The text of a part of type `text` or `reasoning`.", example="Hello!")
+    url = Text(about="The address of a part of type `file`, often a `data:` URL.")
+    mediaType = Text(about="The media type of a part of type `file`.")
+    filename = Text(about="The name of a part of type `file`.")
+
+    def check(self, data: dict[str, Any]) -> None:
+        if data["type"] == "text" and data.get("text") is None:
+            raise missing_error("text")
+
+
+class AskMessageSchema(RequestSchema):
+    """One message: `content`, or `parts`, or both."""
+
+    role = Text(required=True, about="`system`, `user` or `assistant`.", example="user")
+    content = OneOf(Text(), ArrayOf(ObjectOf(ContentPartSchema)), about="What was said.", example="Hello!")
+    parts = ArrayOf(ObjectOf(UIPartSchema), about="What was said, as the AI SDK's `useChat` sends it.")
+
+    def check(self, data: dict[str, Any]) -> None:
+        if data.get("content") is None and data.get("parts") is None:
+            raise missing_error("content")
+
+
+class AskRequestSchema(RequestSchema):
+    """The body of `POST /ask`."""
+
+    messages = MessagesOf(ObjectOf(AskMessageSchema), least=1, required=True, about="The conversation so far.")
+    model = Text(about="The model that answers; the server's default model where absent.", example="mock-gpt-model")
+    id = Text(about="The AI SDK's name for the conversation.")
+    trigger = Text(about="Why the AI SDK sends it: `submit-message` or `regenerate-message`.")
+    messageId = Text(about="The message that the AI SDK wants anew.")
+    metadata = AnyObject()
+
+
+ASK_REQUEST = AskRequestSchema()

@@ -1,0 +1,23 @@
+"""`POST /v1/completions`: what a request may look like (source: OpenAI's API reference, "Create completion")."""
+
+from __future__ import annotations
+
+from .chat import SamplingSchema
+from .fields import Flag, Text, TextsOrTokens, Whole
+
+
+class CompletionRequestSchema(SamplingSchema):
+    """The body of `POST /v1/completions`."""
+
+    prompt = TextsOrTokens(
+        required=True,
+        about="What to continue: a text, a list of texts, token ids, or a list of those.",
+        example="Once upon a time",
+    )
+    best_of = Whole(about="How many continuations to try for each that is returned; never with `stream`.")
+    echo = Flag(about="Whether to return the prompt before its continuation.")
+    logprobs = Whole(about="0 to 5: how many alternatives to return at each place.")
+    suffix = Text(about="What comes after the text to be inserted.")
+
+
+COMPLETION_REQUEST = CompletionRequestSchema()

@@ -1,0 +1,210 @@
+"""The fields of a request: marshmallow's own, but each takes exactly its JSON types and hands the value on as it came.
+
+`"0.5"` is no number, `true` no integer, `5.0` no integer either; OpenAI refuses them too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from marshmallow import ValidationError, fields, missing
+
+from .base import (
+    empty_array_error,
+    empty_string_error,
+    long_array_error,
+    to_field_error,
+    type_error,
+)
+
+
+class Strict:
+    """Mixed into a field of marshmallow's: the types that it takes, and what the documentation says about it."""
+
+    accepts: ClassVar[frozenset[type]] = frozenset()
+    expected: str = ""
+
+    def __init__(self, *arguments: Any, about: str = "", example: Any = missing, **options: Any) -> None:
+        metadata = options.pop("metadata", {})
+        if about:
+            metadata["description"] = about
+        if example is not missing:
+            metadata["example"] = example
+        super().__init__(*arguments, metadata=metadata, **options)  # type: ignore[call-arg] # the field's, next in line
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **options: Any) -> Any:
+        if type(value) not in self.accepts:
+            raise type_error(self.expected, value)
+        return value
+
+
+class Text(Strict, fields.String):
+    accepts = frozenset({str})
+    expected = "a string"
+
+
+class Whole(Strict, fields.Integer):
+    accepts = frozenset({int})
+    expected = "an integer"
+
+
+class Number(Strict, fields.Float):
+    accepts = frozenset({int, float})
+    expected = "a decimal"
+
+
+class Flag(Strict, fields.Boolean):
+    accepts = frozenset({bool})
+    expected = "a boolean"
+
+
+class AnyObject(Strict, fields.Dict):
+    """An object whose keys are not judged here."""
+
+    accepts = frozenset({dict})
+    expected = "an object"
+
+
+class ObjectOf(Strict, fields.Nested):
+    """An object that a schema describes."""
+
+    accepts = frozenset({dict})
+    expected = "an object"
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, partial: Any = None, **options: Any) -> Any:
+        return self.schema.load(value)
+
+
+class ArrayOf(Strict, fields.List[Any]):
+    """An array whose items are all of one kind."""
+
+    accepts = frozenset({list})
+    plurals: ClassVar[dict[type, str]] = {Text: "strings", Whole: "integers", Number: "decimals"}
+
+    def __init__(self, inner: Any, *, least: int = 0, **options: Any) -> None:
+        super().__init__(inner, **options)
+        self.least = least
+        self.expected = f"an array of {self.plurals.get(type(self.inner), 'objects')}"
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **options: Any) -> Any:
+        if type(value) is not list:
+            raise type_error(self.expected, value)
+        if len(value) < self.least:
+            raise empty_array_error()
+        self.check_items(value)
+        return value
+
+    def check_items(self, items: list[Any]) -> None:
+        for index, item in enumerate(items):
+            self.check_item(index, item)
+
+    def check_item(self, index: int, item: Any) -> None:
+        try:
+            self.inner.deserialize(item)
+        except ValidationError as error:
+            raise to_field_error(error).below(index) from None
+
+
+class MessagesOf(ArrayOf):
+    """A conversation.
+
+    Nearly all messages are plain, a role with a text and perhaps a name, and nothing can be wrong with those: they are
+    waved through, and only the others are shown to the schema.
+    """
+
+    def check_items(self, items: list[Any]) -> None:
+        for index, item in enumerate(items):
+            if not (
+                type(item) is dict
+                and type(item.get("role")) is str
+                and type(item.get("content")) is str
+                and (len(item) == 2 or (len(item) == 3 and type(item.get("name")) is str))
+            ):
+                self.check_item(index, item)
+
+
+class OneOf(Strict, fields.Field[Any]):
+    """One of several types, told apart by the type of the value alone."""
+
+    def __init__(self, *alternatives: Any, **options: Any) -> None:
+        super().__init__(**options)
+        self.alternatives = alternatives
+        self._by_type = {accepted: field for field in alternatives for accepted in field.accepts}
+        self.expected = "one of " + " or ".join(_without_article(alternatives))
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **options: Any) -> Any:
+        field = self._by_type.get(type(value))
+        if field is None:
+            raise type_error(self.expected, value)
+        return field.deserialize(value, attr, data)
+
+
+def _without_article(alternatives: Iterable[Any]) -> Iterable[str]:
+    """OpenAI writes "one of a string or array of objects": only the first has an article."""
+    for position, field in enumerate(alternatives):
+        yield field.expected.split(" ", 1)[1] if position else field.expected
+
+
+class TextsOrTokens(Strict, fields.Field[Any]):
+    """What is to be completed or embedded: a text, several texts, the token ids of one text, or those of several.
+
+    `most` limits how many inputs there may be; `allows_empty` whether a text may be empty.
+    """
+
+    expected = "one of a string, array of strings, array of integers, or array of integer arrays"
+
+    def __init__(self, *, most: int | None = None, allows_empty: bool = True, **options: Any) -> None:
+        super().__init__(**options)
+        self.most, self.allows_empty = most, allows_empty
+        self.alternatives = (Text(), ArrayOf(Text()), ArrayOf(Whole()), ArrayOf(ArrayOf(Whole())))
+
+    def _deserialize(self, value: Any, attr: str | None, data: Any, **options: Any) -> Any:
+        if type(value) is str:
+            self._check_text(value)
+        elif type(value) is list:
+            self._check_list(value)
+        else:
+            raise type_error(self.expected, value)
+        return value
+
+    def _check_text(self, text: str) -> None:
+        if not text and not self.allows_empty:
+            raise empty_string_error()
+
+    def _check_list(self, inputs: list[Any]) -> None:
+        if not inputs:
+            raise empty_array_error()
+        kind = type(inputs[0])
+        if kind is int:
+            _check_all(int, "an integer", inputs)
+            return
+        if self.most is not None and len(inputs) > self.most:
+            raise long_array_error(self.most, len(inputs))
+        if kind is list:
+            _check_all(list, "an array of integers", inputs)
+            _check_each(inputs, _check_tokens)
+        else:
+            _check_all(str, "a string", inputs)
+            _check_each(inputs, self._check_text)
+
+
+def _check_tokens(tokens: list[Any]) -> None:
+    if not tokens:
+        raise empty_array_error()
+    _check_all(int, "an integer", tokens)
+
+
+def _check_all(wanted: type, expected: str, items: list[Any]) -> None:
+    """Lists of token ids are long: their types are compared all at once, and one by one only to find the culprit."""
+    if set(map(type, items)) != {wanted}:
+        index, item = next((index, item) for index, item in enumerate(items) if type(item) is not wanted)
+        raise type_error(expected, item).below(index)
+
+
+def _check_each(items: list[Any], check: Any) -> None:
+    for index, item in enumerate(items):
+        try:
+            check(item)
+        except ValidationError as error:
+            raise to_field_error(error).below(index) from None
