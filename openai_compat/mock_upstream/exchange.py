@@ -54,6 +54,7 @@ class RequestReader:
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
         self._has_headers = False
+        self._is_keep_alive = False
         self._is_continued = False
         self._is_whole = False
 
@@ -86,7 +87,7 @@ class RequestReader:
             headers=self._headers,
             body=b"".join(self._body),
             http_version=self._parser.get_http_version(),
-            is_keep_alive=self._parser.should_keep_alive(),
+            is_keep_alive=self._is_keep_alive,
             is_whole=self._is_whole,
         )
 
@@ -100,8 +101,9 @@ class RequestReader:
         self._headers[key] = f"{self._headers[key]}, {text}" if key in self._headers else text
 
     def on_headers_complete(self) -> None:
-        """Remember that the head is read."""
+        """Remember that the head is read; only now does the parser know whether to keep the connection."""
         self._has_headers = True
+        self._is_keep_alive = self._parser.should_keep_alive()
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
@@ -146,7 +148,7 @@ class Exchange:
     def start_unframed(self, content_type: str) -> None:
         """Send the head of a 200 whose body ends with the connection."""
         self.is_keep_alive = False
-        self.send_raw(self._head(200, content_type, {"connection": "close"}))
+        self.send_raw(self._head(200, content_type, {}))
 
     def send(self, data: bytes) -> None:
         """Send a part of the body in one write, as one chunk where the body is chunked."""
@@ -188,6 +190,7 @@ class Exchange:
     def _head(self, status: int, content_type: str, headers: Mapping[str, str]) -> bytes:
         """Return the status line and the headers that every answer of OpenAI's has, and `headers`."""
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        lines += "" if self.is_keep_alive else "connection: close\r\n"
         return (
             f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}\r\ncontent-type: {content_type}\r\n"
             f"x-request-id: {self._request_id}\r\n{_OPENAI_HEADERS}{lines}\r\n"

@@ -14,7 +14,7 @@ import httptools
 from gevent.socket import socket as Connection
 
 from openai_compat.mock_upstream.application import CONTROL_PREFIX, Application
-from openai_compat.mock_upstream.exchange import Exchange, RequestReader
+from openai_compat.mock_upstream.exchange import Exchange, Request, RequestReader
 from openai_compat.mock_upstream.faults import MODELS
 from openai_compat.mock_upstream.ledger import PeerGoneError
 from openai_compat.mock_upstream.options import Options
@@ -67,8 +67,6 @@ class Conversation:
         try:
             while self._serve_one():
                 pass
-        except httptools.HttpParserError:
-            self._connection.sendall(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
         except (PeerGoneError, OSError):
             pass  # noted in the ledger
         finally:
@@ -77,7 +75,7 @@ class Conversation:
 
     def _serve_one(self) -> bool:
         """Serve one request, and tell whether another may follow."""
-        request = RequestReader(self._connection).read()
+        request = self._read()
         if request is None:
             return False
         exchange = Exchange(self._connection, request, next(self._application.request_numbers))
@@ -91,6 +89,14 @@ class Conversation:
                     raise PeerGoneError
                 self._application.answer(exchange)
         return exchange.is_keep_alive
+
+    def _read(self) -> Request | None:
+        """Return the next request, or None at the end of the connection or of its sense."""
+        try:
+            return RequestReader(self._connection).read()
+        except httptools.HttpParserError:
+            self._connection.sendall(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+            return None
 
     def _disown(self) -> None:
         """Leave this connection out of the counters, if all it does is to ask for them."""
