@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until Ctrl-C or SIGTERM, and return the process's exit code."""
-    from openai_compat.mock_upstream.options import Options
-    from openai_compat.mock_upstream.server import serve
+    from .options import Options
+    from .server import serve
 
     defaults = Options(chunks=arguments.chunks, delay=arguments.delay)
     return serve(arguments.host, arguments.port, arguments.api_key, defaults)

@@ -3,8 +3,8 @@
 import argparse
 import sys
 
-from openai_compat import mock_upstream
+from . import add_arguments, run
 
 parser = argparse.ArgumentParser(prog="mock-upstream", description="A fake OpenAI server that misbehaves on demand.")
-mock_upstream.add_arguments(parser)
-sys.exit(mock_upstream.run(parser.parse_args()))
+add_arguments(parser)
+sys.exit(run(parser.parse_args()))

@@ -8,11 +8,11 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from openai_compat.mock_upstream.chat import chat_objects
-from openai_compat.mock_upstream.completions import completion_objects
-from openai_compat.mock_upstream.embeddings import embedding_objects
-from openai_compat.mock_upstream.errors import ApiError, Json
-from openai_compat.mock_upstream.options import Options
+from .chat import chat_objects
+from .completions import completion_objects
+from .embeddings import embedding_objects
+from .errors import ApiError, Json
+from .options import Options
 
 JSON_TYPE = "application/json"
 SSE_TYPE = "text/event-stream; charset=utf-8"

@@ -9,14 +9,14 @@ from functools import lru_cache
 from itertools import count
 from urllib.parse import unquote
 
-from openai_compat.mock_upstream.answers import JSON_TYPE, Answer, build_answer
-from openai_compat.mock_upstream.errors import ApiError, Json
-from openai_compat.mock_upstream.exchange import Exchange, Request
-from openai_compat.mock_upstream.faults import MODELS, Model, Spells, find_model
-from openai_compat.mock_upstream.ledger import Ledger
-from openai_compat.mock_upstream.options import Options
-from openai_compat.mock_upstream.replies import CREATED
-from openai_compat.mock_upstream.sending import send_healthy
+from .answers import JSON_TYPE, Answer, build_answer
+from .errors import ApiError, Json
+from .exchange import Exchange, Request
+from .faults import MODELS, Model, Spells, find_model
+from .ledger import Ledger
+from .options import Options
+from .replies import CREATED
+from .sending import send_healthy
 
 CONTROL_PREFIX = "/__mock__/"
 _INFERENCE = re.compile(

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from itertools import cycle, islice, zip_longest
 from typing import Any
 
-from openai_compat.mock_upstream.errors import ApiError, Json, missing_parameter
-from openai_compat.mock_upstream.options import Options
-from openai_compat.mock_upstream.replies import (
+from .errors import ApiError, Json, missing_parameter
+from .options import Options
+from .replies import (
     CREATED,
     FINGERPRINT,
     count_choices,

@@ -7,10 +7,10 @@ import hashlib
 import math
 import struct
 
-from openai_compat.mock_upstream.completions import texts_of
-from openai_compat.mock_upstream.errors import ApiError, Json
-from openai_compat.mock_upstream.options import Options
-from openai_compat.mock_upstream.replies import count_tokens
+from .completions import texts_of
+from .errors import ApiError, Json
+from .options import Options
+from .replies import count_tokens
 
 DIMENSIONS = 1536
 

@@ -26,7 +26,7 @@ _OPENAI_HEADERS = (
     "set-cookie: __cf_bm=mock-cookie; path=/; HttpOnly\r\n"
     "x-internal-secret: do-not-relay\r\n"
 )
-_REASONS = {status.value: status.phrase for status in HTTPStatus}
+REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class RequestReader:
     def read(self) -> Request | None:
         """Return the next request, one that is not whole if the peer left while sending it, or None if none came."""
         while not self._is_whole:
-            data = self._connection.recv(65536)
+            data = self._receive()
             if not data:
                 break
             try:
@@ -70,6 +70,14 @@ class RequestReader:
                 self._is_whole = True
             self._continue_if_asked()
         return self._to_request() if self._has_headers else None
+
+    def _receive(self) -> bytes:
+        """Return the next bytes, none if the peer left in whatever way."""
+        try:
+            data: bytes = self._connection.recv(65536)
+        except ConnectionResetError:
+            return b""
+        return data
 
     def _continue_if_asked(self) -> None:
         """Answer `Expect: 100-continue`, once."""
@@ -192,6 +200,6 @@ class Exchange:
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         lines += "" if self.is_keep_alive else "connection: close\r\n"
         return (
-            f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}\r\ncontent-type: {content_type}\r\n"
+            f"HTTP/1.1 {status} {REASONS.get(status, 'Unknown')}\r\ncontent-type: {content_type}\r\n"
             f"x-request-id: {self._request_id}\r\n{_OPENAI_HEADERS}{lines}\r\n"
         ).encode("latin-1")

@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from openai_compat.mock_upstream import sending, spoiling
-from openai_compat.mock_upstream.answers import Answer
-from openai_compat.mock_upstream.errors import ApiError
-from openai_compat.mock_upstream.exchange import Exchange
-from openai_compat.mock_upstream.options import Options
+from . import sending, spoiling
+from .answers import Answer
+from .errors import ApiError
+from .exchange import Exchange
+from .options import Options
 
 HEALTHY = "mock-model"
 PREFIX = "fault-"

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from openai_compat.mock_upstream.errors import Json
-from openai_compat.mock_upstream.exchange import Exchange, Request
+from .errors import Json
+from .exchange import Exchange, Request
 
 KEPT_REQUESTS = 100
 KEPT_BODY_BYTES = 64 * 1024

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from openai_compat.mock_upstream.errors import ApiError
+from .errors import ApiError
 
 
 @dataclass(frozen=True)

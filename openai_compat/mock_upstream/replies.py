@@ -10,8 +10,8 @@ import json
 import re
 from collections.abc import Sequence
 
-from openai_compat.mock_upstream.errors import ApiError, Json
-from openai_compat.mock_upstream.options import Options
+from .errors import ApiError, Json
+from .options import Options
 
 CREATED = 1_700_000_000
 FINGERPRINT = "fp_mock000001"

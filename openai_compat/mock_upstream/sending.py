@@ -9,8 +9,8 @@ import re
 import zlib
 from collections.abc import Iterable, Sequence
 
-from openai_compat.mock_upstream.answers import JSON_TYPE, Answer
-from openai_compat.mock_upstream.exchange import Exchange
+from .answers import JSON_TYPE, Answer
+from .exchange import Exchange
 
 _ASCII_RUN_OR_BYTE = re.compile(rb"[\x00-\x7f]+|[\x80-\xff]")
 _SETTLE_SECONDS = 0.02  # what was sent should be read before a reset makes the peer's kernel forget it

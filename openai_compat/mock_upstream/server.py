@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -13,18 +14,18 @@ import gevent.server
 import httptools
 from gevent.socket import socket as Connection
 
-from openai_compat.mock_upstream.application import CONTROL_PREFIX, Application
-from openai_compat.mock_upstream.exchange import Exchange, Request, RequestReader
-from openai_compat.mock_upstream.faults import MODELS
-from openai_compat.mock_upstream.ledger import PeerGoneError
-from openai_compat.mock_upstream.options import Options
+from .application import CONTROL_PREFIX, Application
+from .exchange import Exchange, Request, RequestReader
+from .faults import MODELS
+from .ledger import PeerGoneError
+from .options import Options
 
 _BACKLOG = 4096  # a benchmark's thousands of clients connect at once
 _READABLE = 1  # the event of libev's io watchers
 
 
 def serve(host: str, port: int, api_key: str | None, defaults: Options) -> int:
-    """Answer until SIGINT or SIGTERM, and return the exit code 0."""
+    """Answer until SIGINT or SIGTERM, and return the exit code: 0, or 1 if the address is not to be had."""
     _raise_open_files_limit()
     application = Application(api_key, defaults)
 
@@ -32,7 +33,11 @@ def serve(host: str, port: int, api_key: str | None, defaults: Options) -> int:
         Conversation(application, connection).serve()
 
     server = gevent.server.StreamServer((host, port), converse, backlog=_BACKLOG)
-    server.start()
+    try:
+        server.start()
+    except OSError as error:
+        print(f"mock upstream cannot listen on {host}:{port}: {error.strerror}", file=sys.stderr)
+        return 1
     for number in (signal.SIGINT, signal.SIGTERM):
         gevent.signal_handler(number, server.stop)
     print(f"mock upstream listening on http://{host}:{server.server_port}", flush=True)

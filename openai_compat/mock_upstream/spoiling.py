@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 
-from openai_compat.mock_upstream.answers import DONE, JSON_TYPE, Answer, to_event
-from openai_compat.mock_upstream.errors import ApiError, Json
-from openai_compat.mock_upstream.exchange import Exchange
-from openai_compat.mock_upstream.sending import send_healthy, send_pieces
+from .answers import DONE, JSON_TYPE, Answer, to_event
+from .errors import ApiError, Json
+from .exchange import REASONS, Exchange
+from .sending import send_healthy, send_pieces
 
 _HTML = "<html>\r\n<head><title>{0}</title></head>\r\n<body>\r\n<center><h1>{0}</h1></center>\r\n</body>\r\n</html>\r\n"
 _BROKEN_EVENT = b'data: {"id":"chatcmpl-broken","choices":[{"index\n\n'
@@ -35,9 +35,7 @@ def refuse(_exchange: Exchange, answer: Answer) -> None:
 def refuse_quota(_exchange: Exchange, _answer: Answer) -> None:
     """Say that the account's quota is exhausted."""
     message = "You exceeded your current quota, please check your plan and billing details."
-    error = ApiError(429, message, kind="insufficient_quota", code="insufficient_quota")
-    error.headers["x-should-retry"] = "false"
-    raise error
+    raise ApiError(429, message, kind="insufficient_quota", code="insufficient_quota")
 
 
 def refuse_length(_exchange: Exchange, _answer: Answer) -> None:
@@ -76,7 +74,7 @@ def refuse_as_vllm(exchange: Exchange, answer: Answer) -> None:
 def refuse_as_html(exchange: Exchange, answer: Answer) -> None:
     """Answer with the HTML page of a proxy in front of the upstream."""
     code = answer.options.code
-    exchange.respond(code, "text/html", _HTML.format(f"{code} Bad Gateway").encode())
+    exchange.respond(code, "text/html", _HTML.format(f"{code} {REASONS.get(code, '')}").encode())
 
 
 def _respond_json(exchange: Exchange, status: int, body: Json) -> None:

@@ -459,9 +459,13 @@ class TestWatching:
         assert (stats["requests_aborted"], stats["connections_open"]) == (1, 0)
         assert [(seen["aborted"], seen["complete"]) for seen in mock.requests()] == [(True, False)]
 
-    def test_an_unfinished_upload_is_counted(self, mock: MockUpstream) -> None:
-        with socket.create_connection(mock.address) as connection:
-            connection.sendall(b"POST /v1/files HTTP/1.1\r\ncontent-length: 10\r\n\r\nhalf")
+    @pytest.mark.parametrize("is_reset", [True, False])
+    def test_an_unfinished_upload_is_counted(self, mock: MockUpstream, is_reset: bool) -> None:
+        with socket.create_connection(mock.address, timeout=5) as connection:
+            connection.sendall(b"POST /v1/files HTTP/1.1\r\nexpect: 100-continue\r\ncontent-length: 10\r\n\r\nhalf")
+            assert connection.recv(100).startswith(b"HTTP/1.1 100 ")
+            if is_reset:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         mock.wait_until(lambda stats: stats["requests_aborted"] == 1)
         assert mock.requests()[0]["body"] == "half"
 
@@ -499,6 +503,14 @@ class TestWatching:
 def test_importing_the_package_is_light() -> None:
     script = "import sys, openai_compat.mock_upstream; sys.exit('gevent' in sys.modules or 'flask' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+
+
+def test_an_address_in_use_is_told() -> None:
+    with MockUpstream() as mock:
+        command = [sys.executable, "-m", "openai_compat.mock_upstream", "--port", str(mock.address[1])]
+        second = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10, check=False)
+    assert (second.returncode, second.stdout) == (1, "")
+    assert second.stderr.startswith("mock upstream cannot listen on 127.0.0.1:")
 
 
 def test_it_ends_cleanly() -> None:
