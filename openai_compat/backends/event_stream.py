@@ -11,7 +11,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable, Generator, Iterator
 from functools import wraps
-from typing import Final, ParamSpec
+from typing import Final, ParamSpec, TypeVar
 
 from ..errors import UpstreamReplyError
 from ..streams import SILENCE, Silence, close_stream
@@ -23,21 +23,24 @@ BYTE_ORDER_MARK: Final = codecs.BOM_UTF8
 Blocks = Iterator[bytes | Silence]
 TextStream = Generator[str | Silence, None, None]
 P = ParamSpec("P")
+T = TypeVar("T")
 
 
-def _started(parser: Callable[P, TextStream]) -> Callable[P, TextStream]:
-    """Runs a generator to its first `yield`, so that its `close()` reaches its `finally` from the beginning."""
+def started(generator: Callable[P, Generator[T, None, None]]) -> Callable[P, Generator[T, None, None]]:
+    """Runs a generator to its first `yield` when it is made, so that its `close()` reaches its `finally` even if nobody
+    ever asks for a value. That first yield, a `SILENCE` as the first line of its `try`, is taken here.
+    """
 
-    @wraps(parser)
-    def start(*args: P.args, **kwargs: P.kwargs) -> TextStream:
-        stream = parser(*args, **kwargs)
+    @wraps(generator)
+    def start(*args: P.args, **kwargs: P.kwargs) -> Generator[T, None, None]:
+        stream = generator(*args, **kwargs)
         next(stream)
         return stream
 
     return start
 
 
-@_started
+@started
 def iterate_events(blocks: Blocks) -> TextStream:
     """The `data` of each server-sent event, its lines joined with a line feed; other fields and comments are skipped.
 
@@ -65,7 +68,7 @@ def iterate_events(blocks: Blocks) -> TextStream:
         close_stream(blocks)
 
 
-@_started
+@started
 def iterate_lines(blocks: Blocks) -> TextStream:
     """Each line without its end (LF, CRLF or CR), empty ones too; the last needs no end.
 
@@ -88,7 +91,7 @@ def iterate_lines(blocks: Blocks) -> TextStream:
         close_stream(blocks)
 
 
-@_started
+@started
 def iterate_text(blocks: Blocks, encoding: str = "utf-8") -> TextStream:
     """The text as it arrives, in non-empty pieces that end between characters.
 

@@ -1,0 +1,267 @@
+"""OpenAI's chat JSON, chunks and whole completions alike, read into the values of `openai_compat.domain`.
+
+Read are what OpenAI sends and what servers that imitate it send in its place: content as a list of parts, `reasoning`
+or `reasoning_content`, tool calls without an index, Azure's chunk without choices, finish reasons by other names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any, Final, cast, get_args
+
+from ..domain import ChatDelta, FinishReason, JSONObject, TokenLogprob, Usage
+from ..errors import UpstreamCutError, UpstreamReplyError, UpstreamStatusError
+from ..streams import SILENCE, Silence
+from .base import ForwardedReply
+from .event_stream import iterate_events, started
+from .openai_errors import to_error_object
+from .tool_calls import ToolCallReader
+
+END_OF_STREAM: Final = "[DONE]"
+_PLAIN_KEYS: Final = frozenset({"role", "content"})
+
+# The names that Anthropic, Cohere, Gemini, Bedrock, the AI SDK and llama.cpp have for OpenAI's reasons, in lower case.
+# A reason not listed here is a way to end all the same: "stop".
+_LENGTH_WORDS = ("max_tokens", "max_length", "max_output_tokens", "model_context_window_exceeded", "limit")
+_TOOL_WORDS = ("tool_use", "tool_call", "tool-calls")
+_FILTER_WORDS = (
+    "safety", "recitation", "blocklist", "prohibited_content", "spii", "refusal", "error_toxic", "content_filtered",
+    "content-filter", "guardrail_intervened",
+)  # fmt: skip
+_FINISH_REASONS: Mapping[str, FinishReason] = {
+    **{reason: cast(FinishReason, reason) for reason in get_args(FinishReason)},
+    **dict.fromkeys(_LENGTH_WORDS, "length"),
+    **dict.fromkeys(_TOOL_WORDS, "tool_calls"),
+    **dict.fromkeys(_FILTER_WORDS, "content_filter"),
+}
+
+
+def read_chat_completion(body: bytes) -> list[ChatDelta]:
+    """A whole completion as deltas, the last of each choice with its finish reason.
+
+    Raises:
+        UpstreamReplyError: it is not a chat completion.
+        UpstreamStatusError: it is an error in place of one.
+    """
+    completion = parse_object(body)
+    if not isinstance(completion.get("choices"), list):
+        raise UpstreamReplyError("The upstream's answer is not a chat completion: it has no choices.")
+    reader = ChatReader()
+    return [*reader.read(completion), *reader.read_end()]
+
+
+@started
+def read_chat_stream(reply: ForwardedReply) -> Generator[ChatDelta | Silence, None, None]:
+    """The deltas of a streamed reply, up to `[DONE]` or its end; closes the reply, also when closed itself.
+
+    Raises:
+        UpstreamCutError: it ended with neither `[DONE]` nor a finish reason for each of its choices.
+        UpstreamReplyError: an event that is not a chat completion chunk.
+        UpstreamStatusError: an error told within the stream.
+        whatever reading the reply raises.
+    """
+    reader = ChatReader()
+    try:
+        yield SILENCE
+        for event in iterate_events(reply.blocks()):
+            if isinstance(event, Silence):
+                yield event
+            elif event == END_OF_STREAM:
+                yield from reader.read_end()
+                reply.close_after_end()
+                return
+            else:
+                yield from reader.read(parse_object(event))
+        if not reader.is_finished:
+            raise UpstreamCutError("The upstream's stream ended before its answer was complete.")
+    finally:
+        reply.close()
+
+
+def parse_object(text: str | bytes) -> JSONObject:
+    """A JSON object without an error in it.
+
+    Raises:
+        UpstreamReplyError: it is no JSON object.
+        UpstreamStatusError: it has an `error` that is neither null nor empty.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UpstreamReplyError("The upstream's answer is not valid JSON.") from error
+    if not isinstance(value, dict):
+        raise UpstreamReplyError("The upstream's answer is not a JSON object.")
+    raise_error_in(value)
+    return value
+
+
+def raise_error_in(reply: JSONObject) -> None:
+    """For errors that come with status 200, in the middle of a stream for example.
+
+    Raises:
+        UpstreamStatusError: `reply` has an `error` that is neither null nor empty. Its status is the one that the error
+            itself names, else 500.
+    """
+    error = reply.get("error")
+    if not error:
+        return
+    named = [error.get(key) for key in ("status", "status_code", "code")] if isinstance(error, dict) else []
+    status = next((code for code in named if isinstance(code, int) and 400 <= code <= 599), 500)
+    told = to_error_object(status, json.dumps(reply).encode())
+    raise UpstreamStatusError(
+        told["message"], upstream_status=status, type_=told["type"], param=told["param"], code=told["code"]
+    )
+
+
+class ChatReader:
+    """Reads the objects of one answer in their order; remembers of each choice which tool calls it has made."""
+
+    __slots__ = ("_choices",)
+
+    def __init__(self) -> None:
+        self._choices: dict[int, _Choice] = {}
+
+    def read(self, reply: JSONObject) -> Iterator[ChatDelta]:
+        """The deltas in a chunk or a completion; none for a chunk that says nothing, as the one with the role alone.
+
+        Raises:
+            UpstreamReplyError: a choice is not an object.
+        """
+        usage = read_usage(reply.get("usage"))
+        choices = reply.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            if not isinstance(choice, dict):
+                raise UpstreamReplyError("The upstream's answer has a choice that is not an object.")
+            index = choice["index"] if isinstance(choice.get("index"), int) else 0
+            if index not in self._choices:
+                self._choices[index] = _Choice(index)
+            if delta := self._choices[index].read(choice, usage):
+                usage = None
+                yield delta
+        if usage is not None:
+            yield ChatDelta(usage=usage)
+
+    def read_end(self) -> Iterator[ChatDelta]:
+        """What a proper end implies: a finish reason for each choice that was given none."""
+        for choice in (self._choices or {0: _Choice(0)}).values():
+            if not choice.is_finished:
+                yield ChatDelta(index=choice.index, finish_reason=choice.to_finish_reason("stop"))
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the answer has begun and each of its choices has had its finish reason."""
+        return bool(self._choices) and all(choice.is_finished for choice in self._choices.values())
+
+
+class _Choice:
+    __slots__ = ("_tool_calls", "index", "is_finished")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.is_finished = False
+        self._tool_calls = ToolCallReader()
+
+    def read(self, choice: JSONObject, usage: Usage | None) -> ChatDelta | None:
+        piece = to_object(choice.get("delta") or choice.get("message"))
+        content = piece.get("content")
+        is_plain = isinstance(content, str) and content and piece.keys() <= _PLAIN_KEYS
+        if is_plain and not choice.get("finish_reason") and not choice.get("logprobs"):
+            return ChatDelta(content, self.index, usage=usage)
+        return self._read_all(choice, piece, usage)
+
+    def _read_all(self, choice: JSONObject, piece: JSONObject, usage: Usage | None) -> ChatDelta | None:
+        text, reasoning = read_content(piece.get("content", choice.get("text")))
+        tool_calls = self._tool_calls.read(piece)
+        finish_reason = self._read_finish_reason(choice.get("finish_reason"))
+        delta = ChatDelta(
+            text or None,
+            self.index,
+            finish_reason,
+            tool_calls,
+            _text(piece.get("refusal")),
+            _text(piece.get("reasoning_content")) or _text(piece.get("reasoning")) or reasoning or None,
+            _read_logprobs(choice.get("logprobs")),
+            usage,
+        )
+        return None if delta == ChatDelta(index=self.index) else delta
+
+    def _read_finish_reason(self, value: Any) -> FinishReason | None:
+        if not value or self.is_finished:
+            return None
+        self.is_finished = True
+        return self.to_finish_reason(value)
+
+    def to_finish_reason(self, value: Any) -> FinishReason:
+        """`stop` after tool calls means that they are to be made: agents' loops end at anything but `tool_calls`."""
+        reason = normalise_finish_reason(value)
+        return "tool_calls" if reason == "stop" and self._tool_calls else reason
+
+
+def normalise_finish_reason(value: Any) -> FinishReason:
+    """OpenAI's word for a finish reason, whosever word it is."""
+    return _FINISH_REASONS.get(value.lower(), "stop") if isinstance(value, str) else "stop"
+
+
+def read_content(content: Any) -> tuple[str, str]:
+    """The text and the reasoning of a message's content: a text, or a list of parts as Mistral and Databricks send."""
+    if isinstance(content, str):
+        return content, ""
+    texts, reasons = [], []
+    for part in content if isinstance(content, list) else ():
+        if isinstance(part, str):
+            texts.append(part)
+        elif isinstance(part, dict) and part.get("type") in {"thinking", "reasoning"}:
+            nested = part.get("thinking") or part.get("summary") or part.get("text")
+            reasons.append(read_content(nested)[0])
+        elif isinstance(part, dict):
+            texts.append(_text(part.get("text")) or "")
+    return "".join(texts), "".join(reasons)
+
+
+def read_usage(usage: Any) -> Usage | None:
+    """Usage in the terms of chat or of the Responses API; None where it is missing or makes no sense."""
+    if not isinstance(usage, dict):
+        return None
+    prompt = _count(usage, "prompt_tokens", "input_tokens")
+    completion = _count(usage, "completion_tokens", "output_tokens")
+    if prompt is None and completion is None:
+        return None
+    prompt_details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
+    completion_details = usage.get("completion_tokens_details") or usage.get("output_tokens_details")
+    return Usage(
+        prompt or 0,
+        completion or 0,
+        _count(prompt_details, "cached_tokens") or 0,
+        _count(completion_details, "reasoning_tokens") or 0,
+    )
+
+
+def _count(counts: Any, *names: str) -> int | None:
+    found = (counts.get(name) for name in names) if isinstance(counts, dict) else ()
+    return next((count for count in found if isinstance(count, int) and count >= 0), None)
+
+
+def _read_logprobs(logprobs: Any) -> tuple[TokenLogprob, ...]:
+    return tuple(
+        TokenLogprob(token, logprob, tuple(other[:2] for other in _read_tokens(entry.get("top_logprobs"))))
+        for token, logprob, entry in _read_tokens(to_object(logprobs).get("content"))
+    )
+
+
+def _read_tokens(tokens: Any) -> Iterator[tuple[str, float, JSONObject]]:
+    """Token, log probability and the whole object of each entry that has both."""
+    for entry in tokens if isinstance(tokens, list) else ():
+        found = to_object(entry)
+        token, logprob = found.get("token"), found.get("logprob")
+        if isinstance(token, str) and isinstance(logprob, int | float):
+            yield token, logprob, found
+
+
+def to_object(value: Any) -> JSONObject:
+    """The value if it is a JSON object, else an empty one."""
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
