@@ -1,0 +1,138 @@
+"""Reads a Dockerfile and carries its steps out in an ordinary folder: enough of Docker for a test without Docker.
+
+What differs from Docker: an image's `/` is a folder, absolute paths in the steps are put under it, and the base image's
+`python` is this machine's. Users are not switched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import config
+
+NEEDS_AN_IMAGE = ("useradd",)
+"""Commands that would change the machine instead of a folder."""
+
+OUR_PATHS = re.compile(r"(?<![\w./-])/(venv|app|tmp)\b")
+
+
+@dataclass(frozen=True)
+class Step:
+    instruction: str
+    options: dict[str, str]
+    text: str
+
+    @property
+    def words(self) -> list[str]:
+        return json.loads(self.text) if self.text.startswith("[") else shlex.split(self.text)
+
+
+def parse(text: str) -> list[Step]:
+    without_comments = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    lines = without_comments.replace("\\\n", " ").splitlines()
+    return [_parse_line(line) for line in lines if line.strip()]
+
+
+def _parse_line(line: str) -> Step:
+    instruction, rest = line.strip().split(None, 1)
+    options = {}
+    while match := re.match(r"--([\w-]+)=(\S+)\s+", rest):
+        options[match[1]] = match[2]
+        rest = rest[match.end() :]
+    return Step(instruction, options, rest.strip())
+
+
+@dataclass
+class Image:
+    """The stage that is being built is always in the folder `root`: a virtual environment may not be moved."""
+
+    context: Path
+    folder: Path
+    env: dict[str, str] = field(default_factory=dict)
+    workdir: Path = Path("/")
+    stage: str = ""
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "root"
+
+    def build(self, steps: list[Step]) -> None:
+        for step in steps:
+            carry_out = getattr(self, "_" + step.instruction.lower(), None)
+            if carry_out is not None:
+                carry_out(step)
+
+    def inside(self, path: str | Path) -> Path:
+        """Where a path of the image is on this machine."""
+        return self.root / str(self.workdir / path).lstrip("/")
+
+    def start(self, command: list[str], **environment: str) -> subprocess.Popen[bytes]:
+        env = {**self.env, **environment}
+        program = shutil.which(command[0], path=env["PATH"])
+        assert program, f"{command[0]} is not in the image"
+        return subprocess.Popen([program, *command[1:]], cwd=self.inside("."), env=env)
+
+    def _from(self, step: Step) -> None:
+        base, *name = re.split(r"(?i)\s+as\s+", step.text)
+        if self.root.exists():
+            self.root.rename(self.folder / self.stage)
+        self.stage, self.workdir = (name or ["final"])[0], Path("/")
+        self.env = _environment(_python_of(base, self.folder / "base"))
+        self.inside("/tmp").mkdir(parents=True)  # noqa: S108 - the image's /tmp, not ours
+
+    def _env(self, step: Step) -> None:
+        for word in step.words:
+            name, value = word.split("=", 1)
+            self.env[name] = self._mapped(value).replace("$PATH", self.env["PATH"])
+
+    def _workdir(self, step: Step) -> None:
+        self.workdir = self.workdir / step.text
+        self.inside(".").mkdir(parents=True)
+
+    def _copy(self, step: Step) -> None:
+        *sources, target = step.words
+        for source in sources:
+            origin = self._origin(step) / source.lstrip("/")
+            into = self.inside(target) / origin.name if target.endswith("/") else self.inside(target)
+            if origin.is_dir():
+                shutil.copytree(origin, into, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(origin, into)
+
+    def _origin(self, step: Step) -> Path:
+        return self.folder / step.options["from"] if "from" in step.options else self.context
+
+    def _run(self, step: Step) -> None:
+        if step.words[0] not in NEEDS_AN_IMAGE:
+            subprocess.run(["/bin/sh", "-ec", self._mapped(step.text)], cwd=self.inside("."), env=self.env, check=True)
+
+    def _mapped(self, text: str) -> str:
+        return OUR_PATHS.sub(lambda match: f"{self.root}/{match[1]}", text)
+
+
+def _environment(python_folder: Path) -> dict[str, str]:
+    """This machine's, without anything that configures the server or Python."""
+    left_out = {name for setting in config.SETTINGS for name in setting.names} | {"VIRTUAL_ENV"}
+    env = {k: v for k, v in os.environ.items() if k not in left_out and not k.startswith("PYTHON")}
+    return {**env, "PATH": f"{python_folder}:/usr/bin:/bin"}
+
+
+def _python_of(base: str, folder: Path) -> Path:
+    """A folder with a `python` of the base image's version, or of this one where the machine has no such version."""
+    version = re.match(r"python:(3\.\d+)-slim", base)
+    assert version, f"what is in {base}?"
+    wanted = shutil.which(f"python{version[1]}")
+    runs = wanted and subprocess.run([wanted, "-c", "import venv, ensurepip"], capture_output=True).returncode == 0
+    python = wanted if runs else Path(sys.base_prefix) / "bin" / "python3"
+    folder.mkdir(exist_ok=True)
+    (folder / "python").write_text(f'#!/bin/sh\nexec "{python}" "$@"\n')
+    (folder / "python").chmod(0o755)
+    return folder
