@@ -32,13 +32,24 @@ SETTINGS = (
     Setting(("PORT", "API_PORT", "DATABRICKS_APP_PORT"), WholeNumber(0, 65535), "Port to listen on."),
     Setting(("WEB_CONCURRENCY",), WholeNumber(1, 512), "Worker processes; one serves a core."),
     Setting(("WORKER_CONNECTIONS",), WholeNumber(1, 100_000), "Clients served at once by one worker."),
-    Setting(("GRACEFUL_TIMEOUT",), WholeNumber(0, 86_400), "Seconds that running streams get to finish at a stop or reload."),
-    Setting(("OPENAI_API_KEY",), parse_text, "Key of the default upstream, which answers every model that no entry names.", True),
+    Setting(
+        ("GRACEFUL_TIMEOUT",), WholeNumber(0, 86_400), "Seconds that running streams get to finish at a stop or reload."
+    ),
+    Setting(
+        ("OPENAI_API_KEY",),
+        parse_text,
+        "Key of the default upstream, which answers every model that no entry names.",
+        True,
+    ),
     Setting(("OPENAI_BASE_URL",), parse_url, "Address of the default upstream, up to and with its `/v1`."),
     Setting(("EXTERNAL_CHAT_URL",), parse_url, "A JSON chat API to put behind a model."),
     Setting(("EXTERNAL_CHAT_API_KEY",), parse_text, "Sent to it as a bearer token.", True),
     Setting(("EXTERNAL_CHAT_MODEL",), parse_text, "The model's name."),
-    Setting(("EXTERNAL_CHAT_REPLY_PATH",), parse_text, "Where the text sits in its reply (`data.answer`); found by itself when not set."),
+    Setting(
+        ("EXTERNAL_CHAT_REPLY_PATH",),
+        parse_text,
+        "Where the text sits in its reply (`data.answer`); found by itself when not set.",
+    ),
     Setting(("MODEL_REGISTRY_PATH",), parse_text, "The models file, JSON or YAML."),
     Setting(("MODEL_ALLOW_LIST",), parse_list, "If set, only these models are served."),
     Setting(("MODELS_CACHE_SECONDS",), parse_seconds, "How long the default upstream's list of models is remembered."),
@@ -47,16 +58,30 @@ SETTINGS = (
     Setting(("CORS_ALLOW_ORIGINS",), parse_list, "Origins of browser pages that may call this server; `*` for all."),
     Setting(("ASK_STREAM_FORMAT",), OneOf("sse", "text", "ui"), "How `/ask` streams when the caller does not say."),
     Setting(("VALIDATION_ERROR_STATUS",), ERROR_STATUS, "Status of an answer to a malformed request."),
-    Setting(("UPSTREAM_ERROR_STATUS",), ERROR_STATUS, "Status of an answer when the upstream cannot be reached or understood."),
+    Setting(
+        ("UPSTREAM_ERROR_STATUS",),
+        ERROR_STATUS,
+        "Status of an answer when the upstream cannot be reached or understood.",
+    ),
     Setting(("MAX_REQUEST_BYTES",), WholeNumber(1), "Largest JSON body."),
-    Setting(("MAX_UPLOAD_BYTES",), WholeNumber(1), "Largest body of a request that is passed through (files, audio, ...)."),
+    Setting(
+        ("MAX_UPLOAD_BYTES",), WholeNumber(1), "Largest body of a request that is passed through (files, audio, ...)."
+    ),
     Setting(("SSE_KEEPALIVE_SECONDS",), parse_seconds, "A silent stream gets a comment after this time; 0 for never."),
     Setting(("UPSTREAM_CONNECT_TIMEOUT",), parse_seconds, "Seconds to connect to an upstream."),
     Setting(("UPSTREAM_FIRST_BYTE_TIMEOUT",), parse_seconds, "Seconds until its answer begins."),
     Setting(("UPSTREAM_IDLE_TIMEOUT",), parse_seconds, "Seconds of silence within its answer."),
-    Setting(("UPSTREAM_TOTAL_TIMEOUT",), parse_seconds, "Seconds for the whole call; 0 for no limit, as for the three above."),
-    Setting(("UPSTREAM_TRUST_ENV",), parse_boolean, "Use the proxies named by `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`."),
-    Setting(("UPSTREAM_CA_BUNDLE",), parse_text, "File of the certificate authorities to trust instead of the usual ones."),
+    Setting(
+        ("UPSTREAM_TOTAL_TIMEOUT",),
+        parse_seconds,
+        "Seconds for the whole call; 0 for no limit, as for the three above.",
+    ),
+    Setting(
+        ("UPSTREAM_TRUST_ENV",), parse_boolean, "Use the proxies named by `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`."
+    ),
+    Setting(
+        ("UPSTREAM_CA_BUNDLE",), parse_text, "File of the certificate authorities to trust instead of the usual ones."
+    ),
     Setting(("LOG_LEVEL",), OneOf("debug", "info", "warning", "error"), "Least severity that is logged."),
     Setting(("LOG_FORMAT",), OneOf("text", "json"), "One line of text or of JSON an event."),
     Setting(("LOG_REQUEST_BODIES",), parse_boolean, "Log request bodies too, with secrets masked."),

@@ -93,7 +93,9 @@ class UnsupportedParameterError(RequestError):
 
     def __init__(self, param: str, model: str, reason: str = "") -> None:
         detail = f": {reason}" if reason else "."
-        super().__init__(f"Unsupported parameter: '{param}' is not supported with the model '{model}'{detail}", param=param)
+        super().__init__(
+            f"Unsupported parameter: '{param}' is not supported with the model '{model}'{detail}", param=param
+        )
 
 
 class AuthenticationError(RequestError):
@@ -111,7 +113,7 @@ class ModelNotFoundError(RequestError):
 
 class NotFoundError(RequestError):
     status = 404
-    code = "not_found"
+    code = "unknown_url"
 
 
 class MethodNotAllowedError(RequestError):
@@ -145,7 +147,9 @@ class InternalError(BackendError):
 
     code = "internal_error"
 
-    def __init__(self, message: str = "The server had an error while processing your request. Sorry about that!") -> None:
+    def __init__(
+        self, message: str = "The server had an error while processing your request. Sorry about that!"
+    ) -> None:
         super().__init__(message)
 
 

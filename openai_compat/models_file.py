@@ -16,7 +16,18 @@ from .backends.registry import load_backend_class
 from .settings import ECHO_MODEL, OPENAI_URL, ModelEntry, Settings, Timeouts, parse_seconds, parse_url
 
 COMMON_KEYS = frozenset(
-    {"name", "kind", "base_url", "upstream_model", "api_key_env", "headers", "timeout", "owned_by", "created", "metadata"}
+    {
+        "name",
+        "kind",
+        "base_url",
+        "upstream_model",
+        "api_key_env",
+        "headers",
+        "timeout",
+        "owned_by",
+        "created",
+        "metadata",
+    }
 )
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 
@@ -34,7 +45,12 @@ def build_models(settings: Settings, environ: Mapping[str, str], problems: list[
             problems.append(f"the model '{entry.name}' is configured twice")
         by_name[entry.name] = entry
     allowed = _narrow(by_name, settings, upstream, problems)
-    return replace(settings, entries=allowed, default_upstream=upstream, default_model=_default_model(settings, allowed, upstream, problems))
+    return replace(
+        settings,
+        entries=allowed,
+        default_upstream=upstream,
+        default_model=_default_model(settings, allowed, upstream, problems),
+    )
 
 
 def _default_upstream(settings: Settings) -> ModelEntry | None:

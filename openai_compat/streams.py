@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from typing import Final, Generic, TypeVar, cast
 
 from .errors import CallCancelledError
@@ -110,6 +111,47 @@ class PrimedStream(Generic[T]):
     def close(self) -> None:
         self._has_first = False
         close_stream(self._source)
+
+
+class Pending(Generic[T]):
+    """Something that is being started in a thread (a greenlet, under gevent), so that its starter can do other things.
+
+    Made for the first piece of an answer: it may take minutes, and the client must hear something meanwhile.
+    """
+
+    def __init__(self, start: Callable[[], T]) -> None:
+        self._start = start
+        self._is_over = threading.Event()
+        self._is_abandoned = False
+        self._result: T | None = None
+        self._error: BaseException | None = None
+        threading.Thread(target=copy_context().run, args=(self._run,), daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            self._result = self._start()
+        except BaseException as error:  # noqa: BLE001 - it is raised again in `result`, by whoever waits
+            self._error = error
+        self._is_over.set()
+        if self._is_abandoned:
+            close_stream(self._result)
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Whether it is over, one way or the other, after at most `seconds`."""
+        return self._is_over.wait(seconds)
+
+    def result(self) -> T:
+        """What was started, once it is over; raises what starting it raised."""
+        self._is_over.wait()
+        if self._error is not None:
+            raise self._error
+        return cast(T, self._result)
+
+    def close(self) -> None:
+        """Nobody wants the result: it is closed as soon as it is there."""
+        self._is_abandoned = True
+        if self._is_over.is_set():
+            close_stream(self._result)
 
 
 def close_stream(stream: object) -> None:

@@ -41,7 +41,7 @@ class BackendResources:
     forwarder: Forwarder
 
 
-class Backend(ABC):
+class Backend:
     """One entry of the models file, ready to answer.
 
     `Options` is a frozen dataclass: its fields are the keys that an entry of this kind may have beside the common ones,
@@ -147,20 +147,40 @@ class ForwardedReply(ABC):
     def close(self) -> None:
         """Ends the exchange on every path; a reply not read to its end is broken off."""
 
+    def close_after_end(self) -> None:
+        """`close`, where the content says that all of it has come, so that the connection may be kept."""
+        self.close()
+
 
 class SupportsForwarding(ABC):
     """A peer that speaks OpenAI's protocol itself: bytes in, bytes out."""
 
     upstream_model: str | None
     """What the peer calls the model, where that differs from the name the client uses."""
+    takes_stream_options: bool
+    """Whether the peer may be asked for usage in a stream; the service turns it off when the peer refuses."""
 
     @abstractmethod
     def forward(self, call: ForwardedCall, context: CallContext) -> ForwardedReply:
         """The peer's answer, whatever its status; its headers have arrived, its body may not have."""
 
 
-CHAT_PROMISES = frozenset({"n", "logprobs", "top_logprobs", "tools", "functions", "response_format", "audio", "stop",
-                           "max_tokens", "max_completion_tokens", "web_search_options", "logit_bias"})
+CHAT_PROMISES = frozenset(
+    {
+        "n",
+        "logprobs",
+        "top_logprobs",
+        "tools",
+        "functions",
+        "response_format",
+        "audio",
+        "stop",
+        "max_tokens",
+        "max_completion_tokens",
+        "web_search_options",
+        "logit_bias",
+    }
+)
 """Chat parameters that change what the answer must be, so that ignoring one would be a lie.
 
 `tool_choice` and `parallel_tool_calls` mean nothing without `tools`, nor `function_call` without `functions`;

@@ -29,7 +29,8 @@ from ..errors import (
 from ..settings import Settings, Timeouts
 from ..streams import SILENCE, Silence
 from .base import ForwardedReply
-from .transport import LlhttpAdapter, Patience, in_chunks
+from .connections import Patience
+from .transport import LlhttpAdapter, in_chunks
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,37 @@
+"""How gunicorn serves `wsgi:app`; it finds this file by itself. Every number is a setting or has its reason here."""
+
+import sys
+
+import config
+from openai_compat.errors import ConfigurationError
+
+try:
+    settings = config.load(with_models=False)
+except ConfigurationError as error:
+    sys.exit(str(error))
+
+bind = f"{settings.host}:{settings.port}"
+workers = settings.web_concurrency
+
+# A stream waits more than it works: thousands of them share a process as greenlets. Patching happens in the worker,
+# so nothing may be preloaded (`requests` and `ssl` imported before it would block the whole process).
+worker_class = "gevent"
+worker_connections = settings.worker_connections
+preload_app = False
+
+# For gevent workers this is a heartbeat, not a limit on requests: a stream may take as long as it takes.
+timeout = 60
+# Streams under way at a reload or a stop get this long to finish.
+graceful_timeout = settings.graceful_timeout
+# Longer than the 60 s for which nginx and most load balancers keep a connection: they must be the ones to close it.
+keepalive = 75
+
+# A full queue of connections that wait to be accepted, for a burst of callers.
+backlog = 2048
+# Long prompts in query strings do not occur; long headers do (signed cookies, tokens of single sign-on).
+limit_request_line = 8190
+limit_request_field_size = 16380
+
+# The application writes one line a request itself, with its id and its tokens; gunicorn's own would double it.
+accesslog = None
+loglevel = "warning" if settings.log_level == "info" else settings.log_level

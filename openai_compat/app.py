@@ -1,0 +1,96 @@
+"""Wiring, and nothing else: settings -> backends -> routing -> services -> blueprints -> error handlers."""
+
+from __future__ import annotations
+
+import atexit
+from dataclasses import dataclass
+
+from flask import Blueprint, Flask
+from flask_cors import CORS
+
+from .backends.base import BackendResources
+from .backends.upstream import Forwarder
+from .logs import configure_logging
+from .routing.table import RoutingTable, build_backend
+from .services.chat import ChatService
+from .services.completions import CompletionService
+from .services.embeddings import EmbeddingService
+from .services.models import ModelCatalog
+from .settings import Settings
+from .tokens import TokenCounter
+from .web import chat, models
+from .web.ask import ask_blueprint
+from .web.auth import key_check
+from .web.calls import register_calls
+from .web.disconnect import ClientWatch
+from .web.docs import docs_blueprint
+from .web.errors import register_errors
+from .web.health import health_blueprint
+from .web.passthrough import passthrough_blueprint
+
+EXPOSED_HEADERS = [
+    "x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms",
+    *(f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")),
+]  # fmt: skip
+"""What a page on another origin may read of an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What an application holds, at `app.extensions["openai_compat"]`: nothing of it is global."""
+
+    settings: Settings
+    routing: RoutingTable
+    catalog: ModelCatalog
+    forwarder: Forwarder
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """See `openai_compat.create_app`."""
+    if settings is None:
+        from config import load
+
+        settings = load()
+    configure_logging(settings)
+    state = _build_state(settings)
+    app = Flask("openai_compat", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_request_bytes
+    app.extensions["openai_compat"] = state
+    register_calls(app, settings, ClientWatch())
+    _register_blueprints(app, state)
+    register_errors(app, settings)
+    CORS(app, origins=list(settings.cors_allow_origins), expose_headers=EXPOSED_HEADERS, max_age=600)
+    return app
+
+
+def _build_state(settings: Settings) -> State:
+    forwarder = Forwarder(settings)
+    resources = BackendResources(settings, forwarder)
+    backends = {name: build_backend(entry, resources) for name, entry in settings.entries.items()}
+    upstream = build_backend(settings.default_upstream, resources) if settings.default_upstream else None
+    for backend in [*backends.values(), *([upstream] if upstream else [])]:
+        atexit.register(backend.close)
+    routing = RoutingTable(settings, backends, upstream)
+    return State(settings, routing, ModelCatalog(settings, routing), forwarder)
+
+
+def _register_blueprints(app: Flask, state: State) -> None:
+    settings, routing = state.settings, state.routing
+    tokens = TokenCounter()
+    chats = ChatService(tokens)
+    guarded: list[tuple[Blueprint, tuple[str, ...]]] = [
+        (chat.chat_blueprint(routing, chats), chat.ROOTS),
+        (chat.completions_blueprint(routing, CompletionService(tokens)), chat.ROOTS),
+        (chat.embeddings_blueprint(routing, EmbeddingService(tokens)), chat.ROOTS),
+        (models.models_blueprint(routing, state.catalog), models.ROOTS),
+        (ask_blueprint(routing, chats, settings), ("",)),
+    ]
+    if routing.forwarding_upstream is not None:
+        guarded.append((passthrough_blueprint(routing.forwarding_upstream, settings), ("/v1",)))
+    check = key_check(settings.api_keys)
+    for blueprint, roots in guarded:
+        blueprint.before_request(check)
+        for root in roots:
+            app.register_blueprint(blueprint, url_prefix=root or None, name=f"{blueprint.name}{root}".replace(".", "_"))
+    app.register_blueprint(health_blueprint())
+    app.register_blueprint(docs_blueprint())

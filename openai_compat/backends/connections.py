@@ -1,0 +1,223 @@
+"""Connections to other servers: opened, kept for the next request, and waited for no longer than anyone cares to."""
+
+from __future__ import annotations
+
+import base64
+import select
+import socket
+import ssl
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import lru_cache
+from time import monotonic
+from typing import Final, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+import certifi
+import httptools
+from gevent.monkey import get_original
+from requests.exceptions import ProxyError
+
+from ..settings import Timeouts
+from ..streams import Cancellation
+
+RECEIVE_BYTES: Final = 65_536
+MOST_HEADER_BYTES: Final = 256 * 1024
+IDLE_SECONDS: Final = 50.0
+"""A connection unused for longer is not used again: many servers and balancers drop theirs after 60 s."""
+
+# The original, not gevent's: asked without waiting, it is one system call instead of a turn of the event loop.
+poll = get_original("select", "poll")
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """What `send` takes as its `timeout`: how long each step may last, and what ends every wait at once.
+
+    After `silence_seconds` of quiet in an answer, `read1` returns None; 0 for never.
+    """
+
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    cancellation: Cancellation = field(default_factory=Cancellation)
+    silence_seconds: float = 0.0
+
+
+class Origin(NamedTuple):
+    """What a connection is made to, and what makes two requests able to share one."""
+
+    scheme: str
+    host: str
+    port: int
+    proxy: str | None
+
+
+def bounded(seconds: float, deadline: float) -> float | None:
+    """A socket's timeout that ends at the deadline at the latest; None for no limit at all."""
+    if deadline == float("inf"):
+        return seconds or None
+    left = max(deadline - monotonic(), 0.001)
+    return min(seconds, left) if seconds else left
+
+
+class Connection:
+    """A socket, the parser of what comes from it, and the state of the one exchange under way."""
+
+    __slots__ = (
+        "_header_bytes", "_is_readable", "_parser", "body", "headers", "idle_since", "is_complete", "is_head",
+        "is_kept", "is_reused", "is_started", "origin", "sock", "status",
+    )  # fmt: skip
+
+    def __init__(self, sock: socket.socket, origin: Origin) -> None:
+        self.sock = sock
+        self.origin = origin
+        self.is_reused = False
+        self.idle_since = 0.0
+        self._is_readable = poll()
+        self._is_readable.register(sock.fileno(), select.POLLIN)
+        self._parser = httptools.HttpResponseParser(self)
+        self.start(is_head=False)
+
+    def start(self, *, is_head: bool) -> None:
+        """Makes ready for the next exchange."""
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.body: list[bytes] = []
+        self.is_head = is_head
+        self.is_started = self.is_complete = self.is_kept = False
+        self._header_bytes = 0
+
+    def is_usable(self, now: float) -> bool:
+        """An idle connection on which something arrived was closed by the peer, or is out of step."""
+        return now - self.idle_since < IDLE_SECONDS and not self._is_readable.poll(0)
+
+    def abort(self) -> None:
+        """Wakes whoever waits for this connection, from any thread or greenlet."""
+        with suppress(OSError):  # it was closed already, which is all that is wanted
+            self.sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self.sock.close()
+
+    def receive(self) -> bool:
+        """Takes in what has arrived, waiting for it if nothing has; False at the end of the stream.
+
+        Raises:
+            TimeoutError, OSError: the socket's own. httptools.HttpParserError: what came is not HTTP.
+        """
+        data = self.sock.recv(RECEIVE_BYTES)
+        if not data:
+            return False
+        if not self.headers:
+            self._header_bytes += len(data)
+            if self._header_bytes > MOST_HEADER_BYTES:
+                raise httptools.HttpParserError("its headers are too large")
+        self._parser.feed_data(data)
+        return True
+
+    # What the parser calls, in this order. Interim answers (100, 103) come as messages of their own.
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        key = name.decode("latin-1").lower()
+        text = value.decode("latin-1")
+        self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
+
+    def on_headers_complete(self) -> None:
+        self.status = self._parser.get_status_code()
+        if self.status >= 200:
+            self.is_started = True
+            self.is_kept = self._parser.should_keep_alive()
+            if self.is_head:
+                self.is_complete, self.is_kept = True, False
+
+    def on_body(self, data: bytes) -> None:
+        self.body.append(data)
+
+    def on_message_complete(self) -> None:
+        if self.status >= 200:
+            self.is_complete = True
+        else:
+            self.headers = {}
+
+    @property
+    def ends_with_connection(self) -> bool:
+        """Neither a length nor chunks: the answer is whole when the peer closes."""
+        return "content-length" not in self.headers and "chunked" not in self.headers.get("transfer-encoding", "")
+
+
+class Pool:
+    """Connections that wait for their next request: the last one used is the first one taken."""
+
+    def __init__(self, most_idle: int) -> None:
+        self._most_idle = most_idle
+        self._idle: dict[Origin, deque[Connection]] = {}
+
+    def take(self, origin: Origin) -> Connection | None:
+        idle = self._idle.get(origin)
+        now = monotonic()
+        while idle:
+            connection = idle.pop()
+            if connection.is_usable(now):
+                connection.is_reused = True
+                return connection
+            connection.close()
+        return None
+
+    def give_back(self, connection: Connection) -> None:
+        idle = self._idle.setdefault(connection.origin, deque())
+        connection.idle_since = monotonic()
+        idle.append(connection)
+        while len(idle) > self._most_idle or idle[0].idle_since < connection.idle_since - IDLE_SECONDS:
+            idle.popleft().close()
+
+    def close(self) -> None:
+        for idle in self._idle.values():
+            while idle:
+                idle.pop().close()
+
+
+def open_socket(origin: Origin, patience: Patience, verify: bool | str) -> socket.socket:
+    limit = patience.timeouts.connect or None
+    deadline = monotonic() + limit if limit else float("inf")
+    proxy = urlsplit(origin.proxy) if origin.proxy else None
+    peer = (origin.host, origin.port) if proxy is None else (proxy.hostname or "", proxy.port or 8080)
+    sock = socket.create_connection(peer, timeout=limit)
+    try:
+        patience.cancellation.raise_if_cancelled()
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.settimeout(bounded(0, deadline))
+        if origin.scheme == "https":
+            if proxy is not None:
+                _open_tunnel(sock, origin, proxy.username, proxy.password)
+            sock = _tls_context(verify).wrap_socket(sock, server_hostname=origin.host)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _open_tunnel(sock: socket.socket, origin: Origin, user: str | None, password: str | None) -> None:
+    """Asks an HTTP proxy for a way through to the origin."""
+    peer = f"{origin.host}:{origin.port}"
+    head = f"CONNECT {peer} HTTP/1.1\r\nHost: {peer}\r\n"
+    if user is not None:
+        credentials = base64.b64encode(f"{unquote(user)}:{unquote(password or '')}".encode()).decode()
+        head += f"Proxy-Authorization: Basic {credentials}\r\n"
+    sock.sendall(f"{head}\r\n".encode("latin-1"))
+    answer = b""
+    while b"\r\n\r\n" not in answer:
+        data = sock.recv(4096)
+        answer += data
+        if not data or len(answer) > MOST_HEADER_BYTES:
+            raise ProxyError("the proxy gave no answer")
+    status = answer.split(b" ", 2)[1:2]
+    if status != [b"200"]:
+        raise ProxyError("the proxy refused the connection")
+
+
+@lru_cache(maxsize=8)
+def _tls_context(verify: bool | str) -> ssl.SSLContext:
+    """Made once: reading the authorities takes tens of milliseconds."""
+    if isinstance(verify, str):
+        return ssl.create_default_context(cafile=verify)
+    return ssl.create_default_context(cafile=certifi.where())

@@ -1,0 +1,86 @@
+"""Any server that speaks OpenAI's protocol: OpenAI, Azure, Databricks, vLLM, Ollama, another gateway."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+
+from ..domain import CallContext, ChatDelta, ChatRequest
+from ..errors import UpstreamAuthenticationError
+from ..streams import Silence
+from .base import CHAT_PROMISES, Backend, BackendResources, ForwardedCall, SupportsChat, SupportsForwarding
+from .openai_chunks import read_chat_completion, read_chat_stream
+from .openai_errors import read_error
+
+if TYPE_CHECKING:
+    from .upstream import UpstreamReply
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAIOptions:
+    """`stream_usage: false` for an upstream that must not be asked for token usage in streams."""
+
+    stream_usage: bool = True
+
+
+class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
+    """Forwards what is already in its peer's language, and translates for those front doors that are not."""
+
+    Options = OpenAIOptions
+    chat_promises = CHAT_PROMISES
+
+    def __init__(self, entry: Any, options: OpenAIOptions, resources: BackendResources) -> None:
+        super().__init__(entry, options, resources)
+        root = urlsplit(entry.base_url)
+        self._root = urlunsplit((root.scheme, root.netloc, root.path.rstrip("/"), "", ""))
+        self._query = root.query
+        self.upstream_model: str | None = entry.upstream_model
+        self.takes_stream_options: bool = options.stream_usage
+        self._headers = {name.title(): value for name, value in entry.headers.items()}
+        if entry.api_key:
+            self._headers.setdefault("Authorization", f"Bearer {entry.api_key}")
+        self._has_credential = not self._headers.keys().isdisjoint({"Authorization", "Api-Key", "X-Api-Key"})
+
+    def forward(self, call: ForwardedCall, context: CallContext) -> UpstreamReply:
+        headers = {**call.headers, **self._headers}
+        if not self._has_credential and context.authorization is not None:
+            headers["Authorization"] = context.authorization
+        reply = self.resources.forwarder.send(
+            call.method,
+            self._url(call.path),
+            headers=headers,
+            timeouts=self.entry.timeouts,
+            context=context,
+            body=call.body,
+            body_length=call.body_length,
+        )
+        if reply.status in {401, 403} and self._has_credential:
+            reply.close()
+            raise UpstreamAuthenticationError("The upstream refused the credential that this server holds for it.")
+        return reply
+
+    def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Silence]:
+        body: dict[str, Any] = {"model": self.upstream_model or request.model, "messages": request.messages}
+        body.update(request.parameters)
+        body["stream"] = request.is_streamed
+        if request.is_streamed and self.takes_stream_options:
+            body["stream_options"] = {"include_usage": True}
+        headers = {**context.headers, "Content-Type": "application/json"}
+        reply = self.forward(ForwardedCall("POST", "chat/completions", headers, json.dumps(body).encode()), context)
+        try:
+            if reply.status >= 400:
+                raise read_error(reply)
+            if reply.headers.get("content-type", "").startswith("text/event-stream"):
+                return read_chat_stream(reply)
+            return iter(read_chat_completion(reply.read()))
+        except BaseException:
+            reply.close()
+            raise
+
+    def _url(self, path: str) -> str:
+        path, _, query = path.partition("?")
+        joined = "&".join(part for part in (self._query, query) if part)
+        return f"{self._root}/{path}?{joined}" if joined else f"{self._root}/{path}"

@@ -1,0 +1,101 @@
+"""The command line: `python -m openai_compat ...`, or `openai-compat ...` where the package is installed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import __version__, mock_upstream
+from .errors import ConfigurationError
+from .settings import Settings
+
+USAGE_ERROR = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; its exit code."""
+    parsed = _parser().parse_args(arguments)
+    command: int = parsed.run(parsed)
+    return command
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="openai-compat", description="OpenAI's API in front of any model.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="start the server (gunicorn with gevent workers)")
+    serve.add_argument("--host", help="address to listen on (setting HOST)")
+    serve.add_argument("--port", type=int, help="port to listen on (setting PORT)")
+    serve.add_argument("--workers", type=int, help="worker processes (setting WEB_CONCURRENCY)")
+    serve.set_defaults(run=run_serve)
+
+    check = commands.add_parser("check-config", help="say what is wrong with the configuration, or what it adds up to")
+    check.set_defaults(run=run_check_config)
+
+    mock = commands.add_parser("mock-upstream", help="start a fake OpenAI server that misbehaves on demand")
+    mock_upstream.add_arguments(mock)
+    mock.set_defaults(run=mock_upstream.run)
+    return parser
+
+
+def run_serve(arguments: argparse.Namespace) -> int:  # noqa: RET503 - the process is another after its last line
+    """Checks the configuration, says what will be served where, and becomes gunicorn.
+
+    A process of its own: gevent must patch the standard library before anything else has been imported.
+    """
+    import config
+
+    try:
+        settings = config.load()
+    except ConfigurationError as error:
+        return _refused(error)
+    host = arguments.host or settings.host
+    port = settings.port if arguments.port is None else arguments.port
+    workers = arguments.workers or settings.web_concurrency
+    print(to_banner(settings, host, port), flush=True)
+    configuration = Path(config.__file__).with_name("gunicorn.conf.py")
+    command = [sys.executable, "-m", "gunicorn", "--config", str(configuration)]
+    command += ["--bind", f"{host}:{port}", "--workers", str(workers), "openai_compat:create_app()"]
+    os.execv(sys.executable, command)  # noqa: S606 - no shell is wanted
+
+
+def run_check_config(_arguments: argparse.Namespace) -> int:
+    """Exit code 0 and a summary, or 2 and every problem."""
+    import config
+
+    try:
+        settings = config.load()
+    except ConfigurationError as error:
+        return _refused(error)
+    print(to_banner(settings, settings.host, settings.port))
+    return 0
+
+
+def _refused(error: ConfigurationError) -> int:
+    print(error.message, file=sys.stderr)
+    return USAGE_ERROR
+
+
+def to_banner(settings: Settings, host: str, port: int) -> str:
+    """The address, the models, and a command that works when it is pasted."""
+    address = f"http://{'localhost' if host in {'0.0.0.0', '::'} else host}:{port}"  # noqa: S104 - compared, not bound
+    lines = [f"openai-compat {__version__} on {address}/v1", ""]
+    lines += [f"  {name:<28} {entry.kind}" for name, entry in settings.entries.items()]
+    if settings.default_upstream is not None:
+        upstream = (settings.default_upstream.base_url or "").rpartition("@")[2]
+        lines.append(f"  {'every other model':<28} {upstream}")
+    question = {"model": settings.default_model, "messages": [{"role": "user", "content": "Hello!"}]}
+    key = ' -H "Authorization: Bearer YOUR_KEY"' if settings.api_keys else ""
+    lines += [
+        "",
+        "Try it:",
+        f"  curl {address}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{json.dumps(question)}'",
+        f"API documentation: {address}/docs",
+        "",
+    ]
+    return "\n".join(lines)

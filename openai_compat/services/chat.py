@@ -1,0 +1,244 @@
+"""Chat: from a validated payload to a completion, or to the chunks of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..backends.base import CHAT_PROMISES, Backend, SupportsChat
+from ..domain import CallContext, ChatDelta, ChatRequest, TokenLogprob, ToolCallDelta, Usage
+from ..errors import UpstreamCutError
+from ..streams import PrimedStream, Silence, close_stream
+from ..tokens import TokenCounter
+from .identity import new_id, now
+from .legacy_functions import to_legacy_chunk, to_legacy_message, to_tools
+from .promises import check_promises, missing_capability
+from .usage import to_usage_object, without_nulls
+
+JSON = dict[str, Any]
+
+
+class ChatService:
+    """Answers chat calls from any backend that can chat; ids, times, usage and the shape are made here."""
+
+    def __init__(self, tokens: TokenCounter) -> None:
+        self._tokens = tokens
+
+    def start(self, backend: Backend, model: str, payload: Mapping[str, Any], context: CallContext) -> ChatAnswer:
+        """The answer, begun: the backend has refused what it refuses and has given its first piece.
+
+        Raises:
+            CapabilityError, UnsupportedParameterError, PayloadError
+            BackendError, CallCancelledError: the backend's, before its first piece.
+        """
+        if not isinstance(backend, SupportsChat):
+            raise missing_capability(model, "chat completions; use /v1/completions", "chat_completions_not_available")
+        parameters = without_nulls(payload, "model", "messages", "stream", "stream_options")
+        is_legacy = "functions" in parameters
+        if is_legacy:
+            parameters = to_tools(parameters)
+        check_promises(parameters, CHAT_PROMISES, backend.chat_promises, model)
+        request = ChatRequest(model, payload["messages"], parameters, payload.get("stream") is True)
+        deltas = PrimedStream(backend.chat(request, context))
+        return ChatAnswer(request, deltas, self._tokens, is_legacy=is_legacy)
+
+
+class ChatAnswer:
+    """One answer under way. Read it once: as a whole (`to_completion`), as chunks (`chunks`), or as plain deltas.
+
+    `usage` is there when it has been read to its end. `close()` ends the backend's work at any time.
+    """
+
+    def __init__(
+        self, request: ChatRequest, deltas: Iterator[ChatDelta | Silence], tokens: TokenCounter, *, is_legacy: bool
+    ) -> None:
+        self.id = new_id("chatcmpl-")
+        self.created = now()
+        self.model = request.model
+        self.usage: Usage | None = None
+        self._request = request
+        self._deltas = deltas
+        self._tokens = tokens
+        self._is_legacy = is_legacy
+        self._texts: list[str] = []
+
+    def close(self) -> None:
+        close_stream(self._deltas)
+
+    def deltas(self) -> Iterator[ChatDelta | Silence]:
+        """The backend's pieces, checked for a whole answer and counted.
+
+        Raises:
+            UpstreamCutError: a choice ended without a `finish_reason`.
+        """
+        open_choices = set(range(self._request.parameters.get("n", 1)))
+        for delta in self._deltas:
+            if isinstance(delta, ChatDelta):
+                self._note(delta)
+                if delta.finish_reason is not None:
+                    open_choices.discard(delta.index)
+            yield delta
+        if open_choices:
+            raise UpstreamCutError("The model's answer ended before it was complete.")
+        self._final_usage()
+
+    def _final_usage(self) -> Usage:
+        """What the backend counted, or what is counted here where it did not."""
+        if self.usage is None:
+            prompt = self._tokens.count_messages(self._request.messages, self.model)
+            self.usage = Usage(prompt, self._tokens.count("".join(self._texts), self.model))
+        return self.usage
+
+    def _note(self, delta: ChatDelta) -> None:
+        if delta.usage is not None:
+            self.usage = delta.usage
+        if delta.content:
+            self._texts.append(delta.content)
+        for call in delta.tool_calls:
+            self._texts.append(call.arguments)
+
+    def to_completion(self) -> JSON:
+        """Reads the answer to its end: the object `chat.completion`."""
+        choices: dict[int, _Choice] = {}
+        for delta in self.deltas():
+            if isinstance(delta, ChatDelta):
+                choices.setdefault(delta.index, _Choice()).add(delta)
+        return {
+            "id": self.id,
+            "object": "chat.completion",
+            "created": self.created,
+            "model": self.model,
+            "choices": [choices[index].to_choice(index, is_legacy=self._is_legacy) for index in sorted(choices)],
+            "usage": to_usage_object(self._final_usage()),
+        }
+
+    def chunks(self, *, includes_usage: bool) -> Iterator[JSON | Silence]:
+        """The objects `chat.completion.chunk`: each choice's role, pieces and finish; last the usage, if asked for."""
+        introduced: set[int] = set()
+        for delta in self.deltas():
+            if isinstance(delta, Silence):
+                yield delta
+                continue
+            if delta.index not in introduced:
+                introduced.add(delta.index)
+                content = None if delta.tool_calls else ""
+                yield self._chunk(
+                    delta.index, {"role": "assistant", "content": content, "refusal": None}, includes_usage
+                )
+            yield from self._pieces(delta, includes_usage)
+        if includes_usage:
+            yield {**self._frame(), "choices": [], "usage": to_usage_object(self._final_usage())}
+
+    def _pieces(self, delta: ChatDelta, includes_usage: bool) -> Iterator[JSON]:
+        pieces = _to_pieces(delta)
+        for piece in pieces:
+            shown = to_legacy_chunk(piece) if self._is_legacy else piece
+            yield self._chunk(delta.index, shown, includes_usage, logprobs=to_logprobs(delta.logprobs))
+        if delta.finish_reason is not None:
+            finish = _legacy_finish(delta.finish_reason) if self._is_legacy else delta.finish_reason
+            yield self._chunk(delta.index, {}, includes_usage, finish_reason=finish)
+
+    def _chunk(
+        self,
+        index: int,
+        delta: JSON,
+        includes_usage: bool,
+        *,
+        finish_reason: str | None = None,
+        logprobs: JSON | None = None,
+    ) -> JSON:
+        chunk = self._frame()
+        chunk["choices"] = [{"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}]
+        if includes_usage:
+            chunk["usage"] = None
+        return chunk
+
+    def _frame(self) -> JSON:
+        return {"id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.model}
+
+
+class _Choice:
+    """Puts the pieces of one choice together."""
+
+    def __init__(self) -> None:
+        self.content: list[str] = []
+        self.refusal: list[str] = []
+        self.reasoning: list[str] = []
+        self.logprobs: list[TokenLogprob] = []
+        self.calls: dict[int, JSON] = {}
+        self.finish_reason: str | None = None
+
+    def add(self, delta: ChatDelta) -> None:
+        if delta.content:
+            self.content.append(delta.content)
+        if delta.refusal:
+            self.refusal.append(delta.refusal)
+        if delta.reasoning:
+            self.reasoning.append(delta.reasoning)
+        self.logprobs.extend(delta.logprobs)
+        self.finish_reason = delta.finish_reason or self.finish_reason
+        for call in delta.tool_calls:
+            self._add_call(call)
+
+    def _add_call(self, delta: ToolCallDelta) -> None:
+        call = self.calls.setdefault(
+            delta.index, {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
+        )
+        call["id"] = delta.id or call["id"]
+        call["function"]["name"] = delta.name or call["function"]["name"]
+        call["function"]["arguments"] += delta.arguments
+
+    def to_choice(self, index: int, *, is_legacy: bool) -> JSON:
+        text = "".join(self.content)
+        has_other = bool(self.calls or self.refusal)
+        message: JSON = {"role": "assistant", "content": text or (None if has_other else ""), "refusal": None}
+        if self.refusal:
+            message["refusal"] = "".join(self.refusal)
+        if self.reasoning:
+            message["reasoning_content"] = "".join(self.reasoning)
+        if self.calls:
+            message["tool_calls"] = [self.calls[number] for number in sorted(self.calls)]
+        finish = self.finish_reason
+        if is_legacy:
+            message, finish = to_legacy_message(message), _legacy_finish(finish)
+        return {"index": index, "message": message, "logprobs": to_logprobs(self.logprobs), "finish_reason": finish}
+
+
+def _to_pieces(delta: ChatDelta) -> list[JSON]:
+    """The chunk deltas that one domain delta makes: text first, then each tool call's head and its arguments."""
+    piece: JSON = {}
+    if delta.content:
+        piece["content"] = delta.content
+    if delta.refusal:
+        piece["refusal"] = delta.refusal
+    if delta.reasoning:
+        piece["reasoning_content"] = delta.reasoning
+    pieces = [piece] if piece else []
+    for call in delta.tool_calls:
+        if call.name is not None or call.id is not None:
+            head = {"index": call.index, "id": call.id or new_id("call_"), "type": "function"}
+            pieces.append({"tool_calls": [{**head, "function": {"name": call.name or "", "arguments": ""}}]})
+        if call.arguments:
+            pieces.append({"tool_calls": [{"index": call.index, "function": {"arguments": call.arguments}}]})
+    return pieces
+
+
+def _legacy_finish(reason: str | None) -> str | None:
+    return "function_call" if reason == "tool_calls" else reason
+
+
+def to_logprobs(logprobs: Any) -> JSON | None:
+    """Chat's `logprobs` object; None where there are none."""
+    if not logprobs:
+        return None
+    return {
+        "content": [
+            {**_to_logprob(item.token, item.logprob), "top_logprobs": [_to_logprob(*pair) for pair in item.top]}
+            for item in logprobs
+        ],
+        "refusal": None,
+    }
+
+
+def _to_logprob(token: str, logprob: float) -> JSON:
+    return {"token": token, "logprob": logprob, "bytes": list(token.encode("utf-8", "replace"))}

@@ -1,0 +1,66 @@
+"""Embeddings: vectors as lists of numbers or as base64, in the order of the inputs."""
+
+from __future__ import annotations
+
+import base64
+import sys
+from array import array
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..backends.base import Backend, SupportsEmbeddings
+from ..domain import CallContext, EmbeddingsRequest, Usage
+from ..errors import PayloadError
+from ..tokens import TokenCounter
+from .completions import count_texts, to_texts
+from .promises import missing_capability
+from .usage import without_nulls
+
+
+class EmbeddingService:
+    """Answers embeddings calls from any backend that has them."""
+
+    def __init__(self, tokens: TokenCounter) -> None:
+        self._tokens = tokens
+
+    def create(
+        self, backend: Backend, model: str, payload: Mapping[str, Any], context: CallContext
+    ) -> tuple[dict[str, Any], Usage]:
+        """The `list` object of embeddings, and its usage.
+
+        Raises:
+            CapabilityError, UnsupportedParameterError, PayloadError, BackendError, CallCancelledError
+        """
+        if not isinstance(backend, SupportsEmbeddings):
+            raise missing_capability(model, "embeddings", "embeddings_backend_unavailable")
+        encode = _encoder(payload.get("encoding_format"))
+        parameters = without_nulls(payload, "model", "input", "dimensions", "encoding_format")
+        request = EmbeddingsRequest(model, to_texts(payload["input"]), payload.get("dimensions"), parameters)
+        result = backend.embed(request, context)
+        usage = result.usage or Usage(count_texts(request.inputs, model, self._tokens))
+        data = [
+            {"object": "embedding", "index": index, "embedding": encode(vector)}
+            for index, vector in enumerate(result.vectors)
+        ]
+        counts = {"prompt_tokens": usage.prompt_tokens, "total_tokens": usage.total_tokens}
+        return {"object": "list", "data": data, "model": model, "usage": counts}, usage
+
+
+def _encoder(encoding_format: str | None) -> Any:
+    if encoding_format in {None, "float"}:
+        return list
+    if encoding_format == "base64":
+        return to_base64
+    raise PayloadError(
+        f"Invalid value: '{encoding_format}'. Supported values are: 'float' and 'base64'.",
+        param="encoding_format",
+        code="invalid_value",
+    )
+
+
+def to_base64(vector: Sequence[float]) -> str:
+    """Little-endian 32-bit floats (source: both official clients decode them so)."""
+    numbers = array("f", vector)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return base64.b64encode(numbers.tobytes()).decode("ascii")

@@ -1,0 +1,160 @@
+"""An upstream's event stream on its way to the client: whole events only, watched for usage and for a proper end."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from ..backends.base import ForwardedReply
+from ..backends.openai_chunks import read_usage
+from ..domain import Usage
+from ..errors import UpstreamCutError, UpstreamReplyError
+from ..streams import Silence
+
+MOST_EVENT_BYTES: Final = 64 * 1024 * 1024
+
+_MARKS = (b"\n\n", b"\n\r\n", b"\r\r")
+_EVENT_END = re.compile(rb"\n\r?\n|\r\r")
+_DONE = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
+_FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
+_USAGE = re.compile(rb'"usage"\s*:\s*\{')
+_NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null')
+_DATA = re.compile(rb"^data: ?(.*?)\r?$", re.MULTILINE)
+
+
+class EventRelay:
+    """Iterator over blocks of whole events, and `SILENCE`; `close()` ends the upstream's work.
+
+    The bytes are the upstream's, with three exceptions: an empty `error` is taken out of an event (clients take it for
+    a failure), and where `hides_usage` is set, because it was this server that asked for usage, the usage is taken out
+    and the chunk that carries nothing else is dropped. `usage` holds the last usage seen.
+
+    An event is handed on when it is whole, so what follows a broken one can still be understood.
+
+    Raises:
+        UpstreamCutError: the stream ended with neither `[DONE]` nor a `finish_reason`, or in the middle of an event.
+        whatever reading the reply raises.
+    """
+
+    def __init__(self, reply: ForwardedReply, *, hides_usage: bool) -> None:
+        self.usage: Usage | None = None
+        self._reply = reply
+        self._blocks = reply.blocks()
+        self._hides_usage = hides_usage
+        self._pieces: list[bytes] = []
+        self._held_bytes = 0
+        self._is_done = self._has_finish = self._has_failed = False
+
+    def __iter__(self) -> Iterator[bytes | Silence]:
+        return self
+
+    def __next__(self) -> bytes | Silence:
+        while not self._is_done:
+            block = next(self._blocks, None)
+            if block is None:
+                return self._last_events()
+            if isinstance(block, Silence):
+                return block
+            events = block if not self._pieces and block.endswith(b"\n\n") else self._whole_events(block)
+            if events and (passed := self._inspected(events)):
+                return passed
+        raise StopIteration
+
+    def close(self) -> None:
+        if self._is_done:
+            self._reply.close_after_end()
+        else:
+            self._reply.close()
+
+    def _whole_events(self, block: bytes) -> bytes:
+        """The events that `block` completes; what is left over waits for the rest of its event.
+
+        The end mark may lie across two blocks, so the last bytes of what waits are looked at again, and no more.
+        """
+        before = b"".join(piece[-3:] for piece in self._pieces[-3:])[-3:]
+        seam = before + block
+        end = max(seam.rfind(mark) + len(mark) if mark in seam else 0 for mark in _MARKS) - len(before)
+        if end <= 0:
+            self._hold(block)
+            return b""
+        events = b"".join([*self._pieces, block[:end]])
+        self._pieces, self._held_bytes = [], 0
+        if end < len(block):
+            self._hold(block[end:])
+        return events
+
+    def _hold(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._held_bytes += len(piece)
+        if self._held_bytes > MOST_EVENT_BYTES:
+            raise UpstreamReplyError("The upstream sent an event that is too large.")
+
+    def _inspected(self, events: bytes) -> bytes:
+        """`events` as the client is to see them; constant work for an event that has nothing of note."""
+        if b'"error"' in events or _USAGE.search(events):
+            events = b"".join(self._inspected_event(event) for event in _split_events(events))
+        if b'"finish_reason"' in events and not self._has_finish:
+            self._has_finish = _FINISHED.search(events) is not None
+        if b"[DONE]" in events and _DONE.search(events):
+            self._is_done = True
+        if self._hides_usage and b'"usage"' in events:
+            events = _NULL_USAGE.sub(b"", events)
+        return events
+
+    def _inspected_event(self, event: bytes) -> bytes:
+        found = _DATA.search(event)
+        chunk = _parse_object(found[1]) if found else None
+        if found is None or chunk is None:
+            return event
+        if chunk.get("error"):
+            self._has_failed = True
+        dropped = {"error"} if "error" in chunk and not chunk["error"] else set()
+        usage = read_usage(chunk.get("usage"))
+        self.usage = usage or self.usage
+        if self._hides_usage and usage is not None:
+            if not chunk.get("choices"):
+                return b""
+            dropped.add("usage")
+        if not dropped:
+            return event
+        return _replaced(event, found, {key: value for key, value in chunk.items() if key not in dropped})
+
+    def _last_events(self) -> bytes:
+        """What the end of the body leaves: nothing, an end mark without its blank line, or proof of a cut."""
+        rest = b"".join(self._pieces)
+        self._pieces = []
+        if rest.strip():
+            rest = self._inspected(rest.rstrip() + b"\n\n")
+            if not self._is_done:
+                raise UpstreamCutError("The upstream's stream broke off in the middle of an event.")
+            return rest
+        if not (self._has_finish or self._has_failed):
+            raise UpstreamCutError("The upstream's stream ended before its answer was complete.")
+        self._is_done = True
+        if self._has_failed:
+            raise StopIteration
+        return b"data: [DONE]\n\n"
+
+
+def _parse_object(data: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _split_events(events: bytes) -> Iterator[bytes]:
+    at = 0
+    for mark in _EVENT_END.finditer(events):
+        yield events[at : mark.end()]
+        at = mark.end()
+    if at < len(events):
+        yield events[at:]
+
+
+def _replaced(event: bytes, found: re.Match[bytes], chunk: Mapping[str, Any]) -> bytes:
+    data = json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode()
+    return event[: found.start(1)] + data + event[found.end(1) :]

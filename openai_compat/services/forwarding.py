@@ -1,0 +1,167 @@
+"""Calls to a peer that speaks OpenAI's protocol: its bytes, its status, its errors, and a look at the usage."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ..backends.base import ForwardedCall, ForwardedReply, SupportsForwarding
+from ..backends.openai_chunks import read_usage
+from ..backends.openai_errors import to_envelope_bytes
+from ..domain import CallContext, Usage
+from ..streams import PrimedStream, Silence
+from .body_edits import to_upstream_body
+from .event_relay import EventRelay
+
+RELAYED_HEADERS: Final = frozenset({"content-type", "x-request-id", "retry-after", "retry-after-ms", "x-should-retry"})
+RELAYED_PREFIXES: Final = ("x-ratelimit-", "openai-")
+FILE_HEADERS: Final = frozenset(
+    {"content-disposition", "content-length", "content-range", "accept-ranges", "etag", "last-modified", "location"}
+)
+"""Relayed besides, where any kind of content may pass through."""
+
+USAGE_TAIL_BYTES: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceCall:
+    """A validated call: `body` are the client's bytes, `payload` what they say, `model` the name that was asked for."""
+
+    path: str
+    body: bytes
+    payload: Mapping[str, Any]
+    model: str
+
+    @property
+    def is_streamed(self) -> bool:
+        return self.payload.get("stream") is True
+
+    @property
+    def wants_usage(self) -> bool:
+        return bool((self.payload.get("stream_options") or {}).get("include_usage"))
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardedAnswer:
+    """A whole answer, to be sent as it is."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardedStream:
+    """A stream that has begun; `relay` knows the usage at its end."""
+
+    status: int
+    headers: Mapping[str, str]
+    events: PrimedStream[bytes | Silence]
+    relay: EventRelay
+
+
+def forward(
+    backend: SupportsForwarding, call: InferenceCall, context: CallContext
+) -> ForwardedAnswer | ForwardedStream:
+    """Passes a call on. Whatever its status, an answer that is no event stream is read whole before it is returned,
+    so that one that breaks off is an error and not half an answer.
+
+    Raises:
+        UpstreamError: no answer, a broken one, or one that refuses the server's own credential.
+        CallCancelledError
+    """
+    asks_for_usage = call.is_streamed and not call.wants_usage and backend.takes_stream_options
+    reply = _send(backend, call, context, asks_for_usage=asks_for_usage)
+    try:
+        if reply.status < 400 and call.is_streamed and _is_event_stream(reply):
+            return _to_stream(reply, hides_usage=asks_for_usage)
+        body = reply.read()
+    except BaseException:
+        reply.close()
+        raise
+    reply.close()
+    if asks_for_usage and reply.status in {400, 422} and b"stream_options" in body:
+        # It was this server that put the refused parameter in, so the client must not hear of it. Once is enough.
+        backend.takes_stream_options = False
+        return forward(backend, call, context)
+    return to_answer(reply, body)
+
+
+def _send(
+    backend: SupportsForwarding, call: InferenceCall, context: CallContext, *, asks_for_usage: bool
+) -> ForwardedReply:
+    model = backend.upstream_model or call.model
+    body = to_upstream_body(call.body, call.payload, model=model, asks_for_usage=asks_for_usage)
+    headers = {**context.headers, "Content-Type": "application/json"}
+    return backend.forward(ForwardedCall("POST", call.path, headers, body), context)
+
+
+def _is_event_stream(reply: ForwardedReply) -> bool:
+    return reply.headers.get("content-type", "").lower().startswith("text/event-stream")
+
+
+def _to_stream(reply: ForwardedReply, *, hides_usage: bool) -> ForwardedStream:
+    relay = EventRelay(reply, hides_usage=hides_usage)
+    return ForwardedStream(reply.status, relayed_headers(reply.headers), PrimedStream(relay), relay)
+
+
+def to_answer(reply: ForwardedReply, body: bytes) -> ForwardedAnswer:
+    """A reply that was read whole, ready to be sent: untouched, but for an error that does not wear the envelope."""
+    headers = relayed_headers(reply.headers)
+    if reply.status >= 400:
+        envelope = to_envelope_bytes(reply.status, body)
+        if envelope is not body:
+            headers["content-type"] = "application/json"
+        return ForwardedAnswer(reply.status, headers, envelope)
+    return ForwardedAnswer(reply.status, headers, body, find_usage(body))
+
+
+def find_usage(body: bytes) -> Usage | None:
+    """The usage of a whole answer, read without parsing the rest: it stands near the end."""
+    at = body.rfind(b'"usage"')
+    start = body.find(b"{", at) if at >= 0 else -1
+    if start < 0:
+        return None
+    try:
+        text = body[start : start + USAGE_TAIL_BYTES].decode("utf-8", "replace")
+        return read_usage(json.JSONDecoder().raw_decode(text)[0])
+    except (ValueError, RecursionError):
+        return None
+
+
+def relayed_headers(headers: Mapping[str, str], more: frozenset[str] = frozenset()) -> dict[str, str]:
+    """Those of an upstream's headers that are for the client: an allow-list, so that no cookie or secret gets out."""
+    return {
+        name: value
+        for name, value in headers.items()
+        if name in RELAYED_HEADERS or name in more or name.startswith(RELAYED_PREFIXES)
+    }
+
+
+class ForwardedBody(Iterator["bytes | Silence"]):
+    """The bytes of an answer of any kind, as they come; `close()` reaches the upstream even before the first."""
+
+    def __init__(self, reply: ForwardedReply) -> None:
+        self._reply = reply
+        self._blocks = reply.blocks()
+
+    def __next__(self) -> bytes | Silence:
+        return next(self._blocks)
+
+    def close(self) -> None:
+        self._reply.close()
+
+
+def pass_through(
+    backend: SupportsForwarding, call: ForwardedCall, context: CallContext
+) -> tuple[ForwardedReply, ForwardedBody]:
+    """Any other call of the API: files, images, audio, batches; whatever comes back, as it comes.
+
+    Raises:
+        UpstreamError, CallCancelledError: before there is an answer.
+    """
+    reply = backend.forward(call, context)
+    return reply, ForwardedBody(reply)

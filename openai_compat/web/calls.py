@@ -1,0 +1,152 @@
+"""One HTTP request from its first byte in to its last byte out: its id, its client's presence, its log line."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import lru_cache
+from time import perf_counter
+from typing import Any, Final
+from uuid import uuid4
+
+from flask import Flask, Response, g, request
+
+from .. import logs
+from ..domain import CallContext, Usage
+from ..settings import Settings
+from ..streams import Cancellation
+from .disconnect import ClientWatch
+from .request_log import log_request_body
+
+log = logging.getLogger(__name__)
+
+OPENAI_VERSION: Final = "2020-10-01"
+_REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+
+# The headers that may travel on to an upstream. Everything else stays here: cookies, what proxies in front of us say
+# of the user, credentials meant for this server.
+_TRAVELLING = frozenset(
+    {
+        "HTTP_USER_AGENT", "HTTP_ACCEPT", "HTTP_ACCEPT_LANGUAGE", "HTTP_IDEMPOTENCY_KEY", "HTTP_X_CLIENT_REQUEST_ID",
+        "HTTP_TRACEPARENT", "HTTP_TRACESTATE", "HTTP_RANGE", "HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE",
+    }
+)  # fmt: skip
+_TRAVELLING_PREFIXES = ("HTTP_OPENAI_", "HTTP_X_STAINLESS_")
+
+
+class Call:
+    """The request that is being served. `model`, `usage` and the rest are noted on the way, for the log."""
+
+    __slots__ = (
+        "_descriptor", "_place", "_settings", "_started", "_watch", "authorization", "cancellation", "facts",
+        "is_finished", "is_streamed", "request_id", "sent_request_id",
+    )  # fmt: skip
+
+    def __init__(self, settings: Settings, watch: ClientWatch) -> None:
+        self._settings = settings
+        self._started = perf_counter()
+        self._watch = watch
+        self._descriptor = -1
+        self._place = f"{request.method} {request.path}"
+        self.cancellation = Cancellation()
+        self.facts: dict[str, Any] = {}
+        self.is_streamed = self.is_finished = False
+        environ = request.environ
+        sent = environ.get("HTTP_X_REQUEST_ID", "")
+        self.sent_request_id = sent if _REQUEST_ID.fullmatch(sent) else None
+        self.request_id = self.sent_request_id or f"req_{uuid4().hex}"
+        self.authorization = authorization_of(environ)
+        sock = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
+        if sock is not None:
+            self._descriptor = sock.fileno()
+            watch.add(self._descriptor, self.cancellation)
+
+    def to_context(self, *, is_streamed: bool) -> CallContext:
+        """What the backends get to know. A caller's key is passed on only where this server asks for none itself."""
+        return CallContext(
+            request_id=self.request_id,
+            cancellation=self.cancellation,
+            headers=travelling_headers(request.environ, self.request_id),
+            authorization=None if self._settings.api_keys else self.authorization,
+            silence_seconds=self._settings.sse_keepalive_seconds if is_streamed else 0.0,
+        )
+
+    def note_usage(self, usage: Usage | None) -> None:
+        if usage is not None:
+            self.facts["prompt_tokens"] = usage.prompt_tokens
+            self.facts["completion_tokens"] = usage.completion_tokens
+
+    @property
+    def milliseconds(self) -> int:
+        return round((perf_counter() - self._started) * 1000)
+
+    def finish(self, status: int) -> None:
+        """The last byte is out, or the client is gone: one line in the log, once."""
+        if self.is_finished:
+            return
+        self.is_finished = True
+        self._watch.remove(self._descriptor)
+        if log.isEnabledFor(logging.INFO):
+            facts = {"status": 499 if self.cancellation.is_cancelled else status, "ms": self.milliseconds, **self.facts}
+            log.info(self._place, extra={"facts": facts})
+
+
+def authorization_of(environ: Mapping[str, Any]) -> str | None:
+    """The caller's credential as an `Authorization` value; Azure's clients send theirs as `api-key`."""
+    value: str | None = environ.get("HTTP_AUTHORIZATION")
+    key = environ.get("HTTP_API_KEY")
+    return value or (f"Bearer {key}" if key else None)
+
+
+def travelling_headers(environ: Mapping[str, Any], request_id: str) -> dict[str, str]:
+    """The client's headers for an upstream, and the id under which both can be found in the logs."""
+    headers = {
+        _to_header_name(name): value
+        for name, value in environ.items()
+        if name in _TRAVELLING or name.startswith(_TRAVELLING_PREFIXES)
+    }
+    headers["x-request-id"] = request_id
+    return headers
+
+
+@lru_cache(maxsize=256)
+def _to_header_name(environ_name: str) -> str:
+    return environ_name.removeprefix("HTTP_").lower().replace("_", "-")
+
+
+def current_call() -> Call:
+    call: Call = g.call
+    return call
+
+
+def register_calls(app: Flask, settings: Settings, watch: ClientWatch) -> None:
+    """Every request becomes a `Call`, and every response says so in its headers."""
+
+    @app.before_request
+    def begin() -> None:
+        g.call = call = Call(settings, watch)
+        logs.request_id.set(call.request_id)
+        if settings.log_request_bodies:
+            log_request_body(request)
+
+    @app.after_request
+    def stamp(response: Response) -> Response:
+        call = current_call()
+        headers = response.headers
+        if call.sent_request_id or "x-request-id" not in headers:
+            headers["x-request-id"] = call.request_id
+        elif headers["x-request-id"] != call.request_id:
+            call.facts["upstream_request_id"] = headers["x-request-id"]
+        headers.setdefault("openai-processing-ms", str(call.milliseconds))
+        headers.setdefault("openai-version", OPENAI_VERSION)
+        if not call.is_streamed:
+            call.finish(response.status_code)
+        return response
+
+    @app.teardown_request
+    def end(_error: BaseException | None) -> None:
+        with suppress(AttributeError):  # a request that failed before it became a call
+            if not g.call.is_streamed:
+                g.call.finish(500)

@@ -1,0 +1,59 @@
+"""The doors for chat, text completions and embeddings, under every root that OpenAI's and Azure's clients use."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response
+
+from ..backends.base import SupportsForwarding
+from ..routing.table import RoutingTable
+from ..services.chat import ChatService
+from ..services.completions import CompletionService
+from ..services.embeddings import EmbeddingService
+from .inference import Door, answer, answer_by_forwarding, json_response, open_door
+from .schemas.chat import ChatRequestSchema
+from .schemas.completions import CompletionRequestSchema
+from .schemas.embeddings import EmbeddingsRequestSchema
+
+ROOTS = ("/v1", "", "/api/v1", "/openai/v1", "/openai/deployments/<path:deployment>")
+
+
+def chat_blueprint(routing: RoutingTable, chat: ChatService) -> Blueprint:
+    """`POST {root}/chat/completions`."""
+    blueprint = Blueprint("chat", __name__)
+    door = Door("chat/completions", ChatRequestSchema())
+
+    @blueprint.post("/chat/completions")
+    def create_chat_completion(deployment: str | None = None) -> Response:
+        return answer(door, routing, chat.start, deployment)
+
+    return blueprint
+
+
+def completions_blueprint(routing: RoutingTable, completions: CompletionService) -> Blueprint:
+    """`POST {root}/completions`."""
+    blueprint = Blueprint("completions", __name__)
+    door = Door("completions", CompletionRequestSchema())
+
+    @blueprint.post("/completions")
+    def create_completion(deployment: str | None = None) -> Response:
+        return answer(door, routing, completions.start, deployment)
+
+    return blueprint
+
+
+def embeddings_blueprint(routing: RoutingTable, embeddings: EmbeddingService) -> Blueprint:
+    """`POST {root}/embeddings`."""
+    blueprint = Blueprint("embeddings", __name__)
+    door = Door("embeddings", EmbeddingsRequestSchema())
+
+    @blueprint.post("/embeddings")
+    def create_embeddings(deployment: str | None = None) -> Response:
+        call, route, inference = open_door(door, routing, deployment)
+        context = call.to_context(is_streamed=False)
+        if isinstance(route.backend, SupportsForwarding):
+            return answer_by_forwarding(route.backend, inference, call, context)
+        vectors, usage = embeddings.create(route.backend, route.model, inference.payload, context)
+        call.note_usage(usage)
+        return json_response(vectors)
+
+    return blueprint

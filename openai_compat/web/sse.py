@@ -1,0 +1,120 @@
+"""Event streams: from values to bytes, and a response body that ends honestly whatever happens."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, Protocol
+
+from flask import Response
+
+from ..domain import Usage
+from ..errors import CallCancelledError, OpenAICompatError
+from ..streams import Silence
+from .calls import Call
+from .errors import log_error, to_known_error
+
+log = logging.getLogger(__name__)
+
+HEADERS: Final = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-cache, no-transform",
+    "X-Accel-Buffering": "no",
+}
+DONE: Final = b"data: [DONE]\n\n"
+COMMENT: Final = b": keep-alive\n\n"
+
+
+def to_event(value: Mapping[str, Any]) -> bytes:
+    """One `data:` event. Text that UTF-8 cannot hold becomes question marks rather than the end of the stream."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return b"data: " + text.encode("utf-8", "replace") + b"\n\n"
+
+
+def to_error_event(error: OpenAICompatError) -> bytes:
+    """The envelope as an event: both official clients raise on it (source: their stream parsers)."""
+    return to_event(error.to_envelope())
+
+
+def to_events(chunks: Iterator[Mapping[str, Any] | Silence]) -> Iterator[bytes | Silence]:
+    """Chunks as events, and OpenAI's end mark after the last: never after an error."""
+    for chunk in chunks:
+        yield chunk if isinstance(chunk, Silence) else to_event(chunk)
+    yield DONE
+
+
+class Source(Protocol):
+    """What a stream of events is made from: it knows the usage at the end, and closing it ends the work behind it."""
+
+    @property
+    def usage(self) -> Usage | None: ...
+
+    def close(self) -> None: ...
+
+
+class StreamBody:
+    """The body of a streamed response: yields the events, fills silences, tells errors, and closes the source always.
+
+    `to_error` makes the bytes that tell of an error after the first byte; without it the connection is broken off,
+    which is the only way to tell in a format that has no place for errors.
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        events: Iterator[bytes | Silence],
+        source: Source,
+        *,
+        comment: bytes = COMMENT,
+        to_error: Callable[[OpenAICompatError], bytes] | None = to_error_event,
+    ) -> None:
+        call.is_streamed = True
+        self._call = call
+        self._events = events
+        self._source = source
+        self._comment = comment
+        self._to_error = to_error
+        self._is_over = False
+
+    def __iter__(self) -> StreamBody:
+        return self
+
+    def __next__(self) -> bytes:
+        while not self._is_over:
+            try:
+                event = next(self._events)
+            except StopIteration:
+                self._is_over = True
+            except CallCancelledError:
+                self._is_over = True
+                self._call.cancellation.cancel()
+            except Exception as error:  # noqa: BLE001 - a response that has begun has no other place to tell
+                return self._told(error)
+            else:
+                data = self._comment if isinstance(event, Silence) else event
+                if data:
+                    return data
+        raise StopIteration
+
+    def _told(self, error: Exception) -> bytes:
+        self._is_over = True
+        known = to_known_error(error)
+        log_error(known)
+        self._call.facts["error"] = known.code or known.type
+        if self._to_error is None:
+            raise known
+        return self._to_error(known)
+
+    def close(self) -> None:
+        """Called by the WSGI server on every path: after the last event, and when the client cannot be written to."""
+        if not self._is_over:
+            self._call.cancellation.cancel()
+        self._source.close()
+        self._call.note_usage(self._source.usage)
+        self._call.finish(200)
+
+
+def stream_response(body: StreamBody, headers: Mapping[str, str] = HEADERS) -> Response:
+    """`body` as a response that nobody on the way may hold back."""
+    return Response(body, 200, dict(headers), direct_passthrough=True)

@@ -1,0 +1,77 @@
+"""This server as its users run it: gunicorn with gevent workers, in a process of its own, on a real socket."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 30
+
+
+class LiveServer:
+    """`with LiveServer({"OPENAI_BASE_URL": ...}) as server: server.url`.
+
+    The socket listens before gunicorn starts and is handed down, so there is no port to race for and no start to wait
+    for: the first connection waits in the queue. The environment is empty but for what is passed.
+    """
+
+    def __init__(self, environment: Mapping[str, str] | None = None, *, workers: int = 1) -> None:
+        self._environment = dict(environment or {})
+        self._workers = workers
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in __exit__
+
+    def __enter__(self) -> LiveServer:
+        listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+        self.port: int = listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.base_url = f"{self.url}/v1"
+        command = [
+            sys.executable,
+            "-m",
+            "gunicorn",
+            "--bind",
+            f"fd://{listener.fileno()}",
+            "--workers",
+            str(self._workers),
+        ]
+        environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **self._environment}
+        self.process = subprocess.Popen(
+            [*command, "wsgi:app"],
+            cwd=ROOT,
+            env=environment,
+            pass_fds=[listener.fileno()],
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+        )
+        listener.close()
+        try:
+            urllib.request.urlopen(f"{self.url}/healthz", timeout=START_SECONDS).close()
+        except OSError as error:
+            self.process.kill()
+            raise RuntimeError(f"the server did not start:\n{self.log()}") from error
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._log.close()
+
+    def log(self) -> str:
+        """Everything that the server has written so far."""
+        self._log.flush()
+        with open(self._log.fileno(), closefd=False) as reader:
+            reader.seek(0)
+            return reader.read()
