@@ -26,7 +26,11 @@ USER 10001
 EXPOSE 8000
 # gunicorn finishes its running streams (GRACEFUL_TIMEOUT). Docker kills after 10 s unless told: `docker stop -t 310`.
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --start-interval=1s \
-    CMD ["python", "-c", "import config, urllib.request as r; r.urlopen(f'http://127.0.0.1:{config.load(with_models=False).port}/healthz', timeout=4)"]
+# http.client and not urllib: it knows no HTTP_PROXY, which may be set for the calls to models.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --start-interval=1s CMD ["python", "-c", "\
+import config, http.client, sys; \
+server = http.client.HTTPConnection('127.0.0.1', config.load(with_models=False).port, timeout=4); \
+server.request('GET', '/healthz'); \
+sys.exit(server.getresponse().status != 200)"]
 # gunicorn reads gunicorn.conf.py from the working directory.
 CMD ["gunicorn", "wsgi:app"]

@@ -37,7 +37,7 @@ class Step:
 
 def parse(text: str) -> list[Step]:
     without_comments = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("#"))
-    lines = without_comments.replace("\\\n", " ").splitlines()
+    lines = without_comments.replace("\\\n", "").splitlines()
     return [_parse_line(line) for line in lines if line.strip()]
 
 

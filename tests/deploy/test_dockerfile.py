@@ -73,13 +73,15 @@ def test_only_what_is_copied_is_sent_to_docker(steps: list[Step]) -> None:
 @pytest.mark.timeout(180)
 def test_the_image_serves_is_healthy_and_stops(image: Image, steps: list[Step]) -> None:
     port = free_port()
-    check = last(steps, "HEALTHCHECK").words[1:]
+    (health,) = parse(last(steps, "HEALTHCHECK").text)
+    check = health.words
     assert image.start(check, PORT=str(port)).wait(timeout=15) != 0  # nothing runs yet
     server = image.start(last(steps, "CMD").words, PORT=str(port))
     try:
         _wait_until_healthy(port, server)
         assert image.start(check, PORT=str(port)).wait(timeout=15) == 0
-        assert image.start(check, DATABRICKS_APP_PORT=str(port)).wait(timeout=15) == 0
+        dead_proxy = f"http://127.0.0.1:{free_port()}"
+        assert image.start(check, DATABRICKS_APP_PORT=str(port), http_proxy=dead_proxy).wait(timeout=15) == 0
         assert _ask(port)["object"] == "chat.completion"
         server.send_signal(signal.SIGTERM)
         assert server.wait(timeout=15) == 0
