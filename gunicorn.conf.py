@@ -2,11 +2,11 @@
 
 import sys
 
-import config
+from config import load
 from openai_compat.errors import ConfigurationError
 
 try:
-    settings = config.load(with_models=False)
+    settings = load(with_models=False)
 except ConfigurationError as error:
     sys.exit(str(error))
 

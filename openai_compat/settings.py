@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Literal
 
 ECHO_MODEL = "mock-gpt-model"
 OPENAI_URL = "https://api.openai.com/v1"
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +37,12 @@ class ModelEntry:
     base_url: str | None = None
     upstream_model: str | None = None
     api_key: str | None = field(default=None, repr=False)
-    headers: Mapping[str, str] = field(default=NOTHING, repr=False)
-    timeouts: Timeouts = Timeouts()
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    timeouts: Timeouts = field(default_factory=Timeouts)
     owned_by: str = "openai-compat"
     created: int = 0
-    metadata: Mapping[str, Any] = NOTHING
-    options: Mapping[str, Any] = NOTHING
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +83,7 @@ class Settings:
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
     log_request_bodies: bool = False
-    entries: Mapping[str, ModelEntry] = NOTHING
+    entries: Mapping[str, ModelEntry] = field(default_factory=dict)
     default_upstream: ModelEntry | None = None
 
     @property

@@ -157,8 +157,10 @@ class SupportsForwarding(ABC):
 
     upstream_model: str | None
     """What the peer calls the model, where that differs from the name the client uses."""
-    takes_stream_options: bool
-    """Whether the peer may be asked for usage in a stream; the service turns it off when the peer refuses."""
+
+    def may_ask_for_usage(self, model: str) -> bool:
+        """Whether `stream_options` may be added to a streamed call for the peer's `model`."""
+        return True
 
     @abstractmethod
     def forward(self, call: ForwardedCall, context: CallContext) -> ForwardedReply:

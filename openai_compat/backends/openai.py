@@ -38,11 +38,13 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
         self._root = urlunsplit((root.scheme, root.netloc, root.path.rstrip("/"), "", ""))
         self._query = root.query
         self.upstream_model: str | None = entry.upstream_model
-        self.takes_stream_options: bool = options.stream_usage
         self._headers = {name.title(): value for name, value in entry.headers.items()}
         if entry.api_key:
             self._headers.setdefault("Authorization", f"Bearer {entry.api_key}")
         self._has_credential = not self._headers.keys().isdisjoint({"Authorization", "Api-Key", "X-Api-Key"})
+
+    def may_ask_for_usage(self, model: str) -> bool:
+        return bool(self.options.stream_usage)
 
     def forward(self, call: ForwardedCall, context: CallContext) -> UpstreamReply:
         headers = {**call.headers, **self._headers}
@@ -66,7 +68,7 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
         body: dict[str, Any] = {"model": self.upstream_model or request.model, "messages": request.messages}
         body.update(request.parameters)
         body["stream"] = request.is_streamed
-        if request.is_streamed and self.takes_stream_options:
+        if request.is_streamed and self.options.stream_usage:
             body["stream_options"] = {"include_usage": True}
         headers = {**context.headers, "Content-Type": "application/json"}
         reply = self.forward(ForwardedCall("POST", "chat/completions", headers, json.dumps(body).encode()), context)

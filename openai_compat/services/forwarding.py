@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,9 +12,12 @@ from ..backends.base import ForwardedCall, ForwardedReply, SupportsForwarding
 from ..backends.openai_chunks import read_usage
 from ..backends.openai_errors import to_envelope_bytes
 from ..domain import CallContext, Usage
+from ..errors import UpstreamReplyError
 from ..streams import PrimedStream, Silence
 from .body_edits import to_upstream_body
 from .event_relay import EventRelay
+
+log = logging.getLogger(__name__)
 
 RELAYED_HEADERS: Final = frozenset({"content-type", "x-request-id", "retry-after", "retry-after-ms", "x-should-retry"})
 RELAYED_PREFIXES: Final = ("x-ratelimit-", "openai-")
@@ -23,6 +27,7 @@ FILE_HEADERS: Final = frozenset(
 """Relayed besides, where any kind of content may pass through."""
 
 USAGE_TAIL_BYTES: Final = 4096
+MOST_PARSED_BYTES: Final = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,13 @@ def forward(
         UpstreamError: no answer, a broken one, or one that refuses the server's own credential.
         CallCancelledError
     """
-    asks_for_usage = call.is_streamed and not call.wants_usage and backend.takes_stream_options
+    asks_for_usage = call.is_streamed and not call.wants_usage and backend.may_ask_for_usage(call.model)
+    return _forward(backend, call, context, asks_for_usage=asks_for_usage)
+
+
+def _forward(
+    backend: SupportsForwarding, call: InferenceCall, context: CallContext, *, asks_for_usage: bool
+) -> ForwardedAnswer | ForwardedStream:
     reply = _send(backend, call, context, asks_for_usage=asks_for_usage)
     try:
         if reply.status < 400 and call.is_streamed and _is_event_stream(reply):
@@ -84,10 +95,32 @@ def forward(
         raise
     reply.close()
     if asks_for_usage and reply.status in {400, 422} and b"stream_options" in body:
-        # It was this server that put the refused parameter in, so the client must not hear of it. Once is enough.
-        backend.takes_stream_options = False
-        return forward(backend, call, context)
+        # It was this server that put the refused parameter in, so the client must not hear of it.
+        log.info("the upstream refuses stream_options for '%s': `stream_usage: false` saves asking", call.model)
+        return _forward(backend, call, context, asks_for_usage=False)
+    if reply.status < 400:
+        check_whole(reply, body)
     return to_answer(reply, body)
+
+
+def check_whole(reply: ForwardedReply, body: bytes) -> None:
+    """Refuses an answer that says it is JSON and is not: most likely its end is missing.
+
+    A long one is judged by its ends alone: parsing megabytes would hold up every other call.
+
+    Raises:
+        UpstreamReplyError
+    """
+    if not reply.headers.get("content-type", "").lower().startswith("application/json"):
+        return
+    is_whole = body.startswith(b"{") and body.rstrip().endswith(b"}")
+    if is_whole and len(body) <= MOST_PARSED_BYTES:
+        try:
+            json.loads(body)
+        except (ValueError, RecursionError):
+            is_whole = False
+    if not is_whole:
+        raise UpstreamReplyError("The upstream's answer is not whole JSON.")
 
 
 def _send(
