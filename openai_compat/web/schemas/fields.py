@@ -24,6 +24,7 @@ class Strict:
 
     accepts: ClassVar[frozenset[type]] = frozenset()
     expected: str = ""
+    allow_none: bool
 
     def __init__(self, *arguments: Any, about: str = "", example: Any = missing, **options: Any) -> None:
         metadata = options.pop("metadata", {})
@@ -32,6 +33,12 @@ class Strict:
         if example is not missing:
             metadata["example"] = example
         super().__init__(*arguments, metadata=metadata, **options)  # type: ignore[call-arg] # the field's, next in line
+
+    def _validate_missing(self, value: Any) -> None:
+        if value is None and not self.allow_none:
+            raise type_error(self.expected, None)
+        if value is missing:
+            super()._validate_missing(value)  # type: ignore[misc] # the field's, next in line
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **options: Any) -> Any:
         if type(value) not in self.accepts:

@@ -13,7 +13,7 @@ FINISH_REASONS = "`stop`, `length`, `tool_calls`, `content_filter` or `function_
 
 
 class ReplySchema(Schema):
-    """An object in an answer; unlike a request's, its optional fields are absent or have a value, unless they say so."""
+    """An object in an answer; optional fields are absent or have a value, unless they say otherwise."""
 
     class Meta:
         unknown = INCLUDE
