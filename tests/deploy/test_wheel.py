@@ -1,0 +1,34 @@
+"""The package as others install it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from openai_compat import __version__
+from tests.tools import ROOT
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
+    subprocess.run(command, check=True, cwd=folder)
+    (wheel,) = folder.iterdir()
+    return wheel
+
+
+@pytest.mark.slow
+def test_the_wheel_has_all_that_gunicorn_needs_and_nothing_else(wheel: Path) -> None:
+    names = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    metadata = f"openai_compat-{__version__}.dist-info"
+    assert names == {"openai_compat", "config.py", "wsgi.py", "gunicorn.conf.py", metadata}
+
+
+@pytest.mark.slow
+def test_the_wheel_says_that_it_is_typed(wheel: Path) -> None:
+    assert "openai_compat/py.typed" in zipfile.ZipFile(wheel).namelist()
