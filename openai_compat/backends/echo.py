@@ -1,0 +1,163 @@
+"""The echo model: deterministic, offline, and in OpenAI's shapes, for the tests of clients and for a first look.
+
+Chat answers what the user said last, or the result of a tool that came last. With `tools` it calls one, with arguments
+made up from the tool's schema; with `response_format` it makes up a structured answer. Completions answer the prompt
+itself: `echo` puts the prompt before the answer and `suffix` after it, without `echo` the suffix only counts as part
+of the prompt. Embeddings are hashed words. Tokens are the pieces of `split_tokens`; usage counts them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Final, TypeVar
+
+from ..domain import (
+    CallContext,
+    ChatDelta,
+    ChatRequest,
+    CompletionRequest,
+    Embeddings,
+    EmbeddingsRequest,
+    TextDelta,
+    TokenLogprob,
+    ToolCallDelta,
+    Usage,
+)
+from ..streams import SILENCE, Silence
+from ..tokens import split_tokens
+from .base import CHAT_PROMISES, COMPLETION_PROMISES, Backend, SupportsChat, SupportsCompletions, SupportsEmbeddings
+from .echo_answers import Answer, answer_chat, answer_text, count_prompt_tokens, token_logprobs
+from .hashed_embeddings import embed_text
+from .parameter_checks import check_chat, check_completion, check_embeddings, stops_of
+
+COMPLETION_TOKENS: Final = 16
+"""What a completion may have when `max_tokens` is not given (source: OpenAI's API reference)."""
+
+MOST_DIMENSIONS: Final = 3072
+
+DeltaT = TypeVar("DeltaT", ChatDelta, TextDelta)
+
+
+@dataclass(frozen=True, slots=True)
+class EchoOptions:
+    """`delay` is the pause before each token, in seconds, choices side by side; `dimensions` the embeddings' length
+    where a request names none."""
+
+    delay: float = 0.0
+    dimensions: int = 256
+
+    def __post_init__(self) -> None:
+        if isinstance(self.delay, bool) or not isinstance(self.delay, int | float) or not 0 <= self.delay < math.inf:
+            raise ValueError("delay must be a number of seconds, 0 or more")
+        if type(self.dimensions) is not int or not 1 <= self.dimensions <= MOST_DIMENSIONS:
+            raise ValueError(f"dimensions must be a whole number from 1 to {MOST_DIMENSIONS}")
+
+
+class EchoBackend(Backend, SupportsChat, SupportsCompletions, SupportsEmbeddings):
+    """Answers with what it was asked; the module's docstring says how. Equal requests get equal answers."""
+
+    Options = EchoOptions
+    options: EchoOptions
+    chat_promises: ClassVar[frozenset[str]] = CHAT_PROMISES - {"audio", "web_search_options", "logit_bias"}
+    completion_promises: ClassVar[frozenset[str]] = COMPLETION_PROMISES - {"logit_bias"}
+
+    def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Silence]:
+        """One delta for each token, then one with the finish reason; the choices of `n` take turns."""
+        check_chat(request)
+        answer = answer_chat(request)
+        choices = request.parameters.get("n", 1)
+        usage = Usage(count_prompt_tokens(request.messages), choices * len(answer.tokens))
+        top = request.parameters.get("top_logprobs", 0) if request.parameters.get("logprobs") else None
+        return self._paced(_chat_rounds(answer, choices, top, usage), context)
+
+    def complete(self, request: CompletionRequest, context: CallContext) -> Iterator[TextDelta | Silence]:
+        """As `chat`, prompt after prompt."""
+        check_completion(request)
+        parameters = request.parameters
+        limit = parameters.get("max_tokens", COMPLETION_TOKENS)
+        answers = [answer_text(_shown(prompt), stops_of(parameters), limit) for prompt in request.prompts]
+        choices = parameters.get("n", 1)
+        usage = Usage(
+            prompt_tokens=sum(_count_prompt(prompt, parameters.get("suffix", "")) for prompt in request.prompts),
+            completion_tokens=parameters.get("best_of", choices) * sum(len(answer.tokens) for answer in answers),
+        )
+        return self._paced(_completion_rounds(request, answers, choices, usage), context)
+
+    def embed(self, request: EmbeddingsRequest, context: CallContext) -> Embeddings:
+        """Hashed words (`hashed_embeddings`), in 1 to 3072 dimensions."""
+        check_embeddings(request, MOST_DIMENSIONS)
+        dimensions = request.dimensions or self.options.dimensions
+        vectors = []
+        for content in request.inputs:
+            context.cancellation.raise_if_cancelled()
+            vectors.append(embed_text(content, dimensions))
+        return Embeddings(vectors, Usage(sum(_count_prompt(content, "") for content in request.inputs)))
+
+    def _paced(self, rounds: Iterator[list[DeltaT]], context: CallContext) -> Iterator[DeltaT | Silence]:
+        """The rounds' deltas, each round of tokens after the delay."""
+        for deltas in rounds:
+            if self.options.delay and deltas[0].finish_reason is None:
+                yield from self._pause(context)
+            context.cancellation.raise_if_cancelled()
+            yield from deltas
+
+    def _pause(self, context: CallContext) -> Iterator[Silence]:
+        remaining = self.options.delay
+        while 0 < context.silence_seconds < remaining:
+            context.cancellation.wait(context.silence_seconds)
+            remaining -= context.silence_seconds
+            yield SILENCE
+        context.cancellation.wait(remaining)
+
+
+def _chat_rounds(answer: Answer, choices: int, top: int | None, usage: Usage) -> Iterator[list[ChatDelta]]:
+    """Rounds of one delta for each choice."""
+    indexes = range(choices)
+    if answer.call is not None:
+        head = ToolCallDelta(0, id=answer.call.id, name=answer.call.name)
+        yield [ChatDelta(index=index, tool_calls=(head,)) for index in indexes]
+        for token in answer.tokens:
+            yield [ChatDelta(index=index, tool_calls=(ToolCallDelta(0, token),)) for index in indexes]
+    else:
+        for token in answer.tokens:
+            logprobs = _logprobs(token, top)
+            yield [ChatDelta(token, index, logprobs=logprobs) for index in indexes]
+    yield [
+        ChatDelta(index=index, finish_reason=answer.finish_reason, usage=usage if index == choices - 1 else None)
+        for index in indexes
+    ]
+
+
+def _completion_rounds(
+    request: CompletionRequest, answers: Sequence[Answer], choices: int, usage: Usage
+) -> Iterator[list[TextDelta]]:
+    """Rounds of one delta for each choice of a prompt; the choices of the first prompt come first."""
+    parameters = request.parameters
+    last = len(answers) * choices - 1
+    for position, (prompt, answer) in enumerate(zip(request.prompts, answers, strict=True)):
+        indexes = range(position * choices, (position + 1) * choices)
+        tokens = list(answer.tokens)
+        if parameters.get("echo"):
+            tokens = [*split_tokens(_shown(prompt)), *tokens, *split_tokens(parameters.get("suffix", ""))]
+        for token in tokens:
+            logprobs = _logprobs(token, parameters.get("logprobs"))
+            yield [TextDelta(token, index, logprobs=logprobs) for index in indexes]
+        yield [
+            TextDelta(index=index, finish_reason=answer.finish_reason, usage=usage if index == last else None)
+            for index in indexes
+        ]
+
+
+def _logprobs(token: str, top: int | None) -> Sequence[TokenLogprob]:
+    return () if top is None else (token_logprobs(token, top),)
+
+
+def _shown(prompt: str | Sequence[int]) -> str:
+    """The prompt as text; token ids have none, so that they are shown as they are: `<12><34>`."""
+    return prompt if isinstance(prompt, str) else "".join(f"<{token}>" for token in prompt)
+
+
+def _count_prompt(prompt: str | Sequence[int], suffix: str) -> int:
+    return len(split_tokens(prompt) if isinstance(prompt, str) else prompt) + len(split_tokens(suffix))
