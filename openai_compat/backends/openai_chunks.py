@@ -225,12 +225,12 @@ def read_usage(usage: Any) -> Usage | None:
         return None
     prompt = _count(usage, "prompt_tokens", "input_tokens")
     completion = _count(usage, "completion_tokens", "output_tokens")
-    if prompt is None and completion is None:
+    if prompt is None:
         return None
     prompt_details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
     completion_details = usage.get("completion_tokens_details") or usage.get("output_tokens_details")
     return Usage(
-        prompt or 0,
+        prompt,
         completion or 0,
         _count(prompt_details, "cached_tokens") or 0,
         _count(completion_details, "reasoning_tokens") or 0,
