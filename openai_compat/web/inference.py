@@ -16,13 +16,13 @@ from marshmallow import Schema
 
 from ..backends.base import Backend, SupportsForwarding
 from ..domain import CallContext, Usage
-from ..errors import UnsupportedMediaTypeError
+from ..errors import OpenAICompatError, UnsupportedMediaTypeError
 from ..routing.table import Route, RoutingTable
 from ..services.forwarding import ForwardedAnswer, ForwardedStream, InferenceCall, forward
 from ..streams import SILENCE, Pending, Silence
 from .calls import Call, current_call
 from .payload import parse_json_object, validate
-from .sse import HEADERS, StreamBody, stream_response, to_event, to_events
+from .sse import HEADERS, StreamBody, stream_response, to_error_event, to_event, to_events
 
 JSON = dict[str, Any]
 T = TypeVar("T")
@@ -133,11 +133,17 @@ def begin(start: Callable[[], T], context: CallContext) -> T | Pending[T]:
 
 
 def late_response(
-    call: Call, context: CallContext, pending: Pending[T], to_stream: Callable[[T], Iterator[bytes | Silence]]
+    call: Call,
+    context: CallContext,
+    pending: Pending[T],
+    to_stream: Callable[[T], Iterator[bytes | Silence]],
+    *,
+    headers: Mapping[str, str] = HEADERS,
+    to_error: Callable[[OpenAICompatError], bytes] | None = to_error_event,
 ) -> Response:
     """A stream that begins with comments; what `pending` comes to is told within it, an error too."""
     events = LateEvents(pending, context.silence_seconds, to_stream)
-    return stream_response(StreamBody(call, events, events))
+    return stream_response(StreamBody(call, events, events, to_error=to_error), headers)
 
 
 class LateEvents(Iterator["bytes | Silence"]):
