@@ -202,7 +202,7 @@ def test_a_body_above_the_servers_limit_is_a_413(nginx_before_nothing: Nginx, pa
         ("TRACE / HTTP/1.1\nHost: a", 405, "invalid_request_error", "method_not_allowed"),
         ("GET /" + "x" * 20_000 + " HTTP/1.1\nHost: a", 414, "invalid_request_error", "uri_too_long"),
         ("GET / HTTP/1.1\nHost: a\nX: " + "x" * 20_000, 431, "invalid_request_error", "headers_too_large"),
-        ("GET /.openai-compat/error HTTP/1.1\nHost: a", 404, "invalid_request_error", "not_found"),
+        ("GET /.openai-compat/error HTTP/1.1\nHost: a", 404, "invalid_request_error", "unknown_url"),
     ],
     ids=["garbage", "no host", "trace", "long url", "long header", "internal path"],
 )
