@@ -21,12 +21,17 @@ class LiveServer:
     """`with LiveServer({"OPENAI_BASE_URL": ...}) as server: server.url`.
 
     The socket listens before gunicorn starts and is handed down, so there is no port to race for and no start to wait
-    for: the first connection waits in the queue. The environment is empty but for what is passed.
+    for: the first connection waits in the queue. The environment is empty but for what is passed, and so is the folder
+    it starts in unless one is given: a developer's `.env` configures nothing here.
     """
 
-    def __init__(self, environment: Mapping[str, str] | None = None, *, workers: int = 1) -> None:
+    def __init__(
+        self, environment: Mapping[str, str] | None = None, *, workers: int = 1, folder: Path | None = None
+    ) -> None:
         self._environment = dict(environment or {})
         self._workers = workers
+        self._empty = tempfile.TemporaryDirectory(prefix="server-", ignore_cleanup_errors=True)
+        self._folder = folder or Path(self._empty.name)
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in __exit__
 
     def __enter__(self) -> LiveServer:
@@ -38,15 +43,22 @@ class LiveServer:
             sys.executable,
             "-m",
             "gunicorn",
+            "--config",
+            str(ROOT / "gunicorn.conf.py"),
             "--bind",
             f"fd://{listener.fileno()}",
             "--workers",
             str(self._workers),
         ]
-        environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **self._environment}
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": os.environ.get("HOME", "/"),
+            "PYTHONPATH": str(ROOT),
+            **self._environment,
+        }
         self.process = subprocess.Popen(
             [*command, "wsgi:app"],
-            cwd=ROOT,
+            cwd=self._folder,
             env=environment,
             pass_fds=[listener.fileno()],
             stdout=self._log,
@@ -68,6 +80,7 @@ class LiveServer:
             self.process.kill()
             self.process.wait()
         self._log.close()
+        self._empty.cleanup()
 
     def log(self) -> str:
         """Everything that the server has written so far."""
