@@ -211,7 +211,7 @@ def read_content(content: Any) -> tuple[str, str]:
     for part in content if isinstance(content, list) else ():
         if isinstance(part, str):
             texts.append(part)
-        elif isinstance(part, dict) and part.get("type") in {"thinking", "reasoning"}:
+        elif isinstance(part, dict) and part.get("type") in ("thinking", "reasoning"):
             nested = part.get("thinking") or part.get("summary") or part.get("text")
             reasons.append(read_content(nested)[0])
         elif isinstance(part, dict):

@@ -6,6 +6,7 @@ Gemini, Hugging Face, llama.cpp, Ollama, Rasa and Replicate, and the words that 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -30,9 +31,9 @@ WEAK_TEXT_KEYS: Final = ("message", "delta", "data", "token", "chunk", "body", "
 ALTERNATIVES: Final = frozenset({"choices", "candidates", "outputs", "results", "generations", "predictions"})
 """Lists of which each item is an answer of its own; the first one counts."""
 
-UNSPOKEN_TYPES: Final = frozenset(
-    {"thinking", "reasoning", "redacted_thinking", "tool_use", "tool_call", "function_call", "tool_result"}
-)
+UNSPOKEN_TYPES: Final = (
+    "thinking", "reasoning", "redacted_thinking", "tool_use", "tool_call", "function_call", "tool_result",
+)  # fmt: skip
 FINISH_KEYS: Final = ("finish_reason", "finishReason", "stop_reason", "stopReason", "done_reason", "completionReason")
 FINISH_FLAGS: Final = ("done", "finished", "is_finished", "isFinished", "is_end", "is_final", "stop", "completed")
 FINISH_EVENTS: Final = frozenset(
@@ -49,6 +50,7 @@ CODE_KEYS: Final = ("code", "status", "status_code", "statusCode")
 EVENT_KEYS: Final = ("type", "event", "event_type")
 FAILURE_WORDS: Final = frozenset({"error", "err", "fail", "failed", "failure"})
 
+_LIST_INDEX: Final = re.compile("-?[0-9]{1,9}")
 _FACT_NESTS: Final = frozenset({*NESTING_KEYS, "details", "metadata"})
 _DEEPER_NESTS: Final = ("message", "details")
 _COUNT_PLACES: Final = frozenset({*PROMPT_COUNTS, *COMPLETION_COUNTS, *USAGE_KEYS})
@@ -85,7 +87,7 @@ def follow_path(value: Any, path: str) -> Any:
     for step in path.split("."):
         if isinstance(value, dict):
             value = value.get(step)
-        elif isinstance(value, list) and step.lstrip("-").isdigit() and -len(value) <= int(step) < len(value):
+        elif isinstance(value, list) and _LIST_INDEX.fullmatch(step) and -len(value) <= int(step) < len(value):
             value = value[int(step)]
         else:
             return None

@@ -38,7 +38,7 @@ class ToolCallReader:
         function = piece.get("function")
         if not isinstance(function, dict):
             function = {}
-        index, id_, name = piece.get("index"), piece.get("id") or None, function.get("name") or None
+        index, id_, name = piece.get("index"), _text(piece.get("id")), _text(function.get("name"))
         number = self._number(index if isinstance(index, int) else None, id_, name)
         call = self._calls[number]
         news = _Call(None if call.id else id_, None if call.name else name)
@@ -71,3 +71,7 @@ def _to_arguments(arguments: Any) -> str:
     if isinstance(arguments, str):
         return arguments
     return "" if arguments is None else json.dumps(arguments, ensure_ascii=False)
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
