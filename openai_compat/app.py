@@ -16,7 +16,7 @@ from .services.chat import ChatService
 from .services.completions import CompletionService
 from .services.embeddings import EmbeddingService
 from .services.models import ModelCatalog
-from .settings import Settings
+from .settings import ECHO_MODEL, Settings
 from .tokens import TokenCounter
 from .web import chat, models
 from .web.ask import ask_blueprint
@@ -93,4 +93,4 @@ def _register_blueprints(app: Flask, state: State) -> None:
         for root in roots:
             app.register_blueprint(blueprint, url_prefix=root or None, name=f"{blueprint.name}{root}".replace(".", "_"))
     app.register_blueprint(health_blueprint())
-    app.register_blueprint(docs_blueprint())
+    app.register_blueprint(docs_blueprint(settings.default_model or ECHO_MODEL))

@@ -257,9 +257,7 @@ class LlhttpAdapter(HTTPAdapter):
         try:
             _send_request(connection.sock, head, request.body, patience.timeouts.idle)
             connection.sock.settimeout(bounded(patience.timeouts.first_byte, deadline))
-            while not connection.is_started:
-                if not connection.receive():
-                    raise ConnectionResetError("the connection was closed before an answer")
+            _await_headers(connection)
         except BaseException as error:
             patience.cancellation.forget(connection.abort)
             connection.close()
@@ -295,6 +293,17 @@ def _send_request(sock: socket.socket, head: bytes, body: Any, idle_seconds: flo
             sock.sendall(block)
     except (BrokenPipeError, ConnectionResetError):
         return
+
+
+def _await_headers(connection: Connection) -> None:
+    """Reads until the answer has begun. What is wrong with it after its headers is found when its body is read."""
+    while not connection.is_started:
+        try:
+            if not connection.receive():
+                raise ConnectionResetError("the connection was closed before an answer")
+        except httptools.HttpParserError:
+            if not connection.is_started:
+                raise
 
 
 def in_chunks(body: Iterator[bytes]) -> Iterator[bytes]:

@@ -9,6 +9,9 @@ from typing import Any
 
 from ..errors import PayloadError
 
+_ESCAPED_LETTER = b"\\u006"
+"""With it a key can be spelled so that it is not found; every letter of "model" is in that row of Unicode."""
+
 _VALUE = re.compile(rb'"model"\s*:\s*("[^"\\]*")')
 
 
@@ -37,7 +40,8 @@ def _name_model(body: bytes, payload: Mapping[str, Any], model: str, edits: list
         edits.append((start, start, b'"model":' + value + b","))
         return True
     start = body.find(b'"model"')
-    found = _VALUE.match(body, start) if start >= 0 and body.find(b'"model"', start + 1) < 0 else None
+    is_only_one = start >= 0 and body.find(b'"model"', start + 1) < 0 and _ESCAPED_LETTER not in body
+    found = _VALUE.match(body, start) if is_only_one else None
     if found is None:
         return False
     edits.append((*found.span(1), value))

@@ -10,9 +10,9 @@ from ..services.chat import ChatService
 from ..services.completions import CompletionService
 from ..services.embeddings import EmbeddingService
 from .inference import Door, answer, answer_by_forwarding, json_response, open_door
-from .schemas.chat import ChatRequestSchema
-from .schemas.completions import CompletionRequestSchema
-from .schemas.embeddings import EmbeddingsRequestSchema
+from .schemas.chat import CHAT_REQUEST
+from .schemas.completions import COMPLETION_REQUEST
+from .schemas.embeddings import EMBEDDINGS_REQUEST
 
 ROOTS = ("/v1", "", "/api/v1", "/openai/v1", "/openai/deployments/<path:deployment>")
 
@@ -20,7 +20,7 @@ ROOTS = ("/v1", "", "/api/v1", "/openai/v1", "/openai/deployments/<path:deployme
 def chat_blueprint(routing: RoutingTable, chat: ChatService) -> Blueprint:
     """`POST {root}/chat/completions`."""
     blueprint = Blueprint("chat", __name__)
-    door = Door("chat/completions", ChatRequestSchema())
+    door = Door("chat/completions", CHAT_REQUEST)
 
     @blueprint.post("/chat/completions")
     def create_chat_completion(deployment: str | None = None) -> Response:
@@ -32,7 +32,7 @@ def chat_blueprint(routing: RoutingTable, chat: ChatService) -> Blueprint:
 def completions_blueprint(routing: RoutingTable, completions: CompletionService) -> Blueprint:
     """`POST {root}/completions`."""
     blueprint = Blueprint("completions", __name__)
-    door = Door("completions", CompletionRequestSchema())
+    door = Door("completions", COMPLETION_REQUEST)
 
     @blueprint.post("/completions")
     def create_completion(deployment: str | None = None) -> Response:
@@ -44,7 +44,7 @@ def completions_blueprint(routing: RoutingTable, completions: CompletionService)
 def embeddings_blueprint(routing: RoutingTable, embeddings: EmbeddingService) -> Blueprint:
     """`POST {root}/embeddings`."""
     blueprint = Blueprint("embeddings", __name__)
-    door = Door("embeddings", EmbeddingsRequestSchema())
+    door = Door("embeddings", EMBEDDINGS_REQUEST)
 
     @blueprint.post("/embeddings")
     def create_embeddings(deployment: str | None = None) -> Response:

@@ -18,10 +18,11 @@ from .errors import log_error, to_known_error
 log = logging.getLogger(__name__)
 
 HEADERS: Final = {
-    "Content-Type": "text/event-stream; charset=utf-8",
-    "Cache-Control": "no-cache, no-transform",
-    "X-Accel-Buffering": "no",
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-cache, no-transform",
+    "x-accel-buffering": "no",
 }
+"""Names in lower case, as in an upstream's headers, so that one set can be laid over the other."""
 DONE: Final = b"data: [DONE]\n\n"
 COMMENT: Final = b": keep-alive\n\n"
 

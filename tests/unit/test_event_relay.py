@@ -1,0 +1,153 @@
+"""A forwarded stream: whole events, untouched bytes, usage seen and hidden, a cut never taken for an end."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from openai_compat.backends.base import ForwardedReply
+from openai_compat.domain import Usage
+from openai_compat.errors import UpstreamCutError
+from openai_compat.services.event_relay import EventRelay
+from openai_compat.streams import SILENCE, Silence
+
+USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+
+
+class ScriptedReply(ForwardedReply):
+    """A reply whose blocks are what the test says."""
+
+    status = 200
+    headers: Mapping[str, str] = {}
+
+    def __init__(self, blocks: list[bytes | Silence]) -> None:
+        self._blocks = blocks
+        self.endings: list[str] = []
+
+    def blocks(self) -> Iterator[bytes | Silence]:
+        return iter(self._blocks)
+
+    def read(self) -> bytes:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self.endings.append("broken off")
+
+    def close_after_end(self) -> None:
+        self.endings.append("ended")
+
+
+def event(**chunk: object) -> bytes:
+    return b"data: " + json.dumps(chunk, separators=(",", ":"), ensure_ascii=False).encode() + b"\n\n"
+
+
+def content(text: str, **more: object) -> bytes:
+    return event(id="c", choices=[{"index": 0, "delta": {"content": text}, "finish_reason": None}], **more)
+
+
+FINISH = event(id="c", choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}])
+DONE = b"data: [DONE]\n\n"
+
+
+def relayed(*blocks: bytes | Silence, hides_usage: bool = False) -> bytes:
+    relay = EventRelay(ScriptedReply(list(blocks)), hides_usage=hides_usage)
+    return b"".join(block for block in relay if isinstance(block, bytes))
+
+
+def test_a_healthy_stream_passes_byte_for_byte() -> None:
+    stream = content("hé") + content('"finish_reason": "stop" and data: [DONE]') + FINISH + DONE
+    assert relayed(stream) == stream
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
+def test_however_the_bytes_are_cut_the_same_stream_comes_out(line_end: bytes) -> None:
+    stream = (b": ping\n\n" + content("añ🎉") + b"event: x\nid: 1\n" + content("b" * 300) + FINISH + DONE).replace(
+        b"\n", line_end
+    )
+    dice = random.Random(7)
+    for _ in range(200):
+        cuts = sorted(dice.sample(range(1, len(stream)), dice.randint(0, 40)))
+        blocks = [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+        assert relayed(*blocks) == stream
+
+
+def test_an_event_is_handed_on_only_when_it_is_whole() -> None:
+    first, second = content("one"), content("two")
+    relay = EventRelay(ScriptedReply([first + second[:10], second[10:], FINISH + DONE]), hides_usage=False)
+    assert [next(relay), next(relay)] == [first, second]
+
+
+def test_silence_is_passed_on() -> None:
+    relay = EventRelay(ScriptedReply([SILENCE, content("a"), SILENCE, FINISH + DONE]), hides_usage=False)
+    assert [block is SILENCE for block in relay] == [True, False, True, False]
+
+
+def test_usage_that_the_client_asked_for_is_seen_and_stays() -> None:
+    stream = content("a", usage=None) + FINISH + event(id="c", choices=[], usage=USAGE) + DONE
+    relay = EventRelay(ScriptedReply([stream]), hides_usage=False)
+    assert b"".join(block for block in relay if isinstance(block, bytes)) == stream
+    assert relay.usage == Usage(3, 2)
+
+
+def test_usage_that_the_client_did_not_ask_for_is_seen_and_hidden() -> None:
+    blocks = [content("a", usage=None), FINISH, event(id="c", choices=[], usage=USAGE), DONE]
+    relay = EventRelay(ScriptedReply([*blocks]), hides_usage=True)
+    assert b"".join(block for block in relay if isinstance(block, bytes)) == content("a") + FINISH + DONE
+    assert relay.usage == Usage(3, 2)
+
+
+def test_usage_in_the_last_chunk_is_taken_out_of_it() -> None:
+    last = event(id="c", choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}], usage=USAGE)
+    assert relayed(content("a"), last, DONE, hides_usage=True) == content("a") + FINISH + DONE
+
+
+def test_azures_first_chunk_without_choices_stays() -> None:
+    first = event(id="", choices=[], prompt_filter_results=[{"prompt_index": 0}])
+    stream = first + content("a") + FINISH + DONE
+    assert relayed(stream, hides_usage=True) == stream
+
+
+def test_an_empty_error_is_taken_out_because_clients_raise_on_it() -> None:
+    assert relayed(content("a", error={}), FINISH + DONE) == content("a") + FINISH + DONE
+
+
+def test_an_error_event_passes_and_nothing_is_added_to_it() -> None:
+    stream = content("a") + event(error={"message": "x", "type": "server_error", "param": None, "code": None})
+    assert relayed(stream) == stream
+
+
+def test_a_broken_event_does_not_stop_the_good_ones() -> None:
+    stream = content("a") + b'data: {"error" broken\n\n' + FINISH + DONE
+    assert relayed(stream) == stream
+
+
+def test_a_finished_answer_without_an_end_mark_is_given_one() -> None:
+    assert relayed(content("a") + FINISH) == content("a") + FINISH + DONE
+
+
+def test_an_end_mark_without_its_blank_line_is_an_end() -> None:
+    assert relayed(content("a") + FINISH + b"data: [DONE]") == content("a") + FINISH + DONE
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [[], [content("a")], [content("a"), content("b")[:20]], [FINISH, content("b")[:20]]],
+    ids=["empty", "no finish", "in an event", "in an event after the finish"],
+)
+def test_a_cut_is_an_error(blocks: list[bytes | Silence]) -> None:
+    with pytest.raises(UpstreamCutError):
+        relayed(*blocks)
+
+
+def test_only_a_stream_read_to_its_end_keeps_the_connection() -> None:
+    whole, broken = ScriptedReply([content("a") + FINISH + DONE]), ScriptedReply([content("a"), FINISH + DONE])
+    relay = EventRelay(whole, hides_usage=False)
+    list(relay)
+    relay.close()
+    relay = EventRelay(broken, hides_usage=False)
+    next(relay)
+    relay.close()
+    assert (whole.endings, broken.endings) == (["ended"], ["broken off"])

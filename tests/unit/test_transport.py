@@ -1,0 +1,363 @@
+"""The transport adapter on real sockets: framing, kept connections, time limits, cancellation, TLS-less proxies."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from requests import PreparedRequest, Response
+from requests.exceptions import ChunkedEncodingError, ConnectionError, InvalidHeader, InvalidURL, ReadTimeout, SSLError
+
+from openai_compat.backends.connections import Patience
+from openai_compat.backends.transport import LlhttpAdapter, in_chunks
+from openai_compat.settings import Timeouts
+from openai_compat.streams import Cancellation
+from tests.fakes.raw_server import RawServer, Script, answer_bytewise, answer_with, read_request, wait_for_close
+from tests.tools import require_tool
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nX-A: 1\r\nx-a: 2\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"
+
+
+@pytest.fixture
+def adapter() -> Iterator[LlhttpAdapter]:
+    made = LlhttpAdapter()
+    yield made
+    made.close()
+
+
+def get(adapter: LlhttpAdapter, url: str, method: str = "GET", **options: object) -> Response:
+    request = PreparedRequest()
+    request.method, request.url, request.body = method, url, options.pop("body", None)  # type: ignore[assignment]
+    request.headers = options.pop("headers", {})  # type: ignore[assignment]
+    return adapter.send(request, **options)  # type: ignore[arg-type]
+
+
+def read(response: Response) -> bytes:
+    blocks = []
+    while block := response.raw.read1():
+        blocks.append(block)
+    return b"".join(blocks)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        OK,
+        CHUNKED,
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello",
+        b"HTTP/1.0 200 OK\r\n\r\nhello",
+        b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK,
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n" + CHUNKED,
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n" + gzip.compress(b"hello"),
+    ],
+    ids=["length", "chunked", "until close", "HTTP/1.0", "early hints", "interim", "gzip"],
+)
+@pytest.mark.parametrize("script", [answer_with, answer_bytewise], ids=["at once", "byte by byte"])
+def test_every_framing_gives_the_whole_body(adapter: LlhttpAdapter, answer: bytes, script: object) -> None:
+    with RawServer(script(answer)) as server:  # type: ignore[operator]
+        response = get(adapter, f"{server.url}/path?a=b")
+        assert (response.status_code, read(response)) == (200, b"hello")
+
+
+def test_headers_that_occur_twice_are_joined(adapter: LlhttpAdapter) -> None:
+    with RawServer(answer_with(CHUNKED)) as server:
+        assert get(adapter, server.url).headers["X-A"] == "1, 2"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\nnonsense",
+    ],
+    ids=["short", "no last chunk", "broken chunk"],
+)
+def test_an_answer_that_breaks_off_is_an_error(adapter: LlhttpAdapter, answer: bytes) -> None:
+    with RawServer(answer_with(answer)) as server:
+        response = get(adapter, server.url)
+        with pytest.raises(ChunkedEncodingError):
+            read(response)
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"HTTP/1.1 200", b"220 smtp.example.com ESMTP\r\n"], ids=["none", "half", "not HTTP"]
+)
+def test_no_answer_is_an_error(adapter: LlhttpAdapter, answer: bytes) -> None:
+    with RawServer(answer_with(answer)) as server, pytest.raises(ConnectionError):
+        get(adapter, server.url)
+
+
+def test_headers_without_end_are_not_read_forever(adapter: LlhttpAdapter) -> None:
+    endless = answer_with(b"HTTP/1.1 200 OK\r\n" + b"X-Padding: x\r\n" * 50_000)
+    with RawServer(endless) as server, pytest.raises(ConnectionError):
+        get(adapter, server.url)
+
+
+def test_nobody_listens(adapter: LlhttpAdapter) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(ConnectionError):
+        get(adapter, f"http://127.0.0.1:{port}/")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with a key and a certificate for localhost that nobody has signed but itself."""
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    command = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2"]
+    names = ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(path), "-out", f"{path}.crt"]
+    subprocess.run([require_tool("openssl"), *command, *names], check=True, capture_output=True)
+    path.write_text(path.read_text() + Path(f"{path}.crt").read_text())
+    return path
+
+
+def over_tls(certificate: Path, script: Script) -> Script:
+    def serve(client: socket.socket) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        with suppress(ssl.SSLError), context.wrap_socket(client, server_side=True) as wrapped:
+            script(wrapped)
+
+    return serve
+
+
+def test_tls_is_spoken_with_whom_the_configured_authority_vouches_for(
+    adapter: LlhttpAdapter, certificate: Path
+) -> None:
+    with RawServer(over_tls(certificate, answer_with(OK, CHUNKED))) as server:
+        for _ in range(2):
+            assert read(get(adapter, f"https://localhost:{server.port}/", verify=str(certificate))) == b"hello"
+        assert server.connections == 1
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(adapter: LlhttpAdapter, certificate: Path) -> None:
+    with RawServer(over_tls(certificate, answer_with(OK))) as server:
+        with pytest.raises(SSLError):
+            get(adapter, f"https://localhost:{server.port}/")
+        with pytest.raises(SSLError):
+            get(adapter, f"https://127.0.0.1:{server.port}/", verify=str(certificate))
+
+
+def test_a_server_without_tls_is_no_trusted_one(adapter: LlhttpAdapter) -> None:
+    def plain(client: socket.socket) -> None:
+        client.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        wait_for_close(client)
+
+    with RawServer(plain) as server, pytest.raises(SSLError):
+        get(adapter, server.url.replace("http:", "https:"))
+
+
+def test_a_connection_is_used_again_after_a_whole_answer(adapter: LlhttpAdapter) -> None:
+    with RawServer(answer_with(OK, CHUNKED, OK)) as server:
+        assert [read(get(adapter, server.url)) for _ in range(3)] == [b"hello"] * 3
+        assert server.connections == 1
+
+
+def test_a_connection_is_not_used_again_after_a_half_read_answer(adapter: LlhttpAdapter) -> None:
+    with RawServer(answer_with(OK, OK)) as server:
+        get(adapter, server.url).raw.close()
+        assert read(get(adapter, server.url)) == b"hello"
+        assert server.connections == 2
+
+
+def test_a_connection_that_the_peer_closed_meanwhile_is_replaced_unnoticed(adapter: LlhttpAdapter) -> None:
+    with RawServer(answer_with(OK)) as server:
+        for _ in range(5):
+            assert read(get(adapter, server.url, "POST", headers={"Content-Length": "1"}, body=b"x")) == b"hello"
+
+
+def test_a_request_that_reached_a_dying_connection_is_sent_once_more(adapter: LlhttpAdapter) -> None:
+    def dies_on_the_second(client: socket.socket) -> None:
+        read_request(client)
+        client.sendall(OK)
+        read_request(client)
+
+    with RawServer(dies_on_the_second, answer_with(OK)) as server:
+        assert read(get(adapter, server.url)) == b"hello"
+        assert read(get(adapter, server.url, "POST", headers={"Content-Length": "1"}, body=b"x")) == b"hello"
+        assert server.connections == 2
+
+
+def test_the_request_on_the_wire(adapter: LlhttpAdapter) -> None:
+    seen: list[bytes] = []
+
+    def script(client: socket.socket) -> None:
+        seen.append(read_request(client))
+        client.sendall(OK)
+
+    with RawServer(script) as server:
+        get(adapter, f"{server.url}/v1/x?y=%20z", "POST", headers={"X-Name": "ü", "Content-Length": "2"}, body=b"hi")
+        host = f"127.0.0.1:{server.port}"
+    assert seen == [
+        f"POST /v1/x?y=%20z HTTP/1.1\r\nHost: {host}\r\nX-Name: ü\r\nContent-Length: 2\r\n\r\nhi".encode("latin-1")
+    ]
+
+
+def test_a_large_and_a_chunked_body_arrive_whole(adapter: LlhttpAdapter) -> None:
+    seen: list[bytes] = []
+
+    def script(client: socket.socket) -> None:
+        seen.append(read_request(client).partition(b"\r\n\r\n")[2])
+        client.sendall(OK)
+
+    large = b"x" * 3_000_000
+    with RawServer(script) as server:
+        get(adapter, server.url, "POST", headers={"Content-Length": str(len(large))}, body=large)
+        get(adapter, server.url, "POST", headers={"Transfer-Encoding": "chunked"}, body=in_chunks(iter([b"ab", b"c"])))
+    assert seen == [large, b"2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"]
+
+
+def test_an_answer_that_comes_before_the_body_is_sent_counts(adapter: LlhttpAdapter) -> None:
+    def refuses(client: socket.socket) -> None:
+        client.recv(1000)
+        client.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        client.shutdown(socket.SHUT_WR)
+        wait_for_close(client)
+
+    with RawServer(refuses) as server:
+        body = b"x" * 20_000_000
+        assert (
+            get(adapter, server.url, "POST", headers={"Content-Length": str(len(body))}, body=body).status_code == 413
+        )
+
+
+@pytest.mark.parametrize("value", ["a\r\nX-Evil: 1", "a\nb", "日本"])
+def test_a_header_cannot_smuggle_another(adapter: LlhttpAdapter, value: str) -> None:
+    with pytest.raises(InvalidHeader):
+        get(adapter, "http://127.0.0.1:9/", headers={"X-Name": value})
+
+
+@pytest.mark.parametrize("url", ["ftp://x/", "http:///x", "http://h:port/", "http://h/a b", "http://h/\r\nX: 1"])
+def test_a_url_that_cannot_be_sent_is_refused(adapter: LlhttpAdapter, url: str) -> None:
+    with pytest.raises(InvalidURL):
+        get(adapter, url)
+
+
+def test_a_head_request_has_no_body_to_wait_for(adapter: LlhttpAdapter) -> None:
+    with RawServer(answer_with(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n")) as server:
+        assert read(get(adapter, server.url, "HEAD")) == b""
+
+
+# Time limits. The limits are small and the peers silent for good, so nothing depends on how fast the machine is.
+
+
+def silent_after(answer: bytes) -> RawServer:
+    def script(client: socket.socket) -> None:
+        read_request(client)
+        client.sendall(answer)
+        wait_for_close(client)
+
+    return RawServer(script)
+
+
+STARTED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n"
+
+
+def test_the_first_byte_has_a_limit(adapter: LlhttpAdapter) -> None:
+    with silent_after(b"") as server, pytest.raises(ReadTimeout):
+        get(adapter, server.url, timeout=Patience(Timeouts(first_byte=0.1)))
+
+
+@pytest.mark.parametrize("timeouts", [Timeouts(idle=0.1), Timeouts(idle=0, total=0.1)], ids=["idle", "total"])
+@pytest.mark.parametrize("silence_seconds", [0.0, 0.03])
+def test_silence_within_an_answer_has_a_limit(
+    adapter: LlhttpAdapter, timeouts: Timeouts, silence_seconds: float
+) -> None:
+    with silent_after(STARTED) as server:
+        raw = get(adapter, server.url, timeout=Patience(timeouts, Cancellation(), silence_seconds)).raw
+        assert raw.read1() == b"hel"
+        with pytest.raises(ReadTimeout):
+            all(raw.read1() is None for _ in range(100))
+
+
+def test_silence_is_told_before_it_is_too_long(adapter: LlhttpAdapter) -> None:
+    with silent_after(STARTED) as server:
+        raw = get(adapter, server.url, timeout=Patience(Timeouts(), Cancellation(), 0.02)).raw
+        assert [raw.read1(), raw.read1(), raw.read1()] == [b"hel", None, None]
+        raw.close()
+
+
+@pytest.mark.parametrize("answer", [b"", STARTED], ids=["before the first byte", "within the answer"])
+def test_a_cancelled_call_ends_at_once_and_closes_the_connection(adapter: LlhttpAdapter, answer: bytes) -> None:
+    is_closed = threading.Event()
+
+    def script(client: socket.socket) -> None:
+        read_request(client)
+        client.sendall(answer)
+        wait_for_close(client)
+        is_closed.set()
+
+    cancellation = Cancellation()
+    threading.Timer(0.05, cancellation.cancel).start()
+    began = time.monotonic()
+    with RawServer(script) as server:
+        with pytest.raises((ConnectionError, ChunkedEncodingError)):
+            read(get(adapter, server.url, timeout=Patience(Timeouts(), cancellation)))
+        assert is_closed.wait(5)
+    assert time.monotonic() - began < 5
+
+
+def test_a_cancelled_call_is_over_even_where_the_end_of_the_connection_would_end_the_answer(
+    adapter: LlhttpAdapter,
+) -> None:
+    cancellation = Cancellation()
+    with silent_after(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhel") as server:
+        raw = get(adapter, server.url, timeout=Patience(Timeouts(), cancellation)).raw
+        assert raw.read1() == b"hel"
+        threading.Timer(0.05, cancellation.cancel).start()
+        with pytest.raises(ChunkedEncodingError):
+            raw.read1()
+
+
+def test_a_reader_that_knows_the_end_keeps_the_connection(adapter: LlhttpAdapter) -> None:
+    def script(client: socket.socket) -> None:
+        for _ in range(2):
+            read_request(client)
+            client.sendall(STARTED)
+            client.sendall(b"0\r\n\r\n")
+
+    with RawServer(script) as server:
+        for _ in range(2):
+            raw = get(adapter, server.url).raw
+            assert raw.read1() == b"hel"
+            raw.close_after_end()
+        assert server.connections == 1
+
+
+# Proxies.
+
+
+def test_http_goes_through_a_proxy_by_its_full_address(adapter: LlhttpAdapter) -> None:
+    seen: list[bytes] = []
+
+    def proxy(client: socket.socket) -> None:
+        seen.append(read_request(client))
+        client.sendall(OK)
+
+    with RawServer(proxy) as server:
+        response = get(adapter, "http://upstream.test/v1/models", proxies={"http": server.url})
+        assert read(response) == b"hello"
+    assert seen[0].startswith(b"GET http://upstream.test/v1/models HTTP/1.1\r\nHost: upstream.test\r\n")
+
+
+def test_https_asks_a_proxy_for_a_tunnel(adapter: LlhttpAdapter) -> None:
+    seen: list[bytes] = []
+
+    def proxy(client: socket.socket) -> None:
+        seen.append(read_request(client))
+        client.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n")
+
+    with RawServer(proxy) as server, pytest.raises(ConnectionError):
+        get(adapter, "https://upstream.test/", proxies={"https": server.url.replace("//", "//me:p%40ss@")})
+    assert seen[0].startswith(b"CONNECT upstream.test:443 HTTP/1.1\r\nHost: upstream.test:443\r\n")
+    assert b"Proxy-Authorization: Basic bWU6cEBzcw==\r\n" in seen[0]

@@ -1,0 +1,110 @@
+"""The forwarder's translation: what goes out, what comes back, and every fault by our own name.
+
+`responses` stands at the adapter's edge; `test_transport.py` has the sockets behind it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+
+import pytest
+import requests
+import responses
+from requests import exceptions
+
+from openai_compat.backends.upstream import Forwarder, UpstreamReply
+from openai_compat.domain import CallContext
+from openai_compat.errors import (
+    CallCancelledError,
+    OpenAICompatError,
+    UpstreamConnectionError,
+    UpstreamCutError,
+    UpstreamReplyError,
+    UpstreamTimeoutError,
+)
+from openai_compat.settings import Settings, Timeouts
+
+URL = "http://user:hunter2@upstream.test/v1/chat/completions"
+
+
+@pytest.fixture
+def mocked() -> Iterator[responses.RequestsMock]:
+    with responses.RequestsMock(target="openai_compat.backends.transport.LlhttpAdapter.send") as mock:
+        yield mock
+
+
+def send(context: CallContext | None = None, **options: object) -> UpstreamReply:
+    arguments = {"headers": {"x-y": "z"}, "timeouts": Timeouts(), "context": context or CallContext("req_1"), **options}
+    return Forwarder(Settings()).send("POST", URL, **arguments)  # type: ignore[arg-type]
+
+
+def test_the_bytes_go_out_and_the_bytes_come_back(mocked: responses.RequestsMock) -> None:
+    mocked.post(URL, body=b'{"a": 1}', status=418, headers={"X-Request-Id": "up_1"})
+    reply = send(body=b'{"b":2}')
+    assert (reply.status, reply.read(), reply.headers["x-request-id"]) == (418, b'{"a": 1}', "up_1")
+    sent = mocked.calls[0].request
+    assert sent.body == b'{"b":2}'
+    assert {**sent.headers} == {"x-y": "z", "Accept-Encoding": "identity", "Content-Length": "7"}
+
+
+def test_a_body_of_unknown_length_goes_in_chunks(mocked: responses.RequestsMock) -> None:
+    mocked.post(URL, body=b"")
+    send(body=iter([b"abc", b"", b"de"]))
+    sent = mocked.calls[0].request
+    assert sent.headers["Transfer-Encoding"] == "chunked"
+    assert b"".join(sent.body) == b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"  # type: ignore[arg-type]
+
+
+FAULTS: dict[type[requests.RequestException], type[OpenAICompatError]] = {
+    exceptions.ConnectTimeout: UpstreamTimeoutError,
+    exceptions.ReadTimeout: UpstreamTimeoutError,
+    exceptions.ConnectionError: UpstreamConnectionError,
+    exceptions.SSLError: UpstreamConnectionError,
+    exceptions.ProxyError: UpstreamConnectionError,
+    exceptions.ChunkedEncodingError: UpstreamCutError,
+    exceptions.ContentDecodingError: UpstreamReplyError,
+    exceptions.InvalidURL: UpstreamConnectionError,
+    exceptions.InvalidHeader: UpstreamConnectionError,
+}
+
+
+@pytest.mark.parametrize(("fault", "expected"), FAULTS.items(), ids=lambda kind: kind.__name__)
+def test_every_fault_has_our_name_and_shows_no_secret(
+    fault: type[requests.RequestException], expected: type[OpenAICompatError], mocked: responses.RequestsMock
+) -> None:
+    mocked.post(URL, body=fault("cannot reach hunter2@10.0.0.7"))
+    with pytest.raises(expected) as caught:
+        send()
+    assert "hunter2" not in caught.value.message
+    assert "10.0.0.7" not in caught.value.message
+
+
+def test_no_exception_of_requests_is_left_untranslated(mocked: responses.RequestsMock) -> None:
+    for fault in vars(exceptions).values():
+        if not (inspect.isclass(fault) and issubclass(fault, requests.RequestException)):
+            continue
+        if fault is exceptions.JSONDecodeError:
+            continue  # no reply is decoded by requests here
+        mocked.upsert(responses.POST, URL, body=fault("x"))
+        with pytest.raises(OpenAICompatError):
+            send()
+
+
+def test_a_call_that_was_cancelled_is_not_sent(mocked: responses.RequestsMock) -> None:
+    context = CallContext("req_1")
+    context.cancellation.cancel()
+    with pytest.raises(CallCancelledError):
+        send(context)
+
+
+def test_a_fault_after_the_cancellation_is_the_cancellation(mocked: responses.RequestsMock) -> None:
+    context = CallContext("req_1")
+
+    def hang_up(_request: object) -> tuple[int, dict[str, str], bytes]:
+        context.cancellation.cancel()
+        raise exceptions.ConnectionError("broken")
+
+    mocked.add_callback(responses.POST, URL, callback=hang_up)
+    with pytest.raises(CallCancelledError):
+        send(context)
