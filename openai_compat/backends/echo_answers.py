@@ -30,12 +30,11 @@ _WORD = re.compile(r"[^\W_]+")
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call of a tool; `arguments` is JSON. `finish_reason` tells a tool from a function of the old kind."""
+    """A call of a tool; `arguments` is JSON."""
 
     id: str
     name: str
     arguments: str
-    finish_reason: FinishReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ def answer_chat(request: ChatRequest) -> Answer:
     if call is not None:
         tokens = split_tokens(call.arguments)
         is_cut = limit is not None and len(tokens) > limit
-        return Answer(tokens[:limit], "length" if is_cut else call.finish_reason, call)
+        return Answer(tokens[:limit], "length" if is_cut else "tool_calls", call)
     return answer_text(_formatted(request), stops_of(parameters), limit)
 
 
@@ -87,7 +86,7 @@ def count_prompt_tokens(messages: Sequence[JSONObject]) -> int:
     """The tokens of all messages, the calls in them included."""
     texts = [text_of(message) for message in messages]
     for message in messages:
-        texts += [call.get("function", {}).get("arguments", "") for call in message.get("tool_calls") or ()]
+        texts += [(call.get("function") or {}).get("arguments") or "" for call in message.get("tool_calls") or ()]
     return sum(len(split_tokens(text)) for text in texts)
 
 
@@ -109,17 +108,17 @@ def _answered_text(messages: Sequence[JSONObject]) -> str:
 
 def _formatted(request: ChatRequest) -> str:
     text = _answered_text(request.messages)
-    format_ = request.parameters.get("response_format") or {}
-    match format_.get("type"):
-        case "json_object":
-            return to_json({"echo": text})
-        case "json_schema":
-            schema = (format_.get("json_schema") or {}).get("schema")
-            if schema is None:
-                return to_json({"echo": text})
-            return to_json(_example(schema, text, "response_format", request.model))
-        case _:
-            return text
+    format_ = request.parameters.get("response_format", {"type": "text"})
+    type_ = format_["type"]
+    if type_ == "text":
+        return text
+    if type_ not in ("json_object", "json_schema"):
+        message = f"Invalid value: '{type_}'. Supported values are: 'text', 'json_object' and 'json_schema'."
+        raise PayloadError(message, param="response_format.type", code="invalid_value")
+    schema = format_["json_schema"].get("schema") if type_ == "json_schema" else None
+    if schema is None:
+        return to_json({"echo": text})
+    return to_json(_example(schema, text, "response_format", request.model))
 
 
 def _example(schema: Any, text: str, param: str, model: str) -> Any:
@@ -136,57 +135,60 @@ def to_json(value: Any) -> str:
 
 def _call_of(request: ChatRequest) -> ToolCall | None:
     """The call that the answer consists of, None for an answer in text."""
-    parameters = request.parameters
-    is_legacy = "functions" in parameters
-    param = "functions" if is_legacy else "tools"
-    functions = list(parameters["functions"]) if is_legacy else _functions(request)
-    choice: Any = parameters.get("function_call" if is_legacy else "tool_choice", "auto")
-    if isinstance(choice, Mapping) and choice.get("type") == "allowed_tools":
-        choice, functions = _allowed(choice, functions)
-    if not functions or choice == "none":
-        return None
     text = _answered_text(request.messages)
-    if isinstance(choice, Mapping):
-        function = _named(choice, functions)
-    elif choice == "required" or request.messages[-1].get("role") == "user":
-        function = _closest(functions, text)
-    else:
+    function = _called_function(request, text)
+    if function is None:
         return None
-    arguments = to_json(_example(function.get("parameters") or {"type": "object"}, text, param, request.model))
-    id_ = _call_id(len(request.messages), function["name"], arguments)
-    return ToolCall(id_, function["name"], arguments, "function_call" if is_legacy else "tool_calls")
+    arguments = to_json(_example(function.get("parameters") or {"type": "object"}, text, "tools", request.model))
+    return ToolCall(_call_id(len(request.messages), function["name"], arguments), function["name"], arguments)
+
+
+def _called_function(request: ChatRequest, text: str) -> JSONObject | None:
+    functions = _functions(request)
+    choice: Any = request.parameters.get("tool_choice", "auto")
+    if isinstance(choice, Mapping):
+        named = choice.get("function")
+        if isinstance(named, Mapping):
+            return _named(named.get("name"), functions)
+        choice, functions = _allowed(choice.get("allowed_tools"), functions)
+    if choice not in ("none", "auto", "required"):
+        raise PayloadError("Invalid 'tool_choice': it is none of 'none', 'auto', 'required'.", param="tool_choice")
+    is_asked = choice == "required" or (choice == "auto" and request.messages[-1].get("role") == "user")
+    return _closest(functions, text) if functions and is_asked else None
 
 
 def _functions(request: ChatRequest) -> list[JSONObject]:
     tools = request.parameters.get("tools", ())
     for index, tool in enumerate(tools):
-        if tool.get("type") != "function":
+        if tool["type"] != "function":
             reason = "the echo model calls functions only."
             raise UnsupportedParameterError(f"tools[{index}].type", request.model, reason)
     return [tool["function"] for tool in tools]
 
 
-def _allowed(choice: JSONObject, functions: Sequence[JSONObject]) -> tuple[str, list[JSONObject]]:
-    """`allowed_tools` narrows the tools, and says whether one of them must be called."""
-    allowed = choice.get("allowed_tools", {})
-    names = {tool.get("function", {}).get("name") for tool in allowed.get("tools", ())}
-    return allowed.get("mode", "auto"), [function for function in functions if function["name"] in names]
-
-
-def _named(choice: JSONObject, functions: Sequence[JSONObject]) -> JSONObject:
-    is_tool = "function" in choice
-    name = choice["function"].get("name") if is_tool else choice.get("name")
+def _named(name: Any, functions: Sequence[JSONObject]) -> JSONObject:
     for function in functions:
         if function["name"] == name:
             return function
-    params = ("tool_choice", "tools") if is_tool else ("function_call", "functions")
-    raise PayloadError(f"'{params[0]}' names '{name}', which is not one of '{params[1]}'.", param=params[0])
+    raise PayloadError(f"'tool_choice' names '{name}', which is not one of the 'tools'.", param="tool_choice")
+
+
+def _allowed(allowed: Any, functions: Sequence[JSONObject]) -> tuple[Any, list[JSONObject]]:
+    """`allowed_tools` narrows the tools, and its mode says whether one of them must be called."""
+    tools = allowed.get("tools") if isinstance(allowed, Mapping) else None
+    if not isinstance(tools, list):
+        raise PayloadError("Invalid 'tool_choice': it names no function.", param="tool_choice")
+    named = [tool.get("function") for tool in tools if isinstance(tool, Mapping)]
+    names = [function.get("name") for function in named if isinstance(function, Mapping)]
+    return allowed.get("mode", "auto"), [function for function in functions if function["name"] in names]
 
 
 def _closest(functions: Sequence[JSONObject], text: str) -> JSONObject:
     """The function whose name and description share most words with the text; the first among equals."""
     said = _words(text)
-    return max(functions, key=lambda function: len(said & _words(f"{function['name']} {function.get('description')}")))
+    return max(
+        functions, key=lambda function: len(said & _words(f"{function['name']} {function.get('description', '')}"))
+    )
 
 
 def _words(text: str) -> set[str]:

@@ -33,8 +33,11 @@ FORMATS: Final[Mapping[str, str]] = {
 LEAN_DEPTH: Final = 6
 """From this depth on only what is required is made, so that recursive schemas end."""
 DEEPEST: Final = 24
-MOST_VALUES: Final = 2000
-LONGEST_STRING: Final = 100_000
+MOST_SCHEMAS: Final = 2000
+"""How many schemas are looked at for one example, the same one again and again included."""
+LONGEST_STRING: Final = 10_000
+LONGEST_TEXT: Final = 4_000
+"""How much of the text goes into each string; a long text in many strings would make a giant of a small request."""
 
 
 class NoExampleError(ValueError):
@@ -42,7 +45,8 @@ class NoExampleError(ValueError):
 
 
 def make_example(schema: Any, text: str) -> Any:
-    """A value that `schema` accepts; strings that may be anything are `text`. Equal arguments give equal values.
+    """A value that `schema` accepts, the same for equal arguments; strings that may be anything are `text`, or its
+    beginning where it is very long.
 
     Raises:
         NoExampleError: the schema accepts nothing that could be found, is too large, or is not a JSON schema.
@@ -62,46 +66,44 @@ class _Maker:
 
     def __init__(self, root: Any, text: str) -> None:
         self.root = root
-        self.text = text
-        self.values_left = MOST_VALUES
+        self.text = text[:LONGEST_TEXT]
+        self.schemas_left = MOST_SCHEMAS
 
     def make(self, schema: Any, depth: int) -> Any:
-        self.values_left -= 1
-        if self.values_left < 0:
-            raise NoExampleError(f"it needs more than {MOST_VALUES} values")
         if depth > DEEPEST:
             raise NoExampleError("it nests without an end")
-        if schema is True:
-            return self.text
-        if schema is False:
-            raise NoExampleError("a part of it accepts nothing")
-        schema = self._flatten(schema)
+        flat = self._flatten(schema)
         for keyword in ("anyOf", "oneOf"):
-            if keyword in schema:
-                return self._make_one_of(schema, keyword, depth)
-        return self._make_plain(schema, depth)
+            if keyword in flat:
+                return self._make_one_of(flat, keyword, depth)
+        return self._make_plain(flat, depth)
 
-    def _flatten(self, schema: Mapping[str, Any]) -> dict[str, Any]:
-        """The schema with its `$ref` and its `allOf` put in their place."""
-        flat = dict(schema)
-        for _ in range(DEEPEST):
-            if "$ref" in flat:
-                flat = _merge(self._resolve(flat.pop("$ref")), flat)
-            elif "allOf" in flat:
-                for part in flat.pop("allOf"):
-                    flat = _merge(flat, self._flatten(part) if part is not True else {})
-            else:
-                return flat
-        raise NoExampleError("its references go round in a circle")
+    def _flatten(self, schema: Any) -> dict[str, Any]:
+        """The schema with its `$ref` and its `allOf` put in their place; what stands beside them counts first."""
+        flat: dict[str, Any] = {}
+        pending = [schema]
+        while pending:
+            self.schemas_left -= 1
+            if self.schemas_left < 0:
+                raise NoExampleError("it is too large, or its references go round in a circle")
+            part = pending.pop()
+            if part is False:
+                raise NoExampleError("a part of it accepts nothing")
+            part = {} if part is True else dict(part)
+            if "$ref" in part:
+                pending.append(self._resolve(part.pop("$ref")))
+            pending.extend(part.pop("allOf", ()))
+            flat = _merge(part, flat)
+        return flat
 
-    def _resolve(self, reference: str) -> dict[str, Any]:
+    def _resolve(self, reference: str) -> Any:
         if not reference.startswith("#"):
             raise NoExampleError(f"'$ref' points outside of it ({reference})")
         target = self.root
         for step in unquote(reference[1:]).split("/")[1:]:
             key = step.replace("~1", "/").replace("~0", "~")
             target = target[int(key)] if isinstance(target, list) else target[key]
-        return dict(target) if target is not True else {}
+        return target
 
     def _make_one_of(self, schema: dict[str, Any], keyword: str, depth: int) -> Any:
         """The first alternative that has an example; when it is getting deep, the simplest."""
@@ -110,10 +112,8 @@ class _Maker:
             alternatives = sorted(alternatives, key=_is_nested)
         problem = NoExampleError(f"'{keyword}' has no alternatives")
         for alternative in alternatives:
-            if alternative is False:
-                continue
             try:
-                return self.make(_merge(schema, self._flatten({} if alternative is True else alternative)), depth + 1)
+                return self.make({**schema, "allOf": [alternative]}, depth + 1)
             except NoExampleError as error:
                 problem = error
         raise problem
@@ -151,8 +151,8 @@ class _Maker:
         usual = 1 if depth < LEAN_DEPTH and ("items" in schema or not first) else 0
         length = max(schema.get("minItems", 0), len(first) or usual)
         length = min(length, schema.get("maxItems", length))
-        if length > MOST_VALUES:
-            raise NoExampleError(f"it needs more than {MOST_VALUES} values")
+        if length > MOST_SCHEMAS:
+            raise NoExampleError(f"it needs an array of more than {MOST_SCHEMAS} items")
         schemas = [*first, *[schema.get("items", True)] * (length - len(first))][:length]
         items = [self.make(item, depth + 1) for item in schemas]
         return self._make_unique(items, schema) if schema.get("uniqueItems") else items

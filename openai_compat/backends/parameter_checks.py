@@ -70,14 +70,14 @@ def check_chat(request: ChatRequest) -> None:
     _check_length(request.messages, "messages", 1)
     _check_ranges(parameters, CHAT_RANGES)
     _check_stop(parameters)
-    if "top_logprobs" in parameters and not parameters.get("logprobs"):
+    if parameters.get("top_logprobs") and not parameters.get("logprobs"):
         message = "The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled."
         raise PayloadError(message, param="top_logprobs")
-    for tools, choice in (("tools", "tool_choice"), ("functions", "function_call")):
-        if tools in parameters:
-            _check_length(parameters[tools], tools, 1, TOOLS)
-        elif choice in parameters:
-            raise PayloadError(f"'{choice}' is only allowed when '{tools}' are specified.", param=choice)
+    if "tools" in parameters:
+        _check_length(parameters["tools"], "tools", 1, TOOLS)
+    for choice, needed in (("tool_choice", "tools"), ("function_call", "functions")):
+        if choice in parameters and "tools" not in parameters:
+            raise PayloadError(f"'{choice}' is only allowed when '{needed}' are specified.", param=choice)
 
 
 def check_completion(request: CompletionRequest) -> None:
@@ -90,8 +90,6 @@ def check_completion(request: CompletionRequest) -> None:
     candidates = parameters.get("best_of", choices)
     if candidates < choices:
         raise PayloadError(f"'best_of' ({candidates}) must not be less than 'n' ({choices}).", param="best_of")
-    if request.is_streamed and candidates > choices:
-        raise PayloadError("The best of several completions cannot be streamed.", param="best_of")
 
 
 def check_embeddings(request: EmbeddingsRequest, most_dimensions: int) -> None:

@@ -11,6 +11,9 @@ from collections.abc import Callable
 from typing import Final
 
 LONGEST: Final = 10_000
+"""Characters of the longest string that is made."""
+LONGEST_PATTERN: Final = 1_000
+DEEPEST_GROUP: Final = 50
 
 _ESCAPED_CLASSES: Final = {"d": "0-9", "w": "A-Za-z0-9_", "s": " ", "D": "^0-9", "W": "^A-Za-z0-9_", "S": "^ \t\r\n"}
 _CONTROLS: Final = {"n": "\n", "t": "\t", "r": "\r", "f": "\f", "v": "\v"}
@@ -31,6 +34,8 @@ def make_matching(pattern: str, least: int, most: int) -> str:
     Raises:
         UnreadablePatternError: the pattern is not understood, or nothing of that length was found.
     """
+    if len(pattern) > LONGEST_PATTERN:
+        raise UnreadablePatternError(f"its pattern is longer than {LONGEST_PATTERN} characters")
     node = _PatternReader(pattern).read()
     for repeats in (0, 1, *range(2, 41), least):
         text = node(repeats)
@@ -45,6 +50,7 @@ class _PatternReader:
     def __init__(self, pattern: str) -> None:
         self.pattern = pattern
         self.position = 0
+        self.depth = 0
 
     def read(self) -> _Node:
         node = self._alternatives()
@@ -83,7 +89,7 @@ class _PatternReader:
                     raise self._unreadable()
                 continue
             nodes.append(self._quantified(self._atom()))
-        return lambda repeats: "".join([node(repeats) for node in nodes])
+        return lambda repeats: _join(nodes, repeats)
 
     def _quantified(self, node: _Node) -> _Node:
         match = _QUANTIFIER.match(self.pattern, self.position)
@@ -91,14 +97,13 @@ class _PatternReader:
             return node
         self.position = match.end()
         least, most = _bounds(match)
-        if least > LONGEST:
-            raise self._unreadable()
 
         def repeat(repeats: int) -> str:
-            text = node(repeats) * min(max(least, repeats), most)
-            if len(text) > LONGEST:
-                raise UnreadablePatternError(f"the pattern {self.pattern!r} asks for a very long string")
-            return text
+            text = node(repeats)
+            times = min(max(least, repeats), most)
+            if len(text) * times > LONGEST:
+                raise _too_long()
+            return text * times
 
         return repeat
 
@@ -122,7 +127,11 @@ class _PatternReader:
             if name is None:
                 raise self._unreadable()
             self.position = name.end()
+        self.depth += 1
+        if self.depth > DEEPEST_GROUP:
+            raise self._unreadable()
         node = self._alternatives()
+        self.depth -= 1
         if not self._skip(")"):
             raise self._unreadable()
         return node
@@ -153,6 +162,19 @@ class _PatternReader:
                 character = "^-^"
             body += character
         return body
+
+
+def _join(nodes: list[_Node], repeats: int) -> str:
+    text = ""
+    for node in nodes:
+        text += node(repeats)
+        if len(text) > LONGEST:
+            raise _too_long()
+    return text
+
+
+def _too_long() -> UnreadablePatternError:
+    return UnreadablePatternError(f"its pattern asks for more than {LONGEST} characters")
 
 
 def _bounds(quantifier: re.Match[str]) -> tuple[int, int]:

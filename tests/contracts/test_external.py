@@ -1,0 +1,94 @@
+"""The external backend keeps the contract with chat APIs of many forms behind it, on real sockets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import pytest
+
+from openai_compat.backends.base import BackendResources
+from openai_compat.backends.external import ExternalBackend, ExternalOptions
+from openai_compat.backends.upstream import Forwarder
+from openai_compat.domain import CallContext, ChatRequest
+from openai_compat.settings import ModelEntry, Settings
+from openai_compat.streams import close_stream
+from tests.fakes.chat_api import ChatAPI, Form
+
+from .backend_contract import ChatContract, collect, wait_until
+
+
+class ExternalBackendAndAPI(ExternalBackend):
+    """The backend under test, with the API that it was pointed at."""
+
+    api: ChatAPI
+
+
+def start(form: Form, delay: float = 0.0) -> Iterator[ExternalBackendAndAPI]:
+    settings = Settings()
+    forwarder = Forwarder(settings)
+    with ChatAPI(form, delay) as api:
+        entry = ModelEntry("contract-model", "external", base_url=api.url)
+        backend = ExternalBackendAndAPI(entry, ExternalOptions(), BackendResources(settings, forwarder))
+        backend.api = api
+        yield backend
+        forwarder.close()
+
+
+class ExternalContract(ChatContract):
+    echoes = True
+    form: ClassVar[Form]
+
+    @pytest.fixture
+    def backend(self) -> Iterator[ExternalBackendAndAPI]:
+        yield from start(self.form)
+
+    @pytest.fixture
+    def slow_backend(self) -> Iterator[ExternalBackendAndAPI]:
+        yield from start(self.form, delay=60)
+
+    def running_work(self, backend: ExternalBackendAndAPI) -> int:
+        return backend.api.running
+
+
+class TestJSONDocument(ExternalContract):
+    form = "document"
+
+
+class TestEvents(ExternalContract):
+    """Seed 4's events."""
+
+    form = "events"
+    has_usage = False
+
+
+class TestLines(ExternalContract):
+    """Ollama's lines of JSON."""
+
+    form = "lines"
+
+
+class TestOpenAIChunks(ExternalContract):
+    form = "openai"
+
+
+class TestPlainText(ExternalContract):
+    form = "text"
+    has_usage = False
+
+    def promises(self, backend: Any) -> frozenset[str]:
+        """Text has no place for the reason `length`; that a limit is passed on is seen with the other forms."""
+        return super().promises(backend) - {"max_tokens", "max_completion_tokens"}
+
+
+@pytest.mark.parametrize("form", ["document", "events", "lines", "openai", "text"])
+def test_a_hundred_answers_left_at_any_point_leave_nothing_behind(form: Form) -> None:
+    for backend in start(form):
+        request = ChatRequest("contract-model", [{"role": "user", "content": "one two three " * 20}], is_streamed=True)
+        for number in range(100):
+            stream = backend.chat(request, CallContext("contract"))
+            for _ in range(number % 7):
+                next(stream, None)
+            close_stream(stream)
+        wait_until(lambda: backend.api.running == 0, 2.0)  # noqa: B023 - the loop runs once
+        assert collect(backend.chat(request, CallContext("contract")))
