@@ -1,0 +1,66 @@
+"""A server started by the very command that a document shows, on a port of the test's choice."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.snippets import plain_environment
+
+_LOCAL = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+@dataclass(frozen=True)
+class Started:
+    process: subprocess.Popen[bytes]
+    port: int
+    output: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://localhost:{self.port}"
+
+    def said(self) -> str:
+        """Everything that it has written so far."""
+        return self.output.read_text()
+
+
+@contextmanager
+def started(
+    command: Sequence[str], port: int, folder: Path, environment: Mapping[str, str] | None = None, within: float = 20.0
+) -> Iterator[Started]:
+    """Runs `command` in `folder` and waits until it answers on `port`; ends it as Ctrl-C does."""
+    output = folder.parent / f"{folder.name}-output.txt"
+    with output.open("wb") as writer:
+        process = subprocess.Popen(
+            command, cwd=folder, env=plain_environment(environment), stdout=writer, stderr=subprocess.STDOUT
+        )
+    server = Started(process, port, output)
+    try:
+        _wait_until_alive(server, within)
+        yield server
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_until_alive(server: Started, within: float) -> None:
+    deadline = time.monotonic() + within
+    while True:
+        try:
+            _LOCAL.open(f"http://127.0.0.1:{server.port}/healthz", timeout=5).close()
+            return
+        except OSError:
+            assert server.process.poll() is None, f"it ended at once:\n{server.said()}"
+            assert time.monotonic() < deadline, f"no answer within {within} s:\n{server.said()}"
+            time.sleep(0.05)

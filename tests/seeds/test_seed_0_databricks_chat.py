@@ -1,0 +1,118 @@
+"""The chat API for Databricks Apps: what its README shows works against this server with `PORT=5000` alone."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.fakes.nginx import free_port
+from tests.fakes.started import Started, started
+from tests.snippets import run_bash, run_python
+from tests.tools import ROOT
+
+CURL = """\
+curl -X POST "http://localhost:5000/api/v1/chat/completions" \\
+  -H "Content-Type: application/json" \\
+  -d '{
+    "messages": [
+      {"role": "user", "content": "Hello, how are you?"}
+    ]
+  }'
+"""
+
+PYTHON = """\
+import requests
+
+response = requests.post(
+    "http://localhost:5000/api/v1/chat/completions",
+    json={
+        "messages": [
+            {"role": "user", "content": "Hello, how are you?"}
+        ]
+    }
+)
+
+print(response.json())
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
+    """`PORT=5000`, as everything here, with another port in place of 5000."""
+    port = free_port()
+    command = [sys.executable, "-m", "openai_compat", "serve"]
+    environment = {"PORT": str(port), "PYTHONPATH": str(ROOT)}
+    with started(command, port, tmp_path_factory.mktemp("seed-0"), environment) as server:
+        yield server
+
+
+def here(text: str, server: Started) -> str:
+    return text.replace("localhost:5000", f"localhost:{server.port}")
+
+
+def assert_is_completion(completion: dict[str, object]) -> None:
+    """The document's response; `usage` and `model` come besides."""
+    assert re.fullmatch("chatcmpl-.+", str(completion["id"]))
+    assert completion["object"] == "chat.completion"
+    assert type(completion["created"]) is int
+    (choice,) = completion["choices"]  # type: ignore[misc]
+    assert choice["index"] == 0
+    assert choice["message"]["role"] == "assistant"
+    assert choice["message"]["content"] == "Hello, how are you?"
+    assert choice["finish_reason"] == "stop"
+
+
+def test_its_curl(server: Started, tmp_path: Path) -> None:
+    assert_is_completion(json.loads(run_bash(here(CURL, server), tmp_path)))
+
+
+def test_its_python(server: Started, tmp_path: Path) -> None:
+    printed = run_python(here(PYTHON, server), tmp_path)
+    assert_is_completion(eval(printed, {"__builtins__": {}}))  # noqa: S307 - Python's own print of a dict
+
+
+@pytest.mark.parametrize("body", [{}, {"messages": []}, {"messages": "hello"}, {"messages": None}])
+def test_its_errors(server: Started, body: dict[str, object]) -> None:
+    reply = requests.post(f"{server.url}/api/v1/chat/completions", json=body, timeout=10)
+    assert reply.status_code == 400
+    error = reply.json()["error"]
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert error["type"] == "invalid_request_error"
+    assert error["param"] == "messages"
+    assert isinstance(error["code"], str)
+
+
+def test_its_health_check(server: Started) -> None:
+    reply = requests.get(f"{server.url}/api/v1/healthcheck", timeout=10)
+    assert reply.status_code == 200
+    health = reply.json()
+    assert list(health) == ["status", "timestamp", "service"]
+    assert health["status"] == "healthy"
+    assert health["service"] == "openai-compatible-api"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}", health["timestamp"])
+    assert abs((datetime.now() - datetime.fromisoformat(health["timestamp"])).total_seconds()) < 86_400
+
+
+def test_its_interactive_docs(server: Started) -> None:
+    page = requests.get(f"{server.url}/docs", timeout=10)
+    assert page.status_code == 200
+    assert page.headers["Content-Type"].startswith("text/html")
+    document = requests.get(f"{server.url}/openapi.json", timeout=10).json()
+    assert "/v1/chat/completions" in document["paths"]
+
+
+def test_its_future_enhancements(server: Started) -> None:
+    """ "Add streaming support with SSE", "more request parameters", "usage statistics"."""
+    body = {"messages": [{"role": "user", "content": "Hello"}], "temperature": 0.2, "max_tokens": 1}
+    usage = requests.post(f"{server.url}/api/v1/chat/completions", json=body, timeout=10).json()["usage"]
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"] > 0
+    stream = requests.post(f"{server.url}/api/v1/chat/completions", json={**body, "stream": True}, timeout=10)
+    assert stream.headers["Content-Type"].startswith("text/event-stream")
+    assert stream.text.endswith("data: [DONE]\n\n")
