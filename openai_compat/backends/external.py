@@ -16,7 +16,7 @@ from typing import Any, Final
 from ..domain import CallContext, ChatDelta, ChatRequest
 from ..errors import UpstreamReplyError
 from ..settings import ModelEntry
-from ..streams import PrimedStream, Silence
+from ..streams import Silence
 from .base import Backend, BackendResources, SupportsChat
 from .external_errors import read_external_error
 from .external_reply import read_external_reply
@@ -61,13 +61,14 @@ class ExternalBackend(Backend, SupportsChat):
             self._headers.setdefault("authorization", f"Bearer {entry.api_key}")
 
     def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Silence]:
-        """The answer; returns when its first piece is there.
+        """The answer; returns when the reply's headers have come and are no error. Its iterator raises what
+        `read_external_reply` does.
 
         Raises:
             UpstreamAuthenticationError: the API wants another credential than this server's.
             UpstreamStatusError, UpstreamError: the API answered with an error.
-            UpstreamReplyError: no answer is found in its reply.
-            UpstreamConnectionError, UpstreamTimeoutError, UpstreamCutError, CallCancelledError
+            UpstreamReplyError: it sends the call elsewhere.
+            UpstreamConnectionError, UpstreamTimeoutError, CallCancelledError
         """
         is_streamed = request.is_streamed and self.options.stream
         reply = self.resources.forwarder.send(
@@ -91,9 +92,7 @@ class ExternalBackend(Backend, SupportsChat):
         except BaseException:
             reply.close()
             raise
-        return PrimedStream(
-            read_external_reply(reply, self.entry, self.options.reply_path, splits_whole=request.is_streamed)
-        )
+        return read_external_reply(reply, self.entry, self.options.reply_path, splits_whole=request.is_streamed)
 
     def _to_body(self, request: ChatRequest, *, is_streamed: bool) -> bytes:
         body: dict[str, Any] = {

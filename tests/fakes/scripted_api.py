@@ -11,7 +11,7 @@ from openai_compat.backends.base import BackendResources, ForwardedReply
 from openai_compat.backends.external import ExternalBackend, ExternalOptions
 from openai_compat.domain import CallContext, ChatDelta, ChatRequest
 from openai_compat.settings import ModelEntry, Settings, Timeouts
-from openai_compat.streams import Silence
+from openai_compat.streams import PrimedStream, Silence
 
 URL = "https://test.com/chatting"
 JSON, TEXT, EVENTS, LINES = "application/json", "text/plain; charset=utf-8", "text/event-stream", "application/x-ndjson"
@@ -75,9 +75,10 @@ def make(
 def ask(
     reply: ScriptedReply, *, is_streamed: bool = False, reply_path: str | None = None, **entry: Any
 ) -> Iterator[ChatDelta | Silence]:
-    return make_backend(ScriptedForwarder(reply), ExternalOptions(reply_path), **entry).chat(
-        ChatRequest("external-chat", [{"role": "user", "content": "hi"}], is_streamed=is_streamed), CallContext("r")
-    )
+    """The deltas of the answer, primed as the service does it."""
+    backend = make_backend(ScriptedForwarder(reply), ExternalOptions(reply_path), **entry)
+    request = ChatRequest("external-chat", [{"role": "user", "content": "hi"}], is_streamed=is_streamed)
+    return PrimedStream(backend.chat(request, CallContext("r")))
 
 
 def make_backend(forwarder: ScriptedForwarder, options: ExternalOptions | None = None, **entry: Any) -> ExternalBackend:
