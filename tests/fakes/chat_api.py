@@ -35,7 +35,7 @@ class ChatAPI:
         self.url = f"http://127.0.0.1:{self._server.server_port}/chatting"
 
     def __enter__(self) -> ChatAPI:
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.005,), daemon=True).start()
         return self
 
     def __exit__(self, *_: Any) -> None:
