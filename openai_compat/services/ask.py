@@ -15,15 +15,12 @@ from ..errors import PayloadError
 
 JSON = dict[str, Any]
 
-# What OpenAI knows of a message. It refuses anything else, and chat pages add keys of their own (`id`, `createdAt`).
-_KEYS: Final = ("role", "content", "name", "tool_calls", "tool_call_id", "refusal")
 _AUDIO_FORMATS: Final[Mapping[str, str]] = {
     "audio/wav": "wav",
     "audio/x-wav": "wav",
     "audio/mpeg": "mp3",
     "audio/mp3": "mp3",
 }
-_DENIED: Final = "Tool call execution denied."
 
 
 def to_chat_messages(messages: Sequence[Mapping[str, Any]]) -> list[JSON]:
@@ -53,8 +50,9 @@ def _convert(message: Mapping[str, Any], path: str) -> Iterator[JSON]:
     parts = message.get("parts")
     attachments = message.get("experimental_attachments")
     if not parts and not attachments:
+        # Nothing else is passed on: chat pages add keys of their own (`id`, `createdAt`), which OpenAI refuses.
         if message.get("content") is not None:
-            yield {name: message[name] for name in _KEYS if message.get(name) is not None}
+            yield {"role": message["role"], "content": message["content"]}
     elif message["role"] == "assistant":
         yield from _convert_assistant(parts or [], message.get("content"), path)
     else:
@@ -178,7 +176,7 @@ class _Step:
         name = _text_in(part, "toolName", path) if kind == "dynamic-tool" else kind.removeprefix("tool-")
         result = _to_result(part)
         if result is not None:
-            arguments = _to_json({} if part.get("input") is None else part["input"])
+            arguments = json.dumps(part.get("input") or {}, ensure_ascii=False)
             self.calls.append(
                 {"id": identifier, "type": "function", "function": {"name": name, "arguments": arguments}}
             )
@@ -197,11 +195,10 @@ def _to_result(part: Mapping[str, Any]) -> str | None:
     """What a tool gave back, as text; None while it has given nothing."""
     state = part.get("state")
     if state == "output-available":
-        output = part.get("output")
-        return output if isinstance(output, str) else _to_json(output)
+        return _to_text(part.get("output"))
     if state == "output-error":
-        return str(part.get("errorText") or "The tool failed.")
-    return _DENIED if state == "output-denied" else None
+        return _to_text(part.get("errorText") or "The tool failed.")
+    return "The tool may not be called." if state == "output-denied" else None
 
 
 def _text_in(found: Mapping[str, Any], name: str, path: str) -> str:
@@ -212,5 +209,5 @@ def _text_in(found: Mapping[str, Any], name: str, path: str) -> str:
     return value
 
 
-def _to_json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+def _to_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

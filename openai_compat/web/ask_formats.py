@@ -64,8 +64,8 @@ class TextWriter(AnswerWriter):
 
     headers: ClassVar[Mapping[str, str]] = {
         **HEADERS,
-        "Content-Type": "text/plain; charset=utf-8",
-        "X-Content-Type-Options": "nosniff",
+        "content-type": "text/plain; charset=utf-8",
+        "x-content-type-options": "nosniff",
     }
     has_comments = False
     tells_errors = False
