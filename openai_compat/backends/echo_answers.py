@@ -184,11 +184,13 @@ def _allowed(allowed: Any, functions: Sequence[JSONObject]) -> tuple[Any, list[J
 
 
 def _closest(functions: Sequence[JSONObject], text: str) -> JSONObject:
-    """The function whose name and description share most words with the text; the first among equals."""
+    """The function whose name and description share most with the text, long words counting more; else the first."""
     said = _words(text)
-    return max(
-        functions, key=lambda function: len(said & _words(f"{function['name']} {function.get('description', '')}"))
-    )
+
+    def shared(function: JSONObject) -> int:
+        return sum(map(len, said & _words(f"{function['name']} {function.get('description') or ''}")))
+
+    return max(functions, key=shared)
 
 
 def _words(text: str) -> set[str]:

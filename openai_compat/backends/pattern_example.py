@@ -82,14 +82,19 @@ class _PatternReader:
 
     def _sequence(self) -> _Node:
         nodes: list[_Node] = []
-        self._skip("^")
-        while self.position < len(self.pattern) and self.pattern[self.position] not in "|)":
-            if self._skip("$"):
-                if self.position < len(self.pattern) and self.pattern[self.position] not in "|)":
-                    raise self._unreadable()
-                continue
+        if self.depth == 0:
+            self._skip("^")
+        while not self._is_at_end():
+            if self.depth == 0 and self._skip("$"):
+                if self._is_at_end():
+                    break
+                raise self._unreadable()
             nodes.append(self._quantified(self._atom()))
         return lambda repeats: _join(nodes, repeats)
+
+    def _is_at_end(self) -> bool:
+        """Whether an alternative ends here."""
+        return self.position >= len(self.pattern) or self.pattern[self.position] in "|)"
 
     def _quantified(self, node: _Node) -> _Node:
         match = _QUANTIFIER.match(self.pattern, self.position)
@@ -117,7 +122,7 @@ class _PatternReader:
             return _constant("a")
         if character == "\\":
             return _constant(self._escaped())
-        if character in "*+?{^":
+        if character in "*+?{^$":
             raise self._unreadable()
         return _constant(character)
 

@@ -414,7 +414,7 @@ def finish_reasons(deltas: Sequence[Any]) -> dict[int, str]:
 
 
 def last_usage(deltas: Sequence[Any]) -> Usage:
-    usages = [delta.usage for delta in deltas if delta.usage]
+    usages: list[Usage] = [delta.usage for delta in deltas if delta.usage]
     assert usages, "no delta has a usage"
     return usages[-1]
 
