@@ -219,14 +219,15 @@ class LlhttpAdapter(HTTPAdapter):
         head = _to_head(request, address, origin)
         deadline = monotonic() + limits.total if limits.total else float("inf")
         body: Any = request.body
-        while True:
-            connection = self._pool.take(origin) or self._connect(origin, patience, verify)
-            try:
-                self._exchange(connection, request, head, patience, deadline)
-                break
-            except _StaleConnectionError:
-                if body is not None and not isinstance(body, bytes):
-                    raise
+        connection = self._pool.take(origin) or self._connect(origin, patience, verify)
+        try:
+            self._exchange(connection, request, head, patience, deadline)
+        except _StaleConnectionError:
+            if body is not None and not isinstance(body, bytes):
+                raise
+            # Once, and not on another kept connection: a request that kills its peer would be sent over each of them.
+            connection = self._connect(origin, patience, verify)
+            self._exchange(connection, request, head, patience, deadline)
         return _to_response(request, connection, Body(connection, self._pool, patience, deadline), self)
 
     def close(self) -> None:
