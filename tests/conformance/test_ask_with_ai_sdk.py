@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -62,7 +63,7 @@ def test_the_newest_version_holds_a_conversation(results: Results) -> None:
 def test_the_newest_version_shows_the_answer_as_it_grows(results: Results) -> None:
     texts = [text for text in results["newest, watched"]["texts"] if text]
     assert len(texts) > 5
-    assert all(later.startswith(earlier) for earlier, later in zip(texts, texts[1:], strict=False))
+    assert all(later.startswith(earlier) for earlier, later in pairwise(texts))
     assert QUESTION in texts[-1]
 
 
