@@ -1,5 +1,6 @@
 """How gunicorn serves `wsgi:app`; it finds this file by itself. Every number is a setting or has its reason here."""
 
+import signal
 import sys
 
 from config import load
@@ -18,6 +19,15 @@ workers = settings.web_concurrency
 worker_class = "gevent"
 worker_connections = settings.worker_connections
 preload_app = False
+
+
+def post_worker_init(worker):
+    """Ctrl-C reaches the workers too; it is the master's to stop them, without a traceback from each."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+# One file in the user's home for every server of theirs, for commands that nobody gives here.
+control_socket_disable = True
 
 # For gevent workers this is a heartbeat, not a limit on requests: a stream may take as long as it takes.
 timeout = 60

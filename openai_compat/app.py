@@ -59,7 +59,14 @@ def create_app(settings: Settings | None = None) -> Flask:
     register_calls(app, settings, ClientWatch())
     _register_blueprints(app, state)
     register_errors(app, settings)
-    CORS(app, origins=list(settings.cors_allow_origins), expose_headers=EXPOSED_HEADERS, max_age=600, always_send=False)
+    CORS(
+        app,
+        origins=list(settings.cors_allow_origins),
+        expose_headers=EXPOSED_HEADERS,
+        max_age=600,
+        always_send=False,
+        send_wildcard=True,
+    )
     return app
 
 

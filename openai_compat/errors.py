@@ -107,8 +107,9 @@ class ModelNotFoundError(RequestError):
     status = 404
     code = "model_not_found"
 
-    def __init__(self, model: str) -> None:
-        super().__init__(f"The model '{model}' does not exist or you do not have access to it.", param="model")
+    def __init__(self, model: str, similar: str | None = None) -> None:
+        hint = f" Did you mean '{similar}'?" if similar else ""
+        super().__init__(f"The model '{model}' does not exist or you do not have access to it.{hint}", param="model")
 
 
 class NotFoundError(RequestError):

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,9 @@ class _ModelsFile:
         unknown = sorted(str(key) for key in options.keys() - set(known))
         if unknown:
             listed = ", ".join(sorted([*COMMON_KEYS, *known]))
-            self.problems.append(f"{where} has unknown keys: {', '.join(unknown)} (known are {listed})")
+            similar = get_close_matches(unknown[0], [*COMMON_KEYS, *known], n=1)
+            hint = f"did you mean {similar[0]}? " if similar else ""
+            self.problems.append(f"{where} has unknown keys: {', '.join(unknown)} ({hint}Known are {listed})")
             return
         try:
             backend_class.Options(**options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from ..backends.base import Backend, BackendResources, SupportsForwarding
 from ..backends.registry import load_backend_class
@@ -42,8 +43,11 @@ class RoutingTable:
         if found is not None:
             return found
         if self.upstream is None or not self.allows(name):
-            raise ModelNotFoundError(name)
+            raise ModelNotFoundError(name, self._most_similar(name))
         return Route(name, self.upstream)
+
+    def _most_similar(self, name: str) -> str | None:
+        return next(iter(get_close_matches(name[:200], self._routes, n=1)), None)
 
     def allows(self, model: str) -> bool:
         return not self._allowed or model in self._allowed

@@ -10,7 +10,13 @@ from threading import Lock
 from time import monotonic
 from typing import Any, Final
 
-from ..backends.base import ForwardedCall, SupportsForwarding
+from ..backends.base import (
+    ForwardedCall,
+    SupportsChat,
+    SupportsCompletions,
+    SupportsEmbeddings,
+    SupportsForwarding,
+)
 from ..backends.openai_errors import read_error
 from ..domain import CallContext
 from ..errors import OpenAICompatError, UpstreamReplyError
@@ -21,6 +27,14 @@ from ..streams import Cancellation, Pending
 log = logging.getLogger(__name__)
 
 JSON = dict[str, Any]
+CAPABILITIES: Final[Mapping[str, type]] = {
+    "chat": SupportsChat,
+    "completions": SupportsCompletions,
+    "embeddings": SupportsEmbeddings,
+    "forwarding": SupportsForwarding,
+}
+"""What a description calls a backend's capabilities. `forwarding` takes whatever its peer takes."""
+
 FIRST_WAIT_SECONDS: Final = 2.0
 """How long the very first list may wait for the upstream; after that a list never waits."""
 MOST_CALLERS: Final = 256
@@ -61,7 +75,8 @@ class ModelCatalog:
         """One configured model, with what its backend knows of it."""
         entry = route.backend.entry
         details = {"metadata": dict(entry.metadata)} if entry.metadata else {}
-        return {**to_model_object(route), **details, **route.backend.describe()}
+        capabilities = [name for name, kind in CAPABILITIES.items() if isinstance(route.backend, kind)]
+        return {**to_model_object(route), "capabilities": capabilities, **details, **route.backend.describe()}
 
 
 def to_model_object(route: Route) -> JSON:

@@ -1,0 +1,185 @@
+"""Configuration: what the environment and the models file add up to, and every mistake in them told at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import config
+from openai_compat.errors import ConfigurationError
+from openai_compat.settings import Settings, Timeouts
+
+
+def load(**environ: str) -> Settings:
+    return config.load(environ)
+
+
+def problems(**environ: str) -> tuple[str, ...]:
+    with pytest.raises(ConfigurationError) as caught:
+        load(**environ)
+    return caught.value.problems
+
+
+def models_file(folder: Path, content: Any, name: str = "models.json") -> str:
+    path = folder / name
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return str(path)
+
+
+def test_nothing_configured_serves_the_echo_model() -> None:
+    settings = load()
+    assert (settings.host, settings.port, settings.default_model) == ("0.0.0.0", 8000, "mock-gpt-model")  # noqa: S104
+    assert [(entry.name, entry.kind) for entry in settings.entries.values()] == [("mock-gpt-model", "echo")]
+
+
+def test_every_setting_has_a_field_and_every_field_a_setting() -> None:
+    derived = {"entries", "default_upstream"}
+    assert {setting.field for setting in config.SETTINGS} == set(Settings.__dataclass_fields__) - derived
+
+
+def test_other_names_of_a_setting_are_understood_and_its_own_comes_first() -> None:
+    assert load(API_HOST="::1", API_PORT="8001").port == 8001
+    assert load(DATABRICKS_APP_PORT="8002").port == 8002
+    assert load(PORT="1", API_PORT="2", DATABRICKS_APP_PORT="3").port == 1
+
+
+def test_an_empty_value_is_an_absent_one() -> None:
+    assert load(PORT=" ", OPENAI_API_KEY="", API_KEYS="").port == 8000
+
+
+def test_all_wrong_values_are_told_at_once_and_no_secret_is_shown(tmp_path: Path) -> None:
+    path = models_file(
+        tmp_path, [{"name": "a", "kind": "nope"}, {"kind": "echo"}, {"name": "b", "kind": "echo", "x": 1}]
+    )
+    found = problems(
+        PORT="eighty",
+        ASK_STREAM_FORMAT="xml",
+        LOG_REQUEST_BODIES="perhaps",
+        MODEL_REGISTRY_PATH=path,
+        DEFAULT_MODEL="c",
+    )
+    text = "\n".join(found)
+    for word in (
+        "PORT",
+        "ASK_STREAM_FORMAT",
+        "LOG_REQUEST_BODIES",
+        "'nope'",
+        "entry 2",
+        "unknown keys: x",
+        "DEFAULT_MODEL",
+    ):
+        assert word in text
+    assert len(found) == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORT", "70000"),
+        ("PORT", "-1"),
+        ("WEB_CONCURRENCY", "0"),
+        ("OPENAI_BASE_URL", "api.openai.com"),
+        ("SSE_KEEPALIVE_SECONDS", "nan"),
+        ("UPSTREAM_IDLE_TIMEOUT", "-3"),
+        ("VALIDATION_ERROR_STATUS", "200"),
+        ("LOG_FORMAT", "xml"),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_name(name: str, value: str) -> None:
+    (problem,) = problems(**{name: value})
+    assert problem.startswith(name)
+
+
+def test_openai_key_alone_means_openai() -> None:
+    settings = load(OPENAI_API_KEY="sk-1")
+    assert settings.default_upstream is not None
+    assert settings.default_upstream.base_url == "https://api.openai.com/v1"
+    assert (settings.entries, settings.default_model) == ({}, "gpt-4o-mini")
+    assert "sk-1" not in repr(settings)
+
+
+def test_external_url_adds_a_model_under_its_name() -> None:
+    settings = load(EXTERNAL_CHAT_URL="https://test.com/chatting", EXTERNAL_CHAT_MODEL="mock-gpt-model")
+    assert [(entry.name, entry.kind) for entry in settings.entries.values()] == [("mock-gpt-model", "external")]
+    assert load(EXTERNAL_CHAT_URL="https://test.com/chatting").default_model == "external-chat"
+
+
+ENTRY = {
+    "name": "mine",
+    "kind": "openai",
+    "base_url": "https://gpu.test/v1/",
+    "upstream_model": "org/real",
+    "api_key_env": "GPU_KEY",
+    "headers": {"X-Team": "${TEAM}"},
+    "timeout": {"connect": 1, "total": 0},
+    "owned_by": "us",
+    "metadata": {"size": "7b"},
+}
+
+
+@pytest.mark.parametrize("shape", ["list", "mapping", "yaml"])
+def test_an_entry_of_the_models_file(tmp_path: Path, shape: str) -> None:
+    content: Any = [ENTRY] if shape == "list" else {"models": [ENTRY]}
+    path = models_file(tmp_path, content, "models.yaml" if shape == "yaml" else "models.json")
+    settings = load(MODEL_REGISTRY_PATH=path, GPU_KEY="k", TEAM="blue")
+    entry = settings.entries["mine"]
+    assert (entry.base_url, entry.upstream_model, entry.api_key) == ("https://gpu.test/v1", "org/real", "k")
+    assert (entry.headers, entry.owned_by, entry.metadata) == ({"X-Team": "blue"}, "us", {"size": "7b"})
+    assert entry.timeouts == Timeouts(connect=1, first_byte=600, idle=300, total=0)
+    assert settings.default_model == "mine"
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"name": "a"}, "needs a `kind`"),
+        ({"name": "a", "kind": "openai"}, "needs a `base_url`"),
+        ({"name": "a", "kind": "external", "base_url": "x"}, "base_url must begin with http"),
+        ({"name": "a", "kind": "echo", "api_key_env": "NOT_SET"}, "NOT_SET, which is not set"),
+        ({"name": "a", "kind": "echo", "headers": {"x": "${NOT_SET}"}}, "NOT_SET, which is not set"),
+        ({"name": "a", "kind": "echo", "timeout": "long"}, "timeout"),
+        ({"name": "a", "kind": "echo", "timeout": {"forever": 1}}, "timeout"),
+        ({"name": "a", "kind": "echo", "delay": "slow"}, "delay"),
+        ({"name": "a", "kind": "echo", "metadata": []}, None),
+        ({"name": "a", "kind": "echo", "metadata": "x"}, "metadata must be a mapping"),
+        ({"name": "a", "kind": "echo", "base_urll": "x"}, "did you mean base_url?"),
+        ({"name": "a", "kind": "nowhere.module:Class"}, "cannot be loaded"),
+        ({"name": "a", "kind": "json:JSONDecoder"}, "not a subclass"),
+        ({"name": "a", "hf_repo": "org/model"}, "unknown kind 'huggingface'"),
+        (7, "needs a `name`"),
+    ],
+)
+def test_a_wrong_entry_is_told_by_its_name(tmp_path: Path, row: Any, words: str | None) -> None:
+    path = models_file(tmp_path, [row])
+    if words is None:
+        assert load(MODEL_REGISTRY_PATH=path).entries
+    else:
+        assert words in "\n".join(problems(MODEL_REGISTRY_PATH=path))
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "3", '{"modells": []}', '[{"name": "a", "kind": "echo"}, {"name": "a", "kind": "echo"}]']
+)
+def test_a_wrong_file_is_told(tmp_path: Path, content: str) -> None:
+    assert problems(MODEL_REGISTRY_PATH=models_file(tmp_path, content))
+
+
+def test_a_missing_file_is_told() -> None:
+    assert "cannot be read" in problems(MODEL_REGISTRY_PATH="/nowhere/models.json")[0]
+
+
+def test_the_allow_list_narrows() -> None:
+    (problem,) = problems(MODEL_ALLOW_LIST="a, b")
+    assert "a, b" in problem
+    assert load(MODEL_ALLOW_LIST="a,b", OPENAI_API_KEY="k").default_model == "a"
+
+
+def test_a_dot_env_file_is_read_and_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("PORT=9000\nHOST=127.0.0.1\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOST", "127.0.0.2")
+    settings = config.load()
+    assert (settings.port, settings.host) == (9000, "127.0.0.2")
