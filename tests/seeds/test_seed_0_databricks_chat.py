@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -57,12 +58,12 @@ def here(text: str, server: Started) -> str:
     return text.replace("localhost:5000", f"localhost:{server.port}")
 
 
-def assert_is_completion(completion: dict[str, object]) -> None:
+def assert_is_completion(completion: dict[str, Any]) -> None:
     """The document's response; `usage` and `model` come besides."""
     assert re.fullmatch("chatcmpl-.+", str(completion["id"]))
     assert completion["object"] == "chat.completion"
     assert type(completion["created"]) is int
-    (choice,) = completion["choices"]  # type: ignore[misc]
+    (choice,) = completion["choices"]
     assert choice["index"] == 0
     assert choice["message"]["role"] == "assistant"
     assert choice["message"]["content"] == "Hello, how are you?"
