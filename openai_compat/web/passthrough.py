@@ -58,10 +58,8 @@ def _raw_path(path: str) -> str:
     if any(part in {".", ".."} for part in unquote(path).split("/")):
         raise NotFoundError(f"Invalid URL ({request.method} {request.path})")
     raw: str = request.environ.get("RAW_URI", "").partition("?")[0]
-    escaped = quote(path, safe="/:@!$&'()*+,;=~")
-    for candidate in (raw[len(raw) - at :] for at in (len(escaped), len(path))):
-        if unquote(candidate) == path:
-            escaped = candidate
+    starts = (at + 1 for at, character in enumerate(raw) if character == "/")
+    escaped = next((raw[at:] for at in starts if unquote(raw[at:]) == path), quote(path, safe="/:@!$&'()*+,;=~"))
     query = request.environ.get("QUERY_STRING", "")
     return f"{escaped}?{query}" if query else escaped
 
