@@ -46,7 +46,7 @@ def mock(running_mock: MockUpstream) -> MockUpstream:
 
 @pytest.fixture(scope="session")
 def configured_server(running_mock: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """A server that asks for keys, with a models file: an alias, an upstream with a key, one that is down."""
+    """A server that asks for keys, with a default upstream and with all kinds of entries in its models file."""
     base_url = running_mock.base_url
     models = [
         {"name": "alias", "kind": "openai", "base_url": base_url, "upstream_model": "mock/model-with-slash"},
@@ -58,7 +58,13 @@ def configured_server(running_mock: MockUpstream, tmp_path_factory: pytest.TempP
         {"name": "chat-only", "kind": "external", "base_url": f"{running_mock.url}/anything"},
     ]  # fmt: skip
     path = _write_models(tmp_path_factory.mktemp("models"), models)
-    environment = {"MODEL_REGISTRY_PATH": str(path), "API_KEYS": ", ".join(KEYS), "UPSTREAM_KEY": UPSTREAM_KEY}
+    environment = {
+        "MODEL_REGISTRY_PATH": str(path),
+        "API_KEYS": ", ".join(KEYS),
+        "UPSTREAM_KEY": UPSTREAM_KEY,
+        "OPENAI_BASE_URL": base_url,
+        "OPENAI_API_KEY": UPSTREAM_KEY,
+    }
     with LiveServer(environment) as server:
         yield server
 
