@@ -19,6 +19,7 @@ from openai_compat.settings import (
     Settings,
     WholeNumber,
     parse_boolean,
+    parse_key,
     parse_list,
     parse_seconds,
     parse_text,
@@ -37,13 +38,13 @@ SETTINGS = (
     ),
     Setting(
         ("OPENAI_API_KEY",),
-        parse_text,
+        parse_key,
         "Key of the default upstream, which answers every model that no entry names.",
         True,
     ),
     Setting(("OPENAI_BASE_URL",), parse_url, "Address of the default upstream, up to and with its `/v1`."),
     Setting(("EXTERNAL_CHAT_URL",), parse_url, "A JSON chat API to put behind a model."),
-    Setting(("EXTERNAL_CHAT_API_KEY",), parse_text, "Sent to it as a bearer token.", True),
+    Setting(("EXTERNAL_CHAT_API_KEY",), parse_key, "Sent to it as a bearer token.", True),
     Setting(("EXTERNAL_CHAT_MODEL",), parse_text, "The model's name."),
     Setting(
         ("EXTERNAL_CHAT_REPLY_PATH",),

@@ -14,7 +14,7 @@ import yaml
 
 from .backends.base import options_of
 from .backends.registry import load_backend_class
-from .settings import ECHO_MODEL, OPENAI_URL, ModelEntry, Settings, Timeouts, parse_seconds, parse_url
+from .settings import ECHO_MODEL, OPENAI_URL, ModelEntry, Settings, Timeouts, is_header_value, parse_seconds, parse_url
 
 COMMON_KEYS = frozenset(
     {
@@ -221,11 +221,19 @@ class _ModelsFile:
 
     def _secret(self, row: Mapping[str, Any], where: str) -> str | None:
         variable = self._text(row, "api_key_env", where)
-        return self._variable(variable, "api_key_env", where) if variable else None
+        return (
+            self._sendable(self._variable(variable, "api_key_env", where), "api_key_env", where) if variable else None
+        )
 
     def _headers(self, row: Mapping[str, Any], where: str) -> dict[str, str]:
         headers = self._mapping(row, "headers", where)
-        return {str(name): self._expand(str(value), f"header {name}", where) for name, value in headers.items()}
+        expanded = {str(name): self._expand(str(value), f"header {name}", where) for name, value in headers.items()}
+        return {name: self._sendable(value, f"header {name}", where) for name, value in expanded.items()}
+
+    def _sendable(self, value: str, key: str, where: str) -> str:
+        if not is_header_value(value):
+            self.problems.append(f"{where}: {key} must be made of printable ASCII characters")
+        return value
 
     def _expand(self, text: str, key: str, where: str) -> str:
         """Puts the environment's values in for `${NAME}`."""

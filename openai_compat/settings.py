@@ -102,7 +102,7 @@ class Setting:
     """One line of the table in `config.py`. The first of `names` is the setting's own, the others are understood too.
 
     `parse` turns the text of the environment into the value, or raises ValueError with the rest of a sentence that
-    begins with the setting's name ("must be a whole number"). `default` is shown in the documentation.
+    begins with the setting's name ("must be a whole number"). The default is the field's in `Settings`.
     """
 
     names: tuple[str, ...]
@@ -121,6 +121,18 @@ class Setting:
 
 def parse_text(text: str) -> str:
     return text
+
+
+def parse_key(text: str) -> str:
+    """A key, as it goes into a header."""
+    if not is_header_value(text):
+        raise ValueError("must be made of printable ASCII characters")
+    return text
+
+
+def is_header_value(text: str) -> bool:
+    """Whether every peer reads it as it is: beyond ASCII no encoding is agreed on for headers (RFC 9110, 5.5)."""
+    return text.isascii() and text.isprintable()
 
 
 def parse_list(text: str) -> tuple[str, ...]:

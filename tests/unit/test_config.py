@@ -93,6 +93,21 @@ def test_a_wrong_value_is_told_with_its_name(name: str, value: str) -> None:
     assert problem.startswith(name)
 
 
+def test_a_key_that_no_header_can_carry_is_told_at_the_start_and_not_shown(tmp_path: Path) -> None:
+    """Such as one that was copied from a page that shortened it: every call would fail, and none would say why."""
+    row = {"name": "m", "kind": "openai", "base_url": "https://gpu.test/v1"}
+    rows = [{**row, "api_key_env": "GPU_KEY"}, {**row, "name": "n", "headers": {"X-Team": "a\nb"}}]
+    found = problems(
+        OPENAI_API_KEY="sk-abc…",
+        EXTERNAL_CHAT_API_KEY="clé",
+        GPU_KEY="gpu\x7f",
+        MODEL_REGISTRY_PATH=models_file(tmp_path, rows),
+    )
+    names = ("OPENAI_API_KEY", "EXTERNAL_CHAT_API_KEY", "model 'm': api_key_env", "model 'n': header X-Team")
+    assert [name for name, problem in zip(names, found, strict=True) if problem.startswith(name)] == list(names)
+    assert not [problem for problem in found if "sk-abc" in problem or "clé" in problem or "gpu" in problem]
+
+
 def test_openai_key_alone_means_openai() -> None:
     settings = load(OPENAI_API_KEY="sk-1")
     assert settings.default_upstream is not None
