@@ -34,6 +34,7 @@ _PIECE = re.compile(
     rf" ?[{_IDEOGRAPHS}]{_MARKS}"
     rf"| ?[^\s{_PUNCTUATION}{_IDEOGRAPHS}]+"
     rf"| ?[{_PUNCTUATION}]+{_MARKS}"
+    r"|\s*\n"
     r"|\s+(?!\S)"
     r"|\s"
 )

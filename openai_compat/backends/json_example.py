@@ -30,7 +30,7 @@ FORMATS: Final[Mapping[str, str]] = {
     "uuid": "00000000-0000-4000-8000-000000000000",
 }
 
-LEAN_DEPTH: Final = 6
+LEAN_DEPTH: Final = 5
 """From this depth on only what is required is made, so that recursive schemas end."""
 DEEPEST: Final = 24
 MOST_SCHEMAS: Final = 2000

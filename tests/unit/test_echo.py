@@ -111,7 +111,7 @@ class TestChat:
             *[(0, "a"), (1, "a"), (0, " b"), (1, " b")],
             *[(0, None), (1, None)],
         ]
-        assert [delta.usage for delta in deltas if delta.usage] == [Usage(2, 4)]
+        assert [delta.usage for delta in deltas] == [None] * 5 + [Usage(2, 4)]
 
     def test_a_stop_string_may_span_tokens(self) -> None:
         assert content("one two three", stop="o th") == "one tw"
@@ -139,9 +139,7 @@ class TestChat:
         assert chat("Hello", logprobs=False)[0].logprobs == ()
 
     def test_a_json_object(self) -> None:
-        assert json.loads(content('Zoë says "hi"', response_format={"type": "json_object"})) == {
-            "echo": 'Zoë says "hi"'
-        }
+        assert content('Zoë says "hi"', response_format={"type": "json_object"}) == r'{"echo":"Zoë says \"hi\""}'
         assert content("Hi", response_format={"type": "text"}) == "Hi"
         assert content("Hi", response_format={"type": "json_schema", "json_schema": {"name": "x"}}) == '{"echo":"Hi"}'
 

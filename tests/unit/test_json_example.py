@@ -20,6 +20,10 @@ NODE = {
     "additionalProperties": False,
 }
 
+BRANCH = {"anyOf": [{"$ref": "#"}, {"type": "null"}]}
+TREE = {"type": "object", "properties": {"left": BRANCH, "right": BRANCH}, "required": ["left", "right"]}
+BUSH = {"type": "object", "properties": {name: {"$ref": "#"} for name in "abc"}}
+
 SCHEMAS: list[dict[str, Any]] = [
     {},
     {"type": "string", "minLength": 30},
@@ -55,6 +59,8 @@ SCHEMAS: list[dict[str, Any]] = [
     {"$ref": "#/$defs/node", "$defs": {"node": NODE}},
     {"$ref": "#/definitions/a~1b", "definitions": {"a/b": {"type": "boolean"}}},
     {"type": "array", "items": {"$ref": "#"}},
+    TREE,
+    BUSH,
     {"type": "object", "properties": {"children": {"type": "array", "items": {"$ref": "#"}}}, "required": ["children"]},
     *(
         {"type": "string", "format": format_}
@@ -141,6 +147,11 @@ def test_a_schema_that_explodes_is_refused_soon() -> None:
     assert time.monotonic() - started < 1
 
 
+@pytest.mark.parametrize("schema", [TREE, BUSH])
+def test_recursion_ends_after_a_few_levels(schema: dict[str, Any]) -> None:
+    assert json.dumps(make_example(schema, "Hi")).count("{") < 400
+
+
 def test_a_small_request_gets_no_giant_answer() -> None:
     thousand = {"type": "array", "minItems": 1000}
     assert len(json.dumps(make_example(thousand, "x" * 10_000_000))) < 5_000_000
@@ -200,6 +211,7 @@ def test_a_pattern_grows_to_the_length_asked_for() -> None:
         "[^\\S\\s]",
         "(" * 500 + ")" * 500,
         "a{9999}" * 100,
+        "(a{9999}){9999999999999}",
     ],
 )
 def test_a_pattern_that_is_not_understood_is_refused(pattern: str) -> None:

@@ -53,11 +53,12 @@ def test_long_words_are_cut() -> None:
     "grapheme", ["e\u0301", FAMILY, "🇩🇪", "\r\n", "👍🏽", "\U0001f3f4\U000e0067\U000e0062\U000e0073\U000e007f"]
 )
 def test_graphemes_stay_whole(grapheme: str) -> None:
-    for offset in range(LONGEST_PIECE):
-        text = "x" * offset + grapheme * 3
-        ends = {len("".join(split_tokens(text)[:count])) for count in range(len(text))}
-        inside = {offset + index for index in range(len(grapheme) * 3) if index % len(grapheme)}
-        assert not ends & inside, text
+    for before in ("", *("x" * length for length in range(1, LONGEST_PIECE)), *(" " * length for length in (1, 2, 11))):
+        text = before + grapheme * 10 + "x"
+        pieces = split_tokens(text)
+        ends = {len("".join(pieces[:count])) for count in range(len(pieces))}
+        inside = {len(before) + index for index in range(len(grapheme) * 10) if index % len(grapheme)}
+        assert not ends & inside, pieces
 
 
 def test_a_long_text_takes_linear_time() -> None:
