@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Final, TypeVar
 
 from ..domain import (
@@ -28,7 +28,7 @@ from ..domain import (
 from ..streams import SILENCE, Silence
 from ..tokens import split_tokens
 from .base import CHAT_PROMISES, COMPLETION_PROMISES, Backend, SupportsChat, SupportsCompletions, SupportsEmbeddings
-from .echo_answers import Answer, answer_chat, answer_text, count_prompt_tokens, token_logprobs
+from .echo_answers import Answer, answer_chat, answer_with, count_prompt_tokens, token_logprobs
 from .hashed_embeddings import embed_text
 from .parameter_checks import check_chat, check_completion, check_embeddings, stops_of
 
@@ -77,13 +77,20 @@ class EchoBackend(Backend, SupportsChat, SupportsCompletions, SupportsEmbeddings
         check_completion(request)
         parameters = request.parameters
         limit = parameters.get("max_tokens", COMPLETION_TOKENS)
-        answers = [answer_text(_shown(prompt), stops_of(parameters), limit) for prompt in request.prompts]
+        prompts = [_prompt_tokens(prompt) for prompt in request.prompts]
+        suffix = split_tokens(parameters.get("suffix", ""))
+        answers = [answer_with(prompt, stops_of(parameters), limit) for prompt in prompts]
         choices = parameters.get("n", 1)
         usage = Usage(
-            prompt_tokens=sum(_count_prompt(prompt, parameters.get("suffix", "")) for prompt in request.prompts),
+            prompt_tokens=sum(len(prompt) + len(suffix) for prompt in prompts),
             completion_tokens=parameters.get("best_of", choices) * sum(len(answer.tokens) for answer in answers),
         )
-        return self._paced(_completion_rounds(request, answers, choices, usage), context)
+        if parameters.get("echo"):
+            answers = [
+                replace(answer, tokens=[*prompt, *answer.tokens, *suffix])
+                for prompt, answer in zip(prompts, answers, strict=True)
+            ]
+        return self._paced(_completion_rounds(answers, choices, parameters.get("logprobs"), usage), context)
 
     def embed(self, request: EmbeddingsRequest, context: CallContext) -> Embeddings:
         """Hashed words (`hashed_embeddings`), in 1 to 3072 dimensions."""
@@ -93,7 +100,7 @@ class EchoBackend(Backend, SupportsChat, SupportsCompletions, SupportsEmbeddings
         for content in request.inputs:
             context.cancellation.raise_if_cancelled()
             vectors.append(embed_text(content, dimensions))
-        return Embeddings(vectors, Usage(sum(_count_prompt(content, "") for content in request.inputs)))
+        return Embeddings(vectors, Usage(sum(len(_prompt_tokens(content)) for content in request.inputs)))
 
     def _paced(self, rounds: Iterator[list[DeltaT]], context: CallContext) -> Iterator[DeltaT | Silence]:
         """The rounds' deltas, each round of tokens after the delay."""
@@ -131,18 +138,14 @@ def _chat_rounds(answer: Answer, choices: int, top: int | None, usage: Usage) ->
 
 
 def _completion_rounds(
-    request: CompletionRequest, answers: Sequence[Answer], choices: int, usage: Usage
+    answers: Sequence[Answer], choices: int, top: int | None, usage: Usage
 ) -> Iterator[list[TextDelta]]:
     """Rounds of one delta for each choice of a prompt; the choices of the first prompt come first."""
-    parameters = request.parameters
     last = len(answers) * choices - 1
-    for position, (prompt, answer) in enumerate(zip(request.prompts, answers, strict=True)):
+    for position, answer in enumerate(answers):
         indexes = range(position * choices, (position + 1) * choices)
-        tokens = list(answer.tokens)
-        if parameters.get("echo"):
-            tokens = [*split_tokens(_shown(prompt)), *tokens, *split_tokens(parameters.get("suffix", ""))]
-        for token in tokens:
-            logprobs = _logprobs(token, parameters.get("logprobs"))
+        for token in answer.tokens:
+            logprobs = _logprobs(token, top)
             yield [TextDelta(token, index, logprobs=logprobs) for index in indexes]
         yield [
             TextDelta(index=index, finish_reason=answer.finish_reason, usage=usage if index == last else None)
@@ -154,10 +157,6 @@ def _logprobs(token: str, top: int | None) -> Sequence[TokenLogprob]:
     return () if top is None else (token_logprobs(token, top),)
 
 
-def _shown(prompt: str | Sequence[int]) -> str:
-    """The prompt as text; token ids have none, so that they are shown as they are: `<12><34>`."""
-    return prompt if isinstance(prompt, str) else "".join(f"<{token}>" for token in prompt)
-
-
-def _count_prompt(prompt: str | Sequence[int], suffix: str) -> int:
-    return len(split_tokens(prompt) if isinstance(prompt, str) else prompt) + len(split_tokens(suffix))
+def _prompt_tokens(prompt: str | Sequence[int]) -> list[str]:
+    """The tokens of a prompt; ids have no text, so that they are shown as they are: `<12>`, `<34>`."""
+    return split_tokens(prompt) if isinstance(prompt, str) else [f"<{token}>" for token in prompt]

@@ -60,16 +60,28 @@ def answer_chat(request: ChatRequest) -> Answer:
         tokens = split_tokens(call.arguments)
         is_cut = limit is not None and len(tokens) > limit
         return Answer(tokens[:limit], "length" if is_cut else "tool_calls", call)
-    return answer_text(_formatted(request), stops_of(parameters), limit)
+    return answer_with(split_tokens(_formatted(request)), stops_of(parameters), limit)
 
 
-def answer_text(text: str, stops: Sequence[str], limit: int | None) -> Answer:
-    """The text up to its first stop string, but not more than `limit` tokens of it."""
+def answer_with(tokens: Sequence[str], stops: Sequence[str], limit: int | None) -> Answer:
+    """The tokens up to the first stop string, which may begin within one, but not more than `limit` of them."""
+    text = "".join(tokens)
     end = min((text.find(stop) for stop in stops if stop in text), default=len(text))
-    tokens = split_tokens(text[:end])
-    if limit is not None and len(tokens) > limit:
-        return Answer(tokens[:limit], "length")
-    return Answer(tokens, "stop")
+    kept = _up_to(tokens, end)
+    if limit is not None and len(kept) > limit:
+        return Answer(kept[:limit], "length")
+    return Answer(kept, "stop")
+
+
+def _up_to(tokens: Sequence[str], end: int) -> list[str]:
+    """The first `end` characters."""
+    kept = []
+    for token in tokens:
+        if end <= 0:
+            break
+        kept.append(token[:end])
+        end -= len(token)
+    return kept
 
 
 def text_of(message: JSONObject) -> str:

@@ -317,10 +317,9 @@ class TestCompletions:
         assert [logprob.top for logprob in delta.logprobs] == [()]
 
     def test_token_ids_are_shown_as_they_are(self) -> None:
-        deltas = complete([12, 34])
-        assert "".join(delta.text for delta in deltas) == "<12><34>"
-        assert deltas[-1].usage is not None
-        assert deltas[-1].usage.prompt_tokens == 2
+        deltas = complete([12, 34], echo=True, logprobs=0)
+        assert [delta.text for delta in deltas] == ["<12>", "<34>", "<12>", "<34>", ""]
+        assert deltas[-1].usage == Usage(2, 2)
 
     def test_choices_prompt_by_prompt(self) -> None:
         deltas = complete("a", "b", n=2, stop="x")
