@@ -34,13 +34,19 @@ class ChatService:
         if not isinstance(backend, SupportsChat):
             raise missing_capability(model, "chat completions; use /v1/completions", "chat_completions_not_available")
         parameters = without_nulls(payload, "model", "messages", "stream", "stream_options")
+        check_promises(parameters, CHAT_PROMISES, _promises_of(backend), model)
         is_legacy = "functions" in parameters
         if is_legacy:
             parameters = to_tools(parameters)
-        check_promises(parameters, CHAT_PROMISES, backend.chat_promises, model)
         request = ChatRequest(model, payload["messages"], parameters, payload.get("stream") is True)
         deltas = PrimedStream(backend.chat(request, context))
         return ChatAnswer(request, deltas, self._tokens, is_legacy=is_legacy)
+
+
+def _promises_of(backend: SupportsChat) -> frozenset[str]:
+    """Backends see tools alone: one that keeps those keeps `functions`, and one that does not keeps neither."""
+    promises = backend.chat_promises - {"functions"}
+    return promises | {"functions"} if "tools" in promises else promises
 
 
 class ChatAnswer:

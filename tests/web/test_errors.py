@@ -112,7 +112,7 @@ def test_a_model_without_the_capability_is_a_501_that_no_client_retries(make_cli
 def test_a_promise_that_cannot_be_kept_is_refused_by_name(make_client: MakeClient, name: str, value: Any) -> None:
     client = make_client(EXTERNAL_CHAT_URL="http://127.0.0.1:9/chat")
     error = error_of(client.post("/v1/chat/completions", json={"messages": CHAT["messages"], name: value}), 400)
-    asked = {"functions": "tools", "modalities": "audio"}.get(name, name)
+    asked = {"modalities": "audio"}.get(name, name)
     assert (error["code"], error["param"]) == ("unsupported_parameter", asked)
 
 
