@@ -83,6 +83,7 @@ SETTINGS = (
     Setting(
         ("UPSTREAM_CA_BUNDLE",), parse_text, "File of the certificate authorities to trust instead of the usual ones."
     ),
+    Setting(("TIKTOKEN_CACHE_DIR",), parse_text, "Where tiktoken's vocabularies are, to count tokens exactly."),
     Setting(("LOG_LEVEL",), OneOf("debug", "info", "warning", "error"), "Least severity that is logged."),
     Setting(("LOG_FORMAT",), OneOf("text", "json"), "One line of text or of JSON an event."),
     Setting(("LOG_REQUEST_BODIES",), parse_boolean, "Log request bodies too, with secrets masked."),
@@ -103,7 +104,10 @@ def load(environ: Mapping[str, str] | None = None, *, with_models: bool = True) 
     Raises:
         ConfigurationError: with every problem at once.
     """
-    environ = read_environment() if environ is None else environ
+    if environ is None:
+        environ = read_environment()
+        if "TIKTOKEN_CACHE_DIR" in environ:  # tiktoken reads it for itself, and does not know `.env`
+            os.environ.setdefault("TIKTOKEN_CACHE_DIR", environ["TIKTOKEN_CACHE_DIR"])
     values: dict[str, Any] = {}
     problems: list[str] = []
     for setting in SETTINGS:

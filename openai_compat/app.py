@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 from dataclasses import dataclass
+from pathlib import Path
 
 from flask import Blueprint, Flask
 from flask_cors import CORS
@@ -83,7 +84,7 @@ def _build_state(settings: Settings) -> State:
 
 def _register_blueprints(app: Flask, state: State) -> None:
     settings, routing = state.settings, state.routing
-    tokens = TokenCounter()
+    tokens = TokenCounter(Path(settings.tiktoken_cache_dir) if settings.tiktoken_cache_dir else None)
     chats = ChatService(tokens)
     guarded: list[tuple[Blueprint, tuple[str, ...]]] = [
         (chat.chat_blueprint(routing, chats), chat.ROOTS),

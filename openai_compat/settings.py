@@ -80,6 +80,7 @@ class Settings:
     upstream_total_timeout: float = 3600.0
     upstream_trust_env: bool = False
     upstream_ca_bundle: str | None = None
+    tiktoken_cache_dir: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
     log_request_bodies: bool = False

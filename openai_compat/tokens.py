@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -91,12 +90,11 @@ def _is_within_grapheme(before: str, after: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """One of OpenAI's vocabularies: where tiktoken downloads it from, its SHA-256, and how it cuts text into words."""
+    """One of OpenAI's vocabularies: where tiktoken downloads it from, and its SHA-256."""
 
     name: str
     url: str
     sha256: str
-    pattern: str
 
     @property
     def file_name(self) -> str:
@@ -104,21 +102,16 @@ class Vocabulary:
         return hashlib.sha1(self.url.encode(), usedforsecurity=False).hexdigest()
 
 
-# Source: tiktoken 0.14, tiktoken_ext/openai_public.py (MIT); its own constructors would download what is missing.
+# Source: tiktoken's list of its public vocabularies.
 CL100K_BASE = Vocabulary(
     name="cl100k_base",
     url="https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken",
     sha256="223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
-    pattern=r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$"
-    r"|\s*[\r\n]|\s+(?!\S)|\s",
 )
 O200K_BASE = Vocabulary(
     name="o200k_base",
     url="https://openaipublic.blob.core.windows.net/encodings/o200k_base.tiktoken",
     sha256="446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
-    pattern=r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 )
 
 _O200K_MODELS = ("gpt-4o", "gpt-4.1", "gpt-4.5")
@@ -220,7 +213,6 @@ def _load_tiktoken(vocabulary: Vocabulary, cache_directory: Path | None) -> Call
     except (ImportError, OSError):
         return None
     if hashlib.sha256(content).hexdigest() != vocabulary.sha256:
-        return None
-    ranks = {b64decode(token): int(rank) for token, rank in (line.split() for line in content.splitlines() if line)}
-    encoding = tiktoken.Encoding(vocabulary.name, pat_str=vocabulary.pattern, mergeable_ranks=ranks, special_tokens={})
+        return None  # tiktoken would fetch it anew
+    encoding = tiktoken.get_encoding(vocabulary.name)
     return lambda text: len(encoding.encode_ordinary(text))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from ..domain import CallContext, ChatDelta, ChatRequest
-from ..errors import UpstreamAuthenticationError
+from ..errors import UpstreamAuthenticationError, UpstreamStatusError
 from ..streams import Silence
 from .base import CHAT_PROMISES, Backend, BackendResources, ForwardedCall, SupportsChat, SupportsForwarding
 from .openai_chunks import read_chat_completion, read_chat_stream
@@ -38,10 +38,10 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
         self._root = urlunsplit((root.scheme, root.netloc, root.path.rstrip("/"), "", ""))
         self._query = root.query
         self.upstream_model: str | None = entry.upstream_model
-        self._headers = {name.title(): value for name, value in entry.headers.items()}
+        self._headers = {name.lower(): value for name, value in entry.headers.items()}
         if entry.api_key:
-            self._headers.setdefault("Authorization", f"Bearer {entry.api_key}")
-        self._has_credential = not self._headers.keys().isdisjoint({"Authorization", "Api-Key", "X-Api-Key"})
+            self._headers.setdefault("authorization", f"Bearer {entry.api_key}")
+        self._has_credential = not self._headers.keys().isdisjoint({"authorization", "api-key", "x-api-key"})
 
     def may_ask_for_usage(self, model: str) -> bool:
         return bool(self.options.stream_usage)
@@ -49,7 +49,7 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
     def forward(self, call: ForwardedCall, context: CallContext) -> UpstreamReply:
         headers = {**call.headers, **self._headers}
         if not self._has_credential and context.authorization is not None:
-            headers["Authorization"] = context.authorization
+            headers["authorization"] = context.authorization
         reply = self.resources.forwarder.send(
             call.method,
             self._url(call.path),
@@ -68,9 +68,17 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
         body: dict[str, Any] = {"model": self.upstream_model or request.model, "messages": request.messages}
         body.update(request.parameters)
         body["stream"] = request.is_streamed
-        if request.is_streamed and self.options.stream_usage:
-            body["stream_options"] = {"include_usage": True}
-        headers = {**context.headers, "Content-Type": "application/json"}
+        if not (request.is_streamed and self.options.stream_usage):
+            return self._chat(body, context)
+        try:
+            return self._chat({**body, "stream_options": {"include_usage": True}}, context)
+        except UpstreamStatusError as error:
+            if error.upstream_status not in {400, 422} or "stream_options" not in error.message:
+                raise
+            return self._chat(body, context)
+
+    def _chat(self, body: Mapping[str, Any], context: CallContext) -> Iterator[ChatDelta | Silence]:
+        headers = {**context.headers, "content-type": "application/json"}
         reply = self.forward(ForwardedCall("POST", "chat/completions", headers, json.dumps(body).encode()), context)
         try:
             if reply.status >= 400:

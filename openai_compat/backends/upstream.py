@@ -114,16 +114,16 @@ def _to_request(
     request = PreparedRequest()
     request.method = method
     request.url = url
-    framed = {**headers, "Accept-Encoding": "identity"}
+    framed = {**headers, "accept-encoding": "identity"}
     if isinstance(body, bytes):
-        framed["Content-Length"] = str(len(body))
+        framed["content-length"] = str(len(body))
     elif body is not None and length is not None:
-        framed["Content-Length"] = str(length)
+        framed["content-length"] = str(length)
     elif body is not None:
-        framed["Transfer-Encoding"] = "chunked"
+        framed["transfer-encoding"] = "chunked"
         body = in_chunks(body)
     elif method in {"POST", "PUT", "PATCH"}:
-        framed["Content-Length"] = "0"
+        framed["content-length"] = "0"
     request.headers = framed  # type: ignore[assignment]  # any mapping does, and a dict costs least
     request.body = body  # type: ignore[assignment]  # requests sends iterators too; its stubs say str or bytes
     return request

@@ -128,7 +128,7 @@ def _send(
 ) -> ForwardedReply:
     model = backend.upstream_model or call.model
     body = to_upstream_body(call.body, call.payload, model=model, asks_for_usage=asks_for_usage)
-    headers = {**context.headers, "Content-Type": "application/json"}
+    headers = {**context.headers, "content-type": "application/json"}
     return backend.forward(ForwardedCall("POST", call.path, headers, body), context)
 
 

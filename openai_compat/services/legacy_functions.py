@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..errors import PayloadError
+
 JSON = dict[str, Any]
 
 
 def to_tools(parameters: Mapping[str, Any]) -> JSON:
-    """`functions` as `tools`, `function_call` as `tool_choice`; one call at a time, as the older spelling can tell."""
+    """`functions` as `tools`, `function_call` as `tool_choice`; one call at a time, as the older spelling can tell.
+
+    Raises:
+        PayloadError: both spellings at once.
+    """
+    if "tools" in parameters:
+        raise PayloadError(
+            "'functions' and 'tools' cannot be used together; 'tools' is the newer one.", param="functions"
+        )
     modern = {name: value for name, value in parameters.items() if name not in {"functions", "function_call"}}
     modern["tools"] = [{"type": "function", "function": function} for function in parameters["functions"]]
     choice = parameters.get("function_call")

@@ -164,7 +164,16 @@ def _ask_paths() -> dict[str, Any]:
     headers = {**REQUEST_ID_HEADER, "x-vercel-ai-ui-message-stream": marker}
     refused = _reply("The request cannot be understood.", replies.AskErrorSchema, examples.ask_error("'messages'"))
     failed = _reply("No answer could be had.", replies.AskErrorSchema, examples.ask_error("The server had an error."))
-    responses = {"200": {"description": about, "headers": headers, "content": content}, "400": refused, "500": failed}
+    no_key = _reply(
+        "No key of this server's came with the request.", replies.AskErrorSchema, examples.ask_error("No key.")
+    )
+    responses = {
+        "200": {"description": about, "headers": headers, "content": content},
+        "400": refused,
+        "401": no_key,
+        "413": refused,
+        "500": failed,
+    }
     body = _body(ask.ASK_REQUEST, examples.ask_requests())
     summary = "Ask, and read the answer as it comes"
     operation = _operation("ask", summary, "Ask", responses, parameters=[stream_format], requestBody=body)

@@ -189,10 +189,12 @@ def ask_streams() -> Examples:
     ]
     ui_events: list[dict[str, Any]] = [
         {"type": "start", "messageId": "message-2"},
+        {"type": "start-step"},
         {"type": "text-start", "id": "0"},
         {"type": "text-delta", "id": "0", "delta": "Hello!"},
         {"type": "text-end", "id": "0"},
-        {"type": "finish"},
+        {"type": "finish-step"},
+        {"type": "finish", "finishReason": "stop"},
     ]
     return {
         "sse": _example("`format=sse`", "".join(_to_event(event) for event in events)),

@@ -49,13 +49,17 @@ def test_a_stop_waits_for_running_streams_and_not_for_longer(server: LiveServer)
     assert time.monotonic() - stopped_at < 5
 
 
-def test_a_reload_cuts_no_stream_and_refuses_no_request(server: LiveServer) -> None:
+def test_a_reload_reads_the_models_anew_cuts_no_stream_and_refuses_no_request(
+    server: LiveServer, tmp_path: Path
+) -> None:
     lines = open_stream(server)
+    (tmp_path / "models.json").write_text(json.dumps([{"name": "new", "kind": "echo"}]))
     server.process.send_signal(signal.SIGHUP)
     until = time.monotonic() + 1.5
     while time.monotonic() < until:
         assert requests.get(f"{server.url}/healthz", timeout=5).status_code == 200
         time.sleep(0.02)
+    assert requests.get(f"{server.base_url}/models", timeout=5).json()["data"][0]["id"] == "new"
     assert_is_whole(lines)
 
 

@@ -15,7 +15,8 @@ class RecordingAPI:
     def __init__(self, reply: str, *, status: int = 200) -> None:
         self.bodies: list[dict[str, Any]] = []
         self._status = status
-        self._body = json.dumps({"reply" if status < 400 else "error": reply}).encode()
+        answer = {"reply": reply, "data": {"answer": reply}}
+        self._body = json.dumps(answer if status < 400 else {"error": reply}).encode()
 
     def __enter__(self) -> Self:
         api = self

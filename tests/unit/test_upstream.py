@@ -45,14 +45,14 @@ def test_the_bytes_go_out_and_the_bytes_come_back(mocked: responses.RequestsMock
     assert (reply.status, reply.read(), reply.headers["x-request-id"]) == (418, b'{"a": 1}', "up_1")
     sent = mocked.calls[0].request
     assert sent.body == b'{"b":2}'
-    assert {**sent.headers} == {"x-y": "z", "Accept-Encoding": "identity", "Content-Length": "7"}
+    assert {**sent.headers} == {"x-y": "z", "accept-encoding": "identity", "content-length": "7"}
 
 
 def test_a_body_of_unknown_length_goes_in_chunks(mocked: responses.RequestsMock) -> None:
     mocked.post(URL, body=b"")
     send(body=iter([b"abc", b"", b"de"]))
     sent = mocked.calls[0].request
-    assert sent.headers["Transfer-Encoding"] == "chunked"
+    assert sent.headers["transfer-encoding"] == "chunked"
     assert b"".join(sent.body) == b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"  # type: ignore[arg-type]
 
 

@@ -213,7 +213,11 @@ class AskEventSchema(ReplySchema):
 
     role = Text(required=True, about="`assistant`")
     content = Text(required=True)
-    finish_reason = Text(required=True, allow_none=True, about="`stop` with the last event, else null.")
+    finish_reason = Text(
+        required=True, allow_none=True, about="`stop` with the last event, `error` in case, else null."
+    )
+    error = Text(about="The kind of error, where the answer broke off.")
+    details = Text(about="What went wrong then.")
 
 
 class StatusSchema(ReplySchema):
