@@ -23,7 +23,7 @@ CORE := .venv/.installed-core
 DEV := .venv/.installed-dev
 NODE := $(NODE_DIR)/node_modules/.installed
 
-.PHONY: help run test lint types format pins docker-check wheel clean
+.PHONY: help run test lint types format docs pins docker-check wheel clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -44,6 +44,9 @@ types: $(DEV)  ## mypy, strict
 format: $(DEV)  ## put the code into ruff's layout
 	$(BIN)/ruff check --fix --exit-zero .
 	$(BIN)/ruff format .
+
+docs: $(CORE)  ## renew the tables that the documentation takes from the code
+	$(BIN)/python -m scripts.render_docs $(ARGS)
 
 pins:  ## renew requirements*.txt from pyproject.toml's ranges
 	scripts/renew-pins

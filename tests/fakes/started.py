@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tests.snippets import plain_environment
@@ -33,24 +35,40 @@ class Started:
 
 @contextmanager
 def started(
-    command: Sequence[str], port: int, folder: Path, environment: Mapping[str, str] | None = None, within: float = 20.0
+    command: Sequence[str],
+    port: int,
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    *,
+    within: float = 20.0,
+    in_a_session: bool = False,
 ) -> Iterator[Started]:
-    """Runs `command` in `folder` and waits until it answers on `port`; ends it as Ctrl-C does."""
+    """Runs `command` in `folder` and waits until it answers on `port`; ends it as Ctrl-C does.
+
+    `in_a_session` gives it a session of its own, as a terminal does: Ctrl-C then reaches all that it has started.
+    """
     output = folder.parent / f"{folder.name}-output.txt"
     with output.open("wb") as writer:
         process = subprocess.Popen(
-            command, cwd=folder, env=plain_environment(environment), stdout=writer, stderr=subprocess.STDOUT
+            command,
+            cwd=folder,
+            env=plain_environment(environment),
+            stdout=writer,
+            stderr=subprocess.STDOUT,
+            start_new_session=in_a_session,
         )
     server = Started(process, port, output)
     try:
         _wait_until_alive(server, within)
         yield server
     finally:
-        process.send_signal(signal.SIGINT)
+        send = partial(os.killpg, process.pid) if in_a_session else process.send_signal
+        with suppress(ProcessLookupError):
+            send(signal.SIGINT)
         try:
             process.wait(10)
         except subprocess.TimeoutExpired:
-            process.kill()
+            send(signal.SIGKILL)
             process.wait()
 
 

@@ -1,0 +1,93 @@
+"""A newcomer's first minute: a clone, `make run`, the command that it prints, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.nginx import free_port
+from tests.fakes.started import Started, started
+from tests.snippets import plain_environment, run_bash
+from tests.tools import ROOT, require_tool
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a clone would have: the files that git knows, as they are now, and nothing else."""
+    require_tool("make")
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is not a clone: what belongs to it cannot be told")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    folder = tmp_path_factory.mktemp("clone")
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(copy: Path) -> Iterator[Started]:
+    port = free_port()
+    command = ["make", "run", f"ARGS=--port {port}"]
+    with started(command, port, copy, within=200, in_a_session=True) as server:
+        yield server
+
+
+def test_what_it_prints_works_when_it_is_pasted(server: Started, tmp_path: Path) -> None:
+    said = server.said()
+    assert "mock-gpt-model" in said
+    (command,) = [line.strip() for line in said.splitlines() if line.strip().startswith("curl ")]
+    answer = json.loads(run_bash(command, tmp_path))
+    assert answer["choices"][0]["message"]["content"]
+
+
+def test_nothing_but_the_environment_is_added_to_the_clone(server: Started, copy: Path) -> None:
+    known = set(subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split())
+    found = {str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()}
+    added = {name for name in found - known if not name.startswith(".venv/") and "__pycache__" not in name}
+    assert not added
+
+
+def test_its_targets_are_there(copy: Path) -> None:
+    """`make test` would run this very test again: what it would do is looked at instead."""
+    shown = make(copy, "help")
+    for target in ("run", "test", "lint", "types", "docs"):
+        assert f"make {target} " in shown
+    assert "-m pytest" in make(copy, "--dry-run", "test")
+
+
+def make(folder: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["make", *words], cwd=folder, env=plain_environment(), capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def test_ctrl_c_ends_it_at_once_and_in_peace(copy: Path) -> None:
+    """The second start installs nothing, so it is quick."""
+    port = free_port()
+    with started(["make", "run", f"ARGS=--port {port}"], port, copy, within=20, in_a_session=True) as server:
+        os.killpg(server.process.pid, signal.SIGINT)  # as a terminal does: to make and to all below it
+        server.process.wait(10)
+        assert "Traceback" not in server.said()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), timeout=5)
+
+
+def test_a_wrong_setting_is_told_and_nothing_starts(copy: Path) -> None:
+    environment = plain_environment({"PORT": "eighty", "LOG_FORMAT": "xml"})
+    done = subprocess.run(["make", "run"], cwd=copy, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode != 0
+    assert "PORT must be" in done.stderr
+    assert "LOG_FORMAT must be" in done.stderr

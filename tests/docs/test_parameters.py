@@ -1,0 +1,101 @@
+"""What docs/backends.md says of each parameter is what a live server does with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from openai_compat.backends.registry import KINDS
+from scripts.render_docs import RELATIVES, parameters_of, treatment_of
+from tests.fakes.live_server import LiveServer
+from tests.fakes.recording_api import RecordingAPI
+
+TOOL = {"name": "f", "parameters": {"type": "object", "properties": {}}}
+CHAT: dict[str, Any] = {
+    "audio": {"voice": "alloy", "format": "mp3"},
+    "function_call": "auto",
+    "functions": [TOOL],
+    "logit_bias": {"50256": -100},
+    "logprobs": True,
+    "max_completion_tokens": 5,
+    "max_tokens": 5,
+    "modalities": ["text", "audio"],
+    "n": 2,
+    "parallel_tool_calls": False,
+    "response_format": {"type": "json_object"},
+    "stop": ["x"],
+    "tool_choice": "auto",
+    "tools": [{"type": "function", "function": TOOL}],
+    "top_logprobs": 2,
+    "web_search_options": {"search_context_size": "low"},
+    "frequency_penalty": 0.5,
+    "metadata": {"a": "b"},
+    "moderation": {"model": "omni-moderation-latest"},
+    "prediction": {"type": "content", "content": "x"},
+    "presence_penalty": 0.5,
+    "prompt_cache_key": "k",
+    "prompt_cache_options": {"a": "b"},
+    "prompt_cache_retention": "24h",
+    "reasoning_effort": "low",
+    "safety_identifier": "s",
+    "seed": 7,
+    "service_tier": "flex",
+    "store": True,
+    "temperature": 0.5,
+    "top_p": 0.5,
+    "user": "u",
+    "verbosity": "low",
+}
+COMPLETION: dict[str, Any] = {name: CHAT[name] for name in parameters_of(is_chat=False) if name in CHAT}
+COMPLETION |= {"best_of": 2, "echo": True, "logprobs": 2, "suffix": "the end"}
+NEEDS = {"top_logprobs": {"logprobs": True}} | {name: {other: CHAT[other]} for name, other in RELATIVES.items()}
+DOORS: dict[bool, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    True: ("chat/completions", {"messages": [{"role": "user", "content": "Hello"}]}, CHAT),
+    False: ("completions", {"prompt": "Hello"}, COMPLETION),
+}
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[RecordingAPI]:
+    with RecordingAPI("Hello") as api:
+        yield api
+
+
+@pytest.fixture(scope="module")
+def server(api: RecordingAPI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """A model of each kind, named as its kind."""
+    file = tmp_path_factory.mktemp("kinds") / "models.json"
+    address = {"base_url": api.url}
+    rows = [{"name": kind, "kind": kind, **({} if kind == "echo" else address)} for kind in KINDS]
+    file.write_text(json.dumps(rows))
+    with LiveServer({"MODEL_REGISTRY_PATH": str(file)}) as server:
+        yield server
+
+
+@pytest.mark.parametrize("is_chat", [True, False], ids=["chat", "completions"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_the_table_says_happens(kind: str, is_chat: bool, server: LiveServer, api: RecordingAPI) -> None:
+    path, body, values = DOORS[is_chat]
+    for parameter in parameters_of(is_chat=is_chat):
+        needed = NEEDS.get(parameter, {}) if is_chat else {}
+        sent = {"model": kind, **body, **needed, parameter: values[parameter]}
+        reply = requests.post(f"{server.base_url}/{path}", json=sent, timeout=10)
+        happened = _what_happened(reply, parameter, set(needed), api)
+        said = treatment_of(kind, parameter, is_chat=is_chat)
+        assert happened == ("accepted" if said in {"kept", "no meaning"} else said), f"{parameter}: {reply.text}"
+
+
+def _what_happened(reply: requests.Response, parameter: str, needed: set[str], api: RecordingAPI) -> str:
+    arrived = api.bodies.pop() if api.bodies else {}
+    if reply.status_code == 501:
+        return "not served"
+    if reply.status_code == 200:
+        return "passed on" if parameter in arrived else "accepted"
+    error = reply.json()["error"]
+    assert (reply.status_code, error["code"]) == (400, "unsupported_parameter"), f"{parameter}: {reply.text}"
+    assert error["param"] in {parameter, *needed, RELATIVES.get(parameter)}
+    return "refused"

@@ -1,0 +1,66 @@
+"""What the README and the pages in docs/ show works as shown: every command, every program, every answer."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.docs.markdown import Section, read_sections
+from tests.docs.reader import Reader, World
+from tests.fakes.live_server import LiveServer
+from tests.tools import ROOT
+
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*DOCUMENTS, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md"]
+SECTIONS = [section for document in DOCUMENTS for section in read_sections(document)]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.name)
+def test_what_is_shown_works(section: Section, world: World, tmp_path: Path) -> None:
+    Reader(section, tmp_path, world).follow()
+
+
+def test_every_way_to_start_is_found() -> None:
+    """A change of the reader that made it skip blocks would pass unseen otherwise."""
+    readme = [block for section in read_sections(ROOT / "README.md") for block in section.blocks]
+    assert sum("make run" in block.text for block in readme) >= 7
+    assert {block.language for block in readme} == {"bash", "javascript", "json", "python", "text", "yaml"}
+
+
+def test_every_row_of_the_readme_answers(world: World, tmp_path: Path) -> None:
+    """The upstreams are asked as their owners want: Azure by deployment and key, the others by the model's name."""
+    (section,) = [section for section in SECTIONS if section.name == "README.md: Several models at once"]
+    file = tmp_path / "models.yaml"
+    file.write_text(world.localised(section.blocks[0].text))
+    settings = {"MODEL_REGISTRY_PATH": str(file), "OPENAI_KEY": "sk-openai", "AZURE_KEY": "azure-key"}
+    asked = {}
+    with LiveServer(settings) as server:
+        for model in requests.get(f"{server.base_url}/models", timeout=10).json()["data"]:
+            body = {"model": model["id"], "messages": [{"role": "user", "content": "Hello!"}]}
+            reply = requests.post(f"{server.base_url}/chat/completions", json=body, timeout=10)
+            assert reply.status_code == 200, reply.text
+            asked[model["id"]] = world.upstream.requests()[-1]
+    assert asked.keys() == {"fast", "gpt-4o", "llama3.2", "qwen", "helpdesk", "echo"}
+    assert asked["gpt-4o"]["path"] == "/openai/deployments/gpt-4o/chat/completions"
+    assert asked["gpt-4o"]["query"] == "api-version=2024-10-21"
+    assert asked["gpt-4o"]["headers"]["api-key"] == "azure-key"
+    assert asked["fast"]["headers"]["authorization"] == "Bearer sk-openai"
+    assert world.upstream.stats()["models"]["gpt-4o-mini"] >= 1
+    assert world.upstream.stats()["models"]["Qwen/Qwen2.5-7B-Instruct"] >= 1
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for link in LINK.findall(page.read_text(encoding="utf-8")):
+        path, _, anchor = link.partition("#")
+        if path.startswith(("http://", "https://")):
+            continue
+        target = page.parent / path if path else page
+        assert target.exists(), f"{page.name}: {link}"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in [heading.lower().replace(" ", "-") for heading in headings], f"{page.name}: {link}"

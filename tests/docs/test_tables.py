@@ -1,0 +1,139 @@
+"""The tables of the documentation, and `.env.example`, agree with the code."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import config
+from openai_compat import errors
+from openai_compat.backends.base import options_of
+from openai_compat.backends.registry import KINDS, load_backend_class
+from openai_compat.mock_upstream.options import NAMES
+from openai_compat.models_file import COMMON_KEYS
+from openai_compat.services.forwarding import FILE_HEADERS, RELAYED_HEADERS, RELAYED_PREFIXES
+from openai_compat.settings import Setting, parse_text
+from openai_compat.web import calls
+from scripts import render_docs
+from tests.tools import ROOT
+
+CODE = re.compile(r"`([^`]+)`")
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+
+
+def rows(text: str, first_heading: str) -> Iterator[list[str]]:
+    """The cells of the table whose first column has this heading."""
+    lines = iter(text.splitlines())
+    assert any(line.startswith(f"| {first_heading} |") for line in lines), f"there is no table '{first_heading}'"
+    next(lines)
+    for line in lines:
+        if not line.startswith("|"):
+            return
+        yield [cell.strip() for cell in line.strip("|").split("|")]
+
+
+@pytest.mark.parametrize("name", [*render_docs.DOCUMENTS, render_docs.EXAMPLE])
+def test_the_rendered_tables_are_up_to_date(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert render_docs.render(name, text) == text, "`make docs` renews it"
+
+
+@pytest.mark.parametrize("name", render_docs.DOCUMENTS)
+def test_every_rendered_document_has_a_table(name: str) -> None:
+    assert "<!-- table: " in (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_a_new_setting_would_be_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the tables, and in `.env.example`, where it comes last."""
+    monkeypatch.setattr(render_docs, "SETTINGS", [*config.SETTINGS, Setting(("HOST",), parse_text, "Another meaning.")])
+    readme, example = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", ".env.example"))
+    assert "Another meaning." in render_docs.render("README.md", readme)
+    assert "# Another meaning.\n# HOST=0.0.0.0\n" in render_docs.render(".env.example", example)
+    monkeypatch.setattr(render_docs, "SETTINGS", config.SETTINGS[1:])
+    assert "HOST=" not in render_docs.render(".env.example", example)
+
+
+def test_check_fails_and_changes_nothing_where_a_table_is_old(tmp_path: Path) -> None:
+    for name in (*render_docs.DOCUMENTS, render_docs.EXAMPLE):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    for name in ("scripts", "openai_compat", "config.py"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    command = [sys.executable, "-c", _RENDER_HERE, str(tmp_path)]
+    assert subprocess.run([*command, "--check"], cwd=tmp_path, capture_output=True).returncode == 0
+    old = (tmp_path / "README.md").read_text().replace("| `8000` |", "| `80` |")
+    (tmp_path / "README.md").write_text(old)
+    check = subprocess.run([*command, "--check"], cwd=tmp_path, capture_output=True, text=True)
+    assert (check.returncode, check.stdout) == (1, "README.md is out of date: make docs\n")
+    assert (tmp_path / "README.md").read_text() == old
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 0
+    assert (tmp_path / "README.md").read_text() == (ROOT / "README.md").read_text()
+
+
+_RENDER_HERE = """
+import pathlib, sys
+from scripts import render_docs
+render_docs.ROOT = pathlib.Path(sys.argv.pop(1))
+sys.exit(render_docs.main())
+"""
+
+
+def test_every_key_of_the_models_file_is_explained() -> None:
+    explained = {CODE.findall(row[0])[0]: row[1] for row in rows(page("configuration"), "key")}
+    options = {option: kind for kind in KINDS for option in options_of(load_backend_class(kind))}
+    assert explained.keys() == COMMON_KEYS | options.keys()
+    for option, kind in options.items():
+        assert f"`{kind}`" in explained[option]
+
+
+def test_every_error_is_explained() -> None:
+    """Each with its status, or the setting that decides it, its type, and whether it is of use to try again."""
+    explained = {
+        code: (status.strip("`"), CODE.findall(kind)[0], "x-should-retry: false" in meaning)
+        for codes, status, kind, meaning in rows(page("http-api"), "code")
+        for code in CODE.findall(codes)
+    }
+    for error in _errors(errors.OpenAICompatError):
+        if error.code is not None:
+            is_final = error.is_retryable is False
+            assert explained.pop(error.code) == (_status_of(error), error.type, is_final), error.__name__
+    raised_with_a_code_of_their_own = {
+        "missing_required_parameter", "invalid_type", "chat_completions_not_available", "completions_not_available",
+        "embeddings_backend_unavailable", "external_api_error",
+    }  # fmt: skip
+    assert explained.keys() == raised_with_a_code_of_their_own
+
+
+def _errors(root: type[errors.OpenAICompatError]) -> Iterator[type[errors.OpenAICompatError]]:
+    for error in root.__subclasses__():
+        yield error
+        yield from _errors(error)
+
+
+def _status_of(error: type[errors.OpenAICompatError]) -> str:
+    is_payload = issubclass(error, errors.PayloadError)
+    return str(error.status or ("VALIDATION_ERROR_STATUS" if is_payload else "UPSTREAM_ERROR_STATUS"))
+
+
+def test_the_headers_that_pass_are_named() -> None:
+    """All of them, and no other."""
+    _, inwards, outwards, *_ = re.split(r"From an? (?:client|upstream) to ", page("http-api"))
+    travelling = {calls._to_header_name(name) for name in calls._TRAVELLING}
+    travelling |= {calls._to_header_name(prefix) + "*" for prefix in calls._TRAVELLING_PREFIXES}
+    relayed = RELAYED_HEADERS | FILE_HEADERS | {f"{prefix}*" for prefix in RELAYED_PREFIXES}
+    assert set(CODE.findall(inwards)) == travelling
+    assert set(CODE.findall(outwards.partition("\n## ")[0])) == relayed | {"/v1"}
+
+
+def test_every_parameter_of_the_mock_upstream_is_explained() -> None:
+    explained = [name for row in rows(page("mock-upstream"), "parameter") for name in CODE.findall(row[0])]
+    assert sorted(explained) == sorted(NAMES)
