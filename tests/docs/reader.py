@@ -71,7 +71,7 @@ class Reader:
                 self._lets_curl_fail(following)
                 try:
                     self._do(block)
-                except AssertionError as error:
+                except (AssertionError, RuntimeError) as error:
                     raise AssertionError(f"{block.place}: {error}\nThe server's log:\n{self._server.log()}") from error
 
     def _lets_curl_fail(self, shown: Block | None) -> None:
