@@ -11,6 +11,7 @@ import json
 import re
 import shlex
 import shutil
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -107,7 +108,7 @@ class Reader:
         text = text.replace("localhost:8000", f"localhost:{self._server.port}")
         for shown, here in self._replacements.items():
             text = text.replace(shown, here)
-        return self._world.localised(text)
+        return self._world.localised(text).replace(".venv/bin/python ", f"PYTHONPATH={ROOT} {sys.executable} ")
 
     def _run(self, text: str) -> str:
         return run_bash(self._here(text), self._folder, {"CURL_HOME": str(self._folder)})
@@ -122,7 +123,6 @@ class Reader:
         return ""
 
     def _start_mock(self, text: str) -> str:
-        assert (ROOT / ".venv").is_dir() or ".venv" not in text
         options = text.partition("mock-upstream")[2].replace("--port 9001", "").split()
         upstream = self._stack.enter_context(MockUpstream(*options))
         self._replacements["http://localhost:9001"] = upstream.url

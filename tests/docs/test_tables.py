@@ -13,16 +13,19 @@ import pytest
 
 import config
 from openai_compat import errors
+from openai_compat.backends import base
 from openai_compat.backends.base import options_of
 from openai_compat.backends.registry import KINDS, load_backend_class
 from openai_compat.mock_upstream.options import NAMES
 from openai_compat.models_file import COMMON_KEYS
 from openai_compat.services.forwarding import FILE_HEADERS, RELAYED_HEADERS, RELAYED_PREFIXES
 from openai_compat.settings import Setting, parse_text
-from openai_compat.web import calls
+from openai_compat.web import calls, chat
+from openai_compat.web import models as model_doors
 from scripts import render_docs
 from tests.tools import ROOT
 
+FILE = re.compile(r"`([\w./-]+(?:\.py|\.conf|\.yaml|\.toml|/))`")
 CODE = re.compile(r"`([^`]+)`")
 
 
@@ -132,6 +135,40 @@ def test_the_headers_that_pass_are_named() -> None:
     relayed = RELAYED_HEADERS | FILE_HEADERS | {f"{prefix}*" for prefix in RELAYED_PREFIXES}
     assert set(CODE.findall(inwards)) == travelling
     assert set(CODE.findall(outwards.partition("\n## ")[0])) == relayed | {"/v1"}
+
+
+def test_the_roots_of_the_doors_are_named() -> None:
+    named = {door: set(CODE.findall(roots)) | ({""} if "none" in roots else set()) for door, roots in _doors()}
+    (answers, answer_roots), (models, model_roots), *_ = named.items()
+    assert "chat/completions" in answers
+    assert "models" in models
+    assert answer_roots == {root.replace("<path:deployment>", "{model}") for root in chat.ROOTS}
+    assert model_roots == set(model_doors.ROOTS)
+
+
+def _doors() -> Iterator[list[str]]:
+    return rows(page("http-api"), "door")
+
+
+def test_what_a_kind_serves_is_said() -> None:
+    said = {kind.strip("`"): [cell.partition(",")[0] == "yes" for cell in cells] for kind, *cells in _kinds()}
+    capabilities = (base.SupportsChat, base.SupportsCompletions, base.SupportsEmbeddings, base.SupportsForwarding)
+    for kind in KINDS:
+        served = [issubclass(load_backend_class(kind), capability) for capability in capabilities]
+        assert said.pop(kind) == ([True] * 4 if served[-1] else served)
+    assert not said
+
+
+def _kinds() -> Iterator[list[str]]:
+    return rows(page("backends"), "kind")
+
+
+@pytest.mark.parametrize("name", ["architecture", "extending", "configuration", "deployment", "dependencies"])
+def test_every_file_that_is_named_is_there(name: str) -> None:
+    others = {"shouting.py", "sites-enabled/"}  # a reader's own, and nginx's
+    for file in set(FILE.findall(page(name))) - others:
+        places = [ROOT / file, ROOT / "openai_compat" / file, *(ROOT / "openai_compat").glob(f"*/{file}")]
+        assert any(place.exists() for place in places), f"docs/{name}.md names {file}"
 
 
 def test_every_parameter_of_the_mock_upstream_is_explained() -> None:

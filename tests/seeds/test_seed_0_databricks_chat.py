@@ -117,3 +117,7 @@ def test_its_future_enhancements(server: Started) -> None:
     stream = requests.post(f"{server.url}/api/v1/chat/completions", json={**body, "stream": True}, timeout=10)
     assert stream.headers["Content-Type"].startswith("text/event-stream")
     assert stream.text.endswith("data: [DONE]\n\n")
+
+
+def test_the_readme_says_what_to_set() -> None:
+    assert "`PORT=5000`" in (ROOT / "README.md").read_text()

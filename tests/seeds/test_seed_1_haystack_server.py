@@ -154,3 +154,8 @@ def test_its_conversation_history(server: Started, upstream: MockUpstream) -> No
         f"{server.url}/v1/chat/completions", json={**body, "messages": messages[-1:]}, timeout=10
     ).json()["usage"]
     assert usage["prompt_tokens"] > short["prompt_tokens"]
+
+
+def test_the_readme_says_what_to_set() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert "`OPENAI_API_KEY`, `API_PORT=8001`, `API_HOST`" in readme

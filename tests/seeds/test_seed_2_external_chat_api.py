@@ -18,6 +18,7 @@ import yaml
 from tests.fakes.live_server import LiveServer
 from tests.fakes.nginx import free_port
 from tests.fakes.recording_api import RecordingAPI
+from tests.tools import ROOT
 
 MODELS = {
     "data": [{"id": "mock-gpt-model", "object": "model", "created": 0, "owned_by": "mock", "permission": []}],
@@ -129,3 +130,9 @@ def test_raw_requests_are_logged(server: LiveServer) -> None:
     (line,) = [line for line in server.log().splitlines() if "logged here" in line]
     assert '"temperature": 0.7' in line
     assert "sk-1234567890abcdef" not in line
+
+
+def test_the_readme_says_what_to_set() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for name, value in SETTINGS.items():
+        assert f"`{name}={value}`" in readme
