@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import atexit
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from flask import Blueprint, Flask
+from flask import Blueprint, Flask, Request, Response, request
+from flask.sessions import NullSession, SessionInterface, SessionMixin
 from flask_cors import CORS
 
 from .backends.base import BackendResources
@@ -36,6 +39,29 @@ EXPOSED_HEADERS = [
 """What a page on another origin may read of an answer."""
 
 
+class NoSessions(SessionInterface):
+    """No cookie is read or set."""
+
+    def open_session(self, app: Flask, request: Request) -> NullSession:
+        return NullSession()
+
+    def is_null_session(self, obj: object) -> bool:
+        return True
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        raise NotImplementedError
+
+
+class Application(Flask):
+    """Flask, less what this server has no use for and would pay for with every request."""
+
+    session_interface = NoSessions()
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """Every view and hook here is a plain function; Flask looks each of them up, six times a request."""
+        return func
+
+
 @dataclass(frozen=True, slots=True)
 class State:
     """What an application holds, at `app.extensions["openai_compat"]`: nothing of it is global."""
@@ -54,21 +80,26 @@ def create_app(settings: Settings | None = None) -> Flask:
         settings = load()
     configure_logging(settings)
     state = _build_state(settings)
-    app = Flask("openai_compat", static_folder=None)
+    app = Application("openai_compat", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = settings.max_request_bytes
     app.extensions["openai_compat"] = state
     register_calls(app, settings, ClientWatch())
     _register_blueprints(app, state)
     register_errors(app, settings)
-    CORS(
-        app,
-        origins=list(settings.cors_allow_origins),
-        expose_headers=EXPOSED_HEADERS,
-        max_age=600,
-        always_send=False,
-        send_wildcard=True,
-    )
+    _allow_origins(app, settings)
     return app
+
+
+def _allow_origins(app: Flask, settings: Settings) -> None:
+    """flask-cors, asked only where a browser says that a page of some origin wants to know."""
+    CORS(
+        app, origins=list(settings.cors_allow_origins), expose_headers=EXPOSED_HEADERS, max_age=600, send_wildcard=True
+    )
+    add_headers = app.after_request_funcs[None].pop()
+
+    @app.after_request
+    def allow_origin(response: Response) -> Response:
+        return add_headers(response) if "HTTP_ORIGIN" in request.environ else response  # type: ignore[return-value]
 
 
 def _build_state(settings: Settings) -> State:

@@ -34,7 +34,6 @@ from requests.exceptions import (
     ReadTimeout,
     SSLError,
 )
-from requests.structures import CaseInsensitiveDict
 
 from .connections import Connection, Origin, Patience, Pool, bounded, open_socket
 
@@ -315,10 +314,20 @@ def in_chunks(body: Iterator[bytes]) -> Iterator[bytes]:
     yield b"0\r\n\r\n"
 
 
+class _Answer(Response):
+    """Without the cookie jar, with its lock, that `requests` makes for each response: none is ever kept here."""
+
+    def __init__(self) -> None:
+        self._content = False  # type: ignore[assignment]  # as requests has it; its stubs say otherwise
+        self._content_consumed = False
+        self.encoding = None
+        self.history = []
+
+
 def _to_response(request: PreparedRequest, connection: Connection, body: Body, adapter: HTTPAdapter) -> Response:
-    response = Response()
+    response = _Answer()
     response.status_code = connection.status
-    response.headers = CaseInsensitiveDict(connection.headers)
+    response.headers = connection.headers  # type: ignore[assignment]  # names in lower case, as everything here has them
     response.raw = body
     response.request = request
     response.url = request.url or ""

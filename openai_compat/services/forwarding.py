@@ -98,29 +98,27 @@ def _forward(
         # It was this server that put the refused parameter in, so the client must not hear of it.
         log.info("the upstream refuses stream_options for '%s': `stream_usage: false` saves asking", call.model)
         return _forward(backend, call, context, asks_for_usage=False)
-    if reply.status < 400:
-        check_whole(reply, body)
+    if reply.status < 400 and reply.headers.get("content-type", "").lower().startswith("application/json"):
+        return ForwardedAnswer(reply.status, relayed_headers(reply.headers), body, read_whole(body))
     return to_answer(reply, body)
 
 
-def check_whole(reply: ForwardedReply, body: bytes) -> None:
-    """Refuses an answer that says it is JSON and is not: most likely its end is missing.
+def read_whole(body: bytes) -> Usage | None:
+    """The usage in an answer of JSON, which must be whole: most likely one that is not has lost its end.
 
     A long one is judged by its ends alone: parsing megabytes would hold up every other call.
 
     Raises:
         UpstreamReplyError
     """
-    if not reply.headers.get("content-type", "").lower().startswith("application/json"):
-        return
-    is_whole = body.startswith(b"{") and body.rstrip().endswith(b"}")
-    if is_whole and len(body) <= MOST_PARSED_BYTES:
-        try:
-            json.loads(body)
-        except (ValueError, RecursionError):
-            is_whole = False
-    if not is_whole:
-        raise UpstreamReplyError("The upstream's answer is not whole JSON.")
+    try:
+        if len(body) <= MOST_PARSED_BYTES:
+            return read_usage(json.loads(body).get("usage"))
+        if body.startswith(b"{") and body.rstrip().endswith(b"}"):
+            return find_usage(body)
+    except (ValueError, RecursionError, AttributeError) as error:
+        raise UpstreamReplyError("The upstream's answer is not a whole JSON object.") from error
+    raise UpstreamReplyError("The upstream's answer is not a whole JSON object.")
 
 
 def _send(
@@ -149,11 +147,11 @@ def to_answer(reply: ForwardedReply, body: bytes) -> ForwardedAnswer:
         if envelope is not body:
             headers["content-type"] = "application/json"
         return ForwardedAnswer(reply.status, headers, envelope)
-    return ForwardedAnswer(reply.status, headers, body, find_usage(body))
+    return ForwardedAnswer(reply.status, headers, body)
 
 
 def find_usage(body: bytes) -> Usage | None:
-    """The usage of a whole answer, read without parsing the rest: it stands near the end."""
+    """The usage of a long answer, read without parsing the rest: it stands near the end."""
     at = body.rfind(b'"usage"')
     start = body.find(b"{", at) if at >= 0 else -1
     if start < 0:

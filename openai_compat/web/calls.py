@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import lru_cache
 from time import perf_counter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, request
 
 from .. import logs
 from ..domain import CallContext, Usage
@@ -20,8 +19,13 @@ from ..streams import Cancellation
 from .disconnect import ClientWatch
 from .request_log import log_request_body
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
 log = logging.getLogger(__name__)
 
+CALL: Final = "openai_compat.call"
+"""Where the request's environment has its `Call`."""
 OPENAI_VERSION: Final = "2020-10-01"
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
@@ -44,16 +48,16 @@ class Call:
         "is_finished", "is_streamed", "request_id", "sent_request_id",
     )  # fmt: skip
 
-    def __init__(self, settings: Settings, watch: ClientWatch) -> None:
+    def __init__(self, environ: WSGIEnvironment, settings: Settings, watch: ClientWatch) -> None:
         self._settings = settings
         self._started = perf_counter()
         self._watch = watch
         self._descriptor = -1
-        self._place = f"{request.method} {request.path}"
+        # Not the environment itself: it holds this call, and a circle of the two would wait for the collector.
+        self._place = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"
         self.cancellation = Cancellation()
         self.facts: dict[str, Any] = {}
         self.is_streamed = self.is_finished = False
-        environ = request.environ
         sent = environ.get("HTTP_X_REQUEST_ID", "")
         self.sent_request_id = sent if _REQUEST_ID.fullmatch(sent) else None
         self.request_id = self.sent_request_id or f"req_{uuid4().hex}"
@@ -90,7 +94,8 @@ class Call:
         self._watch.remove(self._descriptor)
         if log.isEnabledFor(logging.INFO):
             facts = {"status": 499 if self.cancellation.is_cancelled else status, "ms": self.milliseconds, **self.facts}
-            log.info(self._place, extra={"facts": facts})
+            place = self._place.encode("latin-1").decode("utf-8", "replace")
+            log.info(place, extra={"facts": facts})
 
 
 def authorization_of(environ: Mapping[str, Any]) -> str | None:
@@ -117,7 +122,7 @@ def _to_header_name(environ_name: str) -> str:
 
 
 def current_call() -> Call:
-    call: Call = g.call
+    call: Call = request.environ[CALL]
     return call
 
 
@@ -126,7 +131,8 @@ def register_calls(app: Flask, settings: Settings, watch: ClientWatch) -> None:
 
     @app.before_request
     def begin() -> None:
-        g.call = call = Call(settings, watch)
+        environ = request.environ
+        environ[CALL] = call = Call(environ, settings, watch)
         logs.request_id.set(call.request_id)
         if settings.log_request_bodies:
             log_request_body(request)
@@ -135,18 +141,17 @@ def register_calls(app: Flask, settings: Settings, watch: ClientWatch) -> None:
     def stamp(response: Response) -> Response:
         call = current_call()
         headers = response.headers
-        if call.sent_request_id or "x-request-id" not in headers:
-            headers["x-request-id"] = call.request_id
-        elif headers["x-request-id"] != call.request_id:
+        present = {name.lower() for name, _ in headers}
+        if "x-request-id" in present:
             call.facts["upstream_request_id"] = headers["x-request-id"]
-        headers.setdefault("openai-processing-ms", str(call.milliseconds))
-        headers.setdefault("openai-version", OPENAI_VERSION)
+            if call.sent_request_id:
+                headers["x-request-id"] = call.request_id
+        else:
+            headers.add("x-request-id", call.request_id)
+        if "openai-processing-ms" not in present:
+            headers.add("openai-processing-ms", str(call.milliseconds))
+        if "openai-version" not in present:
+            headers.add("openai-version", OPENAI_VERSION)
         if not call.is_streamed:
             call.finish(response.status_code)
         return response
-
-    @app.teardown_request
-    def end(_error: BaseException | None) -> None:
-        with suppress(AttributeError):  # a request that failed before it became a call
-            if not g.call.is_streamed:
-                g.call.finish(500)

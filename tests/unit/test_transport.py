@@ -70,7 +70,7 @@ def test_every_framing_gives_the_whole_body(adapter: LlhttpAdapter, answer: byte
 
 def test_headers_that_occur_twice_are_joined(adapter: LlhttpAdapter) -> None:
     with RawServer(answer_with(CHUNKED)) as server:
-        assert get(adapter, server.url).headers["X-A"] == "1, 2"
+        assert get(adapter, server.url).headers["x-a"] == "1, 2"
 
 
 @pytest.mark.parametrize(
