@@ -5,13 +5,14 @@ import sys
 
 from config import load
 from openai_compat.errors import ConfigurationError
+from openai_compat.settings import to_address
 
 try:
     settings = load(with_models=False)
 except ConfigurationError as error:
     sys.exit(str(error))
 
-bind = f"{settings.host}:{settings.port}"
+bind = to_address(settings.host, settings.port)
 workers = settings.web_concurrency
 
 # A stream waits more than it works: thousands of them share a process as greenlets. Patching happens in the worker,

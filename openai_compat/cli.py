@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from . import __version__, mock_upstream
 from .errors import ConfigurationError
-from .settings import Settings
+from .settings import Settings, WholeNumber, to_address
 
 USAGE_ERROR = 2
+CANNOT_LISTEN = 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,8 +32,8 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", help="start the server (gunicorn with gevent workers)")
     serve.add_argument("--host", help="address to listen on (setting HOST)")
-    serve.add_argument("--port", type=int, help="port to listen on (setting PORT)")
-    serve.add_argument("--workers", type=int, help="worker processes (setting WEB_CONCURRENCY)")
+    serve.add_argument("--port", type=whole_number(0, 65535), help="port to listen on (setting PORT)")
+    serve.add_argument("--workers", type=whole_number(1, 512), help="worker processes (setting WEB_CONCURRENCY)")
     serve.set_defaults(run=run_serve)
 
     check = commands.add_parser("check-config", help="say what is wrong with the configuration, or what it adds up to")
@@ -41,6 +43,19 @@ def _parser() -> argparse.ArgumentParser:
     mock_upstream.add_arguments(mock)
     mock.set_defaults(run=mock_upstream.run)
     return parser
+
+
+def whole_number(least: int, most: int) -> Callable[[str], int]:
+    """What argparse takes as a `type`, with the settings' own words for what is wrong."""
+    parse = WholeNumber(least, most)
+
+    def convert(text: str) -> int:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{error}, not {text!r}") from error
+
+    return convert
 
 
 def run_serve(arguments: argparse.Namespace) -> int:  # noqa: RET503 - the process is another after its last line
@@ -57,11 +72,25 @@ def run_serve(arguments: argparse.Namespace) -> int:  # noqa: RET503 - the proce
     host = arguments.host or settings.host
     port = settings.port if arguments.port is None else arguments.port
     workers = arguments.workers or settings.web_concurrency
+    problem = why_not_listen(host, port)
+    if problem:
+        print(f"cannot listen on {to_address(host, port)}: {problem}", file=sys.stderr)
+        return CANNOT_LISTEN
     print(to_banner(settings, host, port), flush=True)
     configuration = Path(config.__file__).with_name("gunicorn.conf.py")
     command = [sys.executable, "-m", "gunicorn", "--config", str(configuration)]
-    command += ["--bind", f"{host}:{port}", "--workers", str(workers), "openai_compat:create_app()"]
+    command += ["--bind", to_address(host, port), "--workers", str(workers), "openai_compat:create_app()"]
     os.execv(sys.executable, command)  # noqa: S606 - no shell is wanted
+
+
+def why_not_listen(host: str, port: int) -> str | None:
+    """Asked before anything is promised: gunicorn finds out after five seconds, and says so less plainly."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+    return None
 
 
 def run_check_config(_arguments: argparse.Namespace) -> int:
@@ -83,7 +112,8 @@ def _refused(error: ConfigurationError) -> int:
 
 def to_banner(settings: Settings, host: str, port: int) -> str:
     """The address, the models, and a command that works when it is pasted."""
-    address = f"http://{'localhost' if host in {'0.0.0.0', '::'} else host}:{port}"  # noqa: S104 - compared, not bound
+    is_everywhere = host in {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
+    address = f"http://{to_address('localhost' if is_everywhere else host, port)}"
     lines = [f"openai-compat {__version__} on {address}/v1", ""]
     lines += [f"  {name:<28} {entry.kind}" for name, entry in settings.entries.items()]
     if settings.default_upstream is not None:

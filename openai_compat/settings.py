@@ -120,6 +120,11 @@ class Setting:
         return self.name.lower()
 
 
+def to_address(host: str, port: int) -> str:
+    """Host and port as URLs and gunicorn have them: an IPv6 address stands in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def parse_text(text: str) -> str:
     return text
 

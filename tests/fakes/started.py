@@ -42,6 +42,7 @@ def started(
     *,
     within: float = 20.0,
     in_a_session: bool = False,
+    host: str = "127.0.0.1",
 ) -> Iterator[Started]:
     """Runs `command` in `folder` and waits until it answers on `port`; ends it as Ctrl-C does.
 
@@ -59,7 +60,7 @@ def started(
         )
     server = Started(process, port, output)
     try:
-        _wait_until_alive(server, within)
+        _wait_until_alive(server, host, within)
         yield server
     finally:
         send = partial(os.killpg, process.pid) if in_a_session else process.send_signal
@@ -72,11 +73,11 @@ def started(
             process.wait()
 
 
-def _wait_until_alive(server: Started, within: float) -> None:
+def _wait_until_alive(server: Started, host: str, within: float) -> None:
     deadline = time.monotonic() + within
     while True:
         try:
-            _LOCAL.open(f"http://127.0.0.1:{server.port}/healthz", timeout=5).close()
+            _LOCAL.open(f"http://{host}:{server.port}/healthz", timeout=5).close()
             return
         except OSError:
             assert server.process.poll() is None, f"it ended at once:\n{server.said()}"

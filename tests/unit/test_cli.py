@@ -1,0 +1,92 @@
+"""The command line, as a person meets it: what is wrong is said in a sentence, before anything starts."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+import config
+from openai_compat import cli
+from openai_compat.settings import to_address
+from tests.fakes.nginx import free_port
+from tests.fakes.started import started
+from tests.snippets import plain_environment
+from tests.tools import ROOT
+
+
+def run(*words: str, folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "openai_compat", *words],
+        cwd=folder,
+        env=plain_environment({"PYTHONPATH": str(ROOT), **settings}),
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+
+
+def test_a_port_that_is_taken_is_told_at_once(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("serve", "--host", "127.0.0.1", "--port", str(port), folder=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"cannot listen on 127.0.0.1:{port}: Address already in use\n"
+
+
+@pytest.mark.parametrize("words", [("--port", "99999"), ("--port", "http"), ("--workers", "0")])
+def test_a_wrong_option_is_told(words: tuple[str, str], tmp_path: Path) -> None:
+    done = run("serve", *words, folder=tmp_path)
+    assert done.returncode == 2
+    assert f"argument {words[0]}: must be a whole number from" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "check-config"])
+def test_a_wrong_setting_is_told(command: str, tmp_path: Path) -> None:
+    done = run(command, folder=tmp_path, PORT="eighty", MODEL_REGISTRY_PATH="nowhere.yaml")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "PORT must be a whole number" in done.stderr
+    assert "MODEL_REGISTRY_PATH: nowhere.yaml cannot be read" in done.stderr
+
+
+def test_check_config_reads_dot_env_and_shows_no_key(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text('OPENAI_API_KEY="sk-secret" # ours\nOPENAI_BASE_URL=https://me:pass@gpu.test/v1\n')
+    done = run("check-config", folder=tmp_path)
+    assert done.returncode == 0
+    assert "gpu.test/v1" in done.stdout
+    assert "sk-secret" not in done.stdout
+    assert "pass" not in done.stdout
+
+
+def test_the_command_in_the_banner_can_be_pasted_and_names_the_key() -> None:
+    settings = config.load({"API_KEYS": "a,b", "DEFAULT_MODEL": "mock-gpt-model"})
+    (line,) = [line for line in cli.to_banner(settings, "0.0.0.0", 80).splitlines() if "curl" in line]  # noqa: S104
+    words = shlex.split(line)
+    assert words[1] == "http://localhost:80/v1/chat/completions"
+    assert "Authorization: Bearer YOUR_KEY" in words
+    assert json.loads(words[-1])["model"] == "mock-gpt-model"
+
+
+def test_an_ipv6_address_stands_in_brackets() -> None:
+    assert to_address("::1", 80) == "[::1]:80"
+    assert to_address("127.0.0.1", 80) == "127.0.0.1:80"
+
+
+def test_it_serves_on_ipv6(tmp_path: Path) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    port = free_port()
+    command = [sys.executable, "-m", "openai_compat", "serve", "--port", str(port)]
+    with started(command, port, tmp_path, {"HOST": "::1", "PYTHONPATH": str(ROOT)}, host="[::1]") as server:
+        assert f"http://[::1]:{port}/v1" in server.said()
+        with urllib.request.urlopen(f"http://[::1]:{port}/v1/models", timeout=5) as reply:
+            assert reply.status == 200
