@@ -42,6 +42,8 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
         if entry.api_key:
             self._headers.setdefault("authorization", f"Bearer {entry.api_key}")
         self._has_credential = not self._headers.keys().isdisjoint({"authorization", "api-key", "x-api-key"})
+        # With API_KEYS set, what callers send is for this server alone: that an upstream misses one is not their fault.
+        self._judges_caller = not (self._has_credential or resources.settings.api_keys)
 
     def may_ask_for_usage(self, model: str) -> bool:
         return bool(self.options.stream_usage)
@@ -59,9 +61,10 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
             body=call.body,
             body_length=call.body_length,
         )
-        if reply.status in {401, 403} and self._has_credential:
+        if reply.status in {401, 403} and not self._judges_caller:
             reply.close()
-            raise UpstreamAuthenticationError("The upstream refused the credential that this server holds for it.")
+            problem = "refused the credential" if self._has_credential else "wants a credential, but there is none"
+            raise UpstreamAuthenticationError(f"The upstream {problem} that this server holds for it.")
         return reply
 
     def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Silence]:
