@@ -18,7 +18,8 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 NODE_DIR := tests/conformance/node
 
-# Stamps: installed when the file that lists it is newer, so that a second run starts at once.
+# Stamps: what an interrupted run left half done is done again, and a second run starts at once.
+MADE := .venv/.made
 CORE := .venv/.installed-core
 DEV := .venv/.installed-dev
 NODE := $(NODE_DIR)/node_modules/.installed
@@ -63,18 +64,19 @@ clean:  ## remove everything that was installed or built
 
 # A candidate counts only if it runs, is new enough, and can make environments (Debian's python3 cannot without
 # python3-venv; a version manager's shim may be on the path for an interpreter that is not active).
-$(BIN)/python:
+$(MADE):
 	@for python in $(PYTHON) python3.13 python3.12 python3.11 python3.14 python3 python; do \
 	    if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 	        echo "Making .venv with $$($$python --version) ..."; \
-	        exec $$python -m venv .venv; \
+	        $$python -m venv .venv && touch $@; \
+	        exit; \
 	    fi; \
 	done; \
 	echo "No Python >= 3.11 with its venv module was found (Debian: apt install python3 python3-venv)." >&2; \
 	echo "Where it has another name: make PYTHON=/path/to/python3" >&2; \
 	exit 1
 
-$(CORE): requirements.txt | $(BIN)/python
+$(CORE): requirements.txt | $(MADE)
 	@echo "Installing requirements.txt ..."
 	@$(PIP) install -r requirements.txt
 	@touch $@

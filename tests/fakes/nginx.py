@@ -8,12 +8,13 @@ Runs without root: listening port, upstream and folders are replaced, everything
 
 from __future__ import annotations
 
+import random
 import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -93,10 +94,16 @@ def _replaced(text: str, replacements: dict[str, str]) -> str:
 
 
 def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port for a program that cannot be handed a socket.
+
+    Not one of those that the system gives out by itself: another test's server, running beside this one, could be given
+    it before the program takes it.
+    """
+    while True:
+        port = random.randint(15_000, 32_000)
+        with closing(socket.socket()) as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _wait_until_it_listens(nginx: Nginx) -> None:
