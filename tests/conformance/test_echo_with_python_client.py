@@ -369,6 +369,13 @@ class TestErrors:
             echo_client.chat.completions.create(model=MODEL, messages=QUESTION, stream=True, n=1000)
         assert caught.value.param == "n"
 
+    def test_stream_options_without_a_stream(self, echo_client: openai.OpenAI) -> None:
+        with pytest.raises(openai.BadRequestError) as caught:
+            echo_client.chat.completions.create(
+                model=MODEL, messages=QUESTION, extra_body={"stream_options": {"include_usage": True}}
+            )
+        assert caught.value.param == "stream_options"
+
     def test_a_promise_that_cannot_be_kept(self, echo_client: openai.OpenAI) -> None:
         with pytest.raises(openai.BadRequestError) as caught:
             echo_client.chat.completions.create(model=MODEL, messages=QUESTION, logit_bias={"1": 5})

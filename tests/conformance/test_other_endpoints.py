@@ -207,6 +207,33 @@ class TestStreamedBothWays:
         assert b"audio/mpeg" in answer_head
         assert b"\r\ncontent-length: 10" in answer_head.lower()
 
+    def test_a_stream_of_the_responses_api(self, scripted: Scripted) -> None:
+        """Its events pass as they come, although no door here knows them."""
+        has_first_event = threading.Event()
+
+        def event(number: int, kind: str, more: str) -> bytes:
+            return f'event: {kind}\ndata: {{"type":"{kind}","sequence_number":{number},{more}}}\n\n'.encode()
+
+        def script(connection: socket.socket) -> None:
+            receive_until(connection, b'"stream":true')
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n\r\n")
+            delta = '"item_id":"1","output_index":0,"content_index":0,"logprobs":[],"delta":"hel"'
+            connection.sendall(event(0, "response.output_text.delta", delta))
+            if has_first_event.wait(SECONDS):
+                connection.sendall(event(1, "response.output_text.delta", delta.replace("hel", "lo")))
+
+        scripted.script = script
+        with (
+            openai.OpenAI(base_url=scripted.server.base_url, api_key="any", max_retries=0) as client,
+            client.responses.create(model="m", input="hi", stream=True) as stream,
+        ):
+            events = [next(stream)]
+            has_first_event.set()
+            events += stream
+        assert [event.delta for event in events if event.type == "response.output_text.delta"] == ["hel", "lo"]
+        assert stream.response.headers["content-type"] == "text/event-stream; charset=utf-8"
+        assert stream.response.headers["x-accel-buffering"] == "no"
+
     @pytest.mark.parametrize("framing", ["Content-Length: 100", "Transfer-Encoding: chunked"])
     def test_a_download_that_breaks_off_is_not_whole(self, scripted: Scripted, framing: str) -> None:
         """There is no place for an error in a file, so that the connection must tell."""
