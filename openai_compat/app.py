@@ -99,7 +99,11 @@ def _allow_origins(app: Flask, settings: Settings) -> None:
 
     @app.after_request
     def allow_origin(response: Response) -> Response:
-        return add_headers(response) if "HTTP_ORIGIN" in request.environ else response  # type: ignore[return-value]
+        if "HTTP_ORIGIN" in request.environ:
+            add_headers(response)
+        if request.method == "GET":  # so that no cache gives one page what was meant for another
+            response.vary.add("Origin")
+        return response
 
 
 def _build_state(settings: Settings) -> State:

@@ -6,11 +6,12 @@ import base64
 import select
 import socket
 import ssl
+import threading
+import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
-from time import monotonic
 from typing import Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -24,6 +25,7 @@ from ..streams import Cancellation
 
 RECEIVE_BYTES: Final = 65_536
 MOST_HEADER_BYTES: Final = 256 * 1024
+SWEEP_SECONDS: Final = 5.0
 IDLE_SECONDS: Final = 50.0
 """A connection unused for longer is not used again: many servers and balancers drop theirs after 60 s."""
 
@@ -56,7 +58,7 @@ def bounded(seconds: float, deadline: float) -> float | None:
     """A socket's timeout that ends at the deadline at the latest; None for no limit at all."""
     if deadline == float("inf"):
         return seconds or None
-    left = max(deadline - monotonic(), 0.001)
+    left = max(deadline - time.monotonic(), 0.001)
     return min(seconds, left) if seconds else left
 
 
@@ -151,10 +153,11 @@ class Pool:
     def __init__(self, most_idle: int) -> None:
         self._most_idle = most_idle
         self._idle: dict[Origin, deque[Connection]] = {}
+        self._is_swept = False
 
     def take(self, origin: Origin) -> Connection | None:
         idle = self._idle.get(origin)
-        now = monotonic()
+        now = time.monotonic()
         while idle:
             connection = idle.pop()
             if connection.is_usable(now):
@@ -165,10 +168,24 @@ class Pool:
 
     def give_back(self, connection: Connection) -> None:
         idle = self._idle.setdefault(connection.origin, deque())
-        connection.idle_since = monotonic()
+        connection.idle_since = time.monotonic()
         idle.append(connection)
-        while len(idle) > self._most_idle or idle[0].idle_since < connection.idle_since - IDLE_SECONDS:
+        if len(idle) > self._most_idle:
             idle.popleft().close()
+        if not self._is_swept:
+            self._is_swept = True
+            threading.Thread(target=self._sweep, name="idle-connections", daemon=True).start()
+
+    def _sweep(self) -> None:
+        """Closes what has not been used for too long; a thread (a greenlet, under gevent) that ends with the last."""
+        while any(self._idle.values()):
+            time.sleep(SWEEP_SECONDS)
+            oldest = time.monotonic() - IDLE_SECONDS
+            for idle in list(self._idle.values()):
+                with suppress(IndexError):  # the last one was taken meanwhile
+                    while idle[0].idle_since < oldest:
+                        idle.popleft().close()
+        self._is_swept = False
 
     def close(self) -> None:
         for idle in self._idle.values():
@@ -178,7 +195,7 @@ class Pool:
 
 def open_socket(origin: Origin, patience: Patience, verify: bool | str) -> socket.socket:
     limit = patience.timeouts.connect or None
-    deadline = monotonic() + limit if limit else float("inf")
+    deadline = time.monotonic() + limit if limit else float("inf")
     proxy = urlsplit(origin.proxy) if origin.proxy else None
     peer = (origin.host, origin.port) if proxy is None else (proxy.hostname or "", proxy.port or 8080)
     sock = socket.create_connection(peer, timeout=limit)

@@ -37,6 +37,8 @@ from requests.exceptions import (
 
 from .connections import Connection, Origin, Patience, Pool, bounded, open_socket
 
+REPEATABLE_METHODS: Final = frozenset({"GET", "HEAD"})
+"""Safe to send twice, besides calls whose body is at hand: those are plain inference."""
 SMALL_BODY_BYTES: Final = 65_536
 """A body up to this size is sent in one piece with its head; a larger one is not copied for that."""
 LAST_BYTES_SECONDS: Final = 0.05
@@ -222,7 +224,7 @@ class LlhttpAdapter(HTTPAdapter):
         try:
             self._exchange(connection, request, head, patience, deadline)
         except _StaleConnectionError:
-            if body is not None and not isinstance(body, bytes):
+            if not isinstance(body, bytes) and request.method not in REPEATABLE_METHODS:
                 raise
             # Once, and not on another kept connection: a request that kills its peer would be sent over each of them.
             connection = self._connect(origin, patience, verify)

@@ -19,7 +19,6 @@ _MARKS = (b"\n\n", b"\n\r\n", b"\r\r")
 _EVENT_END = re.compile(rb"\n\r?\n|\r\r")
 _DONE = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
-_USAGE = re.compile(rb'"usage"\s*:\s*\{')
 _NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null')
 _DATA = re.compile(rb"^data: ?(.*?)\r?$", re.MULTILINE)
 
@@ -92,15 +91,17 @@ class EventRelay:
             raise UpstreamReplyError("The upstream sent an event that is too large.")
 
     def _inspected(self, events: bytes) -> bytes:
-        """`events` as the client is to see them; constant work for an event that has nothing of note."""
-        if b'"error"' in events or _USAGE.search(events):
+        """`events` as the client is to see them. Most have nothing of note, and cost a few searches for plain bytes."""
+        if self._hides_usage:
+            events = events.replace(b',"usage":null', b"")
+            if b'"usage"' in events:
+                events = _NULL_USAGE.sub(b"", events)
+        if b'"prompt_tokens"' in events or b'"error"' in events:
             events = b"".join(self._inspected_event(event) for event in _split_events(events))
-        if b'"finish_reason"' in events and not self._has_finish:
+        if not self._has_finish:
             self._has_finish = _FINISHED.search(events) is not None
         if b"[DONE]" in events and _DONE.search(events):
             self._is_done = True
-        if self._hides_usage and b'"usage"' in events:
-            events = _NULL_USAGE.sub(b"", events)
         return events
 
     def _inspected_event(self, event: bytes) -> bytes:

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 CALL: Final = "openai_compat.call"
 """Where the request's environment has its `Call`."""
+PROBES: Final = frozenset({"GET /healthz", "GET /readyz", "GET /api/v1/healthcheck"})
+"""Asked every few seconds by whoever watches the server: their lines would bury all others."""
 OPENAI_VERSION: Final = "2020-10-01"
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
@@ -92,10 +94,11 @@ class Call:
             return
         self.is_finished = True
         self._watch.remove(self._descriptor)
-        if log.isEnabledFor(logging.INFO):
+        level = logging.DEBUG if self._place in PROBES else logging.INFO
+        if log.isEnabledFor(level):
             facts = {"status": 499 if self.cancellation.is_cancelled else status, "ms": self.milliseconds, **self.facts}
             place = self._place.encode("latin-1").decode("utf-8", "replace")
-            log.info(place, extra={"facts": facts})
+            log.log(level, place, extra={"facts": facts})
 
 
 def authorization_of(environ: Mapping[str, Any]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -104,7 +105,8 @@ class StreamBody:
         log_error(known)
         self._call.facts["error"] = known.code or known.type
         if self._to_error is None:
-            raise known
+            # The WSGI server takes it for the client's doing: it closes the connection at once, and in silence.
+            raise ConnectionResetError(errno.ECONNRESET, known.message) from error
         return self._to_error(known)
 
     def close(self) -> None:

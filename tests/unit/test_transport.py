@@ -188,6 +188,37 @@ def test_a_request_that_reached_a_dying_connection_is_sent_once_more(adapter: Ll
         assert server.connections == 2
 
 
+def test_connections_that_nobody_needs_are_closed_in_time(
+    adapter: LlhttpAdapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("openai_compat.backends.connections.IDLE_SECONDS", 0.02)
+    monkeypatch.setattr("openai_compat.backends.connections.SWEEP_SECONDS", 0.01)
+    is_closed = threading.Event()
+
+    def script(client: socket.socket) -> None:
+        read_request(client)
+        client.sendall(OK)
+        wait_for_close(client)
+        is_closed.set()
+
+    with RawServer(script) as server:
+        assert read(get(adapter, server.url)) == b"hello"
+        assert is_closed.wait(5)
+
+
+def test_what_may_have_had_an_effect_is_not_sent_again(adapter: LlhttpAdapter) -> None:
+    def dies_on_the_second(client: socket.socket) -> None:
+        read_request(client)
+        client.sendall(OK)
+        read_request(client)
+
+    with RawServer(dies_on_the_second, answer_with(OK)) as server:
+        assert read(get(adapter, server.url)) == b"hello"
+        with pytest.raises(ConnectionError):
+            get(adapter, server.url, "POST", headers={"Content-Length": "0"})
+        assert server.connections == 1
+
+
 def test_the_request_on_the_wire(adapter: LlhttpAdapter) -> None:
     seen: list[bytes] = []
 

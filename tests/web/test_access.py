@@ -119,5 +119,10 @@ def test_a_star_is_never_joined_with_credentials(make_client: MakeClient) -> Non
     assert "access-control-allow-credentials" not in response.headers
 
 
+def test_no_cache_gives_a_page_what_was_meant_for_another(client: FlaskClient) -> None:
+    for headers in ({}, {"Origin": ALLOWED}, {"Origin": OTHER}):
+        assert "Origin" in client.get("/v1/models", headers=headers).headers.get("Vary", ""), headers
+
+
 def test_the_preflight_needs_no_key(guarded: FlaskClient) -> None:
     assert preflight(guarded, ALLOWED)["access-control-allow-origin"] == ALLOWED

@@ -99,6 +99,11 @@ def test_what_looks_like_a_secret_is_masked(text: str) -> None:
     assert "abc" not in masked(text)
 
 
+def test_the_probes_do_not_fill_the_log(client: FlaskClient, capsys: pytest.CaptureFixture[str]) -> None:
+    client.get("/healthz")
+    assert "/healthz" not in capsys.readouterr().err
+
+
 def test_the_probes(client: FlaskClient) -> None:
     assert client.get("/healthz").get_json() == {"status": "ok"}
     assert client.get("/readyz").get_json() == {"status": "ready"}
