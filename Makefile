@@ -52,6 +52,11 @@ docs: $(CORE)  ## renew the tables that the documentation takes from the code
 pins:  ## renew requirements*.txt from pyproject.toml's ranges
 	scripts/renew-pins
 
+BENCH_PROGRAMS := $(addprefix bench/.build/,stream_upstream open_loop stream_client)
+
+bench: $(CORE) $(BENCH_PROGRAMS)  ## measure this server beside others (ARGS=--quick: two minutes)
+	@$(BIN)/python -m bench $(ARGS)
+
 docker-check: $(DEV)  ## walk through the Dockerfile's steps without Docker
 	$(BIN)/python -m pytest tests/deploy/test_dockerfile.py
 
@@ -59,7 +64,7 @@ wheel: $(CORE)  ## build the wheel into dist/
 	$(PIP) wheel --no-deps --wheel-dir dist .
 
 clean:  ## remove everything that was installed or built
-	rm -rf .venv $(NODE_DIR)/node_modules build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv $(NODE_DIR)/node_modules bench/.build bench/.peers build dist .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A candidate counts only if it runs, is new enough, and can make environments (Debian's python3 cannot without
@@ -85,6 +90,15 @@ $(DEV): requirements-dev.txt $(CORE)
 	@echo "Installing requirements-dev.txt ..."
 	@$(PIP) install -r requirements-dev.txt
 	@touch $@
+
+# The benchmark's own programs, in C so that they are never what is measured.
+bench/.build/%: bench/upstream/%.c
+	@mkdir -p $(@D)
+	$(CC) -O2 -Wall -Wextra -o $@ $<
+
+bench/.build/%: bench/load/%.c bench/load/http.h
+	@mkdir -p $(@D)
+	$(CC) -O2 -Wall -Wextra -o $@ $<
 
 $(NODE): $(NODE_DIR)/package-lock.json
 	@echo "Installing the Node client for the tests ..."

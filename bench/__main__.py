@@ -1,0 +1,61 @@
+"""The command line of the benchmark: `python -m bench`, or `make bench ARGS=...`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from . import report
+from .cases import GROUPS, QUICK, Plan
+from .machine import describe_machine
+from .run import measure, prepare, to_medians
+from .systems import SYSTEMS
+
+QUICK_SYSTEMS = ["nginx", "ours", "plain"]
+FOLDER = Path(__file__).parent
+
+
+def main() -> None:
+    arguments = _parse()
+    plan = _plan(arguments)
+    names = arguments.only or (QUICK_SYSTEMS if arguments.quick else list(SYSTEMS))
+    systems, known = prepare(names)
+    machine = describe_machine()
+    samples, faults = measure(plan, systems)
+    result = report.to_result(arguments.name, machine, plan, known, to_medians(samples), faults)
+    is_whole = not arguments.quick and not arguments.only and not arguments.group
+    text = report.to_markdown(result)
+    print(text)
+    folder = FOLDER / "results" if is_whole else FOLDER / ".build"
+    folder.mkdir(exist_ok=True)
+    stem = f"{result['date']}-{arguments.name}" if is_whole else "partial"
+    (folder / f"{stem}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (folder / "latest.md").write_text(text)
+
+
+def _plan(arguments: argparse.Namespace) -> Plan:
+    plan = QUICK if arguments.quick else Plan()
+    if arguments.group:
+        plan = replace(plan, groups=tuple(arguments.group))
+    if arguments.repeats:
+        plan = replace(plan, repeats=arguments.repeats)
+    if arguments.seconds:
+        plan = replace(plan, seconds=arguments.seconds)
+    return plan
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make bench ARGS=", description="Measures this server beside others.")
+    parser.add_argument("--quick", action="store_true", help="two minutes: no LiteLLM, no Portkey, fewer cases")
+    parser.add_argument("--only", action="append", choices=list(SYSTEMS), metavar="SYSTEM", help="(again for more)")
+    parser.add_argument("--group", action="append", choices=list(GROUPS), metavar="GROUP", help="(again for more)")
+    parser.add_argument("--repeats", type=int, help="how often everything is measured")
+    parser.add_argument("--seconds", type=float, help="length of one load")
+    parser.add_argument("--name", default="run", help="names the file of results")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""The requests that every system is sent: the same bytes but for the headers that it asks for."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+KEY: Final = "sk-bench-0123456789abcdef"
+MODEL: Final = "bench"
+EVENTS: Final = 100
+PROSE: Final = (
+    "a proxy takes the request hands it on and gives back what came so that nobody can tell whether it was there at "
+    "all while the model thinks about an answer which is longer than its question and costs a little more"
+)
+
+
+def text(characters: int, seed: int) -> str:
+    """Prose of about that length, the same for the same seed, with a few characters that JSON must escape."""
+    chance = random.Random(seed)
+    words: list[str] = []
+    known = PROSE.split()
+    length = 0
+    while length < characters:
+        word = chance.choice(known)
+        word = f'"{word}"' if chance.random() < 0.01 else word + ("\n" if chance.random() < 0.02 else "")
+        words.append(word)
+        length += len(word) + 1
+    return " ".join(words)[:characters]
+
+
+def conversation(messages: int, characters: int) -> list[dict[str, Any]]:
+    first: dict[str, Any] = {"role": "system", "content": text(characters, 0)}
+    return [first] + [
+        {"role": "user" if number % 2 else "assistant", "content": text(characters, number)}
+        for number in range(1, messages)
+    ]
+
+
+def image_conversation(size: int) -> list[dict[str, Any]]:
+    image = base64.b64encode(random.Random(1).randbytes(size * 3 // 4)).decode()
+    parts = [
+        {"type": "text", "text": "What is in this picture?"},
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{image}"}},
+    ]
+    return [{"role": "user", "content": parts}]
+
+
+def bodies() -> dict[str, bytes]:
+    """By name: two messages, forty of about the same length, a conversation of 100 kB, an image of 5 MB; a stream."""
+    return {
+        "1kB": to_body(conversation(2, 380)),
+        "40messages": to_body(conversation(40, 120)),
+        "100kB": to_body(conversation(60, 1600)),
+        "5MB": to_body(image_conversation(5_000_000)),
+        "stream": to_body(conversation(2, 380), stream=True, max_tokens=EVENTS),
+    }
+
+
+def to_body(messages: list[dict[str, Any]], **options: Any) -> bytes:
+    settings = {"temperature": 0.7, "top_p": 0.95, "max_tokens": 512, "user": "user-4711", **options}
+    return json.dumps({"model": MODEL, **settings, "messages": messages}).encode()
+
+
+def to_request(body: bytes, port: int, headers: Mapping[str, str]) -> bytes:
+    """The request as it goes over the wire, with the headers that OpenAI's Python client sends."""
+    lines = {
+        "Host": f"127.0.0.1:{port}",
+        "Authorization": f"Bearer {KEY}",
+        "Accept": "application/json",
+        "Content-Type": "application/json",
+        "User-Agent": "OpenAI/Python 3.52.0",
+        "X-Stainless-Lang": "python",
+        "X-Stainless-Package-Version": "3.52.0",
+        "X-Stainless-OS": "Linux",
+        "X-Stainless-Arch": "x64",
+        "X-Stainless-Runtime": "CPython",
+        "X-Stainless-Retry-Count": "0",
+        "X-Stainless-Read-Timeout": "600",
+        **headers,
+        "Content-Length": str(len(body)),
+    }
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return f"POST /v1/chat/completions HTTP/1.1\r\n{head}\r\n".encode() + body
+
+
+def write_requests(folder: Path, port: int, headers: Mapping[str, str]) -> dict[str, Path]:
+    """A file for each kind of request."""
+    paths = {}
+    for name, body in bodies().items():
+        paths[name] = folder / f"{name}.request"
+        paths[name].write_bytes(to_request(body, port, headers))
+    return paths
