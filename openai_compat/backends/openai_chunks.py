@@ -238,8 +238,12 @@ def read_usage(usage: Any) -> Usage | None:
 
 
 def _count(counts: Any, *names: str) -> int | None:
-    found = (counts.get(name) for name in names) if isinstance(counts, dict) else ()
-    return next((count for count in found if isinstance(count, int) and count >= 0), None)
+    if isinstance(counts, dict):
+        for name in names:
+            count = counts.get(name)
+            if isinstance(count, int) and count >= 0:
+                return count
+    return None
 
 
 def _read_logprobs(logprobs: Any) -> tuple[TokenLogprob, ...]:

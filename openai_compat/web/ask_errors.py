@@ -18,7 +18,7 @@ from ..errors import (
     UpstreamTimeoutError,
 )
 from .errors import headers_of, log_error
-from .inference import json_response
+from .responses import json_response
 
 # The first that fits is said.
 _SENTENCES: Final[Mapping[type[OpenAICompatError], str]] = {
@@ -61,7 +61,4 @@ def status_of(error: OpenAICompatError) -> int:
 def to_ask_response(error: OpenAICompatError) -> Response:
     """The whole response, with the headers that say when to try again."""
     log_error(error)
-    response = json_response(to_ask_error(error))
-    response.status_code = status_of(error)
-    response.headers.update(headers_of(error))
-    return response
+    return json_response(to_ask_error(error), status_of(error), headers_of(error))

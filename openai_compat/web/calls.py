@@ -6,9 +6,9 @@ import logging
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from secrets import token_hex
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
-from uuid import uuid4
 
 from flask import Flask, Response, request
 
@@ -62,7 +62,7 @@ class Call:
         self.is_streamed = self.is_finished = False
         sent = environ.get("HTTP_X_REQUEST_ID", "")
         self.sent_request_id = sent if _REQUEST_ID.fullmatch(sent) else None
-        self.request_id = self.sent_request_id or f"req_{uuid4().hex}"
+        self.request_id = self.sent_request_id or f"req_{token_hex(16)}"
         self.authorization = authorization_of(environ)
         sock = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
         if sock is not None:
@@ -98,7 +98,10 @@ class Call:
         if log.isEnabledFor(level):
             facts = {"status": 499 if self.cancellation.is_cancelled else status, "ms": self.milliseconds, **self.facts}
             place = self._place.encode("latin-1").decode("utf-8", "replace")
-            log.log(level, place, extra={"facts": facts})
+            # `log.info(..., extra=...)` would look for its caller, and go through every attribute of the record.
+            record = logging.LogRecord(log.name, level, __file__, 0, place, None, None)
+            record.facts = facts
+            log.handle(record)
 
 
 def authorization_of(environ: Mapping[str, Any]) -> str | None:

@@ -9,7 +9,8 @@ from ..routing.table import RoutingTable
 from ..services.chat import ChatService
 from ..services.completions import CompletionService
 from ..services.embeddings import EmbeddingService
-from .inference import Door, answer, answer_by_forwarding, json_response, open_door
+from .inference import Door, answer, answer_by_forwarding, open_door
+from .responses import json_response
 from .schemas.chat import CHAT_REQUEST
 from .schemas.completions import COMPLETION_REQUEST
 from .schemas.embeddings import EMBEDDINGS_REQUEST

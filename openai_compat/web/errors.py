@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 
@@ -22,6 +21,7 @@ from ..errors import (
     UpstreamStatusError,
 )
 from ..settings import Settings
+from .responses import json_response
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +46,7 @@ def headers_of(error: OpenAICompatError) -> dict[str, str]:
 def to_response(error: OpenAICompatError, settings: Settings) -> Response:
     """The error in OpenAI's envelope."""
     log_error(error)
-    body = json.dumps(error.to_envelope(), ensure_ascii=False).encode("utf-8", "replace")
-    return Response(body, status_of(error, settings), headers_of(error), content_type="application/json")
+    return json_response(error.to_envelope(), status_of(error, settings), headers_of(error))
 
 
 def log_error(error: OpenAICompatError) -> None:

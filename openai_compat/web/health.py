@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from flask import Blueprint, Response
 
-from .inference import json_response
+from .responses import json_response
 
 
 def health_blueprint() -> Blueprint:

@@ -22,6 +22,7 @@ from ..services.forwarding import ForwardedAnswer, ForwardedStream, InferenceCal
 from ..streams import SILENCE, Pending, Silence
 from .calls import Call, current_call
 from .payload import parse_json_object, validate
+from .responses import WholeResponse, json_response
 from .sse import HEADERS, StreamBody, stream_response, to_error_event, to_event, to_events
 
 JSON = dict[str, Any]
@@ -112,12 +113,7 @@ def answer_by_forwarding(
     if isinstance(result, ForwardedStream):
         return stream_response(StreamBody(call, result.events, result.relay), {**result.headers, **HEADERS})
     call.note_usage(result.usage)
-    return Response(result.body, result.status, dict(result.headers))
-
-
-def json_response(value: Mapping[str, Any]) -> Response:
-    body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-    return Response(body, content_type="application/json")
+    return WholeResponse(result.body, result.status, result.headers)
 
 
 # The first piece of a stream may take long: a model thinks, a local one is loaded. So that its failure can still have a

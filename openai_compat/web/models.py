@@ -11,7 +11,7 @@ from ..routing.table import RoutingTable
 from ..services.forwarding import pass_through, to_answer
 from ..services.models import ModelCatalog
 from .calls import current_call
-from .inference import json_response
+from .responses import WholeResponse, json_response
 
 ROOTS = ("/v1", "", "/api/v1", "/openai/v1", "/openai")
 
@@ -41,4 +41,4 @@ def _ask_upstream(upstream: SupportsForwarding, model: str) -> Response:
         answer = to_answer(reply, reply.read())
     finally:
         body.close()
-    return Response(answer.body, answer.status, dict(answer.headers))
+    return WholeResponse(answer.body, answer.status, answer.headers)

@@ -15,6 +15,7 @@ from ..services.forwarding import FILE_HEADERS, ForwardedBody, pass_through, rel
 from ..settings import Settings
 from ..streams import Silence
 from .calls import current_call
+from .responses import WholeResponse
 from .sse import COMMENT, StreamBody
 
 READ_BYTES: Final = 65_536
@@ -41,7 +42,7 @@ def passthrough_blueprint(upstream: SupportsForwarding, settings: Settings) -> B
                 answer = to_answer(reply, reply.read())
             finally:
                 reply.close()
-            return Response(answer.body, answer.status, dict(answer.headers))
+            return WholeResponse(answer.body, answer.status, answer.headers)
         # A body that breaks off breaks the connection: its type may have no place for an error.
         source = _Passing(answer_body)
         is_stream = reply.headers.get("content-type", "").startswith("text/event-stream")

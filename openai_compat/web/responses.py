@@ -1,0 +1,38 @@
+"""Whole answers: bytes that are all there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from flask import Response
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+
+class WholeResponse(Response):
+    """A response whose body is one piece. It goes out as it is.
+
+    Werkzeug's own looks on the way for locations to make absolute, bodies to encode and iterables to close; here none
+    of these can be, and the looking costs as much as validating the request did (`docs/performance.md`).
+    """
+
+    def __init__(self, body: bytes, status: int, headers: Mapping[str, str]) -> None:
+        super().__init__(status=status, headers=[*headers.items(), ("content-length", str(len(body)))])
+        self._body = body
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        start_response(self.status, self.headers.to_wsgi_list())
+        return () if environ["REQUEST_METHOD"] == "HEAD" else (self._body,)
+
+    def get_data(self, as_text: bool = False) -> Any:
+        return self._body.decode() if as_text else self._body
+
+
+def json_response(value: Mapping[str, Any], status: int = HTTPStatus.OK, headers: Mapping[str, str] = {}) -> Response:
+    """`value` as JSON. Text that UTF-8 cannot hold becomes question marks rather than a fault of this server."""
+    body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return WholeResponse(body, status, {**headers, "content-type": "application/json"})
