@@ -18,7 +18,7 @@ workers = settings.web_concurrency
 
 # A stream waits more than it works: thousands of them share a process as greenlets. Patching happens in the worker,
 # so nothing may be preloaded (`requests` and `ssl` imported before it would block the whole process).
-worker_class = "gevent"
+worker_class = "openai_compat.worker.Worker"
 worker_connections = settings.worker_connections
 preload_app = False
 

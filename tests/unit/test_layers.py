@@ -22,6 +22,7 @@ MAY_USE = {
     "errors": set(),
     "logs": {"settings"},
     "mock_upstream": {"mock_upstream"},
+    "worker": set(),
 }
 OWNERS = {
     "flask": ("app.py", "web/"),
@@ -32,6 +33,7 @@ OWNERS = {
     "requests": ("backends/upstream.py", "backends/transport.py", "backends/connections.py"),
     "httptools": ("backends/transport.py", "backends/connections.py", "mock_upstream/"),
     "gevent": ("backends/connections.py", "web/disconnect.py", "mock_upstream/"),
+    "gunicorn": ("worker.py",),
     "yaml": ("models_file.py",),
     "tiktoken": ("tokens.py",),
 }
