@@ -52,6 +52,7 @@ docs: $(CORE)  ## renew the tables that the documentation takes from the code
 pins:  ## renew requirements*.txt from pyproject.toml's ranges
 	scripts/renew-pins
 
+.PHONY: bench guard
 BENCH_PROGRAMS := $(addprefix bench/.build/,stream_upstream open_loop stream_client)
 
 bench: $(CORE) $(BENCH_PROGRAMS)  ## measure this server beside others (ARGS=--quick: two minutes)

@@ -10,15 +10,14 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 from . import load
 from .processes import Cores, core_busy_ns, wait_until
 from .systems import Live
 
 Figures = dict[str, float]
-WARM_UP_SECONDS: Final = 1.0
 RAMP_SECONDS: Final = 0.5
 SETTLE_SECONDS: Final = 0.3
 STREAM_LIMIT_SECONDS: Final = 120
@@ -30,7 +29,8 @@ class Plan:
 
     groups: tuple[str, ...] = ("requests", "latency", "streams", "bodies")
     repeats: int = 3
-    seconds: float = 4.0
+    warm_up_seconds: float = 2.0
+    seconds: float = 3.0
     connections: tuple[int, ...] = (1, 32, 256)
     bodies: tuple[tuple[str, int], ...] = (("1kB", 32), ("40messages", 32), ("100kB", 32), ("5MB", 2))
     rates: tuple[int, ...] = (50, 400)
@@ -43,6 +43,7 @@ class Plan:
 
 QUICK: Final = Plan(
     groups=("requests", "streams", "bodies"),
+    warm_up_seconds=1.0,
     seconds=2.0,
     connections=(32,),
     bodies=(("1kB", 32), ("40messages", 32)),
@@ -74,7 +75,6 @@ class Span:
     foreign_share: float = 0.0
     seconds: float = 0.0
     requests: int = 0
-    extra: Figures = field(default_factory=dict)
 
 
 @contextmanager
@@ -121,10 +121,6 @@ def closed_loop(bench: Bench, live: Live, request: str, connections: int, second
 def open_loop(live: Live, rate: float, seconds: float, request: str = "1kB") -> Figures:
     """Latency at a fixed rate, from the moment at which each request was due."""
     report = load.finish(load.start_open_loop(live.site.port, live.requests[request], rate, seconds))
-    return _open_loop_figures(report)
-
-
-def _open_loop_figures(report: dict[str, Any]) -> Figures:
     latency = report["latency_ms"]
     return {
         "p50_ms": latency["p50"],
@@ -194,7 +190,7 @@ def measure_requests(bench: Bench, live: Live) -> Figures:
         time.sleep(1)
         figures["start_s"] = live.seconds_to_first_answer
         figures |= _memory(live, "idle")
-    done = warm_up(live)
+    done = warm_up(bench, live)
     for connections in plan.connections:
         found = closed_loop(bench, live, "1kB", connections, plan.seconds)
         figures |= _below(f"closed/1kB/{connections}", found)
@@ -212,7 +208,7 @@ def _memory(live: Live, when: str) -> Figures:
 
 
 def measure_latency(bench: Bench, live: Live) -> Figures:
-    warm_up(live)
+    warm_up(bench, live)
     figures: Figures = {}
     for rate in bench.plan.rates:
         figures |= _below(f"open/{rate}", open_loop(live, rate, bench.plan.seconds + 2))
@@ -222,7 +218,7 @@ def measure_latency(bench: Bench, live: Live) -> Figures:
 
 
 def measure_streams(bench: Bench, live: Live) -> Figures:
-    warm_up(live)
+    warm_up(bench, live)
     load.run_streams(live.site.port, live.requests["stream"], 5, 1, STREAM_LIMIT_SECONDS)
     figures: Figures = {}
     for count, rounds in bench.plan.streams:
@@ -234,7 +230,7 @@ def measure_streams(bench: Bench, live: Live) -> Figures:
 
 def measure_bodies(bench: Bench, live: Live) -> Figures:
     figures: Figures = {}
-    warm_up(live)
+    warm_up(bench, live)
     if live.system and bench.plan.has_stalls:
         figures["bodies/5MB/peak_copies"] = peak_copies(live)
     for request, connections in bench.plan.bodies:
@@ -244,8 +240,9 @@ def measure_bodies(bench: Bench, live: Live) -> Figures:
     return figures
 
 
-def warm_up(live: Live) -> float:
-    return load.finish_wrk(load.start_wrk(live.site.port, live.requests["1kB"], 8, WARM_UP_SECONDS))["requests"]
+def warm_up(bench: Bench, live: Live) -> float:
+    wrk = load.start_wrk(live.site.port, live.requests["1kB"], 8, bench.plan.warm_up_seconds)
+    return load.finish_wrk(wrk)["requests"]
 
 
 def _below(path: str, figures: Figures) -> Figures:

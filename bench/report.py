@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from .cases import Plan
 from .run import DIRECT
+from .targets import TARGETS, Value, to_value
 
 Result = dict[str, Any]
+NOTHING: Final = "-"
 
 
 def to_result(
@@ -32,16 +35,219 @@ def to_result(
     }
 
 
-def median(result: Result, system: str, figure: str) -> float | None:
-    found = result["figures"].get(system, {}).get(figure)
-    return found["median"] if found else None
-
-
 def to_markdown(result: Result) -> str:
-    systems = [DIRECT, *result["systems"]]
-    figures = sorted({figure for system in result["figures"].values() for figure in system})
-    lines = ["| | " + " | ".join(systems) + " |", "|---|" + "---|" * len(systems)]
-    for figure in figures:
-        values = [median(result, system, figure) for system in systems]
-        lines.append(f"| {figure} | " + " | ".join("" if value is None else f"{value:,.2f}" for value in values) + " |")
-    return "\n".join(lines) + "\n"
+    value = to_value(result["figures"])
+    names = [name for name in result["systems"] if name in result["figures"]]
+    parts = [
+        _machine(result),
+        _chat(result, value, names),
+        _streams(result, value, names),
+        _latency(result, value, names),
+        _bodies(result, value, names),
+        _memory(result, value, names),
+        _targets(value),
+        _absent(result),
+        _noise(result),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _machine(result: Result) -> str:
+    machine = result["machine"]
+    virtual = ", virtual machine" if machine["hypervisor"] else ""
+    cores = f"{machine['cores']} cores of {machine['cpu']} ({machine['memory_gb']:g} GiB{virtual})"
+    software = f"Linux {machine['kernel']}, Python {machine['python']}"
+    taken = f"Taken {result['date']} on {cores}, {software}; medians of {result['plan']['repeats']}."
+    versions = [f"- {about['title']}: {about['version']}" for about in result["systems"].values() if "version" in about]
+    return "\n".join([taken, "", *versions])
+
+
+def _chat(result: Result, value: Value, names: list[str]) -> str:
+    connections = [n for n in result["plan"]["connections"] if _any(value, names, f"closed/1kB/{n}/rps")]
+    if not connections:
+        return ""
+    shown = 32 if 32 in connections else connections[-1]
+    cost = f"closed/1kB/{shown}/cpu_us"
+    heads = [f"CPU per request, {shown} connections", "times nginx"]
+    heads += [f"requests/s, {n} connection{'s' if n > 1 else ''}" for n in connections]
+    base = value("nginx", cost)
+    rows = []
+    for name in [DIRECT, *names]:
+        cpu = value(name, cost) if name != DIRECT else None
+        times = cpu / base if cpu is not None and base else None
+        rates = [_count(value(name, f"closed/1kB/{n}/rps")) for n in connections]
+        rows.append([_title(result, name), _micro(cpu), _times(times), *rates])
+    return _section("Chat, whole answer, a body of 1 kB with two messages", _table(heads, rows))
+
+
+def _streams(result: Result, value: Value, names: list[str]) -> str:
+    parts = []
+    for count, _rounds in result["plan"]["streams"]:
+        path = f"streams/{count}"
+        if not _any(value, names, f"{path}/failures"):
+            continue
+        heads = ["CPU per event", "first token p50", "p99", "gap p50", "p99", "largest", "failed"]
+        rows = [
+            [
+                _title(result, name),
+                _micro(value(name, f"{path}/cpu_us")) if name != DIRECT else NOTHING,
+                *(
+                    _milli(value(name, f"{path}/{figure}_ms"))
+                    for figure in ("first_p50", "first_p99", "gap_p50", "gap_p99", "gap_max")
+                ),
+                _failed(value, name, path),
+            ]
+            for name in [DIRECT, *names]
+        ]
+        title = f"{count:,} streams at once" if count > 1 else "One stream"
+        parts.append(
+            f"**{title}**, 100 events each, one every {result['plan']['interval_ms']:g} ms\n\n{_table(heads, rows)}"
+        )
+    return _section("Streams", "\n\n".join(parts)) if parts else ""
+
+
+def _failed(value: Value, name: str, path: str) -> str:
+    failures, status = value(name, f"{path}/failures"), value(name, f"{path}/status")
+    if failures and status and status != 200:
+        return f"{failures:,.0f} (status {status:.0f})" if status > 0 else f"{failures:,.0f}"
+    return _count(failures)
+
+
+def _latency(result: Result, value: Value, names: list[str]) -> str:
+    rates = [rate for rate in result["plan"]["rates"] if _any(value, names, f"open/{rate}/p50_ms")]
+    if not rates:
+        return ""
+    heads = [f"{what} at {rate}/s" for rate in rates for what in ("p50", "p99", "added p50", "added p99")]
+    rows = []
+    for name in [DIRECT, *names]:
+        row = [_title(result, name)]
+        for rate in rates:
+            if value(name, f"open/{rate}/failures"):
+                row += ["overloaded", "", "", ""]
+                continue
+            found = [value(name, f"open/{rate}/{figure}") for figure in ("p50_ms", "p99_ms")]
+            direct = [value(DIRECT, f"open/{rate}/{figure}") for figure in ("p50_ms", "p99_ms")]
+            added = [a - b if a is not None and b is not None else None for a, b in zip(found, direct, strict=True)]
+            row += [_milli(number) for number in found] + [
+                _milli(number) if name != DIRECT else NOTHING for number in added
+            ]
+        rows.append(row)
+    return _section("Latency at a fixed rate (open loop, from the moment a request was due)", _table(heads, rows))
+
+
+def _bodies(result: Result, value: Value, names: list[str]) -> str:
+    kinds = [kind for kind, _n in result["plan"]["bodies"] if _any(value, names, f"bodies/{kind}/cpu_us")]
+    if not kinds:
+        return ""
+    words = {
+        "1kB": "2 messages, 1 kB",
+        "40messages": "40 messages, 6 kB",
+        "100kB": "60 messages, 100 kB",
+        "5MB": "image, 5 MB",
+    }
+    heads = [f"CPU: {words[kind]}" for kind in kinds]
+    has_stalls = _any(value, names, "stall/p99_ms")
+    if has_stalls:
+        heads += ["memory at the peak of 5 MB", "small requests meanwhile p50", "p99"]
+    rows = []
+    for name in names:
+        row = [_title(result, name)] + [_micro(value(name, f"bodies/{kind}/cpu_us")) for kind in kinds]
+        if has_stalls:
+            row += [_times(value(name, "bodies/5MB/peak_copies")), _milli(value(name, "stall/p50_ms"))]
+            row += [_milli(value(name, "stall/p99_ms"))]
+        rows.append(row)
+    return _section("Larger bodies, CPU per request", _table(heads, rows))
+
+
+def _memory(result: Result, value: Value, names: list[str]) -> str:
+    if not _any(value, names, "memory/idle_worker_mb"):
+        return ""
+    connections = result["plan"]["connections"][-1]
+    heads = ["start to first answer", "worker idle", f"at {connections} connections", "after so many requests", ""]
+    heads += ["all processes idle"]
+    rows = []
+    for name in names:
+        figures = ["memory/idle_worker_mb", f"closed/1kB/{connections}/pss_mb", "memory/after_worker_mb"]
+        start = value(name, "start_s")
+        row = [_title(result, name), NOTHING if start is None else f"{start:.2f} s"]
+        row += [_mega(value(name, figure)) for figure in figures]
+        row += [_count(value(name, "memory/after_requests")), _mega(value(name, "memory/idle_tree_mb"))]
+        rows.append(row)
+    return _section("Start and memory (PSS)", _table(heads, rows))
+
+
+def _targets(value: Value) -> str:
+    rows = []
+    for target in TARGETS:
+        reached = target.read(value)
+        shown = NOTHING if reached is None else f"{reached:,.2f} {target.unit}".strip()
+        rows.append([target.words, target.bound, shown, target.judge(reached)])
+    return _section("What must be reached (the stretch in brackets)", _table(["bound", "reached", ""], rows))
+
+
+def _absent(result: Result) -> str:
+    lines = [f"- {about['title']}: {about['absent']}" for about in result["systems"].values() if "absent" in about]
+    lines += [f"- {_title(result, name)}: {fault}" for name, faults in result["faults"].items() for fault in faults]
+    return _section("Not measured", "\n".join(lines)) if lines else ""
+
+
+def _noise(result: Result) -> str:
+    """How much else ran on the server's core: time taken by others, as a share of the time measured."""
+    shares = [
+        sample
+        for name, figures in result["figures"].items()
+        if name != DIRECT
+        for figure, found in figures.items()
+        if figure.endswith("foreign_share")
+        for sample in found["samples"]
+    ]
+    if not shares:
+        return ""
+    return (
+        f"Other work on the server's core while it was measured (the kernel's own, and whatever else the machine did): "
+        f"{statistics.median(shares):.0%} of the time in the median, {max(shares):.0%} at most."
+    )
+
+
+def _title(result: Result, name: str) -> str:
+    if name == DIRECT:
+        return "*upstream itself*"
+    title: str = result["systems"][name]["title"]
+    return f"**{title}**" if name == "ours" else title
+
+
+def _any(value: Value, names: Iterable[str], figure: str) -> bool:
+    return any(value(name, figure) is not None for name in names)
+
+
+def _section(title: str, body: str) -> str:
+    return f"### {title}\n\n{body}"
+
+
+def _table(heads: list[str], rows: list[list[str]]) -> str:
+    lines = ["| | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(heads)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def _shown(number: float | None, show: Callable[[float], str]) -> str:
+    return NOTHING if number is None else show(number)
+
+
+def _micro(number: float | None) -> str:
+    return _shown(number, lambda n: f"{n:,.0f} µs" if n >= 100 else f"{n:.1f} µs")
+
+
+def _milli(number: float | None) -> str:
+    return _shown(number, lambda n: f"{n:,.0f} ms" if n >= 100 else f"{n:.1f} ms" if n >= 10 else f"{n:.2f} ms")
+
+
+def _mega(number: float | None) -> str:
+    return _shown(number, lambda n: f"{n:.0f} MB")
+
+
+def _times(number: float | None) -> str:
+    return _shown(number, lambda n: f"{n:,.1f}")
+
+
+def _count(number: float | None) -> str:
+    return _shown(number, lambda n: f"{n:,.0f}")
