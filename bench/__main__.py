@@ -21,7 +21,7 @@ def main() -> None:
     arguments = _parse()
     plan = _plan(arguments)
     names = arguments.only or (QUICK_SYSTEMS if arguments.quick else list(SYSTEMS))
-    systems, known = prepare(names)
+    systems, known = prepare([name for name in SYSTEMS if name in names])
     machine = describe_machine()
     samples, faults = measure(plan, systems)
     result = report.to_result(arguments.name, machine, plan, known, to_medians(samples), faults)

@@ -82,7 +82,8 @@ def _chat(result: Result, value: Value, names: list[str]) -> str:
 
 def _streams(result: Result, value: Value, names: list[str]) -> str:
     parts = []
-    for count, _rounds in result["plan"]["streams"]:
+    for wanted in result["plan"]["streams"]:
+        count = wanted["count"]
         path = f"streams/{count}"
         if not _any(value, names, f"{path}/failures"):
             continue
@@ -100,9 +101,7 @@ def _streams(result: Result, value: Value, names: list[str]) -> str:
             for name in [DIRECT, *names]
         ]
         title = f"{count:,} streams at once" if count > 1 else "One stream"
-        parts.append(
-            f"**{title}**, 100 events each, one every {result['plan']['interval_ms']:g} ms\n\n{_table(heads, rows)}"
-        )
+        parts.append(f"**{title}**, 100 events each, one every {wanted['interval_ms']} ms\n\n{_table(heads, rows)}")
     return _section("Streams", "\n\n".join(parts)) if parts else ""
 
 

@@ -47,7 +47,7 @@ def measure(plan: Plan, systems: list[System]) -> tuple[Samples, dict[str, list[
     cores = Cores()
     cores.pin_self()
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
-        upstream = launch_upstream(Path(folder) / "upstream", plan.interval_ms)
+        upstream = launch_upstream(Path(folder) / "upstream")
         bench = Bench(plan, cores, upstream)
         try:
             for repeat in range(plan.repeats):

@@ -87,11 +87,11 @@ def launch(system: System, folder: Path, upstream_port: int, cores: Cores) -> Li
     return Live(system, site, running, requests, time.monotonic() - began)
 
 
-def launch_upstream(folder: Path, interval_ms: float) -> Live:
+def launch_upstream(folder: Path) -> Live:
     """The upstream, on the load's cores."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    running = Running([str(BUILD / "stream_upstream"), str(port), str(interval_ms)], folder, {}, "upstream.log")
+    running = Running([str(BUILD / "stream_upstream"), str(port)], folder, {}, "upstream.log")
     first = to_request(bodies()["1kB"], port, {})
     began = time.monotonic()
     while send_once(port, first, 5) != 200:

@@ -50,14 +50,20 @@ def image_conversation(size: int) -> list[dict[str, Any]]:
 
 
 def bodies() -> dict[str, bytes]:
-    """By name: two messages, forty of about the same length, a conversation of 100 kB, an image of 5 MB; a stream."""
+    """By name: two messages, forty, a conversation of 100 kB, an image of 5 MB; streams of 20 and 100 events a second."""
     return {
         "1kB": to_body(conversation(2, 380)),
         "40messages": to_body(conversation(40, 120)),
         "100kB": to_body(conversation(60, 1600)),
         "5MB": to_body(image_conversation(5_000_000)),
-        "stream": to_body(conversation(2, 380), stream=True, max_tokens=EVENTS),
+        "stream": to_stream_body(50),
+        "fast_stream": to_stream_body(10),
     }
+
+
+def to_stream_body(interval_ms: int) -> bytes:
+    """Asks the benchmark's upstream for a stream with an event every `interval_ms`: it reads that from the seed."""
+    return to_body(conversation(2, 380), stream=True, max_tokens=EVENTS, seed=interval_ms)
 
 
 def to_body(messages: list[dict[str, Any]], **options: Any) -> bytes:

@@ -1,9 +1,10 @@
 /* The upstream of the benchmark: answers every POST as OpenAI's chat completions would, at next to no cost.
  *
- *   stream_upstream PORT INTERVAL_MS
+ *   stream_upstream PORT
  *
- * A request whose body says "stream": true gets as many events as its "max_tokens" says (100 without it), one every
- * INTERVAL_MS, then usage where it was asked for (include_usage) and [DONE]. Any other gets one whole completion.
+ * A request whose body says "stream": true gets as many events as its "max_tokens" says, one every so many milliseconds
+ * as its "seed" says (100 and 50 without them), then usage where it was asked for (include_usage) and [DONE]. These two
+ * are fields of OpenAI's that every gateway passes on. Any other request gets one whole completion.
  * GET gives the counts of what was served so far. One thread, epoll, one timerfd that ticks while streams run.
  * A request must have a Content-Length; only the first 64 kB of its body are looked at. */
 #define _GNU_SOURCE
@@ -59,13 +60,13 @@ typedef struct Peer {
     char out[OUT_SIZE];
     size_t out_used, out_sent;
     long events_due, events_made;
-    int64_t began;
+    int64_t began, interval;
     struct Peer *next, *previous; /* the list of running streams */
 } Peer;
 
 static Peer *peers[MAX_FD], *streams;
 static int epoll_fd, timer_fd;
-static long interval_ns, requests, events;
+static long requests, events;
 static char scratch[READ_SIZE];
 
 static int64_t now_ns(void) {
@@ -136,7 +137,7 @@ static void put_chunk(Peer *p, const char *bytes, size_t size) {
 
 /* Sends what is due by now of one stream: several events in one write if the machine was late. */
 static void advance(Peer *p, int64_t now) {
-    long due = (now - p->began) / (interval_ns ? interval_ns : 1);
+    long due = (now - p->began) / p->interval;
     if (due > p->events_due) due = p->events_due;
     if (p->out_used) return; /* the peer is slow; what is due meanwhile follows at once when it has read */
     while (p->events_made < due && p->out_used < OUT_SIZE - 4096) {
@@ -162,10 +163,18 @@ static bool says_true(const char *body, const char *key) {
     return strncmp(at, "true", 4) == 0;
 }
 
+/* The number that follows a key; `otherwise` where there is no such key, or no number of at least `least`. */
+static long number_of(const char *body, const char *key, long least, long otherwise) {
+    const char *at = strstr(body, key);
+    if (!at) return otherwise;
+    at += strlen(key);
+    long number = strtol(at + strspn(at, ": "), NULL, 10);
+    return number < least ? otherwise : number;
+}
+
 static bool start_stream(Peer *p, const char *body) {
-    const char *limit = strstr(body, "\"max_tokens\"");
-    p->events_due = limit ? strtol(limit + 12 + strspn(limit + 12, ": "), NULL, 10) : 100;
-    if (p->events_due < 2) p->events_due = 2;
+    p->events_due = number_of(body, "\"max_tokens\"", 2, 100);
+    p->interval = number_of(body, "\"seed\"", 1, 50) * 1000000;
     p->events_made = 0, p->began = now_ns(), p->wants_usage = says_true(body, "\"include_usage\"");
     put(p, STREAM_HEAD, sizeof STREAM_HEAD - 1);
     join_streams(p);
@@ -256,10 +265,9 @@ static int listen_on(int port) {
 }
 
 int main(int count, char **arguments) {
-    if (count != 3) { fputs("usage: stream_upstream PORT INTERVAL_MS\n", stderr); return 2; }
+    if (count != 2) { fputs("usage: stream_upstream PORT\n", stderr); return 2; }
     struct rlimit files = {MAX_FD, MAX_FD};
     setrlimit(RLIMIT_NOFILE, &files);
-    interval_ns = (long)(strtod(arguments[2], NULL) * 1e6);
     int listener = listen_on(atoi(arguments[1]));
     epoll_fd = epoll_create1(0), timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
     struct epoll_event e = {.events = EPOLLIN, .data.fd = listener};
