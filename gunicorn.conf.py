@@ -7,6 +7,7 @@ import sys
 from config import load
 from openai_compat.errors import ConfigurationError
 from openai_compat.settings import to_address
+from openai_compat.worker import reload_with_care
 
 try:
     settings = load(with_models=False)
@@ -32,6 +33,9 @@ def post_worker_init(worker):
     gc.collect()
     gc.freeze()
 
+
+# Checked first, in a process of its own: a wrong line in the models file must not end a running server.
+when_ready = reload_with_care
 
 # One file in the user's home for every server of theirs, for commands that nobody gives here.
 control_socket_disable = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -12,6 +13,8 @@ from ..backends.openai_chunks import read_usage
 from ..domain import Usage
 from ..errors import UpstreamCutError, UpstreamReplyError
 from ..streams import Silence
+
+log = logging.getLogger(__name__)
 
 MOST_EVENT_BYTES: Final = 64 * 1024 * 1024
 
@@ -28,29 +31,32 @@ class EventRelay:
 
     The bytes are the upstream's, with three exceptions: an empty `error` is taken out of an event (clients take it for
     a failure), and where `hides_usage` is set, because it was this server that asked for usage, the usage is taken out
-    and the chunk that carries nothing else is dropped. `usage` holds the last usage seen.
+    and the chunk that carries nothing else is dropped. `usage` holds the last usage seen. Nothing follows an error.
 
     An event is handed on when it is whole, so what follows a broken one can still be understood.
 
     Raises:
-        UpstreamCutError: the stream ended with neither `[DONE]` nor a `finish_reason`, or in the middle of an event.
+        UpstreamCutError: the stream ended without `[DONE]` and without a `finish_reason` for each of the `choices`, or
+            in the middle of an event.
         whatever reading the reply raises.
     """
 
-    def __init__(self, reply: ForwardedReply, *, hides_usage: bool) -> None:
+    def __init__(self, reply: ForwardedReply, *, hides_usage: bool, choices: int = 1) -> None:
         self.usage: Usage | None = None
         self._reply = reply
         self._blocks = reply.blocks()
         self._hides_usage = hides_usage
+        self._choices = choices
+        self._finished: set[int] = set()
         self._pieces: list[bytes] = []
         self._held_bytes = 0
-        self._is_done = self._has_finish = self._has_failed = False
+        self._is_done = self._has_failed = False
 
     def __iter__(self) -> Iterator[bytes | Silence]:
         return self
 
     def __next__(self) -> bytes | Silence:
-        while not self._is_done:
+        while not (self._is_done or self._has_failed):
             block = next(self._blocks, None)
             if block is None:
                 return self._last_events()
@@ -62,7 +68,7 @@ class EventRelay:
         raise StopIteration
 
     def close(self) -> None:
-        if self._is_done:
+        if self._is_done or self._has_failed:
             self._reply.close_after_end()
         else:
             self._reply.close()
@@ -96,13 +102,19 @@ class EventRelay:
             events = events.replace(b',"usage":null', b"")
             if b'"usage"' in events:
                 events = _NULL_USAGE.sub(b"", events)
-        if b'"prompt_tokens"' in events or b'"error"' in events:
-            events = b"".join(self._inspected_event(event) for event in _split_events(events))
-        if not self._has_finish:
-            self._has_finish = _FINISHED.search(events) is not None
+        is_finish = len(self._finished) < self._choices and _FINISHED.search(events) is not None
+        if is_finish or b'"prompt_tokens"' in events or b'"error"' in events:
+            events = b"".join(self._inspected_events(events))
         if b"[DONE]" in events and _DONE.search(events):
             self._is_done = True
         return events
+
+    def _inspected_events(self, events: bytes) -> Iterator[bytes]:
+        """One by one, up to an error: an end mark that a server sends after its error would make it look whole."""
+        for event in _split_events(events):
+            yield self._inspected_event(event)
+            if self._has_failed:
+                return
 
     def _inspected_event(self, event: bytes) -> bytes:
         found = _DATA.search(event)
@@ -111,6 +123,8 @@ class EventRelay:
             return event
         if chunk.get("error"):
             self._has_failed = True
+            log.warning("the upstream told of an error within its stream")
+        self._note_finishes(chunk)
         dropped = {"error"} if "error" in chunk and not chunk["error"] else set()
         usage = read_usage(chunk.get("usage"))
         self.usage = usage or self.usage
@@ -122,20 +136,24 @@ class EventRelay:
             return event
         return _replaced(event, found, {key: value for key, value in chunk.items() if key not in dropped})
 
+    def _note_finishes(self, chunk: Mapping[str, Any]) -> None:
+        choices = chunk.get("choices")
+        for choice in choices if isinstance(choices, list) else ():
+            if isinstance(choice, dict) and choice.get("finish_reason"):
+                self._finished.add(choice.get("index") or 0)
+
     def _last_events(self) -> bytes:
         """What the end of the body leaves: nothing, an end mark without its blank line, or proof of a cut."""
         rest = b"".join(self._pieces)
         self._pieces = []
         if rest.strip():
             rest = self._inspected(rest.rstrip() + b"\n\n")
-            if not self._is_done:
+            if not (self._is_done or self._has_failed):
                 raise UpstreamCutError("The upstream's stream broke off in the middle of an event.")
             return rest
-        if not (self._has_finish or self._has_failed):
+        if len(self._finished) < self._choices:
             raise UpstreamCutError("The upstream's stream ended before its answer was complete.")
         self._is_done = True
-        if self._has_failed:
-            raise StopIteration
         return b"data: [DONE]\n\n"
 
 

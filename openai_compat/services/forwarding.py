@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,12 +23,24 @@ log = logging.getLogger(__name__)
 RELAYED_HEADERS: Final = frozenset({"content-type", "x-request-id", "retry-after", "retry-after-ms", "x-should-retry"})
 RELAYED_PREFIXES: Final = ("x-ratelimit-", "openai-")
 FILE_HEADERS: Final = frozenset(
-    {"content-disposition", "content-length", "content-range", "accept-ranges", "etag", "last-modified", "location"}
+    {
+        "content-disposition",
+        "content-encoding",
+        "content-length",
+        "content-range",
+        "accept-ranges",
+        "etag",
+        "last-modified",
+        "location",
+    }
 )
 """Relayed besides, where any kind of content may pass through."""
 
 USAGE_TAIL_BYTES: Final = 4096
 MOST_PARSED_BYTES: Final = 65_536
+# White space before an answer keeps a connection alive while the model works: some providers send a lot of it.
+_OBJECT_START = re.compile(rb"\s*\{")
+_OBJECT_END = re.compile(rb"\}\s*\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +57,13 @@ class InferenceCall:
         return self.payload.get("stream") is True
 
     @property
+    def choices(self) -> int:
+        """How many answers the client gets: `n` for each prompt."""
+        prompt = self.payload.get("prompt")
+        prompts = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
+        return prompts * (self.payload.get("n") or 1)
+
+    @property
     def wants_usage(self) -> bool:
         return bool((self.payload.get("stream_options") or {}).get("include_usage"))
 
@@ -57,6 +77,9 @@ class ForwardedAnswer:
     body: bytes
     usage: Usage | None = None
 
+    def close(self) -> None:
+        """Nothing is open any more."""
+
 
 @dataclass(frozen=True, slots=True)
 class ForwardedStream:
@@ -66,6 +89,13 @@ class ForwardedStream:
     headers: Mapping[str, str]
     events: PrimedStream[bytes | Silence]
     relay: EventRelay
+
+    @property
+    def usage(self) -> Usage | None:
+        return self.relay.usage
+
+    def close(self) -> None:
+        self.relay.close()
 
 
 def forward(
@@ -88,7 +118,9 @@ def _forward(
     reply = _send(backend, call, context, asks_for_usage=asks_for_usage)
     try:
         if reply.status < 400 and call.is_streamed and _is_event_stream(reply):
-            return _to_stream(reply, hides_usage=asks_for_usage)
+            return _to_stream(reply, EventRelay(reply, hides_usage=asks_for_usage, choices=call.choices))
+        if 300 <= reply.status < 400:
+            raise UpstreamReplyError("The upstream answered with a redirect, which is not followed: mend its base_url.")
         body = reply.read()
     except BaseException:
         reply.close()
@@ -114,7 +146,7 @@ def read_whole(body: bytes) -> Usage | None:
     try:
         if len(body) <= MOST_PARSED_BYTES:
             return read_usage(json.loads(body).get("usage"))
-        if body.startswith(b"{") and body.rstrip().endswith(b"}"):
+        if _OBJECT_START.match(body) and _OBJECT_END.search(body, max(len(body) - USAGE_TAIL_BYTES, 0)):
             return find_usage(body)
     except (ValueError, RecursionError, AttributeError) as error:
         raise UpstreamReplyError("The upstream's answer is not a whole JSON object.") from error
@@ -134,20 +166,19 @@ def _is_event_stream(reply: ForwardedReply) -> bool:
     return reply.headers.get("content-type", "").lower().startswith("text/event-stream")
 
 
-def _to_stream(reply: ForwardedReply, *, hides_usage: bool) -> ForwardedStream:
-    relay = EventRelay(reply, hides_usage=hides_usage)
+def _to_stream(reply: ForwardedReply, relay: EventRelay) -> ForwardedStream:
     return ForwardedStream(reply.status, relayed_headers(reply.headers), PrimedStream(relay), relay)
 
 
-def to_answer(reply: ForwardedReply, body: bytes) -> ForwardedAnswer:
+def to_answer(reply: ForwardedReply, body: bytes, more: frozenset[str] = frozenset()) -> ForwardedAnswer:
     """A reply that was read whole, ready to be sent: untouched, but for an error that does not wear the envelope."""
+    if reply.status < 400:
+        return ForwardedAnswer(reply.status, relayed_headers(reply.headers, more), body)
     headers = relayed_headers(reply.headers)
-    if reply.status >= 400:
-        envelope = to_envelope_bytes(reply.status, body)
-        if envelope is not body:
-            headers["content-type"] = "application/json"
-        return ForwardedAnswer(reply.status, headers, envelope)
-    return ForwardedAnswer(reply.status, headers, body)
+    envelope = to_envelope_bytes(reply.status, body)
+    if envelope is not body:
+        headers["content-type"] = "application/json"
+    return ForwardedAnswer(reply.status, headers, envelope)
 
 
 def find_usage(body: bytes) -> Usage | None:

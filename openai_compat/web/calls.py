@@ -79,6 +79,11 @@ class Call:
             silence_seconds=self._settings.sse_keepalive_seconds if is_streamed else 0.0,
         )
 
+    def log_body(self, body: bytes) -> None:
+        """Puts the raw request into the log, where `LOG_REQUEST_BODIES` asks for it."""
+        if self._settings.log_request_bodies:
+            log_request_body(body)
+
     def note_usage(self, usage: Usage | None) -> None:
         if usage is not None:
             self.facts["prompt_tokens"] = usage.prompt_tokens
@@ -140,8 +145,6 @@ def register_calls(app: Flask, settings: Settings, watch: ClientWatch) -> None:
         environ = request.environ
         environ[CALL] = call = Call(environ, settings, watch)
         logs.request_id.set(call.request_id)
-        if settings.log_request_bodies:
-            log_request_body(request)
 
     @app.after_request
     def stamp(response: Response) -> Response:

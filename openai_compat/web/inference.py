@@ -9,24 +9,25 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from flask import Response, request
 from marshmallow import Schema
+from werkzeug.exceptions import HTTPException
 
 from ..backends.base import Backend, SupportsForwarding
 from ..domain import CallContext, Usage
-from ..errors import OpenAICompatError, UnsupportedMediaTypeError
+from ..errors import OpenAICompatError, PayloadError, UnsupportedMediaTypeError
 from ..routing.table import Route, RoutingTable
 from ..services.forwarding import ForwardedAnswer, ForwardedStream, InferenceCall, forward
 from ..streams import SILENCE, Pending, Silence
 from .calls import Call, current_call
 from .payload import parse_json_object, validate
 from .responses import WholeResponse, json_response
-from .sse import HEADERS, StreamBody, stream_response, to_error_event, to_event, to_events
+from .sse import DONE, HEADERS, Source, StreamBody, stream_response, to_error_event, to_event, to_events
 
 JSON = dict[str, Any]
-T = TypeVar("T")
+SourceT = TypeVar("SourceT", bound=Source)
 
 
 class Answer(Protocol):
@@ -64,8 +65,23 @@ def read_payload(schema: Schema) -> tuple[bytes, JSON]:
             f"Unsupported content type: '{request.mimetype}'. This API takes JSON: send the header "
             "'Content-Type: application/json'."
         )
-    body = request.get_data()
+    body = read_body()
+    current_call().log_body(body)
     return body, validate(schema, parse_json_object(body))
+
+
+def read_body() -> bytes:
+    """The whole body.
+
+    Raises:
+        PayloadError: it is not framed as HTTP says. werkzeug's RequestEntityTooLarge: it is too long.
+    """
+    try:
+        return request.get_data(cache=False)
+    except HTTPException:
+        raise
+    except Exception as error:  # each WSGI server has exceptions of its own for it
+        raise PayloadError("The request body could not be read.") from error
 
 
 def open_door(door: Door, routing: RoutingTable, deployment: str | None) -> tuple[Call, Route, InferenceCall]:
@@ -111,7 +127,7 @@ def answer_by_forwarding(
             return late_response(call, context, started, _forwarded_events)
         result = started
     if isinstance(result, ForwardedStream):
-        return stream_response(StreamBody(call, result.events, result.relay), {**result.headers, **HEADERS})
+        return stream_response(StreamBody(call, result.events, result), {**result.headers, **HEADERS})
     call.note_usage(result.usage)
     return WholeResponse(result.body, result.status, result.headers)
 
@@ -120,7 +136,7 @@ def answer_by_forwarding(
 # status, nothing is sent before it is there; so that nothing on the way cuts the silent connection, that has an end.
 
 
-def begin(start: Callable[[], T], context: CallContext) -> T | Pending[T]:
+def begin(start: Callable[[], SourceT], context: CallContext) -> SourceT | Pending[SourceT]:
     """What `start` starts, or the pending start when that takes longer than a client may be left without a sign."""
     if not context.silence_seconds:
         return start()
@@ -131,8 +147,8 @@ def begin(start: Callable[[], T], context: CallContext) -> T | Pending[T]:
 def late_response(
     call: Call,
     context: CallContext,
-    pending: Pending[T],
-    to_stream: Callable[[T], Iterator[bytes | Silence]],
+    pending: Pending[SourceT],
+    to_stream: Callable[[SourceT], Iterator[bytes | Silence]],
     *,
     headers: Mapping[str, str] = HEADERS,
     to_error: Callable[[OpenAICompatError], bytes] | None = to_error_event,
@@ -142,11 +158,14 @@ def late_response(
     return stream_response(StreamBody(call, events, events, to_error=to_error), headers)
 
 
-class LateEvents(Iterator["bytes | Silence"]):
-    """Silence until the answer has begun, then its events."""
+class LateEvents(Iterator["bytes | Silence"], Generic[SourceT]):
+    """Silence until the answer has begun, then its events. Closing it closes the answer, now or when it comes."""
 
     def __init__(
-        self, pending: Pending[T], silence_seconds: float, to_stream: Callable[[T], Iterator[bytes | Silence]]
+        self,
+        pending: Pending[SourceT],
+        silence_seconds: float,
+        to_stream: Callable[[SourceT], Iterator[bytes | Silence]],
     ) -> None:
         self._pending = pending
         self._silence_seconds = silence_seconds
@@ -167,8 +186,7 @@ class LateEvents(Iterator["bytes | Silence"]):
     def usage(self) -> Usage | None:
         if self._events is None:
             return None
-        result = self._pending.result()
-        return getattr(result.relay if isinstance(result, ForwardedStream) else result, "usage", None)
+        return self._pending.result().usage
 
     def close(self) -> None:
         self._pending.close()
@@ -184,4 +202,4 @@ def _forwarded_events(result: ForwardedAnswer | ForwardedStream) -> Iterator[byt
         return result.events
     if result.status >= 400:
         return iter([to_event(json.loads(result.body))])
-    return iter([b"data: " + result.body + b"\n\n"])
+    return iter([to_event(json.loads(result.body)), DONE])

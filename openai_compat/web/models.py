@@ -11,6 +11,7 @@ from ..routing.table import RoutingTable
 from ..services.forwarding import pass_through, to_answer
 from ..services.models import ModelCatalog
 from .calls import current_call
+from .passthrough import check_path
 from .responses import WholeResponse, json_response
 
 ROOTS = ("/v1", "", "/api/v1", "/openai/v1", "/openai")
@@ -35,6 +36,7 @@ def models_blueprint(routing: RoutingTable, catalog: ModelCatalog) -> Blueprint:
 
 
 def _ask_upstream(upstream: SupportsForwarding, model: str) -> Response:
+    check_path(model)
     context = current_call().to_context(is_streamed=False)
     reply, body = pass_through(upstream, ForwardedCall("GET", f"models/{quote(model)}", context.headers), context)
     try:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import IO, Final
 from urllib.parse import quote, unquote
 
 from flask import Blueprint, Request, Response, request
+from werkzeug.exceptions import HTTPException
 
-from ..backends.base import ForwardedCall, SupportsForwarding
+from ..backends.base import ForwardedCall, ForwardedReply, SupportsForwarding
 from ..domain import Usage
-from ..errors import NotFoundError
+from ..errors import NotFoundError, PayloadError
 from ..services.forwarding import FILE_HEADERS, ForwardedBody, pass_through, relayed_headers, to_answer
 from ..settings import Settings
 from ..streams import Silence
-from .calls import current_call
+from .calls import Call, current_call
 from .responses import WholeResponse
 from .sse import COMMENT, StreamBody
 
 READ_BYTES: Final = 65_536
+BODILESS: Final = frozenset({204, 304})
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
@@ -28,36 +30,50 @@ def passthrough_blueprint(upstream: SupportsForwarding, settings: Settings) -> B
 
     @blueprint.route("/<path:path>", methods=METHODS)
     def pass_on(path: str) -> Response:
-        call = current_call()
         request.max_content_length = settings.max_upload_bytes
-        context = call.to_context(is_streamed=request.accept_mimetypes.best == "text/event-stream")
+        call = current_call()
+        context = call.to_context(is_streamed=True)
         headers = dict(context.headers)
         if request.content_type:
             headers["content-type"] = request.content_type
         body = _read_body(request)
         forwarded = ForwardedCall(request.method, _raw_path(path), headers, body, request.content_length)
         reply, answer_body = pass_through(upstream, forwarded, context)
-        if reply.status >= 400:
-            try:
-                answer = to_answer(reply, reply.read())
-            finally:
-                reply.close()
-            return WholeResponse(answer.body, answer.status, answer.headers)
-        # A body that breaks off breaks the connection: its type may have no place for an error.
-        source = _Passing(answer_body)
-        is_stream = reply.headers.get("content-type", "").startswith("text/event-stream")
-        stream = StreamBody(call, source, source, comment=COMMENT if is_stream else b"", to_error=None)
-        response = Response(stream, reply.status, relayed_headers(reply.headers, FILE_HEADERS), direct_passthrough=True)
-        response.headers["X-Accel-Buffering"] = "no"
-        return response
+        if reply.status >= 400 or reply.status in BODILESS or request.method == "HEAD":
+            return _whole(reply)
+        return _streamed(reply, answer_body, call)
 
     return blueprint
 
 
+def _whole(reply: ForwardedReply) -> Response:
+    """An error, in the envelope, or an answer that is nothing but its head."""
+    try:
+        answer = to_answer(reply, reply.read(), FILE_HEADERS)
+    finally:
+        reply.close()
+    response = WholeResponse(answer.body, answer.status, answer.headers)
+    if reply.status in BODILESS:
+        response.headers.remove("content-length")
+    return response
+
+
+def _streamed(reply: ForwardedReply, body: ForwardedBody, call: Call) -> Response:
+    """An answer as it comes. One that breaks off breaks the connection: its type may have no place for an error."""
+    headers = {
+        "content-type": "application/octet-stream",
+        **relayed_headers(reply.headers, FILE_HEADERS),
+        "x-accel-buffering": "no",
+    }
+    source = _Passing(body)
+    comment = COMMENT if headers["content-type"].startswith("text/event-stream") else b""
+    stream = StreamBody(call, source, source, comment=comment, to_error=None, status=reply.status)
+    return Response(stream, reply.status, headers, direct_passthrough=True)
+
+
 def _raw_path(path: str) -> str:
     """The path below the root, with its query, escaped as the client escaped it."""
-    if any(part in {".", ".."} for part in unquote(path).split("/")):
-        raise NotFoundError(f"Invalid URL ({request.method} {request.path})")
+    check_path(path)
     raw: str = request.environ.get("RAW_URI", "").partition("?")[0]
     starts = (at + 1 for at, character in enumerate(raw) if character == "/")
     escaped = next((raw[at:] for at in starts if unquote(raw[at:]) == path), quote(path, safe="/:@!$&'()*+,;=~"))
@@ -65,12 +81,36 @@ def _raw_path(path: str) -> str:
     return f"{escaped}?{query}" if query else escaped
 
 
+def check_path(path: str) -> None:
+    """Nothing that leads out of the API's root goes to an upstream, with this server's key, however it is escaped.
+
+    Raises:
+        NotFoundError
+    """
+    while (plain := unquote(path)) != path:
+        path = plain
+    if any(part in {".", ".."} for part in path.replace("\\", "/").split("/")):
+        raise NotFoundError(f"Invalid URL ({request.method} {request.path})")
+
+
 def _read_body(request: Request) -> Iterator[bytes] | None:
     """The body in blocks, none of it held for longer than it takes to send it on."""
     if not request.content_length and request.headers.get("Transfer-Encoding", "") == "":
         return None
-    stream = request.stream
-    return iter(lambda: stream.read(READ_BYTES), b"")
+    return _blocks(request.stream)
+
+
+def _blocks(stream: IO[bytes]) -> Iterator[bytes]:
+    while True:
+        try:
+            block = stream.read(READ_BYTES)
+        except HTTPException:
+            raise
+        except Exception as error:  # each WSGI server has exceptions of its own for it
+            raise PayloadError("The request body could not be read.") from error
+        if not block:
+            return
+        yield block
 
 
 class _Passing(Iterator["bytes | Silence"]):

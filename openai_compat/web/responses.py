@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 
 
 class WholeResponse(Response):
-    """A response whose body is one piece. It goes out as it is.
+    """A response whose body is one piece, JSON where the headers say nothing else. It goes out as it is.
 
     Werkzeug's own looks on the way for locations to make absolute, bodies to encode and iterables to close; here none
     of these can be, and the looking costs as much as validating the request did (`docs/performance.md`).
     """
 
     def __init__(self, body: bytes, status: int, headers: Mapping[str, str]) -> None:
-        super().__init__(status=status, headers=[*headers.items(), ("content-length", str(len(body)))])
+        complete = {"content-type": "application/json", "content-length": str(len(body)), **headers}
+        super().__init__(status=status, headers=list(complete.items()))
         self._body = body
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -35,4 +36,4 @@ class WholeResponse(Response):
 def json_response(value: Mapping[str, Any], status: int = HTTPStatus.OK, headers: Mapping[str, str] = {}) -> Response:
     """`value` as JSON. Text that UTF-8 cannot hold becomes question marks rather than a fault of this server."""
     body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-    return WholeResponse(body, status, {**headers, "content-type": "application/json"})
+    return WholeResponse(body, status, headers)

@@ -70,8 +70,10 @@ class StreamBody:
         *,
         comment: bytes = COMMENT,
         to_error: Callable[[OpenAICompatError], bytes] | None = to_error_event,
+        status: int = 200,
     ) -> None:
         call.is_streamed = True
+        self._status = status
         self._call = call
         self._events = events
         self._source = source
@@ -88,9 +90,9 @@ class StreamBody:
                 event = next(self._events)
             except StopIteration:
                 self._is_over = True
-            except CallCancelledError:
-                self._is_over = True
-                self._call.cancellation.cancel()
+            except CallCancelledError as error:
+                # A client that has only stopped sending may still read: a clean end would look like a whole answer.
+                raise ConnectionResetError(errno.ECONNRESET, error.message) from error
             except Exception as error:  # noqa: BLE001 - a response that has begun has no other place to tell
                 return self._told(error)
             else:
@@ -113,9 +115,11 @@ class StreamBody:
         """Called by the WSGI server on every path: after the last event, and when the client cannot be written to."""
         if not self._is_over:
             self._call.cancellation.cancel()
-        self._source.close()
-        self._call.note_usage(self._source.usage)
-        self._call.finish(200)
+        try:
+            self._source.close()
+            self._call.note_usage(self._source.usage)
+        finally:
+            self._call.finish(self._status)
 
 
 def stream_response(body: StreamBody, headers: Mapping[str, str] = HEADERS) -> Response:

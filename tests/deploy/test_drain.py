@@ -63,6 +63,15 @@ def test_a_reload_reads_the_models_anew_cuts_no_stream_and_refuses_no_request(
     assert_is_whole(lines)
 
 
+def test_a_reload_of_a_wrong_models_file_changes_nothing_and_says_why(server: LiveServer, tmp_path: Path) -> None:
+    (tmp_path / "models.json").write_text(json.dumps([{"name": "new", "kind": "ecko"}]))
+    server.process.send_signal(signal.SIGHUP)
+    deadline = time.monotonic() + 10
+    while "unknown kind 'ecko'" not in server.log():
+        assert time.monotonic() < deadline, server.log()
+    assert requests.get(f"{server.base_url}/models", timeout=5).json()["data"][0]["id"] == "slow"
+
+
 def test_what_still_runs_at_the_end_of_the_time_is_cut_and_does_not_look_whole(tmp_path: Path) -> None:
     models = tmp_path / "models.json"
     models.write_text(json.dumps([{"name": "slow", "kind": "echo", "delay": 0.5}]))

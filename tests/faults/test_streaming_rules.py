@@ -161,6 +161,15 @@ def test_an_error_after_a_long_silence_is_told_in_the_stream(upstream: MockUpstr
         assert response.content.startswith(b": keep-alive\n\n")
 
 
+def test_a_stream_that_began_late_gives_its_connection_back(upstream: MockUpstream) -> None:
+    with LiveServer({"OPENAI_BASE_URL": upstream.base_url, "SSE_KEEPALIVE_SECONDS": "0.05"}) as server:
+        upstream.wait_until(lambda stats: stats["requests_open"] == 0)
+        upstream.reset()
+        for _ in range(5):
+            assert events_of(ask(server, "fault-slow-first:delay=0.2"))[-1] == "[DONE]"
+        assert upstream.stats()["connections_total"] == 1
+
+
 def test_an_event_is_passed_on_before_the_next_one_exists(server: LiveServer) -> None:
     with connected(server, "fault-stall", stream=True) as client:
         received = b""

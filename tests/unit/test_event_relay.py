@@ -119,6 +119,23 @@ def test_an_error_event_passes_and_nothing_is_added_to_it() -> None:
     assert relayed(stream) == stream
 
 
+def test_an_end_mark_after_an_error_is_not_passed_on() -> None:
+    error = event(error={"message": "x", "type": "server_error", "param": None, "code": None})
+    assert relayed(content("a") + error + DONE) == content("a") + error
+    assert relayed(content("a"), error, DONE) == content("a") + error
+
+
+def test_one_finished_choice_of_two_is_a_cut_answer() -> None:
+    def finish(index: int) -> bytes:
+        return event(id="c", choices=[{"index": index, "delta": {}, "finish_reason": "stop"}])
+
+    both = EventRelay(ScriptedReply([content("a") + finish(0), finish(1)]), hides_usage=False, choices=2)
+    assert list(both)[-1] == DONE
+    one = EventRelay(ScriptedReply([content("a") + finish(0)]), hides_usage=False, choices=2)
+    with pytest.raises(UpstreamCutError):
+        list(one)
+
+
 def test_a_broken_event_does_not_stop_the_good_ones() -> None:
     stream = content("a") + b'data: {"error" broken\n\n' + FINISH + DONE
     assert relayed(stream) == stream

@@ -22,7 +22,7 @@ MAY_USE = {
     "errors": set(),
     "logs": {"settings"},
     "mock_upstream": {"mock_upstream"},
-    "worker": set(),
+    "worker": {"errors"},
 }
 OWNERS = {
     "flask": ("app.py", "web/"),
