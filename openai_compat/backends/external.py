@@ -22,6 +22,8 @@ from .external_errors import read_external_error
 from .external_reply import read_external_reply
 
 ACCEPT: Final = "application/json, text/plain;q=0.9, */*;q=0.8"
+OPENAIS_HEADERS: Final = "openai-"
+"""The beginning of the headers that tell OpenAI of the caller's account there: `openai-organization` and the like."""
 ACCEPT_STREAM: Final = "text/event-stream, application/x-ndjson;q=0.9, application/json;q=0.8, */*;q=0.7"
 
 
@@ -45,7 +47,8 @@ class ExternalOptions:
 class ExternalBackend(Backend, SupportsChat):
     """Posts `{"model", "messages", "stream", ...parameters}` to the entry's URL.
 
-    The client's own `Authorization` stays here: it was meant for this server, and the API's owner is someone else.
+    The client's own `Authorization` stays here, and so does what it says of an account at OpenAI: they were meant for
+    this server or for OpenAI, and the API's owner is someone else.
     """
 
     Options = ExternalOptions
@@ -74,12 +77,7 @@ class ExternalBackend(Backend, SupportsChat):
         reply = self.resources.forwarder.send(
             "POST",
             self._url,
-            headers={
-                **context.headers,
-                "content-type": "application/json",
-                "accept": ACCEPT_STREAM if is_streamed else ACCEPT,
-                **self._headers,
-            },
+            headers=self._to_headers(context, is_streamed=is_streamed),
             timeouts=self.entry.timeouts,
             context=context,
             body=self._to_body(request, is_streamed=is_streamed),
@@ -93,6 +91,14 @@ class ExternalBackend(Backend, SupportsChat):
             reply.close()
             raise
         return read_external_reply(reply, self.entry, self.options.reply_path, splits_whole=request.is_streamed)
+
+    def _to_headers(self, context: CallContext, *, is_streamed: bool) -> dict[str, str]:
+        return {
+            **{name: value for name, value in context.headers.items() if not name.startswith(OPENAIS_HEADERS)},
+            "content-type": "application/json",
+            "accept": ACCEPT_STREAM if is_streamed else ACCEPT,
+            **self._headers,
+        }
 
     def _to_body(self, request: ChatRequest, *, is_streamed: bool) -> bytes:
         body: dict[str, Any] = {

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from http.client import responses as meanings
 from typing import Any, Final
 
-from ..errors import UpstreamAuthenticationError, UpstreamError, UpstreamStatusError
+from ..errors import UpstreamAuthenticationError, UpstreamError
 from ..settings import ModelEntry
 from .base import ForwardedReply
-from .openai_errors import RETRY_HEADERS, to_error_object
+from .openai_errors import retry_headers, to_status_error
+
+REFUSALS: Final = frozenset({401, 403})
+"""These judge the credential that this server holds: the client can do nothing about it."""
 
 RELAYED_STATUSES: Final = frozenset({400, 409, 413, 422, 429, 503})
 """What the client can act upon. All others (404: a wrong URL, 405, 500, ...) are between this server and the API."""
@@ -24,28 +28,32 @@ SHORTEST_SECRET: Final = 6
 def read_external_error(reply: ForwardedReply, entry: ModelEntry) -> UpstreamError:
     """The error that a reply of status 400 or more stands for; reads the beginning of its body.
 
-    The API's own words are passed on as `to_shown_line` leaves them.
-
     Raises:
         CallCancelledError
     """
-    if reply.status in {401, 403}:
-        does = "refused this server's credential" if _has_credential(entry) else "wants a credential of this server"
-        return UpstreamAuthenticationError(f"The external API {does} (status {reply.status}).")
-    body = _read_beginning(reply)
+    body = b"" if reply.status in REFUSALS else _read_beginning(reply)
+    answered = f"answered {reply.status} {meanings.get(reply.status, '')}".rstrip()
+    return to_external_error(entry, reply.status, body, retry_headers(reply), answered)
+
+
+def to_external_error(
+    entry: ModelEntry,
+    status: int | None,
+    body: bytes,
+    headers: Mapping[str, str] | None = None,
+    does: str = "reported an error",
+) -> UpstreamError:
+    """What the client is told of the API's error, be its `status` that of the reply or one named within a reply of
+    status 200. The API's own words are passed on as `to_shown_line` leaves them.
+    """
+    if status in REFUSALS:
+        refuses = "refused this server's credential" if _has_credential(entry) else "wants a credential of this server"
+        return UpstreamAuthenticationError(f"The external API {refuses} (status {status}).")
     words = to_shown_line(_find_words(_parse(body)), entry)
-    answer = f"The external API answered {reply.status} {meanings.get(reply.status, '')}".rstrip()
-    if reply.status not in RELAYED_STATUSES:
-        return UpstreamError(f"{answer}: {words}" if words else f"{answer}.", code="external_api_error")
-    error = to_error_object(reply.status, body)
-    return UpstreamStatusError(
-        words or f"{answer}.",
-        upstream_status=reply.status,
-        type_=error["type"],
-        param=error["param"],
-        code=error["code"],
-        headers={name: reply.headers[name] for name in RETRY_HEADERS if name in reply.headers},
-    )
+    if status not in RELAYED_STATUSES:
+        told = f"The external API {does}: {words}" if words else f"The external API {does}."
+        return UpstreamError(told, code="external_api_error")
+    return to_status_error(status, body, headers, words or f"The external API {does}.")
 
 
 def to_shown_line(words: str, entry: ModelEntry) -> str:

@@ -10,17 +10,18 @@ import json
 import re
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from typing import Any, Final, Literal
 
 from ..domain import ChatDelta
-from ..errors import UpstreamReplyError, UpstreamStatusError
+from ..errors import UpstreamReplyError
 from ..settings import ModelEntry
 from ..streams import SILENCE, Silence
 from ..tokens import split_tokens
 from .base import ForwardedReply
 from .event_stream import BYTE_ORDER_MARK, Blocks, iterate_events, iterate_lines, iterate_text, started
-from .external_errors import to_shown_line
+from .external_errors import to_external_error
 from .openai_chunks import END_OF_STREAM
 from .reply_reader import ReplyReader, is_reply
 
@@ -55,23 +56,21 @@ def read_external_reply(
     Raises:
         UpstreamReplyError: no text is found, or the bytes are not what they begin like.
         UpstreamCutError: a stream of the kind that says its end did not.
-        UpstreamStatusError: the reply is an error in spite of its status.
+        UpstreamAuthenticationError, UpstreamStatusError, UpstreamError: the reply is an error in spite of its status.
         whatever reading the reply raises.
     """
     try:
         yield SILENCE
-        yield from _ExternalReply(reply, reply_path, splits_whole).deltas()
-    except UpstreamStatusError as error:
-        error.message = to_shown_line(error.message, entry) or "The external API reported an error."
-        raise
+        reader = ReplyReader(reply_path, partial(to_external_error, entry))
+        yield from _ExternalReply(reply, reader, splits_whole).deltas()
     finally:
         reply.close()
 
 
 class _ExternalReply:
-    def __init__(self, reply: ForwardedReply, reply_path: str | None, splits_whole: bool) -> None:
+    def __init__(self, reply: ForwardedReply, reader: ReplyReader, splits_whole: bool) -> None:
         self._reply = reply
-        self._reader = ReplyReader(reply_path)
+        self._reader = reader
         self._splits_whole = splits_whole
         self._media_type, self._encoding = _parse_content_type(reply.headers.get("content-type", ""))
         self._is_text_type = self._media_type.startswith("text/")

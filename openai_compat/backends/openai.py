@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 from ..domain import CallContext, ChatDelta, ChatRequest
-from ..errors import UpstreamAuthenticationError, UpstreamStatusError
+from ..errors import UpstreamAuthenticationError, UpstreamError, UpstreamStatusError
 from ..streams import Silence
 from .base import CHAT_PROMISES, Backend, BackendResources, ForwardedCall, SupportsChat, SupportsForwarding
 from .openai_chunks import read_chat_completion, read_chat_stream
-from .openai_errors import read_error
+from .openai_errors import read_error, refuses_stream_options, to_status_error
 
 if TYPE_CHECKING:
     from .upstream import UpstreamReply
+
+MOST_REMEMBERED: Final = 1000
+"""How many models are known to give no usage: their names come from the clients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +47,16 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
         self._has_credential = not self._headers.keys().isdisjoint({"authorization", "api-key", "x-api-key"})
         # With API_KEYS set, what callers send is for this server alone: that an upstream misses one is not their fault.
         self._judges_caller = not (self._has_credential or resources.settings.api_keys)
+        self._without_usage: set[str] = set()
 
     def may_ask_for_usage(self, model: str) -> bool:
-        return bool(self.options.stream_usage)
+        return self.options.stream_usage and model not in self._without_usage
+
+    def learned_no_usage(self, model: str) -> None:
+        """The peer refused `stream_options` for this model, and answered without: it is not asked again."""
+        if len(self._without_usage) >= MOST_REMEMBERED:
+            self._without_usage.clear()
+        self._without_usage.add(model)
 
     def forward(self, call: ForwardedCall, context: CallContext) -> UpstreamReply:
         headers = {**call.headers, **self._headers}
@@ -61,24 +71,36 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
             body=call.body,
             body_length=call.body_length,
         )
-        if reply.status in {401, 403} and not self._judges_caller:
+        if (refusal := self._to_refusal(reply.status)) is not None:
             reply.close()
-            problem = "refused the credential" if self._has_credential else "wants a credential, but there is none"
-            raise UpstreamAuthenticationError(f"The upstream {problem} that this server holds for it.")
+            raise refusal
         return reply
+
+    def _to_refusal(self, status: int | None) -> UpstreamAuthenticationError | None:
+        """The error where `status` judges what this server sent, and not what the caller did."""
+        if status not in {401, 403} or self._judges_caller:
+            return None
+        problem = "refused the credential" if self._has_credential else "wants a credential, but there is none"
+        return UpstreamAuthenticationError(f"The upstream {problem} that this server holds for it.")
+
+    def _to_error(self, status: int | None, body: bytes) -> UpstreamError:
+        """For an error that came with status 200 and names another within."""
+        return self._to_refusal(status) or to_status_error(status, body)
 
     def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Silence]:
         body: dict[str, Any] = {"model": self.upstream_model or request.model, "messages": request.messages}
         body.update(request.parameters)
         body["stream"] = request.is_streamed
-        if not (request.is_streamed and self.options.stream_usage):
+        if not (request.is_streamed and self.may_ask_for_usage(request.model)):
             return self._chat(body, context)
         try:
             return self._chat({**body, "stream_options": {"include_usage": True}}, context)
         except UpstreamStatusError as error:
-            if error.upstream_status not in {400, 422} or "stream_options" not in error.message:
+            if not refuses_stream_options(error.upstream_status, error.to_envelope()["error"]):
                 raise
-            return self._chat(body, context)
+        deltas = self._chat(body, context)
+        self.learned_no_usage(request.model)
+        return deltas
 
     def _chat(self, body: Mapping[str, Any], context: CallContext) -> Iterator[ChatDelta | Silence]:
         headers = {**context.headers, "content-type": "application/json"}
@@ -87,8 +109,8 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
             if reply.status >= 400:
                 raise read_error(reply)
             if reply.headers.get("content-type", "").startswith("text/event-stream"):
-                return read_chat_stream(reply)
-            return iter(read_chat_completion(reply.read()))
+                return read_chat_stream(reply, self._to_error)
+            return iter(read_chat_completion(reply.read(), self._to_error))
         except BaseException:
             reply.close()
             raise

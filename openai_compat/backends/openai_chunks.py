@@ -11,12 +11,12 @@ from collections.abc import Generator, Iterator, Mapping
 from typing import Any, Final, cast, get_args
 
 from ..domain import ChatDelta, FinishReason, JSONObject, TokenLogprob, Usage
-from ..errors import UpstreamCutError, UpstreamReplyError, UpstreamStatusError
+from ..errors import UpstreamCutError, UpstreamReplyError
 from ..streams import SILENCE, Silence
 from .base import ForwardedReply
 from .event_stream import iterate_events, started
-from .openai_errors import to_error_object
-from .tool_calls import ToolCallReader
+from .openai_errors import ToError, raise_error_in, to_status_error
+from .tool_calls import ToolCallReader, to_text
 
 END_OF_STREAM: Final = "[DONE]"
 _PLAIN_KEYS: Final = frozenset({"role", "content"})
@@ -37,14 +37,15 @@ _FINISH_REASONS: Mapping[str, FinishReason] = {
 }
 
 
-def read_chat_completion(body: bytes) -> list[ChatDelta]:
+def read_chat_completion(body: bytes, to_error: ToError = to_status_error) -> list[ChatDelta]:
     """A whole completion as deltas, the last of each choice with its finish reason.
 
     Raises:
         UpstreamReplyError: it is not a chat completion.
-        UpstreamStatusError: it is an error in place of one.
+        UpstreamError: it is an error in place of one; what `to_error` makes of it.
     """
     completion = parse_object(body)
+    raise_error_in(completion, to_error)
     if not isinstance(completion.get("choices"), list):
         raise UpstreamReplyError("The upstream's answer is not a chat completion: it has no choices.")
     reader = ChatReader()
@@ -52,13 +53,15 @@ def read_chat_completion(body: bytes) -> list[ChatDelta]:
 
 
 @started
-def read_chat_stream(reply: ForwardedReply) -> Generator[ChatDelta | Silence, None, None]:
+def read_chat_stream(
+    reply: ForwardedReply, to_error: ToError = to_status_error
+) -> Generator[ChatDelta | Silence, None, None]:
     """The deltas of a streamed reply, up to `[DONE]` or its end; closes the reply, also when closed itself.
 
     Raises:
         UpstreamCutError: it ended with neither `[DONE]` nor a finish reason for each of its choices.
         UpstreamReplyError: an event that is not a chat completion chunk.
-        UpstreamStatusError: an error told within the stream.
+        UpstreamError: an error told within the stream; what `to_error` makes of it.
         whatever reading the reply raises.
     """
     reader = ChatReader()
@@ -72,7 +75,9 @@ def read_chat_stream(reply: ForwardedReply) -> Generator[ChatDelta | Silence, No
                 reply.close_after_end()
                 return
             else:
-                yield from reader.read(parse_object(event))
+                chunk = parse_object(event)
+                raise_error_in(chunk, to_error)
+                yield from reader.read(chunk)
         if not reader.is_finished:
             raise UpstreamCutError("The upstream's stream ended before its answer was complete.")
     finally:
@@ -80,11 +85,10 @@ def read_chat_stream(reply: ForwardedReply) -> Generator[ChatDelta | Silence, No
 
 
 def parse_object(text: str | bytes) -> JSONObject:
-    """A JSON object without an error in it.
+    """A JSON object.
 
     Raises:
-        UpstreamReplyError: it is no JSON object.
-        UpstreamStatusError: it has an `error` that is neither null nor empty.
+        UpstreamReplyError: it is none.
     """
     try:
         value = json.loads(text)
@@ -92,26 +96,7 @@ def parse_object(text: str | bytes) -> JSONObject:
         raise UpstreamReplyError("The upstream's answer is not valid JSON.") from error
     if not isinstance(value, dict):
         raise UpstreamReplyError("The upstream's answer is not a JSON object.")
-    raise_error_in(value)
     return value
-
-
-def raise_error_in(reply: JSONObject) -> None:
-    """For errors that come with status 200, in the middle of a stream for example.
-
-    Raises:
-        UpstreamStatusError: `reply` has an `error` that is neither null nor empty. Its status is the one that the error
-            itself names, else 500.
-    """
-    error = reply.get("error")
-    if not error:
-        return
-    named = [error.get(key) for key in ("status", "status_code", "code")] if isinstance(error, dict) else []
-    status = next((code for code in named if isinstance(code, int) and 400 <= code <= 599), 500)
-    told = to_error_object(status, json.dumps(reply).encode())
-    raise UpstreamStatusError(
-        told["message"], upstream_status=status, type_=told["type"], param=told["param"], code=told["code"]
-    )
 
 
 class ChatReader:
@@ -179,8 +164,8 @@ class _Choice:
             self.index,
             finish_reason,
             tool_calls,
-            _text(piece.get("refusal")),
-            _text(piece.get("reasoning_content")) or _text(piece.get("reasoning")) or reasoning or None,
+            to_text(piece.get("refusal")),
+            to_text(piece.get("reasoning_content")) or to_text(piece.get("reasoning")) or reasoning or None,
             _read_logprobs(choice.get("logprobs")),
             usage,
         )
@@ -215,7 +200,7 @@ def read_content(content: Any) -> tuple[str, str]:
             nested = part.get("thinking") or part.get("summary") or part.get("text")
             reasons.append(read_content(nested)[0])
         elif isinstance(part, dict):
-            texts.append(_text(part.get("text")) or "")
+            texts.append(to_text(part.get("text")) or "")
     return "".join(texts), "".join(reasons)
 
 
@@ -265,7 +250,3 @@ def _read_tokens(tokens: Any) -> Iterator[tuple[str, float, JSONObject]]:
 def to_object(value: Any) -> JSONObject:
     """The value if it is a JSON object, else an empty one."""
     return value if isinstance(value, dict) else {}
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None

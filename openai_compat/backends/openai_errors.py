@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..errors import UpstreamStatusError, to_envelope
+from ..domain import JSONObject
+from ..errors import UpstreamError, UpstreamStatusError, to_envelope
 from .base import ForwardedReply
 
 RETRY_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
@@ -20,20 +21,75 @@ _BY_STATUS: Mapping[int, tuple[str, str | None]] = {
     404: ("invalid_request_error", None),
     429: ("rate_limit_error", "rate_limit_exceeded"),
 }
+# What an error within an answer of status 200 calls itself, where it names no status (source: OpenAI's codes,
+# Anthropic's types).
+_STATUS_OF_WORD: Mapping[str, int] = {
+    "invalid_api_key": 401,
+    "authentication_error": 401,
+    "permission_error": 403,
+    "rate_limit_error": 429,
+    "rate_limit_exceeded": 429,
+}
+_STATUS_KEYS = ("status", "status_code", "statusCode", "code")
+
+ToError = Callable[[int | None, bytes], UpstreamError]
+"""Makes the exception of an error: of its status, None where nothing names one, and of the JSON that tells of it."""
 
 
 def read_error(reply: ForwardedReply) -> UpstreamStatusError:
     """The error that a reply of status 400 or more stands for; reads the body."""
-    error = to_error_object(reply.status, reply.read())
-    headers = {name: reply.headers[name] for name in RETRY_HEADERS if name in reply.headers}
+    return to_status_error(reply.status, reply.read(), retry_headers(reply))
+
+
+def to_status_error(
+    status: int | None, body: bytes, headers: Mapping[str, str] | None = None, message: str | None = None
+) -> UpstreamStatusError:
+    """The upstream's error, to be relayed: with `message`, or in its own words. 500 where it names no status."""
+    error = to_error_object(status or 500, body)
     return UpstreamStatusError(
-        error["message"],
-        upstream_status=reply.status,
+        message or error["message"],
+        upstream_status=status or 500,
         type_=error["type"],
         param=error["param"],
         code=error["code"],
         headers=headers,
     )
+
+
+def retry_headers(reply: ForwardedReply) -> dict[str, str]:
+    """Those of an error's headers that the client acts upon."""
+    return {name: reply.headers[name] for name in RETRY_HEADERS if name in reply.headers}
+
+
+def raise_error_in(reply: JSONObject, to_error: ToError = to_status_error) -> None:
+    """For errors that come with status 200, in the middle of a stream for example.
+
+    Raises:
+        UpstreamError: `reply` has an `error` that is neither null nor empty; what `to_error` makes of it.
+    """
+    if reply.get("error"):
+        raise to_error(find_status(reply), json.dumps(reply).encode())
+
+
+def find_status(reply: JSONObject) -> int | None:
+    """The HTTP status that an error within an answer names, by number or by one of OpenAI's and Anthropic's words."""
+    error = reply.get("error")
+    places = [error, reply] if isinstance(error, Mapping) else [reply]
+    named = [str(place.get(key)) for place in places for key in _STATUS_KEYS]
+    numbers = (int(name) for name in named if name.isdecimal() and len(name) == 3)
+    words = (str(place.get(key)) for place in places for key in ("code", "type"))
+    by_word = (_STATUS_OF_WORD[word] for word in words if word in _STATUS_OF_WORD)
+    return next((number for number in numbers if 400 <= number <= 599), None) or next(by_word, None)
+
+
+def refuses_stream_options(status: int, error: Mapping[str, Any] | bytes) -> bool:
+    """Whether an answer of `status` refuses the parameter `stream_options`: by the `param` that its error names, by its
+    words where it names none. `error` is the envelope's inner object, or the body as it came.
+    """
+    if status not in {400, 422}:
+        return False
+    told = to_error_object(status, error) if isinstance(error, bytes) else error
+    return "stream_options" in (told.get("param") or told.get("message") or "")
 
 
 def to_envelope_bytes(status: int, body: bytes) -> bytes:

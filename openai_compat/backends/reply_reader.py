@@ -9,7 +9,8 @@ from zlib import crc32
 
 from ..domain import ChatDelta, FinishReason, JSONObject, Usage
 from ..errors import UpstreamCutError, UpstreamReplyError
-from .openai_chunks import ChatReader, raise_error_in, read_usage
+from .openai_chunks import ChatReader, read_usage
+from .openai_errors import ToError, raise_error_in, to_status_error
 from .reply_shapes import (
     find_counts,
     find_finish_reason,
@@ -32,11 +33,12 @@ class ReplyReader:
     for, with the finish reason and the usage where they are told. Only the first choice of several is read.
 
     Raises:
-        UpstreamStatusError: by `read_value`, for an object that is an error.
+        UpstreamError: by `read_value`, for an object that is an error; what `to_error` makes of it.
     """
 
-    def __init__(self, reply_path: str | None = None) -> None:
+    def __init__(self, reply_path: str | None = None, to_error: ToError = to_status_error) -> None:
         self._path = reply_path
+        self._to_error = to_error
         self._chat = ChatReader()
         self._is_openai = self._is_finished = self._announces_end = self._has_text = False
         self._counts: dict[str, Any] = {}
@@ -46,13 +48,13 @@ class ReplyReader:
     def read_value(self, value: Any) -> Iterator[ChatDelta]:
         """The deltas in one JSON value: a whole reply, an event, or a line."""
         facts = _last_object(value)
-        raise_error_in(facts)
+        raise_error_in(facts, self._to_error)
         if self._path is None and _is_openai_shaped(facts):
             self._is_openai = True
             yield from (delta for delta in self._chat.read(facts) if delta.index == 0)
             return
         if is_failure(facts):
-            raise_error_in({"error": facts})
+            raise_error_in({"error": facts}, self._to_error)
         self._keys = list(facts) or self._keys
         parts = to_parts(facts)
         text = self._find_text(value)

@@ -38,7 +38,7 @@ class ToolCallReader:
         function = piece.get("function")
         if not isinstance(function, dict):
             function = {}
-        index, id_, name = piece.get("index"), _text(piece.get("id")), _text(function.get("name"))
+        index, id_, name = piece.get("index"), to_text(piece.get("id")), to_text(function.get("name"))
         number = self._number(index if isinstance(index, int) else None, id_, name)
         call = self._calls[number]
         news = _Call(None if call.id else id_, None if call.name else name)
@@ -73,5 +73,6 @@ def _to_arguments(arguments: Any) -> str:
     return "" if arguments is None else json.dumps(arguments, ensure_ascii=False)
 
 
-def _text(value: Any) -> str | None:
+def to_text(value: Any) -> str | None:
+    """The value if it is a text with anything in it."""
     return value if isinstance(value, str) and value else None

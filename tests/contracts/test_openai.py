@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pytest
 
 from openai_compat.backends.base import BackendResources, ForwardedCall
-from openai_compat.backends.openai import OpenAIBackend, OpenAIOptions
+from openai_compat.backends.openai import MOST_REMEMBERED, OpenAIBackend, OpenAIOptions
 from openai_compat.backends.upstream import Forwarder
 from openai_compat.domain import CallContext, ChatRequest
 from openai_compat.errors import (
@@ -25,6 +25,7 @@ from openai_compat.errors import (
 from openai_compat.settings import ModelEntry, Settings, Timeouts
 from openai_compat.streams import close_stream
 from tests.fakes.mock_upstream import MockUpstream
+from tests.fakes.scripted_api import ScriptedForwarder, ScriptedReply
 
 from .backend_contract import UNICODE, ChatContract, assert_well_formed, collect, finish_reasons, last_usage, text_of
 
@@ -160,6 +161,14 @@ class TestAnswers:
         assert text_of(deltas, 0) == "You said: hello there"
         assert finish_reasons(deltas) == {0: "stop"}
 
+    def test_it_is_asked_once_a_model(self, make: MakesBackends, mock: MockUpstream, stream: bool) -> None:
+        backend = make("fault-reject-stream-options")
+        for _ in range(3):
+            ask(backend, stream=stream)
+        assert mock.stats()["requests_total"] == (4 if stream else 3)
+        assert backend.may_ask_for_usage("another model")
+        assert backend.may_ask_for_usage("contract-model") is not stream
+
     @pytest.mark.parametrize(
         ("name", "error"),
         [
@@ -192,6 +201,18 @@ class TestAnswers:
             ask(make(f"fault-status:code={status}"), stream=stream)
         assert caught.value.upstream_status == status
 
+    @pytest.mark.parametrize(("named", "key"), [(401, "sk-1"), ("invalid_api_key", "sk-1"), (401, None)])
+    def test_a_key_refused_with_status_200_is_judged_alike(self, named: Any, key: str | None, stream: bool) -> None:
+        body = json.dumps({"error": {"message": "no", "type": "t", "code": named}}).encode()
+        reply = ScriptedReply(200, {"content-type": "text/event-stream" if stream else "application/json"}, [
+            b"data: %b\n\n" % body if stream else body
+        ])  # fmt: skip
+        resources = BackendResources(Settings(), ScriptedForwarder(reply))  # type: ignore[arg-type]
+        entry = ModelEntry("contract-model", "openai", "http://upstream.test/v1", api_key=key)
+        with pytest.raises(UpstreamAuthenticationError if key else UpstreamStatusError):
+            ask(OpenAIBackend(entry, OpenAIOptions(), resources), stream=stream)
+        assert reply.ending == "closed"
+
     def test_an_error_of_the_upstream_is_told_whole(self, make: MakesBackends, stream: bool) -> None:
         with pytest.raises(UpstreamStatusError) as caught:
             ask(make("fault-status:code=429,retry_after=7"), stream=stream)
@@ -204,6 +225,22 @@ class TestAnswers:
         with pytest.raises(UpstreamTimeoutError):
             ask(make("fault-hang-headers", timeouts=Timeouts(idle=0.1)), stream=stream)
         mock.wait_until(lambda stats: stats["requests_open"] == 0)
+
+
+def test_a_refusal_that_has_another_cause_teaches_nothing(make: MakesBackends) -> None:
+    """Its words may well be the caller's own: usage would be lost for all callers."""
+    backend = make("fault-status:code=400")
+    with pytest.raises(UpstreamStatusError):
+        ask(backend)
+    assert backend.may_ask_for_usage("contract-model")
+
+
+def test_what_is_remembered_is_bounded(make: MakesBackends) -> None:
+    backend = make()
+    for number in range(3 * MOST_REMEMBERED):
+        backend.learned_no_usage(f"model {number}")
+    assert not backend.may_ask_for_usage(f"model {3 * MOST_REMEMBERED - 1}")
+    assert sum(not backend.may_ask_for_usage(f"model {number}") for number in range(5000)) <= MOST_REMEMBERED
 
 
 class TestStreams:

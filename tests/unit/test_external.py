@@ -59,6 +59,15 @@ def test_the_clients_key_stays_here() -> None:
     assert "authorization" not in forwarder.headers
 
 
+def test_what_openai_alone_is_told_stays_here() -> None:
+    forwarder = ScriptedForwarder(make({"reply": "a"}))
+    theirs = {"openai-organization": "org-1", "openai-project": "p", "openai-beta": "b", "user-agent": "x"}
+    backend = make_backend(forwarder, headers={"OpenAI-Project": "of the entry"})
+    backend.chat(ChatRequest("external-chat", []), CallContext("r", headers=theirs))
+    sent = {name: value for name, value in forwarder.headers.items() if name in theirs}
+    assert sent == {"openai-project": "of the entry", "user-agent": "x"}
+
+
 def test_an_authorization_of_the_entrys_own_wins() -> None:
     forwarder = ScriptedForwarder(make({"reply": "a"}))
     backend = make_backend(forwarder, api_key="sk-mine", headers={"Authorization": "Basic eDp5"})
@@ -177,8 +186,41 @@ def test_an_error_body_is_read_no_further_than_needed_and_may_break_off() -> Non
 def test_an_error_with_status_200_is_an_error(body: Any, content_type: str) -> None:
     content = events(body) if content_type == EVENTS else lines(body)
     error = refusal(make(content, content_type))
-    assert isinstance(error, UpstreamStatusError)
-    assert error.message == "it failed"
+    if body.get("status") == 400:
+        assert isinstance(error, UpstreamStatusError)
+        assert error.message == "it failed"
+    else:
+        assert type(error) is UpstreamError
+        assert (error.message, error.code) == ("The external API reported an error: it failed", "external_api_error")
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"code": 401, "message": "invalid api key"}, UpstreamAuthenticationError),
+        ({"error": {"code": "403", "message": "no"}}, UpstreamAuthenticationError),
+        ({"error": "no", "statusCode": 401}, UpstreamAuthenticationError),
+        ({"error": {"type": "authentication_error", "message": "invalid x-api-key"}}, UpstreamAuthenticationError),
+        ({"error": {"code": "invalid_api_key", "message": "Incorrect API key"}}, UpstreamAuthenticationError),
+        ({"code": 404, "message": "no route"}, UpstreamError),
+        ({"code": 500, "message": "boom"}, UpstreamError),
+        ({"code": 429, "message": "slow down"}, UpstreamStatusError),
+        ({"error": {"type": "rate_limit_error", "message": "slow down"}}, UpstreamStatusError),
+    ],
+)
+@pytest.mark.parametrize("content_type", [JSON, EVENTS])
+def test_an_error_with_status_200_is_judged_by_the_status_that_it_names(
+    body: Any, expected: type[UpstreamError], content_type: str
+) -> None:
+    """A caller who is told 401 looks for the fault in a key of their own: it was this server's that was refused."""
+    error = refusal(make(events(body) if content_type == EVENTS else body, content_type), api_key="sk-mine-123")
+    assert type(error) is expected
+    if isinstance(error, UpstreamStatusError):
+        assert error.upstream_status == 429
+
+
+def test_credentials_are_masked_in_an_error_with_status_200() -> None:
+    assert "sk-mine" not in refusal(make({"code": 429, "message": "key sk-mine-123"}), api_key="sk-mine-123").message
 
 
 @pytest.mark.parametrize("status", [301, 302, 307])
