@@ -81,6 +81,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     configure_logging(settings)
     state = _build_state(settings)
     app = Application("openai_compat", static_folder=None)
+    app.url_map.merge_slashes = False  # a redirect would be a page of HTML, and no client of an API follows it
     app.config["MAX_CONTENT_LENGTH"] = settings.max_request_bytes
     app.extensions["openai_compat"] = state
     register_calls(app, settings, ClientWatch())

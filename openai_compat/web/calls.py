@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import count
 from secrets import token_hex
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
@@ -42,6 +43,11 @@ _TRAVELLING = frozenset(
 _TRAVELLING_PREFIXES = ("HTTP_OPENAI_", "HTTP_X_STAINLESS_")
 
 
+# An id must be unlike every other; it is no secret. Asking the system for randomness each time costs more.
+_PROCESS = token_hex(10)
+_counter = count(1)
+
+
 class Call:
     """The request that is being served. `model`, `usage` and the rest are noted on the way, for the log."""
 
@@ -62,7 +68,7 @@ class Call:
         self.is_streamed = self.is_finished = False
         sent = environ.get("HTTP_X_REQUEST_ID", "")
         self.sent_request_id = sent if _REQUEST_ID.fullmatch(sent) else None
-        self.request_id = self.sent_request_id or f"req_{token_hex(16)}"
+        self.request_id = self.sent_request_id or f"req_{_PROCESS}{next(_counter):012x}"
         self.authorization = authorization_of(environ)
         sock = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
         if sock is not None:
