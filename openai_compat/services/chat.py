@@ -12,8 +12,9 @@ from ..streams import PrimedStream, Silence, close_stream
 from ..tokens import TokenCounter
 from .identity import new_id, now
 from .legacy_functions import to_legacy_chunk, to_legacy_message, to_tools
+from .parameters import without_nulls
 from .promises import check_promises, missing_capability
-from .usage import to_usage_object, without_nulls
+from .usage import to_usage_object
 
 JSON = dict[str, Any]
 
@@ -96,12 +97,12 @@ class ChatAnswer:
         return self.usage
 
     def _note(self, delta: ChatDelta) -> None:
+        """Keeps the text to be counted, until the backend says that it counts for itself."""
         if delta.usage is not None:
             self.usage = delta.usage
-        if delta.content:
-            self._texts.append(delta.content)
-        for call in delta.tool_calls:
-            self._texts.append(call.arguments)
+            self._texts.clear()
+        elif self.usage is None:
+            self._texts += [delta.content or "", *(call.arguments for call in delta.tool_calls)]
 
     def to_completion(self) -> JSON:
         """Reads the answer to its end: the object `chat.completion`."""
@@ -171,7 +172,7 @@ class _Choice:
         self.refusal: list[str] = []
         self.reasoning: list[str] = []
         self.logprobs: list[TokenLogprob] = []
-        self.calls: dict[int, JSON] = {}
+        self.calls: dict[int, _Call] = {}
         self.finish_reason: str | None = None
 
     def add(self, delta: ChatDelta) -> None:
@@ -184,15 +185,7 @@ class _Choice:
         self.logprobs.extend(delta.logprobs)
         self.finish_reason = delta.finish_reason or self.finish_reason
         for call in delta.tool_calls:
-            self._add_call(call)
-
-    def _add_call(self, delta: ToolCallDelta) -> None:
-        call = self.calls.setdefault(
-            delta.index, {"id": "", "type": "function", "function": {"name": "", "arguments": ""}}
-        )
-        call["id"] = delta.id or call["id"]
-        call["function"]["name"] = delta.name or call["function"]["name"]
-        call["function"]["arguments"] += delta.arguments
+            self.calls.setdefault(call.index, _Call()).add(call)
 
     def to_choice(self, index: int, *, is_legacy: bool) -> JSON:
         text = "".join(self.content)
@@ -203,11 +196,29 @@ class _Choice:
         if self.reasoning:
             message["reasoning_content"] = "".join(self.reasoning)
         if self.calls:
-            message["tool_calls"] = [self.calls[number] for number in sorted(self.calls)]
+            message["tool_calls"] = [self.calls[number].to_object() for number in sorted(self.calls)]
         finish = self.finish_reason
         if is_legacy:
             message, finish = to_legacy_message(message), _legacy_finish(finish)
         return {"index": index, "message": message, "logprobs": to_logprobs(self.logprobs), "finish_reason": finish}
+
+
+class _Call:
+    """Puts the pieces of one tool call together; makes an id where the backend gives none."""
+
+    def __init__(self) -> None:
+        self.id: str | None = None
+        self.name: str | None = None
+        self.arguments: list[str] = []
+
+    def add(self, delta: ToolCallDelta) -> None:
+        self.id = delta.id or self.id
+        self.name = delta.name or self.name
+        self.arguments.append(delta.arguments)
+
+    def to_object(self) -> JSON:
+        function = {"name": self.name or "", "arguments": "".join(self.arguments)}
+        return {"id": self.id or new_id("call_"), "type": "function", "function": function}
 
 
 def _to_pieces(delta: ChatDelta) -> list[JSON]:

@@ -11,11 +11,11 @@ from ..errors import PayloadError, UpstreamCutError
 from ..streams import PrimedStream, Silence, close_stream
 from ..tokens import TokenCounter
 from .identity import new_id, now
+from .parameters import to_texts, without_nulls
 from .promises import check_promises, missing_capability
-from .usage import to_usage_object, without_nulls
+from .usage import count_texts, to_usage_object
 
 JSON = dict[str, Any]
-Text = str | Sequence[int]
 
 
 class CompletionService:
@@ -56,14 +56,21 @@ class CompletionAnswer:
         open_choices = set(range(len(self._request.prompts) * self._request.parameters.get("n", 1)))
         for delta in self._deltas:
             if isinstance(delta, TextDelta):
-                self.usage = delta.usage or self.usage
-                self._texts.append(delta.text)
+                self._note(delta)
                 if delta.finish_reason is not None:
                     open_choices.discard(delta.index)
             yield delta
         if open_choices:
             raise UpstreamCutError("The model's answer ended before it was complete.")
         self._final_usage()
+
+    def _note(self, delta: TextDelta) -> None:
+        """Keeps the text to be counted, until the backend says that it counts for itself."""
+        if delta.usage is not None:
+            self.usage = delta.usage
+            self._texts.clear()
+        elif self.usage is None:
+            self._texts.append(delta.text)
 
     def _final_usage(self) -> Usage:
         """What the backend counted, or what is counted here where it did not."""
@@ -133,15 +140,3 @@ def _to_legacy_logprobs(logprobs: Sequence[TokenLogprob], offset: int) -> JSON |
         "top_logprobs": [dict(item.top) for item in logprobs],
         "text_offset": offsets,
     }
-
-
-def to_texts(value: Any) -> Sequence[Text]:
-    """A prompt or input in any of its four shapes, as a list with one entry a text."""
-    if isinstance(value, str) or (value and isinstance(value[0], int)):
-        return [value]
-    return list(value)
-
-
-def count_texts(texts: Sequence[Text], model: str, tokens: TokenCounter) -> int:
-    """Token ids count as what they are."""
-    return sum(tokens.count(text, model) if isinstance(text, str) else len(text) for text in texts)

@@ -12,9 +12,9 @@ from ..backends.base import Backend, SupportsEmbeddings
 from ..domain import CallContext, EmbeddingsRequest, Usage
 from ..errors import PayloadError
 from ..tokens import TokenCounter
-from .completions import count_texts, to_texts
+from .parameters import to_texts, without_nulls
 from .promises import missing_capability
-from .usage import without_nulls
+from .usage import count_texts
 
 
 class EmbeddingService:

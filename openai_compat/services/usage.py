@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from ..domain import Usage
+from ..tokens import TokenCounter
+from .parameters import Text
 
 
 def to_usage_object(usage: Usage) -> dict[str, Any]:
@@ -24,6 +26,7 @@ def to_usage_object(usage: Usage) -> dict[str, Any]:
     }
 
 
-def without_nulls(payload: Mapping[str, Any], *left_out: str) -> dict[str, Any]:
-    """The parameters of a payload: what was given a value, but for the fields that have a place of their own."""
-    return {name: value for name, value in payload.items() if value is not None and name not in left_out}
+def count_texts(texts: Sequence[Text], model: str, tokens: TokenCounter) -> int:
+    """The tokens of prompts or inputs; token ids count as what they are."""
+    ids = sum(len(text) for text in texts if not isinstance(text, str))
+    return ids + tokens.count_all([text for text in texts if isinstance(text, str)], model)
