@@ -18,6 +18,8 @@ from openai_compat.settings import (
     Setting,
     Settings,
     WholeNumber,
+    check_host,
+    check_origins,
     parse_boolean,
     parse_key,
     parse_list,
@@ -29,7 +31,7 @@ from openai_compat.settings import (
 ERROR_STATUS = WholeNumber(400, 599)
 
 SETTINGS = (
-    Setting(("HOST", "API_HOST"), parse_text, "Address to listen on."),
+    Setting(("HOST", "API_HOST"), parse_text, "Address to listen on.", check=check_host),
     Setting(("PORT", "API_PORT", "DATABRICKS_APP_PORT"), WholeNumber(0, 65535), "Port to listen on."),
     Setting(("WEB_CONCURRENCY",), WholeNumber(1, 512), "Worker processes; one serves a core."),
     Setting(("WORKER_CONNECTIONS",), WholeNumber(1, 100_000), "Clients served at once by one worker."),
@@ -56,7 +58,12 @@ SETTINGS = (
     Setting(("MODELS_CACHE_SECONDS",), parse_seconds, "How long the default upstream's list of models is remembered."),
     Setting(("DEFAULT_MODEL",), parse_text, "Answers requests that name no model, and `/ask`."),
     Setting(("API_KEYS",), parse_list, "If set, callers need one of these keys; if not, any key is accepted.", True),
-    Setting(("CORS_ALLOW_ORIGINS",), parse_list, "Origins of browser pages that may call this server; `*` for all."),
+    Setting(
+        ("CORS_ALLOW_ORIGINS",),
+        parse_list,
+        "Origins of browser pages that may call this server; `*` for all.",
+        check=check_origins,
+    ),
     Setting(("ASK_STREAM_FORMAT",), OneOf("sse", "text", "ui"), "How `/ask` streams when the caller does not say."),
     Setting(("VALIDATION_ERROR_STATUS",), ERROR_STATUS, "Status of an answer to a malformed request."),
     Setting(
@@ -91,9 +98,18 @@ SETTINGS = (
 
 
 def read_environment() -> dict[str, str]:
-    """The process environment, over the `.env` file of the working directory where there is one."""
-    from_file = {name: value for name, value in dotenv_values(".env").items() if value is not None}
-    return {**from_file, **os.environ}
+    """The process environment, over the `.env` file of the working directory where there is one.
+
+    Raises:
+        ConfigurationError: that file cannot be read.
+    """
+    try:
+        from_file = dotenv_values(".env")
+    except UnicodeDecodeError as error:
+        raise ConfigurationError([".env cannot be read: it is not UTF-8"]) from error
+    except OSError as error:
+        raise ConfigurationError([f".env cannot be read: {error.strerror}"]) from error
+    return {**{name: value for name, value in from_file.items() if value is not None}, **os.environ}
 
 
 def load(environ: Mapping[str, str] | None = None, *, with_models: bool = True) -> Settings:
@@ -126,8 +142,8 @@ def _read(setting: Setting, environ: Mapping[str, str], values: dict[str, Any], 
         text = environ.get(name, "").strip()
         if text:
             try:
-                values[setting.field] = setting.parse(text)
+                values[setting.field] = setting.read(text)
             except ValueError as error:
-                shown = "" if setting.is_secret else f", not {text!r}"
+                shown = f", not {text!r}" if setting.may_show(text) else ""
                 problems.append(f"{name} {error}{shown}")
             return

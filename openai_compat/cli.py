@@ -12,7 +12,7 @@ from pathlib import Path
 
 from . import __version__, mock_upstream
 from .errors import ConfigurationError
-from .settings import Settings, WholeNumber, to_address
+from .settings import Settings, WholeNumber, check_host, to_address, without_secrets
 
 USAGE_ERROR = 2
 CANNOT_LISTEN = 1
@@ -31,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     serve = commands.add_parser("serve", help="start the server (gunicorn with gevent workers)")
-    serve.add_argument("--host", help="address to listen on (setting HOST)")
+    serve.add_argument("--host", type=host_name, help="address to listen on (setting HOST)")
     serve.add_argument("--port", type=whole_number(0, 65535), help="port to listen on (setting PORT)")
     serve.add_argument("--workers", type=whole_number(1, 512), help="worker processes (setting WEB_CONCURRENCY)")
     serve.set_defaults(run=run_serve)
@@ -56,6 +56,15 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f"{error}, not {text!r}") from error
 
     return convert
+
+
+def host_name(text: str) -> str:
+    """The same, for an address to listen on."""
+    try:
+        check_host(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{error}, not {text!r}") from error
+    return text
 
 
 def run_serve(arguments: argparse.Namespace) -> int:  # noqa: RET503 - the process is another after its last line
@@ -117,8 +126,7 @@ def to_banner(settings: Settings, host: str, port: int) -> str:
     lines = [f"openai-compat {__version__} on {address}/v1", ""]
     lines += [f"  {name:<28} {entry.kind}" for name, entry in settings.entries.items()]
     if settings.default_upstream is not None:
-        upstream = (settings.default_upstream.base_url or "").rpartition("@")[2]
-        lines.append(f"  {'every other model':<28} {upstream}")
+        lines.append(f"  {'every other model':<28} {without_secrets(settings.default_upstream.base_url or '')}")
     question = {"model": settings.default_model, "messages": [{"role": "user", "content": "Hello!"}]}
     key = ' -H "Authorization: Bearer YOUR_KEY"' if settings.api_keys else ""
     lines += [

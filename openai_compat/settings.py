@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from ipaddress import IPv6Address
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
 
 ECHO_MODEL = "mock-gpt-model"
 OPENAI_URL = "https://api.openai.com/v1"
+
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:[0-9]{1,5})?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +108,15 @@ class Setting:
     """One line of the table in `config.py`. The first of `names` is the setting's own, the others are understood too.
 
     `parse` turns the text of the environment into the value, or raises ValueError with the rest of a sentence that
-    begins with the setting's name ("must be a whole number"). The default is the field's in `Settings`.
+    begins with the setting's name ("must be a whole number"). `check` raises it for a value of the right type that will
+    not do. The default is the field's in `Settings`.
     """
 
     names: tuple[str, ...]
     parse: Any
     meaning: str
     is_secret: bool = False
+    check: Callable[[Any], None] | None = None
 
     @property
     def name(self) -> str:
@@ -118,6 +125,21 @@ class Setting:
     @property
     def field(self) -> str:
         return self.name.lower()
+
+    def read(self, text: str) -> Any:
+        """The value that `text` stands for.
+
+        Raises:
+            ValueError: as from `parse`.
+        """
+        value = self.parse(text)
+        if self.check is not None:
+            self.check(value)
+        return value
+
+    def may_show(self, text: str) -> bool:
+        """Whether a wrong value may be repeated on the screen: not where it may hold a key or a URL's credentials."""
+        return not self.is_secret and self.parse is not parse_url and "@" not in text and "?" not in text
 
 
 def to_address(host: str, port: int) -> str:
@@ -142,8 +164,36 @@ def is_header_value(text: str) -> bool:
 
 
 def parse_list(text: str) -> tuple[str, ...]:
-    """`a, b` -> `("a", "b")`."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    """`a, b` -> `("a", "b")`. A list without an entry is refused: no list means that all may pass."""
+    parts = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not parts:
+        raise ValueError("must have an entry, or not be set")
+    return parts
+
+
+def check_origins(origins: tuple[str, ...]) -> None:
+    """An origin as browsers send it, or `*` for all.
+
+    Nothing in it may look like a pattern to flask-cors, which takes it for a regular expression then, and compares no
+    more than the beginning. IPv6 addresses do: they stand in brackets.
+    """
+    for origin in origins:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise ValueError(
+                "must be *, or origins such as https://app.example.com or http://localhost:3000, "
+                "each without a path, a slash at its end, a pattern or brackets"
+            )
+
+
+def check_host(host: str) -> None:
+    """A name or an address to listen on, as sockets take it."""
+    try:
+        if ":" in host:
+            IPv6Address(host)
+    except ValueError:
+        raise ValueError("must be a name or an address, without port or brackets") from None
+    if not is_header_value(host) or any(character in host for character in " /[]"):
+        raise ValueError("must be a name or an address, without port or brackets")
 
 
 def parse_boolean(text: str) -> bool:
@@ -156,9 +206,34 @@ def parse_boolean(text: str) -> bool:
 
 
 def parse_url(text: str) -> str:
+    """A URL that can be called. What is wrong is said without repeating any of it: it may hold credentials."""
     if not text.startswith(("http://", "https://")):
         raise ValueError("must begin with http:// or https://")
+    if not is_header_value(text) or " " in text:
+        raise ValueError("must be a URL without spaces, and percent-encoded beyond ASCII")
+    try:
+        host = urlsplit(text).hostname or ""
+        host.encode("idna")  # what a look-up does; it finds empty and overlong parts
+    except ValueError:
+        raise ValueError("must be a URL, and its host cannot be read") from None
+    if not host:
+        raise ValueError("must name a host after http:// or https://")
+    if not _has_usable_port(text):
+        raise ValueError("must be a URL whose port is a number from 1 to 65535")
     return text.rstrip("/")
+
+
+def _has_usable_port(url: str) -> bool:
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
+
+
+def without_secrets(url: str) -> str:
+    """A URL that `parse_url` took, as it may be shown: without credentials and without its query."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 class WholeNumber:

@@ -57,12 +57,15 @@ def test_a_wrong_setting_is_told(command: str, tmp_path: Path) -> None:
 
 
 def test_check_config_reads_dot_env_and_shows_no_key(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text('OPENAI_API_KEY="sk-secret" # ours\nOPENAI_BASE_URL=https://me:pass@gpu.test/v1\n')
+    (tmp_path / ".env").write_text(
+        'OPENAI_API_KEY="sk-secret" # ours\nOPENAI_BASE_URL=https://me:pass@gpu.test/v1?key=hidden\n'
+    )
     done = run("check-config", folder=tmp_path)
     assert done.returncode == 0
-    assert "gpu.test/v1" in done.stdout
+    assert "https://gpu.test/v1\n" in done.stdout
     assert "sk-secret" not in done.stdout
     assert "pass" not in done.stdout
+    assert "hidden" not in done.stdout
 
 
 def test_the_command_in_the_banner_can_be_pasted_and_names_the_key() -> None:
@@ -72,6 +75,12 @@ def test_the_command_in_the_banner_can_be_pasted_and_names_the_key() -> None:
     assert words[1] == "http://localhost:80/v1/chat/completions"
     assert "Authorization: Bearer YOUR_KEY" in words
     assert json.loads(words[-1])["model"] == "mock-gpt-model"
+
+
+def test_an_address_in_brackets_is_told(tmp_path: Path) -> None:
+    done = run("serve", "--host", "[::]", folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "argument --host: must be a name or an address, without port or brackets, not '[::]'" in done.stderr
 
 
 def test_an_ipv6_address_stands_in_brackets() -> None:

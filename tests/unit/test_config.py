@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask_cors.core import probably_regex
 
 import config
+from openai_compat import create_app
 from openai_compat.errors import ConfigurationError
 from openai_compat.settings import Settings, Timeouts
 
@@ -86,6 +88,23 @@ def test_all_wrong_values_are_told_at_once_and_no_secret_is_shown(tmp_path: Path
         ("UPSTREAM_IDLE_TIMEOUT", "-3"),
         ("VALIDATION_ERROR_STATUS", "200"),
         ("LOG_FORMAT", "xml"),
+        ("API_KEYS", ","),
+        ("MODEL_ALLOW_LIST", " , "),
+        ("CORS_ALLOW_ORIGINS", ","),
+        ("HOST", "[::]"),
+        ("HOST", "localhost:8000"),
+        ("HOST", "http://localhost"),
+        ("OPENAI_BASE_URL", "http://"),
+        ("OPENAI_BASE_URL", "http://:8000/v1"),
+        ("OPENAI_BASE_URL", "http://host:99999/v1"),
+        ("OPENAI_BASE_URL", "http://host:0/v1"),
+        ("OPENAI_BASE_URL", "http://host:port/v1"),
+        ("OPENAI_BASE_URL", "http://[::1/v1"),
+        ("OPENAI_BASE_URL", "http://[bad]/v1"),
+        ("OPENAI_BASE_URL", "http://ho st/v1"),
+        ("OPENAI_BASE_URL", "http://ho\tst/v1"),
+        ("OPENAI_BASE_URL", "http://host/é"),
+        ("OPENAI_BASE_URL", "http://host..test/v1"),
     ],
 )
 def test_a_wrong_value_is_told_with_its_name(name: str, value: str) -> None:
@@ -106,6 +125,59 @@ def test_a_key_that_no_header_can_carry_is_told_at_the_start_and_not_shown(tmp_p
     names = ("OPENAI_API_KEY", "EXTERNAL_CHAT_API_KEY", "model 'm': api_key_env", "model 'n': header X-Team")
     assert [name for name, problem in zip(names, found, strict=True) if problem.startswith(name)] == list(names)
     assert not [problem for problem in found if "sk-abc" in problem or "clé" in problem or "gpu" in problem]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://gpu.test/v1", "https://u:p@gpu.test:8443/v1?key=k", "http://[::1]:8000/v1", "http://10.0.0.1/v1"]
+)
+def test_a_url_that_can_be_called_is_taken_as_it_is(url: str) -> None:
+    assert load(OPENAI_BASE_URL=url).openai_base_url == url
+
+
+@pytest.mark.parametrize("url", ["ftp://u:sekret@h", "http://u:sekret@[h", "http://h:99999/v1?key=sekret"])
+def test_nothing_of_a_wrong_url_is_shown(url: str, tmp_path: Path) -> None:
+    path = models_file(tmp_path, [{"name": "m", "kind": "openai", "base_url": url}])
+    found = problems(OPENAI_BASE_URL=url, EXTERNAL_CHAT_URL=url, CORS_ALLOW_ORIGINS=url, MODEL_REGISTRY_PATH=path)
+    assert len(found) == 4
+    assert "sekret" not in "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://*.example.com",
+        "https://app.example.com/",
+        "https://app.example.com/chat",
+        "https://app example.com",
+        "app.example.com",
+        "https://",
+        "https://app.example.com:port",
+        "https://(app|www).example.com",
+        "http://[::1]:3000",
+        "null",
+    ],
+)
+def test_an_origin_that_no_browser_sends_as_it_is_written_is_told(origin: str) -> None:
+    (problem,) = problems(CORS_ALLOW_ORIGINS=f"https://good.example.com,{origin}")
+    assert problem.startswith("CORS_ALLOW_ORIGINS must be *, or origins such as")
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://localhost:3000", "https://my-app.example.com", "http://10.0.0.1:80", "capacitor://localhost"]
+)
+def test_flask_cors_takes_no_origin_for_a_pattern(origin: str) -> None:
+    """A dot would stand for any character, and what follows the end of the pattern would not be looked at."""
+    assert load(CORS_ALLOW_ORIGINS=origin).cors_allow_origins == (origin,)
+    assert not probably_regex(origin)
+
+
+def test_an_origin_is_compared_to_its_last_character() -> None:
+    client = create_app(load(CORS_ALLOW_ORIGINS="https://app.example.com")).test_client()
+    allowed = {
+        origin: "access-control-allow-origin" in client.get("/healthz", headers={"Origin": origin}).headers
+        for origin in ("https://app.example.com", "https://appxexample.com", "https://app.example.com.evil.net")
+    }
+    assert list(allowed.values()) == [True, False, False]
 
 
 def test_openai_key_alone_means_openai() -> None:
@@ -198,3 +270,10 @@ def test_a_dot_env_file_is_read_and_the_environment_wins(tmp_path: Path, monkeyp
     monkeypatch.setenv("HOST", "127.0.0.2")
     settings = config.load()
     assert (settings.port, settings.host) == (9000, "127.0.0.2")
+
+
+def test_a_dot_env_file_in_another_encoding_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_bytes("DEFAULT_MODEL=modèle\n".encode("latin-1"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"\.env cannot be read: it is not UTF-8"):
+        config.load()
