@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
-from .backends.base import options_of
+from .backends.base import Backend, options_of
 from .backends.registry import load_backend_class
 from .settings import ECHO_MODEL, OPENAI_URL, ModelEntry, Settings, Timeouts, is_header_value, parse_seconds, parse_url
 
@@ -30,13 +31,16 @@ COMMON_KEYS = frozenset(
         "metadata",
     }
 )
+Key = TypeVar("Key", bound=Hashable)
 VARIABLE = re.compile(r"\$\{(\w+)\}")
+HEADER_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
+"""A token (RFC 9110, 5.1)."""
 
 
 def build_models(settings: Settings, environ: Mapping[str, str], problems: list[str]) -> Settings:
     """`settings` with its `entries` and its `default_upstream`; what is wrong goes into `problems`, a sentence each."""
     file = _ModelsFile(settings, environ, problems)
-    entries = [*file.entries(), *_external_entries(settings)]
+    entries = [*file.entries(), *_external_entries(settings, problems)]
     upstream = _default_upstream(settings)
     if not entries and upstream is None and not settings.model_registry_path:
         entries = [ModelEntry(ECHO_MODEL, "echo", owned_by="mock")]
@@ -66,10 +70,14 @@ def _default_upstream(settings: Settings) -> ModelEntry | None:
     )
 
 
-def _external_entries(settings: Settings) -> list[ModelEntry]:
+def _external_entries(settings: Settings, problems: list[str]) -> list[ModelEntry]:
     if settings.external_chat_url is None:
         return []
     path = settings.external_chat_reply_path
+    options = {"reply_path": path} if path else {}
+    wrong = _what_is_wrong(load_backend_class("external"), options)
+    if wrong:
+        problems.append(f"EXTERNAL_CHAT_REPLY_PATH: {wrong}")
     return [
         ModelEntry(
             name=settings.external_chat_model,
@@ -78,9 +86,18 @@ def _external_entries(settings: Settings) -> list[ModelEntry]:
             api_key=settings.external_chat_api_key,
             timeouts=settings.timeouts,
             owned_by="external",
-            options={"reply_path": path} if path else {},
+            options=options,
         )
     ]
+
+
+def _what_is_wrong(backend_class: type[Backend], options: Mapping[str, Any]) -> str | None:
+    """The kind's own sentence on options that it does not take."""
+    try:
+        backend_class.Options(**options)
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return None
 
 
 def _narrow(
@@ -103,10 +120,53 @@ def _default_model(
     if named is not None:
         if named not in entries and upstream is None:
             problems.append(f"DEFAULT_MODEL names '{named}', which is not configured")
+        elif settings.model_allow_list and named not in settings.model_allow_list:
+            problems.append(f"DEFAULT_MODEL names '{named}', which MODEL_ALLOW_LIST leaves out")
         return named
     if entries:
         return next(iter(entries))
     return settings.model_allow_list[0] if settings.model_allow_list else "gpt-4o-mini"
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML without keys that stand twice. It looks before `<<` is resolved: what is merged in may be replaced."""
+
+    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        keys = [(key.value, key.tag) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = _first_twice(key for key in keys if key[0] != "<<")
+        if twice is not None:
+            raise yaml.MarkedYAMLError(problem=f"the key '{twice[0]}' stands twice", problem_mark=node.start_mark)
+        return node
+
+
+def _first_twice(keys: Iterable[Key]) -> Key | None:
+    return next((key for key, count in Counter(keys).items() if count > 1), None)
+
+
+def _to_mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys all differ."""
+    twice = _first_twice(key for key, _ in pairs)
+    if twice is not None:
+        raise ValueError(f"the key '{twice}' stands twice")
+    return dict(pairs)
+
+
+def _parse(path: Path) -> Any:
+    """The file's content.
+
+    Raises:
+        OSError, ValueError: with a reason that repeats no line of the file, as one may hold a key.
+    """
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".json":
+        return json.loads(text, object_pairs_hook=_to_mapping)
+    try:
+        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - it is a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise ValueError(f"{error.problem}{where}") from error
 
 
 class _ModelsFile:
@@ -127,8 +187,7 @@ class _ModelsFile:
             return []
         path = Path(self.settings.model_registry_path)
         try:
-            text = path.read_text(encoding="utf-8")
-            content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+            content = _parse(path)
         except (OSError, ValueError, yaml.YAMLError) as error:
             self.problems.append(f"MODEL_REGISTRY_PATH: {path} cannot be read: {error}")
             return []
@@ -181,10 +240,9 @@ class _ModelsFile:
             hint = f"did you mean {similar[0]}? " if similar else ""
             self.problems.append(f"{where} has unknown keys: {', '.join(unknown)} ({hint}Known are {listed})")
             return
-        try:
-            backend_class.Options(**options)
-        except (TypeError, ValueError) as error:
-            self.problems.append(f"{where}: {error}")
+        wrong = _what_is_wrong(backend_class, options)
+        if wrong:
+            self.problems.append(f"{where}: {wrong}")
 
     def _text(self, row: Mapping[str, Any], key: str, where: str) -> str | None:
         value = row.get(key)
@@ -226,8 +284,12 @@ class _ModelsFile:
         )
 
     def _headers(self, row: Mapping[str, Any], where: str) -> dict[str, str]:
-        headers = self._mapping(row, "headers", where)
-        expanded = {str(name): self._expand(str(value), f"header {name}", where) for name, value in headers.items()}
+        headers = {str(name): str(value) for name, value in self._mapping(row, "headers", where).items()}
+        unusable = [name for name in headers if not HEADER_NAME.fullmatch(name)]
+        if unusable:
+            self.problems += [f"{where}: {name!r} cannot be the name of a header" for name in unusable]
+            return {}
+        expanded = {name: self._expand(value, f"header {name}", where) for name, value in headers.items()}
         return {name: self._sendable(value, f"header {name}", where) for name, value in expanded.items()}
 
     def _sendable(self, value: str, key: str, where: str) -> str:

@@ -227,6 +227,10 @@ def test_an_entry_of_the_models_file(tmp_path: Path, shape: str) -> None:
         ({"name": "a", "kind": "external", "base_url": "x"}, "base_url must begin with http"),
         ({"name": "a", "kind": "echo", "api_key_env": "NOT_SET"}, "NOT_SET, which is not set"),
         ({"name": "a", "kind": "echo", "headers": {"x": "${NOT_SET}"}}, "NOT_SET, which is not set"),
+        ({"name": "a", "kind": "echo", "headers": {"X Team": "x"}}, "'X Team' cannot be the name of a header"),
+        ({"name": "a", "kind": "echo", "headers": {"X-Team\n": "x"}}, "'X-Team\\n' cannot be the name of a header"),
+        ({"name": "a", "kind": "echo", "headers": {"": "x"}}, "'' cannot be the name of a header"),
+        ({"name": "a", "kind": "openai", "base_url": "http://u:p@[bad"}, "its host cannot be read"),
         ({"name": "a", "kind": "echo", "timeout": "long"}, "timeout"),
         ({"name": "a", "kind": "echo", "timeout": {"forever": 1}}, "timeout"),
         ({"name": "a", "kind": "echo", "delay": "slow"}, "delay"),
@@ -256,6 +260,47 @@ def test_a_wrong_file_is_told(tmp_path: Path, content: str) -> None:
 
 def test_a_missing_file_is_told() -> None:
     assert "cannot be read" in problems(MODEL_REGISTRY_PATH="/nowhere/models.json")[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("models.yaml", "- name: a\n  kind: echo\n  delay: 1\n  delay: 2\n"),
+        ("models.yaml", "models:\n- {name: a, kind: echo, metadata: {delay: 1, 'delay': 2}}\n"),
+        ("models.json", '[{"name": "a", "kind": "echo", "delay": 1, "delay": 2}]'),
+    ],
+)
+def test_a_key_that_stands_twice_is_told(tmp_path: Path, name: str, content: str) -> None:
+    (problem,) = problems(MODEL_REGISTRY_PATH=models_file(tmp_path, content, name))
+    assert "the key 'delay' stands twice" in problem
+
+
+def test_a_key_may_replace_what_is_merged_in(tmp_path: Path) -> None:
+    content = """
+    - &base {name: a, kind: echo, delay: 1}
+    - &other {<<: *base, name: b, delay: 2}
+    - {<<: *other, name: c, delay: 3}
+    """
+    entries = load(MODEL_REGISTRY_PATH=models_file(tmp_path, content, "models.yaml")).entries
+    assert [entry.options["delay"] for entry in entries.values()] == [1, 2, 3]
+
+
+def test_what_is_wrong_with_a_yaml_file_is_told_without_its_lines(tmp_path: Path) -> None:
+    content = "- name: a\n  base_url: [https://u:sekret@host/v1\n  kind: openai\n"
+    (problem,) = problems(MODEL_REGISTRY_PATH=models_file(tmp_path, content, "models.yaml"))
+    assert "line 3" in problem
+    assert "sekret" not in problem
+
+
+def test_the_options_of_a_model_that_settings_stand_for_are_checked() -> None:
+    (problem,) = problems(EXTERNAL_CHAT_URL="https://test.com/chatting", EXTERNAL_CHAT_REPLY_PATH="..a[")
+    assert problem.startswith("EXTERNAL_CHAT_REPLY_PATH: reply_path must be names and numbers")
+
+
+def test_a_default_model_that_the_allow_list_leaves_out_is_told() -> None:
+    (problem,) = problems(MODEL_ALLOW_LIST="a,b", DEFAULT_MODEL="c", OPENAI_API_KEY="k")
+    assert problem == "DEFAULT_MODEL names 'c', which MODEL_ALLOW_LIST leaves out"
+    assert load(MODEL_ALLOW_LIST="a,b", DEFAULT_MODEL="b", OPENAI_API_KEY="k").default_model == "b"
 
 
 def test_the_allow_list_narrows() -> None:
