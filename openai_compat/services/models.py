@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from threading import Lock
 from time import monotonic
@@ -36,8 +36,12 @@ CAPABILITIES: Final[Mapping[str, type]] = {
 """What a description calls a backend's capabilities. `forwarding` takes whatever its peer takes."""
 
 FIRST_WAIT_SECONDS: Final = 2.0
-"""How long the very first list may wait for the upstream; after that a list never waits."""
+"""For how long after the upstream was asked callers wait for its first list; those that come later do not wait."""
+RETRY_SECONDS: Final = 5.0
+"""For how long a failure is remembered, so that not every caller asks again."""
 MOST_CALLERS: Final = 256
+NOT_SHARED: Final = frozenset({"range", "if-none-match", "if-modified-since"})
+"""Headers that ask for a piece of an answer, or for none: what comes back is for other callers too."""
 
 
 class ModelCatalog:
@@ -65,10 +69,9 @@ class ModelCatalog:
             return []
         try:
             return self._upstream.ask(context)
-        except OpenAICompatError as error:
+        except OpenAICompatError:
             if is_alone:
                 raise
-            log.warning("the upstream's models are left out of the list: %s", error.message)
             return []
 
     def describe(self, route: Route) -> JSON:
@@ -87,8 +90,27 @@ def to_model_object(route: Route) -> JSON:
 
 @dataclass(frozen=True, slots=True)
 class _Remembered:
+    """What came of a fetch: models, or the error in their place. After a failed refresh the older models stay."""
+
     models: list[JSON]
+    error: OpenAICompatError | None
     until: float
+
+    def give(self) -> list[JSON]:
+        if self.error is not None:
+            raise self.error.with_traceback(None)  # it is raised again and again, and would carry each time's
+        return self.models
+
+
+class _Fetch:
+    """A list on its way, and since when."""
+
+    def __init__(self, fetch: Callable[[], list[JSON]]) -> None:
+        self.started = monotonic()
+        self.pending = Pending(fetch)
+
+    def is_over_in_time(self) -> bool:
+        return self.pending.wait(max(0.0, self.started + FIRST_WAIT_SECONDS - monotonic()))
 
 
 class UpstreamModels:
@@ -101,40 +123,62 @@ class UpstreamModels:
         self._upstream = upstream
         self._seconds = seconds
         self._known: dict[str | None, _Remembered] = {}
-        self._pending: dict[str | None, Pending[list[JSON]]] = {}
+        self._fetches: dict[str | None, _Fetch] = {}
         self._lock = Lock()
 
     def ask(self, context: CallContext) -> list[JSON]:
-        """The models; empty where the upstream has not answered yet. Raises what the first fetch raised."""
+        """The models; empty where the upstream has not answered yet.
+
+        Raises:
+            OpenAICompatError: what the last fetch raised, where none has brought a list.
+        """
         caller = context.authorization
         known = self._known.get(caller)
         if known is not None and monotonic() < known.until:
+            return known.give()
+        fetch = self._fetch_once(caller, context)
+        if known is not None and known.error is None:
             return known.models
-        pending = self._fetch_once(caller, context)
-        if known is not None:
-            return known.models
-        return pending.result() if pending.wait(FIRST_WAIT_SECONDS) else []
+        if fetch.is_over_in_time():
+            return fetch.pending.result()
+        return known.give() if known is not None else []
 
-    def _fetch_once(self, caller: str | None, context: CallContext) -> Pending[list[JSON]]:
+    def _fetch_once(self, caller: str | None, context: CallContext) -> _Fetch:
         """One fetch at a time for each caller. It outlives the request that began it."""
+        headers = {name: value for name, value in context.headers.items() if name not in NOT_SHARED}
+        own = replace(context, headers=headers, cancellation=Cancellation(), silence_seconds=0.0)
         with self._lock:
-            pending = self._pending.get(caller)
-            if pending is None:
-                own = replace(context, cancellation=Cancellation(), silence_seconds=0.0)
-                pending = self._pending[caller] = Pending(lambda: self._fetch(caller, own))
-            return pending
+            if caller not in self._fetches:
+                self._fetches[caller] = _Fetch(lambda: self._fetch(caller, own))
+            return self._fetches[caller]
 
     def _fetch(self, caller: str | None, context: CallContext) -> list[JSON]:
         try:
             models = self._ask(context)
-            with self._lock:
-                while len(self._known) >= MOST_CALLERS:
-                    self._known.pop(next(iter(self._known)))
-                self._known[caller] = _Remembered(models, monotonic() + self._seconds)
+            self._remember(caller, _Remembered(models, None, monotonic() + self._seconds))
             return models
+        except OpenAICompatError as error:
+            log.warning("the upstream's list of models could not be had: %s", error.message)
+            self._remember_failure(caller, error)
+            raise
         finally:
             with self._lock:
-                self._pending.pop(caller, None)
+                self._fetches.pop(caller, None)
+
+    def _remember_failure(self, caller: str | None, error: OpenAICompatError) -> None:
+        known = self._known.get(caller)
+        until = monotonic() + RETRY_SECONDS
+        if known is not None and known.error is None:
+            self._remember(caller, replace(known, until=until))
+        else:
+            self._remember(caller, _Remembered([], error, until))
+
+    def _remember(self, caller: str | None, remembered: _Remembered) -> None:
+        with self._lock:
+            self._known.pop(caller, None)
+            while len(self._known) >= MOST_CALLERS:
+                self._known.pop(next(iter(self._known)))
+            self._known[caller] = remembered
 
     def _ask(self, context: CallContext) -> list[JSON]:
         reply = self._upstream.forward(ForwardedCall("GET", "models", context.headers), context)
