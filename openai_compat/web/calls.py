@@ -37,9 +37,11 @@ _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 _TRAVELLING = frozenset(
     {
         "HTTP_USER_AGENT", "HTTP_ACCEPT", "HTTP_ACCEPT_LANGUAGE", "HTTP_IDEMPOTENCY_KEY", "HTTP_X_CLIENT_REQUEST_ID",
-        "HTTP_TRACEPARENT", "HTTP_TRACESTATE", "HTTP_RANGE", "HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE",
+        "HTTP_TRACEPARENT", "HTTP_TRACESTATE",
     }
 )  # fmt: skip
+# With what asks for a file, and with nothing else: half a chat completion, or none, is no answer.
+_TRAVELLING_WITH_GET = _TRAVELLING | {"HTTP_RANGE", "HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE"}
 _TRAVELLING_PREFIXES = ("HTTP_OPENAI_", "HTTP_X_STAINLESS_")
 
 
@@ -104,7 +106,7 @@ class Call:
         if self.is_finished:
             return
         self.is_finished = True
-        self._watch.remove(self._descriptor)
+        self._watch.remove(self._descriptor, self.cancellation)
         level = logging.DEBUG if self._place in PROBES else logging.INFO
         if log.isEnabledFor(level):
             facts = {"status": 499 if self.cancellation.is_cancelled else status, "ms": self.milliseconds, **self.facts}
@@ -116,18 +118,24 @@ class Call:
 
 
 def authorization_of(environ: Mapping[str, Any]) -> str | None:
-    """The caller's credential as an `Authorization` value; Azure's clients send theirs as `api-key`."""
+    """The caller's credential as an `Authorization` value; Azure's clients send theirs as `api-key`.
+
+    Where both are there, a bearer token is the API's, and any other scheme is for a proxy on the way.
+    """
     value: str | None = environ.get("HTTP_AUTHORIZATION")
     key = environ.get("HTTP_API_KEY")
-    return value or (f"Bearer {key}" if key else None)
+    if key and not (value or "").lower().startswith("bearer "):
+        return f"Bearer {key}"
+    return value
 
 
 def travelling_headers(environ: Mapping[str, Any], request_id: str) -> dict[str, str]:
     """The client's headers for an upstream, and the id under which both can be found in the logs."""
+    travelling = _TRAVELLING_WITH_GET if environ["REQUEST_METHOD"] in {"GET", "HEAD"} else _TRAVELLING
     headers = {
         _to_header_name(name): value
         for name, value in environ.items()
-        if name in _TRAVELLING or name.startswith(_TRAVELLING_PREFIXES)
+        if name in travelling or name.startswith(_TRAVELLING_PREFIXES)
     }
     headers["x-request-id"] = request_id
     return headers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import select
 import threading
 import time
@@ -10,6 +11,8 @@ from typing import Final
 from gevent.monkey import get_original
 
 from ..streams import Cancellation
+
+log = logging.getLogger(__name__)
 
 INTERVAL_SECONDS: Final = 0.25
 
@@ -39,16 +42,23 @@ class ClientWatch:
         if not self._has_clients.is_set():
             self._has_clients.set()
 
-    def remove(self, descriptor: int) -> None:
-        self._clients.pop(descriptor, None)
+    def remove(self, descriptor: int, cancellation: Cancellation) -> None:
+        """Ends what `add` began. The descriptor may be the next client's by now: that one is watched on."""
+        if self._clients.get(descriptor) is cancellation:
+            del self._clients[descriptor]
 
     def _run(self) -> None:
         while True:
             self._has_clients.wait()
             time.sleep(INTERVAL_SECONDS)
-            self._look()
+            try:
+                self._look()
+            except Exception:  # what fails once must not leave all later clients unwatched
+                log.exception("a look at the clients' sockets failed")
             if not self._clients:
                 self._has_clients.clear()
+                if self._clients:  # one came in between
+                    self._has_clients.set()
 
     def _look(self) -> None:
         sockets = _poll()

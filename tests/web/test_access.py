@@ -49,6 +49,8 @@ def test_every_route_needs_a_key_or_is_known_to_need_none(guarded: FlaskClient) 
         {"Authorization": "Bearer first-key"},
         {"Authorization": "bearer second-key"},
         {"api-key": "second-key"},
+        {"Authorization": "Basic Zm9yOmEtcHJveHk=", "api-key": "second-key"},
+        {"Authorization": "Bearer first-key", "api-key": "of another server"},
     ],
 )
 def test_a_right_key_passes(make_client: MakeClient, headers: dict[str, str]) -> None:

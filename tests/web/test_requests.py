@@ -35,6 +35,18 @@ def test_the_clients_own_id_beats_the_upstreams(make_client: MakeClient, upstrea
     assert upstream.requests()[-1]["headers"]["x-request-id"] == "mine-2"
 
 
+def test_a_piece_of_an_answer_is_asked_for_where_there_are_files_only(
+    make_client: MakeClient, upstream: MockUpstream
+) -> None:
+    client = make_client(OPENAI_BASE_URL=upstream.base_url)
+    sent = {"Range": "bytes=0-1", "If-None-Match": '"a"', "If-Modified-Since": "Fri, 20 Nov 2026 00:00:00 GMT"}
+    client.post("/v1/chat/completions", json={**CHAT, "model": "m"}, headers=sent)
+    client.get("/v1/models", headers=sent)
+    client.get("/v1/files/x", headers=sent)
+    chat, models, file = ({name.lower() for name in sent} & seen["headers"].keys() for seen in upstream.requests()[-3:])
+    assert (chat, models, len(file)) == (set(), set(), 3)
+
+
 def test_openais_headers_are_there(client: FlaskClient) -> None:
     headers = client.post("/v1/chat/completions", json=CHAT).headers
     assert headers["openai-version"] == "2020-10-01"
