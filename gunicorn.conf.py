@@ -4,13 +4,13 @@ import gc
 import signal
 import sys
 
-from config import load
+from openai_compat.configuration import load_settings
 from openai_compat.errors import ConfigurationError
 from openai_compat.settings import to_address
 from openai_compat.worker import reload_with_care
 
 try:
-    settings = load(with_models=False)
+    settings = load_settings(with_models=False)
 except ConfigurationError as error:
     sys.exit(str(error))
 

@@ -8,9 +8,9 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from . import __version__, mock_upstream
+from .configuration import GUNICORN_FILE, load_settings
 from .errors import ConfigurationError
 from .settings import Settings, WholeNumber, check_host, to_address, without_secrets
 
@@ -72,10 +72,8 @@ def run_serve(arguments: argparse.Namespace) -> int:  # noqa: RET503 - the proce
 
     A process of its own: gevent must patch the standard library before anything else has been imported.
     """
-    import config
-
     try:
-        settings = config.load()
+        settings = load_settings()
     except ConfigurationError as error:
         return _refused(error)
     host = arguments.host or settings.host
@@ -86,8 +84,7 @@ def run_serve(arguments: argparse.Namespace) -> int:  # noqa: RET503 - the proce
         print(f"cannot listen on {to_address(host, port)}: {problem}", file=sys.stderr)
         return CANNOT_LISTEN
     print(to_banner(settings, host, port), flush=True)
-    configuration = Path(config.__file__).with_name("gunicorn.conf.py")
-    command = [sys.executable, "-m", "gunicorn", "--config", str(configuration)]
+    command = [sys.executable, "-m", "gunicorn", "--config", str(GUNICORN_FILE)]
     command += ["--bind", to_address(host, port), "--workers", str(workers), "openai_compat:create_app()"]
     os.execv(sys.executable, command)  # noqa: S606 - no shell is wanted
 
@@ -104,10 +101,8 @@ def why_not_listen(host: str, port: int) -> str | None:
 
 def run_check_config(_arguments: argparse.Namespace) -> int:
     """Exit code 0 and a summary, or 2 and every problem."""
-    import config
-
     try:
-        settings = config.load()
+        settings = load_settings()
     except ConfigurationError as error:
         return _refused(error)
     print(to_banner(settings, settings.host, settings.port))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from openai_compat import __version__
+from tests.snippets import plain_environment
 from tests.tools import ROOT
 
 
@@ -27,6 +28,17 @@ def test_the_wheel_has_all_that_gunicorn_needs_and_nothing_else(wheel: Path) -> 
     names = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
     metadata = f"openai_compat-{__version__}.dist-info"
     assert names == {"openai_compat", "config.py", "wsgi.py", "gunicorn.conf.py", metadata}
+
+
+@pytest.mark.slow
+def test_what_is_installed_finds_its_own_config_where_the_folder_has_another(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
+    (tmp_path / "config.py").write_text("SETTINGS = ['someone else']\n")
+    command = [sys.executable, "-m", "openai_compat", "check-config"]
+    environment = plain_environment({"PYTHONPATH": str(tmp_path / "installed"), "PORT": "8123"})
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "http://localhost:8123/v1" in done.stdout
 
 
 @pytest.mark.slow

@@ -68,6 +68,28 @@ def test_check_config_reads_dot_env_and_shows_no_key(tmp_path: Path) -> None:
     assert "hidden" not in done.stdout
 
 
+def test_a_config_of_the_folder_is_not_taken_for_ours(tmp_path: Path) -> None:
+    (tmp_path / "config.py").write_text("SETTINGS = ['someone else']\n")
+    done = run("check-config", folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    port = free_port()
+    command = [sys.executable, "-m", "openai_compat", "serve", "--port", str(port)]
+    with started(command, port, tmp_path, {"PYTHONPATH": str(ROOT)}) as server:
+        assert "mock-gpt-model" in server.said()
+
+
+def test_gunicorn_without_our_file_is_told_to_take_it(tmp_path: Path) -> None:
+    """It looks for one in the folder where it is started; without one, its worker cuts long streams."""
+    port = free_port()
+    command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "wsgi:app"]
+    with started(command, port, tmp_path, {"PYTHONPATH": str(ROOT)}) as server:
+        assert server.said().count("WARNING") == 1
+        assert f"-c {ROOT / 'gunicorn.conf.py'}" in server.said()
+    command += ["-c", str(ROOT / "gunicorn.conf.py")]
+    with started(command, port, tmp_path, {"PYTHONPATH": str(ROOT)}) as server:
+        assert "WARNING" not in server.said()
+
+
 def test_the_command_in_the_banner_can_be_pasted_and_names_the_key() -> None:
     settings = config.load({"API_KEYS": "a,b", "DEFAULT_MODEL": "mock-gpt-model"})
     (line,) = [line for line in cli.to_banner(settings, "0.0.0.0", 80).splitlines() if "curl" in line]  # noqa: S104
