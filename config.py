@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from dotenv import dotenv_values
@@ -29,6 +30,16 @@ from openai_compat.settings import (
 )
 
 ERROR_STATUS = WholeNumber(400, 599)
+
+
+def check_file(path: str) -> None:
+    """A file that is there and can be read: found missing later, it would fail every call."""
+    try:
+        with Path(path).open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        raise ValueError(f"must name a file that can be read ({error.strerror})") from error
+
 
 SETTINGS = (
     Setting(("HOST", "API_HOST"), parse_text, "Address to listen on.", check=check_host),
@@ -88,7 +99,10 @@ SETTINGS = (
         ("UPSTREAM_TRUST_ENV",), parse_boolean, "Use the proxies named by `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`."
     ),
     Setting(
-        ("UPSTREAM_CA_BUNDLE",), parse_text, "File of the certificate authorities to trust instead of the usual ones."
+        ("UPSTREAM_CA_BUNDLE",),
+        parse_text,
+        "File of the certificate authorities to trust instead of the usual ones.",
+        check=check_file,
     ),
     Setting(("TIKTOKEN_CACHE_DIR",), parse_text, "Where tiktoken's vocabularies are, to count tokens exactly."),
     Setting(("LOG_LEVEL",), OneOf("debug", "info", "warning", "error"), "Least severity that is logged."),

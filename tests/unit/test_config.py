@@ -112,6 +112,17 @@ def test_a_wrong_value_is_told_with_its_name(name: str, value: str) -> None:
     assert problem.startswith(name)
 
 
+def test_a_file_that_cannot_be_read_is_told_at_the_start(tmp_path: Path) -> None:
+    """Not by every call to an upstream, one after the other."""
+    path = tmp_path / "authorities.pem"
+    assert problems(UPSTREAM_CA_BUNDLE=str(path), PORT="x")[1] == (
+        f"UPSTREAM_CA_BUNDLE must name a file that can be read (No such file or directory), not '{path}'"
+    )
+    assert "UPSTREAM_CA_BUNDLE" in problems(UPSTREAM_CA_BUNDLE=str(tmp_path))[0]
+    path.write_text("a certificate")
+    assert load(UPSTREAM_CA_BUNDLE=str(path)).upstream_ca_bundle == str(path)
+
+
 def test_a_key_that_no_header_can_carry_is_told_at_the_start_and_not_shown(tmp_path: Path) -> None:
     """Such as one that was copied from a page that shortened it: every call would fail, and none would say why."""
     row = {"name": "m", "kind": "openai", "base_url": "https://gpu.test/v1"}
