@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
+import logging
+import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,8 @@ from flask import Blueprint, Flask, Request, Response, request
 from flask.sessions import NullSession, SessionInterface, SessionMixin
 from flask_cors import CORS
 
-from .backends.base import BackendResources
+from .backends.base import Backend, BackendResources
 from .backends.upstream import Forwarder
-from .configuration import load_settings, warn_without_gevent
 from .logs import configure_logging
 from .routing.table import RoutingTable, build_backend
 from .services.chat import ChatService
@@ -32,6 +32,8 @@ from .web.docs import docs_blueprint
 from .web.errors import register_errors
 from .web.health import health_blueprint
 from .web.passthrough import passthrough_blueprint
+
+log = logging.getLogger(__name__)
 
 EXPOSED_HEADERS = [
     "x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms",
@@ -63,21 +65,44 @@ class Application(Flask):
         return func
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class State:
-    """What an application holds, at `app.extensions["openai_compat"]`: nothing of it is global."""
+    """What an application holds, at `app.extensions["openai_compat"]`: nothing of it is global.
+
+    It is closed once: by `close`, when the application is gone, or when the process ends.
+    """
 
     settings: Settings
     routing: RoutingTable
     catalog: ModelCatalog
+    backends: tuple[Backend, ...]
     forwarder: Forwarder
+    _end: Callable[[], object] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        end = weakref.finalize(self, _close_all, *self.backends, self.forwarder)
+        object.__setattr__(self, "_end", end)  # frozen
+
+    def close(self) -> None:
+        """Ends the backends' work, and last the connections that they share."""
+        self._end()
+
+
+def _close_all(*parts: Backend | Forwarder) -> None:
+    for part in parts:
+        try:
+            part.close()
+        except Exception:  # the others are to be closed all the same
+            log.exception("%s could not be closed", type(part).__name__)
 
 
 def create_app(settings: Settings | None = None) -> Flask:
     """See `openai_compat.create_app`."""
-    settings = settings or load_settings()
+    if settings is None:
+        from config import load
+
+        settings = load()
     configure_logging(settings)
-    warn_without_gevent()
     state = _build_state(settings)
     app = Application("openai_compat", static_folder=None)
     app.url_map.merge_slashes = False  # a redirect would be a page of HTML, and no client of an API follows it
@@ -111,10 +136,9 @@ def _build_state(settings: Settings) -> State:
     resources = BackendResources(settings, forwarder)
     backends = {name: build_backend(entry, resources) for name, entry in settings.entries.items()}
     upstream = build_backend(settings.default_upstream, resources) if settings.default_upstream else None
-    for backend in [*backends.values(), *([upstream] if upstream else [])]:
-        atexit.register(backend.close)
     routing = RoutingTable(settings, backends, upstream)
-    return State(settings, routing, ModelCatalog(settings, routing), forwarder)
+    owned = (*backends.values(), *([upstream] if upstream else []))
+    return State(settings, routing, ModelCatalog(settings, routing), owned, forwarder)
 
 
 def _register_blueprints(app: Flask, state: State) -> None:
