@@ -15,6 +15,7 @@ from flask_cors import CORS
 
 from .backends.base import Backend, BackendResources
 from .backends.upstream import Forwarder
+from .configuration import load_settings, warn_without_gevent
 from .logs import configure_logging
 from .routing.table import RoutingTable, build_backend
 from .services.chat import ChatService
@@ -98,11 +99,9 @@ def _close_all(*parts: Backend | Forwarder) -> None:
 
 def create_app(settings: Settings | None = None) -> Flask:
     """See `openai_compat.create_app`."""
-    if settings is None:
-        from config import load
-
-        settings = load()
+    settings = settings or load_settings()
     configure_logging(settings)
+    warn_without_gevent()
     state = _build_state(settings)
     app = Application("openai_compat", static_folder=None)
     app.url_map.merge_slashes = False  # a redirect would be a page of HTML, and no client of an API follows it
