@@ -22,6 +22,7 @@ ENVIRONMENT = {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "EXTERNAL_CHAT_URL": 
 @pytest.fixture
 def closed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of what has been closed, in order."""
+    gc.collect()  # what other tests have left is closed before
     names: list[str] = []
 
     def note(part: Any) -> None:
