@@ -162,6 +162,10 @@ class SupportsForwarding(ABC):
         """Whether `stream_options` may be added to a streamed call for the peer's `model`."""
         return True
 
+    def learned_no_usage(self, model: str) -> None:
+        """The peer refused `stream_options` for `model`, and answered without."""
+        return
+
     @abstractmethod
     def forward(self, call: ForwardedCall, context: CallContext) -> ForwardedReply:
         """The peer's answer, whatever its status; its headers have arrived, its body may not have."""

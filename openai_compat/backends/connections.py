@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import select
 import socket
-import ssl
 import threading
 import time
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Final, NamedTuple
-from urllib.parse import unquote, urlsplit
 
-import certifi
 import httptools
 from gevent.monkey import get_original
-from requests.exceptions import ProxyError
 
 from ..settings import Timeouts
 from ..streams import Cancellation
@@ -66,8 +60,21 @@ class Connection:
     """A socket, the parser of what comes from it, and the state of the one exchange under way."""
 
     __slots__ = (
-        "_header_bytes", "_is_readable", "_parser", "body", "headers", "idle_since", "is_complete", "is_head",
-        "is_kept", "is_reused", "is_started", "origin", "sock", "status",
+        "_header_bytes",
+        "_is_readable",
+        "_parser",
+        "body",
+        "ends_with_connection",
+        "headers",
+        "idle_since",
+        "is_complete",
+        "is_head",
+        "is_kept",
+        "is_reused",
+        "is_started",
+        "origin",
+        "sock",
+        "status",
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, origin: Origin) -> None:
@@ -86,7 +93,7 @@ class Connection:
         self.headers: dict[str, str] = {}
         self.body: list[bytes] = []
         self.is_head = is_head
-        self.is_started = self.is_complete = self.is_kept = False
+        self.is_started = self.is_complete = self.is_kept = self.ends_with_connection = False
         self._header_bytes = 0
 
     def is_usable(self, now: float) -> bool:
@@ -110,14 +117,23 @@ class Connection:
         data = self.sock.recv(RECEIVE_BYTES)
         if not data:
             return False
-        if not self.headers:
+        if not self.is_started:
             self._header_bytes += len(data)
             if self._header_bytes > MOST_HEADER_BYTES:
                 raise httptools.HttpParserError("its headers are too large")
-        self._parser.feed_data(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            if not self.is_complete:
+                raise
+            self.is_kept = False  # what follows a whole answer is nobody's, and neither is the connection now
         return True
 
     # What the parser calls, in this order. Interim answers (100, 103) come as messages of their own.
+
+    def on_message_begin(self) -> None:
+        if self.is_complete:
+            raise ValueError("there is more than one answer")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         key = name.decode("latin-1").lower()
@@ -129,6 +145,7 @@ class Connection:
         if self.status >= 200:
             self.is_started = True
             self.is_kept = self._parser.should_keep_alive()
+            self.ends_with_connection = self._has_no_length()
             if self.is_head:
                 self.is_complete, self.is_kept = True, False
 
@@ -141,8 +158,7 @@ class Connection:
         else:
             self.headers = {}
 
-    @property
-    def ends_with_connection(self) -> bool:
+    def _has_no_length(self) -> bool:
         """Neither a length nor chunks: the answer is whole when the peer closes."""
         return "content-length" not in self.headers and "chunked" not in self.headers.get("transfer-encoding", "")
 
@@ -182,7 +198,7 @@ class Pool:
             time.sleep(SWEEP_SECONDS)
             oldest = time.monotonic() - IDLE_SECONDS
             for idle in list(self._idle.values()):
-                with suppress(IndexError):  # the last one was taken meanwhile
+                with suppress(IndexError, OSError):  # the last one was taken meanwhile
                     while idle[0].idle_since < oldest:
                         idle.popleft().close()
         self._is_swept = False
@@ -191,50 +207,3 @@ class Pool:
         for idle in self._idle.values():
             while idle:
                 idle.pop().close()
-
-
-def open_socket(origin: Origin, patience: Patience, verify: bool | str) -> socket.socket:
-    limit = patience.timeouts.connect or None
-    deadline = time.monotonic() + limit if limit else float("inf")
-    proxy = urlsplit(origin.proxy) if origin.proxy else None
-    peer = (origin.host, origin.port) if proxy is None else (proxy.hostname or "", proxy.port or 8080)
-    sock = socket.create_connection(peer, timeout=limit)
-    try:
-        patience.cancellation.raise_if_cancelled()
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.settimeout(bounded(0, deadline))
-        if origin.scheme == "https":
-            if proxy is not None:
-                _open_tunnel(sock, origin, proxy.username, proxy.password)
-            sock = _tls_context(verify).wrap_socket(sock, server_hostname=origin.host)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _open_tunnel(sock: socket.socket, origin: Origin, user: str | None, password: str | None) -> None:
-    """Asks an HTTP proxy for a way through to the origin."""
-    peer = f"{origin.host}:{origin.port}"
-    head = f"CONNECT {peer} HTTP/1.1\r\nHost: {peer}\r\n"
-    if user is not None:
-        credentials = base64.b64encode(f"{unquote(user)}:{unquote(password or '')}".encode()).decode()
-        head += f"Proxy-Authorization: Basic {credentials}\r\n"
-    sock.sendall(f"{head}\r\n".encode("latin-1"))
-    answer = b""
-    while b"\r\n\r\n" not in answer:
-        data = sock.recv(4096)
-        answer += data
-        if not data or len(answer) > MOST_HEADER_BYTES:
-            raise ProxyError("the proxy gave no answer")
-    status = answer.split(b" ", 2)[1:2]
-    if status != [b"200"]:
-        raise ProxyError("the proxy refused the connection")
-
-
-@lru_cache(maxsize=8)
-def _tls_context(verify: bool | str) -> ssl.SSLContext:
-    """Made once: reading the authorities takes tens of milliseconds."""
-    if isinstance(verify, str):
-        return ssl.create_default_context(cafile=verify)
-    return ssl.create_default_context(cafile=certifi.where())

@@ -44,7 +44,9 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
         self._headers = {name.lower(): value for name, value in entry.headers.items()}
         if entry.api_key:
             self._headers.setdefault("authorization", f"Bearer {entry.api_key}")
-        self._has_credential = not self._headers.keys().isdisjoint({"authorization", "api-key", "x-api-key"})
+        self._has_credential = root.username is not None or not self._headers.keys().isdisjoint(
+            {"authorization", "api-key", "x-api-key"}
+        )
         # With API_KEYS set, what callers send is for this server alone: that an upstream misses one is not their fault.
         self._judges_caller = not (self._has_credential or resources.settings.api_keys)
         self._without_usage: set[str] = set()

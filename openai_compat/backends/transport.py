@@ -31,14 +31,18 @@ from requests.exceptions import (
     ContentDecodingError,
     InvalidHeader,
     InvalidURL,
+    ProxyError,
     ReadTimeout,
     SSLError,
 )
 
-from .connections import Connection, Origin, Patience, Pool, bounded, open_socket
+from .connections import Connection, Origin, Patience, Pool, bounded
+from .dialing import basic_authorization, open_socket, parse_proxy
 
 REPEATABLE_METHODS: Final = frozenset({"GET", "HEAD"})
 """Safe to send twice, besides calls whose body is at hand: those are plain inference."""
+STALE_SECONDS: Final = 1.0
+"""A kept connection that its peer had closed fails within a round trip; one that fails later was at work."""
 SMALL_BODY_BYTES: Final = 65_536
 """A body up to this size is sent in one piece with its head; a larger one is not copied for that."""
 LAST_BYTES_SECONDS: Final = 0.05
@@ -51,6 +55,7 @@ class _Address(NamedTuple):
     port: int
     host_header: str
     target: str
+    authorization: str | None
 
 
 @lru_cache(maxsize=512)
@@ -65,15 +70,24 @@ def _parse_address(url: str) -> _Address:
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     if not target.isascii() or any(character <= " " for character in target):
         raise InvalidURL("an upstream's URL must be percent-encoded")
-    return _Address(parts.scheme, parts.hostname, port, parts.netloc.rpartition("@")[2], target)
+    host_header = parts.netloc.rpartition("@")[2]
+    authorization = basic_authorization(parts.username, parts.password)
+    return _Address(parts.scheme, parts.hostname, port, host_header, target, authorization)
 
 
 def _to_head(request: PreparedRequest, address: _Address, origin: Origin) -> bytes:
     """The request line and headers, ready for the wire."""
-    is_absolute = origin.proxy is not None and origin.scheme == "http"
-    target = f"http://{address.host_header}{address.target}" if is_absolute else address.target
-    lines = [f"{request.method} {target} HTTP/1.1\r\nHost: {address.host_header}\r\n"]
-    for name, value in request.headers.items():
+    headers: dict[str, str] = {}
+    if address.authorization is not None:
+        headers["authorization"] = address.authorization
+    target = address.target
+    if origin.proxy is not None and origin.scheme == "http":
+        target = f"http://{address.host_header}{target}"
+        if (authorization := parse_proxy(origin.proxy).authorization) is not None:
+            headers["proxy-authorization"] = authorization
+    headers.update(request.headers)
+    lines = [f"{request.method} {target} HTTP/1.1\r\nHost: {headers.pop('host', address.host_header)}\r\n"]
+    for name, value in headers.items():
         if "\r" in value or "\n" in value or not name or not name.isascii():
             raise InvalidHeader(f"the header {name!r} cannot be sent")
         lines.append(f"{name}: {value}\r\n")
@@ -82,6 +96,24 @@ def _to_head(request: PreparedRequest, address: _Address, origin: Origin) -> byt
         return "".join(lines).encode("latin-1")
     except UnicodeEncodeError as error:
         raise InvalidHeader("a header has characters that HTTP cannot carry") from error
+
+
+class _Decoder:
+    """Undoes gzip and deflate, which zlib tells apart by itself (47), however many members follow each other."""
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(47)
+        self.is_inside = False
+
+    def decode(self, data: bytes) -> bytes:
+        decoded = []
+        while data:
+            if self._member.eof:
+                self._member = zlib.decompressobj(47)
+            decoded.append(self._member.decompress(data))
+            data = self._member.unused_data
+        self.is_inside = not self._member.eof
+        return b"".join(decoded)
 
 
 class Body:
@@ -93,9 +125,12 @@ class Body:
         self._patience = patience
         self._deadline = deadline
         self._quiet_seconds = 0.0
+        # We ask for no compression: a peer that compresses does so unasked, and nobody after us is to know.
         encoding = connection.headers.get("content-encoding", "").lower()
-        # 47 lets zlib tell gzip from deflate by itself. We ask for neither: a peer that compresses does so unasked.
-        self._decoder = zlib.decompressobj(47) if encoding in {"gzip", "x-gzip", "deflate"} else None
+        self._decoder = _Decoder() if encoding in {"gzip", "x-gzip", "deflate"} else None
+        if self._decoder is not None:
+            for name in ("content-encoding", "content-length", "etag"):
+                connection.headers.pop(name, None)
 
     def read1(self, _amount: int = -1) -> bytes | None:
         """The next bytes there are; b"" at the end, None when the silence lasted for `silence_seconds`.
@@ -105,6 +140,17 @@ class Body:
             ChunkedEncodingError: the answer broke off before its end.
             ContentDecodingError: it is not compressed as it says.
         """
+        while True:
+            data = self._next_data()
+            if not data or self._decoder is None:
+                break
+            if decoded := self._decoded(self._decoder, data):
+                return decoded
+        if data == b"" and self._decoder is not None and self._decoder.is_inside:
+            raise self._broken(None)
+        return data
+
+    def _next_data(self) -> bytes | None:
         connection = self._connection
         if connection is None:
             return b""
@@ -116,9 +162,7 @@ class Body:
                 return None
         data = connection.body[0] if len(connection.body) == 1 else b"".join(connection.body)
         connection.body.clear()
-        if self._decoder is None:
-            return data
-        return self._decoded(self._decoder, data) or self.read1()
+        return data
 
     def _receive(self, connection: Connection) -> bool:
         """Waits for more; False when it was silent for so long that the caller should hear of it."""
@@ -155,10 +199,9 @@ class Body:
         self._abandon()
         return ChunkedEncodingError(f"the answer broke off: {error or 'the connection was closed'}")
 
-    def _decoded(self, decoder: Any, data: bytes) -> bytes:
+    def _decoded(self, decoder: _Decoder, data: bytes) -> bytes:
         try:
-            decoded: bytes = decoder.decompress(data)
-            return decoded
+            return decoder.decode(data)
         except zlib.error as error:
             self._abandon()
             raise ContentDecodingError("the answer is not compressed as it says") from error
@@ -220,12 +263,12 @@ class LlhttpAdapter(HTTPAdapter):
         head = _to_head(request, address, origin)
         deadline = monotonic() + limits.total if limits.total else float("inf")
         body: Any = request.body
-        connection = self._pool.take(origin) or self._connect(origin, patience, verify)
+        # Only what can be sent again may go over a kept connection, which its peer may be about to close.
+        may_repeat = isinstance(body, bytes) or request.method in REPEATABLE_METHODS
+        connection = (self._pool.take(origin) if may_repeat else None) or self._connect(origin, patience, verify)
         try:
             self._exchange(connection, request, head, patience, deadline)
         except _StaleConnectionError:
-            if not isinstance(body, bytes) and request.method not in REPEATABLE_METHODS:
-                raise
             # Once, and not on another kept connection: a request that kills its peer would be sent over each of them.
             connection = self._connect(origin, patience, verify)
             self._exchange(connection, request, head, patience, deadline)
@@ -240,9 +283,14 @@ class LlhttpAdapter(HTTPAdapter):
             return Connection(open_socket(origin, patience, verify), origin)
         except TimeoutError as error:
             raise ConnectTimeout("no connection within the time limit") from error
+        except ProxyError:
+            raise
         except (ssl.SSLError, ssl.CertificateError) as error:
             raise SSLError(f"no trusted connection: {error}") from error
-        except OSError as error:
+        except (OSError, AttributeError, ValueError) as error:
+            # A socket that was closed by a cancellation while TLS was at work on it fails in ways of its own.
+            if not isinstance(error, OSError) and not patience.cancellation.is_cancelled:
+                raise
             raise ConnectionError(f"no connection: {error}") from error
 
     def _exchange(
@@ -256,8 +304,10 @@ class LlhttpAdapter(HTTPAdapter):
         """
         connection.start(is_head=request.method == "HEAD")
         patience.cancellation.on_cancel(connection.abort)
+        sent_at = float("-inf")
         try:
             _send_request(connection.sock, head, request.body, patience.timeouts.idle)
+            sent_at = monotonic()
             connection.sock.settimeout(bounded(patience.timeouts.first_byte, deadline))
             _await_headers(connection)
         except BaseException as error:
@@ -268,7 +318,8 @@ class LlhttpAdapter(HTTPAdapter):
             if isinstance(error, httptools.HttpParserError):
                 raise ConnectionError(f"the answer is not HTTP: {error}") from error
             if isinstance(error, OSError):
-                is_stale = connection.is_reused and not connection.headers and not patience.cancellation.is_cancelled
+                is_early = monotonic() - sent_at < STALE_SECONDS and not connection.headers
+                is_stale = connection.is_reused and is_early and not patience.cancellation.is_cancelled
                 raise (_StaleConnectionError if is_stale else ConnectionError)(f"no answer: {error}") from error
             raise
 
@@ -282,19 +333,26 @@ def _send_request(sock: socket.socket, head: bytes, body: Any, idle_seconds: flo
     waiting to be read.
     """
     sock.settimeout(idle_seconds or None)
-    try:
-        if body is None or isinstance(body, bytes):
-            if body and len(body) > SMALL_BODY_BYTES:
-                sock.sendall(head)
-                sock.sendall(body)
-            else:
-                sock.sendall(head + (body or b""))
-            return
-        sock.sendall(head)
-        for block in body:
-            sock.sendall(block)
-    except (BrokenPipeError, ConnectionResetError):
+    if body is None or isinstance(body, bytes):
+        if body and len(body) > SMALL_BODY_BYTES:
+            _ = _sent(sock, head) and _sent(sock, body)
+        else:
+            _sent(sock, head + (body or b""))
         return
+    blocks = iter(body)
+    block = head
+    while _sent(sock, block):
+        if (block := next(blocks, b"")) == b"":
+            return
+
+
+def _sent(sock: socket.socket, data: bytes) -> bool:
+    """False where the peer reads no more; what it has to say is waiting."""
+    try:
+        sock.sendall(data)
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    return True
 
 
 def _await_headers(connection: Connection) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from ..backends.base import ForwardedCall, ForwardedReply, SupportsForwarding
 from ..backends.openai_chunks import read_usage
-from ..backends.openai_errors import to_envelope_bytes
+from ..backends.openai_errors import refuses_stream_options, to_envelope_bytes
 from ..domain import CallContext, Usage
 from ..errors import UpstreamReplyError
 from ..streams import PrimedStream, Silence
@@ -126,10 +126,13 @@ def _forward(
         reply.close()
         raise
     reply.close()
-    if asks_for_usage and reply.status in {400, 422} and b"stream_options" in body:
+    if asks_for_usage and refuses_stream_options(reply.status, body):
         # It was this server that put the refused parameter in, so the client must not hear of it.
         log.info("the upstream refuses stream_options for '%s': `stream_usage: false` saves asking", call.model)
-        return _forward(backend, call, context, asks_for_usage=False)
+        answer = _forward(backend, call, context, asks_for_usage=False)
+        if answer.status < 400:
+            backend.learned_no_usage(call.model)
+        return answer
     if reply.status < 400 and reply.headers.get("content-type", "").lower().startswith("application/json"):
         return ForwardedAnswer(reply.status, relayed_headers(reply.headers), body, read_whole(body))
     return to_answer(reply, body)

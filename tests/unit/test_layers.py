@@ -30,7 +30,7 @@ OWNERS = {
     "werkzeug": ("web/",),
     "marshmallow": ("web/",),
     "apispec": ("web/",),
-    "requests": ("backends/upstream.py", "backends/transport.py", "backends/connections.py"),
+    "requests": ("backends/upstream.py", "backends/transport.py", "backends/dialing.py"),
     "httptools": ("backends/transport.py", "backends/connections.py", "mock_upstream/"),
     "gevent": ("backends/connections.py", "web/disconnect.py", "mock_upstream/"),
     "gunicorn": ("worker.py",),

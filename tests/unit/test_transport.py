@@ -8,16 +8,26 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from requests import PreparedRequest, Response
-from requests.exceptions import ChunkedEncodingError, ConnectionError, InvalidHeader, InvalidURL, ReadTimeout, SSLError
+from requests.exceptions import (
+    ChunkedEncodingError,
+    ConnectionError,
+    InvalidHeader,
+    InvalidURL,
+    ProxyError,
+    ReadTimeout,
+    SSLError,
+)
 
 from openai_compat.backends.connections import Patience
 from openai_compat.backends.transport import LlhttpAdapter, in_chunks
+from openai_compat.errors import CallCancelledError
 from openai_compat.settings import Timeouts
 from openai_compat.streams import Cancellation
 from tests.fakes.raw_server import RawServer, Script, answer_bytewise, answer_with, read_request, wait_for_close
@@ -68,6 +78,32 @@ def test_every_framing_gives_the_whole_body(adapter: LlhttpAdapter, answer: byte
         assert (response.status_code, read(response)) == (200, b"hello")
 
 
+WORDS = b"hello, hello, " * 400
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [gzip.compress(WORDS), zlib.compress(WORDS), gzip.compress(WORDS[:100]) + gzip.compress(WORDS[100:])],
+    ids=["gzip", "deflate", "two members"],
+)
+@pytest.mark.parametrize("script", [answer_with, answer_bytewise], ids=["at once", "byte by byte"])
+def test_a_compressed_answer_is_undone_and_nothing_tells_of_it(
+    adapter: LlhttpAdapter, packed: bytes, script: Callable[[bytes], Script]
+) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nETag: x\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    with RawServer(script(head + packed)) as server:
+        response = get(adapter, server.url)
+        assert read(response) == WORDS
+        assert response.headers == {}
+
+
+def test_a_compressed_answer_without_its_end_is_an_error(adapter: LlhttpAdapter) -> None:
+    packed = gzip.compress(WORDS)[:-12]
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    with RawServer(answer_with(head + packed)) as server, pytest.raises(ChunkedEncodingError):
+        read(get(adapter, server.url))
+
+
 def test_headers_that_occur_twice_are_joined(adapter: LlhttpAdapter) -> None:
     with RawServer(answer_with(CHUNKED)) as server:
         assert get(adapter, server.url).headers["x-a"] == "1, 2"
@@ -97,10 +133,30 @@ def test_no_answer_is_an_error(adapter: LlhttpAdapter, answer: bytes) -> None:
         get(adapter, server.url)
 
 
+def test_two_answers_at_once_are_the_first_and_no_connection(adapter: LlhttpAdapter) -> None:
+    ghost = b"HTTP/1.1 418 Teapot\r\nContent-Length: 5\r\n\r\nghost"
+    for rest in (ghost, ghost[:30], b"\x00\x01"):
+        with RawServer(answer_with(OK + rest), answer_with(OK)) as server:
+            response = get(adapter, server.url)
+            assert (response.status_code, read(response)) == (200, b"hello")
+            assert read(get(adapter, server.url)) == b"hello"
+            assert server.connections == 2
+
+
 def test_headers_without_end_are_not_read_forever(adapter: LlhttpAdapter) -> None:
-    endless = answer_with(b"HTTP/1.1 200 OK\r\n" + b"X-Padding: x\r\n" * 50_000)
+    sent = 0
+
+    def endless(client: socket.socket) -> None:
+        nonlocal sent
+        read_request(client)
+        client.sendall(b"HTTP/1.1 200 OK\r\n")
+        while sent < 50_000_000:
+            client.sendall(b"X-Padding: x\r\n" * 1000)
+            sent += 14_000
+
     with RawServer(endless) as server, pytest.raises(ConnectionError):
         get(adapter, server.url)
+    assert sent < 20_000_000
 
 
 def test_nobody_listens(adapter: LlhttpAdapter) -> None:
@@ -206,7 +262,7 @@ def test_connections_that_nobody_needs_are_closed_in_time(
         assert is_closed.wait(5)
 
 
-def test_what_may_have_had_an_effect_is_not_sent_again(adapter: LlhttpAdapter) -> None:
+def test_what_cannot_be_sent_again_gets_a_connection_of_its_own(adapter: LlhttpAdapter) -> None:
     def dies_on_the_second(client: socket.socket) -> None:
         read_request(client)
         client.sendall(OK)
@@ -214,9 +270,8 @@ def test_what_may_have_had_an_effect_is_not_sent_again(adapter: LlhttpAdapter) -
 
     with RawServer(dies_on_the_second, answer_with(OK)) as server:
         assert read(get(adapter, server.url)) == b"hello"
-        with pytest.raises(ConnectionError):
-            get(adapter, server.url, "POST", headers={"Content-Length": "0"})
-        assert server.connections == 1
+        assert read(get(adapter, server.url, "POST", headers={"Content-Length": "0"})) == b"hello"
+        assert server.connections == 2, "it went over the kept connection, on which nobody could repeat it"
 
 
 def test_the_request_on_the_wire(adapter: LlhttpAdapter) -> None:
@@ -379,6 +434,56 @@ def test_http_goes_through_a_proxy_by_its_full_address(adapter: LlhttpAdapter) -
         response = get(adapter, "http://upstream.test/v1/models", proxies={"http": server.url})
         assert read(response) == b"hello"
     assert seen[0].startswith(b"GET http://upstream.test/v1/models HTTP/1.1\r\nHost: upstream.test\r\n")
+
+
+def test_what_the_addresses_name_as_user_goes_along(adapter: LlhttpAdapter) -> None:
+    seen: list[bytes] = []
+
+    def proxy(client: socket.socket) -> None:
+        seen.append(read_request(client))
+        client.sendall(OK)
+
+    with RawServer(proxy) as server:
+        through = f"me:p%40ss@127.0.0.1:{server.port}"
+        get(adapter, "http://bob:hunter2@upstream.test/", proxies={"http": through})
+        get(adapter, f"http://bob:hunter2@127.0.0.1:{server.port}/", headers={"authorization": "Bearer k"})
+    assert b"\r\nproxy-authorization: Basic bWU6cEBzcw==\r\n" in seen[0]
+    assert b"\r\nauthorization: Basic Ym9iOmh1bnRlcjI=\r\n" in seen[0]
+    assert b"\r\nauthorization: Bearer k\r\n" in seen[1]
+    assert b"Basic" not in seen[1]
+
+
+@pytest.mark.parametrize("proxy", ["https://proxy.test:1", "socks5://proxy.test:1"])
+def test_a_proxy_of_another_kind_is_refused_before_anything_is_sent(adapter: LlhttpAdapter, proxy: str) -> None:
+    with pytest.raises(ProxyError, match="only HTTP proxies"):
+        get(adapter, "http://upstream.test/", proxies={"http": proxy})
+
+
+def test_a_host_header_of_its_own_is_the_only_one(adapter: LlhttpAdapter) -> None:
+    seen: list[bytes] = []
+
+    def script(client: socket.socket) -> None:
+        seen.append(read_request(client))
+        client.sendall(OK)
+
+    with RawServer(script) as server:
+        get(adapter, server.url, headers={"host": "other.test"})
+    assert seen[0].lower().count(b"\r\nhost: ") == 1
+    assert b"Host: other.test\r\n" in seen[0]
+
+
+def test_a_client_that_leaves_during_the_handshake_ends_it(adapter: LlhttpAdapter) -> None:
+    cancellation = Cancellation()
+    threading.Timer(0.05, cancellation.cancel).start()
+    began = time.monotonic()
+    with RawServer(wait_for_close) as server, pytest.raises((ConnectionError, CallCancelledError)):
+        get(adapter, server.url.replace("http:", "https:"), timeout=Patience(Timeouts(connect=30), cancellation))
+    assert time.monotonic() - began < 5
+
+
+def test_a_name_that_is_none_is_no_fault_of_this_server(adapter: LlhttpAdapter) -> None:
+    with pytest.raises(ConnectionError):
+        get(adapter, "http://a..b/")
 
 
 def test_https_asks_a_proxy_for_a_tunnel(adapter: LlhttpAdapter) -> None:
