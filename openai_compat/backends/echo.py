@@ -26,9 +26,19 @@ from ..domain import (
     Usage,
 )
 from ..streams import SILENCE, Silence
-from ..tokens import split_tokens
 from .base import CHAT_PROMISES, COMPLETION_PROMISES, Backend, SupportsChat, SupportsCompletions, SupportsEmbeddings
-from .echo_answers import Answer, answer_chat, answer_with, count_prompt_tokens, token_logprobs
+from .echo_answers import Answer, answer_chat, answer_with, prompt_texts, token_logprobs
+from .echo_limits import (
+    CONTEXT_WINDOW,
+    FairTokenizer,
+    answer_limit,
+    check_echo,
+    check_prompt,
+    count_inputs,
+    count_messages,
+    estimate_excess,
+    give_way,
+)
 from .hashed_embeddings import embed_text
 from .parameter_checks import check_chat, check_completion, check_embeddings, stops_of
 
@@ -36,6 +46,9 @@ COMPLETION_TOKENS: Final = 16
 """What a completion may have when `max_tokens` is not given (source: OpenAI's API reference)."""
 
 MOST_DIMENSIONS: Final = 3072
+
+DELTAS_A_TURN: Final = 128
+"""So many deltas are made before other calls get their turn: a fraction of a millisecond's work for most."""
 
 DeltaT = TypeVar("DeltaT", ChatDelta, TextDelta)
 
@@ -66,47 +79,57 @@ class EchoBackend(Backend, SupportsChat, SupportsCompletions, SupportsEmbeddings
     def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Silence]:
         """One delta for each token, then one with the finish reason; the choices of `n` take turns."""
         check_chat(request)
-        answer = answer_chat(request)
-        choices = request.parameters.get("n", 1)
-        usage = Usage(count_prompt_tokens(request.messages), choices * len(answer.tokens))
-        top = request.parameters.get("top_logprobs", 0) if request.parameters.get("logprobs") else None
+        parameters = request.parameters
+        tokenizer = FairTokenizer(context.cancellation)
+        prompt_tokens = count_messages(prompt_texts(request.messages), len(request.messages), tokenizer)
+        choices = parameters.get("n", 1)
+        top = parameters.get("top_logprobs", 0) if parameters.get("logprobs") else None
+        asked = parameters.get("max_completion_tokens", parameters.get("max_tokens"))
+        answer = answer_chat(request, answer_limit(asked, choices, top or 0), tokenizer)
+        usage = Usage(prompt_tokens, choices * len(answer.tokens))
         return self._paced(_chat_rounds(answer, choices, top, usage), context)
 
     def complete(self, request: CompletionRequest, context: CallContext) -> Iterator[TextDelta | Silence]:
         """As `chat`, prompt after prompt."""
         check_completion(request)
         parameters = request.parameters
-        limit = parameters.get("max_tokens", COMPLETION_TOKENS)
-        prompts = [_prompt_tokens(prompt) for prompt in request.prompts]
-        suffix = split_tokens(parameters.get("suffix", ""))
-        answers = [answer_with(prompt, stops_of(parameters), limit) for prompt in prompts]
-        choices = parameters.get("n", 1)
-        usage = Usage(
-            prompt_tokens=sum(len(prompt) + len(suffix) for prompt in prompts),
-            completion_tokens=parameters.get("best_of", choices) * sum(len(answer.tokens) for answer in answers),
-        )
+        choices, top = parameters.get("n", 1), parameters.get("logprobs")
+        limit = answer_limit(parameters.get("max_tokens", COMPLETION_TOKENS), choices * len(request.prompts), top or 0)
+        prompts, suffix = _tokenize_prompts(request, limit, FairTokenizer(context.cancellation))
+        prompt_tokens = sum(len(prompt) + len(suffix) for prompt in prompts)
+        stops = stops_of(parameters)
+        answers = [answer_with("".join(prompt), prompt, stops, limit) for prompt in prompts]
+        best_of = parameters.get("best_of", choices)
+        usage = Usage(prompt_tokens, best_of * sum(len(answer.tokens) for answer in answers))
         if parameters.get("echo"):
+            check_echo(prompt_tokens, choices, top or 0)
             answers = [
                 replace(answer, tokens=[*prompt, *answer.tokens, *suffix])
                 for prompt, answer in zip(prompts, answers, strict=True)
             ]
-        return self._paced(_completion_rounds(answers, choices, parameters.get("logprobs"), usage), context)
+        return self._paced(_completion_rounds(answers, choices, top, usage), context)
 
     def embed(self, request: EmbeddingsRequest, context: CallContext) -> Embeddings:
         """Hashed words (`hashed_embeddings`), in 1 to 3072 dimensions."""
         check_embeddings(request, MOST_DIMENSIONS)
         dimensions = request.dimensions or self.options.dimensions
+        tokens = count_inputs(request.inputs, FairTokenizer(context.cancellation))
         vectors = []
         for content in request.inputs:
-            context.cancellation.raise_if_cancelled()
+            give_way(context.cancellation)
             vectors.append(embed_text(content, dimensions))
-        return Embeddings(vectors, Usage(sum(len(_prompt_tokens(content)) for content in request.inputs)))
+        return Embeddings(vectors, Usage(tokens))
 
     def _paced(self, rounds: Iterator[list[DeltaT]], context: CallContext) -> Iterator[DeltaT | Silence]:
-        """The rounds' deltas, each round of tokens after the delay."""
+        """The rounds' deltas, each round of tokens after the delay, with turns for other calls in between."""
+        made = 0
         for deltas in rounds:
             if self.options.delay and deltas[0].finish_reason is None:
                 yield from self._pause(context)
+            made += len(deltas)
+            if made >= DELTAS_A_TURN:
+                made = 0
+                give_way(context.cancellation)
             context.cancellation.raise_if_cancelled()
             yield from deltas
 
@@ -157,6 +180,16 @@ def _logprobs(token: str, top: int | None) -> Sequence[TokenLogprob]:
     return () if top is None else (token_logprobs(token, top),)
 
 
-def _prompt_tokens(prompt: str | Sequence[int]) -> list[str]:
-    """The tokens of a prompt; ids have no text, so that they are shown as they are: `<12>`, `<34>`."""
-    return split_tokens(prompt) if isinstance(prompt, str) else [f"<{token}>" for token in prompt]
+def _tokenize_prompts(
+    request: CompletionRequest, limit: int, tokenizer: FairTokenizer
+) -> tuple[list[list[str]], list[str]]:
+    """The tokens of each prompt, and of the suffix, which counts as part of each.
+
+    Raises:
+        PayloadError: together they are more than the context window.
+    """
+    suffix = request.parameters.get("suffix", "")
+    check_prompt(estimate_excess([*request.prompts, *[suffix] * len(request.prompts)], CONTEXT_WINDOW), limit)
+    prompts, suffix_tokens = [tokenizer.tokens(prompt) for prompt in request.prompts], tokenizer.tokens(suffix)
+    check_prompt(sum(len(prompt) + len(suffix_tokens) for prompt in prompts), limit)
+    return prompts, suffix_tokens

@@ -12,7 +12,7 @@ from zlib import crc32
 
 from ..domain import ChatRequest, FinishReason, JSONObject, TokenLogprob
 from ..errors import PayloadError, UnsupportedParameterError
-from ..tokens import split_tokens
+from .echo_limits import FairTokenizer
 from .json_example import NoExampleError, make_example
 from .parameter_checks import stops_of
 
@@ -24,6 +24,9 @@ UNLIKELY_TOKENS: Final = (
     *(" as", " at", " by", " from", " or", " an", " be", " this", " not", " are"),
 )
 """The tokens that `top_logprobs` tells of beside the one that was written; one more than anyone may ask for."""
+
+LOOKED_AT: Final = 4_000
+"""Characters of the text, and of each tool's description, that choose the tool."""
 
 _WORD = re.compile(r"[^\W_]+")
 
@@ -46,29 +49,29 @@ class Answer:
     call: ToolCall | None = None
 
 
-def answer_chat(request: ChatRequest) -> Answer:
-    """The one answer to a conversation.
+def answer_chat(request: ChatRequest, limit: int, tokenizer: FairTokenizer) -> Answer:
+    """The one answer to a conversation, of at most `limit` tokens.
 
     Raises:
         PayloadError: `tool_choice` names no tool of the request.
         UnsupportedParameterError: a tool or a schema for which nothing can be made up.
     """
-    parameters = request.parameters
-    limit = parameters.get("max_completion_tokens", parameters.get("max_tokens"))
     call = _call_of(request)
     if call is not None:
-        tokens = split_tokens(call.arguments)
-        is_cut = limit is not None and len(tokens) > limit
-        return Answer(tokens[:limit], "length" if is_cut else "tool_calls", call)
-    return answer_with(split_tokens(_formatted(request)), stops_of(parameters), limit)
+        tokens = tokenizer.first(call.arguments, limit + 1)
+        return Answer(tokens[:limit], "length" if len(tokens) > limit else "tool_calls", call)
+    text = _formatted(request)
+    return answer_with(text, tokenizer.first(text, limit + 1), stops_of(request.parameters), limit)
 
 
-def answer_with(tokens: Sequence[str], stops: Sequence[str], limit: int | None) -> Answer:
-    """The tokens up to the first stop string, which may begin within one, but not more than `limit` of them."""
-    text = "".join(tokens)
-    end = min((text.find(stop) for stop in stops if stop in text), default=len(text))
-    kept = _up_to(tokens, end)
-    if limit is not None and len(kept) > limit:
+def answer_with(text: str, tokens: Sequence[str], stops: Sequence[str], limit: int) -> Answer:
+    """The tokens up to the text's first stop string, which may begin within one, but not more than `limit` of them.
+
+    `tokens` may be the text's first ones only, as long as they are more than `limit`.
+    """
+    ends = [end for end in map(text.find, stops) if end >= 0]
+    kept = _up_to(tokens[: limit + 1], min(ends, default=len(text)))
+    if len(kept) > limit:
         return Answer(kept[:limit], "length")
     return Answer(kept, "stop")
 
@@ -94,12 +97,12 @@ def text_of(message: JSONObject) -> str:
     )
 
 
-def count_prompt_tokens(messages: Sequence[JSONObject]) -> int:
-    """The tokens of all messages, the calls in them included."""
+def prompt_texts(messages: Sequence[JSONObject]) -> list[str]:
+    """The texts of all messages, and the arguments of the calls in them."""
     texts = [text_of(message) for message in messages]
     for message in messages:
         texts += [(call.get("function") or {}).get("arguments") or "" for call in message.get("tool_calls") or ()]
-    return sum(len(split_tokens(text)) for text in texts)
+    return texts
 
 
 def token_logprobs(token: str, top: int) -> TokenLogprob:
@@ -197,10 +200,10 @@ def _allowed(allowed: Any, functions: Sequence[JSONObject]) -> tuple[Any, list[J
 
 def _closest(functions: Sequence[JSONObject], text: str) -> JSONObject:
     """The function whose name and description share most with the text, long words counting more; else the first."""
-    said = _words(text)
+    said = _words(text[:LOOKED_AT])
 
     def shared(function: JSONObject) -> int:
-        return sum(map(len, said & _words(f"{function['name']} {function.get('description') or ''}")))
+        return sum(map(len, said & _words(f"{function['name']} {function.get('description') or ''}"[:LOOKED_AT])))
 
     return max(functions, key=shared)
 

@@ -60,6 +60,8 @@ COMPLETION_RANGES: Final = {
 }
 EMBEDDING_INPUTS: Final = 2048
 """How many inputs one embeddings call may have."""
+PROMPTS: Final = 2048
+"""How many prompts one completions call may have: as many as there may be inputs."""
 STOPS: Final = 4
 TOOLS: Final = 128
 
@@ -83,7 +85,7 @@ def check_chat(request: ChatRequest) -> None:
 def check_completion(request: CompletionRequest) -> None:
     """Raises PayloadError for the first parameter of a completions call whose value cannot be meant."""
     parameters = request.parameters
-    _check_length(request.prompts, "prompt", 1)
+    _check_length(request.prompts, "prompt", 1, PROMPTS)
     _check_ranges(parameters, COMPLETION_RANGES)
     _check_stop(parameters)
     choices = parameters.get("n", 1)
