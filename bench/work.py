@@ -50,7 +50,7 @@ def image_conversation(size: int) -> list[dict[str, Any]]:
 
 
 def bodies() -> dict[str, bytes]:
-    """By name: two messages, forty, a conversation of 100 kB, an image of 5 MB; streams of 20 and 100 events a second."""
+    """By name: two messages, forty messages, a conversation of 100 kB, an image of 5 MB; streams."""
     return {
         "1kB": to_body(conversation(2, 380)),
         "40messages": to_body(conversation(40, 120)),
