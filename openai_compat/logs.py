@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from .settings import Settings
 
@@ -16,6 +17,12 @@ request_id: ContextVar[str] = ContextVar("request_id", default="-")
 """The id of the request that is being served here; every log line of this thread or greenlet carries it."""
 
 LOGGER = "openai_compat"
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""C0 and C1, and what else some programs take for the end of a line."""
+_CONTROL_BUT_NEWLINE = re.compile(r"(?!\n)" + _CONTROL.pattern)
+_MILLISECONDS: Final = tuple(f".{number:03}Z" for number in range(1000))
+"""Looked up for each line: formatting takes longer than all of the search for control characters."""
 
 
 def configure_logging(settings: Settings) -> None:
@@ -34,18 +41,29 @@ def _second(timestamp: int) -> str:
 
 
 def _time_of(record: logging.LogRecord) -> str:
-    return f"{_second(int(record.created))}.{int(record.msecs):03}Z"
+    return _second(int(record.created)) + _MILLISECONDS[int(record.msecs)]
+
+
+def _escape(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode("ascii")
 
 
 class TextFormatter(logging.Formatter):
-    """`2026-01-10T12:00:00.000Z INFO req_1 message key=value`."""
+    """`2026-01-10T12:00:00.000Z INFO req_1 message key=value`.
+
+    Control characters are escaped: what a client sends can neither forge a line nor steer the terminal of its reader.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        facts = getattr(record, "facts", {})
-        words = [_time_of(record), record.levelname, request_id.get(), record.getMessage()]
-        words += [f"{name}={value}" for name, value in facts.items()]
-        line = " ".join(words).replace("\n", "\\n")
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        said = record.getMessage()
+        for name, value in getattr(record, "facts", {}).items():
+            said += f" {name}={value}"
+        if not said.isprintable():  # quicker than to search each line
+            said = _CONTROL.sub(_escape, said)
+        line = f"{_time_of(record)} {record.levelname} {request_id.get()} {said}"
+        if record.exc_info:
+            line += "\n" + _CONTROL_BUT_NEWLINE.sub(_escape, self.formatException(record.exc_info))
+        return line
 
 
 class JSONFormatter(logging.Formatter):
