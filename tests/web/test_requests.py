@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import time
 
 import pytest
 from flask.testing import FlaskClient
@@ -105,10 +106,86 @@ def test_bodies_are_logged_only_when_asked_and_without_secrets(
 
 
 @pytest.mark.parametrize(
-    "text", ['{"password": "abc"}', '{"my_api-key":"abc"}', "Bearer abcdefgh1", "sk-abcdefgh", '{"hf_token" : "abc"}']
+    "text",
+    [
+        '{"password": "abc"}',
+        '{"my_api-key":"abc"}',
+        '{"hf_token" : "abc"}',
+        r'{"api_key":"x\"abc","access_key":"abc"}',
+        r'{"api_key":"x\\\"abc',
+        '{"tokens":["x", "abc"]}',
+        '{"secret":{"value": "abc", "more": [{"value": "abc"}, "abc"]}}',
+        '{"credentials":[["abc"]], "passwd":"abc", "X-Key":"abc", "apiKey": "abc"}',
+        '{"password": 1abc}',
+        '{"secret":{"value": "x", "more": "abc',
+        r'{"arguments": "{\"api_key\": \"abc\", \"max_tokens\": 5, \"auth_token\": \"x abc\"}"}',
+        "Bearer abcdefgh1",
+        "sk-abcdefgh",
+        "ghp_abcdefghijkl",
+        "github_pat_abcdefghijkl",
+        "AKIAabcDEFGHIJKLMNOP",
+        "xoxb-1234-abcdefgh",
+        "AIzaSyabcdefghijkl",
+        "eyJabcdef.eyJabcdef.abc-abc_",
+        "see https://user:abc@example.com/x",
+        "see https://abc@example.com/x",
+        "postgres://user:x@abc@example.com",
+        "api_key=abc&x=y",
+        "export OPENAI_API_KEY='x abc'",
+        "Authorization: Basic abc",
+        "my password: abc",
+        "access_token=abc",
+    ],
 )
 def test_what_looks_like_a_secret_is_masked(text: str) -> None:
     assert "abc" not in masked(text)
+    assert "***" in masked(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"max_tokens": 100, "prompt_tokens":[1, 2], "token": 3, "password": null}',
+        r'{"arguments": "{\"max_tokens\": 100, \"token\": null}"}',
+        "max_tokens=100&stop_token=3.5",
+        "100 tokens, a task-abcdefgh1, at 10:30",
+        '{"messages": [{"role": "user", "content": "What is a token? https://example.com/a@b"}], "key": "a"}',
+        '{"secret": [{}, []], "content": "after it"}',
+    ],
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert masked(text) == text
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "token",
+        "api_key",
+        '"',
+        '\\"',
+        "eyJ-",
+        "eyJaaaa.",
+        "://",
+        "://a",
+        "sk-",
+        "Bearer ",
+        "[",
+        '{"secret":',
+        "secret=",
+        "a:",
+        "-",
+    ],
+)
+def test_masking_takes_time_in_proportion(piece: str) -> None:
+    def seconds(length: int) -> float:
+        text = piece * (length // len(piece))
+        started = time.perf_counter()
+        masked(text)
+        return time.perf_counter() - started
+
+    # Sixteen times the text takes 256 times as long where the time grows with the square.
+    assert min(seconds(80_000) for _ in range(2)) < 80 * max(seconds(5_000) for _ in range(5))
 
 
 def test_the_probes_do_not_fill_the_log(client: FlaskClient, capsys: pytest.CaptureFixture[str]) -> None:
