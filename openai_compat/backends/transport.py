@@ -14,12 +14,10 @@ from __future__ import annotations
 import socket
 import ssl
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from functools import lru_cache
 from time import monotonic
-from typing import Any, Final, NamedTuple
-from urllib.parse import urlsplit
+from typing import Any, Final
 
 import httptools
 from requests import PreparedRequest, Response
@@ -30,17 +28,16 @@ from requests.exceptions import (
     ConnectTimeout,
     ContentDecodingError,
     InvalidHeader,
-    InvalidURL,
     ProxyError,
     ReadTimeout,
     SSLError,
 )
 
 from .connections import Connection, Origin, Patience, Pool, bounded
-from .dialing import basic_authorization, open_socket, parse_proxy
+from .dialing import Address, open_socket, parse_address, parse_proxy
 
 REPEATABLE_METHODS: Final = frozenset({"GET", "HEAD"})
-"""Safe to send twice, besides calls whose body is at hand: those are plain inference."""
+"""Without a body, safe to send twice; so are calls whose body is at hand: those are plain inference."""
 STALE_SECONDS: Final = 1.0
 """A kept connection that its peer had closed fails within a round trip; one that fails later was at work."""
 SMALL_BODY_BYTES: Final = 65_536
@@ -49,48 +46,24 @@ LAST_BYTES_SECONDS: Final = 0.05
 """How long the end of the framing may lag behind the last event before the connection is given up."""
 
 
-class _Address(NamedTuple):
-    scheme: str
-    host: str
-    port: int
-    host_header: str
-    target: str
-    authorization: str | None
-
-
-@lru_cache(maxsize=512)
-def _parse_address(url: str) -> _Address:
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise InvalidURL("an upstream's URL needs http:// or https:// and a host")
-    try:
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-    except ValueError as error:
-        raise InvalidURL("the port of an upstream's URL is not a number") from error
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    if not target.isascii() or any(character <= " " for character in target):
-        raise InvalidURL("an upstream's URL must be percent-encoded")
-    host_header = parts.netloc.rpartition("@")[2]
-    authorization = basic_authorization(parts.username, parts.password)
-    return _Address(parts.scheme, parts.hostname, port, host_header, target, authorization)
-
-
-def _to_head(request: PreparedRequest, address: _Address, origin: Origin) -> bytes:
+def _to_head(request: PreparedRequest, address: Address, origin: Origin) -> bytes:
     """The request line and headers, ready for the wire."""
-    headers: dict[str, str] = {}
-    if address.authorization is not None:
-        headers["authorization"] = address.authorization
-    target = address.target
+    target, lines = address.target, [""]
+    host = address.host_header
     if origin.proxy is not None and origin.scheme == "http":
         target = f"http://{address.host_header}{target}"
         if (authorization := parse_proxy(origin.proxy).authorization) is not None:
-            headers["proxy-authorization"] = authorization
-    headers.update(request.headers)
-    lines = [f"{request.method} {target} HTTP/1.1\r\nHost: {headers.pop('host', address.host_header)}\r\n"]
-    for name, value in headers.items():
+            lines.append(f"proxy-authorization: {authorization}\r\n")
+    if address.authorization is not None and not any(name.lower() == "authorization" for name in request.headers):
+        lines.append(f"authorization: {address.authorization}\r\n")
+    for name, value in request.headers.items():
         if "\r" in value or "\n" in value or not name or not name.isascii():
             raise InvalidHeader(f"the header {name!r} cannot be sent")
-        lines.append(f"{name}: {value}\r\n")
+        if len(name) == 4 and name.lower() == "host":
+            host = value
+        else:
+            lines.append(f"{name}: {value}\r\n")
+    lines[0] = f"{request.method} {target} HTTP/1.1\r\nHost: {host}\r\n"
     lines.append("\r\n")
     try:
         return "".join(lines).encode("latin-1")
@@ -127,8 +100,9 @@ class Body:
         self._quiet_seconds = 0.0
         # We ask for no compression: a peer that compresses does so unasked, and nobody after us is to know.
         encoding = connection.headers.get("content-encoding", "").lower()
-        self._decoder = _Decoder() if encoding in {"gzip", "x-gzip", "deflate"} else None
-        if self._decoder is not None:
+        is_decoded = encoding in {"gzip", "x-gzip", "deflate"} and connection.may_have_body
+        self._decoder = _Decoder() if is_decoded else None
+        if is_decoded:
             for name in ("content-encoding", "content-length", "etag"):
                 connection.headers.pop(name, None)
 
@@ -140,29 +114,27 @@ class Body:
             ChunkedEncodingError: the answer broke off before its end.
             ContentDecodingError: it is not compressed as it says.
         """
-        while True:
-            data = self._next_data()
-            if not data or self._decoder is None:
-                break
-            if decoded := self._decoded(self._decoder, data):
-                return decoded
-        if data == b"" and self._decoder is not None and self._decoder.is_inside:
-            raise self._broken(None)
-        return data
-
-    def _next_data(self) -> bytes | None:
         connection = self._connection
         if connection is None:
             return b""
-        while not connection.body:
-            if connection.is_complete:
-                self.close()
-                return b""
-            if not self._receive(connection):
-                return None
-        data = connection.body[0] if len(connection.body) == 1 else b"".join(connection.body)
-        connection.body.clear()
-        return data
+        while True:
+            while not connection.body:
+                if connection.is_complete:
+                    return self._end_of_body()
+                if not self._receive(connection):
+                    return None
+            data = connection.body[0] if len(connection.body) == 1 else b"".join(connection.body)
+            connection.body.clear()
+            if self._decoder is None:
+                return data
+            if decoded := self._decoded(self._decoder, data):
+                return decoded
+
+    def _end_of_body(self) -> bytes:
+        if self._decoder is not None and self._decoder.is_inside:
+            raise self._broken("what was compressed has no end")
+        self.close()
+        return b""
 
     def _receive(self, connection: Connection) -> bool:
         """Waits for more; False when it was silent for so long that the caller should hear of it."""
@@ -192,12 +164,12 @@ class Body:
 
     def _end(self, connection: Connection) -> None:
         if self._patience.cancellation.is_cancelled or not connection.ends_with_connection:
-            raise self._broken(None)
+            raise self._broken("the connection was closed")
         connection.is_complete, connection.is_kept = True, False
 
-    def _broken(self, error: Exception | None) -> ChunkedEncodingError:
+    def _broken(self, reason: object) -> ChunkedEncodingError:
         self._abandon()
-        return ChunkedEncodingError(f"the answer broke off: {error or 'the connection was closed'}")
+        return ChunkedEncodingError(f"the answer broke off: {reason}")
 
     def _decoded(self, decoder: _Decoder, data: bytes) -> bytes:
         try:
@@ -258,13 +230,13 @@ class LlhttpAdapter(HTTPAdapter):
     ) -> Response:
         patience = timeout if isinstance(timeout, Patience) else Patience()
         limits = patience.timeouts
-        address = _parse_address(request.url or "")
+        address = parse_address(request.url or "")
         origin = Origin(address.scheme, address.host, address.port, (proxies or {}).get(address.scheme))
         head = _to_head(request, address, origin)
         deadline = monotonic() + limits.total if limits.total else float("inf")
         body: Any = request.body
         # Only what can be sent again may go over a kept connection, which its peer may be about to close.
-        may_repeat = isinstance(body, bytes) or request.method in REPEATABLE_METHODS
+        may_repeat = isinstance(body, bytes) or (body is None and request.method in REPEATABLE_METHODS)
         connection = (self._pool.take(origin) if may_repeat else None) or self._connect(origin, patience, verify)
         try:
             self._exchange(connection, request, head, patience, deadline)
@@ -287,10 +259,7 @@ class LlhttpAdapter(HTTPAdapter):
             raise
         except (ssl.SSLError, ssl.CertificateError) as error:
             raise SSLError(f"no trusted connection: {error}") from error
-        except (OSError, AttributeError, ValueError) as error:
-            # A socket that was closed by a cancellation while TLS was at work on it fails in ways of its own.
-            if not isinstance(error, OSError) and not patience.cancellation.is_cancelled:
-                raise
+        except (OSError, ValueError) as error:  # a ValueError (UnicodeError) is a host that cannot be a name: a..b
             raise ConnectionError(f"no connection: {error}") from error
 
     def _exchange(
@@ -301,31 +270,40 @@ class LlhttpAdapter(HTTPAdapter):
         Raises:
             _StaleConnectionError: the peer had closed the kept connection before it saw this request.
             ReadTimeout, ConnectionError: nothing, or no HTTP, came back.
+            whatever the request's body raises when it is an iterator: no fault of the upstream's.
         """
+        began = monotonic()
         connection.start(is_head=request.method == "HEAD")
         patience.cancellation.on_cancel(connection.abort)
-        sent_at = float("-inf")
         try:
             _send_request(connection.sock, head, request.body, patience.timeouts.idle)
-            sent_at = monotonic()
             connection.sock.settimeout(bounded(patience.timeouts.first_byte, deadline))
             _await_headers(connection)
         except BaseException as error:
             patience.cancellation.forget(connection.abort)
             connection.close()
+            if isinstance(error, _BodyError):
+                raise error.reason from error.reason.__cause__
             if isinstance(error, TimeoutError):
                 raise ReadTimeout("no answer within the time limit") from error
             if isinstance(error, httptools.HttpParserError):
                 raise ConnectionError(f"the answer is not HTTP: {error}") from error
             if isinstance(error, OSError):
-                is_early = monotonic() - sent_at < STALE_SECONDS and not connection.headers
-                is_stale = connection.is_reused and is_early and not patience.cancellation.is_cancelled
+                was_closed = connection.is_unanswered and monotonic() - began < STALE_SECONDS
+                is_stale = connection.is_reused and was_closed and not patience.cancellation.is_cancelled
                 raise (_StaleConnectionError if is_stale else ConnectionError)(f"no answer: {error}") from error
             raise
 
 
 class _StaleConnectionError(ConnectionError):
-    """A kept connection turned out to be closed: the request did not reach anyone."""
+    """A kept connection turned out to be closed: as far as can be told, nobody has begun with the request."""
+
+
+class _BodyError(Exception):
+    """The request's body could not be read to its end."""
+
+    def __init__(self, reason: Exception) -> None:
+        self.reason = reason
 
 
 def _send_request(sock: socket.socket, head: bytes, body: Any, idle_seconds: float) -> None:
@@ -338,12 +316,18 @@ def _send_request(sock: socket.socket, head: bytes, body: Any, idle_seconds: flo
             _ = _sent(sock, head) and _sent(sock, body)
         else:
             _sent(sock, head + (body or b""))
-        return
-    blocks = iter(body)
-    block = head
-    while _sent(sock, block):
-        if (block := next(blocks, b"")) == b"":
-            return
+    elif _sent(sock, head):
+        for block in _told_apart(body):
+            if not _sent(sock, block):
+                return
+
+
+def _told_apart(body: Iterable[bytes]) -> Iterator[bytes]:
+    """The body's blocks. A client's reset or time-out must not be read as the upstream's."""
+    try:
+        yield from body
+    except Exception as error:
+        raise _BodyError(error) from error
 
 
 def _sent(sock: socket.socket, data: bytes) -> bool:
