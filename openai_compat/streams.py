@@ -78,7 +78,7 @@ class Cancellation:
 class PrimedStream(Generic[T]):
     """An iterator whose first value has already been fetched, and whose `close()` always reaches its source.
 
-    Priming runs the source up to its first value, so a failure before it is raised here, while the response can still
+    Priming runs the source up to its first value that is not `SILENCE`, so a failure before it is raised here, while the response can still
     carry a status of its own (HOUSE rule 4.2). A generator that was never started ignores `close()`; this class does
     not: the source has been started (rule 4.3).
 
@@ -92,7 +92,7 @@ class PrimedStream(Generic[T]):
         self._source = source
         self._has_first = True
         try:
-            self._first: T | None = next(source)
+            self._first: T | None = next(value for value in source if not isinstance(value, Silence))
         except StopIteration:
             self._first, self._has_first = None, False
         except BaseException:

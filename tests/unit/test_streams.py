@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from itertools import chain
 
 import pytest
 
 from openai_compat.errors import CallCancelledError
-from openai_compat.streams import Cancellation, Pending, PrimedStream
+from openai_compat.streams import SILENCE, Cancellation, Pending, PrimedStream
 
 
 class Source:
@@ -34,6 +35,13 @@ class Source:
 def test_a_primed_stream_gives_everything_once() -> None:
     assert list(PrimedStream(iter([1, 2, 3]))) == [1, 2, 3]
     assert list(PrimedStream(iter([]))) == []
+
+
+def test_silence_is_not_a_first_value() -> None:
+    source = Source(fails=True)
+    with pytest.raises(ValueError, match="broken"):
+        PrimedStream(chain([SILENCE, SILENCE], source))
+    assert list(PrimedStream(iter([SILENCE, 1, SILENCE, 2]))) == [1, SILENCE, 2]
 
 
 def test_a_failure_before_the_first_value_is_raised_at_once_and_closes_the_source() -> None:
