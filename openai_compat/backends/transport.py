@@ -6,7 +6,7 @@ limits of their own; bytes are handed on as they arrive. It also costs a fractio
 
 Whoever knows `requests` finds its exceptions: ConnectTimeout, ConnectionError, SSLError, ReadTimeout, and
 ChunkedEncodingError for an answer that broke off. Redirects are not followed and no cookie is kept: an answer is
-relayed, whatever it is. Proxies for http and https are used when they are passed; SOCKS is not.
+relayed, whatever it is. HTTP proxies are used when they are passed, for http and https; those of other kinds refused.
 """
 
 from __future__ import annotations

@@ -6,15 +6,20 @@
 from __future__ import annotations
 
 import inspect
+import socket
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import requests
 import responses
 from requests import exceptions
 
+from openai_compat.backends.base import Backend, BackendResources
+from openai_compat.backends.external import ExternalBackend, ExternalOptions
+from openai_compat.backends.openai import OpenAIBackend, OpenAIOptions
 from openai_compat.backends.upstream import Forwarder, UpstreamReply
-from openai_compat.domain import CallContext
+from openai_compat.domain import CallContext, ChatRequest
 from openai_compat.errors import (
     CallCancelledError,
     OpenAICompatError,
@@ -23,7 +28,8 @@ from openai_compat.errors import (
     UpstreamReplyError,
     UpstreamTimeoutError,
 )
-from openai_compat.settings import Settings, Timeouts
+from openai_compat.settings import ModelEntry, Settings, Timeouts
+from tests.fakes.raw_server import RawServer, read_request
 
 URL = "http://user:hunter2@upstream.test/v1/chat/completions"
 
@@ -108,3 +114,32 @@ def test_a_fault_after_the_cancellation_is_the_cancellation(mocked: responses.Re
     mocked.add_callback(responses.POST, URL, callback=hang_up)
     with pytest.raises(CallCancelledError):
         send(context)
+
+
+BASIC = "authorization: Basic dXNlcjpodW50ZXIy"
+KINDS: list[tuple[type[Backend], Any]] = [(OpenAIBackend, OpenAIOptions()), (ExternalBackend, ExternalOptions())]
+
+
+@pytest.mark.parametrize(("kind", "options"), KINDS, ids=["openai", "external"])
+@pytest.mark.parametrize(("api_key", "expected"), [(None, BASIC), ("k", "authorization: Bearer k")])
+def test_the_credential_of_a_base_url_goes_out_unless_there_is_a_key(
+    kind: type[Any], options: Any, api_key: str | None, expected: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    heads: list[str] = []
+
+    def refuses(client: socket.socket) -> None:
+        heads.append(read_request(client).decode().partition("\r\n\r\n")[0])
+        client.sendall(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
+
+    settings = Settings()
+    forwarder = Forwarder(settings)
+    with RawServer(refuses) as server:
+        url = server.url.replace("//", "//user:hunter2@")
+        entry = ModelEntry("m", "any", base_url=url, api_key=api_key)
+        backend = kind(entry, options, BackendResources(settings, forwarder))
+        context = CallContext("req_1", authorization="Bearer the-client's-own")
+        with pytest.raises(OpenAICompatError) as caught:
+            backend.chat(ChatRequest("m", [{"role": "user", "content": "hi"}], {}, is_streamed=False), context)
+    forwarder.close()
+    assert [line for line in heads[0].split("\r\n") if line.lower().startswith("authorization")] == [expected]
+    assert "hunter2" not in heads[0] + caplog.text + str(caught.value)
