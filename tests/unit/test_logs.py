@@ -10,18 +10,19 @@ from typing import Any
 
 import pytest
 
-from openai_compat.logs import TextFormatter
+from openai_compat import logs
 
 
 def line_of(message: str, *, exc_info: Any = None, **facts: Any) -> str:
     record = logging.LogRecord("openai_compat", logging.INFO, "x.py", 1, message, None, exc_info)
     record.facts = facts
-    return TextFormatter().format(record)
+    logs.request_id.set("req_1")
+    return logs.TextFormatter().format(record)
 
 
 def test_a_line() -> None:
     assert re.fullmatch(
-        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO - POST /v1/é status=200 ms=7",
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO req_1 POST /v1/é status=200 ms=7",
         line_of("POST /v1/é", status=200, ms=7),
     )
 
