@@ -1,7 +1,7 @@
 """Starting, watching and ending a stream of values; standard library only.
 
 A stream here is any iterator with a `close()`. Between values it may yield `SILENCE`, its word for "nothing happened
-for a while", so that whoever writes to the client can fill the pause (HOUSE rule 4.7) without a thread of its own.
+for a while", so that whoever writes to the client can fill the pause without a thread of its own.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ class Cancellation:
 class PrimedStream(Generic[T]):
     """An iterator whose first value has already been fetched, and whose `close()` always reaches its source.
 
-    Priming runs the source up to its first value that is not `SILENCE`, so a failure before it is raised here, while the response can still
-    carry a status of its own (HOUSE rule 4.2). A generator that was never started ignores `close()`; this class does
-    not: the source has been started (rule 4.3).
+    Priming runs the source up to its first value that is not `SILENCE`, so a failure before it is raised here, while
+    the response can still carry a status of its own. A generator that was never started ignores `close()`; this class
+    does not: the source has been started.
 
     Raises:
         whatever the source raises before its first value; StopIteration never: an empty source is an empty stream.

@@ -134,7 +134,7 @@ class _Maker:
 
     def _make_object(self, schema: dict[str, Any], depth: int) -> dict[str, Any]:
         properties = schema.get("properties", {})
-        required = schema.get("required", [])
+        required = dict.fromkeys(schema.get("required", []))  # a set that keeps its order
         names = [name for name in properties if name in required or depth < LEAN_DEPTH]
         made = {}
         for name in names:
@@ -174,7 +174,7 @@ def _merge(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
     if "properties" in base and "properties" in more:
         merged["properties"] = {**base["properties"], **more["properties"]}
     if "required" in base and "required" in more:
-        merged["required"] = [*base["required"], *more["required"]]
+        merged["required"] = list(dict.fromkeys([*base["required"], *more["required"]]))
     return merged
 
 
