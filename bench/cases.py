@@ -21,6 +21,8 @@ Figures = dict[str, float]
 RAMP_SECONDS: Final = 0.5
 SETTLE_SECONDS: Final = 0.3
 STREAM_LIMIT_SECONDS: Final = 120
+MOST_FAILURES: Final = 0.001
+"""The share above which a load's figures would be those of its failures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,8 @@ def closed_loop(bench: Bench, live: Live, request: str, connections: int, second
         report = load.finish_wrk(wrk)
     finally:
         wrk.kill()
+    if report["failures"] > MOST_FAILURES * report["requests"]:
+        return {"failures": report["failures"], "requests": report["requests"]}
     return {
         "cpu_us": span.cpu_ns / 1000 / max(1, span.requests),
         "rps": (report["requests"] - report["failures"]) / report["seconds"],

@@ -187,7 +187,13 @@ def _targets(value: Value) -> str:
 def _absent(result: Result) -> str:
     lines = [f"- {about['title']}: {about['absent']}" for about in result["systems"].values() if "absent" in about]
     lines += [f"- {_title(result, name)}: {fault}" for name, faults in result["faults"].items() for fault in faults]
-    return _section("Not measured", "\n".join(lines)) if lines else ""
+    lines += [
+        f"- {_title(result, name)}: {found['median']:,.0f} failures in {figure.removesuffix('/failures')}"
+        for name, figures in result["figures"].items()
+        for figure, found in figures.items()
+        if figure.endswith("/failures") and found["median"]
+    ]
+    return _section("Absent, and what failed", "\n".join(lines)) if lines else ""
 
 
 def _noise(result: Result) -> str:

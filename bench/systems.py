@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import subprocess
 import sys
@@ -104,6 +105,7 @@ def launch_upstream(folder: Path) -> Live:
 
 NGINX_CONFIGURATION: Final = """
 daemon off;
+user {user};
 worker_processes 1;
 worker_rlimit_nofile 16384;
 pid {folder}/nginx.pid;
@@ -149,7 +151,8 @@ def nginx_version() -> str:
 
 def start_nginx(site: Site) -> Start:
     path = site.folder / "nginx.conf"
-    values = {"folder": site.folder, "port": site.port, "upstream_port": site.upstream_port, "key": UPSTREAM_KEY}
+    values: dict[str, object] = {"folder": site.folder, "port": site.port, "upstream_port": site.upstream_port}
+    values |= {"key": UPSTREAM_KEY, "user": getpass.getuser()}  # its files are in a folder of this user's
     path.write_text(NGINX_CONFIGURATION.format(**values))
     return Start([_nginx_program(), "-c", str(path), "-e", str(site.folder / "error.log")])
 
