@@ -58,6 +58,9 @@ BENCH_PROGRAMS := $(addprefix bench/.build/,stream_upstream open_loop stream_cli
 bench: $(CORE) $(BENCH_PROGRAMS)  ## measure this server beside others (ARGS=--quick: two minutes)
 	@$(BIN)/python -m bench $(ARGS)
 
+guard: $(CORE) bench/.build/stream_upstream  ## count the hot path's instructions, fail if they grew (ARGS=--accept)
+	@$(BIN)/python -m bench.guard $(ARGS)
+
 docker-check: $(DEV)  ## walk through the Dockerfile's steps without Docker
 	$(BIN)/python -m pytest tests/deploy/test_dockerfile.py
 
