@@ -10,6 +10,7 @@ from pathlib import Path
 from . import report
 from .cases import GROUPS, QUICK, Plan
 from .machine import describe_machine
+from .plots import draw_plots
 from .run import measure, prepare, to_medians
 from .systems import SYSTEMS
 
@@ -19,6 +20,10 @@ FOLDER = Path(__file__).parent
 
 def main() -> None:
     arguments = _parse()
+    if arguments.render:
+        result = json.loads(arguments.render.read_text())
+        write(result, arguments.render.parent, arguments.render.stem)
+        return
     plan = _plan(arguments)
     names = arguments.only or (QUICK_SYSTEMS if arguments.quick else list(SYSTEMS))
     systems, known = prepare([name for name in SYSTEMS if name in names])
@@ -26,13 +31,18 @@ def main() -> None:
     samples, faults = measure(plan, systems)
     result = report.to_result(arguments.name, machine, plan, known, to_medians(samples), faults)
     is_whole = not arguments.quick and not arguments.only and not arguments.group
-    text = report.to_markdown(result)
-    print(text)
     folder = FOLDER / "results" if is_whole else FOLDER / ".build"
+    write(result, folder, f"{result['date']}-{arguments.name}" if is_whole else "partial")
+
+
+def write(result: report.Result, folder: Path, stem: str) -> None:
+    """The figures, and what is made of them: tables and plots."""
     folder.mkdir(exist_ok=True)
-    stem = f"{result['date']}-{arguments.name}" if is_whole else "partial"
     (folder / f"{stem}.json").write_text(json.dumps(result, indent=1) + "\n")
+    text = report.to_markdown(result)
     (folder / "latest.md").write_text(text)
+    draw_plots(result, folder)
+    print(text)
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:
@@ -54,6 +64,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, help="how often everything is measured")
     parser.add_argument("--seconds", type=float, help="length of one load")
     parser.add_argument("--name", default="run", help="names the file of results")
+    parser.add_argument("--render", type=Path, metavar="JSON", help="draws tables and plots of an earlier run anew")
     return parser.parse_args()
 
 
