@@ -35,6 +35,8 @@ def connect() -> socket.socket:
     configuration: Any = gunicorn.cfg
     log = configuration.logger_class(configuration)
     worker = configuration.worker_class(1, os.getppid(), [], gunicorn, 30, configuration, log)
+    if hasattr(worker, "adapt_gunicorn"):  # this server's own, at the start of its process
+        worker.adapt_gunicorn()
     worker.wsgi = gunicorn.wsgi()
     configuration.post_worker_init(worker)
     listener = socket.create_server(("127.0.0.1", 0))

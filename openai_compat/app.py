@@ -12,6 +12,7 @@ from typing import Any
 from flask import Blueprint, Flask, Request, Response, request
 from flask.sessions import NullSession, SessionInterface, SessionMixin
 from flask_cors import CORS
+from werkzeug.routing import MapAdapter
 
 from .backends.base import Backend, BackendResources
 from .backends.upstream import Forwarder
@@ -60,6 +61,22 @@ class Application(Flask):
     """Flask, less what this server has no use for and would pay for with every request."""
 
     session_interface = NoSessions()
+
+    def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
+        """No host is told from another here: Flask looks at it closely, twice a request."""
+        if request is None:
+            return None
+        environ = request.environ
+        return MapAdapter(
+            self.url_map,
+            server_name=environ.get("HTTP_HOST") or environ["SERVER_NAME"],
+            script_name=environ["SCRIPT_NAME"] + "/",
+            subdomain="",
+            url_scheme=environ["wsgi.url_scheme"],
+            path_info=request.path,
+            default_method=environ["REQUEST_METHOD"],
+            query_args=environ.get("QUERY_STRING", ""),
+        )
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """Every view and hook here is a plain function; Flask looks each of them up, six times a request."""

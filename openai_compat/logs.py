@@ -6,10 +6,12 @@ import json
 import logging
 import re
 import sys
+import time
+from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from .settings import Settings
 
@@ -27,12 +29,44 @@ _MILLISECONDS: Final = tuple(f".{number:03}Z" for number in range(1000))
 
 def configure_logging(settings: Settings) -> None:
     """Sends this package's log to standard error; calling it again replaces what the first call set up."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = LineHandler(sys.stderr)
     handler.setFormatter(JSONFormatter() if settings.log_format == "json" else TextFormatter())
     logger = logging.getLogger(LOGGER)
     logger.handlers[:] = [handler]
     logger.setLevel(settings.log_level.upper())
     logger.propagate = False
+
+
+class LineHandler(logging.StreamHandler[TextIO]):
+    """Each record in one `write`, which no other thread's can come into: no lock, of which logging takes two."""
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        if is_wanted := bool(self.filter(record)):
+            self.emit(record)
+        return is_wanted
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self.stream.write(self.format(record) + self.terminator)
+            self.stream.flush()
+        except Exception:  # noqa: BLE001 - as logging itself does: a log that cannot be written fails no request
+            self.handleError(record)
+
+
+_UNSAID: Final = vars(logging.LogRecord("", 0, __file__, 0, "", None, None))
+"""What formatters of others' may ask of a record besides."""
+
+
+class AccessRecord(logging.LogRecord):
+    """The line about a request, made a few times faster than logging makes a record."""
+
+    def __init__(self, name: str, level: int, message: str, facts: Mapping[str, Any]) -> None:
+        self.__dict__.update(_UNSAID)
+        self.name, self.msg, self.facts = name, message, facts
+        self.levelno, self.levelname = level, logging.getLevelName(level)
+        self.created = time.time()
+        self.msecs = self.created % 1 * 1000
+        self.relativeCreated = 0.0
 
 
 @lru_cache(maxsize=4)

@@ -6,9 +6,11 @@ for a while", so that whoever writes to the client can fill the pause without a 
 
 from __future__ import annotations
 
+import _thread
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
+from itertools import chain
 from typing import Final, Generic, TypeVar, cast
 
 from .errors import CallCancelledError
@@ -99,8 +101,12 @@ class PrimedStream(Generic[T]):
             self.close()
             raise
 
-    def __iter__(self) -> PrimedStream[T]:
-        return self
+    def __iter__(self) -> Iterator[T]:
+        """Without a step of this class for each value."""
+        if not self._has_first:
+            return self._source
+        self._has_first = False
+        return chain((cast(T, self._first),), self._source)
 
     def __next__(self) -> T:
         if self._has_first:
@@ -121,28 +127,33 @@ class Pending(Generic[T]):
 
     def __init__(self, start: Callable[[], T]) -> None:
         self._start = start
-        self._is_over = threading.Event()
+        # A lock and a bare thread: `threading`'s Event and Thread cost as much as the rest of a stream's beginning.
+        self._running = _thread.allocate_lock()
+        self._running.acquire()
         self._is_abandoned = False
         self._result: T | None = None
         self._error: BaseException | None = None
-        threading.Thread(target=copy_context().run, args=(self._run,), daemon=True).start()
+        _thread.start_new_thread(copy_context().run, (self._run,))
 
     def _run(self) -> None:
         try:
             self._result = self._start()
         except BaseException as error:  # noqa: BLE001 - it is raised again in `result`, by whoever waits
             self._error = error
-        self._is_over.set()
+        self._running.release()
         if self._is_abandoned:
             close_stream(self._result)
 
     def wait(self, seconds: float | None = None) -> bool:
         """Whether it is over, one way or the other, after at most `seconds`."""
-        return self._is_over.wait(seconds)
+        is_over = self._running.acquire(timeout=-1 if seconds is None else seconds)
+        if is_over:
+            self._running.release()
+        return is_over
 
     def result(self) -> T:
         """What was started, once it is over; raises what starting it raised."""
-        self._is_over.wait()
+        self.wait()
         if self._error is not None:
             raise self._error
         return cast(T, self._result)
@@ -150,7 +161,7 @@ class Pending(Generic[T]):
     def close(self) -> None:
         """Nobody wants the result: it is closed as soon as it is there."""
         self._is_abandoned = True
-        if self._is_over.is_set():
+        if not self._running.locked():
             close_stream(self._result)
 
 

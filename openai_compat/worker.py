@@ -14,11 +14,13 @@ from functools import partial
 from secrets import token_hex
 from typing import TYPE_CHECKING, Final
 
+from gevent.server import StreamServer
 from gunicorn import util
 from gunicorn.http import wsgi
 from gunicorn.workers.ggevent import GeventWorker
 
 from .errors import to_envelope
+from .heads import quicken
 
 if TYPE_CHECKING:
     import socket
@@ -40,6 +42,13 @@ class OneSendResponse(wsgi.Response):
         lines = [*self.default_headers(), *(f"{name}: {value}\r\n" for name, value in self.headers), "\r\n"]
         self._head = "".join(lines).encode("latin-1")
         self.headers_sent = True
+
+    def write(self, arg: bytes) -> None:
+        """The next piece of the body. One of a stream under way needs none of what gunicorn looks at."""
+        if arg and self.chunked and self.headers_sent and not self._head:
+            self._emit_body(arg)
+        else:
+            super().write(arg)
 
     def _emit_body(self, data: bytes) -> None:
         """What gunicorn calls to put a piece of the body on the wire."""
@@ -86,10 +95,17 @@ class Worker(GeventWorker):
     """What `gunicorn.conf.py` names as its `worker_class`."""
 
     def init_process(self) -> None:
-        wsgi.create = partial(wsgi.create, response_class=OneSendResponse)
-        util.write_error = write_envelope
+        self.adapt_gunicorn()
         _open_as_many_files_as_allowed()
         super().init_process()
+
+    def adapt_gunicorn(self) -> None:
+        """What gunicorn has no settings for, in this process."""
+        quicken(self.cfg)
+        # Of many callers who come at once, the first ones are answered while the others are still taken in.
+        StreamServer.max_accept = 1
+        wsgi.create = partial(wsgi.create, response_class=OneSendResponse)
+        util.write_error = write_envelope
 
 
 def _open_as_many_files_as_allowed() -> None:

@@ -17,6 +17,7 @@ from gevent.monkey import get_original
 
 from ..settings import Timeouts
 from ..streams import Cancellation
+from .waiting import read_wait
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ class Connection:
         "_header_bytes",
         "_is_readable",
         "_parser",
+        "_wait",
         "body",
         "ends_with_connection",
         "headers",
@@ -95,6 +97,7 @@ class Connection:
         self.idle_since = 0.0
         self._is_readable = poll()
         self._is_readable.register(sock.fileno(), select.POLLIN)
+        self._wait = read_wait(sock)
         self._parser = httptools.HttpResponseParser(self)
         self.start(is_head=False)
 
@@ -126,6 +129,8 @@ class Connection:
             shut_down(self.sock)
 
     def close(self) -> None:
+        if self._wait is not None:
+            self._wait.close()
         self.sock.close()
 
     def receive(self) -> bool:
@@ -134,6 +139,8 @@ class Connection:
         Raises:
             TimeoutError, OSError: the socket's own. httptools.HttpParserError: what came is not HTTP.
         """
+        if self._wait is not None:
+            self._wait(self.sock.gettimeout())
         data = self.sock.recv(RECEIVE_BYTES)
         if not data:
             return False

@@ -98,6 +98,7 @@ class Body:
         self._patience = patience
         self._deadline = deadline
         self._quiet_seconds = 0.0
+        self._wait: float | None = None  # what the socket's time limit is set to
         # We ask for no compression: a peer that compresses does so unasked, and nobody after us is to know.
         encoding = connection.headers.get("content-encoding", "").lower()
         is_decoded = encoding in {"gzip", "x-gzip", "deflate"} and connection.may_have_body
@@ -138,21 +139,28 @@ class Body:
 
     def _receive(self, connection: Connection) -> bool:
         """Waits for more; False when it was silent for so long that the caller should hear of it."""
-        limits = self._patience.timeouts
-        wait = self._patience.silence_seconds or limits.idle
-        if limits.idle:
-            wait = min(wait, max(limits.idle - self._quiet_seconds, 0.001))
-        connection.sock.settimeout(bounded(wait, self._deadline))
+        if self._wait is None or self._quiet_seconds or self._deadline != float("inf"):
+            self._wait = self._next_wait()
+            connection.sock.settimeout(self._wait or None)
         try:
             has_more = connection.receive()
         except TimeoutError as error:
-            return self._was_silent(wait, error)
+            return self._was_silent(self._wait, error)
         except (OSError, httptools.HttpParserError) as error:
             raise self._broken(error) from error
-        self._quiet_seconds = 0.0
+        if self._quiet_seconds:
+            self._quiet_seconds, self._wait = 0.0, None
         if not has_more:
             self._end(connection)
         return True
+
+    def _next_wait(self) -> float:
+        """How long the next bytes may take before something has to be said or done; 0 for as long as they like."""
+        idle = self._patience.timeouts.idle
+        wait = self._patience.silence_seconds or idle
+        if idle:
+            wait = min(wait, max(idle - self._quiet_seconds, 0.001))
+        return bounded(wait, self._deadline) or 0.0
 
     def _was_silent(self, seconds: float, error: Exception) -> bool:
         self._quiet_seconds += seconds
@@ -333,7 +341,9 @@ def _told_apart(body: Iterable[bytes]) -> Iterator[bytes]:
 def _sent(sock: socket.socket, data: bytes) -> bool:
     """False where the peer reads no more; what it has to say is waiting."""
     try:
-        sock.sendall(data)
+        # Most of the time all of it fits into the socket's buffer; gevent's `sendall` asks for the buffer's size first.
+        if (sent := sock.send(data)) < len(data):
+            sock.sendall(memoryview(data)[sent:])
     except (BrokenPipeError, ConnectionResetError):
         return False
     return True

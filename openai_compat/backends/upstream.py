@@ -84,19 +84,19 @@ class UpstreamReply(ForwardedReply):
         self._context = context
 
     def blocks(self) -> Iterator[bytes | Silence]:
-        while block := self._next_block():
-            yield block
+        """The iteration is inside the translation: a stream breaks while it is read."""
+        block: bytes | None
+        while True:
+            try:
+                block = self._raw.read1()
+            except RequestException as error:
+                raise _translated(error, self._url, self._context) from error
+            if block == b"":
+                return
+            yield SILENCE if block is None else block
 
     def read(self) -> bytes:
         return b"".join(block for block in self.blocks() if isinstance(block, bytes))
-
-    def _next_block(self) -> bytes | Silence:
-        """The iteration is inside the translation: a stream breaks while it is read."""
-        try:
-            block: bytes | None = self._raw.read1()
-        except RequestException as error:
-            raise _translated(error, self._url, self._context) from error
-        return SILENCE if block is None else block
 
     def close(self) -> None:
         self._raw.close()

@@ -111,10 +111,7 @@ class Call:
         if log.isEnabledFor(level):
             facts = {"status": 499 if self.cancellation.is_cancelled else status, "ms": self.milliseconds, **self.facts}
             place = self._place.encode("latin-1").decode("utf-8", "replace")
-            # `log.info(..., extra=...)` would look for its caller, and go through every attribute of the record.
-            record = logging.LogRecord(log.name, level, __file__, 0, place, None, None)
-            record.facts = facts
-            log.handle(record)
+            log.handle(logs.AccessRecord(log.name, level, place, facts))
 
 
 def authorization_of(environ: Mapping[str, Any]) -> str | None:
@@ -132,18 +129,17 @@ def authorization_of(environ: Mapping[str, Any]) -> str | None:
 def travelling_headers(environ: Mapping[str, Any], request_id: str) -> dict[str, str]:
     """The client's headers for an upstream, and the id under which both can be found in the logs."""
     travelling = _TRAVELLING_WITH_GET if environ["REQUEST_METHOD"] in {"GET", "HEAD"} else _TRAVELLING
-    headers = {
-        _to_header_name(name): value
-        for name, value in environ.items()
-        if name in travelling or name.startswith(_TRAVELLING_PREFIXES)
-    }
+    headers = {name: environ[key] for key in environ if (name := _travelling_name(key, travelling))}
     headers["x-request-id"] = request_id
     return headers
 
 
-@lru_cache(maxsize=256)
-def _to_header_name(environ_name: str) -> str:
-    return environ_name.removeprefix("HTTP_").lower().replace("_", "-")
+@lru_cache(maxsize=1024)
+def _travelling_name(environ_name: str, travelling: frozenset[str]) -> str | None:
+    """The header's name, where it may travel; remembered, as every request of a client has the same headers."""
+    if environ_name in travelling or environ_name.startswith(_TRAVELLING_PREFIXES):
+        return environ_name.removeprefix("HTTP_").lower().replace("_", "-")
+    return None
 
 
 def current_call() -> Call:

@@ -83,7 +83,7 @@ class StreamBody:
         call.is_streamed = True
         self._status = status
         self._call = call
-        self._events = events
+        self._events = iter(events)
         self._source = source
         self._comment = comment
         self._to_error = to_error

@@ -22,18 +22,19 @@ MAY_USE = {
     "errors": set(),
     "logs": {"settings"},
     "mock_upstream": {"mock_upstream"},
-    "worker": {"errors"},
+    "heads": set(),
+    "worker": {"errors", "heads"},
 }
 OWNERS = {
     "flask": ("app.py", "web/"),
     "flask_cors": ("app.py",),
-    "werkzeug": ("web/",),
+    "werkzeug": ("app.py", "web/"),
     "marshmallow": ("web/",),
     "apispec": ("web/",),
     "requests": ("backends/upstream.py", "backends/transport.py", "backends/dialing.py"),
     "httptools": ("backends/transport.py", "backends/connections.py", "mock_upstream/"),
-    "gevent": ("backends/connections.py", "web/disconnect.py", "mock_upstream/"),
-    "gunicorn": ("worker.py",),
+    "gevent": ("backends/connections.py", "backends/waiting.py", "worker.py", "web/disconnect.py", "mock_upstream/"),
+    "gunicorn": ("worker.py", "heads.py"),
     "yaml": ("models_file.py",),
     "tiktoken": ("tokens.py",),
 }
