@@ -102,8 +102,9 @@ class Worker(GeventWorker):
     def adapt_gunicorn(self) -> None:
         """What gunicorn has no settings for, in this process."""
         quicken(self.cfg)
-        # Of many callers who come at once, the first ones are answered while the others are still taken in.
-        StreamServer.max_accept = 1
+        # Of many callers who come at once, the first are answered while others are still taken in. With gevent's own
+        # hundred all are taken in before anyone is answered; with one, the last wait far too long.
+        StreamServer.max_accept = 10
         wsgi.create = partial(wsgi.create, response_class=OneSendResponse)
         util.write_error = write_envelope
 

@@ -39,7 +39,8 @@ class ReadWait:
             return
         if seconds != self._seconds:
             self._replace_timer(seconds)
-        self._timer.start(getcurrent().throw, TimeoutError("timed out"))
+        # `again`, not `start`: libev keeps what was left of a stopped timer, and would begin with that.
+        self._timer.again(getcurrent().throw, TimeoutError("timed out"))
         try:
             self._hub.wait(self._readable)
         finally:
@@ -48,7 +49,7 @@ class ReadWait:
     def _replace_timer(self, seconds: float | None) -> None:
         if self._timer is not None:
             self._timer.close()
-        self._timer = None if seconds is None else self._hub.loop.timer(seconds)
+        self._timer = None if seconds is None else self._hub.loop.timer(seconds, seconds)
         self._seconds = seconds
 
     def close(self) -> None:

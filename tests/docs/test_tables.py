@@ -130,8 +130,8 @@ def _status_of(error: type[errors.OpenAICompatError]) -> str:
 def test_the_headers_that_pass_are_named() -> None:
     """All of them, and no other."""
     _, inwards, outwards, *_ = re.split(r"From an? (?:client|upstream) to ", page("http-api"))
-    travelling = {calls._to_header_name(name) for name in calls._TRAVELLING_WITH_GET}
-    travelling |= {calls._to_header_name(prefix) + "*" for prefix in calls._TRAVELLING_PREFIXES}
+    travelling = {calls._travelling_name(name, calls._TRAVELLING_WITH_GET) for name in calls._TRAVELLING_WITH_GET}
+    travelling |= {f"{calls._travelling_name(prefix, frozenset())}*" for prefix in calls._TRAVELLING_PREFIXES}
     relayed = RELAYED_HEADERS | FILE_HEADERS | {f"{prefix}*" for prefix in RELAYED_PREFIXES}
     assert set(CODE.findall(inwards)) == travelling
     assert set(CODE.findall(outwards.partition("\n## ")[0])) == relayed | {"/v1"}
