@@ -17,14 +17,16 @@ PARALLEL ?= -n 2 --dist loadfile
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
 NODE_DIR := tests/conformance/node
+CHAT_DIR := examples/nextjs-chat
 
 # Stamps: what an interrupted run left half done is done again, and a second run starts at once.
 MADE := .venv/.made
 CORE := .venv/.installed-core
 DEV := .venv/.installed-dev
 NODE := $(NODE_DIR)/node_modules/.installed
+CHAT := $(CHAT_DIR)/.next/BUILD_ID
 
-.PHONY: help run test lint types format docs pins docker-check wheel clean
+.PHONY: help run frontend test pictures lint types format docs pins docker-check wheel clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -32,8 +34,15 @@ help:  ## list the targets
 run: $(CORE)  ## install what is needed, start the server on port 8000
 	@exec $(BIN)/python -m openai_compat serve $(ARGS)
 
-test: $(DEV) $(if $(shell command -v npm),$(NODE),no-npm)  ## install what the tests need, run them all
+frontend: $(CHAT)  ## install, build and start the chat page of examples/nextjs-chat on port 3000
+	@cd $(CHAT_DIR) && exec $(WITH_NODE) npm start --silent -- $(ARGS)
+
+NEEDED := $(DEV) $(if $(shell command -v npm),$(NODE) $(CHAT),no-npm)
+test: $(NEEDED)  ## install what the tests need, run them all
 	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST)
+
+pictures: $(NEEDED)  ## take the screenshots in docs/images anew
+	PICTURES=docs/images $(BIN)/python -m pytest tests/browser -k "picture or looks"
 
 lint: $(DEV)  ## ruff: mistakes and layout
 	$(BIN)/ruff check .
@@ -68,7 +77,7 @@ wheel: $(CORE)  ## build the wheel into dist/
 	$(PIP) wheel --no-deps --wheel-dir dist .
 
 clean:  ## remove everything that was installed or built
-	rm -rf .venv $(NODE_DIR)/node_modules bench/.build bench/.peers build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv $(NODE_DIR)/node_modules $(CHAT_DIR)/node_modules $(CHAT_DIR)/.next bench/.build bench/.peers build dist .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A candidate counts only if it runs, is new enough, and can make environments (Debian's python3 cannot without
@@ -109,6 +118,25 @@ $(NODE): $(NODE_DIR)/package-lock.json
 	@cd $(NODE_DIR) && npm ci --loglevel=error --no-audit --no-fund
 	@touch $@
 
+# The server's address is built into the page: another one, another build.
+API_URL := $(or $(NEXT_PUBLIC_API_URL),http://localhost:8000)
+API_URL_BUILT := $(CHAT_DIR)/node_modules/.api-url
+WITH_NODE := NEXT_TELEMETRY_DISABLED=1 $(CURDIR)/scripts/with-node
+
+$(CHAT_DIR)/node_modules/.installed: $(CHAT_DIR)/package-lock.json
+	@echo "Installing the chat page's packages ..."
+	@cd $(CHAT_DIR) && $(WITH_NODE) npm ci --loglevel=error --no-audit --no-fund
+	@touch $@
+
+.PHONY: changed-url
+$(API_URL_BUILT): $(CHAT_DIR)/node_modules/.installed $(if $(filter $(API_URL),$(shell cat $(API_URL_BUILT) 2>/dev/null)),,changed-url)
+	@echo $(API_URL) > $@
+
+$(CHAT): $(API_URL_BUILT) $(filter-out %/next-env.d.ts,$(wildcard $(CHAT_DIR)/*.ts $(CHAT_DIR)/*/*.ts $(CHAT_DIR)/app/* $(CHAT_DIR)/components/*))
+	@echo "Building the chat page for the server at $(API_URL) ..."
+	@cd $(CHAT_DIR) && NEXT_PUBLIC_API_URL=$(API_URL) $(WITH_NODE) npm run build --silent >.build.log 2>&1 || { cat .build.log; exit 1; }
+	@touch $@
+
 .PHONY: no-npm
 no-npm:
-	@echo "npm was not found: the tests with the official Node client will be skipped."
+	@echo "npm was not found: the tests with the official Node client and with browsers will be skipped."

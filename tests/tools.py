@@ -50,6 +50,13 @@ def require_node() -> Path:
     return on_path
 
 
+def require_next_build(folder: Path) -> Path:
+    """A Node that runs the Next.js application of `folder`, which is installed and built."""
+    if not (folder / ".next" / "BUILD_ID").is_file():
+        _missing(f"{folder.name} is not built (`make test` does it where npm is)")
+    return require_node()
+
+
 def _missing(reason: str) -> NoReturn:
     if is_ci():
         pytest.fail(f"{reason}, and in CI nothing may be missing", pytrace=False)

@@ -1,0 +1,117 @@
+"use client";
+
+import { useChat } from "@ai-sdk/react";
+import { DefaultChatTransport } from "ai";
+import { useEffect, useState } from "react";
+import { findConversation, type Message, saveConversation } from "../lib/conversations";
+import { authorization, SERVER, toSentence } from "../lib/server";
+import type { Models } from "../lib/useModels";
+import { useStickToBottom } from "../lib/useStickToBottom";
+import { Composer } from "./Composer";
+import { Header } from "./Header";
+import { Icon } from "./Icon";
+import { KeyForm } from "./KeyForm";
+import { MessageView } from "./MessageView";
+import { Problem } from "./Problem";
+import { Welcome } from "./Welcome";
+
+const transport = new DefaultChatTransport<Message>({ api: `${SERVER}/ask`, headers: authorization });
+
+/** One conversation: what was said, what is being said, and the place to say something. */
+export function Chat({ id, models }: { id: string; models: Models }) {
+  const [kept] = useState(() => (id ? (findConversation(id)?.messages ?? []) : []));
+  const { messages, status, error, sendMessage, regenerate, stop, setMessages } = useChat<Message>({
+    id,
+    messages: kept,
+    transport,
+    throttle: 50, // milliseconds: faster than the eye reads, slower than words come
+    onFinish({ messages, message, isAbort, isError, finishReason }) {
+      const isWhole = !isAbort && !isError && finishReason !== undefined;
+      const ended = isWhole ? messages : withEnding(messages, message.id, isAbort ? "stopped" : "broken");
+      setMessages(ended);
+      if (findConversation(id)) saveConversation(id, ended); // else it has been deleted meanwhile
+    },
+  });
+  const isBusy = status === "submitted" || status === "streaming";
+  const { scroller, content, isAtBottom, toBottom } = useStickToBottom();
+  const body = models.chosen ? { model: models.chosen } : {};
+
+  useEffect(() => {
+    if (status === "submitted") saveConversation(id, messages);
+  }, [id, status, messages]);
+
+  useEffect(() => {
+    if (!isBusy) return;
+    const save = () => saveConversation(id, withEnding(messages, messages.at(-1)?.id, "broken"));
+    addEventListener("pagehide", save); // closed or reloaded in the middle of an answer
+    return () => removeEventListener("pagehide", save);
+  }, [id, isBusy, messages]);
+
+  useEffect(() => {
+    const onKey = (event: KeyboardEvent) => event.key === "Escape" && isBusy && void stop();
+    addEventListener("keydown", onKey);
+    return () => removeEventListener("keydown", onKey);
+  }, [isBusy, stop]);
+
+  function send(text: string) {
+    if (!messages.length) history.replaceState(null, "", `#${id}`);
+    void sendMessage({ text }, { body });
+    toBottom();
+  }
+
+  function again() {
+    void regenerate({ body });
+    toBottom();
+  }
+
+  const last = messages.at(-1);
+  const problem = error ? toSentence(error) : isBusy ? null : leftOpen(last);
+  return (
+    <main className="chat">
+      <Header models={models} />
+      <div className="scroller" ref={scroller} tabIndex={0} role="region" aria-label="Conversation">
+        <div className="content" ref={content}>
+          {messages.length === 0 && <Welcome onAsk={send} />}
+          <div className="messages" role="log" aria-busy={isBusy}>
+            {messages.map((message) => (
+              <MessageView
+                key={message.id}
+                message={message}
+                isGrowing={isBusy && message === last}
+                onAgain={message === last && !isBusy && !problem ? again : undefined}
+              />
+            ))}
+            {status === "submitted" && <p className="thinking" aria-label="Waiting for the answer" role="status" />}
+          </div>
+          {problem && <Problem sentence={problem} onAgain={again} />}
+        </div>
+      </div>
+      <div className="dock">
+        {!isAtBottom && (
+          <button className="to-bottom" type="button" onClick={toBottom} aria-label="Jump to the latest words">
+            <Icon name="down" />
+          </button>
+        )}
+        {models.problem && <Problem sentence={models.problem} onAgain={models.reload} />}
+        {models.needsKey ? (
+          <KeyForm onKey={models.reload} />
+        ) : (
+          <Composer isBusy={isBusy} onSend={send} onStop={() => void stop()} />
+        )}
+      </div>
+    </main>
+  );
+}
+
+/** The messages, with a note on an assistant's one that it is not all of what was to come. */
+function withEnding(messages: Message[], id: string | undefined, ending: "stopped" | "broken"): Message[] {
+  return messages.map((message) =>
+    message.id === id && message.role === "assistant" ? { ...message, metadata: { ending } } : message,
+  );
+}
+
+/** What is still wrong with a conversation when the error itself is long gone: after a reload. */
+function leftOpen(last: Message | undefined): string | null {
+  if (last?.role === "user") return "This message has no answer yet.";
+  return last?.metadata?.ending === "broken" ? "The answer broke off before it was complete." : null;
+}

@@ -1,0 +1,45 @@
+import { memo } from "react";
+import { type Message, textOf } from "../lib/conversations";
+import { CopyButton } from "./CopyButton";
+import { Icon } from "./Icon";
+import { Markdown } from "./Markdown";
+
+interface Props {
+  message: Message;
+  isGrowing: boolean;
+  /** Asks for another answer in place of this one. */
+  onAgain?: () => void;
+}
+
+export const MessageView = memo(function MessageView({ message, isGrowing, onAgain }: Props) {
+  const text = textOf(message);
+  if (message.role === "user") {
+    return (
+      <article className="message user" aria-label="You">
+        <p>{text}</p>
+      </article>
+    );
+  }
+  const reasoning = message.parts.map((part) => (part.type === "reasoning" ? part.text : "")).join("");
+  return (
+    <article className={isGrowing ? "message assistant growing" : "message assistant"} aria-label="Assistant">
+      {reasoning && (
+        <details className="reasoning" open={isGrowing && !text}>
+          <summary>Thoughts</summary>
+          <p>{reasoning}</p>
+        </details>
+      )}
+      <Markdown text={text} />
+      {/* Its room is there from the beginning, so that nothing moves when the answer is complete. */}
+      <footer className="actions">
+        {!isGrowing && text && <CopyButton text={text} label="Copy answer" />}
+        {!isGrowing && onAgain && (
+          <button className="quiet" type="button" onClick={onAgain} aria-label="Answer again" title="Answer again">
+            <Icon name="again" />
+          </button>
+        )}
+        {message.metadata?.ending === "stopped" && <span className="note">Stopped</span>}
+      </footer>
+    </article>
+  );
+});

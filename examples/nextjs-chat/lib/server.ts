@@ -1,0 +1,43 @@
+// The openai-compat server: where it is, which models it has, and what its errors mean to a reader.
+
+export const SERVER = (process.env.NEXT_PUBLIC_API_URL || "http://localhost:8000").replace(/\/+$/, "");
+
+const KEY = "openai-compat.key";
+
+/** The reader's API key, where the server asks for one. It is forgotten when the tab is closed. */
+export const readKey = () => sessionStorage.getItem(KEY) ?? "";
+export const keepKey = (key: string) => sessionStorage.setItem(KEY, key);
+
+export function authorization(): Record<string, string> {
+  const key = readKey();
+  return key ? { Authorization: `Bearer ${key}` } : {};
+}
+
+/** The server wants a key, or another one. */
+export class KeyNeeded extends Error {}
+
+/** The names of the models, as the server lists them. */
+export async function fetchModels(signal: AbortSignal): Promise<string[]> {
+  const response = await fetch(`${SERVER}/v1/models`, { headers: authorization(), signal });
+  if (response.status === 401) throw new KeyNeeded();
+  if (!response.ok) throw new Error(`The server's list of models could not be had (status ${response.status}).`);
+  const { data } = (await response.json()) as { data: { id: string }[] };
+  return data.map((model) => model.id);
+}
+
+/**
+ * An error as a sentence. The server says one in the stream, or in `content` of a refusal's JSON; everything else is the
+ * network's.
+ */
+export function toSentence(error: Error): string {
+  if (error instanceof TypeError) {
+    return error.message.toLowerCase().includes("fetch") || error.message === "Load failed"
+      ? `The server at ${SERVER} cannot be reached.`
+      : "The connection broke before the answer was complete.";
+  }
+  try {
+    return JSON.parse(error.message).content ?? error.message;
+  } catch {
+    return error.message;
+  }
+}

@@ -1,0 +1,68 @@
+"""A model that always tells the same story, in Markdown: what a page makes of a rich answer can be looked at."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from openai_compat.backends.base import Backend, SupportsChat
+from openai_compat.domain import CallContext, ChatDelta, ChatRequest
+from openai_compat.streams import Silence
+
+STORY = """\
+Files with the same content have the same hash, so one pass is enough: group them by it, and keep the groups of
+two or more.
+
+```python
+from collections import defaultdict
+from hashlib import file_digest
+from pathlib import Path
+
+def find_duplicates(folder: Path) -> list[list[Path]]:
+    \"\"\"Groups of files below `folder` whose content is the same.\"\"\"
+    groups = defaultdict(list)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                groups[file_digest(file, "sha256").digest()].append(path)
+    return [group for group in groups.values() if len(group) > 1]
+```
+
+Which hash? Any that is wide enough:
+
+| hash | bits | speed | good for |
+| --- | --- | --- | --- |
+| `sha256` | 256 | fast, in hardware | anything |
+| `blake2b` | 512 | faster | very large folders |
+| `crc32` | 32 | fastest | nothing here: it collides |
+
+- **Empty files** are all duplicates of each other: leave them out if that surprises.
+- Compare *sizes* first where the disk is slow; most files never need to be read.
+"""
+"""The answer to nothing in particular."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoryOptions:
+    """`delay`: seconds between two pieces; `times`: how often the story is told."""
+
+    delay: float = 0.0
+    times: int = 1
+
+
+class Storyteller(Backend, SupportsChat):
+    """`kind: tests.fakes.storyteller:Storyteller`."""
+
+    Options = StoryOptions
+
+    def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Silence]:
+        return self._tell()
+
+    def _tell(self) -> Iterator[ChatDelta]:
+        for _ in range(self.options.times):
+            for piece in re.findall(r"\s*\S+\s*?", STORY + "\n"):
+                yield ChatDelta(piece)
+                time.sleep(self.options.delay)
+        yield ChatDelta(finish_reason="stop")
