@@ -76,6 +76,7 @@ SETTINGS = (
         check=check_origins,
     ),
     Setting(("ASK_STREAM_FORMAT",), OneOf("sse", "text", "ui"), "How `/ask` streams when the caller does not say."),
+    Setting(("HOME_PAGE",), parse_boolean, "Show a page at `/`: the models, a chat to try them, programs to paste."),
     Setting(("VALIDATION_ERROR_STATUS",), ERROR_STATUS, "Status of an answer to a malformed request."),
     Setting(
         ("UPSTREAM_ERROR_STATUS",),

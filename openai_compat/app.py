@@ -33,6 +33,7 @@ from .web.disconnect import ClientWatch
 from .web.docs import docs_blueprint
 from .web.errors import register_errors
 from .web.health import health_blueprint
+from .web.home import home_blueprint
 from .web.passthrough import passthrough_blueprint
 
 log = logging.getLogger(__name__)
@@ -177,3 +178,5 @@ def _register_blueprints(app: Flask, state: State) -> None:
             app.register_blueprint(blueprint, url_prefix=root or None, name=f"{blueprint.name}{root}".replace(".", "_"))
     app.register_blueprint(health_blueprint())
     app.register_blueprint(docs_blueprint(settings.default_model or ECHO_MODEL))
+    if settings.home_page:
+        app.register_blueprint(home_blueprint())

@@ -74,6 +74,7 @@ class Settings:
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     cors_allow_origins: tuple[str, ...] = ("http://localhost:3000",)
     ask_stream_format: Literal["sse", "text", "ui"] = "sse"
+    home_page: bool = True
     validation_error_status: int = 400
     upstream_error_status: int = 502
     max_request_bytes: int = 32 * 1024 * 1024

@@ -24,6 +24,12 @@ SWITCHES = (
 )
 PATIENCE = 10_000
 """Milliseconds for anything that is waited for: far more than it takes, on a busy machine too."""
+PHONE: dict[str, Any] = {
+    "viewport": {"width": 390, "height": 844},
+    "has_touch": True,
+    "is_mobile": True,
+    "device_scale_factor": 2,
+}
 
 
 @contextmanager

@@ -62,7 +62,7 @@ class Storyteller(Backend, SupportsChat):
 
     def _tell(self) -> Iterator[ChatDelta]:
         for _ in range(self.options.times):
-            for piece in re.findall(r"\s*\S+\s*?", STORY + "\n"):
+            for piece in re.findall(r"\S+\s*", STORY + "\n"):
                 yield ChatDelta(piece)
                 time.sleep(self.options.delay)
         yield ChatDelta(finish_reason="stop")

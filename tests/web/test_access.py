@@ -18,8 +18,10 @@ OPEN = {
     "/redoc",
     "/docs/assets/<name>",
     "/docs/assets/start.js",
+    "/",
+    "/home/<name>",
 }
-"""The routes that need no key, and why: probes have none, and the documentation shows nothing that is not public."""
+"""The routes that need no key, and why: probes have none, and the pages show nothing that is not public."""
 
 
 @pytest.fixture

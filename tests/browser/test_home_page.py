@@ -1,0 +1,249 @@
+"""The server's own page at `/`, through nginx, in a real browser."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Locator, Page, Route, expect
+
+from tests.browser.chromium import (
+    PHONE,
+    check_accessibility,
+    chromium,
+    has_sideways_scroll,
+    keep_picture,
+    opened,
+    wait_until,
+)
+from tests.browser.conftest import model_rows
+from tests.fakes.live_server import LiveServer
+from tests.fakes.mock_upstream import MockUpstream
+from tests.fakes.nginx import Nginx, nginx_in_front_of
+from tests.snippets import run_bash, run_javascript, run_python
+
+pytestmark = [pytest.mark.slow]
+QUESTION = "one two three four five six"
+RUN: dict[str, Callable[[str, Path], str]] = {"curl": run_bash, "Python": run_python, "JavaScript": run_javascript}
+SIZE = {"width": 1180, "height": 900}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium({}) as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser: Browser, api: Nginx) -> Iterator[Page]:
+    with opened(browser, f"{api.url}/", viewport=SIZE) as page:
+        yield page
+
+
+def choose(page: Page, model: str) -> None:
+    page.get_by_role("radio", name=model).first.check()
+
+
+def ask(page: Page, text: str, model: str | None = None) -> None:
+    if model:
+        choose(page, model)
+    page.get_by_role("textbox", name="Your message").fill(text)
+    page.keyboard.press("Enter")
+
+
+def answer(page: Page) -> Locator:
+    return page.get_by_role("article", name="Assistant").last
+
+
+def is_answered(page: Page) -> None:
+    expect(page.get_by_role("log")).to_have_attribute("aria-busy", "false")
+
+
+def test_it_shows_what_is_running_and_looks_well(page: Page, pictures: Path) -> None:
+    expect(page.get_by_role("radio")).to_have_count(6)
+    expect(page.locator("[data-model=mock-gpt-model]")).to_contain_text("openai-compat · chat, completions, embeddings")
+    check_accessibility(page)
+    ask(page, "Write a Python script for duplicate files", "storyteller")
+    is_answered(page)
+    expect(answer(page).locator("pre")).to_contain_text('    """Groups of files below `folder`')
+    assert answer(page).get_by_role("row").count() == 4
+    assert answer(page).get_by_role("listitem").count() == 2
+    assert answer(page).get_by_text("Empty files", exact=True).evaluate("element => element.tagName") == "STRONG"
+    check_accessibility(page)
+    keep_picture(page, "home-light", pictures)
+
+
+def test_dark_mode_looks_well(browser: Browser, api: Nginx, pictures: Path) -> None:
+    with opened(browser, f"{api.url}/", viewport=SIZE, color_scheme="dark") as page:
+        ask(page, "Write a Python script for duplicate files", "storyteller")
+        is_answered(page)
+        check_accessibility(page)
+        keep_picture(page, "home-dark", pictures)
+
+
+def test_a_phone_has_all_of_it_and_looks_well(browser: Browser, api: Nginx, pictures: Path) -> None:
+    with opened(browser, f"{api.url}/", **PHONE) as page:
+        ask(page, "Write a Python script for duplicate files", "storyteller")
+        is_answered(page)
+        assert not has_sideways_scroll(page)
+        check_accessibility(page)
+        keep_picture(page, "home-phone", pictures)
+
+
+@pytest.mark.parametrize("language", RUN)
+def test_its_programs_work_when_they_are_pasted(page: Page, tmp_path: Path, language: str) -> None:
+    choose(page, "mock-gpt-model")
+    page.get_by_role("tab", name=language).click()
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    text = page.evaluate("navigator.clipboard.readText()")
+    assert "Hello!" in RUN[language](text, tmp_path)
+
+
+def test_the_first_words_are_shown_while_the_last_do_not_exist_yet(page: Page, upstream: MockUpstream) -> None:
+    ask(page, QUESTION, "stalls")
+    expect(answer(page)).to_contain_text("You said:")
+    assert upstream.stats()["requests_open"] == 1
+
+
+def test_stop_ends_the_call_to_the_upstream_within_a_second(page: Page, upstream: MockUpstream) -> None:
+    ask(page, QUESTION, "stalls")
+    expect(answer(page)).to_contain_text("You said:")
+    page.get_by_role("button", name="Stop").click()
+    stopped = time.monotonic()
+    upstream.wait_until(lambda stats: stats["requests_aborted"] == 1 and stats["requests_open"] == 0)
+    assert time.monotonic() - stopped < 1
+    expect(answer(page)).to_contain_text("Stopped.")
+    ask(page, "And now?", "mock-gpt-model")
+    is_answered(page)
+    expect(answer(page)).to_have_text("And now?")
+
+
+def test_a_cut_answer_is_an_error_and_can_be_tried_again(page: Page) -> None:
+    ask(page, QUESTION, "breaks")
+    alert = answer(page).get_by_role("alert")
+    expect(alert).to_contain_text("ended")
+    expect(answer(page)).to_contain_text("You said:")
+    choose(page, "mock-gpt-model")
+    alert.get_by_role("button", name="Try again").click()
+    is_answered(page)
+    expect(answer(page)).to_have_text(QUESTION)
+    assert page.get_by_role("article").count() == 2
+
+
+def test_a_refusal_is_told(page: Page) -> None:
+    ask(page, QUESTION, "down")
+    expect(answer(page).get_by_role("alert")).to_contain_text("Try again")
+    ask(page, "Hello", "mock-gpt-model")
+    is_answered(page)
+    expect(answer(page)).to_have_text("Hello")
+
+
+HOSTILE = """\
+<script>window.hacked = 1</script> <img src=x onerror="window.hacked = 2">
+[link](javascript:window.hacked=3) ![spy](https://spy.example/?secret) [good](https://good.example/)
+
+```html
+<script>window.hacked = 4</script>
+```
+
+| <img src=x onerror="window.hacked = 5"> |
+| --- |
+| <iframe src="javascript:window.hacked=6"></iframe> |
+"""
+
+
+def test_markdown_with_a_script_in_it_does_not_run(page: Page) -> None:
+    ask(page, HOSTILE, "mock-gpt-model")
+    is_answered(page)
+    expect(answer(page)).to_contain_text("<script>window.hacked = 1</script>")
+    assert answer(page).locator("script, img, iframe").count() == 0
+    assert answer(page).get_by_role("link").evaluate_all("links => links.map((link) => link.href)") == [
+        "https://spy.example/?secret",
+        "https://good.example/",
+    ]
+    assert page.evaluate("window.hacked") is None
+
+
+def test_its_policy_lets_no_inline_script_run(browser: Browser, api: Nginx) -> None:
+    """The last line of defence holds by itself: a script that somehow came into the page does not run."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"{api.url}/")
+    page.evaluate("""() => {
+        const script = document.createElement("script");
+        try { script.textContent = "window.hacked = 1" } catch { return }
+        document.body.append(script);
+    }""")
+    assert page.evaluate("window.hacked") is None
+    context.close()
+
+
+def test_the_end_is_followed_until_the_reader_scrolls_up(page: Page) -> None:
+    ask(page, "Tell me", "slow-storyteller")
+    talk = page.get_by_role("log")
+    wait_until(page, lambda: talk.evaluate("talk => talk.scrollTop") > 300)
+    talk.hover()
+    page.mouse.wheel(0, -200)
+    wait_until(page, lambda: talk.evaluate("talk => talk.scrollHeight - talk.clientHeight - talk.scrollTop") > 150)
+    top = talk.evaluate("talk => talk.scrollTop")
+    is_answered(page)
+    assert talk.evaluate("talk => talk.scrollTop") == top
+
+
+def test_a_model_says_how_it_is(page: Page) -> None:
+    """A model that has a state shows it, and one that is loading is asked again until it is ready."""
+    states = iter(["absent", "loading", "ready"])
+
+    def describe(route: Route) -> None:
+        body = {"id": "storyteller", "owned_by": "me", "capabilities": ["embeddings"], "state": next(states, "ready")}
+        route.fulfill(body=json.dumps(body), content_type="application/json")
+
+    page.route("**/v1/models/storyteller", describe)
+    page.reload()
+    state = page.locator("[data-model=storyteller] .state")
+    expect(state).to_have_text("absent")
+    page.reload()
+    expect(state).to_have_text("loading")
+    expect(state).to_have_text("ready")
+    choose(page, "storyteller")
+    message = page.get_by_role("textbox", name="Your message")
+    expect(message).to_be_disabled()
+    expect(message).to_have_attribute("placeholder", "This model does not chat: it has embeddings")
+    expect(page.get_by_role("tabpanel")).to_contain_text("/v1/embeddings")
+
+
+@pytest.fixture(scope="module")
+def keyed(running_upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
+    path = tmp_path_factory.mktemp("keyed") / "models.json"
+    path.write_text(json.dumps(model_rows(running_upstream.base_url)))
+    settings = {"MODEL_REGISTRY_PATH": str(path), "API_KEYS": "key-for-anna"}
+    with LiveServer(settings) as server, nginx_in_front_of(server.url) as nginx:
+        yield nginx
+
+
+def test_it_asks_for_the_key_where_there_are_keys(browser: Browser, keyed: Nginx, pictures: Path) -> None:
+    with opened(browser, f"{keyed.url}/", viewport=SIZE) as page:
+        label = page.get_by_label("This server asks for an API key.")
+        expect(label).to_be_focused()
+        assert page.get_by_role("radio").count() == 0
+        check_accessibility(page)
+        keep_picture(page, "home-key", pictures)
+        page.keyboard.type("wrong")
+        page.keyboard.press("Enter")
+        again = page.get_by_label("The server does not take this key.")
+        expect(again).to_be_focused()
+        page.keyboard.type("key-for-anna")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("radio")).to_have_count(6)
+        ask(page, "Hello", "mock-gpt-model")
+        is_answered(page)
+        expect(answer(page)).to_have_text("Hello")
+        expect(page.get_by_role("tabpanel")).to_contain_text("YOUR_KEY")
+        assert "key-for-anna" not in page.content()
+        assert page.evaluate("JSON.stringify(localStorage) + document.cookie") == "{}"
+        page.get_by_role("button", name="Forget the key").click()
+        expect(label).to_be_visible()
