@@ -35,14 +35,14 @@ run: $(CORE)  ## install what is needed, start the server on port 8000
 	@exec $(BIN)/python -m openai_compat serve $(ARGS)
 
 frontend: $(CHAT)  ## install, build and start the chat page of examples/nextjs-chat on port 3000
-	@cd $(CHAT_DIR) && exec $(WITH_NODE) npm start --silent -- $(ARGS)
+	@cd $(CHAT_DIR) && exec env $(WITH_NODE) npm start --silent -- $(ARGS)
 
 NEEDED := $(DEV) $(if $(shell command -v npm),$(NODE) $(CHAT),no-npm)
 test: $(NEEDED)  ## install what the tests need, run them all
 	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST)
 
-pictures: $(NEEDED)  ## take the screenshots in docs/images anew
-	PICTURES=docs/images $(BIN)/python -m pytest tests/browser -k "picture or looks"
+pictures: $(NEEDED)  ## test the pages in a browser, keep the screenshots in docs/images
+	PICTURES=docs/images $(BIN)/python -m pytest tests/browser
 
 lint: $(DEV)  ## ruff: mistakes and layout
 	$(BIN)/ruff check .

@@ -50,11 +50,10 @@ def require_node() -> Path:
     return on_path
 
 
-def require_next_build(folder: Path) -> Path:
-    """A Node that runs the Next.js application of `folder`, which is installed and built."""
+def require_next_build(folder: Path) -> None:
+    """The Next.js application of `folder`, built: that takes longer than a test may."""
     if not (folder / ".next" / "BUILD_ID").is_file():
         _missing(f"{folder.name} is not built (`make test` does it where npm is)")
-    return require_node()
 
 
 def _missing(reason: str) -> NoReturn:

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.tools import NODE_DIR, require_tool
 
@@ -22,8 +22,9 @@ SWITCHES = (
     "--disable-component-update",
     "--disable-sync",
 )
-PATIENCE = 10_000
+PATIENCE = 25_000
 """Milliseconds for anything that is waited for: far more than it takes, on a busy machine too."""
+expect.set_options(timeout=PATIENCE)
 PHONE: dict[str, Any] = {
     "viewport": {"width": 390, "height": 844},
     "has_touch": True,
@@ -56,13 +57,17 @@ def opened(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
     page = context.new_page()
     foreign: list[str] = []
     broken: list[str] = []
-    page.on("request", lambda request: None if is_own(request.url) else foreign.append(request.url))
+    waiting: list[str] = []
+    page.on("request", lambda request: (waiting if is_own(request.url) else foreign).append(request.url))
+    page.on("requestfinished", lambda request: waiting.remove(request.url))
+    page.on("requestfailed", lambda request: is_own(request.url) and waiting.remove(request.url))
     page.on("pageerror", lambda error: broken.append(str(error)))
     page.on("console", lambda message: broken.append(message.text) if "Content Security" in message.text else None)
     try:
         page.goto(url)
         yield page
     finally:
+        print(f"Requests without an answer: {waiting}")
         context.close()
     assert not foreign, "the page asked other hosts"
     assert not broken, "something broke in the page"

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.browser.chromium import (
-    PATIENCE,
     PHONE,
     check_accessibility,
     chromium,
@@ -41,16 +41,17 @@ pytestmark = [pytest.mark.slow]
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
     """The page as `make frontend` starts it, behind nginx."""
-    node = require_next_build(EXAMPLE)
+    require_next_build(EXAMPLE)
     port = free_port()
-    program = EXAMPLE / "node_modules" / "next" / "dist" / "bin" / "next"
     log = tmp_path_factory.mktemp("next") / "log"
     with log.open("wb") as output:
-        environment = plain_environment({"NEXT_TELEMETRY_DISABLED": "1"})
-        command = [node, program, "start", "--hostname", "127.0.0.1", "--port", str(port)]
-        process = subprocess.Popen(command, cwd=EXAMPLE, env=environment, stdout=output, stderr=output)
+        command = ["make", "frontend", f"ARGS=--hostname 127.0.0.1 --port {port}"]
+        environment = plain_environment({"NEXT_PUBLIC_API_URL": ""})
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 50
         while b"Ready" not in log.read_bytes():
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
@@ -58,7 +59,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
         with nginx_in_front_of(f"http://127.0.0.1:{port}") as nginx:
             yield nginx
     finally:
-        process.terminate()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
         process.wait(10)
 
 
@@ -97,7 +99,7 @@ def answer(page: Page) -> Locator:
 
 
 def is_answered(page: Page) -> None:
-    expect(page.get_by_role("button", name="Copy answer").last).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_role("button", name="Copy answer").last).to_be_visible()
 
 
 def scroll(page: Page) -> dict[str, float]:
@@ -225,7 +227,7 @@ def test_markdown_with_a_script_in_it_does_not_run(page: Page) -> None:
 
 
 def test_markdown_is_shown_with_code_to_copy(page: Page, pictures: Path) -> None:
-    ask(page, "Write a Python function that finds duplicate files", "storyteller")
+    ask(page, "Write a Python script for duplicate files", "storyteller")
     is_answered(page)
     code = answer(page).locator("figure")
     code.get_by_role("button", name="Copy code").click()
@@ -243,7 +245,7 @@ def test_dark_mode(browser: Browser, pictures: Path) -> None:
     with opened(browser, PAGE, **DESKTOP, color_scheme="dark") as page:
         light = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert light == "rgb(22, 23, 26)"
-        ask(page, "Write a Python function that finds duplicate files", "storyteller")
+        ask(page, "Write a Python script for duplicate files", "storyteller")
         is_answered(page)
         check_accessibility(page)
         keep_picture(page, "chat-dark", pictures)
@@ -329,7 +331,7 @@ def test_input_is_checked(page: Page) -> None:
 def test_a_phone_has_all_of_it_and_no_sideways_scroll(browser: Browser, pictures: Path) -> None:
     with opened(browser, PAGE, **PHONE) as page:
         assert not has_sideways_scroll(page)
-        ask(page, "Write a Python function that finds duplicate files", "storyteller")
+        ask(page, "Write a Python script for duplicate files", "storyteller")
         is_answered(page)
         assert not has_sideways_scroll(page)
         check_accessibility(page)
@@ -337,7 +339,7 @@ def test_a_phone_has_all_of_it_and_no_sideways_scroll(browser: Browser, pictures
         keep_picture(page, "chat-phone", pictures)
         page.get_by_role("button", name="Conversations").click()
         conversations = page.get_by_role("navigation", name="Conversations")
-        expect(conversations.get_by_role("link", name="Write a Python function")).to_be_visible()
+        expect(conversations.get_by_role("link", name="Write a Python script")).to_be_visible()
         check_accessibility(page)
         page.keyboard.press("Escape")
         expect(conversations).to_be_hidden()

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect
@@ -19,7 +20,7 @@ from tests.browser.chromium import (
     opened,
     wait_until,
 )
-from tests.browser.conftest import model_rows
+from tests.browser.conftest import STORYTELLER, model_rows
 from tests.fakes.live_server import LiveServer
 from tests.fakes.mock_upstream import MockUpstream
 from tests.fakes.nginx import Nginx, nginx_in_front_of
@@ -28,12 +29,26 @@ from tests.snippets import run_bash, run_javascript, run_python
 pytestmark = [pytest.mark.slow]
 QUESTION = "one two three four five six"
 RUN: dict[str, Callable[[str, Path], str]] = {"curl": run_bash, "Python": run_python, "JavaScript": run_javascript}
-SIZE = {"width": 1180, "height": 900}
+SIZE = {"width": 1180, "height": 800}
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium({}) as browser:
+def showcase(running_upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
+    """A server to be looked at."""
+    rows: list[dict[str, object]] = [
+        {"name": "assistant", "kind": STORYTELLER},
+        {"name": "gpt-4o-mini", "kind": "openai", "base_url": running_upstream.base_url, "owned_by": "openai"},
+        {"name": "mock-gpt-model", "kind": "echo"},
+    ]
+    path = tmp_path_factory.mktemp("showcase") / "models.json"
+    path.write_text(json.dumps(rows))
+    with LiveServer({"MODEL_REGISTRY_PATH": str(path)}) as server, nginx_in_front_of(server.url) as nginx:
+        yield nginx
+
+
+@pytest.fixture(scope="module")
+def browser(showcase: Nginx) -> Iterator[Browser]:
+    with chromium({"localhost:8000": f"127.0.0.1:{showcase.port}"}) as browser:
         yield browser
 
 
@@ -62,35 +77,29 @@ def is_answered(page: Page) -> None:
     expect(page.get_by_role("log")).to_have_attribute("aria-busy", "false")
 
 
-def test_it_shows_what_is_running_and_looks_well(page: Page, pictures: Path) -> None:
+def test_it_shows_what_is_running(page: Page) -> None:
     expect(page.get_by_role("radio")).to_have_count(6)
     expect(page.locator("[data-model=mock-gpt-model]")).to_contain_text("openai-compat · chat, completions, embeddings")
+    expect(page.locator("[data-model=storyteller] .state")).to_have_text("ready")
     check_accessibility(page)
-    ask(page, "Write a Python script for duplicate files", "storyteller")
-    is_answered(page)
-    expect(answer(page).locator("pre")).to_contain_text('    """Groups of files below `folder`')
-    assert answer(page).get_by_role("row").count() == 4
-    assert answer(page).get_by_role("listitem").count() == 2
-    assert answer(page).get_by_text("Empty files", exact=True).evaluate("element => element.tagName") == "STRONG"
-    check_accessibility(page)
-    keep_picture(page, "home-light", pictures)
 
 
-def test_dark_mode_looks_well(browser: Browser, api: Nginx, pictures: Path) -> None:
-    with opened(browser, f"{api.url}/", viewport=SIZE, color_scheme="dark") as page:
-        ask(page, "Write a Python script for duplicate files", "storyteller")
+@pytest.mark.parametrize(
+    ("look", "options"),
+    [("light", {"viewport": SIZE}), ("dark", {"viewport": SIZE, "color_scheme": "dark"}), ("phone", PHONE)],
+)
+def test_it_looks_well(browser: Browser, pictures: Path, look: str, options: dict[str, Any]) -> None:
+    with opened(browser, "http://localhost:8000/", **options) as page:
+        ask(page, "Write a Python script for duplicate files", "assistant")
         is_answered(page)
-        check_accessibility(page)
-        keep_picture(page, "home-dark", pictures)
-
-
-def test_a_phone_has_all_of_it_and_looks_well(browser: Browser, api: Nginx, pictures: Path) -> None:
-    with opened(browser, f"{api.url}/", **PHONE) as page:
-        ask(page, "Write a Python script for duplicate files", "storyteller")
-        is_answered(page)
+        expect(answer(page).locator("pre")).to_contain_text('    """Groups of files below `folder`')
+        assert answer(page).get_by_role("row").count() == 4
+        assert answer(page).get_by_role("listitem").count() == 2
+        assert answer(page).get_by_text("Empty files", exact=True).evaluate("element => element.tagName") == "STRONG"
         assert not has_sideways_scroll(page)
         check_accessibility(page)
-        keep_picture(page, "home-phone", pictures)
+        page.get_by_role("log").evaluate("talk => { talk.scrollTop = 0; scrollTo(0, 0); }")
+        keep_picture(page, f"home-{look}", pictures)
 
 
 @pytest.mark.parametrize("language", RUN)
@@ -231,7 +240,7 @@ def test_it_asks_for_the_key_where_there_are_keys(browser: Browser, keyed: Nginx
         expect(label).to_be_focused()
         assert page.get_by_role("radio").count() == 0
         check_accessibility(page)
-        keep_picture(page, "home-key", pictures)
+
         page.keyboard.type("wrong")
         page.keyboard.press("Enter")
         again = page.get_by_label("The server does not take this key.")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from openai_compat import __version__
+from openai_compat.web import home
 from tests.snippets import plain_environment
 from tests.tools import ROOT
 
@@ -39,6 +40,12 @@ def test_what_is_installed_finds_its_own_config_where_the_folder_has_another(whe
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "http://localhost:8123/v1" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_wheel_has_the_files_of_the_servers_page(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {f"openai_compat/web/home_page/{name}" for name in (*home.ASSETS, home.DOCUMENT)} <= names
 
 
 @pytest.mark.slow

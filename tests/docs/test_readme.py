@@ -16,7 +16,7 @@ from tests.tools import ROOT
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAGES = [*DOCUMENTS, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md"]
 SECTIONS = [section for document in DOCUMENTS for section in read_sections(document)]
-LINK = re.compile(r"\]\(([^)\s]+)\)")
+LINK = re.compile(r"""(?:\]\(|\b(?:src|srcset|href)=")([^)\s"]+)""")
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.name)

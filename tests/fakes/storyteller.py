@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from openai_compat.backends.base import Backend, SupportsChat
 from openai_compat.domain import CallContext, ChatDelta, ChatRequest
@@ -56,6 +57,9 @@ class Storyteller(Backend, SupportsChat):
     """`kind: tests.fakes.storyteller:Storyteller`."""
 
     Options = StoryOptions
+
+    def describe(self) -> Mapping[str, Any]:
+        return {"state": "ready"}
 
     def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Silence]:
         return self._tell()

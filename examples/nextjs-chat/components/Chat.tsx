@@ -1,7 +1,7 @@
 "use client";
 
 import { useChat } from "@ai-sdk/react";
-import { DefaultChatTransport } from "ai";
+import { DefaultChatTransport, generateId } from "ai";
 import { useEffect, useState } from "react";
 import { findConversation, type Message, saveConversation } from "../lib/conversations";
 import { authorization, SERVER, toSentence } from "../lib/server";
@@ -37,10 +37,6 @@ export function Chat({ id, models }: { id: string; models: Models }) {
   const body = models.chosen ? { model: models.chosen } : {};
 
   useEffect(() => {
-    if (status === "submitted") saveConversation(id, messages);
-  }, [id, status, messages]);
-
-  useEffect(() => {
     if (!isBusy) return;
     const save = () => saveConversation(id, withEnding(messages, messages.at(-1)?.id, "broken"));
     addEventListener("pagehide", save); // closed or reloaded in the middle of an answer
@@ -55,11 +51,14 @@ export function Chat({ id, models }: { id: string; models: Models }) {
 
   function send(text: string) {
     if (!messages.length) history.replaceState(null, "", `#${id}`);
-    void sendMessage({ text }, { body });
+    const question: Message = { id: generateId(), role: "user", parts: [{ type: "text", text }] };
+    saveConversation(id, [...messages, question]); // kept also if the page is closed before an answer begins
+    void sendMessage(question, { body });
     toBottom();
   }
 
   function again() {
+    saveConversation(id, last?.role === "assistant" ? messages.slice(0, -1) : messages);
     void regenerate({ body });
     toBottom();
   }
