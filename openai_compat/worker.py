@@ -45,8 +45,8 @@ class OneSendResponse(wsgi.Response):
 
     def write(self, arg: bytes) -> None:
         """The next piece of the body. One of a stream under way needs none of what gunicorn looks at."""
-        if arg and self.chunked and self.headers_sent and not self._head:
-            self._emit_body(arg)
+        if arg and self.chunked and self.headers_sent and not self._head and len(arg) < SMALL_BYTES:
+            self._send(b"%X\r\n%s\r\n" % (len(arg), arg))
         else:
             super().write(arg)
 

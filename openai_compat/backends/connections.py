@@ -74,6 +74,7 @@ class Connection:
     __slots__ = (
         "_header_bytes",
         "_is_readable",
+        "_limit",
         "_parser",
         "_wait",
         "body",
@@ -98,6 +99,7 @@ class Connection:
         self._is_readable = poll()
         self._is_readable.register(sock.fileno(), select.POLLIN)
         self._wait = read_wait(sock)
+        self._limit: float | None = None
         self._parser = httptools.HttpResponseParser(self)
         self.start(is_head=False)
 
@@ -133,6 +135,11 @@ class Connection:
             self._wait.close()
         self.sock.close()
 
+    def limit_waits(self, seconds: float | None) -> None:
+        """How long `receive` waits at most; None for as long as it takes."""
+        self._limit = seconds
+        self.sock.settimeout(seconds)
+
     def receive(self) -> bool:
         """Takes in what has arrived, waiting for it if nothing has; False at the end of the stream.
 
@@ -140,7 +147,7 @@ class Connection:
             TimeoutError, OSError: the socket's own. httptools.HttpParserError: what came is not HTTP.
         """
         if self._wait is not None:
-            self._wait(self.sock.gettimeout())
+            self._wait(self._limit)
         data = self.sock.recv(RECEIVE_BYTES)
         if not data:
             return False

@@ -98,7 +98,7 @@ class Body:
         self._patience = patience
         self._deadline = deadline
         self._quiet_seconds = 0.0
-        self._wait: float | None = None  # what the socket's time limit is set to
+        self._wait = self._same_wait_until = 0.0
         # We ask for no compression: a peer that compresses does so unasked, and nobody after us is to know.
         encoding = connection.headers.get("content-encoding", "").lower()
         is_decoded = encoding in {"gzip", "x-gzip", "deflate"} and connection.may_have_body
@@ -139,9 +139,10 @@ class Body:
 
     def _receive(self, connection: Connection) -> bool:
         """Waits for more; False when it was silent for so long that the caller should hear of it."""
-        if self._wait is None or self._quiet_seconds or self._deadline != float("inf"):
+        if self._quiet_seconds or monotonic() > self._same_wait_until:
             self._wait = self._next_wait()
-            connection.sock.settimeout(self._wait or None)
+            self._same_wait_until = self._deadline - self._wait
+            connection.limit_waits(self._wait or None)
         try:
             has_more = connection.receive()
         except TimeoutError as error:
@@ -149,7 +150,7 @@ class Body:
         except (OSError, httptools.HttpParserError) as error:
             raise self._broken(error) from error
         if self._quiet_seconds:
-            self._quiet_seconds, self._wait = 0.0, None
+            self._quiet_seconds = self._same_wait_until = 0.0
         if not has_more:
             self._end(connection)
         return True
@@ -205,7 +206,7 @@ class Body:
         """
         connection = self._connection
         if connection is not None and not connection.is_complete:
-            connection.sock.settimeout(LAST_BYTES_SECONDS)
+            connection.limit_waits(LAST_BYTES_SECONDS)
             with suppress(OSError, httptools.HttpParserError):
                 connection.receive()
         self.close()
@@ -285,7 +286,7 @@ class LlhttpAdapter(HTTPAdapter):
         patience.cancellation.on_cancel(connection.abort)
         try:
             _send_request(connection.sock, head, request.body, patience.timeouts.idle)
-            connection.sock.settimeout(bounded(patience.timeouts.first_byte, deadline))
+            connection.limit_waits(bounded(patience.timeouts.first_byte, deadline))
             _await_headers(connection)
         except BaseException as error:
             patience.cancellation.forget(connection.abort)

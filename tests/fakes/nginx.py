@@ -42,8 +42,15 @@ class Nginx:
     def error_log(self) -> str:
         return (self.folder / "error.log").read_text()
 
-    def access_log(self) -> str:
-        return (self.folder / "openai-compat.log").read_text()
+    def wait_for_access(self, words: str) -> str:
+        """The line of the access log with these words; it is written after the answer."""
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            for line in (self.folder / "openai-compat.log").read_text().splitlines():
+                if words in line:
+                    return line
+            time.sleep(0.01)
+        raise AssertionError(f"nobody has logged {words!r}")
 
 
 @contextmanager
