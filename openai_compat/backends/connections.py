@@ -146,9 +146,7 @@ class Connection:
         Raises:
             TimeoutError, OSError: the socket's own. httptools.HttpParserError: what came is not HTTP.
         """
-        if self._wait is not None:
-            self._wait(self._limit)
-        data = self.sock.recv(RECEIVE_BYTES)
+        data = self.sock.recv(RECEIVE_BYTES) if self._wait is None else self._wait.read(RECEIVE_BYTES, self._limit)
         if not data:
             return False
         if not self.is_started:

@@ -6,6 +6,7 @@ enough for both to show (`docs/performance.md`).
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 from typing import Any, Final
@@ -18,22 +19,31 @@ READ: Final = 1
 
 
 class ReadWait:
-    """Waits until the socket `descriptor` can be read, in the greenlet that calls it. `close` it before the socket."""
+    """Reads from the socket `descriptor`, waiting in the greenlet that calls. `close` it before the socket."""
 
-    __slots__ = ("_hub", "_readable", "_seconds", "_timer")
+    __slots__ = ("_descriptor", "_hub", "_readable", "_seconds", "_timer")
 
     def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
         self._hub = get_hub()
         self._readable: Any = self._hub.loop.io(descriptor, READ)
         self._timer: Any = None
         self._seconds: float | None = None
 
-    def __call__(self, seconds: float | None) -> None:
-        """None for as long as it takes.
+    def read(self, most: int, seconds: float | None) -> bytes:
+        """What has arrived, up to `most` bytes; b"" at the end. `seconds` None waits for as long as it takes.
 
         Raises:
-            TimeoutError
+            TimeoutError, OSError
         """
+        while True:
+            self._wait(seconds)
+            try:
+                return os.read(self._descriptor, most)
+            except BlockingIOError:
+                continue  # woken for nothing, as the kernel may
+
+    def _wait(self, seconds: float | None) -> None:
         if seconds is None:
             self._hub.wait(self._readable)
             return
