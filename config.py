@@ -50,6 +50,27 @@ SETTINGS = (
         ("GRACEFUL_TIMEOUT",), WholeNumber(0, 86_400), "Seconds that running streams get to finish at a stop or reload."
     ),
     Setting(
+        ("CLIENT_WRITE_TIMEOUT",),
+        parse_seconds,
+        "Seconds that a client may leave its answer unread before it is dropped; 0 for no limit.",
+    ),
+    Setting(
+        ("HALF_CLOSED_CLIENTS",),
+        OneOf("gone", "waiting"),
+        "What a client is taken for that sends no more and has not closed: some proxies do so and wait.",
+    ),
+    Setting(
+        ("MAX_CONCURRENT_REQUESTS",),
+        WholeNumber(0, 100_000),
+        "Calls of the API under way at once in one worker, the rest waits; 0 for no limit.",
+    ),
+    Setting(
+        ("MAX_QUEUED_REQUESTS",),
+        WholeNumber(0, 100_000),
+        "Calls that may wait for a free place, here or at an upstream; the rest gets a 503.",
+    ),
+    Setting(("QUEUE_TIMEOUT",), parse_seconds, "Seconds that each of them may wait, then it gets a 503 too."),
+    Setting(
         ("OPENAI_API_KEY",),
         parse_key,
         "Key of the default upstream, which answers every model that no entry names.",
@@ -97,6 +118,11 @@ SETTINGS = (
         "Seconds for the whole call; 0 for no limit, as for the three above.",
     ),
     Setting(
+        ("UPSTREAM_MAX_CONCURRENT",),
+        WholeNumber(0, 100_000),
+        "Calls under way at once to one upstream from one worker, the rest waits; 0 for no limit.",
+    ),
+    Setting(
         ("UPSTREAM_TRUST_ENV",), parse_boolean, "Use the proxies named by `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`."
     ),
     Setting(
@@ -106,6 +132,7 @@ SETTINGS = (
         check=check_file,
     ),
     Setting(("TIKTOKEN_CACHE_DIR",), parse_text, "Where tiktoken's vocabularies are, to count tokens exactly."),
+    Setting(("DOCTOR",), parse_boolean, "Answer `openai-compat doctor`, which examines the way to this server."),
     Setting(("LOG_LEVEL",), OneOf("debug", "info", "warning", "error"), "Least severity that is logged."),
     Setting(("LOG_FORMAT",), OneOf("text", "json"), "One line of text or of JSON an event."),
     Setting(("LOG_REQUEST_BODIES",), parse_boolean, "Log request bodies too, with secrets masked."),
@@ -144,11 +171,21 @@ def load(environ: Mapping[str, str] | None = None, *, with_models: bool = True) 
     for setting in SETTINGS:
         _read(setting, environ, values, problems)
     settings = Settings(**values)
+    _check_room(settings, problems)
     if with_models:
         settings = build_models(settings, environ, problems)
     if problems:
         raise ConfigurationError(problems)
     return settings
+
+
+def _check_room(settings: Settings, problems: list[str]) -> None:
+    """Calls that run or wait may not take all connections: the health probes need one too."""
+    taken = settings.max_concurrent_requests + settings.max_queued_requests
+    if settings.max_concurrent_requests and taken >= settings.worker_connections:
+        problems.append(
+            f"WORKER_CONNECTIONS must be larger than MAX_CONCURRENT_REQUESTS and MAX_QUEUED_REQUESTS together ({taken})"
+        )
 
 
 def _read(setting: Setting, environ: Mapping[str, str], values: dict[str, Any], problems: list[str]) -> None:

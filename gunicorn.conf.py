@@ -6,8 +6,9 @@ import sys
 
 from openai_compat.configuration import load_settings
 from openai_compat.errors import ConfigurationError
+from openai_compat.master import CarefulMaster
 from openai_compat.settings import to_address
-from openai_compat.worker import reload_with_care
+from openai_compat.worker import FAREWELL_SECONDS
 
 try:
     settings = load_settings(with_models=False)
@@ -24,6 +25,15 @@ worker_connections = settings.worker_connections
 preload_app = False
 
 
+def post_fork(server, worker):
+    """A setting that gunicorn has no word for; and a stop that comes now is heard, not only when all is loaded.
+
+    Until then the worker would take signals for the master's, and the stop would wait for it as long as for a stream.
+    """
+    worker.write_seconds = settings.client_write_timeout or None
+    signal.signal(signal.SIGTERM, worker.handle_exit)
+
+
 def post_worker_init(worker):
     """Ctrl-C reaches the workers too; it is the master's to stop them, without a traceback from each.
 
@@ -34,16 +44,17 @@ def post_worker_init(worker):
     gc.freeze()
 
 
-# Checked first, in a process of its own: a wrong line in the models file must not end a running server.
-when_ready = reload_with_care
+# A reload is checked first, and neither it nor a worker's end keeps the master from its work.
+when_ready = CarefulMaster
 
 # One file in the user's home for every server of theirs, for commands that nobody gives here.
 control_socket_disable = True
 
 # For gevent workers this is a heartbeat, not a limit on requests: a stream may take as long as it takes.
 timeout = 60
-# Streams under way at a reload or a stop get this long to finish.
-graceful_timeout = settings.graceful_timeout
+# Streams under way at a reload or a stop get GRACEFUL_TIMEOUT to finish; then the rest is told why it ends, and at last
+# the process is killed.
+graceful_timeout = settings.graceful_timeout + FAREWELL_SECONDS
 # Longer than the 60 s for which nginx and most load balancers keep a connection: they must be the ones to close it.
 keepalive = 75
 

@@ -14,9 +14,11 @@ from flask.sessions import NullSession, SessionInterface, SessionMixin
 from flask_cors import CORS
 from werkzeug.routing import MapAdapter
 
-from .backends.base import Backend, BackendResources
+from .backends.base import Backend, BackendResources, NoOptions
+from .backends.doctor import DOCTOR_ENTRY, DoctorBackend
 from .backends.upstream import Forwarder
 from .configuration import load_settings, warn_without_gevent
+from .gate import Gate
 from .logs import configure_logging
 from .routing.table import RoutingTable, build_backend
 from .services.chat import ChatService
@@ -28,7 +30,7 @@ from .tokens import TokenCounter
 from .web import chat, models
 from .web.ask import ask_blueprint
 from .web.auth import key_check
-from .web.calls import register_calls
+from .web.calls import admission, register_calls
 from .web.disconnect import ClientWatch
 from .web.docs import docs_blueprint
 from .web.errors import register_errors
@@ -96,6 +98,7 @@ class State:
     catalog: ModelCatalog
     backends: tuple[Backend, ...]
     forwarder: Forwarder
+    clients: ClientWatch
     _end: Callable[[], object] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -125,7 +128,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.url_map.merge_slashes = False  # a redirect would be a page of HTML, and no client of an API follows it
     app.config["MAX_CONTENT_LENGTH"] = settings.max_request_bytes
     app.extensions["openai_compat"] = state
-    register_calls(app, settings, ClientWatch())
+    register_calls(app, settings, state.clients)
     _register_blueprints(app, state)
     register_errors(app, settings)
     _allow_origins(app, settings)
@@ -154,8 +157,11 @@ def _build_state(settings: Settings) -> State:
     backends = {name: build_backend(entry, resources) for name, entry in settings.entries.items()}
     upstream = build_backend(settings.default_upstream, resources) if settings.default_upstream else None
     routing = RoutingTable(settings, backends, upstream)
+    if settings.doctor:
+        routing.add_hidden(DoctorBackend(DOCTOR_ENTRY, NoOptions(), resources))
     owned = (*backends.values(), *([upstream] if upstream else []))
-    return State(settings, routing, ModelCatalog(settings, routing), owned, forwarder)
+    clients = ClientWatch(half_closed_clients_wait=settings.half_closed_clients == "waiting")
+    return State(settings, routing, ModelCatalog(settings, routing), owned, forwarder, clients)
 
 
 def _register_blueprints(app: Flask, state: State) -> None:
@@ -172,8 +178,11 @@ def _register_blueprints(app: Flask, state: State) -> None:
     if routing.forwarding_upstream is not None:
         guarded.append((passthrough_blueprint(routing.forwarding_upstream, settings), ("/v1",)))
     check = key_check(settings.api_keys)
+    gate = Gate(settings.max_concurrent_requests, settings.max_queued_requests, settings.queue_timeout)
     for blueprint, roots in guarded:
         blueprint.before_request(check)
+        if settings.max_concurrent_requests and blueprint.name != "models":  # a list that front ends ask for often
+            blueprint.before_request(admission(gate))
         for root in roots:
             app.register_blueprint(blueprint, url_prefix=root or None, name=f"{blueprint.name}{root}".replace(".", "_"))
     app.register_blueprint(health_blueprint())

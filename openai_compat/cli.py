@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 
-from . import __version__, mock_upstream
+from . import __version__, conformance, doctor, mock_upstream
 from .configuration import GUNICORN_FILE, load_settings
 from .errors import ConfigurationError
 from .settings import Settings, WholeNumber, check_host, to_address, without_secrets
@@ -42,6 +42,14 @@ def _parser() -> argparse.ArgumentParser:
     mock = commands.add_parser("mock-upstream", help="start a fake OpenAI server that misbehaves on demand")
     mock_upstream.add_arguments(mock)
     mock.set_defaults(run=mock_upstream.run)
+
+    look = commands.add_parser("doctor", help="examine a deployed server from its clients' side")
+    doctor.add_arguments(look)
+    look.set_defaults(run=doctor.run)
+
+    ask = commands.add_parser("conformance", help="ask any server of OpenAI's API what its clients depend on")
+    conformance.add_arguments(ask)
+    ask.set_defaults(run=conformance.run)
     return parser
 
 

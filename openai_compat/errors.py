@@ -12,6 +12,8 @@
     │   └── CapabilityError                this model cannot do that at all (501, never retried)
     └── BackendError                       not the client's fault (5xx, logged with its cause)
         ├── InternalError                  a fault of this server
+        ├── ServerShuttingDownError        this server's process ends, and the call's time is up
+        ├── OverloadedError                no place is free, and none became free in time
         └── UpstreamError                  a fault beyond this server
             ├── UpstreamConnectionError    no connection, or it broke before an answer
             ├── UpstreamTimeoutError       a time limit ran out
@@ -43,6 +45,8 @@ class OpenAICompatError(Exception):
     code: str | None = None
     is_retryable: ClassVar[bool | None] = None
     """False tells the official clients not to try again (`x-should-retry: false`); None leaves it to them."""
+    retry_after: int | None = None
+    """Seconds after which trying again makes sense, where this server knows (the header `Retry-After`)."""
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -154,10 +158,34 @@ class InternalError(BackendError):
         super().__init__(message)
 
 
+class ServerShuttingDownError(BackendError):
+    """The time that running calls get at a stop is up; another process, or this one anew, can be asked at once."""
+
+    status = 503
+    code = "server_shutting_down"
+    retry_after = 1
+
+    def __init__(self, message: str = "The server is shutting down, and the answer could not be completed.") -> None:
+        super().__init__(message)
+
+
+class OverloadedError(BackendError):
+    """As many requests as may be are under way, and as many as may wait."""
+
+    status = 503
+    code = "server_overloaded"
+
+    def __init__(
+        self, retry_after: int = 1, message: str = "The server is busy with other requests. Please try again later."
+    ) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class UpstreamError(BackendError):
     """The server behind this one failed; the setting `UPSTREAM_ERROR_STATUS` decides the status (502)."""
 
-    status = None
+    status: ClassVar[int | None] = None
     type = "upstream_error"
 
 
@@ -175,6 +203,19 @@ class UpstreamCutError(UpstreamError):
 
 class UpstreamReplyError(UpstreamError):
     code = "upstream_bad_reply"
+
+
+class UpstreamBusyError(UpstreamError):
+    """This upstream has as many calls as it may have, and as many wait for it as may."""
+
+    status = 503
+    code = "upstream_overloaded"
+
+    def __init__(
+        self, retry_after: int = 1, message: str = "This model is busy with other requests. Please try again later."
+    ) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class UpstreamAuthenticationError(UpstreamError):

@@ -26,6 +26,7 @@ COMMON_KEYS = frozenset(
         "api_key_env",
         "headers",
         "timeout",
+        "max_concurrent",
         "owned_by",
         "created",
         "metadata",
@@ -67,6 +68,7 @@ def _default_upstream(settings: Settings) -> ModelEntry | None:
         base_url=settings.openai_base_url or OPENAI_URL,
         api_key=settings.openai_api_key,
         timeouts=settings.timeouts,
+        max_concurrent=settings.upstream_max_concurrent,
     )
 
 
@@ -85,6 +87,7 @@ def _external_entries(settings: Settings, problems: list[str]) -> list[ModelEntr
             base_url=settings.external_chat_url,
             api_key=settings.external_chat_api_key,
             timeouts=settings.timeouts,
+            max_concurrent=settings.upstream_max_concurrent,
             owned_by="external",
             options=options,
         )
@@ -212,6 +215,8 @@ class _ModelsFile:
             return None
         options = {key: value for key, value in row.items() if key not in COMMON_KEYS}
         self._check_options(kind, options, where)
+        if "max_concurrent" in row and "base_url" not in row:
+            self.problems.append(f"{where}: max_concurrent counts the calls to a `base_url`, and there is none")
         return ModelEntry(
             name=row["name"],
             kind=kind,
@@ -220,8 +225,11 @@ class _ModelsFile:
             api_key=self._secret(row, where),
             headers=self._headers(row, where),
             timeouts=self._timeouts(row, where),
+            max_concurrent=self._number(
+                row, "max_concurrent", "a number of calls, 0 for no limit", where, self.settings.upstream_max_concurrent
+            ),
             owned_by=self._text(row, "owned_by", where) or "openai-compat",
-            created=self._created(row, where),
+            created=self._number(row, "created", "a time in Unix seconds", where, 0),
             metadata=self._mapping(row, "metadata", where),
             options=options,
         )
@@ -258,11 +266,11 @@ class _ModelsFile:
             return {}
         return value
 
-    def _created(self, row: Mapping[str, Any], where: str) -> int:
-        value = row.get("created", 0)
+    def _number(self, row: Mapping[str, Any], key: str, what: str, where: str, default: int) -> int:
+        value = row.get(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            self.problems.append(f"{where}: created must be a time in Unix seconds")
-            return 0
+            self.problems.append(f"{where}: {key} must be {what}")
+            return default
         return value
 
     def _url(self, row: Mapping[str, Any], kind: str, where: str) -> str | None:

@@ -33,7 +33,8 @@ class Timeouts:
 class ModelEntry:
     """One model that this server answers for: a row of the models file, or what a setting stands for.
 
-    `base_url` is the API's root for kind `openai`, the chat URL itself for kind `external`. `options` has the keys that
+    `base_url` is the API's root for kind `openai`, the chat URL itself for kind `external`. `max_concurrent` bounds the
+    calls under way to it, 0 does not. `options` has the keys that
     belong to the kind, `metadata` whatever its owner wants `GET /v1/models/{id}` to show. Times are in Unix seconds.
     """
 
@@ -47,6 +48,7 @@ class ModelEntry:
     owned_by: str = "openai-compat"
     created: int = 0
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    max_concurrent: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -61,6 +63,11 @@ class Settings:
     web_concurrency: int = 1
     worker_connections: int = 2000
     graceful_timeout: int = 300
+    client_write_timeout: float = 60.0
+    half_closed_clients: Literal["gone", "waiting"] = "gone"
+    max_concurrent_requests: int = 0
+    max_queued_requests: int = 100
+    queue_timeout: float = 10.0
     openai_api_key: str | None = field(default=None, repr=False)
     openai_base_url: str | None = None
     external_chat_url: str | None = None
@@ -84,9 +91,11 @@ class Settings:
     upstream_first_byte_timeout: float = 600.0
     upstream_idle_timeout: float = 300.0
     upstream_total_timeout: float = 3600.0
+    upstream_max_concurrent: int = 0
     upstream_trust_env: bool = False
     upstream_ca_bundle: str | None = None
     tiktoken_cache_dir: str | None = None
+    doctor: bool = True
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
     log_request_bodies: bool = False

@@ -13,7 +13,7 @@ from contextvars import copy_context
 from itertools import chain
 from typing import Final, Generic, TypeVar, cast
 
-from .errors import CallCancelledError
+from .errors import CallCancelledError, OpenAICompatError
 
 T = TypeVar("T")
 
@@ -32,19 +32,23 @@ Silence = _Silence
 
 
 class Cancellation:
-    """Tells one call's workers that nobody waits for the answer any more.
+    """Tells one call's workers that the answer is not wanted any more: its client left, or this server ends.
 
     Whoever blocks registers a callback that wakes it (a socket's `shutdown`); whoever computes asks `is_cancelled`.
     `cancel()` may come from any thread or greenlet, any number of times, before or after a callback is registered.
     """
 
-    __slots__ = ("_callbacks", "is_cancelled")
+    __slots__ = ("_callbacks", "is_cancelled", "reason")
 
     def __init__(self) -> None:
         self.is_cancelled = False
+        self.reason: OpenAICompatError | None = None
         self._callbacks: list[Callable[[], None]] = []
 
-    def cancel(self) -> None:
+    def cancel(self, reason: OpenAICompatError | None = None) -> None:
+        """Ends the call; `reason` is what a client that is still there is told. Without one, it has left."""
+        if not self.is_cancelled:
+            self.reason = reason
         self.is_cancelled = True
         while self._callbacks:
             self._callbacks.pop()()
@@ -60,15 +64,19 @@ class Cancellation:
         if callback in self._callbacks:
             self._callbacks.remove(callback)
 
+    def to_error(self) -> OpenAICompatError:
+        """What the cancelled call ends with."""
+        return self.reason or CallCancelledError()
+
     def raise_if_cancelled(self) -> None:
         if self.is_cancelled:
-            raise CallCancelledError
+            raise self.to_error()
 
     def wait(self, seconds: float) -> None:
         """Sleeps, but not beyond the cancellation.
 
         Raises:
-            CallCancelledError: the call was cancelled before or during the wait.
+            CallCancelledError, or the reason it was cancelled for: before or during the wait.
         """
         woken = threading.Event()
         self.on_cancel(woken.set)

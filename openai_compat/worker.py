@@ -1,4 +1,4 @@
-"""What this server changes about gunicorn: fewer system calls, its own errors in the envelope, careful reloads.
+"""What this server changes about gunicorn's workers: how they write, whom they let go, and how they end.
 
 gunicorn sends the head of an answer and its first bytes one after the other, and gevent's `sendall` asks for the size
 of the socket's buffer each time; `docs/performance.md` has what that cost.
@@ -6,35 +6,59 @@ of the socket's buffer each time; `docs/performance.md` has what that cost.
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import resource
-import subprocess
-import sys
+import select
+import socket
+import struct
+import time
+from contextlib import suppress
 from functools import partial
 from secrets import token_hex
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+import gevent
+from gevent.monkey import get_original
 from gevent.server import StreamServer
 from gunicorn import util
 from gunicorn.http import wsgi
 from gunicorn.workers.ggevent import GeventWorker
 
-from .errors import to_envelope
+from .errors import ServerShuttingDownError, to_envelope
 from .heads import quicken
+from .master import mark_as_ending
 
 if TYPE_CHECKING:
-    import socket
+    from gunicorn.http.message import Request
 
-    from gunicorn.arbiter import Arbiter
+log = logging.getLogger(__name__)
 
 SMALL_BYTES: Final = 65_536
 """Up to this size, copying the bytes behind the head costs less than sending them by themselves."""
+UNSENT_BYTES: Final = 131_072
+"""What the kernel holds for a client that does not read; by itself it would take in megabytes."""
+REST_SECONDS: Final = 1.0
+"""At the end of a worker, a connection without a request for so long is closed. A busy one learns from its next answer
+that it is the last: closed at once, a request that is just coming would be lost."""
+LOOK_SECONDS: Final = 0.2
+FAREWELL_SECONDS: Final = 5
+"""What `graceful_timeout` in gunicorn.conf.py has beyond `GRACEFUL_TIMEOUT`: the time for the last words."""
+
+# gevent's own ones wait for a turn of its loop, and wake others.
+_poll = get_original("select", "poll")
+_Socket = get_original("socket", "socket")
 
 
 class OneSendResponse(wsgi.Response):
     """The head waits for the first bytes of the body, and both go out together."""
 
     _head = b""
+
+    def __init__(self, req: Request, sock: socket.socket, cfg: Any, write_seconds: float | None) -> None:
+        super().__init__(req, sock, cfg)
+        self._write_seconds = write_seconds
 
     def send_headers(self) -> None:
         if self.headers_sent:
@@ -66,9 +90,25 @@ class OneSendResponse(wsgi.Response):
 
     def _send(self, data: bytes) -> None:
         """Most of the time all of it fits into the socket's buffer at once."""
-        sent = self.sock.send(data)
+        try:
+            sent = self.sock.send(data, 0, 0.0)  # type: ignore[call-arg]  # gevent's own: without waiting
+        except BlockingIOError:
+            sent = 0
         if sent < len(data):
-            self.sock.sendall(memoryview(data)[sent:])
+            self._send_slowly(memoryview(data)[sent:])
+
+    def _send_slowly(self, data: memoryview) -> None:
+        """Waits for a client that reads more slowly than we write, as long as it reads at all."""
+        self.sock.settimeout(self._write_seconds)
+        try:
+            while data:
+                data = data[self.sock.send(data) :]
+        except TimeoutError as error:
+            log.info("a client was dropped: it had read nothing for %s s", self._write_seconds)
+            # What it never took would stay with the kernel for minutes; this throws it away.
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            raise ConnectionResetError(errno.ECONNRESET, "the client reads no more") from error
+        self.sock.settimeout(None)
 
     def close(self) -> None:
         self.send_headers()
@@ -92,7 +132,16 @@ def write_envelope(sock: socket.socket, status_int: int, reason: str, mesg: str)
 
 
 class Worker(GeventWorker):
-    """What `gunicorn.conf.py` names as its `worker_class`."""
+    """What `gunicorn.conf.py` names as its `worker_class`. `write_seconds` is set there: how long a client may leave
+    its answer unread; None for ever.
+    """
+
+    write_seconds: float | None = None
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._resting: dict[socket.socket, float] = {}
+        """Connections without a request, and since when."""
 
     def init_process(self) -> None:
         self.adapt_gunicorn()
@@ -105,29 +154,76 @@ class Worker(GeventWorker):
         # Of many callers who come at once, the first are answered while others are still taken in. With gevent's own
         # hundred all are taken in before anyone is answered; with one, the last wait far too long.
         StreamServer.max_accept = 10
-        wsgi.create = partial(wsgi.create, response_class=OneSendResponse)
+        wsgi.create = partial(wsgi.create, response_class=OneSendResponse, response_args=(self.write_seconds,))
         util.write_error = write_envelope
+
+    def run(self) -> None:
+        for listener in self.sockets:
+            _hold_little(listener)
+        gevent.spawn(self._see_to_the_end)
+        super().run()
+
+    def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
+        self._resting[client] = time.monotonic()
+        try:
+            super().handle(listener, client, addr)
+        finally:
+            self._resting.pop(client, None)
+
+    def handle_request(self, listener_name: Any, req: Any, sock: socket.socket, addr: Any) -> bool:
+        self._resting.pop(sock, None)
+        is_answered = super().handle_request(listener_name, req, sock, addr)
+        self._resting[sock] = time.monotonic()
+        return is_answered
+
+    def _see_to_the_end(self) -> None:
+        """Begins with the worker's end, however it comes, and leaves only when gunicorn takes the process away."""
+        while self.alive:  # a signal ends that, or the worker itself when it recycles
+            gevent.sleep(LOOK_SECONDS)
+        mark_as_ending(self)
+        time_is_up = time.monotonic() + self.cfg.graceful_timeout - FAREWELL_SECONDS
+        while time.monotonic() < time_is_up:
+            self._close_resting()
+            gevent.sleep(LOOK_SECONDS)
+        self._take_leave()
+
+    def _close_resting(self) -> None:
+        rested = time.monotonic() - REST_SECONDS
+        for client, since in list(self._resting.items()):
+            if since <= rested and not _is_readable(client):
+                _hang_up(client)
+
+    def _take_leave(self) -> None:
+        """Tells every client that still waits for something that it will not get it from here."""
+        for client in list(self._resting):
+            _hang_up(client)
+        state = getattr(self.wsgi, "extensions", {}).get("openai_compat")
+        if state is not None:  # the application may be wrapped into another
+            state.clients.end_all(ServerShuttingDownError())
+
+
+def _hold_little(listener: socket.socket) -> None:
+    """Connections have this from the socket that accepts them."""
+    if listener.family in {socket.AF_INET, socket.AF_INET6}:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+
+
+def _hang_up(client: socket.socket) -> None:
+    """Whoever reads from it finds its end, as if the client had left. (gevent's own `shutdown` makes it an error.)"""
+    plain = _Socket(fileno=client.fileno())
+    with suppress(OSError):  # the client was faster
+        plain.shutdown(socket.SHUT_RDWR)
+    plain.detach()
+
+
+def _is_readable(client: socket.socket) -> bool:
+    """Whether a request has come that nobody has looked at yet."""
+    poll = _poll()
+    poll.register(client.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _open_as_many_files_as_allowed() -> None:
     """Each stream needs two sockets, and the usual limit of 1024 is a soft one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def reload_with_care(arbiter: Arbiter) -> None:
-    """Makes a SIGHUP with a configuration that is wrong a line in the log: the old workers go on serving.
-
-    gunicorn itself would replace them by workers that cannot start, and then give up.
-    """
-    reload = arbiter.handle_hup
-
-    def handle_hup() -> None:
-        command = [sys.executable, "-m", "openai_compat", "check-config"]
-        check = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - no word is foreign
-        if check.returncode == 0:
-            reload()
-        elif arbiter.log is not None:
-            arbiter.log.error("not reloaded: %s", check.stderr.strip())
-
-    arbiter.handle_hup = handle_hup  # type: ignore[method-assign]  # gunicorn looks the handler up by its name

@@ -24,6 +24,7 @@ from openai_compat.backends.base import (
     SupportsForwarding,
 )
 from openai_compat.backends.registry import KINDS, load_backend_class
+from openai_compat.conformance.questions import QUESTIONS
 from openai_compat.mock_upstream.faults import MODELS
 from openai_compat.settings import (
     OneOf,
@@ -47,10 +48,14 @@ DOCUMENTS: Final = (
     "docs/architecture.md",
     "docs/backends.md",
     "docs/mock-upstream.md",
+    "docs/conformance.md",
 )
 EXAMPLE: Final = ".env.example"
 
 LAYERS: Final = ("", "web", "services", "routing", "backends")
+
+PROGRAMS: Final = frozenset({"mock_upstream", "doctor", "conformance"})
+"""Packages that are no part of the server: one line each."""
 
 OFFLINE_KINDS: Final = frozenset({"echo"})
 """The kinds that answer by themselves: what they do not keep has no meaning, while the others pass it on."""
@@ -189,12 +194,18 @@ def faults_table() -> str:
     return to_table(("model", "what it does", "its parameters, when the name has none"), rows)
 
 
+def questions_table() -> str:
+    """Every question of `conformance`, with what breaks where the answer is another."""
+    rows = [[question.section, question.title, question.why] for question in QUESTIONS]
+    return to_table(("section", "question", "why"), rows)
+
+
 def modules_table() -> str:
     """Every module of the server with the first sentence of its docstring, layer by layer as a request meets them."""
     package = ROOT / "openai_compat"
-    modules = [path for path in sorted(package.rglob("*.py")) if "mock_upstream" not in path.parts]
+    modules = [path for path in sorted(package.rglob("*.py")) if PROGRAMS.isdisjoint(path.parts)]
     modules.sort(key=lambda path: LAYERS.index(path.relative_to(package).parts[0] if path.parent != package else ""))
-    shown = [*modules, package / "mock_upstream" / "__init__.py"]
+    shown = [*modules, *(package / name / "__init__.py" for name in sorted(PROGRAMS))]
     rows = [[f"`{path.relative_to(package)}`", sentence] for path in shown if (sentence := _first_sentence(path))]
     return to_table(("`openai_compat/`", "what it is"), rows)
 
@@ -210,6 +221,7 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "chat-parameters": lambda: _parameters_table(is_chat=True),
     "completion-parameters": lambda: _parameters_table(is_chat=False),
     "faults": faults_table,
+    "questions": questions_table,
     "modules": modules_table,
 }
 

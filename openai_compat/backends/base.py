@@ -21,6 +21,8 @@ from ..domain import (
     EmbeddingsRequest,
     TextDelta,
 )
+from ..errors import UpstreamBusyError
+from ..gate import Gate
 from ..streams import Silence
 
 if TYPE_CHECKING:
@@ -39,6 +41,12 @@ class BackendResources:
 
     settings: Settings
     forwarder: Forwarder
+
+    def gate(self, entry: ModelEntry) -> Gate | None:
+        """What the entry's calls to its upstream have to pass, where their number is bounded."""
+        settings = self.settings
+        most = entry.max_concurrent
+        return Gate(most, settings.max_queued_requests, settings.queue_timeout, UpstreamBusyError) if most else None
 
 
 class Backend:

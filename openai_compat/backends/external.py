@@ -59,6 +59,7 @@ class ExternalBackend(Backend, SupportsChat):
             raise ValueError(f"model '{entry.name}': kind external needs a base_url")
         super().__init__(entry, options, resources)
         self._url = entry.base_url
+        self._gate = resources.gate(entry)
         self._headers = {name.lower(): value for name, value in entry.headers.items()}
         if entry.api_key:
             self._headers.setdefault("authorization", f"Bearer {entry.api_key}")
@@ -81,6 +82,7 @@ class ExternalBackend(Backend, SupportsChat):
             timeouts=self.entry.timeouts,
             context=context,
             body=self._to_body(request, is_streamed=is_streamed),
+            gate=self._gate,
         )
         try:
             if reply.status >= 400:

@@ -50,6 +50,7 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
         # With API_KEYS set, what callers send is for this server alone: that an upstream misses one is not their fault.
         self._judges_caller = not (self._has_credential or resources.settings.api_keys)
         self._without_usage: set[str] = set()
+        self._gate = resources.gate(entry)
 
     def may_ask_for_usage(self, model: str) -> bool:
         return self.options.stream_usage and model not in self._without_usage
@@ -72,6 +73,7 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
             context=context,
             body=call.body,
             body_length=call.body_length,
+            gate=self._gate,
         )
         if (refusal := self._to_refusal(reply.status)) is not None:
             reply.close()

@@ -19,13 +19,13 @@ from requests.utils import get_environ_proxies
 
 from ..domain import CallContext
 from ..errors import (
-    CallCancelledError,
     OpenAICompatError,
     UpstreamConnectionError,
     UpstreamCutError,
     UpstreamReplyError,
     UpstreamTimeoutError,
 )
+from ..gate import Gate
 from ..settings import Settings, Timeouts
 from ..streams import SILENCE, Silence
 from .base import ForwardedReply
@@ -53,21 +53,30 @@ class Forwarder:
         context: CallContext,
         body: bytes | Iterator[bytes] | None = None,
         body_length: int | None = None,
+        gate: Gate | None = None,
     ) -> UpstreamReply:
         """The reply, whatever its status, once its headers have come. An iterator of unknown length goes in chunks.
 
+        The call holds its place at the `gate` until the reply is closed.
+
         Raises:
-            UpstreamConnectionError, UpstreamTimeoutError, CallCancelledError
+            UpstreamConnectionError, UpstreamTimeoutError, UpstreamBusyError, CallCancelledError
         """
         request = _to_request(method, url, headers, body, body_length)
         patience = Patience(timeouts, context.cancellation, context.silence_seconds)
         proxies = get_environ_proxies(url) if self._trusts_environment else None
+        if gate is not None:
+            gate.enter(context.cancellation)
         try:
             context.cancellation.raise_if_cancelled()
             response = self._adapter.send(request, timeout=patience, verify=self._verify, proxies=proxies)
-        except RequestException as error:
-            raise _translated(error, url, context) from error
-        return UpstreamReply(response, url, context)
+        except BaseException as error:
+            if gate is not None:
+                gate.leave()
+            if isinstance(error, RequestException):
+                raise _translated(error, url, context) from error
+            raise
+        return UpstreamReply(response, url, context, gate)
 
     def close(self) -> None:
         self._adapter.close()
@@ -76,12 +85,13 @@ class Forwarder:
 class UpstreamReply(ForwardedReply):
     """An upstream's answer. `headers` has all of them, names in lower case."""
 
-    def __init__(self, response: Response, url: str, context: CallContext) -> None:
+    def __init__(self, response: Response, url: str, context: CallContext, gate: Gate | None = None) -> None:
         self.status = response.status_code
         self.headers = {name.lower(): value for name, value in response.headers.items()}
         self._raw: Any = response.raw
         self._url = url
         self._context = context
+        self._gate = gate
 
     def blocks(self) -> Iterator[bytes | Silence]:
         """The iteration is inside the translation: a stream breaks while it is read."""
@@ -90,8 +100,10 @@ class UpstreamReply(ForwardedReply):
             try:
                 block = self._raw.read1()
             except RequestException as error:
+                self._leave()
                 raise _translated(error, self._url, self._context) from error
             if block == b"":
+                self._leave()  # the exchange is over, whether or not its reader closes it
                 return
             yield SILENCE if block is None else block
 
@@ -100,11 +112,18 @@ class UpstreamReply(ForwardedReply):
 
     def close(self) -> None:
         self._raw.close()
+        self._leave()
 
     def close_after_end(self) -> None:
         """`close`, for a reader that knows by the content that all of it has come: the connection can be kept."""
         close = getattr(self._raw, "close_after_end", self._raw.close)
         close()
+        self._leave()
+
+    def _leave(self) -> None:
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            gate.leave()
 
 
 def _to_request(
@@ -132,7 +151,7 @@ def _to_request(
 def _translated(error: RequestException, url: str, context: CallContext) -> OpenAICompatError:
     """Our error for one of `requests`', by its class. What it says of hosts and ports goes to the log alone."""
     if context.cancellation.is_cancelled:
-        return CallCancelledError()
+        return context.cancellation.to_error()
     log.warning("upstream %s failed: %s", urlsplit(url).hostname, error)
     if isinstance(error, ConnectTimeout):
         return UpstreamTimeoutError("The upstream could not be reached within the time limit.")

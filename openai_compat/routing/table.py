@@ -28,6 +28,7 @@ class RoutingTable:
         self.upstream = upstream
         self._allowed = frozenset(settings.model_allow_list)
         self._routes = {name: Route(name, backend) for name, backend in backends.items()}
+        self._hidden: dict[str, Route] = {}
 
     def route(self, model: str | None) -> Route:
         """The route of `model`, or of the default model where the request names none.
@@ -42,9 +43,15 @@ class RoutingTable:
         found = self._routes.get(name)
         if found is not None:
             return found
+        if name in self._hidden:
+            return self._hidden[name]
         if self.upstream is None or not self.allows(name):
             raise ModelNotFoundError(name, self._most_similar(name))
         return Route(name, self.upstream)
+
+    def add_hidden(self, backend: Backend) -> None:
+        """One more that answers for its own name, where no entry has it, and that no list shows."""
+        self._hidden[backend.name] = Route(backend.name, backend)
 
     def _most_similar(self, name: str) -> str | None:
         return next(iter(get_close_matches(name[:200], self._routes, n=1)), None)

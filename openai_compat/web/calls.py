@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from itertools import count
 from secrets import token_hex
@@ -15,6 +15,7 @@ from flask import Flask, Response, request
 
 from .. import logs
 from ..domain import CallContext, Usage
+from ..gate import Gate
 from ..settings import Settings
 from ..streams import Cancellation
 from .disconnect import ClientWatch
@@ -51,11 +52,14 @@ _counter = count(1)
 
 
 class Call:
-    """The request that is being served. `model`, `usage` and the rest are noted on the way, for the log."""
+    """The request that is being served. `model`, `usage` and the rest are noted on the way, for the log.
+
+    `leave` gives back the place that it had to wait for, where places are counted.
+    """
 
     __slots__ = (
         "_descriptor", "_place", "_settings", "_started", "_watch", "authorization", "cancellation", "facts",
-        "is_finished", "is_streamed", "request_id", "sent_request_id",
+        "is_finished", "is_streamed", "leave", "request_id", "sent_request_id",
     )  # fmt: skip
 
     def __init__(self, environ: WSGIEnvironment, settings: Settings, watch: ClientWatch) -> None:
@@ -68,6 +72,7 @@ class Call:
         self.cancellation = Cancellation()
         self.facts: dict[str, Any] = {}
         self.is_streamed = self.is_finished = False
+        self.leave: Callable[[], None] | None = None
         sent = environ.get("HTTP_X_REQUEST_ID", "")
         self.sent_request_id = sent if _REQUEST_ID.fullmatch(sent) else None
         self.request_id = self.sent_request_id or f"req_{_PROCESS}{next(_counter):012x}"
@@ -107,9 +112,12 @@ class Call:
             return
         self.is_finished = True
         self._watch.remove(self._descriptor, self.cancellation)
+        if self.leave is not None:
+            self.leave()
         level = logging.DEBUG if self._place in PROBES else logging.INFO
         if log.isEnabledFor(level):
-            facts = {"status": 499 if self.cancellation.is_cancelled else status, "ms": self.milliseconds, **self.facts}
+            has_left = self.cancellation.is_cancelled and self.cancellation.reason is None
+            facts = {"status": 499 if has_left else status, "ms": self.milliseconds, **self.facts}
             place = self._place.encode("latin-1").decode("utf-8", "replace")
             log.handle(logs.AccessRecord(log.name, level, place, facts))
 
@@ -140,6 +148,18 @@ def _travelling_name(environ_name: str, travelling: frozenset[str]) -> str | Non
     if environ_name in travelling or environ_name.startswith(_TRAVELLING_PREFIXES):
         return environ_name.removeprefix("HTTP_").lower().replace("_", "-")
     return None
+
+
+def admission(gate: Gate) -> Callable[[], None]:
+    """A `before_request` function that lets a request in when there is a place for it."""
+
+    def admit() -> None:
+        if request.method != "OPTIONS":
+            call = current_call()
+            gate.enter(call.cancellation)
+            call.leave = gate.leave
+
+    return admit
 
 
 def current_call() -> Call:

@@ -40,6 +40,8 @@ def headers_of(error: OpenAICompatError) -> dict[str, str]:
     headers = dict(error.headers) if isinstance(error, UpstreamStatusError) else {}
     if error.is_retryable is False:
         headers["x-should-retry"] = "false"
+    if error.retry_after is not None:
+        headers["retry-after"] = str(error.retry_after)
     return headers
 
 

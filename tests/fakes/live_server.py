@@ -82,6 +82,11 @@ class LiveServer:
         self._log.close()
         self._empty.cleanup()
 
+    def workers(self) -> set[int]:
+        """The processes that the master has started: its workers, and now and then a check of the configuration."""
+        master = self.process.pid
+        return {int(pid) for pid in Path(f"/proc/{master}/task/{master}/children").read_text().split()}
+
     def log(self) -> str:
         """Everything that the server has written so far."""
         self._log.flush()

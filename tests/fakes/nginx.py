@@ -54,12 +54,16 @@ class Nginx:
 
 
 @contextmanager
-def nginx_in_front_of(upstream_url: str, replace: dict[str, str] | None = None) -> Iterator[Nginx]:
-    """Starts nginx before `upstream_url`; `replace` changes other texts of the site file, which must exist."""
+def nginx_in_front_of(
+    upstream_url: str, replace: dict[str, str] | None = None, *, main: dict[str, str] | None = None
+) -> Iterator[Nginx]:
+    """Starts nginx before `upstream_url`; `replace` changes other texts of the site file, `main` of nginx.conf; each
+    must exist.
+    """
     program = require_tool("nginx")
     with tempfile.TemporaryDirectory(prefix="nginx-", ignore_cleanup_errors=True) as name:
         folder, port = Path(name), free_port()
-        render(folder, port, upstream_url, replace or {})
+        render(folder, port, upstream_url, replace or {}, main or {})
         command = [str(program), "-p", name, "-c", f"{name}/nginx.conf", "-e", f"{name}/error.log", "-g", "daemon off;"]
         nginx = Nginx(port, folder, subprocess.Popen(command, stderr=subprocess.PIPE))
         try:
@@ -70,7 +74,7 @@ def nginx_in_front_of(upstream_url: str, replace: dict[str, str] | None = None) 
             nginx.process.communicate(timeout=10)
 
 
-def render(folder: Path, port: int, upstream_url: str, replace: dict[str, str]) -> None:
+def render(folder: Path, port: int, upstream_url: str, replace: dict[str, str], main_replace: dict[str, str]) -> None:
     """Writes nginx.conf and nginx-site.conf into `folder`, fit for an ordinary user's test."""
     main = _replaced(
         (DEPLOY / "nginx.conf").read_text(),
@@ -79,6 +83,7 @@ def render(folder: Path, port: int, upstream_url: str, replace: dict[str, str]) 
             "/var/log/nginx/": f"{folder}/",
             "/var/lib/nginx/": f"{folder}/temp-",
             "worker_processes auto;": "worker_processes 1;",
+            **main_replace,
         },
     )
     site = _replaced(

@@ -333,3 +333,25 @@ def test_a_dot_env_file_in_another_encoding_is_told(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError, match=r"\.env cannot be read: it is not UTF-8"):
         config.load()
+
+
+def test_calls_that_run_or_wait_leave_room_for_the_probes() -> None:
+    room = {"WORKER_CONNECTIONS": "100", "MAX_CONCURRENT_REQUESTS": "60", "MAX_QUEUED_REQUESTS": "40"}
+    with pytest.raises(ConfigurationError, match=r"WORKER_CONNECTIONS must be larger than .* together \(100\)"):
+        config.load(room)
+    assert config.load({**room, "MAX_QUEUED_REQUESTS": "39"}).max_queued_requests == 39
+    assert config.load({**room, "MAX_CONCURRENT_REQUESTS": "0"}).max_concurrent_requests == 0
+
+
+def test_an_upstreams_limit_is_the_rows_or_else_the_settings(tmp_path: Path) -> None:
+    url = "base_url: http://localhost:1/v1"
+    path = tmp_path / "models.yaml"
+    path.write_text(f"- {{name: a, kind: openai, {url}, max_concurrent: 3}}\n- {{name: b, kind: openai, {url}}}\n")
+    settings = config.load({"MODEL_REGISTRY_PATH": str(path), "UPSTREAM_MAX_CONCURRENT": "7"})
+    assert {name: entry.max_concurrent for name, entry in settings.entries.items()} == {"a": 3, "b": 7}
+    path.write_text("- {name: a, kind: echo, max_concurrent: 3}")
+    with pytest.raises(ConfigurationError, match="max_concurrent counts the calls to a `base_url`"):
+        config.load({"MODEL_REGISTRY_PATH": str(path)})
+    path.write_text(f"- {{name: a, kind: openai, {url}, max_concurrent: many}}")
+    with pytest.raises(ConfigurationError, match="max_concurrent must be a number of calls"):
+        config.load({"MODEL_REGISTRY_PATH": str(path)})

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "openai_compat"
-FOUNDATION = {"domain", "errors", "streams", "settings", "tokens", "__version__"}
+FOUNDATION = {"domain", "errors", "streams", "gate", "settings", "tokens", "__version__"}
 MAY_USE = {
     "web": {"web", "services", "routing", "backends", "logs"} | FOUNDATION,
     "services": {"services", "routing", "backends"} | FOUNDATION,
@@ -17,13 +17,18 @@ MAY_USE = {
     "backends": {"backends"} | FOUNDATION,
     "domain": {"streams"},
     "streams": {"errors"},
+    "gate": {"errors", "streams"},
     "tokens": {"domain"},
     "settings": set(),
     "errors": set(),
     "logs": {"settings"},
     "mock_upstream": {"mock_upstream"},
+    "plain_http": set(),
+    "conformance": {"conformance", "plain_http"},
+    "doctor": {"doctor", "plain_http", "backends"},
     "heads": set(),
-    "worker": {"errors", "heads"},
+    "worker": {"errors", "heads", "master"},
+    "master": set(),
 }
 OWNERS = {
     "flask": ("app.py", "web/"),

@@ -1,0 +1,96 @@
+"""`python -m openai_compat conformance`: what this server scores, and that each kind of mistake costs its point."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from openai_compat import conformance
+from openai_compat.conformance.interview import Interview, Subject
+from openai_compat.conformance.questions import QUESTIONS, ask_all
+from tests.fakes.live_server import ROOT, LiveServer
+from tests.fakes.mock_upstream import MockUpstream
+
+KEY = "sk-mine"
+ORIGIN = "http://localhost:3000"
+
+
+@pytest.fixture(scope="module")
+def mock() -> Iterator[MockUpstream]:
+    with MockUpstream() as running:
+        yield running
+
+
+def ask(url: str, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "openai_compat", "conformance", url, *options]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def wrong_answers(url: str, model: str) -> set[str]:
+    """The questions that a server gets wrong; not in a process of its own, for time's sake."""
+    parser = argparse.ArgumentParser()
+    conformance.add_arguments(parser)
+    interview = Interview(Subject.from_arguments(parser.parse_args([url, "--model", model, "--timeout", "20"])))
+    return {result.question.name for result in ask_all(QUESTIONS, interview) if result.outcome == "wrong"}
+
+
+def test_this_server_gets_every_answer_right() -> None:
+    with LiveServer({"API_KEYS": KEY}) as server:
+        options = ["--model", "mock-gpt-model", "--api-key", KEY, "--origin", ORIGIN]
+        asked = ask(server.url, *options, "--json")
+        shown = ask(server.base_url, *options)
+    card: dict[str, Any] = json.loads(asked.stdout)
+    wrong = [question for question in card["questions"] if question["outcome"] == "wrong"]
+    assert wrong == []
+    assert asked.returncode == shown.returncode == 0
+    assert card["right"] >= 60
+    assert card["right"] + card["not_asked"] == len(QUESTIONS) == len(card["questions"])
+    assert f"{card['right']} of {card['right']} right" in shown.stdout
+
+
+def test_and_so_it_does_in_front_of_another(mock: MockUpstream) -> None:
+    """What the mock itself lacks is no fault of ours: it has an answer for every path, and no responses."""
+    with LiveServer({"OPENAI_BASE_URL": mock.base_url}) as server:
+        assert wrong_answers(server.base_url, "mock-model") <= {"unknown-path", "wrong-method", "responses-stream"}
+
+
+@pytest.mark.parametrize(
+    ("model", "found"),
+    [
+        ("fault-no-done", {"done", "text-completion-chunks"}),
+        ("fault-no-finish", {"finish-reason", "one-finish-reason", "tool-finish-reason", "max-tokens"}),
+        ("fault-comments", {"lines"}),
+        ("fault-gzip", {"compression", "length-and-compression"}),
+        ("fault-empty-choices-first", {"one-id"}),
+        ("fault-usage-in-last-chunk", {"no-usage-unasked", "usage-when-asked"}),
+        ("fault-no-usage", {"usage", "usage-when-asked", "text-completion", "embedding-objects"}),
+        ("fault-reject-max-tokens", {"max-tokens", "optional-nulls"}),
+        ("fault-reject-max-completion-tokens", {"max-completion-tokens", "optional-nulls"}),
+        ("fault-bad-json-event", {"chunk-objects", "tool-arguments"}),
+        ("fault-html-error", {"strange-json", "message", "media-type"}),
+        ("fault-cut", {"done", "one-finish-reason", "message", "embedding-order"}),
+    ],
+)
+def test_a_mistake_costs_its_points(mock: MockUpstream, model: str, found: set[str]) -> None:
+    base = {"unknown-path", "wrong-method", "responses-stream", "cache-control", "accel-buffering"}
+    assert wrong_answers(mock.base_url, model) - base >= found
+    assert not (wrong_answers(mock.base_url, "mock-model") - base) & found
+
+
+def test_a_wrong_answer_is_shown_with_what_came_and_why_it_matters(mock: MockUpstream) -> None:
+    done = ask(mock.base_url, "--model", "fault-no-done")
+    assert done.returncode == 1
+    assert "✗ `data: [DONE]` ends it, once\n      came: 0 times [DONE]\n      why it matters: " in done.stdout
+
+
+def test_nobody_to_ask_is_said_plainly() -> None:
+    for url in ("http://127.0.0.1:1/v1", "ftp://somewhere"):
+        done = ask(url, "--model", "m")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "cannot be asked" in done.stderr
