@@ -57,17 +57,13 @@ def opened(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
     page = context.new_page()
     foreign: list[str] = []
     broken: list[str] = []
-    waiting: list[str] = []
-    page.on("request", lambda request: (waiting if is_own(request.url) else foreign).append(request.url))
-    page.on("requestfinished", lambda request: waiting.remove(request.url))
-    page.on("requestfailed", lambda request: is_own(request.url) and waiting.remove(request.url))
+    page.on("request", lambda request: None if is_own(request.url) else foreign.append(request.url))
     page.on("pageerror", lambda error: broken.append(str(error)))
     page.on("console", lambda message: broken.append(message.text) if "Content Security" in message.text else None)
     try:
         page.goto(url)
         yield page
     finally:
-        print(f"Requests without an answer: {waiting}")
         context.close()
     assert not foreign, "the page asked other hosts"
     assert not broken, "something broke in the page"
@@ -104,4 +100,4 @@ def has_sideways_scroll(page: Page) -> bool:
 
 def keep_picture(page: Page, name: str, folder: Path) -> None:
     """A screenshot, beside the other results of the test run; `docs/images/` has those that the README shows."""
-    page.screenshot(path=folder / f"{name}.png")
+    page.screenshot(path=folder / f"{name}.png", scale="css")

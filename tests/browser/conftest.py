@@ -56,6 +56,16 @@ def api(models_file: Path) -> Iterator[Nginx]:
         yield nginx
 
 
+@pytest.fixture(scope="session")
+def keyed(models_file: Path) -> Iterator[Nginx]:
+    """The same for those who have a key."""
+    with (
+        LiveServer({"MODEL_REGISTRY_PATH": str(models_file), "API_KEYS": "key-for-anna"}) as server,
+        nginx_in_front_of(server.url) as nginx,
+    ):
+        yield nginx
+
+
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """Where screenshots go: `make pictures` keeps them in docs/images/, any other run with its own results."""

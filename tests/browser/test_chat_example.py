@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from tests.browser.chromium import (
     PHONE,
@@ -32,7 +32,7 @@ from tests.snippets import plain_environment
 from tests.tools import ROOT, require_next_build
 
 EXAMPLE = ROOT / "examples" / "nextjs-chat"
-PAGE, OTHER_ORIGIN = "http://localhost:3000", "http://localhost:3999"
+PAGE, OTHER_ORIGIN, SERVER = "http://localhost:3000", "http://localhost:3999", "http://localhost:8000"
 DESKTOP: dict[str, Any] = {"viewport": {"width": 1180, "height": 760}}
 
 pytestmark = [pytest.mark.slow]
@@ -180,13 +180,8 @@ def test_an_answer_that_the_upstream_cuts_is_an_error_and_can_be_tried_again(pag
 def test_a_connection_that_breaks_is_an_error(page: Page, api: Nginx) -> None:
     ask(page, "Tell me", "slow-storyteller")
     expect(answer(page)).to_contain_text("Files with")
-    for worker in children_of(api.process.pid):
-        os.kill(worker, signal.SIGKILL)  # nginx starts another one, but this stream is gone
+    api.cut_connections()
     expect(page.get_by_role("alert").filter(has_text="broke")).to_be_visible()
-
-
-def children_of(process: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
 def test_a_refusal_is_said_in_a_sentence(page: Page) -> None:
@@ -202,6 +197,36 @@ def test_a_page_of_another_origin_is_blocked(browser: Browser) -> None:
         ask(page, "Hello")
         expect(page.get_by_role("alert").filter(has_text=sentence)).to_have_count(2)
         assert page.get_by_role("article", name="Assistant").count() == 0
+
+
+def test_a_server_that_is_down_can_be_asked_again(browser: Browser) -> None:
+    with opened(browser, "about:blank", **DESKTOP) as page:
+        page.route("**/v1/models", lambda route: route.abort())
+        page.goto(PAGE)
+        alert = page.get_by_role("alert").filter(has_text="cannot be reached")
+        expect(alert).to_be_visible()
+        page.unroute("**/v1/models")
+        alert.get_by_role("button", name="Try again").click()
+        expect(page.get_by_label("Model")).to_be_enabled()
+        expect(alert).to_be_hidden()
+
+
+def test_it_asks_for_the_key_where_there_are_keys(browser: Browser, keyed: Nginx) -> None:
+    def to_keyed(route: Route) -> None:
+        route.continue_(url=route.request.url.replace(SERVER, keyed.url))
+
+    with opened(browser, "about:blank", **DESKTOP) as page:
+        page.route(f"{SERVER}/**", to_keyed)
+        page.goto(PAGE)
+        for label, key in (("This server asks for", "wrong"), ("The server does not take", "key-for-anna")):
+            expect(page.get_by_label(label)).to_be_focused()
+            check_accessibility(page)
+            page.keyboard.type(key)
+            page.keyboard.press("Enter")
+        ask(page, "Hello", "mock-gpt-model")
+        is_answered(page)
+        expect(answer(page)).to_have_text("Hello")
+        assert "key-for-anna" not in page.evaluate("JSON.stringify(localStorage) + document.cookie")
 
 
 HOSTILE = """\

@@ -20,7 +20,7 @@ from tests.browser.chromium import (
     opened,
     wait_until,
 )
-from tests.browser.conftest import STORYTELLER, model_rows
+from tests.browser.conftest import STORYTELLER
 from tests.fakes.live_server import LiveServer
 from tests.fakes.mock_upstream import MockUpstream
 from tests.fakes.nginx import Nginx, nginx_in_front_of
@@ -143,6 +143,13 @@ def test_a_cut_answer_is_an_error_and_can_be_tried_again(page: Page) -> None:
     assert page.get_by_role("article").count() == 2
 
 
+def test_a_connection_that_breaks_is_an_error(page: Page, api: Nginx) -> None:
+    ask(page, "Tell me", "slow-storyteller")
+    expect(answer(page)).to_contain_text("Files with")
+    api.cut_connections()
+    expect(answer(page).get_by_role("alert")).to_contain_text("The connection broke before the answer was complete.")
+
+
 def test_a_refusal_is_told(page: Page) -> None:
     ask(page, QUESTION, "down")
     expect(answer(page).get_by_role("alert")).to_contain_text("Try again")
@@ -205,18 +212,19 @@ def test_the_end_is_followed_until_the_reader_scrolls_up(page: Page) -> None:
 
 def test_a_model_says_how_it_is(page: Page) -> None:
     """A model that has a state shows it, and one that is loading is asked again until it is ready."""
-    states = iter(["absent", "loading", "ready"])
+    known = {"id": "storyteller", "owned_by": "me", "capabilities": ["embeddings"], "state": "absent"}
 
     def describe(route: Route) -> None:
-        body = {"id": "storyteller", "owned_by": "me", "capabilities": ["embeddings"], "state": next(states, "ready")}
-        route.fulfill(body=json.dumps(body), content_type="application/json")
+        route.fulfill(body=json.dumps(known), content_type="application/json")
 
     page.route("**/v1/models/storyteller", describe)
     page.reload()
     state = page.locator("[data-model=storyteller] .state")
     expect(state).to_have_text("absent")
+    known["state"] = "loading"
     page.reload()
     expect(state).to_have_text("loading")
+    known["state"] = "ready"
     expect(state).to_have_text("ready")
     choose(page, "storyteller")
     message = page.get_by_role("textbox", name="Your message")
@@ -225,16 +233,7 @@ def test_a_model_says_how_it_is(page: Page) -> None:
     expect(page.get_by_role("tabpanel")).to_contain_text("/v1/embeddings")
 
 
-@pytest.fixture(scope="module")
-def keyed(running_upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
-    path = tmp_path_factory.mktemp("keyed") / "models.json"
-    path.write_text(json.dumps(model_rows(running_upstream.base_url)))
-    settings = {"MODEL_REGISTRY_PATH": str(path), "API_KEYS": "key-for-anna"}
-    with LiveServer(settings) as server, nginx_in_front_of(server.url) as nginx:
-        yield nginx
-
-
-def test_it_asks_for_the_key_where_there_are_keys(browser: Browser, keyed: Nginx, pictures: Path) -> None:
+def test_it_asks_for_the_key_where_there_are_keys(browser: Browser, keyed: Nginx) -> None:
     with opened(browser, f"{keyed.url}/", viewport=SIZE) as page:
         label = page.get_by_label("This server asks for an API key.")
         expect(label).to_be_focused()

@@ -8,7 +8,9 @@ Runs without root: listening port, upstream and folders are replaced, everything
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import socket
 import subprocess
 import tempfile
@@ -51,6 +53,12 @@ class Nginx:
                     return line
             time.sleep(0.01)
         raise AssertionError(f"nobody has logged {words!r}")
+
+    def cut_connections(self) -> None:
+        """Breaks off everything that is under way: the working process is killed, and another one takes its place."""
+        master = self.process.pid
+        for worker in Path(f"/proc/{master}/task/{master}/children").read_text().split():
+            os.kill(int(worker), signal.SIGKILL)
 
 
 @contextmanager
