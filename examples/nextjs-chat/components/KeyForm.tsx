@@ -6,6 +6,7 @@ export function KeyForm({ onKey }: { onKey: () => void }) {
   function keep(event: FormEvent<HTMLFormElement>) {
     event.preventDefault();
     keepKey(String(new FormData(event.currentTarget).get("key")).trim());
+    event.currentTarget.reset();
     onKey();
   }
   return (
