@@ -25,6 +25,7 @@ from openai_compat.settings import (
     parse_key,
     parse_list,
     parse_seconds,
+    parse_state_url,
     parse_text,
     parse_url,
 )
@@ -130,6 +131,12 @@ SETTINGS = (
         parse_text,
         "File of the certificate authorities to trust instead of the usual ones.",
         check=check_file,
+    ),
+    Setting(
+        ("STATE_URL",),
+        parse_state_url,
+        "Where workers share what they know of upstreams: `sqlite:PATH`, `redis://…` or `memory:`.",
+        True,
     ),
     Setting(("TIKTOKEN_CACHE_DIR",), parse_text, "Where tiktoken's vocabularies are, to count tokens exactly."),
     Setting(("DOCTOR",), parse_boolean, "Answer `openai-compat doctor`, which examines the way to this server."),

@@ -1,8 +1,11 @@
 """How gunicorn serves `wsgi:app`; it finds this file by itself. Every number is a setting or has its reason here."""
 
 import gc
+import os
+import shutil
 import signal
 import sys
+import tempfile
 
 from openai_compat.configuration import load_settings
 from openai_compat.errors import ConfigurationError
@@ -23,6 +26,19 @@ workers = settings.web_concurrency
 worker_class = "openai_compat.worker.Worker"
 worker_connections = settings.worker_connections
 preload_app = False
+
+
+def on_starting(server):
+    """Gives the workers a file in which they tell each other of upstreams that are out of order, where no setting names
+    a place for it. They, and those of a later reload, learn of it by the setting.
+    """
+    if settings.state_url is None:
+        server.state_folder = tempfile.mkdtemp(prefix="openai-compat-")
+        os.environ["STATE_URL"] = f"sqlite:{server.state_folder}/state"
+
+
+def on_exit(server):
+    shutil.rmtree(vars(server).get("state_folder", ""), ignore_errors=True)
 
 
 def post_fork(server, worker):

@@ -26,6 +26,8 @@ from .services.completions import CompletionService
 from .services.embeddings import EmbeddingService
 from .services.models import ModelCatalog
 from .settings import ECHO_MODEL, Settings
+from .stores.base import SharedStore
+from .stores.opening import open_store
 from .tokens import TokenCounter
 from .web import chat, models
 from .web.ask import ask_blueprint
@@ -42,6 +44,7 @@ log = logging.getLogger(__name__)
 
 EXPOSED_HEADERS = [
     "x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms",
+    "x-openai-compat-upstream", "x-openai-compat-attempts", "x-openai-compat-fallback",
     *(f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")),
 ]  # fmt: skip
 """What a page on another origin may read of an answer."""
@@ -99,10 +102,11 @@ class State:
     backends: tuple[Backend, ...]
     forwarder: Forwarder
     clients: ClientWatch
+    store: SharedStore
     _end: Callable[[], object] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        end = weakref.finalize(self, _close_all, *self.backends, self.forwarder)
+        end = weakref.finalize(self, _close_all, *self.backends, self.forwarder, self.store)
         object.__setattr__(self, "_end", end)  # frozen
 
     def close(self) -> None:
@@ -110,7 +114,7 @@ class State:
         self._end()
 
 
-def _close_all(*parts: Backend | Forwarder) -> None:
+def _close_all(*parts: Backend | Forwarder | SharedStore) -> None:
     for part in parts:
         try:
             part.close()
@@ -154,14 +158,16 @@ def _allow_origins(app: Flask, settings: Settings) -> None:
 def _build_state(settings: Settings) -> State:
     forwarder = Forwarder(settings)
     resources = BackendResources(settings, forwarder)
-    backends = {name: build_backend(entry, resources) for name, entry in settings.entries.items()}
+    entries = [entry for entry in (*settings.entries.values(), *settings.hidden_entries.values()) if not entry.is_alias]
+    backends = {entry.name: build_backend(entry, resources) for entry in entries}
     upstream = build_backend(settings.default_upstream, resources) if settings.default_upstream else None
-    routing = RoutingTable(settings, backends, upstream)
+    store = open_store(settings.state_url)
+    routing = RoutingTable(settings, backends, upstream, store)
     if settings.doctor:
         routing.add_hidden(DoctorBackend(DOCTOR_ENTRY, NoOptions(), resources))
     owned = (*backends.values(), *([upstream] if upstream else []))
     clients = ClientWatch(half_closed_clients_wait=settings.half_closed_clients == "waiting")
-    return State(settings, routing, ModelCatalog(settings, routing), owned, forwarder, clients)
+    return State(settings, routing, ModelCatalog(settings, routing), owned, forwarder, clients, store)
 
 
 def _register_blueprints(app: Flask, state: State) -> None:

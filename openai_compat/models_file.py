@@ -5,16 +5,25 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import yaml
 
 from .backends.base import Backend, options_of
 from .backends.registry import load_backend_class
+from .models_file_routes import (
+    ROUTE_KEYS,
+    check_alias,
+    check_routes,
+    names_of,
+    read_policy,
+    to_prefill,
+    to_window,
+)
 from .settings import ECHO_MODEL, OPENAI_URL, ModelEntry, Settings, Timeouts, is_header_value, parse_seconds, parse_url
 
 COMMON_KEYS = frozenset(
@@ -30,8 +39,13 @@ COMMON_KEYS = frozenset(
         "owned_by",
         "created",
         "metadata",
+        "context_window",
+        "prefill",
+        *ROUTE_KEYS,
     }
 )
+ALIAS: Final = "alias"
+"""The kind of an entry whose targets answer for it."""
 Key = TypeVar("Key", bound=Hashable)
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 HEADER_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
@@ -50,10 +64,13 @@ def build_models(settings: Settings, environ: Mapping[str, str], problems: list[
         if entry.name in by_name:
             problems.append(f"the model '{entry.name}' is configured twice")
         by_name[entry.name] = entry
+    check_routes(by_name, problems, has_upstream=upstream is not None)
     allowed = _narrow(by_name, settings, upstream, problems)
+    mentioned = names_of(allowed.values()) - allowed.keys()
     return replace(
         settings,
         entries=allowed,
+        hidden_entries={name: by_name[name] for name in sorted(mentioned & by_name.keys())},
         default_upstream=upstream,
         default_model=_default_model(settings, allowed, upstream, problems),
     )
@@ -209,6 +226,8 @@ class _ModelsFile:
             self.problems.append(f"{where} needs a `name`")
             return None
         where = f"model '{row['name']}'"
+        if row.get("targets"):
+            return self._alias(row, where)
         kind = row.get("kind") or ("huggingface" if "hf_repo" in row else None)
         if not isinstance(kind, str):
             self.problems.append(f"{where} needs a `kind`")
@@ -232,7 +251,28 @@ class _ModelsFile:
             created=self._number(row, "created", "a time in Unix seconds", where, 0),
             metadata=self._mapping(row, "metadata", where),
             options=options,
+            routing=read_policy(row, where, self.problems),
+            context_window=self._parsed(row, "context_window", to_window, where),
+            prefill=self._parsed(row, "prefill", to_prefill, where),
         )
+
+    def _alias(self, row: Mapping[str, Any], where: str) -> ModelEntry:
+        check_alias(row, where, self.problems)
+        return ModelEntry(
+            name=row["name"],
+            kind=ALIAS,
+            owned_by=self._text(row, "owned_by", where) or "openai-compat",
+            created=self._created(row, where),
+            metadata=self._mapping(row, "metadata", where),
+            routing=read_policy(row, where, self.problems),
+        )
+
+    def _parsed(self, row: Mapping[str, Any], key: str, parse: Callable[[Any], Any], where: str) -> Any:
+        try:
+            return None if row.get(key) is None else parse(row[key])
+        except ValueError as error:
+            self.problems.append(f"{where}: {key} {error}")
+            return None
 
     def _check_options(self, kind: str, options: Mapping[str, Any], where: str) -> None:
         try:
@@ -324,7 +364,10 @@ class _ModelsFile:
             self.problems.append(f"{where}: timeout takes a number of seconds, or {', '.join(sorted(names))}")
             return self.settings.timeouts
         try:
-            return replace(self.settings.timeouts, **{name: parse_seconds(limit) for name, limit in limits.items()})
+            seconds = {name: parse_seconds(limit) for name, limit in limits.items()}
+            if seconds.get("first_token"):  # which cannot come before the first byte
+                seconds.setdefault("first_byte", seconds["first_token"])
+            return replace(self.settings.timeouts, **seconds)
         except (TypeError, ValueError):
             self.problems.append(f"{where}: timeout must be a number of seconds, 0 or more")
             return self.settings.timeouts

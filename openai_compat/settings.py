@@ -20,13 +20,35 @@ class Timeouts:
     """Limits on one call to an upstream, in seconds; 0 means no limit.
 
     `connect` covers TCP, TLS and a proxy's handshake; `first_byte` the wait from the request's last byte to the
-    reply's first; `idle` each pause after that; `total` the call from beginning to end.
+    reply's first; `idle` each pause after that; `total` the call from beginning to end. `first_token` is the wait for
+    the first piece of a stream that says something; routing keeps it, whatever kind of backend answers.
     """
 
     connect: float = 10.0
     first_byte: float = 600.0
     idle: float = 300.0
     total: float = 3600.0
+    first_token: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RoutePolicy:
+    """What is to happen when an upstream fails, as a row of the models file says it. Times are in seconds.
+
+    `targets` (name -> weight) makes the model an alias: `balance` says how its calls are shared. `fallbacks` are asked
+    in their order when all before them have failed. An upstream gets `retries` more tries, with waits of `longest_wait`
+    at most, and is left alone for `cooldown` seconds once `faults_to_cool` calls in a row gave it up.
+    """
+
+    fallbacks: tuple[str, ...] = ()
+    targets: Mapping[str, float] = field(default_factory=dict)
+    balance: Literal["weight", "latency"] = "weight"
+    retries: int = 1
+    longest_wait: float = 2.0
+    cooldown: float = 10.0
+    faults_to_cool: int = 2
+    context_fallback: Literal["larger", "always"] = "larger"
+    midstream: Literal["error", "continue"] = "error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +58,10 @@ class ModelEntry:
     `base_url` is the API's root for kind `openai`, the chat URL itself for kind `external`. `max_concurrent` bounds the
     calls under way to it, 0 does not. `options` has the keys that
     belong to the kind, `metadata` whatever its owner wants `GET /v1/models/{id}` to show. Times are in Unix seconds.
+
+    `routing` is None where a call gets one try at one backend. `context_window` is in tokens. `prefill` says how the
+    model is asked to go on from the beginning of an answer: "message" (an assistant's message comes last), "prefix"
+    (the same, marked so), "continue_final_message" (vLLM's switch); None where it cannot.
     """
 
     name: str
@@ -50,12 +76,21 @@ class ModelEntry:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     max_concurrent: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
+    routing: RoutePolicy | None = None
+    context_window: int | None = None
+    prefill: str | None = None
+
+    @property
+    def is_alias(self) -> bool:
+        """Whether other entries answer for this one."""
+        return self.routing is not None and bool(self.routing.targets)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Every setting under its own name in lower case (`config.SETTINGS` says what each means), and what they add up to:
     `entries`, the models by name, and `default_upstream`, which answers for every model that no entry names.
+    `hidden_entries` are those that `MODEL_ALLOW_LIST` keeps from clients, while a route still leads to them.
     """
 
     host: str = "0.0.0.0"  # noqa: S104 - a server listens to the outside unless told otherwise
@@ -94,12 +129,14 @@ class Settings:
     upstream_max_concurrent: int = 0
     upstream_trust_env: bool = False
     upstream_ca_bundle: str | None = None
+    state_url: str | None = field(default=None, repr=False)
     tiktoken_cache_dir: str | None = None
     doctor: bool = True
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
     log_request_bodies: bool = False
     entries: Mapping[str, ModelEntry] = field(default_factory=dict)
+    hidden_entries: Mapping[str, ModelEntry] = field(default_factory=dict)
     default_upstream: ModelEntry | None = None
 
     @property
@@ -231,6 +268,14 @@ def parse_url(text: str) -> str:
     if not _has_usable_port(text):
         raise ValueError("must be a URL whose port is a number from 1 to 65535")
     return text.rstrip("/")
+
+
+def parse_state_url(text: str) -> str:
+    """Where state is shared: in this process, in a file of this machine, or in a Redis."""
+    is_known = text == "memory:" or text.startswith(("redis://", "rediss://", "unix://"))
+    if not (is_known or (text.startswith("sqlite:") and text != "sqlite:")):
+        raise ValueError("must be memory:, sqlite:PATH or redis://HOST:PORT/DATABASE")
+    return text
 
 
 def _has_usable_port(url: str) -> bool:

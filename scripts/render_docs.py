@@ -35,6 +35,7 @@ from openai_compat.settings import (
     parse_key,
     parse_list,
     parse_seconds,
+    parse_state_url,
     parse_text,
     parse_url,
 )
@@ -52,7 +53,7 @@ DOCUMENTS: Final = (
 )
 EXAMPLE: Final = ".env.example"
 
-LAYERS: Final = ("", "web", "services", "routing", "backends")
+LAYERS: Final = ("", "web", "services", "routing", "stores", "backends")
 
 PROGRAMS: Final = frozenset({"mock_upstream", "doctor", "conformance"})
 """Packages that are no part of the server: one line each."""
@@ -76,6 +77,7 @@ _TYPES: Final[dict[Any, str]] = {
     parse_boolean: "true or false",
     parse_url: "URL",
     parse_seconds: "seconds",
+    parse_state_url: "URL",
 }
 _TABLE: Final = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _ENTRY: Final = re.compile(r"(?:^# [^\n]*\n)+^# (?P<name>[A-Z_]+)=[^\n]*\n", re.MULTILINE)

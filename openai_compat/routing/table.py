@@ -9,25 +9,45 @@ from difflib import get_close_matches
 from ..backends.base import Backend, BackendResources, SupportsForwarding
 from ..backends.registry import load_backend_class
 from ..errors import ModelNotFoundError, PayloadError
-from ..settings import ModelEntry, Settings
+from ..settings import ModelEntry, RoutePolicy, Settings
+from ..stores.base import SharedStore
+from ..stores.memory import MemoryStore
+from .balancing import Balancer, ByLatency, ByWeight
+from .health import Health
+from .plan import Plan, Target
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The backend that answers for `model`, the public name that the client gets to see."""
+    """The backend that answers for `model`, the public name that the client gets to see.
+
+    With a `plan` it is only the first of several, or gets more than one try.
+    """
 
     model: str
+    entry: ModelEntry
     backend: Backend
+    plan: Plan | None = None
 
 
 class RoutingTable:
-    """Model name -> route. Names that no entry has go to the default upstream, where there is one."""
+    """Model name -> route. Names that no entry has go to the default upstream, where there is one.
 
-    def __init__(self, settings: Settings, backends: Mapping[str, Backend], upstream: Backend | None) -> None:
+    `store` is where workers tell each other which upstreams are out of order.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        backends: Mapping[str, Backend],
+        upstream: Backend | None,
+        store: SharedStore | None = None,
+    ) -> None:
         self.default_model = settings.default_model
         self.upstream = upstream
         self._allowed = frozenset(settings.model_allow_list)
-        self._routes = {name: Route(name, backend) for name, backend in backends.items()}
+        planner = _Planner(settings, backends, upstream, store or MemoryStore())
+        self._routes = {name: planner.route(entry) for name, entry in settings.entries.items()}
         self._hidden: dict[str, Route] = {}
 
     def route(self, model: str | None) -> Route:
@@ -47,7 +67,7 @@ class RoutingTable:
             return self._hidden[name]
         if self.upstream is None or not self.allows(name):
             raise ModelNotFoundError(name, self._most_similar(name))
-        return Route(name, self.upstream)
+        return Route(name, self.upstream.entry, self.upstream)
 
     def add_hidden(self, backend: Backend) -> None:
         """One more that answers for its own name, where no entry has it, and that no list shows."""
@@ -67,6 +87,54 @@ class RoutingTable:
     def forwarding_upstream(self) -> SupportsForwarding | None:
         """The default upstream, as the peer that takes every call of the API."""
         return self.upstream if isinstance(self.upstream, SupportsForwarding) else None
+
+
+class _Planner:
+    """Makes the routes of all entries, with one `Health` for all: a cooldown counts whichever way leads there."""
+
+    def __init__(
+        self, settings: Settings, backends: Mapping[str, Backend], upstream: Backend | None, store: SharedStore
+    ) -> None:
+        self._backends = backends
+        self._upstream = upstream
+        policies = {name: entry.routing for name, entry in settings.entries.items() if entry.routing is not None}
+        self._health = Health(store, _names_in(policies))
+
+    def route(self, entry: ModelEntry) -> Route:
+        if entry.routing is None:
+            return Route(entry.name, entry, self._backends[entry.name])
+        plan = self._plan(entry, entry.routing)
+        return Route(entry.name, entry, next(iter(plan.targets.values())).backend, plan)
+
+    def _plan(self, entry: ModelEntry, policy: RoutePolicy) -> Plan:
+        weights = policy.targets or {entry.name: 1.0}
+        targets = {name: self._target(name) for name in weights}
+        return Plan(
+            policy,
+            targets,
+            [self._target(name) for name in policy.fallbacks],
+            self._balancer(policy, weights),
+            self._health,
+        )
+
+    def _target(self, name: str) -> Target:
+        backend = self._backends.get(name) or self._upstream
+        if backend is None:
+            raise LookupError(f"a route leads to '{name}', which is not configured")
+        return Target(name, backend)
+
+    def _balancer(self, policy: RoutePolicy, weights: Mapping[str, float]) -> Balancer:
+        if policy.balance == "weight":
+            return ByWeight(weights)
+        balancer = ByLatency(list(weights))
+        self._health.share(balancer.latencies)
+        return balancer
+
+
+def _names_in(policies: Mapping[str, RoutePolicy]) -> list[str]:
+    """Every model that some plan leads to, once."""
+    names = (name for own, policy in policies.items() for name in (*(policy.targets or [own]), *policy.fallbacks))
+    return list(dict.fromkeys(names))
 
 
 def build_backend(entry: ModelEntry, resources: BackendResources) -> Backend:

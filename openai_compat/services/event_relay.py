@@ -13,17 +13,16 @@ from ..backends.openai_chunks import read_usage
 from ..domain import Usage
 from ..errors import UpstreamCutError, UpstreamReplyError
 from ..streams import Silence
+from .sse_events import DATA, DONE, parse_object, split_events
 
 log = logging.getLogger(__name__)
 
 MOST_EVENT_BYTES: Final = 64 * 1024 * 1024
 
 _MARKS = (b"\n\n", b"\n\r\n", b"\r\r")
-_EVENT_END = re.compile(rb"\n\r?\n|\r\r")
 _DONE = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 _NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null')
-_DATA = re.compile(rb"^data: ?(.*?)\r?$", re.MULTILINE)
 
 
 class EventRelay:
@@ -31,7 +30,8 @@ class EventRelay:
 
     The bytes are the upstream's, with three exceptions: an empty `error` is taken out of an event (clients take it for
     a failure), and where `hides_usage` is set, because it was this server that asked for usage, the usage is taken out
-    and the chunk that carries nothing else is dropped. `usage` holds the last usage seen. Nothing follows an error.
+    and the chunk that carries nothing else is dropped. `usage` holds the last usage seen. Nothing follows an error;
+    `has_failed` tells that there was one.
 
     An event is handed on when it is whole, so what follows a broken one can still be understood.
 
@@ -50,13 +50,13 @@ class EventRelay:
         self._finished: set[int] = set()
         self._pieces: list[bytes] = []
         self._held_bytes = 0
-        self._is_done = self._has_failed = False
+        self._is_done = self.has_failed = False
 
     def __iter__(self) -> Iterator[bytes | Silence]:
         return self
 
     def __next__(self) -> bytes | Silence:
-        while not (self._is_done or self._has_failed):
+        while not (self._is_done or self.has_failed):
             block = next(self._blocks, None)
             if block is None:
                 return self._last_events()
@@ -68,7 +68,7 @@ class EventRelay:
         raise StopIteration
 
     def close(self) -> None:
-        if self._is_done or self._has_failed:
+        if self._is_done or self.has_failed:
             self._reply.close_after_end()
         else:
             self._reply.close()
@@ -112,18 +112,18 @@ class EventRelay:
 
     def _inspected_events(self, events: bytes) -> Iterator[bytes]:
         """One by one, up to an error: an end mark that a server sends after its error would make it look whole."""
-        for event in _split_events(events):
+        for event in split_events(events):
             yield self._inspected_event(event)
-            if self._has_failed:
+            if self.has_failed:
                 return
 
     def _inspected_event(self, event: bytes) -> bytes:
-        found = _DATA.search(event)
-        chunk = _parse_object(found[1]) if found else None
+        found = DATA.search(event)
+        chunk = parse_object(found[1]) if found else None
         if found is None or chunk is None:
             return event
         if chunk.get("error"):
-            self._has_failed = True
+            self.has_failed = True
             log.warning("the upstream told of an error within its stream")
         self._note_finishes(chunk)
         dropped = {"error"} if "error" in chunk and not chunk["error"] else set()
@@ -149,30 +149,13 @@ class EventRelay:
         self._pieces = []
         if rest.strip():
             rest = self._inspected(rest.rstrip() + b"\n\n")
-            if not (self._is_done or self._has_failed):
+            if not (self._is_done or self.has_failed):
                 raise UpstreamCutError("The upstream's stream broke off in the middle of an event.")
             return rest
         if len(self._finished) < self._choices:
             raise UpstreamCutError("The upstream's stream ended before its answer was complete.")
         self._is_done = True
-        return b"data: [DONE]\n\n"
-
-
-def _parse_object(data: bytes) -> dict[str, Any] | None:
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def _split_events(events: bytes) -> Iterator[bytes]:
-    at = 0
-    for mark in _EVENT_END.finditer(events):
-        yield events[at : mark.end()]
-        at = mark.end()
-    if at < len(events):
-        yield events[at:]
+        return DONE
 
 
 def _replaced(event: bytes, found: re.Match[bytes], chunk: Mapping[str, Any]) -> bytes:

@@ -6,14 +6,14 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ..backends.base import ForwardedCall, ForwardedReply, SupportsForwarding
 from ..backends.openai_chunks import read_usage
-from ..backends.openai_errors import refuses_stream_options, to_envelope_bytes
+from ..backends.openai_errors import refuses_stream_options, to_envelope_bytes, to_error_object
 from ..domain import CallContext, Usage
-from ..errors import UpstreamReplyError
+from ..errors import UpstreamReplyError, UpstreamStatusError
 from ..streams import PrimedStream, Silence
 from .body_edits import to_upstream_body
 from .event_relay import EventRelay
@@ -51,6 +51,10 @@ class InferenceCall:
     body: bytes
     payload: Mapping[str, Any]
     model: str
+
+    def for_model(self, model: str) -> InferenceCall:
+        """The same call, for the model that is to answer it."""
+        return self if model == self.model else replace(self, model=model)
 
     @property
     def is_streamed(self) -> bool:
@@ -94,8 +98,43 @@ class ForwardedStream:
     def usage(self) -> Usage | None:
         return self.relay.usage
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the upstream has told of an error within the stream."""
+        return self.relay.has_failed
+
     def close(self) -> None:
         self.relay.close()
+
+
+class ForwardedRefusalError(UpstreamStatusError):
+    """An upstream's refusal as an exception, for whoever may do better elsewhere; `answer` is what it sent."""
+
+    def __init__(self, answer: ForwardedAnswer) -> None:
+        told = to_error_object(answer.status, answer.body)
+        super().__init__(
+            told["message"],
+            upstream_status=answer.status,
+            type_=told["type"],
+            param=told["param"],
+            code=told["code"],
+            headers=answer.headers,
+        )
+        self.answer = answer
+
+
+def forward_or_raise(
+    backend: SupportsForwarding, call: InferenceCall, context: CallContext
+) -> ForwardedAnswer | ForwardedStream:
+    """`forward`, with refusals raised like all other failures.
+
+    Raises:
+        ForwardedRefusalError; and what `forward` raises.
+    """
+    result = forward(backend, call, context)
+    if isinstance(result, ForwardedAnswer) and result.status >= 400:
+        raise ForwardedRefusalError(result)
+    return result
 
 
 def forward(

@@ -76,15 +76,25 @@ class ModelCatalog:
 
     def describe(self, route: Route) -> JSON:
         """One configured model, with what its backend knows of it."""
-        entry = route.backend.entry
-        details = {"metadata": dict(entry.metadata)} if entry.metadata else {}
-        capabilities = [name for name, kind in CAPABILITIES.items() if isinstance(route.backend, kind)]
-        return {**to_model_object(route), "capabilities": capabilities, **details, **route.backend.describe()}
+        entry = route.entry
+        details: JSON = {"metadata": dict(entry.metadata)} if entry.metadata else {}
+        if entry.context_window is not None:
+            details["context_window"] = entry.context_window
+        if entry.is_alias and route.plan is not None:
+            backends = [target.backend for target in route.plan.targets.values()]
+            details["targets"] = list(route.plan.targets)
+        else:
+            backends = [route.backend]
+            details.update(route.backend.describe())
+        capabilities = [
+            name for name, kind in CAPABILITIES.items() if all(isinstance(backend, kind) for backend in backends)
+        ]
+        return {**to_model_object(route), "capabilities": capabilities, **details}
 
 
 def to_model_object(route: Route) -> JSON:
     """OpenAI's model object. `permission` is gone from OpenAI's own; older clients still read it."""
-    entry = route.backend.entry
+    entry = route.entry
     return {"id": entry.name, "object": "model", "created": entry.created, "owned_by": entry.owned_by, "permission": []}
 
 

@@ -7,18 +7,24 @@ from typing import Any, Final
 
 from flask import Blueprint, Response, request
 
+from ..domain import CallContext
 from ..errors import PayloadError
-from ..routing.table import RoutingTable
+from ..routing.failover import Failover
+from ..routing.plan import Target
+from ..routing.table import Route, RoutingTable
 from ..services.ask import to_chat_messages
 from ..services.chat import ChatAnswer, ChatService
 from ..services.identity import new_id
+from ..services.routed import RoutedChat
 from ..settings import Settings
 from ..streams import Pending
 from .ask_errors import to_ask_response
 from .ask_formats import AnswerWriter, EventWriter, TextWriter, UIWriter, to_blocks
 from .calls import current_call
 from .errors import to_known_error
-from .inference import begin, late_response, read_payload
+from .inference import read_payload
+from .late import begin, late_response
+from .routed import note_route
 from .schemas.ask import AskRequestSchema
 from .sse import StreamBody, stream_response
 
@@ -48,13 +54,22 @@ def answer(routing: RoutingTable, chats: ChatService, payload: Mapping[str, Any]
     messages = to_chat_messages(payload["messages"])
     route = routing.route(payload.get("model"))
     call = current_call()
-    call.facts.update(model=route.model, kind=route.backend.entry.kind)
+    call.facts.update(model=route.model, kind=route.entry.kind)
     context = call.to_context(is_streamed=writer.has_comments)
 
-    def start() -> ChatAnswer:
-        return chats.start(route.backend, route.model, {"messages": messages, "stream": True}, context)
+    def ask(target: Target | Route, context: CallContext) -> ChatAnswer:
+        return chats.start(target.backend, target.model, {"messages": messages, "stream": True}, context)
 
-    def to_stream(started: ChatAnswer) -> Any:
+    def start() -> ChatAnswer | RoutedChat:
+        if route.plan is None:
+            return ask(route, context)
+        failover: Failover[ChatAnswer] = Failover(route.plan, context, limits_first_token=True)
+        try:
+            return RoutedChat(failover.answer(ask))
+        finally:
+            note_route(call, failover)
+
+    def to_stream(started: ChatAnswer | RoutedChat) -> Any:
         return to_blocks(writer, started.deltas(), context.silence_seconds)
 
     started = begin(start, context)

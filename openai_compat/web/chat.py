@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import Blueprint, Response
 
 from ..backends.base import SupportsForwarding
+from ..domain import CallContext, Usage
+from ..errors import UnsupportedParameterError
+from ..routing.plan import Target
 from ..routing.table import RoutingTable
 from ..services.chat import ChatService
 from ..services.completions import CompletionService
 from ..services.embeddings import EmbeddingService
+from ..services.forwarding import InferenceCall
+from ..services.routed import EventSource
 from .inference import Door, answer, answer_by_forwarding, open_door
 from .responses import json_response
+from .routed import answer_by_plan
 from .schemas.chat import CHAT_REQUEST
 from .schemas.completions import COMPLETION_REQUEST
 from .schemas.embeddings import EMBEDDINGS_REQUEST
 
 ROOTS = ("/v1", "", "/api/v1", "/openai/v1", "/openai/deployments/<path:deployment>")
+
+
+class TypedEmbeddings:
+    """How the door for embeddings asks one of several backends."""
+
+    def __init__(self, embeddings: EmbeddingService, inference: InferenceCall) -> None:
+        self._embeddings = embeddings
+        self._inference = inference
+
+    def whole(self, target: Target, context: CallContext) -> tuple[dict[str, Any], Usage | None]:
+        return self._embeddings.create(target.backend, target.model, self._inference.payload, context)
+
+    def stream(self, call: InferenceCall, target: Target, context: CallContext) -> EventSource:
+        raise UnsupportedParameterError("stream", target.model, "embeddings come whole")
 
 
 def chat_blueprint(routing: RoutingTable, chat: ChatService) -> Blueprint:
@@ -51,6 +73,8 @@ def embeddings_blueprint(routing: RoutingTable, embeddings: EmbeddingService) ->
     def create_embeddings(deployment: str | None = None) -> Response:
         call, route, inference = open_door(door, routing, deployment)
         context = call.to_context(is_streamed=False)
+        if route.plan is not None:
+            return answer_by_plan(route.plan, TypedEmbeddings(embeddings, inference), inference, call, context)
         if isinstance(route.backend, SupportsForwarding):
             return answer_by_forwarding(route.backend, inference, call, context)
         vectors, usage = embeddings.create(route.backend, route.model, inference.payload, context)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from flask import Response, request
 from marshmallow import Schema
@@ -17,17 +17,20 @@ from werkzeug.exceptions import HTTPException
 
 from ..backends.base import Backend, SupportsForwarding
 from ..domain import CallContext, Usage
-from ..errors import OpenAICompatError, PayloadError, UnsupportedMediaTypeError
+from ..errors import PayloadError, UnsupportedMediaTypeError
+from ..routing.plan import Target
 from ..routing.table import Route, RoutingTable
 from ..services.forwarding import ForwardedAnswer, ForwardedStream, InferenceCall, forward
-from ..streams import SILENCE, Pending, Silence
+from ..services.routed import EventSource
+from ..streams import Pending, Silence
 from .calls import Call, current_call
+from .late import begin, late_response
 from .payload import parse_json_object, validate
 from .responses import WholeResponse, json_response
-from .sse import DONE, HEADERS, Source, StreamBody, stream_response, to_error_event, to_event, to_events
+from .routed import answer_by_plan
+from .sse import DONE, HEADERS, StreamBody, stream_response, to_event, to_events
 
 JSON = dict[str, Any]
-SourceT = TypeVar("SourceT", bound=Source)
 
 
 class Answer(Protocol):
@@ -52,6 +55,42 @@ class Door:
 
     path: str
     schema: Schema
+
+
+class TypedDoor:
+    """How a door with typed answers asks one of several backends."""
+
+    def __init__(self, start: StartAnswer, inference: InferenceCall) -> None:
+        self._start = start
+        self._inference = inference
+
+    def whole(self, target: Target, context: CallContext) -> tuple[JSON, Usage | None]:
+        started = self._start(target.backend, target.model, self._inference.payload, context)
+        try:
+            return started.to_completion(), started.usage
+        finally:
+            started.close()
+
+    def stream(self, call: InferenceCall, target: Target, context: CallContext) -> EventSource:
+        started = self._start(target.backend, target.model, call.payload, context)
+        return TypedSource(started, _chunk_events(started, call))
+
+
+@dataclass(frozen=True, slots=True)
+class TypedSource:
+    """A typed stream that has begun."""
+
+    answer: Answer
+    events: Iterator[bytes | Silence]
+    headers: Mapping[str, str] = field(default_factory=dict)
+    has_failed: bool = False
+
+    @property
+    def usage(self) -> Usage | None:
+        return self.answer.usage
+
+    def close(self) -> None:
+        self.answer.close()
 
 
 def read_payload(schema: Schema) -> tuple[bytes, JSON]:
@@ -97,7 +136,7 @@ def open_door(door: Door, routing: RoutingTable, deployment: str | None) -> tupl
     route = routing.route(deployment or payload.get("model"))
     call = current_call()
     call.facts["model"] = route.model
-    call.facts["kind"] = route.backend.entry.kind
+    call.facts["kind"] = route.entry.kind
     return call, route, InferenceCall(door.path, body, payload, route.model)
 
 
@@ -106,6 +145,8 @@ def answer(door: Door, routing: RoutingTable, start: StartAnswer, deployment: st
     call, route, inference = open_door(door, routing, deployment)
     backend = route.backend
     context = call.to_context(is_streamed=inference.is_streamed)
+    if route.plan is not None:
+        return answer_by_plan(route.plan, TypedDoor(start, inference), inference, call, context)
     if isinstance(backend, SupportsForwarding):
         return answer_by_forwarding(backend, inference, call, context)
     if inference.is_streamed:
@@ -137,66 +178,6 @@ def answer_by_forwarding(
         return stream_response(StreamBody(call, result.events, result), {**result.headers, **HEADERS})
     call.note_usage(result.usage)
     return WholeResponse(result.body, result.status, result.headers)
-
-
-# The first piece of a stream may take long: a model thinks, a local one is loaded. So that its failure can still have a
-# status, nothing is sent before it is there; so that nothing on the way cuts the silent connection, that has an end.
-
-
-def begin(start: Callable[[], SourceT], context: CallContext) -> SourceT | Pending[SourceT]:
-    """What `start` starts, or the pending start when that takes longer than a client may be left without a sign."""
-    if not context.silence_seconds:
-        return start()
-    pending = Pending(start)
-    return pending.result() if pending.wait(context.silence_seconds) else pending
-
-
-def late_response(
-    call: Call,
-    context: CallContext,
-    pending: Pending[SourceT],
-    to_stream: Callable[[SourceT], Iterator[bytes | Silence]],
-    *,
-    headers: Mapping[str, str] = HEADERS,
-    to_error: Callable[[OpenAICompatError], bytes] | None = to_error_event,
-) -> Response:
-    """A stream that begins with comments; what `pending` comes to is told within it, an error too."""
-    events = LateEvents(pending, context.silence_seconds, to_stream)
-    return stream_response(StreamBody(call, events, events, to_error=to_error), headers)
-
-
-class LateEvents(Iterator["bytes | Silence"], Generic[SourceT]):
-    """Silence until the answer has begun, then its events. Closing it closes the answer, now or when it comes."""
-
-    def __init__(
-        self,
-        pending: Pending[SourceT],
-        silence_seconds: float,
-        to_stream: Callable[[SourceT], Iterator[bytes | Silence]],
-    ) -> None:
-        self._pending = pending
-        self._silence_seconds = silence_seconds
-        self._to_stream = to_stream
-        self._events: Iterator[bytes | Silence] | None = None
-        self._has_spoken = False
-
-    def __next__(self) -> bytes | Silence:
-        if self._events is None:
-            # The wait for the answer was a silence already: the first sign goes out at once.
-            if not self._has_spoken or not self._pending.wait(self._silence_seconds):
-                self._has_spoken = True
-                return SILENCE
-            self._events = self._to_stream(self._pending.result())
-        return next(self._events)
-
-    @property
-    def usage(self) -> Usage | None:
-        if self._events is None:
-            return None
-        return self._pending.result().usage
-
-    def close(self) -> None:
-        self._pending.close()
 
 
 def _chunk_events(started: Answer, inference: InferenceCall) -> Iterator[bytes | Silence]:

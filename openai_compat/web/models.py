@@ -28,7 +28,7 @@ def models_blueprint(routing: RoutingTable, catalog: ModelCatalog) -> Blueprint:
     @blueprint.get("/models/<path:model>")
     def describe_model(model: str) -> Response:
         route = routing.route(model)
-        if route.backend is routing.upstream and isinstance(route.backend, SupportsForwarding):
+        if route.plan is None and route.backend is routing.upstream and isinstance(route.backend, SupportsForwarding):
             return _ask_upstream(route.backend, model)
         return json_response(catalog.describe(route))
 

@@ -34,6 +34,10 @@ class WholeResponse(Response):
 
 
 def json_response(value: Mapping[str, Any], status: int = HTTPStatus.OK, headers: Mapping[str, str] = {}) -> Response:
+    """`value` as a response."""
+    return WholeResponse(to_json(value), status, headers)
+
+
+def to_json(value: Mapping[str, Any]) -> bytes:
     """`value` as JSON. Text that UTF-8 cannot hold becomes question marks rather than a fault of this server."""
-    body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-    return WholeResponse(body, status, headers)
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")

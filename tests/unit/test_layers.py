@@ -13,7 +13,8 @@ FOUNDATION = {"domain", "errors", "streams", "gate", "settings", "tokens", "__ve
 MAY_USE = {
     "web": {"web", "services", "routing", "backends", "logs"} | FOUNDATION,
     "services": {"services", "routing", "backends"} | FOUNDATION,
-    "routing": {"routing", "backends"} | FOUNDATION,
+    "routing": {"routing", "backends", "stores"} | FOUNDATION,
+    "stores": {"stores", "errors"},
     "backends": {"backends"} | FOUNDATION,
     "domain": {"streams"},
     "streams": {"errors"},
@@ -42,6 +43,8 @@ OWNERS = {
     "gunicorn": ("worker.py", "heads.py"),
     "yaml": ("models_file.py",),
     "tiktoken": ("tokens.py",),
+    "sqlite3": ("stores/sqlite.py",),
+    "redis": ("stores/redis.py",),
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
