@@ -155,6 +155,9 @@ class ForwardedReply(ABC):
     def close(self) -> None:
         """Ends the exchange on every path; a reply not read to its end is broken off."""
 
+    def expect_end(self, seconds: float) -> None:  # noqa: B027 - to wait on as before is right, too
+        """Nothing but the end is awaited any more: reading ends with an `UpstreamTimeoutError` after `seconds`."""
+
     def close_after_end(self) -> None:
         """`close`, where the content says that all of it has come, so that the connection may be kept."""
         self.close()

@@ -7,17 +7,22 @@ or `reasoning_content`, tool calls without an index, Azure's chunk without choic
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Generator, Iterator, Mapping
 from typing import Any, Final, cast, get_args
 
 from ..domain import ChatDelta, FinishReason, JSONObject, TokenLogprob, Usage
-from ..errors import UpstreamCutError, UpstreamReplyError
+from ..errors import UpstreamCutError, UpstreamReplyError, UpstreamTimeoutError
 from ..streams import SILENCE, Silence
 from .base import ForwardedReply
 from .event_stream import iterate_events, started
 from .openai_errors import ToError, raise_error_in, to_status_error
 from .tool_calls import ToolCallReader, to_text
 
+log = logging.getLogger(__name__)
+
+END_SECONDS: Final = 1.0
+"""How long an answer that is whole may wait for its end mark: some servers send none, and keep the connection open."""
 END_OF_STREAM: Final = "[DONE]"
 _PLAIN_KEYS: Final = frozenset({"role", "content"})
 
@@ -60,28 +65,55 @@ def read_chat_stream(
 
     Raises:
         UpstreamCutError: it ended with neither `[DONE]` nor a finish reason for each of its choices.
-        UpstreamReplyError: an event that is not a chat completion chunk.
+        UpstreamReplyError: an event that is not a chat completion chunk, or one that is broken in place of the end.
+            Other broken ones are left out.
         UpstreamError: an error told within the stream; what `to_error` makes of it.
         whatever reading the reply raises.
     """
     reader = ChatReader()
+    has_broken = False
     try:
         yield SILENCE
-        for event in iterate_events(reply.blocks()):
+        for event in iterate_events(_blocks_to_the_end(reply, reader)):
             if isinstance(event, Silence):
                 yield event
             elif event == END_OF_STREAM:
+                if has_broken and not reader.is_finished:
+                    break
                 yield from reader.read_end()
                 reply.close_after_end()
                 return
+            elif (chunk := _read_event(event)) is None:
+                has_broken = True
             else:
-                chunk = parse_object(event)
                 raise_error_in(chunk, to_error)
                 yield from reader.read(chunk)
+                if reader.is_complete:
+                    reply.expect_end(END_SECONDS)
+        if has_broken and not reader.is_finished:
+            raise UpstreamReplyError("The upstream's answer has a broken event in place of its end.")
         if not reader.is_finished:
             raise UpstreamCutError("The upstream's stream ended before its answer was complete.")
     finally:
         reply.close()
+
+
+def _blocks_to_the_end(reply: ForwardedReply, reader: ChatReader) -> Iterator[bytes | Silence]:
+    """The reply's blocks. An answer that is whole may lack its end: some servers send none."""
+    try:
+        yield from reply.blocks()
+    except (UpstreamTimeoutError, UpstreamCutError):
+        if not reader.is_complete:
+            raise
+
+
+def _read_event(event: str) -> JSONObject | None:
+    """The object in an event; None for a broken one."""
+    try:
+        return parse_object(event)
+    except UpstreamReplyError:
+        log.warning("a broken event of the upstream's is left out: %.100r", event)
+        return None
 
 
 def parse_object(text: str | bytes) -> JSONObject:
@@ -102,10 +134,11 @@ def parse_object(text: str | bytes) -> JSONObject:
 class ChatReader:
     """Reads the objects of one answer in their order; remembers of each choice which tool calls it has made."""
 
-    __slots__ = ("_choices",)
+    __slots__ = ("_choices", "_has_usage")
 
     def __init__(self) -> None:
         self._choices: dict[int, _Choice] = {}
+        self._has_usage = False
 
     def read(self, reply: JSONObject) -> Iterator[ChatDelta]:
         """The deltas in a chunk or a completion; none for a chunk that says nothing, as the one with the role alone.
@@ -114,6 +147,7 @@ class ChatReader:
             UpstreamReplyError: a choice is not an object.
         """
         usage = read_usage(reply.get("usage"))
+        self._has_usage = self._has_usage or usage is not None
         choices = reply.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             if not isinstance(choice, dict):
@@ -137,6 +171,11 @@ class ChatReader:
     def is_finished(self) -> bool:
         """Whether the answer has begun and each of its choices has had its finish reason."""
         return bool(self._choices) and all(choice.is_finished for choice in self._choices.values())
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing but the end mark is worth waiting for."""
+        return self._has_usage and self.is_finished
 
 
 class _Choice:

@@ -199,6 +199,10 @@ class Body:
         else:
             self._abandon()
 
+    def expect_end(self, seconds: float) -> None:
+        """Leaves no more than `seconds` for what is still to come."""
+        self._deadline = min(self._deadline, monotonic() + seconds)
+
     def close_after_end(self) -> None:
         """`close`, for a reader that knows by the content that all of it has come.
 

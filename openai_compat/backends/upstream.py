@@ -114,6 +114,9 @@ class UpstreamReply(ForwardedReply):
         self._raw.close()
         self._leave()
 
+    def expect_end(self, seconds: float) -> None:
+        self._raw.expect_end(seconds)
+
     def close_after_end(self) -> None:
         """`close`, for a reader that knows by the content that all of it has come: the connection can be kept."""
         close = getattr(self._raw, "close_after_end", self._raw.close)

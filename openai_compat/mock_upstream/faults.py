@@ -34,6 +34,7 @@ _ROWS = (
     Model(HEALTHY, "healthy", sending.send_healthy),
     Model("mock/model-with-slash", "healthy, with a name that has to survive in a path", sending.send_healthy),
     Model("mock-embedding", "healthy, and named for embeddings", sending.send_healthy),
+    Model("mock-prefill", "healthy, and goes on where a last message of the assistant's ends", spoiling.go_on),
     # streams and bodies that end too early
     Model("fault-cut", "a clean HTTP end half-way: no finish_reason, no [DONE]", sending.cut),
     Model("fault-cut-mid-event", "the connection closes in the middle of an event", sending.cut_mid_event),
@@ -41,6 +42,9 @@ _ROWS = (
     Model("fault-reset-before", "a TCP reset before the first byte", sending.reset_before),
     Model("fault-close-before", "the connection closes before the first byte", sending.close_before),
     Model("fault-no-done", "finish_reason and usage, but no [DONE]", spoiling.no_done),
+    Model(
+        "fault-no-end", "finish_reason and usage, then silence: no [DONE], and the connection stays", spoiling.no_end
+    ),
     Model("fault-no-finish", "[DONE], but no finish_reason", spoiling.no_finish),
     Model("fault-truncated-length", "a content-length larger than the body, then a close", sending.truncated_length),
     Model("fault-empty", "200 with an empty body", sending.empty),
@@ -79,6 +83,7 @@ _ROWS = (
     Model("fault-databricks-error", "Databricks' error object", spoiling.refuse_as_databricks, "code=400"),
     Model("fault-databricks", "healthy, but refuses stream_options as Databricks does", spoiling.serve_as_databricks),
     Model("fault-vllm-error", "vLLM's error object", spoiling.refuse_as_vllm, "code=400"),
+    Model("fault-reject-prefill", "400 for a last message of the assistant's", spoiling.reject_prefill),
     Model("fault-reject-stream-options", "400 for stream_options", spoiling.reject_stream_options),
     Model("fault-reject-max-tokens", "400 for max_tokens", spoiling.reject_max_tokens),
     Model("fault-reject-max-completion-tokens", "400 for max_completion_tokens", spoiling.reject_max_completion_tokens),

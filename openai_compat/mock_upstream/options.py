@@ -18,6 +18,8 @@ class Options:
     """Characters in each piece; 0 for whole words."""
     delay: float = 0.0
     """Seconds between two pieces; for an answer that is not streamed, seconds before it."""
+    prefix: str = ""
+    """Text that goes before the usual reply."""
     suffix: str = ""
     """Text that follows the usual reply."""
     calls: int = 1

@@ -21,7 +21,7 @@ _WORD = re.compile(r"\s*\S+|\s+$")
 def split_reply(question: str, index: int, options: Options) -> list[str]:
     """Return the pieces of the reply to `question`: that of choice `index`, so that choices can be told apart."""
     numbered = f" (choice {index + 1})" if index else ""
-    text = f"You said: {question}{numbered}{options.suffix}"
+    text = f"{options.prefix}You said: {question}{numbered}{options.suffix}"
     size = options.size
     if options.chunks:
         size = size or 5

@@ -33,11 +33,11 @@ def trickle(exchange: Exchange, answer: Answer) -> None:
 def send_pieces(exchange: Exchange, answer: Answer, pieces: Iterable[bytes]) -> None:
     """Send `pieces` instead of the answer's own, each in its own write, and end properly."""
     exchange.start(answer.content_type)
-    _write(exchange, answer, pieces)
+    write_pieces(exchange, answer, pieces)
     exchange.finish()
 
 
-def _write(exchange: Exchange, answer: Answer, pieces: Iterable[bytes]) -> None:
+def write_pieces(exchange: Exchange, answer: Answer, pieces: Iterable[bytes]) -> None:
     """Send the pieces with the delay between them."""
     delay = answer.options.delay
     for number, piece in enumerate(pieces):
@@ -49,7 +49,7 @@ def _write(exchange: Exchange, answer: Answer, pieces: Iterable[bytes]) -> None:
 def send_beginning(exchange: Exchange, answer: Answer) -> Sequence[bytes]:
     """Send the pieces before the fault, and return those that should have followed."""
     exchange.start(answer.content_type)
-    _write(exchange, answer, answer.beginning)
+    write_pieces(exchange, answer, answer.beginning)
     return answer.pieces[len(answer.beginning) :]
 
 
@@ -143,7 +143,7 @@ def compressed(exchange: Exchange, answer: Answer) -> None:
     compressor = zlib.compressobj(wbits=31)
     exchange.start(answer.content_type, {"content-encoding": "gzip"})
     compressed_pieces = (compressor.compress(piece) + compressor.flush(zlib.Z_SYNC_FLUSH) for piece in answer.pieces)
-    _write(exchange, answer, compressed_pieces)
+    write_pieces(exchange, answer, compressed_pieces)
     exchange.send(compressor.flush())
     exchange.finish()
 
@@ -151,7 +151,7 @@ def compressed(exchange: Exchange, answer: Answer) -> None:
 def close_delimited(exchange: Exchange, answer: Answer) -> None:
     """Let the body end with the connection: no length, no chunks."""
     exchange.start_unframed(answer.content_type)
-    _write(exchange, answer, answer.pieces)
+    write_pieces(exchange, answer, answer.pieces)
     exchange.finish()
 
 

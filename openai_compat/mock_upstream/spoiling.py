@@ -11,7 +11,7 @@ import json
 from .answers import DONE, JSON_TYPE, Answer, to_event
 from .errors import ApiError, Json
 from .exchange import REASONS, Exchange
-from .sending import send_healthy, send_pieces
+from .sending import send_healthy, send_pieces, write_pieces
 
 _HTML = "<html>\r\n<head><title>{0}</title></head>\r\n<body>\r\n<center><h1>{0}</h1></center>\r\n</body>\r\n</html>\r\n"
 _BROKEN_EVENT = b'data: {"id":"chatcmpl-broken","choices":[{"index\n\n'
@@ -111,6 +111,47 @@ def no_done(exchange: Exchange, answer: Answer) -> None:
         send_pieces(exchange, answer, answer.pieces[:-1])
     else:
         send_healthy(exchange, answer)
+
+
+def no_end(exchange: Exchange, answer: Answer) -> None:
+    """Leave out `[DONE]`, and the end of the connection."""
+    if not answer.is_stream:
+        send_healthy(exchange, answer)
+        return
+    exchange.start(answer.content_type)
+    write_pieces(exchange, answer, answer.pieces[:-1])
+    exchange.hang()
+
+
+def go_on(exchange: Exchange, answer: Answer) -> None:
+    """Leave out what the last message, if it is the assistant's, has said already."""
+    said = _last_words(answer)
+    if said is None or not answer.is_stream:
+        send_healthy(exchange, answer)
+        return
+
+    def edit(objects: list[Json]) -> list[Json]:
+        left = said
+        for choice in _choices(objects):
+            content = choice["delta"].get("content") or ""
+            if content and left.startswith(content):
+                choice["delta"]["content"], left = "", left[len(content) :]
+        return objects
+
+    send_healthy(exchange, answer.edited(edit))
+
+
+def reject_prefill(exchange: Exchange, answer: Answer) -> None:
+    """Refuse a conversation that ends with the assistant, be healthy with any other."""
+    if _last_words(answer) is not None:
+        raise ApiError(400, "This model does not support assistant message prefill.", param="messages")
+    send_healthy(exchange, answer)
+
+
+def _last_words(answer: Answer) -> str | None:
+    """Return what the assistant said last, if nobody spoke after it."""
+    last = answer.payload.get("messages", [{}])[-1]
+    return last.get("content") or "" if last.get("role") == "assistant" else None
 
 
 def no_finish(exchange: Exchange, answer: Answer) -> None:

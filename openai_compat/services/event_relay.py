@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from ..backends.base import ForwardedReply
-from ..backends.openai_chunks import read_usage
+from ..backends.openai_chunks import END_SECONDS, read_usage
 from ..domain import Usage
-from ..errors import UpstreamCutError, UpstreamReplyError
+from ..errors import UpstreamCutError, UpstreamReplyError, UpstreamTimeoutError
 from ..streams import Silence
 from .sse_events import DATA, DONE, parse_object, split_events
 
@@ -33,11 +33,13 @@ class EventRelay:
     and the chunk that carries nothing else is dropped. `usage` holds the last usage seen. Nothing follows an error;
     `has_failed` tells that there was one.
 
-    An event is handed on when it is whole, so what follows a broken one can still be understood.
+    An event is handed on when it is whole, so what follows a broken one can still be understood. One that is broken is
+    dropped, as clients stop at it; that it is, is seen by its end, which costs less than parsing.
 
     Raises:
         UpstreamCutError: the stream ended without `[DONE]` and without a `finish_reason` for each of the `choices`, or
             in the middle of an event.
+        UpstreamReplyError: the events that end the answer were broken.
         whatever reading the reply raises.
     """
 
@@ -51,13 +53,19 @@ class EventRelay:
         self._pieces: list[bytes] = []
         self._held_bytes = 0
         self._is_done = self.has_failed = False
+        self._is_complete = self._has_broken = False
 
     def __iter__(self) -> Iterator[bytes | Silence]:
         return self
 
     def __next__(self) -> bytes | Silence:
         while not (self._is_done or self.has_failed):
-            block = next(self._blocks, None)
+            try:
+                block = next(self._blocks, None)
+            except (UpstreamTimeoutError, UpstreamCutError):
+                if not self._is_complete:
+                    raise
+                return self._end_unsaid()
             if block is None:
                 return self._last_events()
             if isinstance(block, Silence):
@@ -66,6 +74,11 @@ class EventRelay:
             if events and (passed := self._inspected(events)):
                 return passed
         raise StopIteration
+
+    def _end_unsaid(self) -> bytes:
+        log.info("the upstream's answer was whole, and had no end mark")
+        self._is_done = True
+        return DONE
 
     def close(self) -> None:
         if self._is_done or self.has_failed:
@@ -98,6 +111,8 @@ class EventRelay:
 
     def _inspected(self, events: bytes) -> bytes:
         """`events` as the client is to see them. Most have nothing of note, and cost a few searches for plain bytes."""
+        if events.count(b"\n\n") != events.count(b"}\n\n"):
+            events = b"".join(event for event in split_events(events) if not self._is_broken(event))
         if self._hides_usage:
             events = events.replace(b',"usage":null', b"")
         has_usage = b'"usage"' in events
@@ -106,9 +121,27 @@ class EventRelay:
         is_finish = len(self._finished) < self._choices and _FINISHED.search(events) is not None
         if is_finish or (has_usage and b'"prompt_tokens"' in events) or b'"error"' in events:
             events = b"".join(self._inspected_events(events))
+            self._look_for_completeness()
         if b"[DONE" in events and _DONE.search(events):  # with its last bracket, the search takes three times as long
+            if self._has_broken and len(self._finished) < self._choices:
+                raise UpstreamReplyError("The upstream's answer has a broken event in place of its end.")
             self._is_done = True
         return events
+
+    def _is_broken(self, event: bytes) -> bool:
+        """Whether the event's data is neither JSON nor the end mark. What has no data is nobody's business here."""
+        data = b"\n".join(DATA.findall(event))
+        if data in {b"", b"[DONE]"} or parse_object(data) is not None:
+            return False
+        self._has_broken = True
+        log.warning("a broken event of the upstream's is left out: %.100r", data)
+        return True
+
+    def _look_for_completeness(self) -> None:
+        """After the last finish and the usage, nothing but the end mark is worth waiting for."""
+        if not self._is_complete and self.usage is not None and len(self._finished) >= self._choices:
+            self._is_complete = True
+            self._reply.expect_end(END_SECONDS)
 
     def _inspected_events(self, events: bytes) -> Iterator[bytes]:
         """One by one, up to an error: an end mark that a server sends after its error would make it look whole."""

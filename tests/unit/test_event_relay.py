@@ -10,7 +10,7 @@ import pytest
 
 from openai_compat.backends.base import ForwardedReply
 from openai_compat.domain import Usage
-from openai_compat.errors import UpstreamCutError
+from openai_compat.errors import UpstreamCutError, UpstreamReplyError, UpstreamTimeoutError
 from openai_compat.services.event_relay import EventRelay
 from openai_compat.streams import SILENCE, Silence
 
@@ -136,9 +136,49 @@ def test_one_finished_choice_of_two_is_a_cut_answer() -> None:
         list(one)
 
 
-def test_a_broken_event_does_not_stop_the_good_ones() -> None:
-    stream = content("a") + b'data: {"error" broken\n\n' + FINISH + DONE
+def test_a_broken_event_is_left_out_and_does_not_stop_the_good_ones(caplog: pytest.LogCaptureFixture) -> None:
+    broken = b'data: {"error" broken\n\n'
+    assert relayed(content("a") + broken + FINISH + DONE) == content("a") + FINISH + DONE
+    assert relayed(content("a"), broken, FINISH, DONE) == content("a") + FINISH + DONE
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+
+
+def test_what_is_no_json_in_place_of_the_end_is_an_error() -> None:
+    for stream in (content("a")[:-3] + b"\n\n" + DONE, content("a") + FINISH[:-3] + b"\n\n" + DONE):
+        with pytest.raises(UpstreamReplyError):
+            relayed(stream)
+
+
+def test_an_event_of_several_lines_and_one_without_data_are_not_broken() -> None:
+    stream = b": ping\n\nevent: note\nid: 3\n\n" + b'data: {"id":\ndata: "c"}\n\n' + FINISH + DONE
     assert relayed(stream) == stream
+
+
+class EndlessReply(ScriptedReply):
+    """After its blocks it is silent for as long as anybody waits."""
+
+    patience: float | None = None
+
+    def blocks(self) -> Iterator[bytes | Silence]:
+        yield from self._blocks
+        raise UpstreamTimeoutError("silence") if self.patience else UpstreamCutError("still silent")
+
+    def expect_end(self, seconds: float) -> None:
+        self.patience = seconds
+
+
+@pytest.mark.parametrize("hides_usage", [True, False])
+def test_a_whole_answer_with_no_end_mark_is_ended_promptly(*, hides_usage: bool) -> None:
+    reply = EndlessReply([content("a"), FINISH, event(id="c", choices=[], usage=USAGE)])
+    relay = EventRelay(reply, hides_usage=hides_usage)
+    assert list(relay)[-1] == DONE
+    assert reply.patience == 1.0
+    assert relay.usage == Usage(3, 2)
+
+
+def test_silence_before_the_usage_is_no_end() -> None:
+    with pytest.raises(UpstreamCutError):
+        list(EventRelay(EndlessReply([content("a"), FINISH]), hides_usage=True))
 
 
 def test_a_finished_answer_without_an_end_mark_is_given_one() -> None:

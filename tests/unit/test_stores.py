@@ -21,7 +21,7 @@ from openai_compat.stores.forgiving import REST_SECONDS, ForgivingStore
 from openai_compat.stores.memory import MemoryStore
 from openai_compat.stores.opening import open_store
 from openai_compat.stores.sqlite import SQLiteStore
-from tests.tools import require_tool
+from tests.fakes.redis_server import running_redis
 
 ROOT = Path(__file__).resolve().parents[2]
 BRIEFLY = 0.15
@@ -29,22 +29,8 @@ BRIEFLY = 0.15
 
 @pytest.fixture(scope="module")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Redis on a Unix socket: no port to race for."""
-    program = require_tool("redis-server")
-    folder = tmp_path_factory.mktemp("redis")
-    place = folder / "redis.sock"
-    options = ["--port", "0", "--unixsocket", str(place), "--save", "", "--dir", str(folder)]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([str(program), *options], stdout=log, stderr=subprocess.STDOUT)
-    try:
-        deadline = time.monotonic() + 20
-        while not place.exists():
-            assert time.monotonic() < deadline, (folder / "log").read_text()
-            time.sleep(0.02)
-        yield f"unix://{place}"
-    finally:
-        process.terminate()
-        process.wait(10)
+    with running_redis(tmp_path_factory.mktemp("redis")) as redis:
+        yield redis.url
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])
