@@ -61,7 +61,7 @@ docs: $(CORE)  ## renew the tables that the documentation takes from the code
 pins:  ## renew requirements*.txt from pyproject.toml's ranges
 	scripts/renew-pins
 
-.PHONY: bench guard
+.PHONY: bench guard chaos
 BENCH_PROGRAMS := $(addprefix bench/.build/,stream_upstream open_loop stream_client)
 
 bench: $(CORE) $(BENCH_PROGRAMS)  ## measure this server beside others (ARGS=--quick: two minutes)
@@ -69,6 +69,9 @@ bench: $(CORE) $(BENCH_PROGRAMS)  ## measure this server beside others (ARGS=--q
 
 guard: $(CORE) bench/.build/stream_upstream  ## count the hot path's instructions, fail if they grew (ARGS=--accept)
 	@$(BIN)/python -m bench.guard $(ARGS)
+
+chaos: $(CORE)  ## 10,000 calls with a random fault each (ARGS="--calls 1000")
+	@$(BIN)/python -m bench.chaos $(ARGS)
 
 docker-check: $(DEV)  ## walk through the Dockerfile's steps without Docker
 	$(BIN)/python -m pytest tests/deploy/test_dockerfile.py

@@ -10,6 +10,10 @@ from pathlib import Path
 
 
 def describe_machine() -> dict[str, str | int | float]:
+    return {**describe_hardware(), "wrk": _wrk_version(), "load_average_before": round(os.getloadavg()[0], 2)}
+
+
+def describe_hardware() -> dict[str, str | int | float]:
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count() or 0,
@@ -17,8 +21,6 @@ def describe_machine() -> dict[str, str | int | float]:
         "kernel": platform.release(),
         "hypervisor": "hypervisor" in _cpu_flags(),
         "python": platform.python_version(),
-        "wrk": _wrk_version(),
-        "load_average_before": round(os.getloadavg()[0], 2),
     }
 
 

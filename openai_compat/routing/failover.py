@@ -114,10 +114,14 @@ class Failover(Generic[T]):
         for target, admission in self._admitted():
             begun = self._ask(target, admission, attempt)
             if begun is not None:
+                self._failure = None
                 return begun
-        if self._failure is None:
-            raise RuntimeError("nobody is left to ask")
-        raise self._failure
+        raise self._take_failure()
+
+    def _take_failure(self) -> Exception:
+        """Forgets it as well: its traceback holds this object, and the two would wait for the collector."""
+        failure, self._failure = self._failure, None
+        return failure or RuntimeError("nobody is left to ask")
 
     def _admitted(self) -> Iterator[tuple[Target, Admission]]:
         """Those who may be asked, in turn; and at last those who were to be left alone: better they than nobody."""

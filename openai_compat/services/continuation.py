@@ -123,6 +123,7 @@ class ContinuedEvents(Iterator["bytes | Silence"]):
             raise
 
     def _look_for_another(self, error: UpstreamError) -> None:
+        self._break = None
         self._begun.failed(error)
         if self._is_finished or not self._is_text or not self._failover.has_more:
             raise error
@@ -139,7 +140,6 @@ class ContinuedEvents(Iterator["bytes | Silence"]):
             self._begun = pending.result()
         except BackendError as error:
             raise self._told() from error
-        self._break = None
         return True
 
     def _attempt(self, target: Target, context: CallContext) -> EventSource:

@@ -111,7 +111,9 @@ class EventRelay:
 
     def _inspected(self, events: bytes) -> bytes:
         """`events` as the client is to see them. Most have nothing of note, and cost a few searches for plain bytes."""
-        if events.count(b"\n\n") != events.count(b"}\n\n"):
+        # One event in one line, as nearly always, is looked at by its end alone.
+        is_one = events.find(b"\n") == len(events) - 2 and events.endswith(b"}\n\n")
+        if not is_one and events.count(b"\n\n") != events.count(b"}\n\n"):
             events = b"".join(event for event in split_events(events) if not self._is_broken(event))
         if self._hides_usage:
             events = events.replace(b',"usage":null', b"")

@@ -105,6 +105,9 @@ def test_all_streams_are_whole_and_nothing_is_left(
 
     def run_round() -> int:
         result = swarm(server, model, text)
+        for _ in range(2):
+            if not result["all_at_once"]:  # on a busy machine the last may begin when the first has ended
+                result = swarm(server, model, text)
         assert result["problems"] == []
         assert result["chunks"] == [CHUNKS] * STREAMS
         assert result["all_at_once"], "the streams did not overlap: nothing was tested"

@@ -77,7 +77,6 @@ STREAMS = {
     "no usage": chat("fault-no-usage", **USAGE),
     "usage beside the finish": chat("fault-usage-in-last-chunk", **USAGE),
     "Azure's first chunk": chat("fault-empty-choices-first", stream=True),
-    "an event that is no JSON": chat("fault-bad-json-event:after=3", stream=True),
     "an error half-way": chat("fault-error-in-stream:after=3", stream=True),
     "no finish reason": chat("fault-no-finish", stream=True),
 }

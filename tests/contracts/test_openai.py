@@ -250,7 +250,6 @@ class TestStreams:
             ("fault-cut", UpstreamCutError),
             ("fault-cut-mid-event", UpstreamCutError),
             ("fault-reset", UpstreamCutError),
-            ("fault-bad-json-event", UpstreamReplyError),
             ("fault-error-in-stream", UpstreamStatusError),
         ],
     )
@@ -264,6 +263,18 @@ class TestStreams:
             deltas.extend(stream)
         assert "You said: hello there".startswith(text_of(collect(iter(deltas)), 0))
         assert text_of(collect(iter(deltas)), 0)
+
+    def test_a_broken_event_is_left_out(self, make: MakesBackends) -> None:
+        messages = [{"role": "user", "content": "hello there"}]
+        request = ChatRequest("contract-model", messages, is_streamed=True)
+        deltas = collect(make("fault-bad-json-event").chat(request, CallContext("contract")))
+        assert text_of(deltas, 0) == "You said: hello there"
+
+    def test_a_whole_answer_without_its_end_is_ended(self, make: MakesBackends) -> None:
+        messages = [{"role": "user", "content": "hello there"}]
+        request = ChatRequest("contract-model", messages, is_streamed=True)
+        deltas = collect(make("fault-no-end").chat(request, CallContext("contract")))
+        assert (text_of(deltas, 0), deltas[-1].usage is None) == ("You said: hello there", False)
 
     def test_a_hundred_answers_left_at_any_point_leave_nothing_behind(
         self, make: MakesBackends, mock: MockUpstream

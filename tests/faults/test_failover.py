@@ -490,3 +490,31 @@ def test_what_workers_share_goes_with_the_server(upstream: MockUpstream, tmp_pat
         assert text_of(ask(server, "left-whole", stream=False)) == TEXT
         assert [file.name for folder in tmp_path.glob("openai-compat-*") for file in folder.glob("state")] == ["state"]
     assert not list(tmp_path.glob("openai-compat-*"))
+
+
+def test_an_upstream_that_is_started_again_is_used_again(upstream: MockUpstream, tmp_path: Path) -> None:
+    """Between two upstreams on one port there is none: every call is answered by the fallback."""
+    with MockUpstream() as first:
+        port = str(first.address[1])
+        row = Row("away", "mock-model", {**FALL_BACK, "cooldown": 1, "base_url": first.base_url}, kinds=WHOLE)
+        settings = {
+            "MODEL_REGISTRY_PATH": write_models(tmp_path / "models.json", [row], upstream.base_url),
+            "UPSTREAM_KEY": "sk-1",
+        }
+        with LiveServer(settings, workers=2) as server:
+
+            def answered_by() -> str:
+                response = ask(server, "away-whole", stream=False)
+                assert text_of(response).startswith(TEXT)
+                return response.headers["x-openai-compat-upstream"]
+
+            assert answered_by() == "away-whole"
+            first.process.terminate()
+            first.process.wait(10)
+            away = time.monotonic()
+            while time.monotonic() - away < 2.5:
+                assert answered_by() == SPARE
+            with MockUpstream("--port", port):
+                returned = time.monotonic()
+                while answered_by() == SPARE:
+                    assert time.monotonic() - returned < 15
