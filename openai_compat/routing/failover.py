@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Generic, TypeVar
 
 from ..domain import CallContext
-from ..errors import CallCancelledError, OpenAICompatError, RequestError, UpstreamStatusError
+from ..errors import CallCancelledError, OpenAICompatError, RequestError, UpstreamStatusError, UpstreamTimeoutError
 from ..streams import close_stream
 from .backoff import Backoff, named_wait
 from .first_token import FirstTokenLimit
@@ -56,7 +56,7 @@ class Begun(Generic[T]):
         """The target is given up by this call."""
         verdict = judge(error)
         health, name = self._plan.health, self.target.model
-        if verdict.falls_back and not verdict.needs_window:
+        if verdict.is_fault:
             outage = verdict.is_outage
             health.failed(name, self._plan.policy, self._admission, is_outage=outage, named=_named_by(error))
         else:
@@ -157,6 +157,9 @@ class Failover(Generic[T]):
                 return begun
             except OpenAICompatError as error:
                 begun.close()
+                if self._context.cancellation.is_cancelled:  # whatever else it looks like
+                    self._plan.health.release(target.model, admission)
+                    raise
                 wait = self._wait_before_retry(error, admission, retry)
                 if wait is None:
                     begun.failed(error)
@@ -182,13 +185,17 @@ class Failover(Generic[T]):
             if limit.has_run_out:
                 raise limit.error() from error
             raise
-        limit.begun()
+        try:
+            limit.begun()
+        except UpstreamTimeoutError:
+            close_stream(result)
+            raise
         return result
 
     def _wait(self, target: Target, admission: Admission, seconds: float) -> None:
         try:
             self._context.cancellation.wait(seconds)
-        except CallCancelledError:
+        except OpenAICompatError:
             self._plan.health.release(target.model, admission)
             raise
 

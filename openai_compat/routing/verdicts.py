@@ -18,13 +18,15 @@ from ..errors import (
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`retries`: the same upstream may be asked again. `falls_back`: another may. `is_outage`: it says that the
-    upstream has no answer for anybody now, and not only that this call went wrong. `needs_window`: only a model that
-    takes more tokens can help. `did_nothing`: the upstream has said that it did not begin with the call.
+    """`retries`: the same upstream may be asked again. `falls_back`: another may. `is_fault`: it counts against the
+    upstream; `is_outage`: it says besides that there is no answer for anybody now, and not only that this call went
+    wrong. `needs_window`: only a model that takes more tokens can help. `did_nothing`: the upstream has said that it
+    did not begin with the call.
     """
 
     retries: bool = False
     falls_back: bool = False
+    is_fault: bool = False
     is_outage: bool = False
     needs_window: bool = False
     did_nothing: bool = False
@@ -32,11 +34,13 @@ class Verdict:
 
 FINAL: Final = Verdict()
 """The client's to mend, or this server's operator's: told at once."""
-FAILED: Final = Verdict(retries=True, falls_back=True)
-UNREACHABLE: Final = Verdict(retries=True, falls_back=True, is_outage=True)
-REFUSED: Final = Verdict(retries=True, falls_back=True, is_outage=True, did_nothing=True)
-EXHAUSTED: Final = Verdict(falls_back=True, is_outage=True, did_nothing=True)
-SILENT: Final = Verdict(falls_back=True)
+FAILED: Final = Verdict(retries=True, falls_back=True, is_fault=True)
+UNREACHABLE: Final = Verdict(retries=True, falls_back=True, is_fault=True, is_outage=True)
+REFUSED: Final = Verdict(retries=True, falls_back=True, is_fault=True, is_outage=True, did_nothing=True)
+EXHAUSTED: Final = Verdict(falls_back=True, is_fault=True, is_outage=True, did_nothing=True)
+SILENT: Final = Verdict(falls_back=True, is_fault=True)
+OURS: Final = Verdict(falls_back=True)
+"""A fault of this server's."""
 TOO_LONG: Final = Verdict(falls_back=True, needs_window=True, did_nothing=True)
 
 OVERLOADED: Final = frozenset({429, 503, 529})
@@ -57,7 +61,7 @@ def judge(error: OpenAICompatError) -> Verdict:
         return UNREACHABLE
     if isinstance(error, UpstreamError):
         return FAILED
-    return SILENT if isinstance(error, BackendError) else FINAL
+    return OURS if isinstance(error, BackendError) else FINAL
 
 
 def _judge_status(error: UpstreamStatusError) -> Verdict:

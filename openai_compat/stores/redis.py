@@ -28,7 +28,7 @@ class RedisStore(SharedStore):
             import redis
         except ImportError as error:
             raise ConfigurationError(
-                ["STATE_URL names a Redis, which needs the extra 'redis': pip install 'openai-compat[redis]'"]
+                ["STATE_URL names a Redis, which needs the extra 'redis': pip install 'redis>=6.4,<9'"]
             ) from error
         self._errors = (redis.RedisError, OSError)
         try:

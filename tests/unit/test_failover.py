@@ -252,6 +252,29 @@ def test_a_client_that_leaves_before_the_first_token_is_not_the_upstreams_fault(
     assert not context.cancellation._callbacks
 
 
+def test_an_answer_that_comes_too_late_is_closed() -> None:
+    class Late:
+        is_closed = False
+
+        def close(self) -> None:
+            self.is_closed = True
+
+    late = Late()
+
+    def attempt(target: Target, context: CallContext) -> Late:
+        if target.model == "b":
+            return Late()
+        woken = threading.Event()
+        context.cancellation.on_cancel(woken.set)
+        assert woken.wait(20)
+        return late
+
+    rehearsal = Rehearsal({"a": ["-"], "b": ["from b"]}, a=patient(0.1))
+    failover: Failover[Late] = Failover(rehearsal.plan, CallContext("req_1"), limits_first_token=True)
+    assert failover.answer(attempt).target.model == "b"
+    assert late.is_closed
+
+
 def test_an_answer_in_time_lifts_the_limit() -> None:
     rehearsal = Rehearsal({"a": ["from a"]}, a=patient(0.1))
     context = CallContext("req_1")

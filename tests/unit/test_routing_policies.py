@@ -44,6 +44,7 @@ def refusal(status: int, code: str | None = None, **headers: str) -> UpstreamSta
 
 # verdicts
 
+TOO_LONG = refusal(400, "context_length_exceeded")
 RETRY, FALL_BACK, TELL = (True, True), (False, True), (False, False)
 
 
@@ -93,6 +94,8 @@ def test_what_says_that_nobody_is_served_now_and_what_that_nothing_was_done() ->
     assert not any(judge(error).is_outage for error in (refusal(500), UpstreamCutError("x"), UpstreamTimeoutError("x")))
     assert [judge(error).did_nothing for error in (refusal(429), refusal(503))] == [True] * 2
     assert not any(judge(error).did_nothing for error in (refusal(500), UpstreamConnectionError("x")))
+    assert all(judge(error).is_fault for error in (refusal(500), UpstreamTimeoutError("x"), refusal(429)))
+    assert not any(judge(error).is_fault for error in (InternalError(), TOO_LONG, refusal(400), PayloadError("x")))
 
 
 # backoff
