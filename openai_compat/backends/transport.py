@@ -202,6 +202,7 @@ class Body:
     def expect_end(self, seconds: float) -> None:
         """Leaves no more than `seconds` for what is still to come."""
         self._deadline = min(self._deadline, monotonic() + seconds)
+        self._same_wait_until = 0.0
 
     def close_after_end(self) -> None:
         """`close`, for a reader that knows by the content that all of it has come.
