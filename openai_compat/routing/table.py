@@ -21,13 +21,18 @@ from .plan import Plan, Target
 class Route:
     """The backend that answers for `model`, the public name that the client gets to see.
 
-    With a `plan` it is only the first of several, or gets more than one try.
+    With a `plan` it is only the first of several, or gets more than one try. An `alias` has an entry of its own.
     """
 
     model: str
-    entry: ModelEntry
     backend: Backend
     plan: Plan | None = None
+    alias: ModelEntry | None = None
+
+    @property
+    def entry(self) -> ModelEntry:
+        """What is configured under the name."""
+        return self.alias or self.backend.entry
 
 
 class RoutingTable:
@@ -67,7 +72,7 @@ class RoutingTable:
             return self._hidden[name]
         if self.upstream is None or not self.allows(name):
             raise ModelNotFoundError(name, self._most_similar(name))
-        return Route(name, self.upstream.entry, self.upstream)
+        return Route(name, self.upstream)
 
     def add_hidden(self, backend: Backend) -> None:
         """One more that answers for its own name, where no entry has it, and that no list shows."""
@@ -102,9 +107,10 @@ class _Planner:
 
     def route(self, entry: ModelEntry) -> Route:
         if entry.routing is None:
-            return Route(entry.name, entry, self._backends[entry.name])
+            return Route(entry.name, self._backends[entry.name])
         plan = self._plan(entry, entry.routing)
-        return Route(entry.name, entry, next(iter(plan.targets.values())).backend, plan)
+        backend = next(iter(plan.targets.values())).backend
+        return Route(entry.name, backend, plan, entry if entry.is_alias else None)
 
     def _plan(self, entry: ModelEntry, policy: RoutePolicy) -> Plan:
         weights = policy.targets or {entry.name: 1.0}

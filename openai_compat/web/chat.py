@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from flask import Blueprint, Response
 
 from ..backends.base import SupportsForwarding
-from ..domain import CallContext, Usage
+from ..domain import CallContext
 from ..errors import UnsupportedParameterError
 from ..routing.plan import Target
-from ..routing.table import RoutingTable
+from ..routing.table import Route, RoutingTable
 from ..services.chat import ChatService
 from ..services.completions import CompletionService
 from ..services.embeddings import EmbeddingService
-from ..services.forwarding import InferenceCall
+from ..services.forwarding import ForwardedAnswer, InferenceCall
 from ..services.routed import EventSource
 from .inference import Door, answer, answer_by_forwarding, open_door
-from .responses import json_response
+from .responses import WholeResponse, to_json
 from .routed import answer_by_plan
 from .schemas.chat import CHAT_REQUEST
 from .schemas.completions import COMPLETION_REQUEST
@@ -27,14 +25,15 @@ ROOTS = ("/v1", "", "/api/v1", "/openai/v1", "/openai/deployments/<path:deployme
 
 
 class TypedEmbeddings:
-    """How the door for embeddings asks one of several backends."""
+    """How the door for embeddings asks a backend, which may be one of several."""
 
     def __init__(self, embeddings: EmbeddingService, inference: InferenceCall) -> None:
         self._embeddings = embeddings
         self._inference = inference
 
-    def whole(self, target: Target, context: CallContext) -> tuple[dict[str, Any], Usage | None]:
-        return self._embeddings.create(target.backend, target.model, self._inference.payload, context)
+    def whole(self, target: Target | Route, context: CallContext) -> ForwardedAnswer:
+        vectors, usage = self._embeddings.create(target.backend, target.model, self._inference.payload, context)
+        return ForwardedAnswer(200, {}, to_json(vectors), usage)
 
     def stream(self, call: InferenceCall, target: Target, context: CallContext) -> EventSource:
         raise UnsupportedParameterError("stream", target.model, "embeddings come whole")
@@ -73,12 +72,13 @@ def embeddings_blueprint(routing: RoutingTable, embeddings: EmbeddingService) ->
     def create_embeddings(deployment: str | None = None) -> Response:
         call, route, inference = open_door(door, routing, deployment)
         context = call.to_context(is_streamed=False)
+        typed = TypedEmbeddings(embeddings, inference)
         if route.plan is not None:
-            return answer_by_plan(route.plan, TypedEmbeddings(embeddings, inference), inference, call, context)
+            return answer_by_plan(route.plan, typed, inference, call, context)
         if isinstance(route.backend, SupportsForwarding):
             return answer_by_forwarding(route.backend, inference, call, context)
-        vectors, usage = embeddings.create(route.backend, route.model, inference.payload, context)
-        call.note_usage(usage)
-        return json_response(vectors)
+        whole = typed.whole(route, context)
+        call.note_usage(whole.usage)
+        return WholeResponse(whole.body, whole.status, whole.headers)
 
     return blueprint

@@ -26,7 +26,7 @@ from ..streams import Pending, Silence
 from .calls import Call, current_call
 from .late import begin, late_response
 from .payload import parse_json_object, validate
-from .responses import WholeResponse, json_response
+from .responses import WholeResponse, json_response, to_json
 from .routed import answer_by_plan
 from .sse import DONE, HEADERS, StreamBody, stream_response, to_event, to_events
 
@@ -64,10 +64,11 @@ class TypedDoor:
         self._start = start
         self._inference = inference
 
-    def whole(self, target: Target, context: CallContext) -> tuple[JSON, Usage | None]:
+    def whole(self, target: Target, context: CallContext) -> ForwardedAnswer:
         started = self._start(target.backend, target.model, self._inference.payload, context)
         try:
-            return started.to_completion(), started.usage
+            body = to_json(started.to_completion())
+            return ForwardedAnswer(200, {}, body, started.usage)
         finally:
             started.close()
 

@@ -25,16 +25,14 @@ from ..services.routed import EventSource, RoutedEvents
 from ..streams import Pending, Silence
 from .calls import Call
 from .late import begin, late_response
-from .responses import WholeResponse, to_json
+from .responses import WholeResponse
 from .sse import DONE, HEADERS, StreamBody, stream_response, to_event
-
-JSON = dict[str, Any]
 
 
 class Typed(Protocol):
     """How a door asks a backend that does not speak OpenAI's protocol."""
 
-    def whole(self, target: Target, context: CallContext) -> tuple[JSON, Usage | None]: ...
+    def whole(self, target: Target, context: CallContext) -> ForwardedAnswer: ...
 
     def stream(self, call: InferenceCall, target: Target, context: CallContext) -> EventSource: ...
 
@@ -57,8 +55,7 @@ def _whole(failover: Failover[ForwardedAnswer], typed: Typed, inference: Inferen
             answer = forward_or_raise(target.backend, inference.for_model(target.model), context)
             assert isinstance(answer, ForwardedAnswer)  # noqa: S101 - only a call for a stream gets one
             return answer
-        completion, usage = typed.whole(target, context)
-        return ForwardedAnswer(200, {}, to_json(completion), usage)
+        return typed.whole(target, context)
 
     try:
         begun = failover.answer(attempt)
