@@ -262,7 +262,7 @@ class _ModelsFile:
             name=row["name"],
             kind=ALIAS,
             owned_by=self._text(row, "owned_by", where) or "openai-compat",
-            created=self._created(row, where),
+            created=self._number(row, "created", "a time in Unix seconds", where, 0),
             metadata=self._mapping(row, "metadata", where),
             routing=read_policy(row, where, self.problems),
         )

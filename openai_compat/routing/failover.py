@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Generic, TypeVar
 
 from ..domain import CallContext
-from ..errors import CallCancelledError, OpenAICompatError, RequestError, UpstreamStatusError, UpstreamTimeoutError
+from ..errors import CallCancelledError, OpenAICompatError, RequestError, UpstreamStatusError
 from ..streams import close_stream
 from .backoff import Backoff, named_wait
 from .first_token import FirstTokenLimit
@@ -181,13 +181,12 @@ class Failover(Generic[T]):
             return attempt(begun.target, self._context)
         try:
             result = attempt(begun.target, replace(self._context, cancellation=limit.cancellation))
-        except CallCancelledError as error:
-            if limit.has_run_out:
-                raise limit.error() from error
+        except CallCancelledError:  # from what does not ask for the reason
+            limit.cancellation.raise_if_cancelled()
             raise
         try:
             limit.begun()
-        except UpstreamTimeoutError:
+        except OpenAICompatError:
             close_stream(result)
             raise
         return result

@@ -9,35 +9,32 @@ from ..streams import Cancellation
 
 
 class FirstTokenLimit:
-    """`cancellation` is for one try: it happens with the call's own, and when `seconds` have passed without `begun`."""
+    """`cancellation` is for one try: it happens with the call's own, for the same reason, and with an
+    `UpstreamTimeoutError` when `seconds` have passed without `begun`.
+    """
 
     def __init__(self, call: Cancellation, seconds: float) -> None:
         self.cancellation = Cancellation()
         self._call = call
-        self._timer = threading.Timer(seconds, self.cancellation.cancel)
+        error = UpstreamTimeoutError("The upstream gave no first token within the time limit.")
+        self._timer = threading.Timer(seconds, self.cancellation.cancel, (error,))
         self._timer.daemon = True
         self._timer.start()
-        call.on_cancel(self.cancellation.cancel)
+        call.on_cancel(self._follow)
 
-    @property
-    def has_run_out(self) -> bool:
-        return self.cancellation.is_cancelled and not self._call.is_cancelled
+    def _follow(self) -> None:
+        self.cancellation.cancel(self._call.reason)
 
     def begun(self) -> None:
         """The answer is there: the limit holds no more.
 
         Raises:
-            UpstreamTimeoutError: it came too late.
+            UpstreamTimeoutError: it came too late; or what the call was cancelled for.
         """
         self._timer.cancel()
-        if self.has_run_out:
-            raise self.error()
+        self.cancellation.raise_if_cancelled()
 
     def close(self) -> None:
         """The try is over."""
         self._timer.cancel()
-        self._call.forget(self.cancellation.cancel)
-
-    @staticmethod
-    def error() -> UpstreamTimeoutError:
-        return UpstreamTimeoutError("The upstream gave no first token within the time limit.")
+        self._call.forget(self._follow)

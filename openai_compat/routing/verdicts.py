@@ -9,6 +9,7 @@ from ..errors import (
     BackendError,
     OpenAICompatError,
     UpstreamAuthenticationError,
+    UpstreamBusyError,
     UpstreamConnectionError,
     UpstreamError,
     UpstreamStatusError,
@@ -41,6 +42,8 @@ EXHAUSTED: Final = Verdict(falls_back=True, is_fault=True, is_outage=True, did_n
 SILENT: Final = Verdict(falls_back=True, is_fault=True)
 OURS: Final = Verdict(falls_back=True)
 """A fault of this server's."""
+BUSY: Final = Verdict(falls_back=True, did_nothing=True)
+"""This server has as many calls under way to that upstream as it may: nothing was sent, and it was waited for long."""
 TOO_LONG: Final = Verdict(falls_back=True, needs_window=True, did_nothing=True)
 
 OVERLOADED: Final = frozenset({429, 503, 529})
@@ -55,6 +58,8 @@ def judge(error: OpenAICompatError) -> Verdict:
         return _judge_status(error)
     if isinstance(error, UpstreamAuthenticationError):
         return FINAL
+    if isinstance(error, UpstreamBusyError):
+        return BUSY
     if isinstance(error, UpstreamTimeoutError):
         return SILENT
     if isinstance(error, UpstreamConnectionError):

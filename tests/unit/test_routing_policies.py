@@ -17,6 +17,7 @@ from openai_compat.errors import (
     OpenAICompatError,
     PayloadError,
     UpstreamAuthenticationError,
+    UpstreamBusyError,
     UpstreamConnectionError,
     UpstreamCutError,
     UpstreamReplyError,
@@ -65,6 +66,7 @@ RETRY, FALL_BACK, TELL = (True, True), (False, True), (False, False)
         (refusal(429, x_should_retry="false"), FALL_BACK),
         (refusal(500, x_should_retry="false"), FALL_BACK),
         (UpstreamTimeoutError("no"), FALL_BACK),
+        (UpstreamBusyError(1), FALL_BACK),
         (InternalError(), FALL_BACK),
         (BackendError("no"), FALL_BACK),
         (refusal(400, "context_length_exceeded"), FALL_BACK),
@@ -95,7 +97,10 @@ def test_what_says_that_nobody_is_served_now_and_what_that_nothing_was_done() ->
     assert [judge(error).did_nothing for error in (refusal(429), refusal(503))] == [True] * 2
     assert not any(judge(error).did_nothing for error in (refusal(500), UpstreamConnectionError("x")))
     assert all(judge(error).is_fault for error in (refusal(500), UpstreamTimeoutError("x"), refusal(429)))
-    assert not any(judge(error).is_fault for error in (InternalError(), TOO_LONG, refusal(400), PayloadError("x")))
+    assert not any(
+        judge(error).is_fault
+        for error in (InternalError(), UpstreamBusyError(1), TOO_LONG, refusal(400), PayloadError("x"))
+    )
 
 
 # backoff
