@@ -23,6 +23,7 @@ CHAT_DIR := examples/nextjs-chat
 MADE := .venv/.made
 CORE := .venv/.installed-core
 DEV := .venv/.installed-dev
+HAYSTACK := .venv/.installed-haystack
 NODE := $(NODE_DIR)/node_modules/.installed
 CHAT := $(CHAT_DIR)/.next/BUILD_ID
 
@@ -32,6 +33,10 @@ help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 run: $(CORE)  ## install what is needed, start the server on port 8000
+	@exec $(BIN)/python -m openai_compat serve $(ARGS)
+
+.PHONY: run-haystack
+run-haystack: $(CORE) $(HAYSTACK)  ## the same, with the extra for Haystack pipelines and documents
 	@exec $(BIN)/python -m openai_compat serve $(ARGS)
 
 frontend: $(CHAT)  ## install, build and start the chat page of examples/nextjs-chat on port 3000
@@ -102,9 +107,14 @@ $(CORE): requirements.txt | $(MADE)
 	@$(PIP) install -r requirements.txt
 	@touch $@
 
-$(DEV): requirements-dev.txt $(CORE)
+$(DEV): requirements-dev.txt $(CORE) $(HAYSTACK)
 	@echo "Installing requirements-dev.txt ..."
 	@$(PIP) install -r requirements-dev.txt
+	@touch $@
+
+$(HAYSTACK): requirements-haystack.txt $(CORE)
+	@echo "Installing requirements-haystack.txt ..."
+	@$(PIP) install -r requirements-haystack.txt
 	@touch $@
 
 # The benchmark's own programs, in C so that they are never what is measured.

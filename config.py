@@ -15,6 +15,7 @@ from dotenv import dotenv_values
 from openai_compat.errors import ConfigurationError
 from openai_compat.models_file import build_models
 from openai_compat.settings import (
+    SERVER_ID_VARIABLE,
     OneOf,
     Setting,
     Settings,
@@ -173,7 +174,10 @@ def load(environ: Mapping[str, str] | None = None, *, with_models: bool = True) 
         environ = read_environment()
         if "TIKTOKEN_CACHE_DIR" in environ:  # tiktoken reads it for itself, and does not know `.env`
             os.environ.setdefault("TIKTOKEN_CACHE_DIR", environ["TIKTOKEN_CACHE_DIR"])
+        quiet_haystack(environ)
     values: dict[str, Any] = {}
+    if SERVER_ID_VARIABLE in environ:
+        values["server_id"] = environ[SERVER_ID_VARIABLE]
     problems: list[str] = []
     for setting in SETTINGS:
         _read(setting, environ, values, problems)
@@ -193,6 +197,11 @@ def _check_room(settings: Settings, problems: list[str]) -> None:
         problems.append(
             f"WORKER_CONNECTIONS must be larger than MAX_CONCURRENT_REQUESTS and MAX_QUEUED_REQUESTS together ({taken})"
         )
+
+
+def quiet_haystack(environ: Mapping[str, str] = os.environ) -> None:
+    """Haystack reports its use to its makers unless it is told not to, before it is imported."""
+    os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", environ.get("HAYSTACK_TELEMETRY_ENABLED", "False"))
 
 
 def _read(setting: Setting, environ: Mapping[str, str], values: dict[str, Any], problems: list[str]) -> None:

@@ -6,11 +6,12 @@ import shutil
 import signal
 import sys
 import tempfile
+from secrets import token_hex
 
 from openai_compat.configuration import load_settings
 from openai_compat.errors import ConfigurationError
 from openai_compat.master import CarefulMaster
-from openai_compat.settings import to_address
+from openai_compat.settings import SERVER_ID_VARIABLE, to_address
 from openai_compat.worker import FAREWELL_SECONDS
 
 try:
@@ -20,6 +21,8 @@ except ConfigurationError as error:
 
 bind = to_address(settings.host, settings.port)
 workers = settings.web_concurrency
+# What all workers of one start or reload have in common, and find each other by (the process of the pipelines).
+raw_env = [f"{SERVER_ID_VARIABLE}={token_hex(8)}"]
 
 # A stream waits more than it works: thousands of them share a process as greenlets. Patching happens in the worker,
 # so nothing may be preloaded (`requests` and `ssl` imported before it would block the whole process).

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from . import __version__, conformance, doctor, mock_upstream
 from .configuration import GUNICORN_FILE, load_settings
 from .errors import ConfigurationError
+from .pipelines import commands as pipelines
 from .settings import Settings, WholeNumber, check_host, to_address, without_secrets
 
 USAGE_ERROR = 2
@@ -38,6 +39,8 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check-config", help="say what is wrong with the configuration, or what it adds up to")
     check.set_defaults(run=run_check_config)
+
+    pipelines.add_arguments(commands)
 
     mock = commands.add_parser("mock-upstream", help="start a fake OpenAI server that misbehaves on demand")
     mock_upstream.add_arguments(mock)

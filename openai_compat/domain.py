@@ -67,6 +67,7 @@ class ChatDelta:
 
     The last delta of each choice carries its `finish_reason`; a choice without one was cut off. `usage` may come with
     any delta, counts the whole call, and the last one holds. `reasoning` is sent on as `reasoning_content`.
+    `annotations` are OpenAI's own objects (`{"type": "url_citation", ...}`): what the text rests on, and where.
     """
 
     content: str | None = None
@@ -77,6 +78,7 @@ class ChatDelta:
     reasoning: str | None = None
     logprobs: Sequence[TokenLogprob] = ()
     usage: Usage | None = None
+    annotations: Sequence[JSONObject] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,9 @@ class CallContext:
 
     `headers` are those of the client's headers that may travel on (names in lower case), `authorization` its
     `Authorization` value where it may be shown to an upstream that has no key of its own, else None.
-    `silence_seconds` is how long a stream may be quiet before it must yield `SILENCE`; 0 means never.
+    `silence_seconds` is how long a stream may be quiet before it must yield `SILENCE`; 0 means never. `caller` is the
+    credential that the call came with, to tell callers apart and for nothing else; `conversation_id` what the header
+    `X-Conversation-Id` names.
     """
 
     request_id: str
@@ -132,3 +136,5 @@ class CallContext:
     headers: Mapping[str, str] = field(default_factory=dict)
     authorization: str | None = None
     silence_seconds: float = 0.0
+    caller: str | None = field(default=None, repr=False)
+    conversation_id: str | None = None

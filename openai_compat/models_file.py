@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -65,6 +65,8 @@ def build_models(settings: Settings, environ: Mapping[str, str], problems: list[
             problems.append(f"the model '{entry.name}' is configured twice")
         by_name[entry.name] = entry
     check_routes(by_name, problems, has_upstream=upstream is not None)
+    if not problems:
+        problems += _problems_among(by_name, settings, upstream)
     allowed = _narrow(by_name, settings, upstream, problems)
     mentioned = names_of(allowed.values()) - allowed.keys()
     return replace(
@@ -74,6 +76,17 @@ def build_models(settings: Settings, environ: Mapping[str, str], problems: list[
         default_upstream=upstream,
         default_model=_default_model(settings, allowed, upstream, problems),
     )
+
+
+def _problems_among(
+    entries: Mapping[str, ModelEntry], settings: Settings, upstream: ModelEntry | None
+) -> Iterator[str]:
+    whole = replace(settings, default_upstream=upstream)
+    for entry in entries.values():
+        if entry.is_alias:
+            continue
+        for problem in load_backend_class(entry.kind).problems_among(entry, whole, entries):
+            yield f"model '{entry.name}': {problem}"
 
 
 def _default_upstream(settings: Settings) -> ModelEntry | None:

@@ -6,11 +6,14 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
+from secrets import token_hex
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 ECHO_MODEL = "mock-gpt-model"
 OPENAI_URL = "https://api.openai.com/v1"
+SERVER_ID_VARIABLE = "OPENAI_COMPAT_SERVER_ID"
+"""Set by `gunicorn.conf.py` for its workers, anew at each start and reload; nobody else's to set."""
 
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:[0-9]{1,5})?", re.IGNORECASE)
 
@@ -138,6 +141,8 @@ class Settings:
     entries: Mapping[str, ModelEntry] = field(default_factory=dict)
     hidden_entries: Mapping[str, ModelEntry] = field(default_factory=dict)
     default_upstream: ModelEntry | None = None
+    server_id: str = field(default_factory=lambda: token_hex(8), compare=False)
+    """The same in all workers that were started or reloaded together: they share what bears it."""
 
     @property
     def timeouts(self) -> Timeouts:

@@ -53,7 +53,7 @@ DOCUMENTS: Final = (
 )
 EXAMPLE: Final = ".env.example"
 
-LAYERS: Final = ("", "web", "services", "routing", "stores", "backends")
+LAYERS: Final = ("", "web", "services", "routing", "stores", "backends", "pipelines")
 
 PROGRAMS: Final = frozenset({"mock_upstream", "doctor", "conformance"})
 """Packages that are no part of the server: one line each."""

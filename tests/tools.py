@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
@@ -60,3 +61,9 @@ def _missing(reason: str) -> NoReturn:
     if is_ci():
         pytest.fail(f"{reason}, and in CI nothing may be missing", pytrace=False)
     pytest.skip(reason)
+
+
+def require_extra(package: str) -> None:
+    """A package of an extra; skips the calling test where it is not installed, or fails it in CI."""
+    if find_spec(package) is None:
+        _missing(f"the package {package} is not installed")

@@ -8,7 +8,7 @@ errors of `openai_compat.errors`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -64,6 +64,11 @@ class Backend:
         self.entry = entry
         self.options = options
         self.resources = resources
+
+    @classmethod
+    def problems_among(cls, entry: ModelEntry, settings: Settings, entries: Mapping[str, ModelEntry]) -> Iterable[str]:
+        """What is wrong with an entry in the company of all others, a sentence each: asked once, at the start."""
+        return ()
 
     @property
     def name(self) -> str:

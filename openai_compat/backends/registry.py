@@ -11,6 +11,7 @@ KINDS = MappingProxyType(
     {
         "echo": "openai_compat.backends.echo:EchoBackend",
         "external": "openai_compat.backends.external:ExternalBackend",
+        "haystack": "openai_compat.backends.haystack:HaystackBackend",
         "openai": "openai_compat.backends.openai:OpenAIBackend",
     }
 )

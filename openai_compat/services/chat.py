@@ -172,6 +172,7 @@ class _Choice:
         self.refusal: list[str] = []
         self.reasoning: list[str] = []
         self.logprobs: list[TokenLogprob] = []
+        self.annotations: list[Mapping[str, Any]] = []
         self.calls: dict[int, _Call] = {}
         self.finish_reason: str | None = None
 
@@ -183,6 +184,7 @@ class _Choice:
         if delta.reasoning:
             self.reasoning.append(delta.reasoning)
         self.logprobs.extend(delta.logprobs)
+        self.annotations.extend(delta.annotations)
         self.finish_reason = delta.finish_reason or self.finish_reason
         for call in delta.tool_calls:
             self.calls.setdefault(call.index, _Call()).add(call)
@@ -197,6 +199,8 @@ class _Choice:
             message["reasoning_content"] = "".join(self.reasoning)
         if self.calls:
             message["tool_calls"] = [self.calls[number].to_object() for number in sorted(self.calls)]
+        if self.annotations:
+            message["annotations"] = self.annotations
         finish = self.finish_reason
         if is_legacy:
             message, finish = to_legacy_message(message), _legacy_finish(finish)
@@ -230,6 +234,8 @@ def _to_pieces(delta: ChatDelta) -> list[JSON]:
         piece["refusal"] = delta.refusal
     if delta.reasoning:
         piece["reasoning_content"] = delta.reasoning
+    if delta.annotations:
+        piece["annotations"] = list(delta.annotations)
     pieces = [piece] if piece else []
     for call in delta.tool_calls:
         if call.name is not None or call.id is not None:

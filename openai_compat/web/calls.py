@@ -92,6 +92,8 @@ class Call:
             headers=travelling_headers(request.environ, self.request_id),
             authorization=None if self._settings.api_keys else self.authorization,
             silence_seconds=self._settings.sse_keepalive_seconds if is_streamed else 0.0,
+            caller=self.authorization,
+            conversation_id=request.environ.get("HTTP_X_CONVERSATION_ID"),
         )
 
     def log_body(self, body: bytes) -> None:

@@ -23,12 +23,12 @@ from tests.fakes.mock_upstream import MockUpstream
 from tests.fakes.nginx import nginx_in_front_of
 from tests.fakes.recording_api import RecordingAPI
 from tests.snippets import run_bash, run_javascript, run_python
-from tests.tools import ROOT
+from tests.tools import ROOT, require_extra
 
 ANYTHING = "…"
 """In an output that is shown: whatever comes here. As a key of a JSON object: and others."""
 CHANGING = frozenset({"created", "timestamp"})
-START = re.compile(r"(?:[A-Z_]+=\S+\s+)*(?:make run|\.venv/bin/gunicorn wsgi:app)\Z")
+START = re.compile(r"(?:[A-Z_]+=\S+\s+)*(?:make run(?:-haystack)?|\.venv/bin/gunicorn wsgi:app)\Z")
 ERROR = re.compile(r'"error":|HTTP/1.1 [45]\d\d|\A[45]\d\d\Z')
 OUR_FILES = re.compile(r"(?:deploy|examples)/[\w./-]+|(?<=--env-file[ =])\S+")
 
@@ -117,6 +117,8 @@ class Reader:
 
     def _start(self, text: str) -> str:
         words = shlex.split(self._world.localised(text.replace("\\\n", " ")), comments=True)
+        if words[-1] == "run-haystack":
+            require_extra("haystack")
         settings = dict(word.split("=", 1) for word in words[:-2])
         dot_env = self._folder / ".env"
         if "OPENAI_API_KEY" in settings or (dot_env.exists() and "\nOPENAI_API_KEY=" in dot_env.read_text()):

@@ -50,6 +50,8 @@ CHAT: dict[str, Any] = {
     "user": "u",
     "verbosity": "low",
 }
+TODAYS_NAME = {"functions": "tools", "function_call": "tool_choice"}
+"""As a back end that is no peer of the same protocol gets them."""
 COMPLETION: dict[str, Any] = {name: CHAT[name] for name in parameters_of(is_chat=False) if name in CHAT}
 COMPLETION |= {"best_of": 2, "echo": True, "logprobs": 2, "suffix": "the end"}
 NEEDS = {"top_logprobs": {"logprobs": True}} | {name: {other: CHAT[other]} for name, other in RELATIVES.items()}
@@ -94,7 +96,7 @@ def _what_happened(reply: requests.Response, parameter: str, needed: set[str], a
     if reply.status_code == 501:
         return "not served"
     if reply.status_code == 200:
-        return "passed on" if parameter in arrived else "accepted"
+        return "passed on" if {parameter, TODAYS_NAME.get(parameter)} & arrived.keys() else "accepted"
     error = reply.json()["error"]
     assert (reply.status_code, error["code"]) == (400, "unsupported_parameter"), f"{parameter}: {reply.text}"
     assert error["param"] in {parameter, *needed, RELATIVES.get(parameter)}

@@ -1,4 +1,7 @@
-"""A chat API that takes down what it is asked and always gives the same reply, on a real socket."""
+"""A chat API that takes down what it is asked and always gives the same reply, on a real socket.
+
+It speaks OpenAI's protocol too: the reply stands in as many choices as were asked for, or comes as a stream.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,7 @@ class RecordingAPI:
     def __init__(self, reply: str, *, status: int = 200) -> None:
         self.bodies: list[dict[str, Any]] = []
         self._status = status
-        answer = {"reply": reply, "data": {"answer": reply}}
-        self._body = json.dumps(answer if status < 400 else {"error": reply}).encode()
+        self._reply = reply
 
     def __enter__(self) -> Self:
         api = self
@@ -25,12 +27,14 @@ class RecordingAPI:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                api.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+                asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                api.bodies.append(asked)
+                kind, body = api._answer(asked)
                 self.send_response(api._status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(api._body)))
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(api._body)
+                self.wfile.write(body)
 
             def log_message(self, *_: Any) -> None:
                 """Quiet: what a test wants to know is in `bodies`."""
@@ -46,3 +50,17 @@ class RecordingAPI:
     ) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+    def _answer(self, asked: dict[str, Any]) -> tuple[str, bytes]:
+        if self._status >= 400:
+            return "application/json", json.dumps({"error": self._reply}).encode()
+        message = {"role": "assistant", "content": self._reply}
+        if asked.get("stream") is True:
+            choice = {"index": 0, "delta": message, "finish_reason": "stop"}
+            chunk = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": "x", "choices": [choice]}
+            return "text/event-stream", f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n".encode()
+        choices = [{"index": at, "message": message, "finish_reason": "stop"} for at in range(asked.get("n", 1))]
+        answer = {"id": "x", "object": "chat.completion", "created": 0, "model": "x", "choices": choices}
+        return "application/json", json.dumps(
+            {"reply": self._reply, "data": {"answer": self._reply}, **answer}
+        ).encode()

@@ -18,7 +18,7 @@ from tests.fakes.mock_upstream import MockUpstream
 from tests.fakes.nginx import free_port
 from tests.fakes.started import Started, started
 from tests.snippets import run_javascript, run_python
-from tests.tools import ROOT
+from tests.tools import ROOT, require_extra
 
 DOT_ENV = """\
 OPENAI_API_KEY=your-openai-api-key
@@ -87,10 +87,17 @@ def upstream() -> Iterator[MockUpstream]:
         yield upstream
 
 
-@pytest.fixture(scope="module")
-def server(upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
+@pytest.fixture(scope="module", params=["passed-on", "pipeline"])
+def server(
+    upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Started]:
+    """With its `.env` alone, calls are passed on; with a row in a models file they go through a Haystack pipeline."""
     folder, port = tmp_path_factory.mktemp("seed-1"), free_port()
     settings = DOT_ENV.replace("8001", str(port)) + f"OPENAI_BASE_URL={upstream.base_url}\n"
+    if request.param == "pipeline":
+        require_extra("haystack")
+        (folder / "models.yaml").write_text("- {name: gpt-4o, kind: haystack}\n")
+        settings += "MODEL_REGISTRY_PATH=models.yaml\n"
     (folder / ".env").write_text(settings)
     with started([sys.executable, "-m", "openai_compat", "serve"], port, folder, {"PYTHONPATH": str(ROOT)}) as server:
         yield server
@@ -154,6 +161,18 @@ def test_its_conversation_history(server: Started, upstream: MockUpstream) -> No
         f"{server.url}/v1/chat/completions", json={**body, "messages": messages[-1:]}, timeout=10
     ).json()["usage"]
     assert usage["prompt_tokens"] > short["prompt_tokens"]
+
+
+def test_its_stateful_chat(server: Started) -> None:
+    """ "Maintains conversation history for stateful chats": by the conversation's name, where a pipeline answers."""
+    body = {"model": "gpt-4o", "conversation_id": "ada"}
+    tokens = []
+    for text in ("My name is Ada.", "What is my name?"):
+        asked = {**body, "messages": [{"role": "user", "content": text}]}
+        reply = requests.post(f"{server.url}/v1/chat/completions", json=asked, timeout=20).json()
+        tokens.append(reply["usage"]["prompt_tokens"])
+    is_pipeline = "pipeline" in requests.get(f"{server.url}/v1/models/gpt-4o", timeout=10).json()
+    assert (tokens[1] > tokens[0] + 8) == is_pipeline
 
 
 def test_the_readme_says_what_to_set() -> None:

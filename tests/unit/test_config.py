@@ -38,7 +38,7 @@ def test_nothing_configured_serves_the_echo_model() -> None:
 
 
 def test_every_setting_has_a_field_and_every_field_a_setting() -> None:
-    derived = {"entries", "hidden_entries", "default_upstream"}
+    derived = {"entries", "hidden_entries", "default_upstream", "server_id"}
     assert {setting.field for setting in config.SETTINGS} == set(Settings.__dataclass_fields__) - derived
 
 

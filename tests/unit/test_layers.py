@@ -30,6 +30,7 @@ MAY_USE = {
     "heads": set(),
     "worker": {"errors", "heads", "master"},
     "master": set(),
+    "pipelines": {"pipelines", "app", "web", "services", "backends", "configuration", "logs"} | FOUNDATION,
 }
 OWNERS = {
     "flask": ("app.py", "web/"),
@@ -45,6 +46,10 @@ OWNERS = {
     "tiktoken": ("tokens.py",),
     "sqlite3": ("stores/sqlite.py",),
     "redis": ("stores/redis.py",),
+    "haystack": ("pipelines/",),
+    "httpx": ("pipelines/",),
+    "openai": ("pipelines/",),
+    "pypdf": ("pipelines/",),
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -70,6 +70,7 @@ class ReplyMessageSchema(ReplySchema):
     refusal = Text(required=True, allow_none=True)
     tool_calls = ArrayOf(ObjectOf(ToolCallSchema))
     reasoning_content = Text(about="The model's reasoning, where a backend shows it; not OpenAI's own.")
+    annotations = ArrayOf(AnyObject(), about="What the text rests on, and where: `url_citation` objects.")
 
 
 class ChatChoiceSchema(ReplySchema):
@@ -103,6 +104,7 @@ class DeltaSchema(ReplySchema):
     refusal = Text(allow_none=True)
     tool_calls = ArrayOf(ObjectOf(ToolCallDeltaSchema))
     reasoning_content = Text()
+    annotations = ArrayOf(AnyObject(), about="With the piece of the text that names the sources.")
 
 
 class ChunkChoiceSchema(ReplySchema):

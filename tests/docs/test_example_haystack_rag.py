@@ -1,0 +1,50 @@
+"""`examples/haystack-rag/` does what its page says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.live_server import LiveServer
+from tests.snippets import plain_environment
+from tests.tools import ROOT, require_extra
+
+EXAMPLE = ROOT / "examples" / "haystack-rag"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """In a folder that has what the project's has, without a developer's `.env`."""
+    require_extra("haystack")
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("docs", "examples"):
+        (folder / name).symlink_to(ROOT / name)
+    with LiveServer({"MODEL_REGISTRY_PATH": "examples/haystack-rag/models.yaml"}, folder=folder) as server:
+        yield server
+
+
+def test_a_question_is_answered_with_its_sources(server: LiveServer) -> None:
+    question = "What does kind external do with a page of HTML?"
+    command = [sys.executable, str(EXAMPLE / "ask.py"), question, server.base_url]
+    done = subprocess.run(command, env=plain_environment(), capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stderr
+    answer, _, sources = done.stdout.partition("\n\nSources:\n")
+    assert answer == question
+    assert "Back ends (backends.md)\n" in sources
+    assert "\nBack ends: backends.md\n" in sources
+
+
+def test_its_page_names_what_is_there() -> None:
+    page = (EXAMPLE / "README.md").read_text(encoding="utf-8")
+    for name in ("models.yaml", "ask.py"):
+        assert f"examples/haystack-rag/{name}" in page
+        assert (EXAMPLE / name).exists()
+
+
+def test_its_models_are_named_in_the_program() -> None:
+    assert 'model="project-docs"' in (EXAMPLE / "ask.py").read_text(encoding="utf-8")
+    assert "name: project-docs" in Path(EXAMPLE, "models.yaml").read_text(encoding="utf-8")

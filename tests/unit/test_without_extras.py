@@ -1,0 +1,102 @@
+"""The core does without Haystack: it starts, answers, and says what a row of that kind needs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.snippets import plain_environment
+from tests.tools import ROOT
+from tests.unit.test_config import problems
+
+WITHOUT = """\
+import sys
+sys.modules.update(dict.fromkeys(("haystack", "httpx", "openai", "pypdf")))  # as if they were not installed
+"""
+ASKS = """\
+from openai_compat import create_app
+reply = create_app().test_client().post(
+    "/v1/chat/completions", json={"messages": [{"role": "user", "content": "Hello"}]}
+)
+print(reply.get_json()["choices"][0]["message"]["content"])
+"""
+CHECKS = """\
+from openai_compat.cli import main
+sys.exit(main(["check-config"]))
+"""
+IMPORTS = """\
+import sys
+from openai_compat import create_app
+from openai_compat.cli import _parser
+create_app()
+_parser()
+print(sorted({"haystack", "httpx", "openai", "pypdf", "numpy"} & sys.modules.keys()))
+"""
+ROWS = "[{name: echo, kind: echo}, {name: it, kind: haystack, generator: echo}]\n"
+
+
+def run(program: str, folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    environment = plain_environment({"PYTHONPATH": str(ROOT), **settings})
+    return subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True, timeout=50
+    )
+
+
+def test_it_answers(tmp_path: Path) -> None:
+    done = run(WITHOUT + ASKS, tmp_path)
+    assert done.stdout == "Hello\n", done.stderr
+
+
+def test_a_row_that_needs_it_says_so_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "models.yaml").write_text(ROWS)
+    done = run(WITHOUT + CHECKS, tmp_path, MODEL_REGISTRY_PATH="models.yaml")
+    assert done.returncode == 2
+    assert "model 'it': kind haystack needs the extra of that name: pip install -r requirements-haystack.txt" in (
+        done.stderr
+    )
+
+
+def test_a_worker_never_imports_it(tmp_path: Path) -> None:
+    """A server with such a row: it is the process of the pipelines that does."""
+    (tmp_path / "models.yaml").write_text(ROWS)
+    done = run(IMPORTS, tmp_path, MODEL_REGISTRY_PATH="models.yaml")
+    assert done.stdout == "[]\n" or "needs the extra" in done.stderr, done.stderr
+
+
+def test_a_wrong_row_says_everything_that_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "models.yaml").write_text(
+        "- {name: echo, kind: echo}\n"
+        "- {name: a, kind: haystack, generator: nobody}\n"
+        "- {name: b, kind: haystack, generator: a}\n"
+        "- {name: c, kind: haystack}\n"
+        "- {name: d, kind: haystack, generator: echo, documents: nowhere, embedder: nobody}\n"
+        "- {name: e, kind: haystack, pipeline: nothing.yaml}\n"
+    )
+    said = run("import sys\n" + CHECKS, tmp_path, MODEL_REGISTRY_PATH="models.yaml").stderr
+    for problem in (
+        "model 'a': generator: there is no model 'nobody', and no default upstream",
+        "model 'b': generator: 'a' is a pipeline itself",
+        "model 'c': needs a `generator`, a `base_url`, or a default upstream (OPENAI_API_KEY)",
+        "model 'd': documents: there is no folder nowhere",
+        "model 'd': embedder: there is no model 'nobody', and no default upstream",
+        "model 'e': pipeline: there is no file nothing.yaml",
+    ):
+        assert problem in said
+
+
+def test_a_rows_keys_are_judged(tmp_path: Path) -> None:
+    for keys, problem in {
+        "pipeline: a.yaml, documents: docs": "pipeline and documents cannot stand together",
+        "factory: nothing": "factory must be package.module:function",
+        "index: i.json, generator: echo": "index means nothing without documents",
+        "documents: [docs]": "documents must be a text",
+        "top_k: 0": "top_k must be a whole number, 1 or more",
+        "inputs: [query]": "inputs must be a mapping",
+        "inputs: {query: retriever}": "inputs: query must be the name of a component and of its socket",
+        "allowed_modules: mypackage": "allowed_modules must be a list of names",
+        "conversation_by_user: 1": "conversation_by_user must be true or false",
+        "factory: 'a:b', system_prompt: x": "system_prompt is for the built-in pipeline",
+    }.items():
+        (tmp_path / "models.yaml").write_text(f"[{{name: echo, kind: echo}}, {{name: it, kind: haystack, {keys}}}]\n")
+        assert any(problem in said for said in problems(MODEL_REGISTRY_PATH=str(tmp_path / "models.yaml"))), keys
