@@ -21,6 +21,7 @@ from ..errors import (
     UpstreamStatusError,
 )
 from ..settings import Settings
+from .calls import current_call
 from .responses import json_response
 
 log = logging.getLogger(__name__)
@@ -92,6 +93,8 @@ def register_errors(app: Flask, settings: Settings) -> None:
 
     @app.errorhandler(Exception)
     def handle(error: Exception) -> Response:
+        if isinstance(error, CallCancelledError):  # a backend knows that it was to stop, and not always why
+            error = current_call().cancellation.to_error()
         response = to_response(to_known_error(error), settings)
         if isinstance(error, HTTPException) and error.code == 405:
             allowed = getattr(error, "valid_methods", None) or ()

@@ -99,6 +99,8 @@ class StreamBody:
             except StopIteration:
                 self._is_over = True
             except CallCancelledError as error:
+                if self._call.cancellation.reason is not None:
+                    return self._told(self._call.cancellation.reason)
                 # A client that has only stopped sending may still read: a clean end would look like a whole answer.
                 raise ConnectionResetError(errno.ECONNRESET, error.message) from error
             except Exception as error:  # noqa: BLE001 - a response that has begun has no other place to tell
