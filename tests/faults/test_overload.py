@@ -96,8 +96,9 @@ def test_every_way_in_which_a_call_ends_gives_its_place_back(upstream: MockUpstr
         assert wait_for_a_place(server, "mock-model", stream=False).status_code == 200
         assert requests.get(f"{server.base_url}/files/none", timeout=5).status_code != 503
         page = {"messages": [{"role": "user", "content": "hi"}], "model": "mock-model"}
-        assert requests.post(f"{server.url}/ask", json=page, timeout=5).status_code == 200
-        assert requests.post(f"{server.url}/ask", json={**page, "stream": False}, timeout=5).status_code == 200
+        for stream in (True, False, True):
+            answer = requests.post(f"{server.url}/ask", json={**page, "stream": stream}, timeout=5)
+            assert answer.status_code == 200, answer.text
 
 
 def wait_for_a_place(server: LiveServer, model: str, *, stream: bool) -> requests.Response:
