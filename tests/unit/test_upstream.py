@@ -23,11 +23,13 @@ from openai_compat.domain import CallContext, ChatRequest
 from openai_compat.errors import (
     CallCancelledError,
     OpenAICompatError,
+    OverloadedError,
     UpstreamConnectionError,
     UpstreamCutError,
     UpstreamReplyError,
     UpstreamTimeoutError,
 )
+from openai_compat.gate import Gate
 from openai_compat.settings import ModelEntry, Settings, Timeouts
 from tests.fakes.raw_server import RawServer, read_request
 
@@ -60,6 +62,31 @@ def test_a_body_of_unknown_length_goes_in_chunks(mocked: responses.RequestsMock)
     sent = mocked.calls[0].request
     assert sent.headers["transfer-encoding"] == "chunked"
     assert b"".join(sent.body) == b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"  # type: ignore[arg-type]
+
+
+def test_a_call_has_its_place_at_the_gate_until_it_is_over(mocked: responses.RequestsMock) -> None:
+    gate = Gate(1, 0, 0)
+    mocked.post(URL, body=b"{}")
+    for _ in range(2):
+        assert send(gate=gate).read() == b"{}"  # to its end: nobody has to close it
+    reply = send(gate=gate)
+    with pytest.raises(OverloadedError):
+        send(gate=gate)
+    reply.close()
+    reply.close()  # twice, and the place is given back once
+    held = send(gate=gate)
+    with pytest.raises(OverloadedError):
+        send(gate=gate)
+    held.close_after_end()
+    send(gate=gate).close()
+
+
+def test_a_call_that_fails_gives_its_place_back(mocked: responses.RequestsMock) -> None:
+    gate = Gate(1, 0, 0)
+    mocked.post(URL, body=exceptions.ConnectionError())
+    for _ in range(2):
+        with pytest.raises(UpstreamConnectionError):
+            send(gate=gate)
 
 
 FAULTS: dict[type[requests.RequestException], type[OpenAICompatError]] = {
