@@ -204,8 +204,9 @@ class Worker(GeventWorker):
 
 def _hold_little(listener: socket.socket) -> None:
     """Connections have this from the socket that accepts them."""
-    if listener.family in {socket.AF_INET, socket.AF_INET6}:
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)  # Linux has it
+    if option is not None and listener.family in {socket.AF_INET, socket.AF_INET6}:
+        listener.setsockopt(socket.IPPROTO_TCP, option, UNSENT_BYTES)
 
 
 def _hang_up(client: socket.socket) -> None:
