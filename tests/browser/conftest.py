@@ -35,7 +35,7 @@ def model_rows(upstream_url: str) -> list[dict[str, object]]:
     return [
         {"name": "mock-gpt-model", "kind": "echo"},
         {"name": "storyteller", "kind": STORYTELLER},
-        {"name": "slow-storyteller", "kind": STORYTELLER, "delay": 0.01, "times": 2},
+        {"name": "slow-storyteller", "kind": STORYTELLER, "delay": 0.006, "times": 2},
         *({"name": name, "kind": "openai", "base_url": upstream_url, "upstream_model": fault}
           for name, fault in faults.items()),
     ]  # fmt: skip
