@@ -13,6 +13,7 @@ from typing import Any
 from dotenv import dotenv_values
 
 from openai_compat.errors import ConfigurationError
+from openai_compat.local.folder import MOST_FOLDER_CHARACTERS
 from openai_compat.models_file import build_models
 from openai_compat.settings import (
     SERVER_ID_VARIABLE,
@@ -41,6 +42,22 @@ def check_file(path: str) -> None:
             file.read(1)
     except OSError as error:
         raise ValueError(f"must name a file that can be read ({error.strerror})") from error
+
+
+READ_BY_LIBRARIES = frozenset({"TIKTOKEN_CACHE_DIR", "HF_TOKEN", "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT"})
+"""What tiktoken and the Hugging Face libraries read for themselves: they do not know `.env`."""
+
+
+def check_dotted_path(path: str) -> None:
+    module, colon, name = path.partition(":")
+    if not (module and colon and name):
+        raise ValueError("must be package.module:function")
+
+
+def check_engine_folder(path: str) -> None:
+    """A Unix socket's address takes about a hundred bytes."""
+    if len(path.encode()) > MOST_FOLDER_CHARACTERS:
+        raise ValueError(f"must be a path of at most {MOST_FOLDER_CHARACTERS} characters")
 
 
 SETTINGS = (
@@ -141,6 +158,47 @@ SETTINGS = (
     ),
     Setting(("TIKTOKEN_CACHE_DIR",), parse_text, "Where tiktoken's vocabularies are, to count tokens exactly."),
     Setting(("DOCTOR",), parse_boolean, "Answer `openai-compat doctor`, which examines the way to this server."),
+    Setting(
+        ("INCLUDE_DEFAULT_MODELS",),
+        parse_boolean,
+        "List the seven small Hugging Face models of the preset; by default where the extra `local` is installed.",
+    ),
+    Setting(("HF_TOKEN",), parse_key, "Token for private models of the Hugging Face hub.", True),
+    Setting(("DEFAULT_DEVICE",), OneOf("auto", "cpu", "cuda", "mps"), "Where local models run whose row does not say."),
+    Setting(
+        ("MAX_CONTEXT_TOKENS",),
+        WholeNumber(1),
+        "Context window of local models where neither the row nor the model says one.",
+    ),
+    Setting(
+        ("ENABLE_EMBEDDINGS_BACKEND",),
+        parse_boolean,
+        "Whether local models give embeddings; by default those that are made for it.",
+    ),
+    Setting(("PRELOAD_MODELS",), parse_list, "Local models that are loaded when the server starts."),
+    Setting(
+        ("LOCAL_MEMORY_BYTES",),
+        WholeNumber(0),
+        "Memory for all loaded local models; idle ones make room for others; 0 for no bound.",
+    ),
+    Setting(("LOCAL_LOAD_WAIT",), parse_seconds, "Seconds that a request waits while a local model is loaded."),
+    Setting(
+        ("LOCAL_QUEUE_LIMIT",),
+        WholeNumber(0),
+        "Callers of a local model that wait behind those being answered; more get a 503.",
+    ),
+    Setting(
+        ("LOCAL_ENGINE_DIRECTORY",),
+        parse_text,
+        "Where the workers and the engine of local models meet; a temporary folder when not set.",
+        check=check_engine_folder,
+    ),
+    Setting(
+        ("LOCAL_MODEL_LOADER",),
+        parse_text,
+        "Function that loads a local model, `package.module:function`, for another library than transformers.",
+        check=check_dotted_path,
+    ),
     Setting(("LOG_LEVEL",), OneOf("debug", "info", "warning", "error"), "Least severity that is logged."),
     Setting(("LOG_FORMAT",), OneOf("text", "json"), "One line of text or of JSON an event."),
     Setting(("LOG_REQUEST_BODIES",), parse_boolean, "Log request bodies too, with secrets masked."),
@@ -172,8 +230,8 @@ def load(environ: Mapping[str, str] | None = None, *, with_models: bool = True) 
     """
     if environ is None:
         environ = read_environment()
-        if "TIKTOKEN_CACHE_DIR" in environ:  # tiktoken reads it for itself, and does not know `.env`
-            os.environ.setdefault("TIKTOKEN_CACHE_DIR", environ["TIKTOKEN_CACHE_DIR"])
+        for name in READ_BY_LIBRARIES & environ.keys():
+            os.environ.setdefault(name, environ[name])
         quiet_haystack(environ)
     values: dict[str, Any] = {}
     if SERVER_ID_VARIABLE in environ:

@@ -10,6 +10,7 @@ from secrets import token_hex
 
 from openai_compat.configuration import load_settings
 from openai_compat.errors import ConfigurationError
+from openai_compat.local.folder import open_server_folder, remove_server_folder
 from openai_compat.master import CarefulMaster
 from openai_compat.settings import SERVER_ID_VARIABLE, to_address
 from openai_compat.worker import FAREWELL_SECONDS
@@ -51,6 +52,15 @@ def post_fork(server, worker):
     """
     worker.write_seconds = settings.client_write_timeout or None
     signal.signal(signal.SIGTERM, worker.handle_exit)
+
+
+def on_starting(arbiter):
+    """All workers, also those of a later reload, find one engine for local models, which ends with this process."""
+    os.environ["LOCAL_ENGINE_DIRECTORY"] = open_server_folder(settings.local_engine_directory)
+
+
+def on_exit(arbiter):
+    remove_server_folder(os.environ["LOCAL_ENGINE_DIRECTORY"])
 
 
 def post_worker_init(worker):

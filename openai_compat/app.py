@@ -16,9 +16,11 @@ from werkzeug.routing import MapAdapter
 
 from .backends.base import Backend, BackendResources, NoOptions
 from .backends.doctor import DOCTOR_ENTRY, DoctorBackend
+from .backends.engine_process import EngineProcess
 from .backends.upstream import Forwarder
 from .configuration import load_settings, warn_without_gevent
 from .gate import Gate
+from .local.plan import KIND
 from .logs import configure_logging
 from .routing.table import RoutingTable, build_backend
 from .services.chat import ChatService
@@ -43,7 +45,7 @@ from .web.passthrough import passthrough_blueprint
 log = logging.getLogger(__name__)
 
 EXPOSED_HEADERS = [
-    "x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms",
+    "x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "x-truncated-inputs",
     "x-openai-compat-upstream", "x-openai-compat-attempts", "x-openai-compat-fallback",
     *(f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")),
 ]  # fmt: skip
@@ -103,10 +105,11 @@ class State:
     forwarder: Forwarder
     clients: ClientWatch
     store: SharedStore
+    engine: EngineProcess | None
     _end: Callable[[], object] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        end = weakref.finalize(self, _close_all, *self.backends, self.forwarder, self.store)
+        end = weakref.finalize(self, _close_all, *self.backends, self.forwarder, self.store, self.engine)
         object.__setattr__(self, "_end", end)  # frozen
 
     def close(self) -> None:
@@ -114,10 +117,11 @@ class State:
         self._end()
 
 
-def _close_all(*parts: Backend | Forwarder | SharedStore) -> None:
+def _close_all(*parts: Backend | Forwarder | SharedStore | EngineProcess | None) -> None:
     for part in parts:
         try:
-            part.close()
+            if part is not None:
+                part.close()
         except Exception:  # the others are to be closed all the same
             log.exception("%s could not be closed", type(part).__name__)
 
@@ -157,8 +161,9 @@ def _allow_origins(app: Flask, settings: Settings) -> None:
 
 def _build_state(settings: Settings) -> State:
     forwarder = Forwarder(settings)
-    resources = BackendResources(settings, forwarder)
     entries = [entry for entry in (*settings.entries.values(), *settings.hidden_entries.values()) if not entry.is_alias]
+    engine = EngineProcess(settings) if any(entry.kind == KIND for entry in entries) else None
+    resources = BackendResources(settings, forwarder, engine)
     backends = {entry.name: build_backend(entry, resources) for entry in entries}
     upstream = build_backend(settings.default_upstream, resources) if settings.default_upstream else None
     store = open_store(settings.state_url)
@@ -167,7 +172,9 @@ def _build_state(settings: Settings) -> State:
         routing.add_hidden(DoctorBackend(DOCTOR_ENTRY, NoOptions(), resources))
     owned = (*backends.values(), *([upstream] if upstream else []))
     clients = ClientWatch(half_closed_clients_wait=settings.half_closed_clients == "waiting")
-    return State(settings, routing, ModelCatalog(settings, routing), owned, forwarder, clients, store)
+    if engine is not None:
+        engine.start_early()
+    return State(settings, routing, ModelCatalog(settings, routing), owned, forwarder, clients, store, engine)
 
 
 def _register_blueprints(app: Flask, state: State) -> None:

@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 
-from . import __version__, conformance, doctor, mock_upstream
+from . import __version__, conformance, doctor, mock_upstream, models_commands
 from .configuration import GUNICORN_FILE, load_settings
 from .errors import ConfigurationError
 from .pipelines import commands as pipelines
@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=run_check_config)
 
     pipelines.add_arguments(commands)
+    models_commands.add_commands(commands)
 
     mock = commands.add_parser("mock-upstream", help="start a fake OpenAI server that misbehaves on demand")
     mock_upstream.add_arguments(mock)

@@ -114,10 +114,14 @@ class EmbeddingsRequest:
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """`vectors` in the order of the inputs, each of the same length. Usage counts the inputs' tokens."""
+    """`vectors` in the order of the inputs, each of the same length. Usage counts the inputs' tokens.
+
+    `truncated` has the indexes of the inputs whose ends did not fit into the model's window.
+    """
 
     vectors: Sequence[Sequence[float]]
     usage: Usage | None = None
+    truncated: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)

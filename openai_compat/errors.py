@@ -14,8 +14,11 @@
         ├── InternalError                  a fault of this server
         ├── ServerShuttingDownError        this server's process ends, and the call's time is up
         ├── OverloadedError                no place is free, and none became free in time
+        ├── ModelBusyError                 too much at once: come again (503, with Retry-After)
+        ├── ModelUnavailableError          the model cannot be had, and trying again is of no use (503)
         └── UpstreamError                  a fault beyond this server
             ├── UpstreamConnectionError    no connection, or it broke before an answer
+            │   └── UpstreamNotConnectedError  no connection: nothing was sent
             ├── UpstreamTimeoutError       a time limit ran out
             ├── UpstreamCutError           the answer broke off or ended early
             ├── UpstreamReplyError         the answer cannot be understood
@@ -182,6 +185,25 @@ class OverloadedError(BackendError):
         self.retry_after = retry_after
 
 
+class ModelBusyError(BackendError):
+    """No room for this call now: a queue is full, a model is still loading. `retry_after` is in seconds."""
+
+    status = 503
+    code = "model_busy"
+
+    def __init__(self, message: str, *, retry_after: int = 5, code: str | None = None) -> None:
+        super().__init__(message, code=code)
+        self.retry_after = retry_after
+
+
+class ModelUnavailableError(BackendError):
+    """What a model needs is not there (its weights, a library, memory): for the operator to mend, not for a retry."""
+
+    status = 503
+    code = "model_unavailable"
+    is_retryable = False
+
+
 class UpstreamError(BackendError):
     """The server behind this one failed; the setting `UPSTREAM_ERROR_STATUS` decides the status (502)."""
 
@@ -191,6 +213,10 @@ class UpstreamError(BackendError):
 
 class UpstreamConnectionError(UpstreamError):
     code = "upstream_unreachable"
+
+
+class UpstreamNotConnectedError(UpstreamConnectionError):
+    """There was no connection, so that nothing was sent: the call may be made again."""
 
 
 class UpstreamTimeoutError(UpstreamError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Set
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,6 +15,9 @@ import yaml
 
 from .backends.base import Backend, options_of
 from .backends.registry import load_backend_class
+from .local import missing_extra
+from .local.plan import KIND
+from .local.presets import PRESETS
 from .models_file_routes import (
     ROUTE_KEYS,
     check_alias,
@@ -59,6 +62,9 @@ def build_models(settings: Settings, environ: Mapping[str, str], problems: list[
     upstream = _default_upstream(settings)
     if not entries and upstream is None and not settings.model_registry_path:
         entries = [ModelEntry(ECHO_MODEL, "echo", owned_by="mock")]
+    configured = {entry.name for entry in entries}
+    if _includes_presets(settings):
+        entries += file.presets(configured)
     by_name: dict[str, ModelEntry] = {}
     for entry in entries:
         if entry.name in by_name:
@@ -69,12 +75,13 @@ def build_models(settings: Settings, environ: Mapping[str, str], problems: list[
         problems += _problems_among(by_name, settings, upstream)
     allowed = _narrow(by_name, settings, upstream, problems)
     mentioned = names_of(allowed.values()) - allowed.keys()
+    _check_preload(settings, allowed, problems)
     return replace(
         settings,
         entries=allowed,
         hidden_entries={name: by_name[name] for name in sorted(mentioned & by_name.keys())},
         default_upstream=upstream,
-        default_model=_default_model(settings, allowed, upstream, problems),
+        default_model=_default_model(settings, allowed, configured, upstream, problems),
     )
 
 
@@ -87,6 +94,20 @@ def _problems_among(
             continue
         for problem in load_backend_class(entry.kind).problems_among(entry, whole, entries):
             yield f"model '{entry.name}': {problem}"
+
+
+def _includes_presets(settings: Settings) -> bool:
+    """Unasked only where they can be loaded."""
+    if settings.include_default_models is None:
+        return missing_extra() is None
+    return settings.include_default_models
+
+
+def _check_preload(settings: Settings, entries: Mapping[str, ModelEntry], problems: list[str]) -> None:
+    local = {name for name, entry in entries.items() if entry.kind == KIND}
+    unknown = sorted(set(settings.preload_models) - local)
+    if unknown:
+        problems.append(f"PRELOAD_MODELS names models that are no local ones: {', '.join(unknown)}")
 
 
 def _default_upstream(settings: Settings) -> ModelEntry | None:
@@ -146,9 +167,15 @@ def _narrow(
 
 
 def _default_model(
-    settings: Settings, entries: Mapping[str, ModelEntry], upstream: ModelEntry | None, problems: list[str]
+    settings: Settings,
+    entries: Mapping[str, ModelEntry],
+    configured: Set[str],
+    upstream: ModelEntry | None,
+    problems: list[str],
 ) -> str | None:
-    """The configured one; else the first entry; else, in front of OpenAI alone, a small model of theirs."""
+    """The one that is named; else the first that somebody configured, before any preset; else, in front of OpenAI
+    alone, a small model of theirs.
+    """
     named = settings.default_model
     if named is not None:
         if named not in entries and upstream is None:
@@ -156,8 +183,9 @@ def _default_model(
         elif settings.model_allow_list and named not in settings.model_allow_list:
             problems.append(f"DEFAULT_MODEL names '{named}', which MODEL_ALLOW_LIST leaves out")
         return named
-    if entries:
-        return next(iter(entries))
+    first = next((name for name in entries if name in configured or upstream is None), None)
+    if first is not None:
+        return first
     return settings.model_allow_list[0] if settings.model_allow_list else "gpt-4o-mini"
 
 
@@ -213,6 +241,12 @@ class _ModelsFile:
     def entries(self) -> list[ModelEntry]:
         rows = self._rows()
         entries = [self._entry(row, f"entry {number} of the models file") for number, row in enumerate(rows, 1)]
+        return [entry for entry in entries if entry is not None]
+
+    def presets(self, configured: Set[str]) -> list[ModelEntry]:
+        """The models that come with this package, but for those whose names have rows of their own."""
+        rows = [row for row in PRESETS if row["name"] not in configured]
+        entries = [self._entry(row, "a preset") for row in rows]
         return [entry for entry in entries if entry is not None]
 
     def _rows(self) -> list[Any]:
@@ -332,6 +366,8 @@ class _ModelsFile:
             if kind in {"openai", "external"}:
                 self.problems.append(f"{where}: kind {kind} needs a `base_url`")
             return None
+        if kind == KIND:
+            self.problems.append(f"{where}: kind {KIND} runs here; what runs behind a `base_url` is of kind openai")
         try:
             return parse_url(self._expand(text, "base_url", where))
         except ValueError as error:

@@ -135,6 +135,17 @@ class Settings:
     state_url: str | None = field(default=None, repr=False)
     tiktoken_cache_dir: str | None = None
     doctor: bool = True
+    include_default_models: bool | None = None
+    hf_token: str | None = field(default=None, repr=False)
+    default_device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    max_context_tokens: int = 2048
+    enable_embeddings_backend: bool | None = None
+    preload_models: tuple[str, ...] = ()
+    local_memory_bytes: int = 0
+    local_load_wait: float = 300.0
+    local_queue_limit: int = 64
+    local_engine_directory: str | None = None
+    local_model_loader: str = "openai_compat.local.loading:load_model"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
     log_request_bodies: bool = False

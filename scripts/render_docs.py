@@ -53,11 +53,13 @@ DOCUMENTS: Final = (
 )
 EXAMPLE: Final = ".env.example"
 
-LAYERS: Final = ("", "web", "services", "routing", "stores", "backends", "pipelines")
+LAYERS: Final = ("", "web", "services", "routing", "stores", "backends", "pipelines", "engine", "local")
 
 PROGRAMS: Final = frozenset({"mock_upstream", "doctor", "conformance"})
 """Packages that are no part of the server: one line each."""
 
+TABULATED_KINDS: Final = tuple(kind for kind in KINDS if kind != "huggingface")
+"""Those whose treatment of parameters does not depend on the model."""
 OFFLINE_KINDS: Final = frozenset({"echo"})
 """The kinds that answer by themselves: what they do not keep has no meaning, while the others pass it on."""
 ADDRESSED: Final = frozenset({"messages", "prompt", "model", "stream", "stream_options"})
@@ -182,10 +184,10 @@ def parameters_of(*, is_chat: bool) -> list[str]:
 
 def _parameters_table(*, is_chat: bool) -> str:
     rows = [
-        [f"`{parameter}`", *(treatment_of(kind, parameter, is_chat=is_chat) for kind in KINDS)]
+        [f"`{parameter}`", *(treatment_of(kind, parameter, is_chat=is_chat) for kind in TABULATED_KINDS)]
         for parameter in parameters_of(is_chat=is_chat)
     ]
-    return to_table(("parameter", *KINDS), rows)
+    return to_table(("parameter", *TABULATED_KINDS), rows)
 
 
 def faults_table() -> str:

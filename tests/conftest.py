@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 import config
+from openai_compat import models_file
 
 
 def pytest_configure() -> None:
@@ -12,3 +15,9 @@ def pytest_configure() -> None:
     for setting in config.SETTINGS:
         for name in setting.names:
             os.environ.pop(name, None)
+
+
+@pytest.fixture(autouse=True)
+def _without_presets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The models that are listed where the extra `local` is installed are so in no test that does not ask for them."""
+    monkeypatch.setattr(models_file, "missing_extra", lambda: "torch")

@@ -37,13 +37,16 @@ def run_javascript(text: str, folder: Path) -> str:
 
 
 def plain_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This machine's environment, without what configures the server, Python, or a `make` within `make test`."""
+    """This machine's environment, without what configures the server, Python, or a `make` within `make test`, and
+    without what only a machine with the extra `local` has.
+    """
     settings = {name for setting in config.SETTINGS for name in setting.names}
     inherited = {
         name: value
         for name, value in os.environ.items()
         if name not in settings and not name.startswith(("PYTHON", "MAKE", "MFLAGS"))
     }
+    inherited["INCLUDE_DEFAULT_MODELS"] = "false"
     return {**inherited, "NO_PROXY": "localhost,127.0.0.1", "no_proxy": "localhost,127.0.0.1", **(more or {})}
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from ..domain import (
     CallContext,
@@ -21,12 +21,13 @@ from ..domain import (
     EmbeddingsRequest,
     TextDelta,
 )
-from ..errors import UpstreamBusyError
+from ..errors import CapabilityError, UpstreamBusyError
 from ..gate import Gate
 from ..streams import Silence
 
 if TYPE_CHECKING:
     from ..settings import ModelEntry, Settings
+    from .engine_process import EngineProcess
     from .upstream import Forwarder
 
 
@@ -41,6 +42,8 @@ class BackendResources:
 
     settings: Settings
     forwarder: Forwarder
+    engine: EngineProcess | None = None
+    """The process with the local models; None where there are none."""
 
     def gate(self, entry: ModelEntry) -> Gate | None:
         """What the entry's calls to its upstream have to pass, where their number is bounded."""
@@ -185,6 +188,28 @@ class SupportsForwarding(ABC):
     @abstractmethod
     def forward(self, call: ForwardedCall, context: CallContext) -> ForwardedReply:
         """The peer's answer, whatever its status; its headers have arrived, its body may not have."""
+
+
+CAPABILITIES: Final[Mapping[str, type]] = {
+    "chat": SupportsChat,
+    "completions": SupportsCompletions,
+    "embeddings": SupportsEmbeddings,
+    "forwarding": SupportsForwarding,
+}
+"""What a description calls a backend's capabilities. `forwarding` takes whatever its peer takes."""
+
+_MISSING: Final = {
+    "chat": ("chat completions; use /v1/completions", "chat_completions_not_available"),
+    "completions": ("text completions; use /v1/chat/completions", "completions_not_available"),
+    "embeddings": ("embeddings", "embeddings_backend_unavailable"),
+}
+"""What is not supported, in words and as a code that clients of completion-only servers know."""
+
+
+def missing_capability(model: str, capability: str) -> CapabilityError:
+    """The answer to a path that a model can never serve."""
+    what, code = _MISSING[capability]
+    return CapabilityError(f"The model '{model}' does not support {what}.", param="model", code=code)
 
 
 CHAT_PROMISES = frozenset(

@@ -17,6 +17,7 @@ from requests.exceptions import InvalidURL, ProxyError
 from ..streams import Cancellation
 from .connections import MOST_HEADER_BYTES, Origin, Patience, shut_down
 
+UNIX = "http+unix://"
 SocketAddress = tuple[socket.AddressFamily, tuple[Any, ...]]
 
 
@@ -33,6 +34,8 @@ class Address(NamedTuple):
 
 @lru_cache(maxsize=512)
 def parse_address(url: str) -> Address:
+    if url.startswith(UNIX):
+        return _parse_unix_address(url)
     try:
         parts = urlsplit(url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -46,6 +49,12 @@ def parse_address(url: str) -> Address:
     host_header = parts.netloc.rpartition("@")[2]
     authorization = basic_authorization(parts.username, parts.password)
     return Address(parts.scheme, parts.hostname, port, host_header, target, authorization)
+
+
+def _parse_unix_address(url: str) -> Address:
+    """`http+unix://%2Frun%2Fengine.sock/path`: the socket's path stands, percent-encoded, where the host would."""
+    host, slash, path = url.removeprefix(UNIX).partition("/")
+    return Address("http+unix", unquote(host), 0, "localhost", slash + path, None)
 
 
 class Proxy(NamedTuple):
@@ -89,6 +98,8 @@ def open_socket(origin: Origin, patience: Patience, verify: bool | str) -> socke
         TimeoutError, OSError, ssl.SSLError, ProxyError; CallCancelledError or any OSError after a cancellation.
         ValueError: the host's name is not one.
     """
+    if origin.scheme == "http+unix":
+        return _open_unix_socket(origin.host)
     limit = patience.timeouts.connect
     deadline = time.monotonic() + limit if limit else float("inf")
     proxy = parse_proxy(origin.proxy) if origin.proxy else None
@@ -104,6 +115,17 @@ def open_socket(origin: Origin, patience: Patience, verify: bool | str) -> socke
         except OSError as error:
             failure = error
     raise failure
+
+
+def _open_unix_socket(path: str) -> socket.socket:
+    """At once or never: a listener on this machine has a queue, or is not there."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect(path)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _look_up(host: str, port: int) -> list[SocketAddress]:

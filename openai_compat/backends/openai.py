@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlsplit, urlunsplit
 
 from ..domain import CallContext, ChatDelta, ChatRequest
@@ -32,7 +32,7 @@ class OpenAIOptions:
 class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
     """Forwards what is already in its peer's language, and translates for those front doors that are not."""
 
-    Options = OpenAIOptions
+    Options: ClassVar[type[Any]] = OpenAIOptions
     chat_promises = CHAT_PROMISES
 
     def __init__(self, entry: Any, options: OpenAIOptions, resources: BackendResources) -> None:

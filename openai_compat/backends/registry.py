@@ -12,6 +12,7 @@ KINDS = MappingProxyType(
         "echo": "openai_compat.backends.echo:EchoBackend",
         "external": "openai_compat.backends.external:ExternalBackend",
         "haystack": "openai_compat.backends.haystack:HaystackBackend",
+        "huggingface": "openai_compat.backends.huggingface:HuggingFaceBackend",
         "openai": "openai_compat.backends.openai:OpenAIBackend",
     }
 )

@@ -274,7 +274,7 @@ class LlhttpAdapter(HTTPAdapter):
         except (ssl.SSLError, ssl.CertificateError) as error:
             raise SSLError(f"no trusted connection: {error}") from error
         except (OSError, ValueError) as error:  # a ValueError (UnicodeError) is a host that cannot be a name: a..b
-            raise ConnectionError(f"no connection: {error}") from error
+            raise NotConnectedError(f"no connection: {error}") from error
 
     def _exchange(
         self, connection: Connection, request: PreparedRequest, head: bytes, patience: Patience, deadline: float
@@ -307,6 +307,10 @@ class LlhttpAdapter(HTTPAdapter):
                 is_stale = connection.is_reused and was_closed and not patience.cancellation.is_cancelled
                 raise (_StaleConnectionError if is_stale else ConnectionError)(f"no answer: {error}") from error
             raise
+
+
+class NotConnectedError(ConnectionError):
+    """No connection could be made, and nothing was sent."""
 
 
 class _StaleConnectionError(ConnectionError):

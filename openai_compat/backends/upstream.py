@@ -22,6 +22,7 @@ from ..errors import (
     OpenAICompatError,
     UpstreamConnectionError,
     UpstreamCutError,
+    UpstreamNotConnectedError,
     UpstreamReplyError,
     UpstreamTimeoutError,
 )
@@ -30,7 +31,7 @@ from ..settings import Settings, Timeouts
 from ..streams import SILENCE, Silence
 from .base import ForwardedReply
 from .connections import Patience
-from .transport import LlhttpAdapter, in_chunks
+from .transport import LlhttpAdapter, NotConnectedError, in_chunks
 
 log = logging.getLogger(__name__)
 
@@ -166,4 +167,6 @@ def _translated(error: RequestException, url: str, context: CallContext) -> Open
         return UpstreamReplyError("The upstream's answer could not be decoded.")
     if isinstance(error, SSLError):
         return UpstreamConnectionError("No trusted connection to the upstream could be made.")
+    if isinstance(error, NotConnectedError):
+        return UpstreamNotConnectedError("The upstream could not be reached.")
     return UpstreamConnectionError("The upstream could not be reached.")

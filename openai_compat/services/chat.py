@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..backends.base import CHAT_PROMISES, Backend, SupportsChat
+from ..backends.base import CHAT_PROMISES, Backend, SupportsChat, missing_capability
 from ..domain import CallContext, ChatDelta, ChatRequest, TokenLogprob, ToolCallDelta, Usage
 from ..errors import UpstreamCutError
 from ..streams import PrimedStream, Silence, close_stream
@@ -13,7 +13,7 @@ from ..tokens import TokenCounter
 from .identity import new_id, now
 from .legacy_functions import to_legacy_chunk, to_legacy_message, to_tools
 from .parameters import without_nulls
-from .promises import check_promises, missing_capability
+from .promises import check_promises
 from .usage import to_usage_object
 
 JSON = dict[str, Any]
@@ -33,7 +33,7 @@ class ChatService:
             BackendError, CallCancelledError: the backend's, before its first piece.
         """
         if not isinstance(backend, SupportsChat):
-            raise missing_capability(model, "chat completions; use /v1/completions", "chat_completions_not_available")
+            raise missing_capability(model, "chat")
         parameters = without_nulls(payload, "model", "messages", "stream", "stream_options")
         check_promises(parameters, CHAT_PROMISES, _promises_of(backend), model)
         is_legacy = "functions" in parameters

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..backends.base import COMPLETION_PROMISES, Backend, SupportsCompletions
+from ..backends.base import COMPLETION_PROMISES, Backend, SupportsCompletions, missing_capability
 from ..domain import CallContext, CompletionRequest, TextDelta, TokenLogprob, Usage
 from ..errors import PayloadError, UpstreamCutError
 from ..streams import PrimedStream, Silence, close_stream
 from ..tokens import TokenCounter
 from .identity import new_id, now
 from .parameters import to_texts, without_nulls
-from .promises import check_promises, missing_capability
+from .promises import check_promises
 from .usage import count_texts, to_usage_object
 
 JSON = dict[str, Any]
@@ -27,7 +27,7 @@ class CompletionService:
     def start(self, backend: Backend, model: str, payload: Mapping[str, Any], context: CallContext) -> CompletionAnswer:
         """The answer, begun; raises as `ChatService.start` does."""
         if not isinstance(backend, SupportsCompletions):
-            raise missing_capability(model, "text completions; use /v1/chat/completions", "completions_not_available")
+            raise missing_capability(model, "completions")
         parameters = without_nulls(payload, "model", "prompt", "stream", "stream_options")
         check_promises(parameters, COMPLETION_PROMISES, backend.completion_promises, model)
         is_streamed = payload.get("stream") is True

@@ -8,12 +8,11 @@ from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..backends.base import Backend, SupportsEmbeddings
+from ..backends.base import Backend, SupportsEmbeddings, missing_capability
 from ..domain import CallContext, EmbeddingsRequest, Usage
 from ..errors import PayloadError
 from ..tokens import TokenCounter
 from .parameters import to_texts, without_nulls
-from .promises import missing_capability
 from .usage import count_texts
 
 
@@ -25,14 +24,14 @@ class EmbeddingService:
 
     def create(
         self, backend: Backend, model: str, payload: Mapping[str, Any], context: CallContext
-    ) -> tuple[dict[str, Any], Usage]:
-        """The `list` object of embeddings, and its usage.
+    ) -> tuple[dict[str, Any], Usage, Sequence[int]]:
+        """The `list` object of embeddings, its usage, and the indexes of inputs that were cut to the model's window.
 
         Raises:
             CapabilityError, UnsupportedParameterError, PayloadError, BackendError, CallCancelledError
         """
         if not isinstance(backend, SupportsEmbeddings):
-            raise missing_capability(model, "embeddings", "embeddings_backend_unavailable")
+            raise missing_capability(model, "embeddings")
         encode = _encoder(payload.get("encoding_format"))
         parameters = without_nulls(payload, "model", "input", "dimensions", "encoding_format")
         request = EmbeddingsRequest(model, to_texts(payload["input"]), payload.get("dimensions"), parameters)
@@ -43,7 +42,7 @@ class EmbeddingService:
             for index, vector in enumerate(result.vectors)
         ]
         counts = {"prompt_tokens": usage.prompt_tokens, "total_tokens": usage.total_tokens}
-        return {"object": "list", "data": data, "model": model, "usage": counts}, usage
+        return {"object": "list", "data": data, "model": model, "usage": counts}, usage, result.truncated
 
 
 def _encoder(encoding_format: str | None) -> Any:

@@ -20,7 +20,9 @@ from .event_relay import EventRelay
 
 log = logging.getLogger(__name__)
 
-RELAYED_HEADERS: Final = frozenset({"content-type", "x-request-id", "retry-after", "retry-after-ms", "x-should-retry"})
+RELAYED_HEADERS: Final = frozenset(
+    {"content-type", "x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "x-truncated-inputs"}
+)
 RELAYED_PREFIXES: Final = ("x-ratelimit-", "openai-")
 FILE_HEADERS: Final = frozenset(
     {

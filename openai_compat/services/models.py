@@ -10,13 +10,7 @@ from threading import Lock
 from time import monotonic
 from typing import Any, Final
 
-from ..backends.base import (
-    ForwardedCall,
-    SupportsChat,
-    SupportsCompletions,
-    SupportsEmbeddings,
-    SupportsForwarding,
-)
+from ..backends.base import CAPABILITIES, ForwardedCall, SupportsForwarding
 from ..backends.openai_errors import read_error
 from ..domain import CallContext
 from ..errors import OpenAICompatError, UpstreamReplyError
@@ -27,14 +21,6 @@ from ..streams import Cancellation, Pending
 log = logging.getLogger(__name__)
 
 JSON = dict[str, Any]
-CAPABILITIES: Final[Mapping[str, type]] = {
-    "chat": SupportsChat,
-    "completions": SupportsCompletions,
-    "embeddings": SupportsEmbeddings,
-    "forwarding": SupportsForwarding,
-}
-"""What a description calls a backend's capabilities. `forwarding` takes whatever its peer takes."""
-
 FIRST_WAIT_SECONDS: Final = 2.0
 """For how long after the upstream was asked callers wait for its first list; those that come later do not wait."""
 RETRY_SECONDS: Final = 5.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..errors import CapabilityError, UnsupportedParameterError
+from ..errors import UnsupportedParameterError
 
 # A value that asks for nothing: the parameter's default, spelled out.
 _HARMLESS: Mapping[str, Any] = {
@@ -37,11 +37,3 @@ def _used(parameters: Mapping[str, Any]) -> Iterator[str]:
                 yield "audio"
         elif value not in (None, [], {}) and not (name in _HARMLESS and value == _HARMLESS[name]):
             yield name
-
-
-def missing_capability(model: str, what: str, code: str) -> CapabilityError:
-    """The answer to a path that a model can never serve.
-
-    `code` is `chat_completions_not_available` or alike: clients of completion-only servers know it.
-    """
-    return CapabilityError(f"The model '{model}' does not support {what}.", param="model", code=code)

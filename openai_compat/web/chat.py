@@ -24,6 +24,10 @@ from .schemas.embeddings import EMBEDDINGS_REQUEST
 ROOTS = ("/v1", "", "/api/v1", "/openai/v1", "/openai/deployments/<path:deployment>")
 
 
+TRUNCATED = "x-truncated-inputs"
+"""Tells, by their indexes, whose embeddings leave out the end of the input."""
+
+
 class TypedEmbeddings:
     """How the door for embeddings asks a backend, which may be one of several."""
 
@@ -32,8 +36,9 @@ class TypedEmbeddings:
         self._inference = inference
 
     def whole(self, target: Target | Route, context: CallContext) -> ForwardedAnswer:
-        vectors, usage = self._embeddings.create(target.backend, target.model, self._inference.payload, context)
-        return ForwardedAnswer(200, {}, to_json(vectors), usage)
+        vectors, usage, truncated = self._embeddings.create(target.backend, target.model, self._inference.payload, context)
+        headers = {TRUNCATED: ",".join(map(str, truncated))} if truncated else {}
+        return ForwardedAnswer(200, headers, to_json(vectors), usage)
 
     def stream(self, call: InferenceCall, target: Target, context: CallContext) -> EventSource:
         raise UnsupportedParameterError("stream", target.model, "embeddings come whole")

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import requests
 
-from openai_compat.backends.registry import KINDS
-from scripts.render_docs import RELATIVES, parameters_of, treatment_of
+from scripts.render_docs import RELATIVES, TABULATED_KINDS, parameters_of, treatment_of
 from tests.fakes.live_server import LiveServer
 from tests.fakes.recording_api import RecordingAPI
 
@@ -72,14 +71,14 @@ def server(api: RecordingAPI, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """A model of each kind, named as its kind."""
     file = tmp_path_factory.mktemp("kinds") / "models.json"
     address = {"base_url": api.url}
-    rows = [{"name": kind, "kind": kind, **({} if kind == "echo" else address)} for kind in KINDS]
+    rows = [{"name": kind, "kind": kind, **({} if kind == "echo" else address)} for kind in TABULATED_KINDS]
     file.write_text(json.dumps(rows))
     with LiveServer({"MODEL_REGISTRY_PATH": str(file)}) as server:
         yield server
 
 
 @pytest.mark.parametrize("is_chat", [True, False], ids=["chat", "completions"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TABULATED_KINDS)
 def test_what_the_table_says_happens(kind: str, is_chat: bool, server: LiveServer, api: RecordingAPI) -> None:
     path, body, values = DOORS[is_chat]
     for parameter in parameters_of(is_chat=is_chat):

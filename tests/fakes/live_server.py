@@ -54,6 +54,7 @@ class LiveServer:
             "PATH": os.environ["PATH"],
             "HOME": os.environ.get("HOME", "/"),
             "PYTHONPATH": str(ROOT),
+            "INCLUDE_DEFAULT_MODELS": "false",  # whatever extras are installed here
             **self._environment,
         }
         self.process = subprocess.Popen(

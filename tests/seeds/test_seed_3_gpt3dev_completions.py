@@ -1,8 +1,6 @@
 """The server for Hugging Face models, as far as HTTP goes: probe, models, completions and their errors.
 
-Its models are for a later day; the echo model answers under one of their names. What a model that only completes says
-to a chat is held where such a backend is (`chat_completions_not_available`): here, one that only chats is asked to
-complete.
+The echo model stands in for the weights, as a local model that only completes; real ones are loaded in `tests/local`.
 """
 
 from __future__ import annotations
@@ -16,8 +14,30 @@ import pytest
 import requests
 
 from tests.fakes.live_server import LiveServer
-from tests.fakes.recording_api import RecordingAPI
+from tests.fakes.local_models import LOADER
 from tests.snippets import run_bash
+
+MODELS = [
+    "GPT3-dev-350m-2805",
+    "GPT3-dev-125m-0104",
+    "GPT3-dev-125m-1202",
+    "GPT3-dev-125m-0612",
+    "GPT3-dev",
+    "GPT3-dev-125m",
+    "GPT-2",
+]
+
+REGISTRY = """\
+[
+  {
+    "name": "GPT3-dev-350m-2805",
+    "hf_repo": "k050506koch/GPT3-dev-350m-2805",
+    "dtype": "float16",
+    "device": "auto",
+    "max_context_tokens": 4096
+  }
+]
+"""
 
 LIST_MODELS = """\
 curl http://localhost:8000/v1/models
@@ -36,12 +56,21 @@ curl http://localhost:8000/v1/completions \\
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    file = tmp_path_factory.mktemp("seed-3") / "models.json"
-    with RecordingAPI("chat only") as api:
-        rows = [{"name": "GPT3-dev", "kind": "echo"}, {"name": "chat-only", "kind": "external", "base_url": api.url}]
-        file.write_text(json.dumps(rows))
-        with LiveServer({"MODEL_REGISTRY_PATH": str(file)}) as server:
-            yield server
+    """As its README has it, with a registry file that points each of its ids to local weights."""
+    file = tmp_path_factory.mktemp("seed-3") / "registry.json"
+    (row,) = json.loads(REGISTRY)
+    file.write_text(json.dumps([{**row, "name": name, "hf_repo": "kind=completions"} for name in MODELS]))
+    settings = {
+        "MODEL_REGISTRY_PATH": str(file),
+        "LOCAL_MODEL_LOADER": LOADER,
+        "INCLUDE_DEFAULT_MODELS": "true",
+        "DEFAULT_DEVICE": "auto",
+        "MAX_CONTEXT_TOKENS": "2048",
+        "ENABLE_EMBEDDINGS_BACKEND": "False",
+        "CORS_ALLOW_ORIGINS": "https://app.example.com,https://other.example.com",
+    }
+    with LiveServer(settings) as server:
+        yield server
 
 
 def run(text: str, server: LiveServer, folder: Path) -> dict[str, Any]:
@@ -51,7 +80,7 @@ def run(text: str, server: LiveServer, folder: Path) -> dict[str, Any]:
 
 def test_its_models(server: LiveServer, tmp_path: Path) -> None:
     listed = run(LIST_MODELS, server, tmp_path)
-    assert [model["id"] for model in listed["data"]] == ["GPT3-dev", "chat-only"]
+    assert [model["id"] for model in listed["data"]] == MODELS
 
 
 def test_its_completion(server: LiveServer, tmp_path: Path) -> None:
@@ -73,17 +102,29 @@ def test_its_stream_ends_with_done(server: LiveServer) -> None:
 @pytest.mark.parametrize(
     ("door", "body", "code"),
     [
-        ("completions", {"prompt": "x"}, "completions_not_available"),
+        ("chat/completions", {"messages": [{"role": "user", "content": "x"}]}, "chat_completions_not_available"),
         ("embeddings", {"input": "x"}, "embeddings_backend_unavailable"),
     ],
 )
 def test_what_a_model_cannot_do_is_a_structured_501(
     server: LiveServer, door: str, body: dict[str, str], code: str
 ) -> None:
-    reply = requests.post(f"{server.base_url}/{door}", json={"model": "chat-only", **body}, timeout=10)
+    reply = requests.post(f"{server.base_url}/{door}", json={"model": "GPT3-dev", **body}, timeout=10)
     assert reply.status_code == 501
     assert reply.headers["x-should-retry"] == "false"
-    assert reply.json()["error"]["code"] == code
+    error = reply.json()["error"]
+    assert error["code"] == code
+    assert door == "embeddings" or "/v1/completions" in error["message"]
+
+
+def test_its_registry_file(server: LiveServer) -> None:
+    facts = requests.get(f"{server.base_url}/models/GPT3-dev-350m-2805", timeout=10).json()
+    assert facts["context_window"] == 4096
+
+
+def test_its_origins(server: LiveServer) -> None:
+    reply = requests.get(f"{server.base_url}/models", headers={"Origin": "https://other.example.com"}, timeout=10)
+    assert reply.headers["Access-Control-Allow-Origin"] == "https://other.example.com"
 
 
 def test_its_probe(server: LiveServer) -> None:

@@ -1,0 +1,93 @@
+"""A language or embedding model that runs on this machine, in the engine process that all workers share."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, Final
+from urllib.parse import quote
+
+from ..domain import CallContext
+from ..errors import (
+    OpenAICompatError,
+    ModelBusyError,
+    UpstreamConnectionError,
+    UpstreamNotConnectedError,
+)
+from ..local.entries import CAPABILITIES, LocalModelOptions
+from ..settings import ModelEntry, Timeouts
+from .base import BackendResources, ForwardedCall, missing_capability
+from .engine_process import EngineProcess
+from .openai import OpenAIBackend, OpenAIOptions
+from .upstream import UpstreamReply
+
+log = logging.getLogger(__name__)
+
+DOORS: Final = {"chat/completions": "chat", "completions": "completions", "embeddings": "embeddings"}
+QUESTION: Final = Timeouts(connect=1.0, first_byte=2.0, idle=2.0, total=5.0)
+"""For what an engine knows of a model: it answers at once, or is not asked any longer."""
+
+
+class HuggingFaceBackend(OpenAIBackend):
+    """Forwards to the engine, which is started when it is not there."""
+
+    Options: ClassVar[type[Any]] = LocalModelOptions
+
+    def __init__(self, entry: ModelEntry, options: LocalModelOptions, resources: BackendResources) -> None:
+        self._engine = resources.engine or EngineProcess(resources.settings)
+        self._capabilities = options.capabilities
+        self._window = options.max_context_tokens
+        super().__init__(replace(entry, base_url=self._engine.url), OpenAIOptions(), resources)
+        self._is_embedding_allowed = resources.settings.enable_embeddings_backend is not False
+
+    def forward(self, call: ForwardedCall, context: CallContext) -> UpstreamReply:
+        self._check(DOORS.get(call.path.partition("?")[0]))
+        if not self._engine.has_listened:
+            self._engine.start(context.cancellation)
+        try:
+            return super().forward(call, context)
+        except UpstreamNotConnectedError:
+            self._engine.start(context.cancellation)
+        except UpstreamConnectionError as error:
+            raise _stopped() from error
+        try:
+            return super().forward(call, context)
+        except UpstreamConnectionError as error:
+            raise _stopped() from error
+
+    def _check(self, capability: str | None) -> None:
+        """Refuses what the entry or the settings rule out, before a model is loaded for it."""
+        if capability is None:
+            return
+        is_named = not self._capabilities or capability in self._capabilities
+        if not is_named or (capability == "embeddings" and not self._is_embedding_allowed):
+            raise missing_capability(self.name, capability)
+
+    def describe(self) -> Mapping[str, Any]:
+        """The model's state, as the engine has it; one that does not run has loaded nothing."""
+        capabilities = list(self._capabilities or CAPABILITIES)  # until it is loaded: what it may be able to do
+        known = {"capabilities": capabilities, "state": "absent", "context_window": self._window}
+        return {**known, **self._ask()} if self._engine.has_listened else known
+
+    def _ask(self) -> Mapping[str, Any]:
+        context = CallContext("describe")
+        try:
+            reply = self.resources.forwarder.send(
+                "GET", self._url(f"models/{quote(self.name)}"), headers={}, timeouts=QUESTION, context=context
+            )
+            try:
+                facts = json.loads(reply.read())
+            finally:
+                reply.close()
+        except (OpenAICompatError, ValueError):
+            return {}
+        return facts if reply.status == 200 and isinstance(facts, dict) else {}
+
+
+def _stopped() -> ModelBusyError:
+    """The engine ended before it answered. Not sent again: the request itself may be what ended it."""
+    return ModelBusyError(
+        "The engine for local models stopped before it answered.", retry_after=1, code="engine_stopped"
+    )
