@@ -24,10 +24,12 @@ MADE := .venv/.made
 CORE := .venv/.installed-core
 DEV := .venv/.installed-dev
 HAYSTACK := .venv/.installed-haystack
+LOCAL := .venv/.installed-local
+LOCAL_MODELS := .venv/.installed-local-models
 NODE := $(NODE_DIR)/node_modules/.installed
 CHAT := $(CHAT_DIR)/.next/BUILD_ID
 
-.PHONY: help run frontend test pictures lint types format docs pins docker-check wheel clean
+.PHONY: help run run-local frontend test pictures lint types format docs pins docker-check wheel clean
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -39,10 +41,16 @@ run: $(CORE)  ## install what is needed, start the server on port 8000
 run-haystack: $(CORE) $(HAYSTACK)  ## the same, with the extra for Haystack pipelines and documents
 	@exec $(BIN)/python -m openai_compat serve $(ARGS)
 
+run-local: $(LOCAL) $(LOCAL_MODELS)  ## the same with two small local models, for chat and embeddings (about 2 GB)
+	@$(BIN)/python -m openai_compat.local.packaged .venv/local-models.json
+	@MODEL_REGISTRY_PATH=$(CURDIR)/.venv/local-models.json INCLUDE_DEFAULT_MODELS=false \
+	    exec $(BIN)/python -m openai_compat serve $(ARGS)
+
 frontend: $(CHAT)  ## install, build and start the chat page of examples/nextjs-chat on port 3000
 	@cd $(CHAT_DIR) && exec env $(WITH_NODE) npm start --silent -- $(ARGS)
 
-NEEDED := $(DEV) $(if $(shell command -v npm),$(NODE) $(CHAT),no-npm)
+# The extra `local` is large: CI installs it, elsewhere its tests run once `make run-local` has.
+NEEDED := $(DEV) $(if $(CI),$(LOCAL) $(LOCAL_MODELS)) $(if $(shell command -v npm),$(NODE) $(CHAT),no-npm)
 test: $(NEEDED)  ## install what the tests need, run them all
 	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST)
 
@@ -71,6 +79,10 @@ BENCH_PROGRAMS := $(addprefix bench/.build/,stream_upstream open_loop stream_cli
 
 bench: $(CORE) $(BENCH_PROGRAMS)  ## measure this server beside others (ARGS=--quick: two minutes)
 	@$(BIN)/python -m bench $(ARGS)
+
+.PHONY: bench-local
+bench-local: $(LOCAL) $(LOCAL_MODELS)  ## measure local models beside transformers' own server (25 minutes)
+	@$(BIN)/python -m bench.local $(ARGS)
 
 guard: $(CORE) bench/.build/stream_upstream  ## count the hot path's instructions, fail if they grew (ARGS=--accept)
 	@$(BIN)/python -m bench.guard $(ARGS)
@@ -115,6 +127,15 @@ $(DEV): requirements-dev.txt $(CORE) $(HAYSTACK)
 $(HAYSTACK): requirements-haystack.txt $(CORE)
 	@echo "Installing requirements-haystack.txt ..."
 	@$(PIP) install -r requirements-haystack.txt
+	@touch $@
+
+$(LOCAL): requirements-local.txt $(CORE)
+	@echo "Installing requirements-local.txt ..."
+	@$(PIP) install -r requirements-local.txt
+	@touch $@
+
+$(LOCAL_MODELS): requirements-local-models.txt $(CORE)
+	@$(PIP) install --no-deps -r requirements-local-models.txt
 	@touch $@
 
 # The benchmark's own programs, in C so that they are never what is measured.

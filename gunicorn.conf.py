@@ -33,16 +33,21 @@ preload_app = False
 
 
 def on_starting(server):
-    """Gives the workers a file in which they tell each other of upstreams that are out of order, where no setting names
-    a place for it. They, and those of a later reload, learn of it by the setting.
+    """Gives the workers, and those of a later reload, a file in which they tell each other of upstreams that are out
+    of order, where no setting names a place for it; and a folder in which they find one engine for local models, which
+    ends with this process. They learn of both by the settings.
     """
     if settings.state_url is None:
         server.state_folder = tempfile.mkdtemp(prefix="openai-compat-")
         os.environ["STATE_URL"] = f"sqlite:{server.state_folder}/state"
+    os.environ["LOCAL_ENGINE_DIRECTORY"] = open_server_folder(settings.local_engine_directory)
+    # The engine inherits it: torch's threads would spin while they wait, on the cores that the workers need.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def on_exit(server):
     shutil.rmtree(vars(server).get("state_folder", ""), ignore_errors=True)
+    remove_server_folder(os.environ["LOCAL_ENGINE_DIRECTORY"])
 
 
 def post_fork(server, worker):
@@ -52,15 +57,6 @@ def post_fork(server, worker):
     """
     worker.write_seconds = settings.client_write_timeout or None
     signal.signal(signal.SIGTERM, worker.handle_exit)
-
-
-def on_starting(arbiter):
-    """All workers, also those of a later reload, find one engine for local models, which ends with this process."""
-    os.environ["LOCAL_ENGINE_DIRECTORY"] = open_server_folder(settings.local_engine_directory)
-
-
-def on_exit(arbiter):
-    remove_server_folder(os.environ["LOCAL_ENGINE_DIRECTORY"])
 
 
 def post_worker_init(worker):

@@ -54,10 +54,13 @@ class ToolCallDelta:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """The log probability of one token; `top` has the likeliest (token, logprob) pairs in falling order."""
+    """The log probability of one token; `top` has the likeliest (token, logprob) pairs in falling order.
+
+    `logprob` is None for the first token of an echoed prompt: nothing came before it.
+    """
 
     token: str
-    logprob: float
+    logprob: float | None
     top: Sequence[tuple[str, float]] = ()
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Final
 
-from ..errors import ModelUnavailableError, ModelBusyError
+from ..errors import ModelBusyError, ModelUnavailableError
 from ..local import missing_extra
 from ..local.folder import PREFIX, EngineFolder, hold_shared, temporary_parent
 from ..local.plan import OWN_LOADER, EnginePlan, to_plan

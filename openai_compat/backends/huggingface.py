@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 from ..domain import CallContext
 from ..errors import (
-    OpenAICompatError,
     ModelBusyError,
+    OpenAICompatError,
     UpstreamConnectionError,
     UpstreamNotConnectedError,
 )

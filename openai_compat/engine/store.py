@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any, Final, Literal
 
 from ..backends.base import Backend
-from ..errors import ModelNotFoundError, ModelUnavailableError, OpenAICompatError, ModelBusyError
+from ..errors import ModelBusyError, ModelNotFoundError, ModelUnavailableError, OpenAICompatError
 from ..local.entries import LocalModel
 from ..local.plan import EnginePlan
 from ..streams import Cancellation

@@ -55,7 +55,8 @@ class EnginePlan:
 
 def to_plan(settings: Settings) -> EnginePlan:
     """The plan of a server's local models."""
-    entries = [entry for entry in settings.entries.values() if entry.kind == KIND]
+    configured = (*settings.entries.values(), *settings.hidden_entries.values())
+    entries = [entry for entry in configured if entry.kind == KIND]
     names = {entry.name for entry in entries}
     return EnginePlan(
         models=tuple(to_local_model(entry, settings) for entry in entries),

@@ -137,6 +137,6 @@ def _to_legacy_logprobs(logprobs: Sequence[TokenLogprob], offset: int) -> JSON |
     return {
         "tokens": [item.token for item in logprobs],
         "token_logprobs": [item.logprob for item in logprobs],
-        "top_logprobs": [dict(item.top) for item in logprobs],
+        "top_logprobs": [None if item.logprob is None else dict(item.top) for item in logprobs],
         "text_offset": offsets,
     }

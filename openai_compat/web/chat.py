@@ -36,7 +36,9 @@ class TypedEmbeddings:
         self._inference = inference
 
     def whole(self, target: Target | Route, context: CallContext) -> ForwardedAnswer:
-        vectors, usage, truncated = self._embeddings.create(target.backend, target.model, self._inference.payload, context)
+        vectors, usage, truncated = self._embeddings.create(
+            target.backend, target.model, self._inference.payload, context
+        )
         headers = {TRUNCATED: ",".join(map(str, truncated))} if truncated else {}
         return ForwardedAnswer(200, headers, to_json(vectors), usage)
 

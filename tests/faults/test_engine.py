@@ -213,7 +213,7 @@ def test_the_engine_ends_with_its_server_however_that_ends(tmp_path: Path, how: 
             with suppress(ProcessLookupError):
                 os.kill(process, how)
         wait_until(lambda: not is_alive(engine) and not is_alive(supervisor), SECONDS)
-    wait_until(lambda: not list(temporary.glob("openai-compat-*")), SECONDS)
+    wait_until(lambda: not list(temporary.glob("openai-compat-engine-*")), SECONDS)
     shutil.rmtree(temporary)
 
 

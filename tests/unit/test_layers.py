@@ -52,6 +52,9 @@ OWNERS = {
     "httpx": ("pipelines/",),
     "openai": ("pipelines/",),
     "pypdf": ("pipelines/",),
+    "torch": ("local/",),
+    "transformers": ("local/",),
+    "llguidance": ("local/",),
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -15,10 +15,10 @@ from openai_compat.engine import store as store_module
 from openai_compat.engine.store import ModelStore
 from openai_compat.errors import (
     CallCancelledError,
+    ModelBusyError,
     ModelNotFoundError,
     ModelUnavailableError,
     OpenAICompatError,
-    ModelBusyError,
 )
 from openai_compat.local.entries import LocalModel
 from openai_compat.local.plan import EnginePlan
@@ -208,6 +208,7 @@ class TestMemory:
                 pass
         with using(store, "c"):
             assert [state(store, name) for name in "abc"] == ["ready", "absent", "ready"]
+        wait_until(lambda: loader.loaded[1].is_closed, SECONDS)
         assert [(model.name, model.is_closed) for model in loader.loaded] == [("a", False), ("b", True), ("c", False)]
 
     def test_what_was_given_up_is_loaded_again(self, loader: Loader) -> None:

@@ -1,0 +1,90 @@
+"""Local models keep the contract of all three capabilities, in the engine's own threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from openai_compat.domain import CallContext, CompletionRequest
+from openai_compat.streams import close_stream
+from tests.fakes.tiny_models import TOOL_TEMPLATE, require_local_extra, save_encoder, save_reciting_model
+
+from .backend_contract import ChatContract, CompletionsContract, EmbeddingsContract
+
+require_local_extra()
+
+from openai_compat.local.entries import LocalModel  # noqa: E402 - torch may not be there
+from openai_compat.local.loading import load_model  # noqa: E402
+
+ENDLESS = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_reciting_model(tmp_path_factory.mktemp("reciting"), TOOL_TEMPLATE, window=512)
+
+
+@pytest.fixture(scope="module")
+def endless_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_reciting_model(tmp_path_factory.mktemp("endless"), TOOL_TEMPLATE, window=2 * ENDLESS)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+class LocalFixtures:
+    waiting_behind: ClassVar[dict[int, Any]] = {}
+
+    @pytest.fixture
+    def backend(self, folder: Path) -> Iterator[Any]:
+        model = load_model(LocalModel(name="contract-model", hf_repo=str(folder), device="cpu"), str)
+        yield model
+        model.close()
+
+    @pytest.fixture
+    def slow_backend(self, endless_folder: Path) -> Iterator[Any]:
+        """One place, and somebody has it."""
+        entry = LocalModel(name="contract-model", hf_repo=str(endless_folder), device="cpu", max_batch=1)
+        model: Any = load_model(entry, str)
+        bias = {str(model._first_token()): -100}
+        request = CompletionRequest("contract-model", ["a"], {"max_tokens": ENDLESS, "logit_bias": bias})
+        occupant = model.complete(request, CallContext("occupant"))
+        next(occupant)
+        self.waiting_behind[id(model)] = occupant
+        yield model
+        close_stream(self.waiting_behind.pop(id(model)))
+        model.close()
+
+    def running_work(self, backend: Any) -> int:
+        return int(backend.running_calls) - (id(backend) in self.waiting_behind)
+
+
+class TestLocalChat(LocalFixtures, ChatContract):
+    refused = (
+        ({"temperature": 2.5}, "temperature"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"top_logprobs": 1}, "top_logprobs"),
+        ({"logit_bias": {"5": 101}}, "logit_bias"),
+        ({"logit_bias": {"999999999": 1}}, "logit_bias"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"schema": {"type": 5}}}}, "response_format"),
+    )
+
+
+class TestLocalCompletions(LocalFixtures, CompletionsContract):
+    refused = (({"n": 3, "best_of": 2}, "best_of"), ({"logprobs": 6}, "logprobs"), ({"max_tokens": -1}, "max_tokens"))
+
+
+class TestLocalEmbeddings(EmbeddingsContract):
+    dimensions = (1, 2, 24)
+    refused = (({"input": [""]}, "input"), ({"dimensions": 0}, "dimensions"), ({"dimensions": 25}, "dimensions"))
+
+    @pytest.fixture
+    def backend(self, encoder: Path) -> Iterator[Any]:
+        model = load_model(LocalModel(name="contract-model", hf_repo=str(encoder), device="cpu"), str)
+        yield model
+        model.close()
