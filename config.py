@@ -30,6 +30,7 @@ from openai_compat.settings import (
     parse_state_url,
     parse_text,
     parse_url,
+    parse_workspace,
 )
 
 ERROR_STATUS = WholeNumber(400, 599)
@@ -104,6 +105,16 @@ SETTINGS = (
         parse_text,
         "Where the text sits in its reply (`data.answer`); found by itself when not set.",
     ),
+    Setting(("DATABRICKS_HOST",), parse_workspace, "Workspace that models of kind `databricks` are in."),
+    Setting(("DATABRICKS_TOKEN",), parse_key, "Personal access token for it.", True),
+    Setting(("DATABRICKS_CLIENT_ID",), parse_key, "Service principal for it, if there is no token."),
+    Setting(("DATABRICKS_CLIENT_SECRET",), parse_key, "The service principal's OAuth secret.", True),
+    Setting(
+        ("DATABRICKS_CREDENTIALS",),
+        OneOf("auto", "token", "service-principal", "user"),
+        "Whose credential it gets; `user` is that of the signed-in user, in Databricks Apps.",
+    ),
+    Setting(("DATABRICKS_ENDPOINTS",), parse_list, "Serving endpoints to offer as models, each by its own name."),
     Setting(("MODEL_REGISTRY_PATH",), parse_text, "The models file, JSON or YAML."),
     Setting(("MODEL_ALLOW_LIST",), parse_list, "If set, only these models are served."),
     Setting(("MODELS_CACHE_SECONDS",), parse_seconds, "How long the default upstream's list of models is remembered."),

@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 EXPOSED_HEADERS = [
     "x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "x-truncated-inputs",
-    "x-openai-compat-upstream", "x-openai-compat-attempts", "x-openai-compat-fallback",
+    "x-openai-compat-adapted", "x-openai-compat-upstream", "x-openai-compat-attempts", "x-openai-compat-fallback",
     *(f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")),
 ]  # fmt: skip
 """What a page on another origin may read of an answer."""

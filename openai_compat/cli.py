@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 
-from . import __version__, conformance, doctor, mock_upstream, models_commands
+from . import __version__, adapter_check, conformance, doctor, mock_upstream, models_commands
 from .configuration import GUNICORN_FILE, load_settings
 from .errors import ConfigurationError
 from .pipelines import commands as pipelines
@@ -42,6 +42,9 @@ def _parser() -> argparse.ArgumentParser:
 
     pipelines.add_arguments(commands)
     models_commands.add_commands(commands)
+
+    check = commands.add_parser("check-adapter", help="show what a chat API would be asked, and how its reply is read")
+    adapter_check.add_arguments(check)
 
     mock = commands.add_parser("mock-upstream", help="start a fake OpenAI server that misbehaves on demand")
     mock_upstream.add_arguments(mock)

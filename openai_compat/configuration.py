@@ -31,13 +31,15 @@ def config_module() -> ModuleType:
     return module
 
 
-def load_settings(*, with_models: bool = True) -> Settings:
-    """The settings of this process's environment, as `config.load` reads them.
+def load_settings(*, with_models: bool = True, **over: str) -> Settings:
+    """The settings of this process's environment, as `config.load` reads them, with those of `over` in their place.
 
     Raises:
         ConfigurationError: with every problem at once.
     """
-    settings: Settings = config_module().load(with_models=with_models)
+    config = config_module()
+    environ = {**config.read_environment(), **over} if over else None
+    settings: Settings = config.load(environ, with_models=with_models)
     return settings
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -127,6 +127,10 @@ class Embeddings:
     truncated: Sequence[int] = ()
 
 
+def _no_header(_name: str) -> str | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class CallContext:
     """What a backend may know of the caller, besides the request itself.
@@ -135,7 +139,9 @@ class CallContext:
     `Authorization` value where it may be shown to an upstream that has no key of its own, else None.
     `silence_seconds` is how long a stream may be quiet before it must yield `SILENCE`; 0 means never. `caller` is the
     credential that the call came with, to tell callers apart and for nothing else; `conversation_id` what the header
-    `X-Conversation-Id` names.
+    `X-Conversation-Id` names. `sent_header` looks up any
+    header of the request, for a backend that is configured to know it; it is to travel nowhere else. `reply_headers`
+    takes what the answer's headers are to say, until the first piece of the answer is there.
     """
 
     request_id: str
@@ -145,3 +151,5 @@ class CallContext:
     silence_seconds: float = 0.0
     caller: str | None = field(default=None, repr=False)
     conversation_id: str | None = None
+    sent_header: Callable[[str], str | None] = _no_header
+    reply_headers: dict[str, str] = field(default_factory=dict)

@@ -15,6 +15,7 @@ import yaml
 
 from .backends.base import Backend, options_of
 from .backends.registry import load_backend_class
+from .hooks import Hooks, load_hooks
 from .local import missing_extra
 from .local.plan import KIND
 from .local.presets import PRESETS
@@ -27,7 +28,18 @@ from .models_file_routes import (
     to_prefill,
     to_window,
 )
-from .settings import ECHO_MODEL, OPENAI_URL, ModelEntry, Settings, Timeouts, is_header_value, parse_seconds, parse_url
+from .profiles import PROFILES, Profile, parse_profile
+from .settings import (
+    ECHO_MODEL,
+    OPENAI_URL,
+    VARIABLE,
+    ModelEntry,
+    Settings,
+    Timeouts,
+    is_header_value,
+    parse_seconds,
+    parse_url,
+)
 
 COMMON_KEYS = frozenset(
     {
@@ -42,6 +54,8 @@ COMMON_KEYS = frozenset(
         "owned_by",
         "created",
         "metadata",
+        "profile",
+        "hooks",
         "context_window",
         "prefill",
         *ROUTE_KEYS,
@@ -50,7 +64,6 @@ COMMON_KEYS = frozenset(
 ALIAS: Final = "alias"
 """The kind of an entry whose targets answer for it."""
 Key = TypeVar("Key", bound=Hashable)
-VARIABLE = re.compile(r"\$\{(\w+)\}")
 HEADER_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
 """A token (RFC 9110, 5.1)."""
 
@@ -58,7 +71,11 @@ HEADER_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
 def build_models(settings: Settings, environ: Mapping[str, str], problems: list[str]) -> Settings:
     """`settings` with its `entries` and its `default_upstream`; what is wrong goes into `problems`, a sentence each."""
     file = _ModelsFile(settings, environ, problems)
-    entries = [*file.entries(), *_external_entries(settings, problems)]
+    entries = [
+        *file.entries(),
+        *_external_entries(settings, problems),
+        *_databricks_entries(settings, problems),
+    ]
     upstream = _default_upstream(settings)
     if not entries and upstream is None and not settings.model_registry_path:
         entries = [ModelEntry(ECHO_MODEL, "echo", owned_by="mock")]
@@ -143,6 +160,22 @@ def _external_entries(settings: Settings, problems: list[str]) -> list[ModelEntr
             options=options,
         )
     ]
+
+
+def _databricks_entries(settings: Settings, problems: list[str]) -> list[ModelEntry]:
+    entries = [
+        ModelEntry(name=endpoint, kind="databricks", timeouts=settings.timeouts, owned_by="databricks")
+        for endpoint in settings.databricks_endpoints
+    ]
+    if entries:
+        problems += [f"DATABRICKS_ENDPOINTS: {problem}" for problem in _find_problems(entries[0], settings)]
+    return entries
+
+
+def _find_problems(entry: ModelEntry, settings: Settings) -> list[str]:
+    """The kind's own sentences on an entry whose options are of the right types."""
+    backend_class = load_backend_class(entry.kind)
+    return list(backend_class.find_problems(entry, backend_class.Options(**entry.options), settings))
 
 
 def _what_is_wrong(backend_class: type[Backend], options: Mapping[str, Any]) -> str | None:
@@ -230,6 +263,20 @@ def _parse(path: Path) -> Any:
         raise ValueError(f"{error.problem}{where}") from error
 
 
+def _has_own_url(row: Mapping[str, Any]) -> bool:
+    """Whether a row of kind `external` says in its `request` where the call goes."""
+    request = row.get("request")
+    return isinstance(request, dict) and isinstance(request.get("url"), str) and not request["url"].startswith("/")
+
+
+def _named_variables(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield from (match[1] for match in VARIABLE.finditer(value))
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _named_variables(part)
+
+
 class _ModelsFile:
     """Reads the file that `MODEL_REGISTRY_PATH` names: a list of entries, or a mapping whose `models` is that list."""
 
@@ -237,6 +284,7 @@ class _ModelsFile:
         self.settings = settings
         self.environ = environ
         self.problems = problems
+        self.profiles: dict[str, Profile] = dict(PROFILES)
 
     def entries(self) -> list[ModelEntry]:
         rows = self._rows()
@@ -259,7 +307,8 @@ class _ModelsFile:
             self.problems.append(f"MODEL_REGISTRY_PATH: {path} cannot be read: {error}")
             return []
         if isinstance(content, dict):
-            unknown = sorted(str(key) for key in content.keys() - {"models"})
+            self._read_profiles(content.get("profiles") or {})
+            unknown = sorted(str(key) for key in content.keys() - {"models", "profiles"})
             if unknown:
                 self.problems.append(f"MODEL_REGISTRY_PATH: {path} has unknown sections: {', '.join(unknown)}")
             content = content.get("models")
@@ -267,6 +316,34 @@ class _ModelsFile:
             self.problems.append(f"MODEL_REGISTRY_PATH: {path} must be a list of models, or a mapping with `models:`")
             return []
         return content
+
+    def _read_profiles(self, section: Any) -> None:
+        """Profiles that several rows name; one may extend those before it."""
+        if not isinstance(section, dict):
+            self.problems.append("profiles must be a mapping of names to profiles")
+            return
+        for name, value in section.items():
+            profile = self._parsed_profile(value, f"profile '{name}'")
+            if profile is not None:
+                self.profiles[str(name)] = profile
+
+    def _parsed_profile(self, value: Any, where: str) -> Profile | None:
+        try:
+            return parse_profile(value, self.profiles)
+        except ValueError as error:
+            self.problems.append(f"{where}: {error}")
+            return None
+
+    def _profile(self, row: Mapping[str, Any], where: str) -> Profile | None:
+        value = row.get("profile")
+        return None if value is None else self._parsed_profile(value, f"{where}: profile")
+
+    def _hooks(self, row: Mapping[str, Any], where: str) -> Hooks | None:
+        try:
+            return None if row.get("hooks") is None else load_hooks(row["hooks"])
+        except ValueError as error:
+            self.problems.append(f"{where}: hooks: {error}")
+            return None
 
     def _entry(self, row: Any, where: str) -> ModelEntry | None:
         if not isinstance(row, dict) or not isinstance(row.get("name"), str) or not row["name"].strip():
@@ -280,10 +357,10 @@ class _ModelsFile:
             self.problems.append(f"{where} needs a `kind`")
             return None
         options = {key: value for key, value in row.items() if key not in COMMON_KEYS}
-        self._check_options(kind, options, where)
-        if "max_concurrent" in row and "base_url" not in row:
+        backend_class = self._checked_class(kind, options, where)
+        if "max_concurrent" in row and "base_url" not in row and kind != "databricks":
             self.problems.append(f"{where}: max_concurrent counts the calls to a `base_url`, and there is none")
-        return ModelEntry(
+        entry = ModelEntry(
             name=row["name"],
             kind=kind,
             base_url=self._url(row, kind, where),
@@ -298,10 +375,16 @@ class _ModelsFile:
             created=self._number(row, "created", "a time in Unix seconds", where, 0),
             metadata=self._mapping(row, "metadata", where),
             options=options,
+            profile=self._profile(row, where),
+            hooks=self._hooks(row, where),
+            variables=self._variables(options, where) if backend_class and backend_class.takes_variables else {},
             routing=read_policy(row, where, self.problems),
             context_window=self._parsed(row, "context_window", to_window, where),
             prefill=self._parsed(row, "prefill", to_prefill, where),
         )
+        if backend_class is not None:
+            self.problems += [f"{where}: {problem}" for problem in _find_problems(entry, self.settings)]
+        return entry
 
     def _alias(self, row: Mapping[str, Any], where: str) -> ModelEntry:
         check_alias(row, where, self.problems)
@@ -321,12 +404,13 @@ class _ModelsFile:
             self.problems.append(f"{where}: {key} {error}")
             return None
 
-    def _check_options(self, kind: str, options: Mapping[str, Any], where: str) -> None:
+    def _checked_class(self, kind: str, options: Mapping[str, Any], where: str) -> type[Backend] | None:
+        """The kind's class, if it takes the options."""
         try:
             backend_class = load_backend_class(kind)
         except ValueError as error:
             self.problems.append(f"{where}: {error}")
-            return
+            return None
         known = options_of(backend_class)
         unknown = sorted(str(key) for key in options.keys() - set(known))
         if unknown:
@@ -334,10 +418,17 @@ class _ModelsFile:
             similar = get_close_matches(unknown[0], [*COMMON_KEYS, *known], n=1)
             hint = f"did you mean {similar[0]}? " if similar else ""
             self.problems.append(f"{where} has unknown keys: {', '.join(unknown)} ({hint}Known are {listed})")
-            return
+            return None
         wrong = _what_is_wrong(backend_class, options)
         if wrong:
             self.problems.append(f"{where}: {wrong}")
+            return None
+        return backend_class
+
+    def _variables(self, options: Mapping[str, Any], where: str) -> dict[str, str]:
+        """The environment's values that the options name, wherever in them."""
+        found = {(name, key) for key, value in options.items() for name in _named_variables(value)}
+        return {name: self._variable(name, key, where) for name, key in sorted(found)}
 
     def _text(self, row: Mapping[str, Any], key: str, where: str) -> str | None:
         value = row.get(key)
@@ -363,7 +454,7 @@ class _ModelsFile:
     def _url(self, row: Mapping[str, Any], kind: str, where: str) -> str | None:
         text = self._text(row, "base_url", where)
         if text is None:
-            if kind in {"openai", "external"}:
+            if kind == "openai" or (kind == "external" and not _has_own_url(row)):
                 self.problems.append(f"{where}: kind {kind} needs a `base_url`")
             return None
         if kind == KIND:

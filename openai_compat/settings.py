@@ -10,10 +10,15 @@ from secrets import token_hex
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
+from .hooks import Hooks
+from .profiles import Profile
+
 ECHO_MODEL = "mock-gpt-model"
 OPENAI_URL = "https://api.openai.com/v1"
 SERVER_ID_VARIABLE = "OPENAI_COMPAT_SERVER_ID"
 """Set by `gunicorn.conf.py` for its workers, anew at each start and reload; nobody else's to set."""
+VARIABLE: Final = re.compile(r"\$\{(\w+)\}")
+"""A variable of the environment in the models file."""
 
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:[0-9]{1,5})?", re.IGNORECASE)
 
@@ -59,8 +64,9 @@ class ModelEntry:
     """One model that this server answers for: a row of the models file, or what a setting stands for.
 
     `base_url` is the API's root for kind `openai`, the chat URL itself for kind `external`. `max_concurrent` bounds the
-    calls under way to it, 0 does not. `options` has the keys that
-    belong to the kind, `metadata` whatever its owner wants `GET /v1/models/{id}` to show. Times are in Unix seconds.
+    calls under way to it, 0 does not. `options` has the keys that belong to the kind, `metadata` whatever its owner
+    wants `GET /v1/models/{id}` to show. `profile` says what the peer does not take as OpenAI does; `hooks` are a user's
+    own functions, `variables` the environment's values that `options` names. Times are in Unix seconds.
 
     `routing` is None where a call gets one try at one backend. `context_window` is in tokens. `prefill` says how the
     model is asked to go on from the beginning of an answer: "message" (an assistant's message comes last), "prefix"
@@ -82,11 +88,18 @@ class ModelEntry:
     routing: RoutePolicy | None = None
     context_window: int | None = None
     prefill: str | None = None
+    profile: Profile | None = None
+    hooks: Hooks | None = None
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def is_alias(self) -> bool:
         """Whether other entries answer for this one."""
         return self.routing is not None and bool(self.routing.targets)
+
+    def expand(self, text: str | None) -> str | None:
+        """`text` with the environment's values for `${NAME}`, as far as `variables` has them."""
+        return text and VARIABLE.sub(lambda found: self.variables.get(found[1], found[0]), text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +125,12 @@ class Settings:
     external_chat_api_key: str | None = field(default=None, repr=False)
     external_chat_model: str = "external-chat"
     external_chat_reply_path: str | None = None
+    databricks_host: str | None = None
+    databricks_token: str | None = field(default=None, repr=False)
+    databricks_client_id: str | None = None
+    databricks_client_secret: str | None = field(default=None, repr=False)
+    databricks_credentials: Literal["auto", "token", "service-principal", "user"] = "auto"
+    databricks_endpoints: tuple[str, ...] = ()
     model_registry_path: str | None = None
     model_allow_list: tuple[str, ...] = ()
     models_cache_seconds: float = 300.0
@@ -202,7 +221,12 @@ class Setting:
 
     def may_show(self, text: str) -> bool:
         """Whether a wrong value may be repeated on the screen: not where it may hold a key or a URL's credentials."""
-        return not self.is_secret and self.parse is not parse_url and "@" not in text and "?" not in text
+        return (
+            not self.is_secret
+            and self.parse not in (parse_url, parse_workspace)
+            and "@" not in text
+            and "?" not in text
+        )
 
 
 def to_address(host: str, port: int) -> str:
@@ -292,6 +316,11 @@ def parse_state_url(text: str) -> str:
     if not (is_known or (text.startswith("sqlite:") and text != "sqlite:")):
         raise ValueError("must be memory:, sqlite:PATH or redis://HOST:PORT/DATABASE")
     return text
+
+
+def parse_workspace(text: str) -> str:
+    """A workspace's address, with or without its scheme: Databricks Apps give it without."""
+    return parse_url(text if "://" in text else f"https://{text}")
 
 
 def _has_usable_port(url: str) -> bool:

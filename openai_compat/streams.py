@@ -152,6 +152,11 @@ class Pending(Generic[T]):
         if self._is_abandoned:
             close_stream(self._result)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has come to an end, one way or the other."""
+        return not self._running.locked()
+
     def wait(self, seconds: float | None = None) -> bool:
         """Whether it is over, one way or the other, after at most `seconds`."""
         is_over = self._running.acquire(timeout=-1 if seconds is None else seconds)

@@ -26,6 +26,7 @@ from openai_compat.backends.base import (
 from openai_compat.backends.registry import KINDS, load_backend_class
 from openai_compat.conformance.questions import QUESTIONS
 from openai_compat.mock_upstream.faults import MODELS
+from openai_compat.profiles import DROPPED, PROFILES, Profile
 from openai_compat.settings import (
     OneOf,
     Setting,
@@ -38,6 +39,7 @@ from openai_compat.settings import (
     parse_state_url,
     parse_text,
     parse_url,
+    parse_workspace,
 )
 from openai_compat.web.schemas.chat import ChatRequestSchema
 from openai_compat.web.schemas.completions import CompletionRequestSchema
@@ -71,13 +73,13 @@ RELATIVES: Final = {
     "modalities": "audio",
 }
 """Parameters that mean nothing without another, and share its fate."""
-
 _TYPES: Final[dict[Any, str]] = {
     parse_text: "text",
     parse_key: "text",
     parse_list: "list, with commas",
     parse_boolean: "true or false",
     parse_url: "URL",
+    parse_workspace: "URL",
     parse_seconds: "seconds",
     parse_state_url: "URL",
 }
@@ -151,10 +153,15 @@ def _example_entry(setting: Setting | None) -> str:
 
 
 def treatment_of(kind: str, parameter: str, *, is_chat: bool) -> str:
-    """What a kind of back end does with a parameter: `kept`, `passed on`, `no meaning` or `refused`; `not served`
-    where it takes no such calls at all.
+    """What a kind of back end does with a parameter: `kept`, `passed on`, by another name (``as `max_tokens` ``),
+    `dropped`, `no meaning` or `refused`; `not served` where it takes no such calls at all.
     """
     backend_class = load_backend_class(kind)
+    profile = PROFILES.get(kind, Profile())
+    if parameter in profile.rename:
+        return f"as `{profile.rename[parameter]}`"
+    if profile.refuses(parameter):
+        return DROPPED
     if issubclass(backend_class, SupportsForwarding):
         return "passed on"
     kept = _promises_of(backend_class, is_chat=is_chat)

@@ -26,6 +26,8 @@ from ..gate import Gate
 from ..streams import Silence
 
 if TYPE_CHECKING:
+    from ..hooks import Hooks
+    from ..profiles import Profile
     from ..settings import ModelEntry, Settings
     from .engine_process import EngineProcess
     from .upstream import Forwarder
@@ -62,15 +64,24 @@ class Backend:
     """
 
     Options: ClassVar[type[Any]] = NoOptions
+    takes_variables: ClassVar[bool] = False
+    """Whether `${NAME}` in the texts of the options is a variable of the environment, for `ModelEntry.expand`."""
 
     def __init__(self, entry: ModelEntry, options: Any, resources: BackendResources) -> None:
         self.entry = entry
+        self.profile = entry.profile
+        self.hooks = entry.hooks
         self.options = options
         self.resources = resources
 
     @classmethod
     def problems_among(cls, entry: ModelEntry, settings: Settings, entries: Mapping[str, ModelEntry]) -> Iterable[str]:
         """What is wrong with an entry in the company of all others, a sentence each: asked once, at the start."""
+        return ()
+
+    @classmethod
+    def find_problems(cls, entry: ModelEntry, options: Any, settings: Settings) -> Iterable[str]:
+        """What is wrong with an entry beyond the types of its options, a sentence each; asked before the start."""
         return ()
 
     @property
@@ -176,6 +187,10 @@ class SupportsForwarding(ABC):
 
     upstream_model: str | None
     """What the peer calls the model, where that differs from the name the client uses."""
+    profile: Profile | None
+    """What the peer does not take as OpenAI does."""
+    hooks: Hooks | None
+    """A user's own functions on the way of a call."""
 
     def may_ask_for_usage(self, model: str) -> bool:
         """Whether `stream_options` may be added to a streamed call for the peer's `model`."""

@@ -31,7 +31,7 @@ def read_external_error(reply: ForwardedReply, entry: ModelEntry) -> UpstreamErr
     Raises:
         CallCancelledError
     """
-    body = b"" if reply.status in REFUSALS else _read_beginning(reply)
+    body = b"" if reply.status in REFUSALS else read_beginning(reply)
     answered = f"answered {reply.status} {meanings.get(reply.status, '')}".rstrip()
     return to_external_error(entry, reply.status, body, retry_headers(reply), answered)
 
@@ -49,7 +49,7 @@ def to_external_error(
     if status in REFUSALS:
         refuses = "refused this server's credential" if _has_credential(entry) else "wants a credential of this server"
         return UpstreamAuthenticationError(f"The external API {refuses} (status {status}).")
-    words = to_shown_line(_find_words(_parse(body)), entry)
+    words = to_shown_line(find_words(parse_error(body)), entry)
     if status not in RELAYED_STATUSES:
         told = f"The external API {does}: {words}" if words else f"The external API {does}."
         return UpstreamError(told, code="external_api_error")
@@ -72,7 +72,7 @@ def _has_credential(entry: ModelEntry) -> bool:
     return bool(entry.api_key) or not names.isdisjoint({"authorization", "api-key", "x-api-key"})
 
 
-def _read_beginning(reply: ForwardedReply) -> bytes:
+def read_beginning(reply: ForwardedReply) -> bytes:
     """A body that breaks off ends where it broke: its status has said enough."""
     body = b""
     try:
@@ -85,7 +85,7 @@ def _read_beginning(reply: ForwardedReply) -> bytes:
     return body
 
 
-def _parse(body: bytes) -> Any:
+def parse_error(body: bytes) -> Any:
     """The body as JSON, or as text."""
     text = body.decode("utf-8", "replace")
     try:
@@ -94,13 +94,13 @@ def _parse(body: bytes) -> Any:
         return text
 
 
-def _find_words(error: Any, levels: int = 4) -> str:
+def find_words(error: Any, levels: int = 4) -> str:
     """What an error says: a text, or the first one under a key that has it."""
     if isinstance(error, str) or not levels:
         return error if isinstance(error, str) else ""
     if isinstance(error, list):
-        return _find_words(error[0], levels - 1) if error else ""
+        return find_words(error[0], levels - 1) if error else ""
     if not isinstance(error, dict):
         return ""
-    found = (_find_words(error.get(key), levels - 1) for key in MESSAGE_KEYS)
+    found = (find_words(error.get(key), levels - 1) for key in MESSAGE_KEYS)
     return next(filter(None, found), "")

@@ -10,23 +10,37 @@ import json
 import re
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
-from functools import partial
 from itertools import chain
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 from ..domain import ChatDelta
 from ..errors import UpstreamReplyError
-from ..settings import ModelEntry
 from ..streams import SILENCE, Silence
 from ..tokens import split_tokens
 from .base import ForwardedReply
 from .event_stream import BYTE_ORDER_MARK, Blocks, iterate_events, iterate_lines, iterate_text, started
-from .external_errors import to_external_error
 from .openai_chunks import END_OF_STREAM
-from .reply_reader import ReplyReader, is_reply
+from .reply_reader import is_reply
 
 Deltas = Generator[ChatDelta | Silence, None, None]
-Form = Literal["events", "lines", "document", "text"]
+Form = Literal["events", "lines", "document", "text", "json"]
+"""`document` is JSON that may turn out to be lines of it, `json` is what its row declares."""
+
+
+class Reader(Protocol):
+    """What reads the values and texts of one answer: `ReplyReader`, or `DeclaredReader`."""
+
+    @property
+    def has_answer(self) -> bool: ...
+
+    def read_value(self, value: Any) -> Iterator[ChatDelta]: ...
+
+    def read_whole(self, value: Any) -> Iterator[ChatDelta]: ...
+
+    def read_text(self, text: str) -> Iterator[ChatDelta]: ...
+
+    def read_end(self, *, is_proper: bool) -> Iterator[ChatDelta]: ...
+
 
 EVENT_MARKS: Final = (b"data:", b"event:", b"retry:", b"id:", b":")
 SURE_EVENT_MARKS: Final = (b"data:", b"event:")
@@ -46,10 +60,9 @@ _LINE_PADDING: Final = " \t\x1e"
 
 
 @started
-def read_external_reply(
-    reply: ForwardedReply, entry: ModelEntry, reply_path: str | None, *, splits_whole: bool
-) -> Deltas:
-    """The answer in a reply of status 200 to a call for `entry`; closes the reply, also when closed itself.
+def read_external_reply(reply: ForwardedReply, reader: Reader, form: Form | None, *, splits_whole: bool) -> Deltas:
+    """The answer in a reply of status 200; closes the reply, also when closed itself. `form` is what it is declared to
+    be; without one, its bytes tell.
 
     An answer that comes as a whole is one delta, or with `splits_whole` one for each of its tokens.
 
@@ -61,14 +74,13 @@ def read_external_reply(
     """
     try:
         yield SILENCE
-        reader = ReplyReader(reply_path, partial(to_external_error, entry))
-        yield from _ExternalReply(reply, reader, splits_whole).deltas()
+        yield from _ExternalReply(reply, reader, splits_whole).deltas(form)
     finally:
         reply.close()
 
 
 class _ExternalReply:
-    def __init__(self, reply: ForwardedReply, reader: ReplyReader, splits_whole: bool) -> None:
+    def __init__(self, reply: ForwardedReply, reader: Reader, splits_whole: bool) -> None:
         self._reply = reply
         self._reader = reader
         self._splits_whole = splits_whole
@@ -76,12 +88,15 @@ class _ExternalReply:
         self._is_text_type = self._media_type.startswith("text/")
         self._has_json_events: bool | None = None
 
-    def deltas(self) -> Deltas:
-        blocks = self._reply.blocks()
-        head = yield from _read_head(blocks)
-        form = _to_form(self._media_type, _beginning(head))
-        whole = chain([head], blocks)
-        if form == "events":
+    def deltas(self, form: Form | None) -> Deltas:
+        whole: Blocks = self._reply.blocks()
+        if form is None:
+            head = yield from _read_head(whole)
+            form = _to_form(self._media_type, _beginning(head))
+            whole = chain([head], whole)
+        if form == "json":
+            yield from self._read_json(iterate_lines(whole))
+        elif form == "events":
             yield from self._read_events(whole)
         elif form == "lines":
             yield from self._read_lines(iterate_lines(whole))
@@ -137,11 +152,24 @@ class _ExternalReply:
                 document.append(line)
         yield from self._read_whole("\n".join(document))
 
+    def _read_json(self, lines: Iterator[str | Silence]) -> Deltas:
+        """One JSON document, whatever it looks like."""
+        document = []
+        for line in lines:
+            if isinstance(line, Silence):
+                yield line
+            else:
+                document.append(line)
+        value = _parse_json("\n".join(document))
+        if value is _NO_JSON:
+            raise UpstreamReplyError("The external API's reply is not valid JSON.")
+        yield from self._split([*self._reader.read_whole(value), *self._reader.read_end(is_proper=True)])
+
     def _read_whole(self, document: str) -> Iterator[ChatDelta]:
         """A plain text may be JSON without being a reply in JSON, for that was asked of the model: it is the answer."""
         value = _parse_json(document)
         if value is not _NO_JSON:
-            deltas = list(self._reader.read_value(value))
+            deltas = list(self._reader.read_whole(value))
             if not self._is_text_type or self._reader.has_answer:
                 return self._split([*deltas, *self._reader.read_end(is_proper=True)])
         elif not self._is_text_type and document.startswith(_JSON_BEGINNINGS):

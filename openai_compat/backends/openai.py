@@ -1,4 +1,4 @@
-"""Any server that speaks OpenAI's protocol: OpenAI, Azure, Databricks, vLLM, Ollama, another gateway."""
+"""Any server that speaks OpenAI's protocol: OpenAI, Azure, vLLM, Ollama, another gateway."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from .openai_chunks import read_chat_completion, read_chat_stream
 from .openai_errors import read_error, refuses_stream_options, to_status_error
 
 if TYPE_CHECKING:
+    from .credentials import Credentials
     from .upstream import UpstreamReply
 
 MOST_REMEMBERED: Final = 1000
@@ -35,7 +36,9 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
     Options: ClassVar[type[Any]] = OpenAIOptions
     chat_promises = CHAT_PROMISES
 
-    def __init__(self, entry: Any, options: OpenAIOptions, resources: BackendResources) -> None:
+    def __init__(
+        self, entry: Any, options: OpenAIOptions, resources: BackendResources, credentials: Credentials | None = None
+    ) -> None:
         super().__init__(entry, options, resources)
         root = urlsplit(entry.base_url)
         self._root = urlunsplit((root.scheme, root.netloc, root.path.rstrip("/"), "", ""))
@@ -44,16 +47,23 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
         self._headers = {name.lower(): value for name, value in entry.headers.items()}
         if entry.api_key:
             self._headers.setdefault("authorization", f"Bearer {entry.api_key}")
-        self._has_credential = root.username is not None or not self._headers.keys().isdisjoint(
-            {"authorization", "api-key", "x-api-key"}
+        self._credentials = credentials
+        self._has_credential = (
+            credentials is not None
+            or root.username is not None
+            or not self._headers.keys().isdisjoint({"authorization", "api-key", "x-api-key"})
         )
         # With API_KEYS set, what callers send is for this server alone: that an upstream misses one is not their fault.
-        self._judges_caller = not (self._has_credential or resources.settings.api_keys)
+        self._judges_caller = (
+            credentials.is_callers if credentials else not (self._has_credential or resources.settings.api_keys)
+        )
+        refuses_usage = entry.profile is not None and entry.profile.refuses("stream_options")
+        self._may_stream_usage = options.stream_usage and not refuses_usage
         self._without_usage: set[str] = set()
         self._gate = resources.gate(entry)
 
     def may_ask_for_usage(self, model: str) -> bool:
-        return self.options.stream_usage and model not in self._without_usage
+        return self._may_stream_usage and model not in self._without_usage
 
     def learned_no_usage(self, model: str) -> None:
         """The peer refused `stream_options` for this model, and answered without: it is not asked again."""
@@ -63,9 +73,36 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
 
     def forward(self, call: ForwardedCall, context: CallContext) -> UpstreamReply:
         headers = {**call.headers, **self._headers}
-        if not self._has_credential and context.authorization is not None:
+        if self._credentials is not None:
+            headers["authorization"] = self._credentials.authorization(context)
+        elif not self._has_credential and context.authorization is not None:
             headers["authorization"] = context.authorization
-        reply = self.resources.forwarder.send(
+        reply = self._send(call, headers, context)
+        if reply.status == 401 and self._credentials is not None:
+            reply = self._send_renewed(self._credentials, reply, call, headers, context)
+        if (refusal := self._to_refusal(reply.status)) is not None:
+            reply.close()
+            raise refusal
+        return reply
+
+    def _send_renewed(
+        self,
+        credentials: Credentials,
+        refused: UpstreamReply,
+        call: ForwardedCall,
+        headers: dict[str, str],
+        context: CallContext,
+    ) -> UpstreamReply:
+        """Once more with another credential, where there is one: nothing has been done for the refused call yet."""
+        is_repeatable = call.body is None or isinstance(call.body, bytes)
+        authorization = credentials.renewed(headers["authorization"], context) if is_repeatable else None
+        if authorization is None:
+            return refused
+        refused.close()
+        return self._send(call, {**headers, "authorization": authorization}, context)
+
+    def _send(self, call: ForwardedCall, headers: Mapping[str, str], context: CallContext) -> UpstreamReply:
+        return self.resources.forwarder.send(
             call.method,
             self._url(call.path),
             headers=headers,
@@ -75,10 +112,6 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
             body_length=call.body_length,
             gate=self._gate,
         )
-        if (refusal := self._to_refusal(reply.status)) is not None:
-            reply.close()
-            raise refusal
-        return reply
 
     def _to_refusal(self, status: int | None) -> UpstreamAuthenticationError | None:
         """The error where `status` judges what this server sent, and not what the caller did."""

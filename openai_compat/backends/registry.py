@@ -9,6 +9,7 @@ from .base import Backend
 
 KINDS = MappingProxyType(
     {
+        "databricks": "openai_compat.backends.databricks:DatabricksBackend",
         "echo": "openai_compat.backends.echo:EchoBackend",
         "external": "openai_compat.backends.external:ExternalBackend",
         "haystack": "openai_compat.backends.haystack:HaystackBackend",

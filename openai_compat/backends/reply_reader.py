@@ -70,6 +70,10 @@ class ReplyReader:
         if delta != _NOTHING:
             yield delta
 
+    def read_whole(self, value: Any) -> Iterator[ChatDelta]:
+        """The deltas in a reply that comes as a whole: the same, where each thing is searched for."""
+        return self.read_value(value)
+
     @property
     def has_answer(self) -> bool:
         """Whether what was read so far has a place for the answer's text, be it empty."""

@@ -175,6 +175,7 @@ class Failover(Generic[T]):
 
     def _try(self, begun: Begun[T], attempt: Attempt[T]) -> T:
         """One try, within the limit for its first token if it has one."""
+        self._context.reply_headers.clear()  # what a try before this one said of its request
         limit = begun.limit
         if limit is None:
             self._context.cancellation.raise_if_cancelled()

@@ -70,7 +70,16 @@ def _rewritten(payload: Mapping[str, Any], model: str, asks_for_usage: bool) -> 
     changed = {**payload, "model": model}
     if asks_for_usage:
         changed["stream_options"] = {**(payload.get("stream_options") or {}), "include_usage": True}
+    return to_body(changed)
+
+
+def to_body(payload: Mapping[str, Any]) -> bytes:
+    """The payload written anew.
+
+    Raises:
+        PayloadError: it is nested too deeply.
+    """
     try:
-        return json.dumps(changed, ensure_ascii=False, separators=(",", ":")).encode()
+        return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
     except RecursionError as error:
         raise PayloadError("The JSON body is nested too deeply.") from error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from ..backends.base import CHAT_PROMISES, Backend, SupportsChat, missing_capability
@@ -10,6 +11,8 @@ from ..domain import CallContext, ChatDelta, ChatRequest, TokenLogprob, ToolCall
 from ..errors import UpstreamCutError
 from ..streams import PrimedStream, Silence, close_stream
 from ..tokens import TokenCounter
+from .adapting import prepare_payload
+from .hooked import HookedDeltas
 from .identity import new_id, now
 from .legacy_functions import to_legacy_chunk, to_legacy_message, to_tools
 from .parameters import without_nulls
@@ -34,14 +37,20 @@ class ChatService:
         """
         if not isinstance(backend, SupportsChat):
             raise missing_capability(model, "chat")
+        payload = prepare_payload(backend, payload, model, context)
         parameters = without_nulls(payload, "model", "messages", "stream", "stream_options")
         check_promises(parameters, CHAT_PROMISES, _promises_of(backend), model)
         is_legacy = "functions" in parameters
         if is_legacy:
             parameters = to_tools(parameters)
         request = ChatRequest(model, payload["messages"], parameters, payload.get("stream") is True)
-        deltas = PrimedStream(backend.chat(request, context))
-        return ChatAnswer(request, deltas, self._tokens, is_legacy=is_legacy)
+        deltas: Iterator[ChatDelta | Silence] = PrimedStream(backend.chat(request, context))
+        if backend.hooks is None:
+            return ChatAnswer(request, deltas, self._tokens, is_legacy=is_legacy)
+        if backend.hooks.on_delta is not None:
+            deltas = HookedDeltas(deltas, backend.hooks.on_delta, model, context)
+        finish = partial(backend.hooks.finish, model=model, context=context) if backend.hooks.after_reply else None
+        return ChatAnswer(request, deltas, self._tokens, is_legacy=is_legacy, finish=finish)
 
 
 def _promises_of(backend: SupportsChat) -> frozenset[str]:
@@ -57,7 +66,13 @@ class ChatAnswer:
     """
 
     def __init__(
-        self, request: ChatRequest, deltas: Iterator[ChatDelta | Silence], tokens: TokenCounter, *, is_legacy: bool
+        self,
+        request: ChatRequest,
+        deltas: Iterator[ChatDelta | Silence],
+        tokens: TokenCounter,
+        *,
+        is_legacy: bool,
+        finish: Callable[[JSON], JSON] | None = None,
     ) -> None:
         self.id = new_id("chatcmpl-")
         self.created = now()
@@ -67,6 +82,7 @@ class ChatAnswer:
         self._deltas = deltas
         self._tokens = tokens
         self._is_legacy = is_legacy
+        self._finish = finish
         self._texts: list[str] = []
 
     def close(self) -> None:
@@ -79,15 +95,20 @@ class ChatAnswer:
             UpstreamCutError: a choice ended without a `finish_reason`.
         """
         open_choices = set(range(self._request.parameters.get("n", 1)))
+        shown: list[ChatDelta] | None = [] if self._finish and self._request.is_streamed else None
         for delta in self._deltas:
             if isinstance(delta, ChatDelta):
                 self._note(delta)
+                if shown is not None:
+                    shown.append(delta)
                 if delta.finish_reason is not None:
                     open_choices.discard(delta.index)
             yield delta
         if open_choices:
             raise UpstreamCutError("The model's answer ended before it was complete.")
         self._final_usage()
+        if shown is not None and self._finish is not None:
+            self._finish(self._to_object(shown))
 
     def _final_usage(self) -> Usage:
         """What the backend counted, or what is counted here where it did not."""
@@ -106,8 +127,12 @@ class ChatAnswer:
 
     def to_completion(self) -> JSON:
         """Reads the answer to its end: the object `chat.completion`."""
+        completion = self._to_object(self.deltas())
+        return self._finish(completion) if self._finish and not self._request.is_streamed else completion
+
+    def _to_object(self, deltas: Iterable[ChatDelta | Silence]) -> JSON:
         choices: dict[int, _Choice] = {}
-        for delta in self.deltas():
+        for delta in deltas:
             if isinstance(delta, ChatDelta):
                 choices.setdefault(delta.index, _Choice()).add(delta)
         return {

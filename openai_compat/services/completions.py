@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from ..backends.base import COMPLETION_PROMISES, Backend, SupportsCompletions, missing_capability
@@ -10,6 +11,8 @@ from ..domain import CallContext, CompletionRequest, TextDelta, TokenLogprob, Us
 from ..errors import PayloadError, UpstreamCutError
 from ..streams import PrimedStream, Silence, close_stream
 from ..tokens import TokenCounter
+from .adapting import prepare_payload
+from .hooked import HookedDeltas
 from .identity import new_id, now
 from .parameters import to_texts, without_nulls
 from .promises import check_promises
@@ -28,25 +31,39 @@ class CompletionService:
         """The answer, begun; raises as `ChatService.start` does."""
         if not isinstance(backend, SupportsCompletions):
             raise missing_capability(model, "completions")
+        payload = prepare_payload(backend, payload, model, context)
         parameters = without_nulls(payload, "model", "prompt", "stream", "stream_options")
         check_promises(parameters, COMPLETION_PROMISES, backend.completion_promises, model)
         is_streamed = payload.get("stream") is True
         if is_streamed and parameters.get("best_of", 1) > parameters.get("n", 1):
             raise PayloadError("'best_of' cannot be streamed: the best is known only at the end.", param="best_of")
         request = CompletionRequest(model, to_texts(payload["prompt"]), parameters, is_streamed)
-        return CompletionAnswer(request, PrimedStream(backend.complete(request, context)), self._tokens)
+        deltas: Iterator[TextDelta | Silence] = PrimedStream(backend.complete(request, context))
+        if backend.hooks is None:
+            return CompletionAnswer(request, deltas, self._tokens)
+        if backend.hooks.on_delta is not None:
+            deltas = HookedDeltas(deltas, backend.hooks.on_delta, model, context)
+        finish = partial(backend.hooks.finish, model=model, context=context) if backend.hooks.after_reply else None
+        return CompletionAnswer(request, deltas, self._tokens, finish)
 
 
 class CompletionAnswer:
     """One answer under way; the counterpart of `ChatAnswer`."""
 
-    def __init__(self, request: CompletionRequest, deltas: Iterator[TextDelta | Silence], tokens: TokenCounter) -> None:
+    def __init__(
+        self,
+        request: CompletionRequest,
+        deltas: Iterator[TextDelta | Silence],
+        tokens: TokenCounter,
+        finish: Callable[[JSON], JSON] | None = None,
+    ) -> None:
         self.id = new_id("cmpl-")
         self.created = now()
         self.usage: Usage | None = None
         self._request = request
         self._deltas = deltas
         self._tokens = tokens
+        self._finish = finish
         self._texts: list[str] = []
 
     def close(self) -> None:
@@ -54,15 +71,20 @@ class CompletionAnswer:
 
     def _checked(self) -> Iterator[TextDelta | Silence]:
         open_choices = set(range(len(self._request.prompts) * self._request.parameters.get("n", 1)))
+        shown: list[TextDelta] | None = [] if self._finish and self._request.is_streamed else None
         for delta in self._deltas:
             if isinstance(delta, TextDelta):
                 self._note(delta)
+                if shown is not None:
+                    shown.append(delta)
                 if delta.finish_reason is not None:
                     open_choices.discard(delta.index)
             yield delta
         if open_choices:
             raise UpstreamCutError("The model's answer ended before it was complete.")
         self._final_usage()
+        if shown is not None and self._finish is not None:
+            self._finish(self._to_object(shown))
 
     def _note(self, delta: TextDelta) -> None:
         """Keeps the text to be counted, until the backend says that it counts for itself."""
@@ -86,8 +108,12 @@ class CompletionAnswer:
 
     def to_completion(self) -> JSON:
         """Reads the answer to its end: the object `text_completion`."""
+        completion = self._to_object(self._checked())
+        return self._finish(completion) if self._finish and not self._request.is_streamed else completion
+
+    def _to_object(self, deltas: Iterable[TextDelta | Silence]) -> JSON:
         texts: dict[int, list[TextDelta]] = {}
-        for delta in self._checked():
+        for delta in deltas:
             if isinstance(delta, TextDelta):
                 texts.setdefault(delta.index, []).append(delta)
         choices = [_to_whole_choice(index, texts[index]) for index in sorted(texts)]

@@ -12,6 +12,7 @@ from ..backends.base import Backend, SupportsEmbeddings, missing_capability
 from ..domain import CallContext, EmbeddingsRequest, Usage
 from ..errors import PayloadError
 from ..tokens import TokenCounter
+from .adapting import prepare_payload
 from .parameters import to_texts, without_nulls
 from .usage import count_texts
 
@@ -32,6 +33,7 @@ class EmbeddingService:
         """
         if not isinstance(backend, SupportsEmbeddings):
             raise missing_capability(model, "embeddings")
+        payload = prepare_payload(backend, payload, model, context)
         encode = _encoder(payload.get("encoding_format"))
         parameters = without_nulls(payload, "model", "input", "dimensions", "encoding_format")
         request = EmbeddingsRequest(model, to_texts(payload["input"]), payload.get("dimensions"), parameters)
@@ -42,7 +44,9 @@ class EmbeddingService:
             for index, vector in enumerate(result.vectors)
         ]
         counts = {"prompt_tokens": usage.prompt_tokens, "total_tokens": usage.total_tokens}
-        return {"object": "list", "data": data, "model": model, "usage": counts}, usage, result.truncated
+        answer: dict[str, Any] = {"object": "list", "data": data, "model": model, "usage": counts}
+        finished = backend.hooks.finish(answer, model, context) if backend.hooks else answer
+        return finished, usage, result.truncated
 
 
 def _encoder(encoding_format: str | None) -> Any:

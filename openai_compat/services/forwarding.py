@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ..backends.base import ForwardedCall, ForwardedReply, SupportsForwarding
-from ..backends.openai_chunks import read_usage
+from ..backends.openai_chunks import parse_object, read_usage
 from ..backends.openai_errors import refuses_stream_options, to_envelope_bytes, to_error_object
 from ..domain import CallContext, Usage
 from ..errors import UpstreamReplyError, UpstreamStatusError
+from ..hooks import Hooks
 from ..streams import PrimedStream, Silence
-from .body_edits import to_upstream_body
+from .adapting import prepare_call
+from .body_edits import to_body, to_upstream_body
 from .event_relay import EventRelay
 
 log = logging.getLogger(__name__)
@@ -149,8 +151,25 @@ def forward(
         UpstreamError: no answer, a broken one, or one that refuses the server's own credential.
         CallCancelledError
     """
+    if backend.profile is not None or backend.hooks is not None:
+        call = prepare_call(backend, call, context)
     asks_for_usage = call.is_streamed and not call.wants_usage and backend.may_ask_for_usage(call.model)
-    return _forward(backend, call, context, asks_for_usage=asks_for_usage)
+    answer = _forward(backend, call, context, asks_for_usage=asks_for_usage)
+    if backend.hooks is not None and isinstance(answer, ForwardedAnswer) and answer.status < 400:
+        return finish_answer(backend.hooks, answer, call.model, context)
+    return answer
+
+
+def finish_answer(hooks: Hooks, answer: ForwardedAnswer, model: str, context: CallContext) -> ForwardedAnswer:
+    """A whole answer as the model's hook leaves it.
+
+    Raises:
+        UpstreamReplyError: it is no JSON object. OpenAICompatError: the hook's own.
+    """
+    if hooks.after_reply is None:
+        return answer
+    changed = hooks.finish(dict(parse_object(answer.body)), model, context)
+    return replace(answer, body=to_body(changed))
 
 
 def _forward(

@@ -22,7 +22,7 @@ from .ask_errors import to_ask_response
 from .ask_formats import AnswerWriter, EventWriter, TextWriter, UIWriter, to_blocks
 from .calls import current_call
 from .errors import to_known_error
-from .inference import read_payload
+from .inference import choose_route, read_payload
 from .late import begin, late_response
 from .routed import note_route
 from .schemas.ask import AskRequestSchema
@@ -52,7 +52,7 @@ def ask_blueprint(routing: RoutingTable, chats: ChatService, settings: Settings)
 def answer(routing: RoutingTable, chats: ChatService, payload: Mapping[str, Any], writer: AnswerWriter) -> Response:
     """The streamed answer; an error before its first piece is raised, one after it is told in the stream."""
     messages = to_chat_messages(payload["messages"])
-    route = routing.route(payload.get("model"))
+    route = choose_route(routing, payload.get("model"), {**payload, "messages": messages})
     call = current_call()
     call.facts.update(model=route.model, kind=route.entry.kind)
     context = call.to_context(is_streamed=writer.has_comments)

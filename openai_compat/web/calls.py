@@ -52,15 +52,15 @@ _counter = count(1)
 
 
 class Call:
-    """The request that is being served. `model`, `usage` and the rest are noted on the way, for the log; `headers` are
-    added to the answer, whatever it will be.
+    """The request that is being served. `model`, `usage` and the rest are noted on the way, for the log;
+    `reply_headers` are added to the answer, whatever it will be.
 
     `leave` gives back the place that it had to wait for, where places are counted.
     """
 
     __slots__ = (
         "_descriptor", "_place", "_settings", "_started", "_watch", "authorization", "cancellation", "facts",
-        "headers", "is_finished", "is_streamed", "leave", "request_id", "sent_request_id",
+        "is_finished", "is_streamed", "leave", "reply_headers", "request_id", "sent_request_id",
     )  # fmt: skip
 
     def __init__(self, environ: WSGIEnvironment, settings: Settings, watch: ClientWatch) -> None:
@@ -72,7 +72,7 @@ class Call:
         self._place = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"
         self.cancellation = Cancellation()
         self.facts: dict[str, Any] = {}
-        self.headers: dict[str, str] | None = None
+        self.reply_headers: dict[str, str] = {}
         self.is_streamed = self.is_finished = False
         self.leave: Callable[[], None] | None = None
         sent = environ.get("HTTP_X_REQUEST_ID", "")
@@ -94,6 +94,8 @@ class Call:
             silence_seconds=self._settings.sse_keepalive_seconds if is_streamed else 0.0,
             caller=self.authorization,
             conversation_id=request.environ.get("HTTP_X_CONVERSATION_ID"),
+            sent_header=request.headers.get,
+            reply_headers=self.reply_headers,
         )
 
     def log_body(self, body: bytes) -> None:
@@ -195,8 +197,8 @@ def register_calls(app: Flask, settings: Settings, watch: ClientWatch) -> None:
             headers.add("openai-processing-ms", str(call.milliseconds))
         if "openai-version" not in present:
             headers.add("openai-version", OPENAI_VERSION)
-        if call.headers:
-            headers.extend(call.headers)
+        if call.reply_headers:
+            headers.update(call.reply_headers)
         if not call.is_streamed:
             call.finish(response.status_code)
         return response

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -18,8 +19,10 @@ from werkzeug.exceptions import HTTPException
 from ..backends.base import Backend, SupportsForwarding
 from ..domain import CallContext, Usage
 from ..errors import PayloadError, UnsupportedMediaTypeError
+from ..hooks import HookCall, run
 from ..routing.plan import Target
 from ..routing.table import Route, RoutingTable
+from ..services.adapting import is_rebuilt
 from ..services.forwarding import ForwardedAnswer, ForwardedStream, InferenceCall, forward
 from ..services.routed import EventSource
 from ..streams import Pending, Silence
@@ -134,11 +137,26 @@ def read_body() -> bytes:
 def open_door(door: Door, routing: RoutingTable, deployment: str | None) -> tuple[Call, Route, InferenceCall]:
     """The validated call and who answers it. A deployment in the path names the model, as Azure's clients do."""
     body, payload = read_payload(door.schema)
-    route = routing.route(deployment or payload.get("model"))
+    route = choose_route(routing, deployment or payload.get("model"), payload)
     call = current_call()
     call.facts["model"] = route.model
     call.facts["kind"] = route.entry.kind
     return call, route, InferenceCall(door.path, body, payload, route.model)
+
+
+def choose_route(routing: RoutingTable, model: str | None, payload: Mapping[str, Any]) -> Route:
+    """Who answers for `model`, or for the one that its hook names instead. That one's hook is not asked again.
+
+    Raises:
+        ModelNotFoundError, PayloadError; OpenAICompatError: the hook's own.
+    """
+    route = routing.route(model)
+    hooks = route.entry.hooks
+    if hooks is None or hooks.choose_model is None:
+        return route
+    call = HookCall(route.model, current_call().request_id, request.headers.get)
+    chosen = run(hooks.choose_model, deepcopy(dict(payload)), call, str)
+    return route if chosen is None else routing.route(chosen)
 
 
 def answer(door: Door, routing: RoutingTable, start: StartAnswer, deployment: str | None) -> Response:
@@ -148,7 +166,7 @@ def answer(door: Door, routing: RoutingTable, start: StartAnswer, deployment: st
     context = call.to_context(is_streamed=inference.is_streamed)
     if route.plan is not None:
         return answer_by_plan(route.plan, TypedDoor(start, inference), inference, call, context)
-    if isinstance(backend, SupportsForwarding):
+    if isinstance(backend, SupportsForwarding) and not is_rebuilt(backend, inference):
         return answer_by_forwarding(backend, inference, call, context)
     if inference.is_streamed:
         started = begin(lambda: start(backend, route.model, inference.payload, context), context)

@@ -12,6 +12,7 @@ from ..backends.base import SupportsForwarding
 from ..domain import CallContext, Usage
 from ..routing.failover import Failover
 from ..routing.plan import Plan, Target
+from ..services.adapting import is_rebuilt
 from ..services.continuation import ContinuedEvents
 from ..services.first_piece import held_until_it_speaks
 from ..services.forwarding import (
@@ -51,7 +52,7 @@ def answer_by_plan(plan: Plan, typed: Typed, inference: InferenceCall, call: Cal
 
 def _whole(failover: Failover[ForwardedAnswer], typed: Typed, inference: InferenceCall, call: Call) -> Response:
     def attempt(target: Target, context: CallContext) -> ForwardedAnswer:
-        if isinstance(target.backend, SupportsForwarding):
+        if isinstance(target.backend, SupportsForwarding) and not is_rebuilt(target.backend, inference):
             answer = forward_or_raise(target.backend, inference.for_model(target.model), context)
             assert isinstance(answer, ForwardedAnswer)  # noqa: S101 - only a call for a stream gets one
             return answer
@@ -76,7 +77,7 @@ def _streamed(
     context: CallContext,
 ) -> Response:
     def ask(asked: InferenceCall, target: Target, context: CallContext) -> EventSource:
-        if not isinstance(target.backend, SupportsForwarding):
+        if not isinstance(target.backend, SupportsForwarding) or is_rebuilt(target.backend, asked):
             return typed.stream(asked, target, context)
         return ForwardedSource(forward_or_raise(target.backend, asked.for_model(target.model), context))
 
@@ -131,7 +132,7 @@ def note_route(call: Call, failover: Failover[Any]) -> None:
     if target is None:
         return
     call.facts.update(upstream=target.model, attempts=failover.attempts)
-    call.headers = {
+    call.reply_headers |= {
         "x-openai-compat-upstream": target.model,
         "x-openai-compat-attempts": str(failover.attempts),
         "x-openai-compat-fallback": "true" if failover.is_fallback else "false",

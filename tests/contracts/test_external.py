@@ -24,12 +24,12 @@ class ExternalBackendAndAPI(ExternalBackend):
     api: ChatAPI
 
 
-def start(form: Form, delay: float = 0.0) -> Iterator[ExternalBackendAndAPI]:
+def start(form: Form, delay: float = 0.0, **options: Any) -> Iterator[ExternalBackendAndAPI]:
     settings = Settings()
     forwarder = Forwarder(settings)
     with ChatAPI(form, delay) as api:
         entry = ModelEntry("contract-model", "external", base_url=api.url)
-        backend = ExternalBackendAndAPI(entry, ExternalOptions(), BackendResources(settings, forwarder))
+        backend = ExternalBackendAndAPI(entry, ExternalOptions(**options), BackendResources(settings, forwarder))
         backend.api = api
         yield backend
         forwarder.close()
@@ -38,14 +38,15 @@ def start(form: Form, delay: float = 0.0) -> Iterator[ExternalBackendAndAPI]:
 class ExternalContract(ChatContract):
     echoes = True
     form: ClassVar[Form]
+    options: ClassVar[dict[str, Any]] = {}
 
     @pytest.fixture
     def backend(self) -> Iterator[ExternalBackendAndAPI]:
-        yield from start(self.form)
+        yield from start(self.form, **self.options)
 
     @pytest.fixture
     def slow_backend(self) -> Iterator[ExternalBackendAndAPI]:
-        yield from start(self.form, delay=60)
+        yield from start(self.form, delay=60, **self.options)
 
     def running_work(self, backend: ExternalBackendAndAPI) -> int:
         return backend.api.running
@@ -53,6 +54,29 @@ class ExternalContract(ChatContract):
 
 class TestJSONDocument(ExternalContract):
     form = "document"
+
+
+class TestDeclared(ExternalContract):
+    """Ollama's lines, as a row declares them."""
+
+    form = "lines"
+    options: ClassVar[dict[str, Any]] = {
+        "request": {
+            "body": {
+                "messages": "{{ messages }}",
+                "stop": "{{ stop }}",
+                "max_tokens": "{{ max_tokens || max_completion_tokens }}",
+                "stream": "{{ stream }}",
+            }
+        },
+        "reply": {
+            "format": "ndjson",
+            "text": "message.content",
+            "finish_reason": "done_reason",
+            "done": "done",
+            "usage": {"prompt_tokens": "prompt_eval_count", "completion_tokens": "eval_count"},
+        },
+    }
 
 
 class TestEvents(ExternalContract):

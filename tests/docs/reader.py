@@ -22,6 +22,7 @@ from tests.fakes.live_server import LiveServer
 from tests.fakes.mock_upstream import MockUpstream
 from tests.fakes.nginx import nginx_in_front_of
 from tests.fakes.recording_api import RecordingAPI
+from tests.fakes.shaped_apis import HOST, ShapedAPIs
 from tests.snippets import run_bash, run_javascript, run_python
 from tests.tools import ROOT, require_extra
 
@@ -36,18 +37,20 @@ OUR_FILES = re.compile(r"(?:deploy|examples)/[\w./-]+|(?<=--env-file[ =])\S+")
 class World:
     """The servers that are there for all readers."""
 
-    def __init__(self, echo: LiveServer, upstream: MockUpstream, chat_api: RecordingAPI) -> None:
-        self.echo, self.upstream, self.chat_api = echo, upstream, chat_api
+    def __init__(self, echo: LiveServer, upstream: MockUpstream, chat_api: RecordingAPI, apis: ShapedAPIs) -> None:
+        self.echo, self.upstream, self.chat_api, self.apis = echo, upstream, chat_api, apis
 
     def localised(self, text: str) -> str:
         """`text` with the addresses of others replaced by those of their stand-ins."""
         for address, stand_in in {
             "https://api.openai.com/v1": self.upstream.base_url,
             "https://my-resource.openai.azure.com": self.upstream.url,
+            "https://my-workspace.cloud.databricks.com": self.upstream.url,
             "http://localhost:11434/v1": self.upstream.base_url,
             "http://gpu-server:8000/v1": self.upstream.base_url,
             "http://localhost:9001": self.upstream.url,
             "https://chat.example.com/api/ask": self.chat_api.url,
+            HOST: self.apis.url,
         }.items():
             text = text.replace(address, stand_in)
         return text
@@ -100,7 +103,7 @@ class Reader:
             return self._start
         if "mock-upstream" in program:
             return self._start_mock
-        if {"docker", "kubectl"} & set(program):
+        if {"docker", "kubectl", "databricks"} & set(program):
             return check_files
         if program[-2:] == ["make", "frontend"]:
             return check_target  # tests/browser starts it

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import requests
 
+from openai_compat.profiles import ADAPTED_HEADER, DROPPED
 from scripts.render_docs import RELATIVES, TABULATED_KINDS, parameters_of, treatment_of
 from tests.fakes.live_server import LiveServer
 from tests.fakes.recording_api import RecordingAPI
@@ -73,7 +74,7 @@ def server(api: RecordingAPI, tmp_path_factory: pytest.TempPathFactory) -> Itera
     address = {"base_url": api.url}
     rows = [{"name": kind, "kind": kind, **({} if kind == "echo" else address)} for kind in TABULATED_KINDS]
     file.write_text(json.dumps(rows))
-    with LiveServer({"MODEL_REGISTRY_PATH": str(file)}) as server:
+    with LiveServer({"MODEL_REGISTRY_PATH": str(file), "DATABRICKS_TOKEN": "dapi-1"}) as server:
         yield server
 
 
@@ -95,6 +96,10 @@ def _what_happened(reply: requests.Response, parameter: str, needed: set[str], a
     if reply.status_code == 501:
         return "not served"
     if reply.status_code == 200:
+        adapted = dict(part.split("=") for part in reply.headers.get(ADAPTED_HEADER, "").split(", ") if part)
+        if parameter in adapted:
+            assert parameter not in arrived
+            return DROPPED if adapted[parameter] == DROPPED else f"as `{adapted[parameter]}`"
         return "passed on" if {parameter, TODAYS_NAME.get(parameter)} & arrived.keys() else "accepted"
     error = reply.json()["error"]
     assert (reply.status_code, error["code"]) == (400, "unsupported_parameter"), f"{parameter}: {reply.text}"

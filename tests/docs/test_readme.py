@@ -36,7 +36,12 @@ def test_every_row_of_the_readme_answers(world: World, tmp_path: Path) -> None:
     (section,) = [section for section in SECTIONS if section.name == "README.md: Several models at once"]
     file = tmp_path / "models.yaml"
     file.write_text(world.localised(section.blocks[0].text))
-    settings = {"MODEL_REGISTRY_PATH": str(file), "OPENAI_KEY": "sk-openai", "AZURE_KEY": "azure-key"}
+    settings = {
+        "MODEL_REGISTRY_PATH": str(file),
+        "OPENAI_KEY": "sk-openai",
+        "AZURE_KEY": "azure-key",
+        "DATABRICKS_KEY": "dapi-1",
+    }
     asked = {}
     with LiveServer(settings) as server:
         for model in requests.get(f"{server.base_url}/models", timeout=10).json()["data"]:
@@ -44,10 +49,11 @@ def test_every_row_of_the_readme_answers(world: World, tmp_path: Path) -> None:
             reply = requests.post(f"{server.base_url}/chat/completions", json=body, timeout=10)
             assert reply.status_code == 200, reply.text
             asked[model["id"]] = world.upstream.requests()[-1]
-    assert asked.keys() == {"fast", "gpt-4o", "llama3.2", "qwen", "helpdesk", "echo"}
+    assert asked.keys() == {"fast", "gpt-4o", "llama3.2", "qwen", "llama", "helpdesk", "echo"}
     assert asked["gpt-4o"]["path"] == "/openai/deployments/gpt-4o/chat/completions"
     assert asked["gpt-4o"]["query"] == "api-version=2024-10-21"
     assert asked["gpt-4o"]["headers"]["api-key"] == "azure-key"
+    assert asked["llama"]["path"] == "/serving-endpoints/chat/completions"
     assert asked["fast"]["headers"]["authorization"] == "Bearer sk-openai"
     assert world.upstream.stats()["models"]["gpt-4o-mini"] >= 1
     assert world.upstream.stats()["models"]["Qwen/Qwen2.5-7B-Instruct"] >= 1

@@ -62,7 +62,7 @@ def test_a_new_setting_would_be_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Another meaning." in render_docs.render("README.md", readme)
     assert "# Another meaning.\n# HOST=0.0.0.0\n" in render_docs.render(".env.example", example)
     monkeypatch.setattr(render_docs, "SETTINGS", config.SETTINGS[1:])
-    assert "HOST=" not in render_docs.render(".env.example", example)
+    assert "# HOST=" not in render_docs.render(".env.example", example)
 
 
 def test_check_fails_and_changes_nothing_where_a_table_is_old(tmp_path: Path) -> None:
@@ -111,7 +111,8 @@ def test_every_error_is_explained() -> None:
         assert explained[str(error.code)] == (_status_of(error), error.type, is_final), error.__name__
     raised_with_a_code_of_their_own = {
         "missing_required_parameter", "invalid_type", "chat_completions_not_available", "completions_not_available",
-        "embeddings_backend_unavailable", "external_api_error", "model_loading", "engine_stopped",
+        "embeddings_backend_unavailable", "external_api_error", "model_loading", "engine_stopped", "hook_not_available",
+        "rate_limit_exceeded", "overloaded",
     }  # fmt: skip
     assert explained.keys() - {error.code for error in coded} == raised_with_a_code_of_their_own
 
@@ -155,8 +156,8 @@ def test_what_a_kind_serves_is_said() -> None:
     capabilities = (base.SupportsChat, base.SupportsCompletions, base.SupportsEmbeddings, base.SupportsForwarding)
     for kind in KINDS:
         served = [issubclass(load_backend_class(kind), capability) for capability in capabilities]
-        takes_the_rest = kind != "huggingface"  # which forwards to an engine of this server's
-        assert said.pop(kind) == ([True, True, True, takes_the_rest] if served[-1] else served)
+        passes_on_the_rest = kind == "openai"  # it is the kind of the default upstream
+        assert said.pop(kind) == ([True, True, True, passes_on_the_rest] if served[-1] else served)
     assert not said
 
 

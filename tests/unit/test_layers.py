@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "openai_compat"
-FOUNDATION = {"domain", "errors", "streams", "gate", "settings", "tokens", "__version__"}
+FOUNDATION = {"domain", "errors", "hooks", "profiles", "streams", "gate", "settings", "tokens", "__version__"}
 MAY_USE = {
     "web": {"web", "services", "routing", "backends", "logs"} | FOUNDATION,
     "services": {"services", "routing", "backends"} | FOUNDATION,
@@ -21,7 +21,9 @@ MAY_USE = {
     "streams": {"errors"},
     "gate": {"errors", "streams"},
     "tokens": {"domain"},
-    "settings": set(),
+    "profiles": {"errors"},
+    "hooks": {"domain", "errors"},
+    "settings": {"hooks", "profiles"},
     "errors": set(),
     "logs": {"settings"},
     "mock_upstream": {"mock_upstream"},
@@ -44,6 +46,8 @@ OWNERS = {
     "gevent": ("backends/connections.py", "backends/waiting.py", "worker.py", "web/disconnect.py", "mock_upstream/"),
     "gunicorn": ("worker.py", "heads.py", "engine/server.py"),
     "huggingface_hub": ("local/",),
+    "jmespath": ("backends/expressions.py",),
+    "databricks": ("backends/databricks_token.py",),
     "yaml": ("models_file.py",),
     "tiktoken": ("tokens.py",),
     "sqlite3": ("stores/sqlite.py",),

@@ -1,0 +1,77 @@
+"""What an external API's error means, by what its row declares; what it does not declare, `external_errors` judges."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ..errors import UpstreamAuthenticationError, UpstreamError, UpstreamStatusError
+from ..settings import ModelEntry
+from .adapter import ErrorsDeclaration, RetryAfter
+from .base import ForwardedReply
+from .external_errors import find_words, parse_error, read_beginning, to_external_error, to_shown_line
+from .openai_errors import retry_headers
+
+STANDARDS: Final[Mapping[str, tuple[int, str, str | None]]] = {
+    "rate_limit": (429, "rate_limit_error", "rate_limit_exceeded"),
+    "bad_input": (400, "invalid_request_error", None),
+    "overload": (503, "server_error", "overloaded"),
+}
+"""class -> (status, type, code) as OpenAI has them."""
+LONGEST_WAIT: Final = 86_400
+
+
+class ErrorReader:
+    """Makes the exceptions of one row's errors."""
+
+    def __init__(self, entry: ModelEntry, declaration: ErrorsDeclaration | None) -> None:
+        self._entry = entry
+        self._declaration = declaration or ErrorsDeclaration()
+
+    def read(self, reply: ForwardedReply) -> UpstreamError:
+        """The error that a reply of status 400 or more stands for; reads the beginning of its body."""
+        return self._to_error(reply.status, read_beginning(reply), reply.headers, retry_headers(reply))
+
+    def to_error(self, status: int | None, body: bytes) -> UpstreamError:
+        """The same for an error that came with status 200."""
+        return self._to_error(status, body, {}, {})
+
+    def _to_error(
+        self, status: int | None, body: bytes, headers: Mapping[str, str], retry: Mapping[str, str]
+    ) -> UpstreamError:
+        content = parse_error(body)
+        code = self._declaration.code.find(content) if self._declaration.code else None
+        words = self._find_words(content)
+        retry = {**retry, **_to_retry_after(self._declaration.retry_after, content, headers)}
+        found = self._class_of(status, code)
+        if found == "authentication":
+            return UpstreamAuthenticationError("The external API refused this server's credential.")
+        if found is None:
+            named = status if status is not None or not isinstance(code, int) else code
+            return to_external_error(self._entry, named, body, retry, f"answered {status}" if status else "failed")
+        standard, type_, standard_code = STANDARDS[found]
+        message = words or f"The external API reported an error ({found.replace('_', ' ')})."
+        given = to_shown_line(str(code), self._entry) if isinstance(code, str) else standard_code
+        return UpstreamStatusError(message, upstream_status=standard, type_=type_, code=given, headers=retry)
+
+    def _class_of(self, status: int | None, code: Any) -> str | None:
+        """Codes say more than statuses."""
+        classes = self._declaration.classes
+        by_code = (name for name, values in classes.items() if code is not None and code in values)
+        by_status = (name for name, values in classes.items() if status in values)
+        return next(by_code, None) or next(by_status, None)
+
+    def _find_words(self, content: Any) -> str:
+        place = self._declaration.message
+        return to_shown_line(find_words(place.find(content) if place else content), self._entry)
+
+
+def _to_retry_after(place: RetryAfter, content: Any, headers: Mapping[str, str]) -> dict[str, str]:
+    """`Retry-After` in whole seconds, rounded up: whoever comes too early is sent away again."""
+    found = place.path.find(content) if place.path else headers.get(place.header or "")
+    try:
+        seconds = float(found or "") * place.factor
+    except (TypeError, ValueError):
+        return {}
+    return {"retry-after": str(math.ceil(seconds))} if 0 <= seconds <= LONGEST_WAIT else {}

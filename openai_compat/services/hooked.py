@@ -1,0 +1,36 @@
+"""The pieces of an answer on their way through a model's hook."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar, cast
+
+from ..domain import CallContext
+from ..hooks import Hook, run, to_hook_call
+from ..streams import Silence, close_stream
+
+Delta = TypeVar("Delta")
+
+
+class HookedDeltas(Iterator["Delta | Silence"], Generic[Delta]):
+    """The pieces as `hook` leaves them; closing it closes their source.
+
+    Of a piece that the hook leaves out, what belongs to the frame stays: its finish reason and the usage.
+    """
+
+    def __init__(self, source: Iterator[Delta | Silence], hook: Hook, model: str, context: CallContext) -> None:
+        self._source = source
+        self._hook = hook
+        self._call = to_hook_call(model, context)
+
+    def __next__(self) -> Delta | Silence:
+        delta: Any = next(self._source)
+        if isinstance(delta, Silence):
+            return delta
+        result = run(self._hook, delta, self._call, type(delta))
+        if result is None:
+            result = type(delta)(index=delta.index, finish_reason=delta.finish_reason, usage=delta.usage)
+        return cast(Delta, result)
+
+    def close(self) -> None:
+        close_stream(self._source)
