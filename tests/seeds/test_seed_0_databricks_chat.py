@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 import requests
 
+from tests.fakes.live_server import LiveServer
 from tests.fakes.nginx import free_port
 from tests.fakes.started import Started, started
+from tests.fakes.workspace import PERSONAL_TOKEN, Workspace
 from tests.snippets import run_bash, run_python
 from tests.tools import ROOT
 
@@ -121,3 +123,47 @@ def test_its_future_enhancements(server: Started) -> None:
 
 def test_the_readme_says_what_to_set() -> None:
     assert "`PORT=5000`" in (ROOT / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def workspace() -> Iterator[Workspace]:
+    with Workspace() as workspace:
+        yield workspace
+
+
+@pytest.fixture(scope="module")
+def connected(workspace: Workspace) -> Iterator[LiveServer]:
+    """ "Connect to Databricks Model Serving endpoint", with "authentication/authorization"."""
+    environment = {"DATABRICKS_HOST": workspace.url, "DATABRICKS_TOKEN": PERSONAL_TOKEN}
+    with LiveServer({**environment, "DATABRICKS_ENDPOINTS": "echo,limited", "API_KEYS": "a-key"}) as server:
+        yield server
+
+
+class TestItsFutureEnhancements:
+    """ "When ready to integrate real models": each of its points, at its own address."""
+
+    def ask(self, server: LiveServer, key: str = "a-key", **body: Any) -> requests.Response:
+        headers = {"Authorization": f"Bearer {key}"}
+        asked = {"messages": [{"role": "user", "content": "Hello, how are you?"}], **body}
+        return requests.post(f"{server.url}/api/v1/chat/completions", json=asked, headers=headers, timeout=10)
+
+    def test_its_request_is_answered_by_an_endpoint(self, connected: LiveServer, workspace: Workspace) -> None:
+        answer = self.ask(connected, temperature=0.2, max_tokens=50).json()
+        assert answer["choices"][0]["message"]["content"] == "Hello, how are you?"
+        assert answer["usage"]["total_tokens"] > 0
+        sent = workspace.asked[-1]
+        assert (sent["model"], sent["temperature"], sent["max_tokens"]) == ("echo", 0.2, 50)
+
+    def test_it_streams(self, connected: LiveServer) -> None:
+        assert self.ask(connected, stream=True).text.endswith("data: [DONE]\n\n")
+
+    def test_tools_reach_the_endpoint(self, connected: LiveServer, workspace: Workspace) -> None:
+        tools = [{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}]
+        assert self.ask(connected, tools=tools, tool_choice="auto").status_code == 200
+        assert workspace.asked[-1]["tools"] == tools
+
+    def test_callers_need_a_key_and_hear_of_limits(self, connected: LiveServer) -> None:
+        assert self.ask(connected, key="another").status_code == 401
+        limited = self.ask(connected, model="limited")
+        assert (limited.status_code, limited.headers["retry-after"]) == (429, "7")
+        assert limited.json()["error"].keys() == {"message", "type", "param", "code"}

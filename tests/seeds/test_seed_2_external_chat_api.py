@@ -136,3 +136,45 @@ def test_the_readme_says_what_to_set() -> None:
     readme = (ROOT / "README.md").read_text()
     for name, value in SETTINGS.items():
         assert f"`{name}={value}`" in readme
+
+
+RULES = """
+def prepare(request, call):
+    request["messages"][-1]["content"] += " Please."
+
+
+def finish(reply, call):
+    reply["choices"][0]["message"]["content"] += " (from a friend)"
+
+
+def choose(request, call):
+    return "cheap" if len(request["messages"]) == 1 else None
+"""
+
+
+@pytest.fixture(scope="module")
+def customized(api: RecordingAPI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    folder = tmp_path_factory.mktemp("custom")
+    (folder / "rules.py").write_text(RULES)
+    hooks = {"choose_model": "rules:choose", "before_request": "rules:prepare", "after_reply": "rules:finish"}
+    declared = {
+        "request": {"body": {"prompt": "{{ last_user_message }}", "heat": "{{ temperature }}"}},
+        "reply": {"text": "data.answer"},
+    }
+    row = {"name": "mock-gpt-model", "kind": "external", "base_url": api.url, "hooks": hooks, **declared}
+    (folder / "models.yaml").write_text(yaml.safe_dump([row, {"name": "cheap", "kind": "echo"}]))
+    with LiveServer({"MODEL_REGISTRY_PATH": "models.yaml"}, folder=folder) as server:
+        yield server
+
+
+class TestItsCustomization:
+    """ "Change External API", "Pre/Post-Processing", "Multi-Backend Support": none needs the server's code."""
+
+    def test_another_api_with_logic_before_and_after(self, customized: LiveServer, api: RecordingAPI) -> None:
+        answer = post(customized, PAYLOAD).json()
+        assert api.bodies[-1] == {"prompt": "What is the weather like today? Please.", "heat": 0.7}
+        assert answer["choices"][0]["message"]["content"] == "It is sunny today. (from a friend)"
+
+    def test_the_context_decides_who_answers(self, customized: LiveServer) -> None:
+        body = json.dumps({"model": "mock-gpt-model", "messages": [{"role": "user", "content": "Hi"}]})
+        assert post(customized, body).json()["model"] == "cheap"
