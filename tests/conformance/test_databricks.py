@@ -40,7 +40,9 @@ def server(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> It
         {"name": "of-the-user", "credentials": "user", "upstream_model": "forbidden"},
         {"name": "of-the-user-echo", "credentials": "user", "upstream_model": "echo"},
     ]
-    file.write_text(json.dumps([{"kind": "databricks", **row} for row in rows]))
+    spare = {"name": "spare", "kind": "echo"}
+    routed = {"name": "routed", "targets": {"reasoning": 1}, "fallbacks": ["spare"]}
+    file.write_text(json.dumps([*({"kind": "databricks", **row} for row in rows), spare, routed]))
     settings = {
         **workspace.settings(*ENDPOINTS),
         "DATABRICKS_CREDENTIALS": "service-principal",
@@ -172,6 +174,15 @@ def test_embeddings_and_completions_are_forwarded(client: openai.OpenAI, workspa
     assert reply.headers[ADAPTED] == "user=dropped"
     assert workspace.asked[-1] == {"model": "echo", "prompt": "Once"}
     assert reply.parse().choices[0].text == "Once"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_route_rebuilds_answers_and_tells_of_the_one_that_answered(server: LiveServer, stream: bool) -> None:
+    reply = ask(server, "routed", stream=stream, user="u")
+    assert reply.headers["x-openai-compat-upstream"] == "reasoning"
+    assert reply.headers[ADAPTED] == "user=dropped"
+    assert '"reasoning_content":"Hm. ' in reply.text
+    assert '"type":"reasoning"' not in reply.text.replace(" ", "")
 
 
 class TestATokenThatEnds:
