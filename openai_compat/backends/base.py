@@ -216,7 +216,7 @@ CAPABILITIES: Final[Mapping[str, type]] = {
 _MISSING: Final = {
     "chat": ("chat completions; use /v1/completions", "chat_completions_not_available"),
     "completions": ("text completions; use /v1/chat/completions", "completions_not_available"),
-    "embeddings": ("embeddings", "embeddings_backend_unavailable"),
+    "embeddings": ("embeddings; ask a model that is made for them", "embeddings_backend_unavailable"),
 }
 """What is not supported, in words and as a code that clients of completion-only servers know."""
 

@@ -1,6 +1,7 @@
 """A chat API that takes down what it is asked and always gives the same reply, on a real socket.
 
-It speaks OpenAI's protocol too: the reply stands in as many choices as were asked for, or comes as a stream.
+It speaks OpenAI's protocol too: the reply stands in as many choices as were asked for, or comes as a stream, in one
+piece, unless it `streams` not at all.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from typing import Any, Self
 class RecordingAPI:
     """`with RecordingAPI("It is sunny today.") as api: api.url`; `bodies` has what it was asked, in order."""
 
-    def __init__(self, reply: str, *, status: int = 200) -> None:
+    def __init__(self, reply: str, *, status: int = 200, streams: bool = True) -> None:
         self.bodies: list[dict[str, Any]] = []
         self._status = status
         self._reply = reply
+        self._streams = streams
 
     def __enter__(self) -> Self:
         api = self
@@ -55,7 +57,7 @@ class RecordingAPI:
         if self._status >= 400:
             return "application/json", json.dumps({"error": self._reply}).encode()
         message = {"role": "assistant", "content": self._reply}
-        if asked.get("stream") is True:
+        if self._streams and asked.get("stream") is True:
             choice = {"index": 0, "delta": message, "finish_reason": "stop"}
             chunk = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": "x", "choices": [choice]}
             return "text/event-stream", f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n".encode()

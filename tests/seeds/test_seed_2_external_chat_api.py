@@ -47,7 +47,7 @@ HEADERS = {"Content-Type": "application/json"}
 
 @pytest.fixture(scope="module")
 def api() -> Iterator[RecordingAPI]:
-    with RecordingAPI("It is sunny today.") as api:
+    with RecordingAPI("It is sunny today.", streams=False) as api:
         yield api
 
 
