@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any, Final
@@ -49,7 +50,9 @@ class ErrorReader:
             return UpstreamAuthenticationError("The external API refused this server's credential.")
         if found is None:
             named = status if status is not None or not isinstance(code, int) else code
-            return to_external_error(self._entry, named, body, retry, f"answered {status}" if status else "failed")
+            told = json.dumps({"message": words}).encode() if self._declaration.message and words else body
+            does = f"answered {status}" if status else "reported an error"
+            return to_external_error(self._entry, named, told, retry, does)
         standard, type_, standard_code = STANDARDS[found]
         message = words or f"The external API reported an error ({found.replace('_', ' ')})."
         given = to_shown_line(str(code), self._entry) if isinstance(code, str) else standard_code

@@ -51,7 +51,11 @@ def wait_until(holds: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def test_twenty_callers_at_once_fetch_one_token(folder: Path) -> None:
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_twenty_callers_at_once_fetch_one_token(folder: Path, is_shared: bool) -> None:
+    """Of one worker, also where it cannot share with others."""
+    folder.mkdir()
+    folder.chmod(0o700 if is_shared else 0o777)
     source = Source()
     token = SharedToken(source, "me", folder)
     source.may_answer.clear()
