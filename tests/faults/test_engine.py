@@ -182,6 +182,8 @@ def test_killed_in_the_middle_streams_say_so_and_the_next_call_is_answered(serve
         rest = [line for line in of_stream if line]
         assert json.loads(rest[-1].removeprefix(b"data: "))["error"]["code"] == "upstream_cut"
         assert b"data: [DONE]" not in rest
+    # A call that comes while the dead engine's socket is still open is told to come again, as clients then do.
+    wait_until(lambda: ask(server, "ready").status_code == 200, SECONDS)
     assert engine_of(server) != engine
 
 
