@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from .cases import Plan
 from .run import DIRECT
-from .targets import TARGETS, Value, to_value
+from .targets import CHAT, EVENT, TARGETS, Value, to_value
 
 Result = dict[str, Any]
 NOTHING: Final = "-"
@@ -52,14 +52,44 @@ def to_markdown(result: Result) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def to_summary(result: Result) -> str:
+    """The table for a first look."""
+    value = to_value(result["figures"])
+    heads = [
+        "CPU of a chat", "times nginx", "chats a second", "CPU of a streamed event", "first token of 100 at once, p50",
+        "memory, idle", "start",
+    ]  # fmt: skip
+    base = value("nginx", CHAT)
+    rows = []
+    for name in result["systems"]:
+        cpu, start = value(name, CHAT), value(name, "start_s")
+        if cpu is None:
+            continue
+        times = cpu / base if base else None
+        row = [_title(result, name), _micro(cpu), _times(times), _count(value(name, "closed/1kB/32/rps"))]
+        row += [_micro(value(name, EVENT)), _milli(value(name, "streams/100/first_p50_ms"))]
+        row += [_mega(value(name, "memory/idle_worker_mb")), NOTHING if start is None else f"{start:.1f} s"]
+        rows.append(row)
+    return f"{_taken(result)}\n\n{_table(heads, rows)}"
+
+
+def to_targets(result: Result) -> str:
+    """What must be reached, and what was."""
+    return f"{_taken(result)}\n\n{_targets_table(to_value(result['figures']))}"
+
+
 def _machine(result: Result) -> str:
+    versions = [f"- {about['title']}: {about['version']}" for about in result["systems"].values() if "version" in about]
+    return "\n".join([_taken(result), "", *versions])
+
+
+def _taken(result: Result) -> str:
     machine = result["machine"]
     virtual = ", virtual machine" if machine["hypervisor"] else ""
     cores = f"{machine['cores']} cores of {machine['cpu']} ({machine['memory_gb']:g} GiB{virtual})"
     software = f"Linux {machine['kernel']}, Python {machine['python']}"
-    taken = f"Taken {result['date']} on {cores}, {software}; medians of {result['plan']['repeats']}."
-    versions = [f"- {about['title']}: {about['version']}" for about in result["systems"].values() if "version" in about]
-    return "\n".join([taken, "", *versions])
+    repeats = result["plan"]["repeats"]
+    return f"Taken {result['date']} on {cores}, {software}; {f'medians of {repeats}' if repeats > 1 else 'one pass'}."
 
 
 def _chat(result: Result, value: Value, names: list[str]) -> str:
@@ -176,12 +206,16 @@ def _memory(result: Result, value: Value, names: list[str]) -> str:
 
 
 def _targets(value: Value) -> str:
+    return _section("What must be reached (the stretch in brackets)", _targets_table(value))
+
+
+def _targets_table(value: Value) -> str:
     rows = []
     for target in TARGETS:
         reached = target.read(value)
         shown = NOTHING if reached is None else f"{reached:,.2f} {target.unit}".strip()
         rows.append([target.words, target.bound, shown, target.judge(reached)])
-    return _section("What must be reached (the stretch in brackets)", _table(["bound", "reached", ""], rows))
+    return _table(["bound", "reached", ""], rows)
 
 
 def _absent(result: Result) -> str:

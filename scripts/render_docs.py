@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import ast
+import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from bench.report import to_summary, to_targets
 from config import SETTINGS
 from openai_compat.backends.base import (
     CHAT_PROMISES,
@@ -52,6 +54,7 @@ DOCUMENTS: Final = (
     "docs/backends.md",
     "docs/mock-upstream.md",
     "docs/conformance.md",
+    "docs/performance.md",
 )
 EXAMPLE: Final = ".env.example"
 
@@ -221,6 +224,12 @@ def modules_table() -> str:
     return to_table(("`openai_compat/`", "what it is"), rows)
 
 
+def _of_newest_run(to_table: Callable[[dict[str, Any]], str]) -> str:
+    """A table of the newest whole run of the benchmark."""
+    newest = max((ROOT / "bench" / "results").glob("*-run.json"))
+    return to_table(json.loads(newest.read_text(encoding="utf-8"))) + "\n"
+
+
 def _first_sentence(path: Path) -> str:
     docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
     sentence = re.split(r"(?<=[.!?])\s|\n\n", docstring)[0]
@@ -234,6 +243,8 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "faults": faults_table,
     "questions": questions_table,
     "modules": modules_table,
+    "bench": lambda: _of_newest_run(to_summary),
+    "bench-targets": lambda: _of_newest_run(to_targets),
 }
 
 
