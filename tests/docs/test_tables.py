@@ -69,7 +69,7 @@ def test_check_fails_and_changes_nothing_where_a_table_is_old(tmp_path: Path) ->
     for name in (*render_docs.DOCUMENTS, render_docs.EXAMPLE):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
-    for name in ("scripts", "openai_compat", "config.py"):
+    for name in ("scripts", "openai_compat", "bench", "config.py"):
         (tmp_path / name).symlink_to(ROOT / name)
     command = [sys.executable, "-c", _RENDER_HERE, str(tmp_path)]
     assert subprocess.run([*command, "--check"], cwd=tmp_path, capture_output=True).returncode == 0

@@ -141,6 +141,7 @@ def test_a_broken_event_is_left_out_and_does_not_stop_the_good_ones(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("openai_compat"), "propagate", True)  # an application made before ends that
+    monkeypatch.setattr(logging.root.manager, "disable", logging.NOTSET)  # and a program run in this process this
     broken = b'data: {"error" broken\n\n'
     assert relayed(content("a") + broken + FINISH + DONE) == content("a") + FINISH + DONE
     assert relayed(content("a"), broken, FINISH, DONE) == content("a") + FINISH + DONE
