@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 
 import pytest
 
 import config
 from openai_compat import models_file
+from openai_compat.logs import LOGGER
 
 
 def pytest_configure() -> None:
@@ -21,3 +24,13 @@ def pytest_configure() -> None:
 def _without_presets(monkeypatch: pytest.MonkeyPatch) -> None:
     """The models that are listed where the extra `local` is installed are so in no test that does not ask for them."""
     monkeypatch.setattr(models_file, "missing_extra", lambda: "torch")
+
+
+@pytest.fixture(autouse=True)
+def _as_logging_was() -> Iterator[None]:
+    """An application made in a test configures the log of the process; a program run in one may switch it off."""
+    logger, disabled = logging.getLogger(LOGGER), logging.root.manager.disable
+    before = logger.handlers[:], logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.level, logger.propagate = before
+    logging.disable(disabled)

@@ -55,6 +55,7 @@ TOOL = {
             "type": "object",
             "properties": {"city": {"type": "string", "maxLength": 20}},
             "required": ["city"],
+            "additionalProperties": False,
         },
     },
 }
@@ -287,7 +288,13 @@ class ChatContract(StreamContract):
 
     def test_answers_by_a_schema(self, backend: Any) -> None:
         self.needs(backend, "response_format")
-        schema = {"type": "object", "properties": {"count": {"type": "integer"}}, "required": ["count"]}
+        count = {"type": "integer", "maximum": 100, "minimum": 0}
+        schema = {
+            "type": "object",
+            "properties": {"count": count},
+            "required": ["count"],
+            "additionalProperties": False,
+        }
         wanted = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
         assert isinstance(json.loads(self.answer(backend, "How many?", response_format=wanted))["count"], int)
 
