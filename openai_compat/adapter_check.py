@@ -7,19 +7,21 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
 from .backends.adapter_reply import DeclaredReader
 from .backends.base import BackendResources, ForwardedReply
+from .backends.event_stream import NamedEvent
 from .backends.expressions import Expression
 from .backends.external import ExternalBackend, ExternalOptions
 from .backends.external_reply import Reader
 from .backends.upstream import Forwarder
 from .configuration import load_settings
 from .domain import CallContext, ChatDelta, ChatRequest
-from .errors import ConfigurationError, OpenAICompatError
-from .settings import ModelEntry
+from .errors import OpenAICompatError, UpstreamError
+from .settings import ModelEntry, Settings
 from .streams import Silence
 
 NO_ANSWER: Final = 1
@@ -33,25 +35,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("file", metavar="FILE", help="a models file")
     parser.add_argument("--model", help="the model to check, where the file has several of kind external")
-    parser.add_argument("--message", default="Hello!", help="what the user says (Hello!)")
+    asked = parser.add_mutually_exclusive_group()
+    asked.add_argument("--message", default="Hello!", help="what the user says (Hello!)")
+    asked.add_argument("--request", metavar="JSON", help="a whole request as a client would send it, or @FILE with one")
     parser.add_argument("--stream", action="store_true", help="ask for a stream")
     parser.add_argument("--dry-run", action="store_true", help="show the request, and send nothing")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 0 for an answer (or a request that was shown), 1 for none, 2 for a file that is wrong."""
+    """Exit code 0 for an answer (or a request that was shown), 1 for none, 2 for a file or a request that is wrong."""
     try:
         settings = load_settings(MODEL_REGISTRY_PATH=arguments.file)
         entry = _choose(settings.entries.values(), arguments.model)
-    except (ConfigurationError, LookupError) as error:
-        print(error.message if isinstance(error, ConfigurationError) else error.args[0], file=sys.stderr)
+        payload = _read_payload(arguments)
+    except OSError as error:
+        print(f"--request: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except (OpenAICompatError, LookupError) as error:
+        print(error.message if isinstance(error, OpenAICompatError) else error.args[0], file=sys.stderr)
         return USAGE_ERROR
     forwarder = Forwarder(settings)
     backend = _Explained(entry, ExternalOptions(**entry.options), BackendResources(settings, forwarder))
-    request = ChatRequest(entry.name, [{"role": "user", "content": arguments.message}], {}, arguments.stream)
+    backend.is_sent = not arguments.dry_run
     try:
-        return _check(backend, request, is_sent=not arguments.dry_run)
+        return _check(backend, payload, settings)
     finally:
         forwarder.close()
 
@@ -66,50 +74,72 @@ def _choose(entries: Iterable[ModelEntry], name: str | None) -> ModelEntry:
     raise LookupError(f"--model must name one of the file's models of kind external: {named}")
 
 
-def _check(backend: _Explained, request: ChatRequest, *, is_sent: bool) -> int:
+def _read_payload(arguments: argparse.Namespace) -> Mapping[str, Any]:
+    """The request, judged as the server would.
+
+    Raises:
+        PayloadError, OSError
+    """
+    from .web.payload import parse_json_object, validate
+    from .web.schemas.chat import CHAT_REQUEST
+
+    given = arguments.request
+    if given is None:
+        given = json.dumps({"messages": [{"role": "user", "content": arguments.message}]})
+    elif given.startswith("@"):
+        given = Path(given[1:]).read_text(encoding="utf-8")
+    payload = validate(CHAT_REQUEST, parse_json_object(given.encode()))
+    return {**payload, "stream": True} if arguments.stream else payload
+
+
+def _check(backend: _Explained, payload: Mapping[str, Any], settings: Settings) -> int:
+    """Asks as the server does: with the row's hooks and profile, and what it promises."""
+    from .services.chat import ChatService
+    from .tokens import TokenCounter
+
     say = partial(_say, backend.entry)
-    say(f"The request for '{request.model}'")
+    context = CallContext("check-adapter")
     try:
-        _show_request(backend, request, say)
-        if not is_sent:
-            return 0
-        say("\nThe reply")
-        deltas = [delta for delta in backend.chat(request, CallContext("check-adapter")) if _is_delta(delta)]
+        answer = ChatService(TokenCounter()).start(backend, backend.name, payload, context)
+        deltas = [delta for delta in answer.deltas() if isinstance(delta, ChatDelta)]
     except OpenAICompatError as error:
-        say(f"\nNo answer: {error.message}")
+        _show_failure(error, settings, say)
         return NO_ANSWER
-    say("\nThe answer")
-    _show_answer(deltas, say)
+    if backend.is_sent:
+        say("\nThe answer")
+        _show_answer(deltas, context.reply_headers, say)
     return 0
 
 
-def _is_delta(delta: ChatDelta | Silence) -> bool:
-    return isinstance(delta, ChatDelta)
+def _show_failure(error: OpenAICompatError, settings: Settings, say: Any) -> None:
+    """What the client would get."""
+    from .web.errors import headers_of, status_of
 
-
-def _show_request(backend: _Explained, request: ChatRequest, say: Any) -> None:
-    is_streamed = request.is_streamed and backend.options.stream
-    outgoing = backend.writer.write(request, is_streamed=is_streamed)
-    say(f"  {outgoing.method} {outgoing.url}")
-    headers = backend.to_headers(outgoing.headers, CallContext("check-adapter"), is_streamed=is_streamed)
-    for name, value in headers.items():
+    say(f"\nNo answer: {error.message}")
+    if isinstance(error, UpstreamError) and error.__cause__ is not None:
+        say(f"  because of: {error.__cause__}")
+    say(f"  the client gets: {status_of(error, settings)} {error.type}, code {error.code or 'null'}")
+    for name, value in headers_of(error).items():
         say(f"  {name}: {value}")
-    if outgoing.body is not None:
-        say(_indented(outgoing.body))
 
 
-def _show_answer(deltas: Iterable[Any], say: Any) -> None:
+def _show_answer(deltas: Iterable[ChatDelta], headers: Mapping[str, str], say: Any) -> None:
     deltas = list(deltas)
     text = "".join(delta.content or "" for delta in deltas)
+    reasoning = "".join(delta.reasoning or "" for delta in deltas)
     reasons = [delta.finish_reason for delta in deltas if delta.finish_reason]
     usages = [delta.usage for delta in deltas if delta.usage]
     calls = [call for delta in deltas for call in delta.tool_calls]
     say(f"  content: {json.dumps(text, ensure_ascii=False)}")
+    if reasoning:
+        say(f"  reasoning_content: {json.dumps(reasoning, ensure_ascii=False)}")
     if calls:
         say(f"  tool_calls: {', '.join(call.name for call in calls if call.name)}")
     say(f"  finish_reason: {reasons[-1] if reasons else 'none'}")
     counts = f"{usages[-1].prompt_tokens} + {usages[-1].completion_tokens} tokens" if usages else "not told"
     say(f"  usage: {counts}")
+    for name, value in headers.items():
+        say(f"  {name}: {value}")
 
 
 def _indented(body: bytes) -> str:
@@ -118,6 +148,10 @@ def _indented(body: bytes) -> str:
     except ValueError:
         text = body.decode("utf-8", "replace")
     return "\n".join(f"  {line}" for line in text.splitlines())
+
+
+def _cut(text: str) -> str:
+    return f"{text[:LONGEST_SHOWN]}{' ...' if len(text) > LONGEST_SHOWN else ''}"
 
 
 def _say(entry: ModelEntry, text: str) -> None:
@@ -136,7 +170,28 @@ def _values_of(headers: Mapping[str, str]) -> set[str]:
 
 
 class _Explained(ExternalBackend):
-    """A backend that says what it reads."""
+    """A backend that says what it asks and what it reads. Where it `is_sent` no call, its answer is empty."""
+
+    is_sent = True
+
+    def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Silence]:
+        self._show_request(request)
+        if not self.is_sent:
+            return iter([ChatDelta(finish_reason="stop")])
+        _say(self.entry, "\nThe reply")
+        return super().chat(request, context)
+
+    def _show_request(self, request: ChatRequest) -> None:
+        say = partial(_say, self.entry)
+        say(f"The request for '{request.model}'")
+        is_streamed = request.is_streamed and self.options.stream
+        outgoing = self.writer.write(request, is_streamed=is_streamed)
+        say(f"  {outgoing.method} {outgoing.url}")
+        headers = self.to_headers(outgoing.headers, CallContext("check-adapter"), is_streamed=is_streamed)
+        for name, value in headers.items():
+            say(f"  {name}: {value}")
+        if outgoing.body is not None:
+            say(_indented(outgoing.body))
 
     def read(self, reply: ForwardedReply, context: CallContext, *, splits_whole: bool) -> Iterator[ChatDelta | Silence]:
         declared = self.adapter.reply.format if self.adapter.reply else "auto"
@@ -144,47 +199,97 @@ class _Explained(ExternalBackend):
         say(f"  {reply.status} {reply.headers.get('content-type', 'without a content-type')}, read as {declared}")
         return super().read(reply, context, splits_whole=False)
 
+    def to_error(self, status: int, body: bytes, headers: Mapping[str, str]) -> UpstreamError:
+        explaining = _Explaining(None, partial(_say, self.entry))
+        _say(self.entry, f"  {status} {headers.get('content-type', 'without a content-type')}, an error")
+        explaining.show(body.decode("utf-8", "replace"))
+        declared = self.adapter.errors.retry_after.header if self.adapter.errors else None
+        if declared:
+            _say(self.entry, f"    errors.retry_after: header {declared} -> {headers.get(declared, 'nothing')}")
+        if self.errors is not None:
+            self.errors.watch = explaining.tell
+        return super().to_error(status, body, headers)
+
     def make_reader(self, context: CallContext) -> Reader:
-        return _Explaining(super().make_reader(context), partial(_say, self.entry))
+        explaining = _Explaining(super().make_reader(context), partial(_say, self.entry))
+        if self.errors is not None:
+            self.errors.watch = explaining.tell
+        return explaining
 
 
 class _Explaining:
-    """A reader that says what it gets and what it finds there; of a long stream the beginning, and its length."""
+    """A reader that says what it gets and what it finds there. Of a whole reply it says what was not found, too; of a
+    stream's pieces what was, and at the end what never was. From a long stream's middle on only the pieces that have
+    something besides the text are shown.
+    """
 
-    def __init__(self, reader: Reader, say: Any) -> None:
-        self._reader = reader
+    def __init__(self, reader: Reader | None, say: Any) -> None:
+        self._reader: Any = reader
         self._say = say
         self._count = 0
+        self._is_whole = True
+        self._held: str | None = None
+        self._found: dict[str, bool] = {}
         if isinstance(reader, DeclaredReader):
-            reader.watch = self._tell
+            reader.watch = self.tell
 
     @property
     def has_answer(self) -> bool:
-        return self._reader.has_answer
+        return bool(self._reader.has_answer)
 
     def read_value(self, value: Any) -> Iterator[ChatDelta]:
-        self._show(json.dumps(value, ensure_ascii=False))
-        return self._reader.read_value(value)
+        self._show_piece(json.dumps(value, ensure_ascii=False))
+        return iter(self._reader.read_value(value))
+
+    def read_event(self, name: str, value: Any) -> Iterator[ChatDelta]:
+        self._show_piece(_named(name, json.dumps(value, ensure_ascii=False)))
+        return iter(self._reader.read_event(name, value))
+
+    def read_text_event(self, event: NamedEvent) -> Iterator[ChatDelta]:
+        self._show_piece(_named(*event))
+        return iter(self._reader.read_text_event(event))
 
     def read_whole(self, value: Any) -> Iterator[ChatDelta]:
-        self._show(json.dumps(value, ensure_ascii=False))
-        return self._reader.read_whole(value)
+        self.show(json.dumps(value, ensure_ascii=False))
+        return iter(self._reader.read_whole(value))
 
     def read_text(self, text: str) -> Iterator[ChatDelta]:
-        self._show(text)
-        return self._reader.read_text(text)
+        self._show_piece(text)
+        return iter(self._reader.read_text(text))
 
     def read_end(self, *, is_proper: bool) -> Iterator[ChatDelta]:
         if self._count > MOST_PIECES:
             self._say(f"  ... {self._count} pieces in all")
-        return self._reader.read_end(is_proper=is_proper)
+        never = [what for what, is_found in self._found.items() if not is_found and not what.startswith("errors.")]
+        if never and not self._is_whole:
+            self._say(f"  in none of the pieces: {', '.join(never)}")
+        return iter(self._reader.read_end(is_proper=is_proper))
 
-    def _show(self, piece: str) -> None:
+    def show(self, text: str) -> None:
+        """What the reader gets."""
         self._count += 1
-        if self._count <= MOST_PIECES:
-            self._say(f"  {piece[:LONGEST_SHOWN]}{' ...' if len(piece) > LONGEST_SHOWN else ''}")
+        self._held = None if self._count <= MOST_PIECES else text
+        if self._held is None:
+            self._say(f"  {_cut(text)}")
 
-    def _tell(self, what: str, expression: Expression, found: Any) -> None:
-        if self._count <= MOST_PIECES:
-            told = "nothing" if found is None else json.dumps(found, ensure_ascii=False)[:LONGEST_SHOWN]
-            self._say(f"    {what}: {expression.source} -> {told}")
+    def _show_piece(self, text: str) -> None:
+        self._is_whole = False
+        self.show(text)
+
+    def tell(self, what: str, expression: Expression, found: Any) -> None:
+        """What an expression found in it."""
+        is_found = found not in (None, [], False)
+        self._found[what] = self._found.get(what, False) or is_found
+        if not (is_found or self._is_whole):
+            return
+        if self._held is not None:
+            if what in {"delta", "text"}:
+                return
+            self._say(f"  {_cut(self._held)}")
+            self._held = ""
+        told = "nothing" if found is None else _cut(json.dumps(found, ensure_ascii=False))
+        self._say(f"    {what}: {expression.source} -> {told}")
+
+
+def _named(name: str, data: str) -> str:
+    return f"event {name}: {data}" if name else data

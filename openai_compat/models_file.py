@@ -88,8 +88,7 @@ def build_models(settings: Settings, environ: Mapping[str, str], problems: list[
             problems.append(f"the model '{entry.name}' is configured twice")
         by_name[entry.name] = entry
     check_routes(by_name, problems, has_upstream=upstream is not None)
-    if not problems:
-        problems += _problems_among(by_name, settings, upstream)
+    problems += _problems_among(by_name, file.misread, settings, upstream)
     allowed = _narrow(by_name, settings, upstream, problems)
     mentioned = names_of(allowed.values()) - allowed.keys()
     _check_preload(settings, allowed, problems)
@@ -103,11 +102,11 @@ def build_models(settings: Settings, environ: Mapping[str, str], problems: list[
 
 
 def _problems_among(
-    entries: Mapping[str, ModelEntry], settings: Settings, upstream: ModelEntry | None
+    entries: Mapping[str, ModelEntry], misread: Set[str], settings: Settings, upstream: ModelEntry | None
 ) -> Iterator[str]:
     whole = replace(settings, default_upstream=upstream)
     for entry in entries.values():
-        if entry.is_alias:
+        if entry.kind == ALIAS or entry.name in misread:
             continue
         for problem in load_backend_class(entry.kind).problems_among(entry, whole, entries):
             yield f"model '{entry.name}': {problem}"
@@ -278,13 +277,17 @@ def _named_variables(value: Any) -> Iterator[str]:
 
 
 class _ModelsFile:
-    """Reads the file that `MODEL_REGISTRY_PATH` names: a list of entries, or a mapping whose `models` is that list."""
+    """Reads the file that `MODEL_REGISTRY_PATH` names: a list of entries, or a mapping whose `models` is that list.
+
+    `misread` names the models whose kind or options are wrong, so that the kind can say no more of them.
+    """
 
     def __init__(self, settings: Settings, environ: Mapping[str, str], problems: list[str]) -> None:
         self.settings = settings
         self.environ = environ
         self.problems = problems
         self.profiles: dict[str, Profile] = dict(PROFILES)
+        self.misread: set[str] = set()
 
     def entries(self) -> list[ModelEntry]:
         rows = self._rows()
@@ -382,7 +385,9 @@ class _ModelsFile:
             context_window=self._parsed(row, "context_window", to_window, where),
             prefill=self._parsed(row, "prefill", to_prefill, where),
         )
-        if backend_class is not None:
+        if backend_class is None:
+            self.misread.add(entry.name)
+        else:
             self.problems += [f"{where}: {problem}" for problem in _find_problems(entry, self.settings)]
         return entry
 

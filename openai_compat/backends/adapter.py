@@ -272,7 +272,7 @@ class _ErrorsParser(_Parser):
         for name in ERROR_CLASSES:
             values = self.content.get(name, [])
             if not (isinstance(values, list) and all(type(value) in (int, str) for value in values)):
-                self.complain(name, "must be a list of statuses (numbers) and codes (texts)")
+                self.complain(name, "must be a list of statuses (numbers) and codes")
                 continue
             if any(isinstance(value, str) for value in values) and "code" not in self.content:
                 self.complain(name, "has codes, but `errors.code` does not say where they are")

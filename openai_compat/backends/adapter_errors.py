@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from ..errors import UpstreamAuthenticationError, UpstreamError, UpstreamStatusError
 from ..settings import ModelEntry
-from .adapter import ErrorsDeclaration, RetryAfter
-from .base import ForwardedReply
-from .external_errors import find_words, parse_error, read_beginning, to_external_error, to_shown_line
+from .adapter import ErrorsDeclaration
+from .expressions import Expression, Watch, first_of
+from .external_errors import find_words, parse_error, to_external_error, to_shown_line
 from .openai_errors import retry_headers
 
 STANDARDS: Final[Mapping[str, tuple[int, str, str | None]]] = {
@@ -21,6 +22,7 @@ STANDARDS: Final[Mapping[str, tuple[int, str, str | None]]] = {
 }
 """class -> (status, type, code) as OpenAI has them."""
 LONGEST_WAIT: Final = 86_400
+NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class ErrorReader:
@@ -29,22 +31,16 @@ class ErrorReader:
     def __init__(self, entry: ModelEntry, declaration: ErrorsDeclaration | None) -> None:
         self._entry = entry
         self._declaration = declaration or ErrorsDeclaration()
+        self.watch: Watch | None = None
 
-    def read(self, reply: ForwardedReply) -> UpstreamError:
-        """The error that a reply of status 400 or more stands for; reads the beginning of its body."""
-        return self._to_error(reply.status, read_beginning(reply), reply.headers, retry_headers(reply))
-
-    def to_error(self, status: int | None, body: bytes) -> UpstreamError:
-        """The same for an error that came with status 200."""
-        return self._to_error(status, body, {}, {})
-
-    def _to_error(
-        self, status: int | None, body: bytes, headers: Mapping[str, str], retry: Mapping[str, str]
-    ) -> UpstreamError:
+    def to_error(self, status: int | None, body: bytes, headers: Mapping[str, str] = NO_HEADERS) -> UpstreamError:
+        """The error that a reply stands for: its `status`, or the one that an error within an answer of status 200
+        names, if it does; the beginning of its body; its headers.
+        """
         content = parse_error(body)
-        code = self._declaration.code.find(content) if self._declaration.code else None
+        code = first_of(self._find("code", self._declaration.code, content))
         words = self._find_words(content)
-        retry = {**retry, **_to_retry_after(self._declaration.retry_after, content, headers)}
+        retry = {**retry_headers(headers), **self._find_retry_after(content, headers)}
         found = self._class_of(status, code)
         if found == "authentication":
             return UpstreamAuthenticationError("The external API refused this server's credential.")
@@ -59,22 +55,31 @@ class ErrorReader:
         return UpstreamStatusError(message, upstream_status=standard, type_=type_, code=given, headers=retry)
 
     def _class_of(self, status: int | None, code: Any) -> str | None:
-        """Codes say more than statuses."""
+        """Codes say more than statuses. One is the same as a number and as a text."""
         classes = self._declaration.classes
-        by_code = (name for name, values in classes.items() if code is not None and code in values)
+        by_code = (name for name, values in classes.items() if code is not None and str(code) in map(str, values))
         by_status = (name for name, values in classes.items() if status in values)
         return next(by_code, None) or next(by_status, None)
 
     def _find_words(self, content: Any) -> str:
         place = self._declaration.message
-        return to_shown_line(find_words(place.find(content) if place else content), self._entry)
+        return to_shown_line(find_words(self._find("message", place, content) if place else content), self._entry)
 
+    def _find_retry_after(self, content: Any, headers: Mapping[str, str]) -> dict[str, str]:
+        """`Retry-After` in whole seconds, rounded up: whoever comes too early is sent away again."""
+        place = self._declaration.retry_after
+        found = first_of(self._find("retry_after", place.path, content))
+        if place.header:
+            found = headers.get(place.header)
+        try:
+            seconds = float(found or "") * place.factor
+        except (TypeError, ValueError):
+            return {}
+        return {"retry-after": str(math.ceil(seconds))} if 0 <= seconds <= LONGEST_WAIT else {}
 
-def _to_retry_after(place: RetryAfter, content: Any, headers: Mapping[str, str]) -> dict[str, str]:
-    """`Retry-After` in whole seconds, rounded up: whoever comes too early is sent away again."""
-    found = place.path.find(content) if place.path else headers.get(place.header or "")
-    try:
-        seconds = float(found or "") * place.factor
-    except (TypeError, ValueError):
-        return {}
-    return {"retry-after": str(math.ceil(seconds))} if 0 <= seconds <= LONGEST_WAIT else {}
+    def _find(self, what: str, expression: Expression | None, content: Any) -> Any:
+        """What the expression finds; `watch` is told."""
+        found = None if expression is None else expression.find(content)
+        if expression is not None and self.watch is not None:
+            self.watch(f"errors.{what}", expression, found)
+        return found

@@ -9,9 +9,11 @@ from typing import Any
 from ..domain import ChatDelta, FinishReason, ToolCallDelta, Usage
 from ..errors import UpstreamCutError, UpstreamReplyError
 from .adapter import ErrorsDeclaration, ReplyDeclaration
-from .expressions import Expression
+from .event_stream import NamedEvent
+from .expressions import Expression, Watch, first_of
 from .openai_chunks import normalise_finish_reason, read_content, read_usage
-from .openai_errors import ToError, raise_error_in
+from .openai_errors import ToError, find_status, raise_error_in
+from .reply_reader import ERROR_EVENT
 from .tool_calls import ToolCallReader
 
 
@@ -34,7 +36,7 @@ class DeclaredReader:
         self._when = errors.when if errors else None
         self._to_error = to_error
         self._note_id = note_id
-        self.watch: Callable[[str, Expression, Any], None] | None = None
+        self.watch: Watch | None = None
         self._tool_calls = ToolCallReader()
         self._counts: dict[str, Any] = {}
         self._text = ""
@@ -57,6 +59,18 @@ class DeclaredReader:
     def read_value(self, value: Any) -> Iterator[ChatDelta]:
         """The deltas in one event or line of a stream."""
         return self._read(value, "delta", self._reply.delta)
+
+    def read_event(self, name: str, value: Any) -> Iterator[ChatDelta]:
+        """The deltas in a server-sent event. An object has the event's name as its `event`, unless that is a key of its
+        own; what is no object is the `data` of one.
+        """
+        if not isinstance(value, dict):
+            value = {"data": value}
+        return self.read_value({"event": name, **value} if name else value)
+
+    def read_text_event(self, event: NamedEvent) -> Iterator[ChatDelta]:
+        """The same for an event with text in it."""
+        return self.read_event(*event)
 
     def read_whole(self, value: Any) -> Iterator[ChatDelta]:
         """The deltas in a reply that comes as a whole."""
@@ -112,8 +126,12 @@ class DeclaredReader:
         if self._when is None:
             if isinstance(value, dict):
                 raise_error_in(value, self._to_error)
-        elif self.find("errors.when", self._when, value):
-            raise self._to_error(None, json.dumps(value).encode())
+            is_error = isinstance(value, dict) and value.get("event") == ERROR_EVENT
+        else:
+            is_error = bool(self.find("errors.when", self._when, value))
+        if is_error:
+            status = find_status(value) if isinstance(value, dict) else None
+            raise self._to_error(status, json.dumps(value).encode())
 
     def _read_text_at(self, name: str, place: Expression | None, value: Any) -> str:
         found = self.find(name, place, value)
@@ -129,6 +147,8 @@ class DeclaredReader:
         Raises:
             UpstreamReplyError: it says something else than before: what was sent on cannot be taken back.
         """
+        if not text:  # a piece that says something else: that this is the end, what it cost
+            return ""
         if not text.startswith(self._text):
             raise UpstreamReplyError("The external API changed what it had said, in an answer declared as cumulative.")
         news, self._text = text[len(self._text) :], text
@@ -137,7 +157,7 @@ class DeclaredReader:
     def _read_finish_reason(self, value: Any) -> FinishReason | None:
         if self._is_finished:
             return None
-        word = self.find("finish_reason", self._reply.finish_reason, value)
+        word = first_of(self.find("finish_reason", self._reply.finish_reason, value))
         is_done = bool(self.find("done", self._reply.done, value))
         if not (word or is_done):
             return None
@@ -146,7 +166,7 @@ class DeclaredReader:
         return "tool_calls" if reason == "stop" and self._tool_calls else reason
 
     def _read_usage(self, value: Any) -> Usage | None:
-        found = {name: self.find(f"usage.{name}", place, value) for name, place in self._reply.usage.items()}
+        found = {name: first_of(self.find(f"usage.{name}", place, value)) for name, place in self._reply.usage.items()}
         counts = {name: int(count) for name, count in found.items() if isinstance(count, int | float)}
         if not counts:
             return None
@@ -167,7 +187,7 @@ class DeclaredReader:
 
     def _read_ids(self, value: Any) -> None:
         for name, place in self._reply.ids.items():
-            found = self.find(f"ids.{name}", place, value)
+            found = first_of(self.find(f"ids.{name}", place, value))
             if isinstance(found, str | int):
                 self._note_id(name, str(found))
 

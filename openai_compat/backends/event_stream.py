@@ -11,7 +11,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable, Generator, Iterator
 from functools import wraps
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, NamedTuple, ParamSpec, TypeVar
 
 from ..errors import UpstreamReplyError
 from ..streams import SILENCE, Silence, close_stream
@@ -40,7 +40,13 @@ def started(generator: Callable[P, Generator[T, None, None]]) -> Callable[P, Gen
     return start
 
 
-@started
+class NamedEvent(NamedTuple):
+    """A server-sent event with its name, '' where it has none."""
+
+    name: str
+    data: str
+
+
 def iterate_events(blocks: Blocks) -> TextStream:
     """The `data` of each server-sent event, its lines joined with a line feed; other fields and comments are skipped.
 
@@ -52,6 +58,17 @@ def iterate_events(blocks: Blocks) -> TextStream:
         UpstreamReplyError: an event longer than `MAX_RECORD_BYTES`, or not UTF-8.
         whatever `blocks` raises.
     """
+    return _iterate_records(blocks, _read_data)
+
+
+def iterate_named_events(blocks: Blocks) -> Generator[NamedEvent | Silence, None, None]:
+    """The same with each event's name; one that has a name and no data is an event, too."""
+    return _iterate_records(blocks, _read_named_event)
+
+
+@started
+def _iterate_records(blocks: Blocks, read: Callable[[bytes], T | None]) -> Generator[T | Silence, None, None]:
+    """What `read` makes of each record between empty lines, where it is anything."""
     try:
         yield SILENCE
         records = _Records(b"\n\n")
@@ -60,10 +77,10 @@ def iterate_events(blocks: Blocks) -> TextStream:
                 yield block
                 continue
             for record in records.feed(block):
-                if data := _read_data(record):
-                    yield data
-        if data := _read_data(records.rest()):
-            yield data
+                if event := read(record):
+                    yield event
+        if event := read(records.rest()):
+            yield event
     finally:
         close_stream(blocks)
 
@@ -181,6 +198,18 @@ def _read_data(record: bytes) -> str:
         if name == b"data":
             lines.append(value.removeprefix(b" "))
     return _decode(b"\n".join(lines))
+
+
+def _read_named_event(record: bytes) -> NamedEvent | None:
+    """The event, None for a comment or anything else that is none."""
+    if record.startswith(b"data: ") and b"\n" not in record:
+        return NamedEvent("", _decode(record[6:]))
+    name = b""
+    for line in record.split(b"\n"):
+        if line.startswith(b"event:"):
+            name = line[6:].removeprefix(b" ")
+    event = NamedEvent(_decode(name), _read_data(record))
+    return event if event.name or event.data else None
 
 
 def _decode(record: bytes) -> str:

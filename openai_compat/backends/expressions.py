@@ -67,6 +67,10 @@ class Expression:
         return set(_names_in(self._compiled.parsed))
 
 
+Watch = Callable[[str, Expression, Any], None]
+"""Is told what a declared expression found: its key, the expression, the value."""
+
+
 def _names_in(node: Mapping[str, Any]) -> Iterator[str]:
     """Those that are looked up in the document itself: of a path only the first part is."""
     kind, children = node["type"], node["children"]
@@ -205,6 +209,15 @@ def _expressions_in(value: Any) -> Iterator[Expression]:
     elif isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
             yield from _expressions_in(item)
+
+
+def first_of(found: Any) -> Any:
+    """The one value that is meant where an expression finds a list, as filters and projections do; None for an empty
+    one.
+    """
+    if isinstance(found, list):
+        return found[0] if found else None
+    return found
 
 
 def to_text(value: Any) -> str:

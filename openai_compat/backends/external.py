@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final
 
 from ..domain import CallContext, ChatDelta, ChatRequest
-from ..errors import UpstreamReplyError
+from ..errors import UpstreamError, UpstreamReplyError
 from ..profiles import note_adapted
 from ..settings import ModelEntry, Settings, is_header_value
 from ..streams import Silence
@@ -24,7 +24,7 @@ from .adapter_errors import ErrorReader
 from .adapter_reply import DeclaredReader
 from .adapter_request import PASSED_ON, RequestWriter
 from .base import Backend, BackendResources, ForwardedReply, SupportsChat
-from .external_errors import read_external_error, to_external_error
+from .external_errors import read_beginning, to_external_error, to_undeclared_error
 from .external_reply import Form, Reader, read_external_reply
 from .reply_reader import ReplyReader
 
@@ -80,7 +80,7 @@ class ExternalBackend(Backend, SupportsChat):
         self.adapter = adapter
         self.writer = RequestWriter(entry, adapter.request)
         self.chat_promises = self.writer.promises  # type: ignore[misc]  # each row declares its own
-        self._errors = ErrorReader(entry, adapter.errors) if adapter.errors else None
+        self.errors = ErrorReader(entry, adapter.errors) if adapter.errors else None
         self._headers = {name.lower(): value for name, value in entry.headers.items()}
         if entry.api_key:
             self._headers.setdefault("authorization", f"Bearer {entry.api_key}")
@@ -117,7 +117,7 @@ class ExternalBackend(Backend, SupportsChat):
         )
         try:
             if reply.status >= 400:
-                raise self._errors.read(reply) if self._errors else read_external_error(reply, self.entry)
+                raise self.to_error(reply.status, read_beginning(reply), reply.headers)
             if reply.status >= 300:
                 raise UpstreamReplyError(f"The external API redirects ({reply.status}): configure its final URL.")
         except BaseException:
@@ -131,9 +131,15 @@ class ExternalBackend(Backend, SupportsChat):
         form = FORMS[declaration.format] if declaration else None
         return read_external_reply(reply, self.make_reader(context), form, splits_whole=splits_whole)
 
+    def to_error(self, status: int, body: bytes, headers: Mapping[str, str]) -> UpstreamError:
+        """The error that a reply of status 400 or more stands for, by the beginning of its body."""
+        if self.errors is not None:
+            return self.errors.to_error(status, body, headers)
+        return to_undeclared_error(self.entry, status, body, headers)
+
     def make_reader(self, context: CallContext) -> Reader:
         """What reads one answer."""
-        to_error = self._errors.to_error if self._errors else partial(to_external_error, self.entry)
+        to_error = self.errors.to_error if self.errors else partial(to_external_error, self.entry)
         if self.adapter.reply is None:
             return ReplyReader(self.options.reply_path, to_error)
         note_id = partial(_note_id, context.reply_headers)

@@ -25,15 +25,10 @@ SHORTEST_SECRET: Final = 6
 """Shorter values of headers are no secrets, and masking them would make holes in words."""
 
 
-def read_external_error(reply: ForwardedReply, entry: ModelEntry) -> UpstreamError:
-    """The error that a reply of status 400 or more stands for; reads the beginning of its body.
-
-    Raises:
-        CallCancelledError
-    """
-    body = b"" if reply.status in REFUSALS else read_beginning(reply)
-    answered = f"answered {reply.status} {meanings.get(reply.status, '')}".rstrip()
-    return to_external_error(entry, reply.status, body, retry_headers(reply), answered)
+def to_undeclared_error(entry: ModelEntry, status: int, body: bytes, headers: Mapping[str, str]) -> UpstreamError:
+    """The error that a reply of status 400 or more stands for, where its row does not say."""
+    answered = f"answered {status} {meanings.get(status, '')}".rstrip()
+    return to_external_error(entry, status, body, retry_headers(headers), answered)
 
 
 def to_external_error(
@@ -73,7 +68,11 @@ def _has_credential(entry: ModelEntry) -> bool:
 
 
 def read_beginning(reply: ForwardedReply) -> bytes:
-    """A body that breaks off ends where it broke: its status has said enough."""
+    """The beginning of an error's body; one that breaks off ends where it broke: its status has said enough.
+
+    Raises:
+        CallCancelledError
+    """
     body = b""
     try:
         for block in reply.blocks():

@@ -18,7 +18,15 @@ from ..errors import UpstreamReplyError
 from ..streams import SILENCE, Silence
 from ..tokens import split_tokens
 from .base import ForwardedReply
-from .event_stream import BYTE_ORDER_MARK, Blocks, iterate_events, iterate_lines, iterate_text, started
+from .event_stream import (
+    BYTE_ORDER_MARK,
+    Blocks,
+    NamedEvent,
+    iterate_lines,
+    iterate_named_events,
+    iterate_text,
+    started,
+)
 from .openai_chunks import END_OF_STREAM
 from .reply_reader import is_reply
 
@@ -34,6 +42,10 @@ class Reader(Protocol):
     def has_answer(self) -> bool: ...
 
     def read_value(self, value: Any) -> Iterator[ChatDelta]: ...
+
+    def read_event(self, name: str, value: Any) -> Iterator[ChatDelta]: ...
+
+    def read_text_event(self, event: NamedEvent) -> Iterator[ChatDelta]: ...
 
     def read_whole(self, value: Any) -> Iterator[ChatDelta]: ...
 
@@ -86,7 +98,7 @@ class _ExternalReply:
         self._splits_whole = splits_whole
         self._media_type, self._encoding = _parse_content_type(reply.headers.get("content-type", ""))
         self._is_text_type = self._media_type.startswith("text/")
-        self._has_json_events: bool | None = None
+        self._has_json_events: dict[str, bool] = {}
 
     def deltas(self, form: Form | None) -> Deltas:
         whole: Blocks = self._reply.blocks()
@@ -106,10 +118,10 @@ class _ExternalReply:
             yield from self._read_text(whole)
 
     def _read_events(self, blocks: Blocks) -> Deltas:
-        for event in iterate_events(blocks):
+        for event in iterate_named_events(blocks):
             if isinstance(event, Silence):
                 yield event
-            elif event == END_OF_STREAM:
+            elif event.data == END_OF_STREAM:
                 yield from self._reader.read_end(is_proper=True)
                 self._reply.close_after_end()
                 return
@@ -117,14 +129,17 @@ class _ExternalReply:
                 yield from self._read_event(event)
         yield from self._reader.read_end(is_proper=False)
 
-    def _read_event(self, event: str) -> Iterator[ChatDelta]:
-        """The first event decides whether those that look like JSON are: a text's piece may well be a bracket."""
-        looks_like_json = event.startswith(_JSON_BEGINNINGS)
-        if self._has_json_events is None:
-            self._has_json_events = looks_like_json and _parse_json(event) is not _NO_JSON
-        if looks_like_json and self._has_json_events:
-            return self._reader.read_value(_to_value(event))
-        return self._reader.read_text(event)
+    def _read_event(self, event: NamedEvent) -> Iterator[ChatDelta]:
+        """The first event of each name decides whether those that look like JSON are: a text's piece may well be a
+        bracket.
+        """
+        name, data = event
+        looks_like_json = data.startswith(_JSON_BEGINNINGS)
+        if name not in self._has_json_events:
+            self._has_json_events[name] = looks_like_json and _parse_json(data) is not _NO_JSON
+        if looks_like_json and self._has_json_events[name]:
+            return self._reader.read_event(name, _to_value(data))
+        return self._reader.read_text_event(event)
 
     def _read_lines(self, lines: Iterable[str | Silence]) -> Deltas:
         for line in lines:

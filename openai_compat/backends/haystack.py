@@ -21,7 +21,10 @@ from .pipeline_process import PipelineCall, PipelineProcess
 from .pipeline_wire import delta_from_json
 
 KIND: Final = "haystack"
-MISSING_EXTRA: Final = "kind haystack needs the extra of that name: pip install -r requirements-haystack.txt"
+MISSING_EXTRA: Final = (
+    "kind haystack needs the extra of that name: pip install 'openai-compat[haystack]', or "
+    "pip install -r requirements-haystack.txt"
+)
 MOST_ID_CHARACTERS: Final = 200
 
 

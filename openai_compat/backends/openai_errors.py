@@ -38,7 +38,7 @@ ToError = Callable[[int | None, bytes], UpstreamError]
 
 def read_error(reply: ForwardedReply) -> UpstreamStatusError:
     """The error that a reply of status 400 or more stands for; reads the body."""
-    return to_status_error(reply.status, reply.read(), retry_headers(reply))
+    return to_status_error(reply.status, reply.read(), retry_headers(reply.headers))
 
 
 def to_status_error(
@@ -56,9 +56,9 @@ def to_status_error(
     )
 
 
-def retry_headers(reply: ForwardedReply) -> dict[str, str]:
+def retry_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Those of an error's headers that the client acts upon."""
-    return {name: reply.headers[name] for name in RETRY_HEADERS if name in reply.headers}
+    return {name: headers[name] for name in RETRY_HEADERS if name in headers}
 
 
 def raise_error_in(reply: JSONObject, to_error: ToError = to_status_error) -> None:

@@ -9,6 +9,7 @@ from zlib import crc32
 
 from ..domain import ChatDelta, FinishReason, JSONObject, Usage
 from ..errors import UpstreamCutError, UpstreamReplyError
+from .event_stream import NamedEvent
 from .openai_chunks import ChatReader, read_usage
 from .openai_errors import ToError, raise_error_in, to_status_error
 from .reply_shapes import (
@@ -24,6 +25,8 @@ from .reply_shapes import (
 )
 
 MOST_KEYS_NAMED = 20
+ERROR_EVENT = "error"
+"""The name by which server-sent events tell of a failure."""
 
 
 class ReplyReader:
@@ -69,6 +72,18 @@ class ReplyReader:
         )
         if delta != _NOTHING:
             yield delta
+
+    def read_event(self, name: str, value: Any) -> Iterator[ChatDelta]:
+        """The deltas in an event with JSON in it. One that is called an error is one, whatever it says."""
+        if name == ERROR_EVENT:
+            raise_error_in({"error": value or True}, self._to_error)
+        return self.read_value(value)
+
+    def read_text_event(self, event: NamedEvent) -> Iterator[ChatDelta]:
+        """The deltas in an event with text in it."""
+        if event.name == ERROR_EVENT:
+            raise_error_in({"error": event.data or True}, self._to_error)
+        return self.read_text(event.data) if event.data else iter(())
 
     def read_whole(self, value: Any) -> Iterator[ChatDelta]:
         """The deltas in a reply that comes as a whole: the same, where each thing is searched for."""

@@ -1,4 +1,4 @@
-"""The worked examples of docs/external-apis.md in front of APIs of five shapes: streams, errors, requests."""
+"""The worked examples of docs/external-apis.md in front of APIs of six shapes: streams, errors, requests."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ from tests.fakes.shaped_apis import HOST, KEY, ShapedAPIs
 from tests.snippets import plain_environment
 from tests.tools import ROOT
 
-MODELS = ("helpdesk", "typing", "lines", "oracle", "claude")
-STREAMING = ("typing", "lines", "oracle", "claude")
+MODELS = ("helpdesk", "typing", "parlour", "lines", "oracle", "claude")
 TEXT = "How is the weather in Zürich? 🏔"
 USER: Any = {"role": "user", "content": TEXT}
 
@@ -79,7 +78,7 @@ def test_the_official_client_gets_each_answer_whole_and_as_a_stream(client: open
 
 def test_the_usage_is_the_apis_own(server: LiveServer) -> None:
     asked = {"stream": True, "stream_options": {"include_usage": True}}
-    for model, prompt in (("helpdesk", 3), ("lines", 5), ("claude", 4)):
+    for model, prompt in (("helpdesk", 3), ("parlour", 6), ("lines", 5), ("claude", 4)):
         assert ask(server, model).json()["usage"]["prompt_tokens"] == prompt
         *_, last, _done = ask(server, model, **asked).text.strip().split("\n\n")
         assert json.loads(last.removeprefix("data: "))["usage"]["prompt_tokens"] == prompt
@@ -101,6 +100,10 @@ def test_what_goes_out_is_what_is_declared(server: LiveServer, apis: ShapedAPIs)
     asked = apis.asked[-1]
     assert (asked.method, asked.body) == ("GET", "")
     assert parse_qs(urlsplit(asked.path).query) == {"q": ["Bye now"], "key": [KEY], "tone": ["gr&ave"]}
+
+    ask(server, "parlour", messages=conversation)
+    says = [("guest", "Hi"), ("host", "Hello!"), ("guest", "Bye now")]
+    assert json.loads(apis.asked[-1].body) == {"chat": [{"speaker": who, "says": text} for who, text in says]}
 
     ask(server, "lines", messages=conversation, stop=["x"], stream=True)
     assert apis.asked[-1].path == "/lines/stream"
@@ -127,6 +130,7 @@ def test_what_goes_out_is_what_is_declared(server: LiveServer, apis: ShapedAPIs)
     [
         ("helpdesk", 429, "rate_limit_error", "QUOTA", "2"),
         ("typing", 503, "server_error", "overloaded", "2"),
+        ("parlour", 429, "rate_limit_error", "rate_limit_exceeded", None),
         ("lines", 422, "invalid_request_error", None, None),
         ("oracle", 429, "rate_limit_error", "rate_limit_exceeded", "9"),
         ("claude", 503, "server_error", "overloaded_error", None),
@@ -168,6 +172,7 @@ def test_nothing_is_lost_in_silence(server: LiveServer) -> None:
 def test_ids_are_told(server: LiveServer) -> None:
     assert ask(server, "helpdesk").headers["x-openai-compat-id-ticket"] == "t-17"
     for stream in (False, True):
+        assert ask(server, "parlour", stream=stream).headers["x-openai-compat-id-table"] == "t-4"
         assert ask(server, "claude", stream=stream).headers["x-openai-compat-id-message"] == "msg_1"
 
 
@@ -199,6 +204,50 @@ class TestCheckAdapter:
         assert done.returncode == 1
         assert "No answer: Too many questions." in done.stdout
         assert "errors.when: status == 'failed' -> true" in done.stdout
+        assert 'errors.code: reason.code -> "QUOTA"' in done.stdout
+        assert "the client gets: 429 rate_limit_error, code QUOTA\n  retry-after: 2" in done.stdout
+
+    @pytest.mark.parametrize("model", ["typing", "lines", "claude"])
+    def test_an_error_of_its_own_status_is_shown_as_well(self, file: Path, model: str) -> None:
+        done = self.check(file, "--model", model, "--message", "busy?")
+        assert done.returncode == 1
+        shown = {
+            "typing": (
+                "503 text/plain, an error",
+                "come back later",
+                "header x-come-back -> 2",
+                "gets: 503 server_error",
+            ),
+            "lines": (
+                "422 application/json, an error",
+                'errors.message: errors[0].title -> "I do',
+                "gets: 400 invalid",
+            ),
+            "claude": (
+                "529 application/json",
+                'errors.code: error.type -> "overloaded_error"',
+                "gets: 503 server_error",
+            ),
+        }
+        for line in shown[model]:
+            assert line in done.stdout
+
+    def test_a_whole_request_is_judged_and_mapped(self, file: Path, tmp_path: Path) -> None:
+        asked: dict[str, Any] = {"messages": [USER, {"role": "assistant", "content": "Cold."}, USER], "temperature": 1}
+        (tmp_path / "asked.json").write_text(json.dumps(asked))
+        done = self.check(file, "--model", "helpdesk", "--request", f"@{tmp_path / 'asked.json'}")
+        assert done.returncode == 0, done.stderr
+        assert '"text": "Cold."' in done.stdout
+        assert "x-openai-compat-adapted: temperature=dropped\n  x-openai-compat-id-ticket: t-17" in done.stdout
+        refused = self.check(file, "--model", "helpdesk", "--request", json.dumps({**asked, "stop": "x"}))
+        assert (refused.returncode, "Unsupported parameter: 'stop'" in refused.stdout) == (1, True)
+        for wrong in ('{"messages": "x"}', "@/nowhere"):
+            assert self.check(file, "--model", "helpdesk", "--request", wrong).returncode == 2
+
+    def test_of_a_long_stream_the_end_is_shown(self, file: Path) -> None:
+        done = self.check(file, "--model", "claude", "--message", "word " * 100, "--stream")
+        assert 'finish_reason: stop_reason || delta.stop_reason -> "end_turn"' in done.stdout
+        assert len(done.stdout.splitlines()) < 80
 
     def test_the_model_must_be_named_where_there_are_several(self, file: Path) -> None:
         done = self.check(file)

@@ -1,4 +1,4 @@
-"""Chat APIs of five shapes on one loopback server: those of the worked examples in docs/external-apis.md.
+"""Chat APIs of six shapes on one loopback server: those of the worked examples in docs/external-apis.md.
 
 Each says what it was told, and wants its key. `asked` has what came: method, path with query, headers, body.
 """
@@ -64,6 +64,9 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.apis.asked.append(Asked(self.command, self.path, headers, body))
         parts = urlsplit(self.path)
+        if parts.path == "/parlour":  # refuses with status 200, in its own way
+            self._parlour(headers["authorization"] == f"Key {KEY}", json.loads(body))
+            return
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         if KEY not in [*headers.values(), *query.values(), headers.get("authorization", "").removeprefix("Bearer ")]:
             self._send(401, "application/json", json.dumps({"error": "no key"}))
@@ -102,6 +105,18 @@ class _Handler(BaseHTTPRequestHandler):
             events.append({"full": full, "state": "typing"})
         events.append({"full": full, "state": "finished"})
         self._stream("text/event-stream", (f"data: {json.dumps(event)}\n\n" for event in events))
+
+    def _parlour(self, is_known: bool, asked: dict[str, Any]) -> None:
+        """Events with names, some of them bare text, and errors among them."""
+        said = asked["chat"][-1]["says"]
+        if "busy" in said or not is_known:
+            fault = {"number": 1402 if is_known else 1401, "why": "No table is free."}
+            self._stream("text/event-stream", iter([f"event: fault\ndata: {json.dumps(fault)}\n\n"]))
+            return
+        tokens = split_tokens(said)
+        events = [("seat", '{"table": "t-4"}'), *(("token", token) for token in tokens)]
+        events += [("bill", json.dumps({"heard": 6, "said": len(tokens)})), ("end", "")]
+        self._stream("text/event-stream", (f"event: {name}\ndata: {data}\n\n" for name, data in events))
 
     def _lines(self, _query: dict[str, str], body: str) -> None:
         """JSON at one path, lines of JSON at another."""

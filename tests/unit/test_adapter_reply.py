@@ -93,3 +93,71 @@ def test_an_error_with_status_200_is_an_error() -> None:
     assert (told.value.upstream_status, told.value.code, told.value.message) == (400, "E7", "Too long.")
     with pytest.raises(UpstreamError, match=r"Another\."):
         read(make({"not_ok": True, "why": "Another.", "code": "E8"}), {"text": "t"}, errors=errors)
+
+
+NAMED = (
+    b'event: hello\ndata: {"session": "s-4"}\n\n'
+    b"event: token\ndata: Hel\n\nevent: token\ndata: {}\n\nevent: token\ndata:  lo\n\n"
+    b'event: cost\ndata: {"in": 7, "out": 3}\n\nevent: bye\ndata:\n\n'
+)
+
+
+def test_events_are_told_apart_by_their_names_and_may_be_text() -> None:
+    declared = {
+        "format": "sse",
+        "text": "event == 'token' && data",
+        "done": "event == 'bye'",
+        "usage": {"prompt_tokens": "in", "completion_tokens": "out"},
+        "ids": {"session": "session"},
+    }
+    deltas = read(make([NAMED], EVENTS, is_chunked=True), declared)
+    assert text_of(deltas) == "Hel{} lo"
+    assert [delta.usage for delta in deltas if delta.usage] == [Usage(7, 3)]
+    cut = NAMED[: NAMED.index(b"event: bye")]
+    with pytest.raises(UpstreamCutError):
+        read(make([cut], EVENTS, is_chunked=True), declared)
+
+
+@pytest.mark.parametrize("said", [b'{"reason": "It fell over."}', b"It fell over.", b'{"message": "It fell over."}'])
+def test_an_event_that_is_called_an_error_is_no_text(said: bytes) -> None:
+    body = b"event: token\ndata: Hel\n\nevent: error\ndata: " + said + b"\n\n"
+    errors = {"message": "data || reason || message"}
+    with pytest.raises(UpstreamError, match=r"It fell over\."):
+        read(make([body], EVENTS, is_chunked=True), {"format": "sse", "text": "data"}, errors=errors)
+
+
+def test_an_event_keeps_its_own_key_of_that_name() -> None:
+    body = b'event: message\ndata: {"event": "token", "t": "a"}\n\n'
+    assert text_of(read(make([body], EVENTS), {"text": "event == 'token' && t"})) == "a"
+
+
+def test_a_piece_without_text_takes_nothing_back() -> None:
+    declared = {"text": "parts[].t", "cumulative": True, "done": "end"}
+    pieces = lines({"parts": [{"t": "a"}]}, {"parts": [{"t": "a"}, {"t": "b"}]}, {"parts": []}, {"end": True})
+    assert text_of(read(make([pieces], LINES, is_chunked=True), declared)) == "ab"
+
+
+def test_a_list_stands_for_its_first_item() -> None:
+    declared = {
+        "text": "all[].t",
+        "finish_reason": "all[].why",
+        "finish_reasons": {"LIMIT": "length"},
+        "usage": {"prompt_tokens": "all[].i", "completion_tokens": "all[].o"},
+    }
+    deltas = read(make({"all": [{"t": "a"}, {"t": "b"}, {"why": "LIMIT", "i": 5, "o": 2}]}), declared)
+    assert (text_of(deltas), deltas[-1].finish_reason, deltas[-1].usage) == ("ab", "length", Usage(5, 2))
+
+
+@pytest.mark.parametrize("declared", [1402, "1402"])
+@pytest.mark.parametrize("told", [1402, "1402"])
+def test_a_code_is_the_same_as_a_number_and_as_a_text(declared: int | str, told: int | str) -> None:
+    errors = {"when": "bad", "code": "bad[].n", "rate_limit": [declared], "retry_after": {"path": "bad[].again"}}
+    with pytest.raises(UpstreamStatusError) as limited:
+        read(make({"bad": [{"n": told, "again": 3}]}), {"text": "t"}, errors=errors)
+    assert (limited.value.upstream_status, limited.value.headers) == (429, {"retry-after": "3"})
+
+
+def test_an_error_that_names_its_status_is_judged_by_it() -> None:
+    with pytest.raises(UpstreamStatusError) as limited:
+        read(make({"failed": True, "status": 429, "message": "Later."}), {"text": "t"}, errors={"when": "failed"})
+    assert (limited.value.upstream_status, limited.value.message) == (429, "Later.")

@@ -368,6 +368,13 @@ def test_a_connection_that_breaks_is_no_end(content_type: str) -> None:
     assert reply.ending == "closed"
 
 
+@pytest.mark.parametrize("said", [b'{"message": "It fell over."}', b"It fell over.", b'{"error": "It fell over."}'])
+def test_an_event_that_is_called_an_error_is_no_text(said: bytes) -> None:
+    body = b'event: token\ndata: {"text": "Hel"}\n\nevent: error\ndata: ' + said + b"\n\n"
+    with pytest.raises(UpstreamError, match=r"It fell over\."):
+        read(make([body], EVENTS, is_chunked=True))
+
+
 def test_half_an_event_is_no_event() -> None:
     deltas = ask(make(b'data: {"text": "a"}\n\ndata: {"te', EVENTS, is_chunked=True), is_streamed=True)
     next(deltas)

@@ -6,13 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
 from tests.snippets import plain_environment
 from tests.tools import ROOT
 from tests.unit.test_config import problems
 
 WITHOUT = """\
 import sys
-sys.modules.update(dict.fromkeys(("haystack", "httpx", "openai", "pypdf")))  # as if they were not installed
+# as if they were not installed
+sys.modules.update(dict.fromkeys(("haystack", "httpx", "openai", "pypdf", "databricks", "databricks.sdk")))
 """
 ASKS = """\
 from openai_compat import create_app
@@ -52,9 +55,24 @@ def test_a_row_that_needs_it_says_so_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "models.yaml").write_text(ROWS)
     done = run(WITHOUT + CHECKS, tmp_path, MODEL_REGISTRY_PATH="models.yaml")
     assert done.returncode == 2
-    assert "model 'it': kind haystack needs the extra of that name: pip install -r requirements-haystack.txt" in (
+    assert "model 'it': kind haystack needs the extra of that name: pip install 'openai-compat[haystack]', or" in (
         done.stderr
     )
+
+
+def test_each_row_says_what_it_needs(tmp_path: Path) -> None:
+    """One start is enough to hear of both extras, and a row that needs neither is not named."""
+    rows = {"kind": "databricks", "base_url": "https://w.test/serving-endpoints", "upstream_model": "e"}
+    principal = {**rows, "name": "principal", "client_id": "c", "client_secret": "${SECRET}"}
+    with_token = {**rows, "name": "with-token", "api_key_env": "SECRET"}
+    broken = {"name": "broken", "kind": "haystack", "top_k": 0}
+    file = [*yaml.safe_load(ROWS), principal, with_token, broken]
+    (tmp_path / "models.yaml").write_text(yaml.safe_dump(file))
+    said = run(WITHOUT + CHECKS, tmp_path, MODEL_REGISTRY_PATH="models.yaml", SECRET="s3cret").stderr
+    assert "model 'it': kind haystack needs the extra of that name" in said
+    assert "model 'principal': a service principal needs the extra `databricks`: pip install" in said
+    assert "model 'broken': top_k must be a whole number" in said
+    assert "with-token" not in said
 
 
 def test_a_worker_never_imports_it(tmp_path: Path) -> None:
