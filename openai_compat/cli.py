@@ -12,8 +12,10 @@ from collections.abc import Callable, Sequence
 from . import __version__, adapter_check, conformance, doctor, mock_upstream, models_commands
 from .configuration import GUNICORN_FILE, load_settings
 from .errors import ConfigurationError
+from .extras import install_hint
+from .local.plan import KIND, missing_library
 from .pipelines import commands as pipelines
-from .settings import Settings, WholeNumber, check_host, to_address, without_secrets
+from .settings import ModelEntry, Settings, WholeNumber, check_host, to_address, without_secrets
 
 USAGE_ERROR = 2
 CANNOT_LISTEN = 1
@@ -129,12 +131,18 @@ def _refused(error: ConfigurationError) -> int:
     return USAGE_ERROR
 
 
+def _lack(entry: ModelEntry, settings: Settings) -> str:
+    """What keeps a local model from being loaded, where that is known before anyone asks for it."""
+    lacks = entry.kind == KIND and missing_library(settings.local_model_loader) is not None
+    return f", which needs {install_hint('local')}" if lacks else ""
+
+
 def to_banner(settings: Settings, host: str, port: int) -> str:
     """The address, the models, and a command that works when it is pasted."""
     is_everywhere = host in {"0.0.0.0", "::"}  # noqa: S104 - compared, not bound
     address = f"http://{to_address('localhost' if is_everywhere else host, port)}"
     lines = [f"openai-compat {__version__} on {address}/v1", ""]
-    lines += [f"  {name:<28} {entry.kind}" for name, entry in settings.entries.items()]
+    lines += [f"  {name:<28} {entry.kind}{_lack(entry, settings)}" for name, entry in settings.entries.items()]
     if settings.default_upstream is not None:
         lines.append(f"  {'every other model':<28} {without_secrets(settings.default_upstream.base_url or '')}")
     question = {"model": settings.default_model, "messages": [{"role": "user", "content": "Hello!"}]}

@@ -11,9 +11,10 @@ from .configuration import load_settings
 from .engine.loader import DottedLoader
 from .engine.store import to_load_error
 from .errors import ConfigurationError
-from .local import hub, missing_extra
+from .extras import install_hint
+from .local import hub
 from .local.entries import LocalModel
-from .local.plan import KIND, to_local_model
+from .local.plan import KIND, missing_library, to_local_model
 from .settings import ModelEntry, Settings, without_secrets
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _where(entry: ModelEntry, settings: Settings) -> str:
     if entry.kind != KIND:
         return without_secrets(entry.base_url) if entry.base_url else ""
     model = to_local_model(entry, settings)
-    if missing_extra() is not None:
+    if missing_library(settings.local_model_loader) is not None:
         return f"{model.hf_repo} (the extra 'local' is not installed)"
     return f"{model.hf_repo} ({hub.place_of(model)})"
 
@@ -98,7 +99,7 @@ def _pull(model: LocalModel, token: str | None) -> int:
         else:
             print(f"{model.name}: {model.hf_repo} is in {hub.pull(model, token)}")
     except ImportError as error:
-        print(f"{model.name}: '{error.name}' is missing: `pip install 'openai-compat[local]'`", file=sys.stderr)
+        print(f"{model.name}: '{error.name}' is missing; it comes with {install_hint('local')}", file=sys.stderr)
         return FAILED
     except (OSError, ValueError) as error:
         print(f"{model.name}: {error}", file=sys.stderr)

@@ -15,6 +15,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from ..errors import UpstreamAuthenticationError, UpstreamConnectionError, UpstreamTimeoutError
+from ..extras import install_hint
 from ..profiles import PROFILES
 from ..settings import ModelEntry, Settings
 from . import databricks_token
@@ -29,10 +30,7 @@ ENDPOINTS: Final = "/serving-endpoints"
 USER_TOKEN: Final = "X-Forwarded-Access-Token"  # noqa: S105 - a header's name
 """Databricks Apps adds it to each request, where user authorization is on (source: their documentation)."""
 CREDENTIALS: Final = ("auto", "token", "service-principal", "user")
-MISSING_EXTRA: Final = (
-    "a service principal needs the extra `databricks`: pip install 'openai-compat[databricks]', or "
-    "pip install -r requirements-databricks.txt"
-)
+MISSING_EXTRA: Final = f"a service principal needs {install_hint('databricks')}"
 _VARIABLE: Final = re.compile(r"\$\{\w+\}")
 
 

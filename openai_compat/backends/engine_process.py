@@ -15,9 +15,9 @@ from secrets import token_hex
 from typing import Final
 
 from ..errors import ModelBusyError, ModelUnavailableError
-from ..local import missing_extra
+from ..extras import install_hint
 from ..local.folder import PREFIX, EngineFolder, hold_shared, temporary_parent
-from ..local.plan import OWN_LOADER, EnginePlan, to_plan
+from ..local.plan import EnginePlan, missing_library, to_plan
 from ..settings import Settings
 from ..streams import Cancellation
 
@@ -47,6 +47,14 @@ class EngineProcess:
     def has_listened(self) -> bool:
         """Whether there is a socket; whoever made it may be gone."""
         return self._folder.socket.exists()
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why it cannot be started, in a sentence; None where nothing is known to be in the way."""
+        missing = missing_library(self.plan.loader)
+        if missing is None:
+            return None
+        return f"Local models need '{missing}', which is not installed. It comes with {install_hint('local')}"
 
     def start(self, cancellation: Cancellation) -> None:
         """Returns when the engine listens, whoever started it. Exactly one runs: all others find its lock taken.
@@ -82,12 +90,8 @@ class EngineProcess:
             log.error("PRELOAD_MODELS: %s", error.message)
 
     def _check(self) -> None:
-        missing = missing_extra() if self.plan.loader == OWN_LOADER else None
-        if missing is not None:
-            raise ModelUnavailableError(
-                f"Local models need '{missing}', which is not installed: "
-                "`pip install 'openai-compat[local]'` brings what they need."
-            )
+        if (obstacle := self.obstacle) is not None:
+            raise ModelUnavailableError(obstacle)
 
     def _is_listening(self) -> bool:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, suppress(OSError):

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final
 
 from ..domain import CallContext, ChatDelta, ChatRequest
 from ..errors import OpenAICompatError, PayloadError
+from ..extras import install_hint
 from ..settings import ModelEntry, Settings
 from ..streams import SILENCE, Silence
 from .base import CHAT_PROMISES, Backend, BackendResources, SupportsChat
@@ -21,10 +22,7 @@ from .pipeline_process import PipelineCall, PipelineProcess
 from .pipeline_wire import delta_from_json
 
 KIND: Final = "haystack"
-MISSING_EXTRA: Final = (
-    "kind haystack needs the extra of that name: pip install 'openai-compat[haystack]', or "
-    "pip install -r requirements-haystack.txt"
-)
+MISSING_EXTRA: Final = f"kind haystack needs {install_hint('haystack')}"
 MOST_ID_CHARACTERS: Final = 200
 
 

@@ -69,7 +69,10 @@ class HuggingFaceBackend(OpenAIBackend):
         """The model's state, as the engine has it; one that does not run has loaded nothing."""
         capabilities = list(self._capabilities or CAPABILITIES)  # until it is loaded: what it may be able to do
         known = {"capabilities": capabilities, "state": "absent", "context_window": self._window}
-        return {**known, **self._ask()} if self._engine.has_listened else known
+        if self._engine.has_listened:
+            return {**known, **self._ask()}
+        obstacle = self._engine.obstacle
+        return known if obstacle is None else {**known, "state": "failed", "error": obstacle}
 
     def _ask(self) -> Mapping[str, Any]:
         context = CallContext("describe")

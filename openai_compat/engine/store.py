@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 
 from ..backends.base import Backend
 from ..errors import ModelBusyError, ModelNotFoundError, ModelUnavailableError, OpenAICompatError
+from ..extras import install_hint
 from ..local.entries import LocalModel
 from ..local.plan import EnginePlan
 from ..streams import Cancellation
@@ -274,8 +275,8 @@ def to_load_error(model: LocalModel, error: Exception) -> OpenAICompatError:
     if isinstance(error, ImportError):
         missing = (error.name or "a library").partition(".")[0]
         return ModelUnavailableError(
-            f"The model '{model.name}' needs '{missing}', which is not installed: "
-            "`pip install 'openai-compat[local]'` brings what local models need."
+            f"The model '{model.name}' needs '{missing}', which is not installed. "
+            f"Local models need {install_hint('local')}"
         )
     log.error("loading the model '%s' failed", model.name, exc_info=error)
     return ModelUnavailableError(

@@ -19,6 +19,7 @@ class LocalModelOptions:
     `hf_repo` is a name on the hub or a local folder, `gguf_file` a GGUF file in it, `revision` a branch, tag or commit
     of the hub. `max_context_tokens` narrows the model's own window. `capabilities` (of `CAPABILITIES`) narrows what the
     model is asked for: empty, whatever it can do. `quantize` chooses a faster forward pass.
+    `temperature` and `top_p` are for calls that say nothing of them (None: what the model's makers recommend).
     `max_batch` callers are answered at once; `queue_limit` more may wait (None: the setting's). A null is no key.
     """
 
@@ -31,6 +32,8 @@ class LocalModelOptions:
     trust_remote_code: bool = False
     capabilities: tuple[str, ...] = ()
     quantize: str | None = None
+    temperature: float | None = None
+    top_p: float | None = None
     max_batch: int = 16
     queue_limit: int | None = None
 
@@ -45,6 +48,8 @@ class LocalModelOptions:
         for name in ("max_context_tokens", "max_batch"):
             _check_count(name, getattr(self, name), 1)
         _check_count("queue_limit", self.queue_limit, 0)
+        _check_number("temperature", self.temperature, 2)
+        _check_number("top_p", self.top_p, 1)
         if not isinstance(self.trust_remote_code, bool):
             raise ValueError("trust_remote_code must be true or false")
         _check_word("dtype", self.dtype, DTYPES)
@@ -77,6 +82,12 @@ def _check_text(name: str, value: object) -> None:
 def _check_count(name: str, value: object, least: int) -> None:
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
         raise ValueError(f"{name} must be a whole number, {least} or more")
+
+
+def _check_number(name: str, value: object, most: float) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (is_number and 0 <= float(value) <= most):  # type: ignore[arg-type]
+        raise ValueError(f"{name} must be a number from 0 to {most}")
 
 
 def _check_word(name: str, value: object, words: tuple[str, ...]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from .. import __version__
 from ..settings import ModelEntry, Settings
+from . import missing_extra
 from .entries import LocalModel
 
 KIND: Final = "huggingface"
@@ -70,6 +71,11 @@ def to_plan(settings: Settings) -> EnginePlan:
         log_level=settings.log_level,
         log_format=settings.log_format,
     )
+
+
+def missing_library(loader: str) -> str | None:
+    """The first library that our own loader needs and that is not installed; what another one needs, it knows."""
+    return missing_extra() if loader == OWN_LOADER else None
 
 
 def to_local_model(entry: ModelEntry, settings: Settings) -> LocalModel:

@@ -26,6 +26,8 @@ from .stop_strings import StopStrings
 
 DEFAULT_MAX_TOKENS: Final = 16
 """Of a completion (source: OpenAI's API reference); a chat may fill the window."""
+SAMPLING: Final = ("temperature", "top_p")
+"""What a row, or the model's makers, may say for calls that do not."""
 BIAS: Final = Range(-100, 100)
 CHAT_PROMISES_KEPT: Final = frozenset(
     {
@@ -68,7 +70,7 @@ class TextModel(Backend, SupportsCompletions):
         self._weight_bytes = loaded.weight_bytes
         self._vocabulary_size = int(loaded.model.config.get_text_config().vocab_size)
         self._end_tokens = _end_tokens(loaded)
-        self._defaults = _sampling_defaults(loaded.model.generation_config)
+        self._defaults = _sampling_defaults(entry, loaded.model.generation_config)
         self._constraints = ConstraintFactory(loaded.tokenizer, self._vocabulary_size)
         self._scheduler = Scheduler(ForwardPass(loaded.model), entry.max_batch, entry.name)
 
@@ -240,8 +242,8 @@ def _end_tokens(loaded: LoadedText) -> frozenset[int]:
     return frozenset(ends)
 
 
-def _sampling_defaults(config: Any) -> dict[str, float]:
-    """What the model's makers recommend where the caller says nothing."""
-    if not config.do_sample:
-        return {}
-    return {name: getattr(config, name) for name in ("temperature", "top_p") if getattr(config, name) is not None}
+def _sampling_defaults(entry: LocalModel, config: Any) -> dict[str, float]:
+    """What the row says, else the model's makers recommend, where the caller says nothing."""
+    recommended = [(name, getattr(config, name)) for name in SAMPLING if config.do_sample]
+    of_row = [(name, getattr(entry, name)) for name in SAMPLING]
+    return {name: value for name, value in [*recommended, *of_row] if value is not None}

@@ -49,6 +49,13 @@ def test_chats(client: OpenAI) -> None:
     assert answer.usage.prompt_tokens == 37
 
 
+def test_is_sensible_unasked(client: OpenAI) -> None:
+    """A chat page says nothing of a temperature, and at 1 so small a model raves."""
+    for seed in range(3):
+        answer = client.chat.completions.create(model=CHAT_MODEL, messages=FRANCE, seed=seed)  # type: ignore[arg-type]
+        assert "Paris" in (answer.choices[0].message.content or "")
+
+
 def test_streams_what_it_answers_whole(client: OpenAI) -> None:
     asked = {"model": CHAT_MODEL, "messages": FRANCE, "temperature": 0, "max_tokens": 30, "logprobs": True}
     whole = client.chat.completions.create(**asked)  # type: ignore[call-overload]

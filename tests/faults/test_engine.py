@@ -269,8 +269,10 @@ def test_without_its_libraries_the_server_runs_and_names_the_extra(tmp_path: Pat
     with LiveServer(environment) as server:
         reply = ask(server, "local")
         assert ask(server, "e").status_code == 200
+        described = requests.get(f"{server.base_url}/models/local", timeout=SECONDS).json()
+    assert (described["state"], described["error"]) == ("failed", reply.json()["error"]["message"])
     assert (reply.status_code, reply.json()["error"]["code"]) == (503, "model_unavailable")
-    assert "pip install 'openai-compat[local]'" in reply.json()["error"]["message"]
+    assert "pip install -r requirements-local.txt" in reply.json()["error"]["message"]
     assert reply.headers["x-should-retry"] == "false"
 
 

@@ -99,6 +99,20 @@ def test_the_command_in_the_banner_can_be_pasted_and_names_the_key() -> None:
     assert json.loads(words[-1])["model"] == "mock-gpt-model"
 
 
+def test_the_banner_says_what_a_local_model_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "models.json"
+    file.write_text(json.dumps([{"name": "writer", "hf_repo": "x"}, {"name": "e", "kind": "echo"}]))
+
+    def lines(missing: str | None) -> list[str]:
+        monkeypatch.setattr("openai_compat.local.plan.missing_extra", lambda: missing)
+        settings = config.load({"MODEL_REGISTRY_PATH": str(file), "INCLUDE_DEFAULT_MODELS": "false"})
+        return cli.to_banner(settings, "localhost", 80).splitlines()
+
+    (lacking,) = [line for line in lines("torch") if "requirements-local.txt" in line]
+    assert lacking.split()[0] == "writer"
+    assert not any("requirements" in line for line in lines(None))
+
+
 def test_an_address_in_brackets_is_told(tmp_path: Path) -> None:
     done = run("serve", "--host", "[::]", folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")

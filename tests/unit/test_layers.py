@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "openai_compat"
-FOUNDATION = {"domain", "errors", "hooks", "profiles", "streams", "gate", "settings", "tokens", "__version__"}
+FOUNDATION = {"domain", "errors", "extras", "hooks", "profiles", "streams", "gate", "settings", "tokens", "__version__"}
 MAY_USE = {
     "web": {"web", "services", "routing", "backends", "logs"} | FOUNDATION,
     "services": {"services", "routing", "backends"} | FOUNDATION,
@@ -25,6 +25,7 @@ MAY_USE = {
     "hooks": {"domain", "errors"},
     "settings": {"hooks", "profiles"},
     "errors": set(),
+    "extras": set(),
     "logs": {"settings"},
     "mock_upstream": {"mock_upstream"},
     "plain_http": set(),

@@ -10,7 +10,6 @@ import pytest
 
 import config
 from openai_compat import models_file
-from openai_compat.backends import engine_process
 from openai_compat.backends.engine_process import EngineProcess
 from openai_compat.errors import ConfigurationError, ModelUnavailableError
 from openai_compat.local.folder import MOST_FOLDER_CHARACTERS, EngineFolder
@@ -79,13 +78,16 @@ def test_what_is_wrong_with_a_row_is_told(tmp_path: Path) -> None:
         {"name": "h", "hf_repo": "x", "base_url": "http://elsewhere/v1"},
         {"name": "i", "hf_repo": "x", "max_context": 5},
         {"name": "j", "hf_repo": "x", "queue_limit": True},
+        {"name": "k", "hf_repo": "x", "temperature": 2.5},
+        {"name": "l", "hf_repo": "x", "top_p": "high"},
     ]
     found = problems(tmp_path, rows, PRELOAD_MODELS="nobody").splitlines()
     for name, word in {
         "a": "hf_repo must be a text", "b": "dtype must be one of", "c": "device must be one of",
         "d": "max_context_tokens must be a whole number", "e": "trust_remote_code must be true or false",
         "f": "capabilities must be a list of", "g": "hf_repo", "h": "of kind openai", "i": "max_context_tokens",
-        "j": "queue_limit must be a whole number",
+        "j": "queue_limit must be a whole number", "k": "temperature must be a number from 0 to 2",
+        "l": "top_p must be a number from 0 to 1",
     }.items():  # fmt: skip
         assert any(problem.startswith(f"model '{name}'") and word in problem for problem in found), name
     assert "PRELOAD_MODELS names models that are no local ones: nobody" in found
@@ -164,7 +166,7 @@ def test_a_folder_too_deep_for_a_socket_is_refused() -> None:
 
 
 def test_without_its_libraries_nothing_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_process, "missing_extra", lambda: "transformers")
+    monkeypatch.setattr("openai_compat.local.plan.missing_extra", lambda: "transformers")
     engine = EngineProcess(load(tmp_path, [{"name": "a", "hf_repo": "x"}], LOCAL_ENGINE_DIRECTORY=str(tmp_path / "e")))
     with pytest.raises(ModelUnavailableError, match=r"need 'transformers'.*openai-compat\[local\]"):
         engine.start(Cancellation())

@@ -63,7 +63,8 @@ def noisy(load: Callable[..., Any]) -> Any:
 
 def complete(model: Any, prompt: Any = "a", **parameters: Any) -> list[Any]:
     prompts = prompt if isinstance(prompt, list) else [prompt]
-    parameters = {"temperature": 0, "max_tokens": 40, **parameters}
+    given = {"temperature": 0, "max_tokens": 40, **parameters}
+    parameters = {name: value for name, value in given.items() if value is not None}
     return collect(model.complete(CompletionRequest("m", prompts, parameters), CallContext("test")))
 
 
@@ -79,6 +80,18 @@ def test_says_what_the_model_says_and_ends_where_it_ends(reciting: Any) -> None:
     bytes_and_end = len(SCRIPT[1:].encode()) + 1
     assert (deltas[-1].usage.prompt_tokens, deltas[-1].usage.completion_tokens) == (1, bytes_and_end)
     assert "\ufffd" not in "".join(delta.text for delta in deltas)
+
+
+def test_a_row_says_how_to_choose_where_a_call_does_not(tmp_path: Path) -> None:
+    entry = LocalModel(name="m", hf_repo=str(save_random_model(tmp_path)), device="cpu", temperature=0)
+    model = load_model(entry, str)
+    try:
+        told, unasked, hot = (
+            text_of(complete(model, **asked), 0) for asked in ({}, {"temperature": None}, {"temperature": 2, "seed": 1})
+        )
+    finally:
+        model.close()
+    assert unasked == told != hot
 
 
 def test_a_text_cut_within_a_character(reciting: Any) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from openai_compat import models_commands
 from openai_compat.cli import main
 from openai_compat.errors import ModelUnavailableError
 from openai_compat.local import hub
@@ -28,7 +27,7 @@ def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "models.json").write_text(json.dumps(rows))
     monkeypatch.setenv("MODEL_REGISTRY_PATH", str(tmp_path / "models.json"))
     monkeypatch.setenv("LOCAL_MODEL_LOADER", LOADER)
-    monkeypatch.setattr(models_commands, "missing_extra", lambda: None)
+    monkeypatch.setattr("openai_compat.local.plan.missing_extra", lambda: None)
     monkeypatch.setattr(hub, "place_of", lambda model: "folder" if Path(model.hf_repo).is_dir() else "not here")
     return tmp_path
 
