@@ -214,17 +214,27 @@ CAPABILITIES: Final[Mapping[str, type]] = {
 """What a description calls a backend's capabilities. `forwarding` takes whatever its peer takes."""
 
 _MISSING: Final = {
-    "chat": ("chat completions; use /v1/completions", "chat_completions_not_available"),
-    "completions": ("text completions; use /v1/chat/completions", "completions_not_available"),
-    "embeddings": ("embeddings; ask a model that is made for them", "embeddings_backend_unavailable"),
+    "chat": ("chat completions", "chat_completions_not_available"),
+    "completions": ("text completions", "completions_not_available"),
+    "embeddings": ("embeddings", "embeddings_backend_unavailable"),
 }
 """What is not supported, in words and as a code that clients of completion-only servers know."""
 
 
-def missing_capability(model: str, capability: str) -> CapabilityError:
-    """The answer to a path that a model can never serve."""
+_DOORS: Final = {"chat": "/v1/chat/completions", "completions": "/v1/completions", "embeddings": "/v1/embeddings"}
+
+
+def missing_capability(model: str, capability: str, offers: Iterable[str]) -> CapabilityError:
+    """The answer to a path that a model can never serve; `offers` are the capabilities that it has."""
     what, code = _MISSING[capability]
-    return CapabilityError(f"The model '{model}' does not support {what}.", param="model", code=code)
+    doors = " or ".join(_DOORS[name] for name in offers if name in _DOORS)
+    use = f"; use {doors}" if doors else ""
+    return CapabilityError(f"The model '{model}' does not support {what}{use}.", param="model", code=code)
+
+
+def capabilities_of(backend: Backend) -> list[str]:
+    """The names of what it can do."""
+    return [name for name, capability in CAPABILITIES.items() if isinstance(backend, capability)]
 
 
 CHAT_PROMISES = frozenset(

@@ -63,7 +63,8 @@ class HuggingFaceBackend(OpenAIBackend):
             return
         is_named = not self._capabilities or capability in self._capabilities
         if not is_named or (capability == "embeddings" and not self._is_embedding_allowed):
-            raise missing_capability(self.name, capability)
+            offers = self._capabilities or CAPABILITIES
+            raise missing_capability(self.name, capability, [name for name in offers if name != capability])
 
     def describe(self) -> Mapping[str, Any]:
         """The model's state, as the engine has it; one that does not run has loaded nothing."""

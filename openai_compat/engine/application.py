@@ -11,7 +11,7 @@ from flask import Blueprint, Response, request
 from werkzeug.wsgi import ClosingIterator
 
 from ..app import Application
-from ..backends.base import CAPABILITIES
+from ..backends.base import capabilities_of
 from ..local.plan import EnginePlan
 from ..logs import configure_logging
 from ..routing.table import Route, RoutingTable
@@ -106,7 +106,7 @@ def states_blueprint(store: ModelStore) -> Blueprint:
         facts: dict[str, Any] = store.describe(model)
         backend = store.backend(model)
         if backend is not None:
-            facts["capabilities"] = [name for name, kind in CAPABILITIES.items() if isinstance(backend, kind)]
+            facts["capabilities"] = capabilities_of(backend)
         return json_response(facts)
 
     return blueprint

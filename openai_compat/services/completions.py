@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ..backends.base import COMPLETION_PROMISES, Backend, SupportsCompletions, missing_capability
+from ..backends.base import COMPLETION_PROMISES, Backend, SupportsCompletions, capabilities_of, missing_capability
 from ..domain import CallContext, CompletionRequest, TextDelta, TokenLogprob, Usage
 from ..errors import PayloadError, UpstreamCutError
 from ..streams import PrimedStream, Silence, close_stream
@@ -30,7 +30,7 @@ class CompletionService:
     def start(self, backend: Backend, model: str, payload: Mapping[str, Any], context: CallContext) -> CompletionAnswer:
         """The answer, begun; raises as `ChatService.start` does."""
         if not isinstance(backend, SupportsCompletions):
-            raise missing_capability(model, "completions")
+            raise missing_capability(model, "completions", capabilities_of(backend))
         payload = prepare_payload(backend, payload, model, context)
         parameters = without_nulls(payload, "model", "prompt", "stream", "stream_options")
         check_promises(parameters, COMPLETION_PROMISES, backend.completion_promises, model)

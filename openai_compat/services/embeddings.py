@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..backends.base import Backend, SupportsEmbeddings, missing_capability
+from ..backends.base import Backend, SupportsEmbeddings, capabilities_of, missing_capability
 from ..domain import CallContext, EmbeddingsRequest, Usage
 from ..errors import PayloadError
 from ..tokens import TokenCounter
@@ -32,7 +32,7 @@ class EmbeddingService:
             CapabilityError, UnsupportedParameterError, PayloadError, BackendError, CallCancelledError
         """
         if not isinstance(backend, SupportsEmbeddings):
-            raise missing_capability(model, "embeddings")
+            raise missing_capability(model, "embeddings", capabilities_of(backend))
         payload = prepare_payload(backend, payload, model, context)
         encode = _encoder(payload.get("encoding_format"))
         parameters = without_nulls(payload, "model", "input", "dimensions", "encoding_format")

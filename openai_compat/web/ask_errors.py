@@ -34,6 +34,7 @@ _SENTENCES: Final[Mapping[type[OpenAICompatError], str]] = {
 _SENTENCES_BY_CODE: Final[Mapping[str, str]] = {
     "context_length_exceeded": "The conversation has become too long for the model.",
     "content_filter": "The model may not answer this message.",
+    "chat_completions_not_available": "This model does not chat. Please choose another one.",
     "rate_limit_exceeded": "There are too many requests right now. Please try again in a moment.",
 }
 

@@ -143,6 +143,14 @@ def test_a_cut_answer_is_an_error_and_can_be_tried_again(page: Page) -> None:
     assert page.get_by_role("article").count() == 2
 
 
+def test_an_error_below_a_long_talk_is_in_view(page: Page) -> None:
+    ask(page, "Tell me a story", "storyteller")
+    is_answered(page)
+    ask(page, QUESTION, "down")
+    again = answer(page).get_by_role("button", name="Try again")
+    expect(again).to_be_in_viewport(ratio=1)
+
+
 def test_a_connection_that_breaks_is_an_error(page: Page, api: Nginx) -> None:
     ask(page, "Tell me", "slow-storyteller")
     expect(answer(page)).to_contain_text("Files with")

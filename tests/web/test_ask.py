@@ -13,6 +13,7 @@ from werkzeug.test import TestResponse
 
 import config
 from openai_compat import create_app
+from openai_compat.backends.base import missing_capability
 from openai_compat.backends.echo import EchoBackend
 from openai_compat.domain import CallContext, ChatDelta, ChatRequest
 from openai_compat.errors import UpstreamCutError, UpstreamStatusError
@@ -226,6 +227,8 @@ class Faulty(EchoBackend):
             raise UpstreamStatusError(
                 "Slow down.", upstream_status=429, type_="rate_limit_error", headers={"retry-after": "7"}
             )
+        if fault == "mute":
+            raise missing_capability(self.name, "chat", [])
         if fault == "bug":
             raise ZeroDivisionError("/home/secret/path")
         return self._answer(fault)
@@ -247,6 +250,12 @@ def test_whatever_the_upstream_says_before_the_first_piece_is_a_500_that_tells_w
     reply = ask(faulty("busy"), PARTS)
     assert_error(reply, 500, "rate_limit_error", "Slow down.")
     assert reply.headers["retry-after"] == "7"
+
+
+def test_a_model_that_does_not_chat_is_not_to_be_tried_again() -> None:
+    reply = ask(faulty("mute"))
+    assert reply.json
+    assert reply.json["content"] == "This model does not chat. Please choose another one."
 
 
 def test_a_bug_is_a_500_that_shows_nothing_of_the_inside() -> None:

@@ -97,7 +97,9 @@ def test_a_model_without_the_capability_is_a_501_that_no_client_retries(make_cli
     client = make_client(EXTERNAL_CHAT_URL="http://127.0.0.1:9/chat")
     for path, code in (("completions", "completions_not_available"), ("embeddings", "embeddings_backend_unavailable")):
         response = client.post(f"/v1/{path}", json={"prompt": "x", "input": "x"})
-        assert error_of(response, 501)["code"] == code
+        error = error_of(response, 501)
+        assert error["code"] == code
+        assert error["message"].endswith("; use /v1/chat/completions.")
         assert response.headers["x-should-retry"] == "false"
 
 

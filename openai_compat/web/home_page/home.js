@@ -181,17 +181,22 @@ async function answer() {
   message.classList.add("growing");
   let text = "";
   const paint = painter(() => render(body, text));
+  const isLoaded = [undefined, "ready"].includes(state.details.get(asked)?.state);
+  const looking = isLoaded ? 0 : setInterval(describe, 1000, asked); // loading takes its time, and is shown
   try {
     for await (const piece of chat(asked, messages, state.answering.signal)) {
       text += piece;
       paint.soon();
     }
   } catch (error) {
-    message.append(error.name === "AbortError" ? element("p", { class: "soft" }, "Stopped.") : problem(error, message));
+    const isStopped = error.name === "AbortError";
+    const end = isStopped ? element("p", { class: "soft" }, "Stopped.") : problem(error, message);
+    inView(() => message.append(end));
   } finally {
     paint.now();
     if (text) messages.push({ role: "assistant", content: text });
     state.answering = null;
+    clearInterval(looking);
     show(true, "send");
     show(false, "stop");
     at("talk").ariaBusy = "false";
@@ -200,15 +205,20 @@ async function answer() {
   }
 }
 
-/** Paints once a frame at most, and keeps the end in view unless the reader has scrolled up. */
+/** Changes what is said, and keeps the end in view unless the reader has scrolled up. */
+function inView(change) {
+  const follows = isAtEnd();
+  change();
+  if (follows) toEnd();
+}
+
+/** Paints once a frame at most. */
 function painter(draw) {
   let frame = 0;
   const now = () => {
     cancelAnimationFrame(frame);
     frame = 0;
-    const follows = isAtEnd();
-    draw();
-    if (follows) toEnd();
+    inView(draw);
   };
   return { now, soon: () => (frame ||= requestAnimationFrame(now)) };
 }
