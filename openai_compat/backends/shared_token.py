@@ -88,11 +88,24 @@ class SharedToken(Credentials):
         """
         token = self._token
         if self._authorization == refused and token is not None:
+            replacement = self._replace(token)
+            if replacement is None:
+                return None
+            self._wait(replacement, context)
+        return self._authorization if self._authorization != refused else None
+
+    def _replace(self, token: Token) -> Pending[Token] | None:
+        """The fetch of another in its place: of the many calls whose token is refused at once, all wait for one. None
+        where that was done a moment ago.
+        """
+        with self._lock:
+            pending = self._pending
+            if pending is not None and not pending.is_over:
+                return pending
             if time.monotonic() - self._replaced_at < RETRY_AFTER:
                 return None
             self._replaced_at = time.monotonic()
-            self._wait(self._begin(instead_of=token.value), context)
-        return self._authorization if self._authorization != refused else None
+        return self._begin(instead_of=token.value)
 
     def _begin(self, instead_of: str | None = None) -> Pending[Token]:
         """The fetch that is under way, or a new one. One that never ends is given up for."""

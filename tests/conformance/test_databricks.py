@@ -215,6 +215,15 @@ class TestATokenThatIsRefused:
             assert [ask(server, stream=stream).status_code for stream in (True, False)] == [200, 200]
             assert workspace.tokens_given == 2
 
+    def test_two_workers_with_many_callers_replace_it_once(self) -> None:
+        with Workspace() as workspace, LiveServer(workspace.settings("echo"), workers=2) as server:
+            assert ask(server).status_code == 200
+            workspace.revoke_tokens()
+            with ThreadPoolExecutor(20) as pool:
+                replies = list(pool.map(lambda _: ask(server), range(40)))
+            assert [reply.status_code for reply in replies if reply.status_code != 200] == []
+            assert workspace.tokens_given == 2
+
     def test_a_workspace_that_gives_none_is_told_without_its_secret(self) -> None:
         with Workspace() as workspace, LiveServer(workspace.settings("echo")) as server:
             workspace.gives_tokens = False

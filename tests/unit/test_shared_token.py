@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -153,4 +153,17 @@ def test_a_refused_one_is_replaced_once(folder: Path) -> None:
     assert first.renewed("Bearer token-1", context) == "Bearer token-2"
     assert second.renewed("Bearer token-1", context) == "Bearer token-2"
     assert first.renewed("Bearer token-2", context) is None
+    assert source.fetched == 2
+
+
+def test_many_whose_token_is_refused_at_once_wait_for_the_same_new_one(folder: Path) -> None:
+    source = Source()
+    token = SharedToken(source, "me", folder)
+    ask(token)
+    source.may_answer.clear()
+    with ThreadPoolExecutor(10) as pool:
+        replaced = [pool.submit(token.renewed, "Bearer token-1", CallContext("r")) for _ in range(10)]
+        assert wait(replaced, timeout=0.2).done == set()
+        source.may_answer.set()
+        assert {call.result() for call in replaced} == {"Bearer token-2"}
     assert source.fetched == 2
