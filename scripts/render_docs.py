@@ -27,6 +27,13 @@ from openai_compat.backends.base import (
 )
 from openai_compat.backends.registry import KINDS, load_backend_class
 from openai_compat.conformance.questions import QUESTIONS
+from openai_compat.local.plan import KIND as HUGGINGFACE
+from openai_compat.local.promises import (
+    CHAT_PROMISES_KEPT,
+    COMPLETION_PROMISES_KEPT,
+    SAMPLED,
+    TEMPLATE_PROMISES,
+)
 from openai_compat.mock_upstream.faults import MODELS
 from openai_compat.profiles import DROPPED, PROFILES, Profile
 from openai_compat.settings import (
@@ -63,8 +70,6 @@ LAYERS: Final = ("", "web", "services", "routing", "stores", "backends", "pipeli
 PROGRAMS: Final = frozenset({"mock_upstream", "doctor", "conformance"})
 """Packages that are no part of the server: one line each."""
 
-TABULATED_KINDS: Final = tuple(kind for kind in KINDS if kind != "huggingface")
-"""Those whose treatment of parameters does not depend on the model."""
 OFFLINE_KINDS: Final = frozenset({"echo"})
 """The kinds that answer by themselves: what they do not keep has no meaning, while the others pass it on."""
 ADDRESSED: Final = frozenset({"messages", "prompt", "model", "stream", "stream_options"})
@@ -76,6 +81,9 @@ RELATIVES: Final = {
     "modalities": "audio",
 }
 """Parameters that mean nothing without another, and share its fate."""
+OF_TOOLS: Final = frozenset({"functions", *(name for name, of in RELATIVES.items() if of in {"tools", "functions"})})
+BY_TEMPLATE: Final = "by template"
+"""Kept by models whose chat template knows tools, refused by others."""
 _TYPES: Final[dict[Any, str]] = {
     parse_text: "text",
     parse_key: "text",
@@ -156,9 +164,11 @@ def _example_entry(setting: Setting | None) -> str:
 
 
 def treatment_of(kind: str, parameter: str, *, is_chat: bool) -> str:
-    """What a kind of back end does with a parameter: `kept`, `passed on`, by another name (``as `max_tokens` ``),
-    `dropped`, `no meaning` or `refused`; `not served` where it takes no such calls at all.
+    """What a kind of back end does with a parameter: `kept`, `by template`, `passed on`, by another name
+    (``as `max_tokens` ``), `dropped`, `no meaning` or `refused`; `not served` where it takes no such calls at all.
     """
+    if kind == HUGGINGFACE:
+        return _local_treatment_of(parameter, is_chat=is_chat)
     backend_class = load_backend_class(kind)
     profile = PROFILES.get(kind, Profile())
     if parameter in profile.rename:
@@ -178,6 +188,16 @@ def treatment_of(kind: str, parameter: str, *, is_chat: bool) -> str:
     return "kept" if decisive in kept else "no meaning"
 
 
+def _local_treatment_of(parameter: str, *, is_chat: bool) -> str:
+    """The engine's part: the back end of this kind only forwards to it."""
+    decisive = "tools" if is_chat and parameter in OF_TOOLS else RELATIVES.get(parameter, parameter)
+    if decisive in (CHAT_PROMISES_KEPT if is_chat else COMPLETION_PROMISES_KEPT) | SAMPLED:
+        return "kept"
+    if is_chat and decisive in TEMPLATE_PROMISES:
+        return BY_TEMPLATE
+    return "refused" if decisive in (CHAT_PROMISES if is_chat else COMPLETION_PROMISES) else "no meaning"
+
+
 def _promises_of(backend_class: type[Backend], *, is_chat: bool) -> frozenset[str] | None:
     if is_chat:
         return backend_class.chat_promises if issubclass(backend_class, SupportsChat) else None
@@ -194,10 +214,10 @@ def parameters_of(*, is_chat: bool) -> list[str]:
 
 def _parameters_table(*, is_chat: bool) -> str:
     rows = [
-        [f"`{parameter}`", *(treatment_of(kind, parameter, is_chat=is_chat) for kind in TABULATED_KINDS)]
+        [f"`{parameter}`", *(treatment_of(kind, parameter, is_chat=is_chat) for kind in KINDS)]
         for parameter in parameters_of(is_chat=is_chat)
     ]
-    return to_table(("parameter", *TABULATED_KINDS), rows)
+    return to_table(("parameter", *KINDS), rows)
 
 
 def faults_table() -> str:

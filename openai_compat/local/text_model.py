@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
-from ..backends.base import COMPLETION_PROMISES, Backend, SupportsChat, SupportsCompletions
+from ..backends.base import Backend, SupportsChat, SupportsCompletions
 from ..backends.parameter_checks import Range, check_chat, check_completion, stops_of
 from ..domain import CallContext, ChatDelta, ChatRequest, CompletionRequest, TextDelta
 from ..errors import PayloadError
@@ -20,6 +20,7 @@ from .constraints import Constraint, ConstraintFactory
 from .detokenizer import Detokenizer
 from .entries import LocalModel
 from .forward import ForwardPass
+from .promises import CHAT_PROMISES_KEPT, COMPLETION_PROMISES_KEPT, TEMPLATE_PROMISES
 from .sampling import Sampler, SamplingOptions
 from .scheduler import Job, Scheduler
 from .stop_strings import StopStrings
@@ -29,18 +30,6 @@ DEFAULT_MAX_TOKENS: Final = 16
 SAMPLING: Final = ("temperature", "top_p")
 """What a row, or the model's makers, may say for calls that do not."""
 BIAS: Final = Range(-100, 100)
-CHAT_PROMISES_KEPT: Final = frozenset(
-    {
-        "n",
-        "logprobs",
-        "top_logprobs",
-        "response_format",
-        "stop",
-        "max_tokens",
-        "max_completion_tokens",
-        "logit_bias",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +49,7 @@ class LoadedText:
 class TextModel(Backend, SupportsCompletions):
     """A language model that continues texts."""
 
-    completion_promises: ClassVar[frozenset[str]] = COMPLETION_PROMISES - {"suffix"}
+    completion_promises: ClassVar[frozenset[str]] = COMPLETION_PROMISES_KEPT
 
     def __init__(self, entry: LocalModel, loaded: LoadedText) -> None:
         super().__init__(ModelEntry(entry.name, "huggingface"), entry, None)  # type: ignore[arg-type]
@@ -201,8 +190,8 @@ class ChatTextModel(TextModel, SupportsChat):
     def __init__(self, entry: LocalModel, loaded: LoadedText) -> None:
         super().__init__(entry, loaded)
         self._form = ChatForm(loaded.tokenizer)
-        tools = frozenset({"tools"}) if self._form.tool_format is not None else frozenset()
-        self.chat_promises = CHAT_PROMISES_KEPT | tools  # type: ignore[misc] # what this model keeps, not its class
+        of_template = TEMPLATE_PROMISES if self._form.tool_format is not None else frozenset()
+        self.chat_promises = CHAT_PROMISES_KEPT | of_template  # type: ignore[misc] # what this model keeps, not its class
 
     def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Silence]:
         check_chat(request)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 import pytest
 import requests
 
+from openai_compat.backends.registry import KINDS
+from openai_compat.local.promises import SAMPLED
 from openai_compat.profiles import ADAPTED_HEADER, DROPPED
-from scripts.render_docs import RELATIVES, TABULATED_KINDS, parameters_of, treatment_of
+from scripts.render_docs import BY_TEMPLATE, HUGGINGFACE, RELATIVES, parameters_of, treatment_of
 from tests.fakes.live_server import LiveServer
 from tests.fakes.recording_api import RecordingAPI
+from tests.fakes.tiny_models import PLAIN_TEMPLATE, TOOL_TEMPLATE, require_local_extra, save_reciting_model
 
 TOOL = {"name": "f", "parameters": {"type": "object", "properties": {}}}
 CHAT: dict[str, Any] = {
@@ -50,6 +54,7 @@ CHAT: dict[str, Any] = {
     "user": "u",
     "verbosity": "low",
 }
+REMOTE_KINDS = [kind for kind in KINDS if kind != HUGGINGFACE]
 TODAYS_NAME = {"functions": "tools", "function_call": "tool_choice"}
 """As a back end that is no peer of the same protocol gets them."""
 COMPLETION: dict[str, Any] = {name: CHAT[name] for name in parameters_of(is_chat=False) if name in CHAT}
@@ -72,27 +77,65 @@ def server(api: RecordingAPI, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """A model of each kind, named as its kind."""
     file = tmp_path_factory.mktemp("kinds") / "models.json"
     address = {"base_url": api.url}
-    rows = [{"name": kind, "kind": kind, **({} if kind == "echo" else address)} for kind in TABULATED_KINDS]
+    rows = [{"name": kind, "kind": kind, **({} if kind == "echo" else address)} for kind in REMOTE_KINDS]
     file.write_text(json.dumps(rows))
     with LiveServer({"MODEL_REGISTRY_PATH": str(file), "DATABRICKS_TOKEN": "dapi-1"}) as server:
         yield server
 
 
 @pytest.mark.parametrize("is_chat", [True, False], ids=["chat", "completions"])
-@pytest.mark.parametrize("kind", TABULATED_KINDS)
+@pytest.mark.parametrize("kind", REMOTE_KINDS)
 def test_what_the_table_says_happens(kind: str, is_chat: bool, server: LiveServer, api: RecordingAPI) -> None:
     path, body, values = DOORS[is_chat]
     for parameter in parameters_of(is_chat=is_chat):
         needed = NEEDS.get(parameter, {}) if is_chat else {}
         sent = {"model": kind, **body, **needed, parameter: values[parameter]}
         reply = requests.post(f"{server.base_url}/{path}", json=sent, timeout=10)
-        happened = _what_happened(reply, parameter, set(needed), api)
+        happened = _what_happened(reply, parameter, set(needed), api.bodies)
         said = treatment_of(kind, parameter, is_chat=is_chat)
         assert happened == ("accepted" if said in {"kept", "no meaning"} else said), f"{parameter}: {reply.text}"
 
 
-def _what_happened(reply: requests.Response, parameter: str, needed: set[str], api: RecordingAPI) -> str:
-    arrived = api.bodies.pop() if api.bodies else {}
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    """Two models that run here; the chat template of `tools` knows tools, that of `plain` does not."""
+    require_local_extra()
+    folder = tmp_path_factory.mktemp("local")
+    templates = {"plain": PLAIN_TEMPLATE, "tools": TOOL_TEMPLATE}
+    folders = {name: save_reciting_model(folder / name, template) for name, template in templates.items()}
+    rows = [{"name": name, "hf_repo": str(weights), "device": "cpu"} for name, weights in folders.items()]
+    (folder / "models.json").write_text(json.dumps(rows))
+    with LiveServer({"MODEL_REGISTRY_PATH": str(folder / "models.json"), "OMP_NUM_THREADS": "1"}) as server:
+        yield server
+
+
+@pytest.mark.parametrize("is_chat", [True, False], ids=["chat", "completions"])
+@pytest.mark.parametrize("model", ["plain", "tools"])
+def test_what_the_table_says_of_local_models_happens(model: str, is_chat: bool, local: LiveServer) -> None:
+    path, body, values = DOORS[is_chat]
+    for parameter in parameters_of(is_chat=is_chat):
+        needed = NEEDS.get(parameter, {}) if is_chat else {}
+        sent = {"model": model, "max_tokens": 4, "seed": 1, **body, **needed, parameter: _for_bytes(values[parameter])}
+        reply = requests.post(f"{local.base_url}/{path}", json=sent, timeout=60)
+        said = treatment_of(HUGGINGFACE, parameter, is_chat=is_chat)
+        expected = {BY_TEMPLATE: "accepted" if model == "tools" else "refused", "refused": "refused"}
+        assert _what_happened(reply, parameter, set(needed), []) == expected.get(said, "accepted"), parameter
+
+
+def test_what_is_said_to_choose_a_local_models_tokens_is_what_does() -> None:
+    require_local_extra()
+    from openai_compat.local.sampling import SamplingOptions
+
+    assert {option.name for option in fields(SamplingOptions)} - {"logit_bias", "top_logprobs"} == SAMPLED
+
+
+def _for_bytes(value: Any) -> Any:
+    """The vocabulary of the tests' models is that of bytes."""
+    return {"1": -100} if value == CHAT["logit_bias"] else value
+
+
+def _what_happened(reply: requests.Response, parameter: str, needed: set[str], bodies: list[dict[str, Any]]) -> str:
+    arrived = bodies.pop() if bodies else {}
     if reply.status_code == 501:
         return "not served"
     if reply.status_code == 200:
