@@ -7,6 +7,7 @@
     │   ├── PayloadError                   the body is not what the API takes
     │   ├── UnsupportedParameterError      a promise that this model cannot keep
     │   ├── AuthenticationError            no key of ours came with the request
+    │   ├── RateLimitedError               this caller asks too often (429, with Retry-After): for hooks to raise
     │   ├── ModelNotFoundError
     │   ├── NotFoundError, MethodNotAllowedError, UnsupportedMediaTypeError, PayloadTooLargeError
     │   └── CapabilityError                this model cannot do that at all (501, never retried)
@@ -108,6 +109,18 @@ class UnsupportedParameterError(RequestError):
 class AuthenticationError(RequestError):
     status = 401
     code = "invalid_api_key"
+
+
+class RateLimitedError(RequestError):
+    """The caller has asked too much for now; `retry_after` is in seconds. For hooks to raise: nothing here counts."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class ModelNotFoundError(RequestError):

@@ -21,9 +21,19 @@ ADAPTED = "x-openai-compat-adapted"
 RULES = """
 from dataclasses import replace
 
+from openai_compat.errors import RateLimitedError
+
 
 def mark(delta, call):
     return replace(delta, content=f"<{delta.content}>") if delta.content else delta
+
+
+def fail(request, call):
+    raise ValueError
+
+
+def limit(request, call):
+    raise RateLimitedError("Enough.", retry_after=9)
 """
 PROFILE = {
     "drop": ["user"],
@@ -73,6 +83,8 @@ def server(upstream: MockUpstream, api: RecordingAPI, tmp_path_factory: pytest.T
         {"name": "marked", "kind": "echo", "hooks": {"on_delta": "rules:mark"}},
         {"name": "dead-then-marked", **dead, "fallbacks": ["marked"]},
         {"name": "dead-and-marked", **dead, "hooks": {"on_delta": "rules:mark"}, "fallbacks": ["plain"]},
+        {"name": "fails", "kind": "echo", "hooks": {"before_request": "rules:fail"}, "fallbacks": ["plain"]},
+        {"name": "limits", "kind": "echo", "hooks": {"before_request": "rules:limit"}, "fallbacks": ["plain"]},
     ]
     (folder / "models.json").write_text(json.dumps({"profiles": {"small": PROFILE}, "models": rows}))
     with LiveServer({"MODEL_REGISTRY_PATH": "models.json"}, folder=folder) as server:
@@ -141,6 +153,21 @@ def test_a_strict_fallback_leaves_the_first_failure_to_be_told(server: LiveServe
 def test_each_target_has_its_own_hooks(server: LiveServer, model: str, is_marked: bool, stream: bool) -> None:
     text = ask(server, model, stream=stream, user=None).text
     assert ("<Hello" in text) == is_marked
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_a_hook_refuses_is_refused_and_one_that_fails_is_a_fault_of_its_row(
+    server: LiveServer, stream: bool
+) -> None:
+    assert ask(server, "fails", stream=stream).headers["x-openai-compat-upstream"] == "plain"
+    refused = ask(server, "limits", stream=stream)
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "9")
+    assert refused.json()["error"] == {
+        "message": "Enough.",
+        "type": "rate_limit_error",
+        "param": None,
+        "code": "rate_limit_exceeded",
+    }
 
 
 def test_an_alias_has_no_hooks_and_no_profile_of_its_own(tmp_path: Path) -> None:

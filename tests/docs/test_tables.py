@@ -112,7 +112,7 @@ def test_every_error_is_explained() -> None:
     raised_with_a_code_of_their_own = {
         "missing_required_parameter", "invalid_type", "chat_completions_not_available", "completions_not_available",
         "embeddings_backend_unavailable", "external_api_error", "model_loading", "engine_stopped", "hook_not_available",
-        "rate_limit_exceeded", "overloaded",
+        "overloaded",
     }  # fmt: skip
     assert explained.keys() - {error.code for error in coded} == raised_with_a_code_of_their_own
 
