@@ -192,6 +192,8 @@ class _Explained(ExternalBackend):
             say(f"  {name}: {value}")
         if outgoing.body is not None:
             say(_indented(outgoing.body))
+        if left_out := self.writer.left_out(request, is_streamed=is_streamed):
+            say(f"  nothing is found of, and left out: {', '.join(left_out)}")
 
     def read(self, reply: ForwardedReply, context: CallContext, *, splits_whole: bool) -> Iterator[ChatDelta | Silence]:
         declared = self.adapter.reply.format if self.adapter.reply else "auto"

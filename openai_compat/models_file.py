@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Set
 from dataclasses import fields, replace
@@ -36,6 +35,7 @@ from .settings import (
     ModelEntry,
     Settings,
     Timeouts,
+    is_header_name,
     is_header_value,
     parse_seconds,
     parse_url,
@@ -64,8 +64,6 @@ COMMON_KEYS = frozenset(
 ALIAS: Final = "alias"
 """The kind of an entry whose targets answer for it."""
 Key = TypeVar("Key", bound=Hashable)
-HEADER_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
-"""A token (RFC 9110, 5.1)."""
 
 
 def build_models(settings: Settings, environ: Mapping[str, str], problems: list[str]) -> Settings:
@@ -478,7 +476,7 @@ class _ModelsFile:
 
     def _headers(self, row: Mapping[str, Any], where: str) -> dict[str, str]:
         headers = {str(name): str(value) for name, value in self._mapping(row, "headers", where).items()}
-        unusable = [name for name in headers if not HEADER_NAME.fullmatch(name)]
+        unusable = [name for name in headers if not is_header_name(name)]
         if unusable:
             self.problems += [f"{where}: {name!r} cannot be the name of a header" for name in unusable]
             return {}

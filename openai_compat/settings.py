@@ -21,6 +21,7 @@ VARIABLE: Final = re.compile(r"\$\{(\w+)\}")
 """A variable of the environment in the models file."""
 
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:[0-9]{1,5})?", re.IGNORECASE)
+_HEADER_NAME: Final = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +244,11 @@ def parse_key(text: str) -> str:
     if not is_header_value(text):
         raise ValueError("must be made of printable ASCII characters")
     return text
+
+
+def is_header_name(text: str) -> bool:
+    """Whether it is a token (RFC 9110, 5.1)."""
+    return _HEADER_NAME.fullmatch(text) is not None
 
 
 def is_header_value(text: str) -> bool:

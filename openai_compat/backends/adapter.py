@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, cast, get_args
 from urllib.parse import urlsplit
 
 from ..domain import FinishReason
-from ..settings import ModelEntry, parse_url
+from ..settings import ModelEntry, is_header_name, parse_url
 from .expressions import OPEN, Expression, Template, TemplateError
 
 Format = Literal["auto", "json", "text", "sse", "ndjson"]
@@ -41,8 +41,11 @@ class RequestDeclaration:
 
     def names(self) -> set[str]:
         """The keys of the request document that it uses."""
-        templates = (self.url, self.headers, self.query, self.body, self.form)
-        return {name for template in templates if template for name in template.names()}
+        return {name for expression in self.expressions() for name in expression.names()}
+
+    def expressions(self) -> Iterator[Expression]:
+        for template in (self.url, self.headers, self.query, self.body, self.form):
+            yield from template.expressions if template else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +179,7 @@ class _RequestParser(_Parser):
         return RequestDeclaration(
             method,
             self._url(entry),
-            self._template("headers", entry, must_be_mapping=True),
+            self._headers(entry),
             self._template("query", entry, must_be_mapping=True),
             self._template("body", entry),
             self._template("form", entry, must_be_mapping=True),
@@ -200,6 +203,12 @@ class _RequestParser(_Parser):
             self.complain("url", "must name its host without an expression: no caller chooses where this server calls")
             return None
         return self._compiled("url", whole, entry)
+
+    def _headers(self, entry: ModelEntry) -> Template | None:
+        for name in self.mapping("headers"):
+            if not is_header_name(str(name)):
+                self.complain(f"headers.{name}", "this cannot be the name of a header")
+        return self._template("headers", entry, must_be_mapping=True)
 
     def _template(self, key: str, entry: ModelEntry, *, must_be_mapping: bool = False) -> Template | None:
         value = self.content.get(key)

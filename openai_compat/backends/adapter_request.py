@@ -51,6 +51,14 @@ class RequestWriter:
             return PASSED_ON
         return CARRIED if EVERYTHING in self._names else CARRIED & self._names
 
+    def left_out(self, request: ChatRequest, *, is_streamed: bool) -> list[str]:
+        """The expressions that find nothing in `request`, each once."""
+        if self._declaration is None:
+            return []
+        document = to_document(request, self._entry, is_streamed=is_streamed)
+        found = (each.source for each in self._declaration.expressions() if each.find(document) is None)
+        return list(dict.fromkeys(found))
+
     def write(self, request: ChatRequest, *, is_streamed: bool) -> Outgoing:
         """The call for `request`.
 

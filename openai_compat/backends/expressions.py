@@ -32,6 +32,15 @@ class _Functions(functions.Functions):
         return read_content(content)[0]
 
 
+_MISQUOTED: Final = re.compile(r"""[=!]=\s*("[^"]*")""")
+"""What is compared with a name in double quotes, and nearly always meant to be with a text."""
+_JSON_PATH: Final = "a path begins with its first key (`data.answer`), and not with $ as in JSONPath"
+
+
+def _requoted(text: str) -> str:
+    return "'" + text.strip('"') + "'"
+
+
 _OPTIONS: Final = jmespath.Options(custom_functions=_Functions())
 
 
@@ -48,12 +57,16 @@ class Expression:
             self._compiled = jmespath.compile(self.source)
             self._compiled.search({"messages": []}, _OPTIONS)  # functions are looked up when they are called
         except (exceptions.ParseError, exceptions.LexerError, exceptions.EmptyExpressionError) as error:
-            reason = " ".join(str(error).split())
+            reason = _JSON_PATH if self.source.startswith("$") else " ".join(str(error).split())
             raise ValueError(f"{self.source!r} is not a JMESPath expression: {reason}") from error
         except exceptions.UnknownFunctionError as error:
             raise ValueError(f"{self.source!r}: {error}") from error
         except exceptions.JMESPathError:
             pass  # the trial document has none of what it works on
+        if misquoted := _MISQUOTED.search(self.source):
+            raise ValueError(
+                f"{self.source!r}: {misquoted[1]} is the name of a key; a text is {_requoted(misquoted[1])}"
+            )
 
     def find(self, document: Any) -> Any:
         """What it finds; None where there is nothing, also where a function cannot take what is there."""
@@ -115,9 +128,6 @@ class Template:
         """The value as text, what comes from `document` escaped."""
         value = self._render(document, escape)
         return "" if value is ABSENT else to_text(value)
-
-    def names(self) -> set[str]:
-        return {name for expression in self.expressions for name in expression.names()}
 
 
 class TemplateError(ValueError):

@@ -197,6 +197,7 @@ class TestCheckAdapter:
         done = self.check(file, "--model", "claude", "--dry-run")
         assert done.returncode == 0
         assert '"max_tokens": 1024' in done.stdout
+        assert "nothing is found of, and left out: stop && [stop][], system_prompt, temperature" in done.stdout
         assert len(apis.asked) == before
 
     def test_no_answer_is_told_as_such(self, file: Path) -> None:
@@ -260,7 +261,14 @@ def test_every_problem_of_an_adapter_is_told_with_its_place(tmp_path: Path) -> N
         "name": "wrong",
         "kind": "external",
         "base_url": "https://test.com/chatting",
-        "request": {"method": "FETCH", "body": {"a": ["{{ x[ }}"]}, "form": {}, "headers": [], "bodyy": 1},
+        "request": {
+            "method": "FETCH",
+            "body": {"a": ["{{ x[ }}"]},
+            "form": {},
+            "query": [],
+            "bodyy": 1,
+            "headers": {"a b": "c"},
+        },
         "reply": {"text": "data..answer", "format": "xml", "usage": {"tokens": "n"}, "finish_reasons": {"a": "b"}},
         "errors": {"rate_limit": ["QUOTA"], "overload": 503, "retry_after": {"unit": "h"}, "when": 3},
     }
@@ -273,7 +281,8 @@ def test_every_problem_of_an_adapter_is_told_with_its_place(tmp_path: Path) -> N
         "model 'wrong': request: there is no key 'bodyy'",
         "model 'wrong': request: has a body and a form",
         "model 'wrong': request.method must be one of",
-        "model 'wrong': request.headers must be a mapping",
+        "model 'wrong': request.query must be a mapping",
+        "model 'wrong': request.headers.a b: this cannot be the name of a header",
         "model 'wrong': request.body.a[0]: 'x[' is not a JMESPath expression",
         "model 'wrong': reply.format must be one of",
         "model 'wrong': reply.text: 'data..answer' is not a JMESPath expression",

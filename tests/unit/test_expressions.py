@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -78,3 +79,20 @@ def test_what_is_no_expression(source: str) -> None:
 
 def test_a_function_that_cannot_take_what_is_there_finds_nothing() -> None:
     assert Expression("length(a)").find({"a": 3}) is None
+
+
+@pytest.mark.parametrize(
+    ("source", "advice"),
+    [
+        ("$.data.answer", "begins with its first key (`data.answer`), and not with $"),
+        ('events[?kind=="text"].v', "\"text\" is the name of a key; a text is 'text'"),
+        ('kind != "text"', "\"text\" is the name of a key; a text is 'text'"),
+    ],
+)
+def test_what_many_write_first_is_told_with_what_was_meant(source: str, advice: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(advice)):
+        Expression(source)
+
+
+def test_a_key_may_be_quoted() -> None:
+    assert Expression("\"stop-reason\" == 'end'").find({"stop-reason": "end"}) is True
