@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import ssl
 import time
 from collections.abc import Mapping
@@ -51,7 +52,7 @@ class Address:
 @dataclass
 class Answer:
     """A response: `headers` by their names in lower case, `arrivals` when each block of the body came, in seconds since
-    the request, and how many bytes there were by then.
+    the request, and how many bytes there were by then. `is_endless`: there was more to come when the time was over.
     """
 
     status: int
@@ -59,6 +60,7 @@ class Answer:
     body: bytes = b""
     arrivals: list[tuple[float, int]] = field(default_factory=list)
     is_cut: bool = False
+    is_endless: bool = False
 
     @property
     def text(self) -> str:
@@ -81,8 +83,11 @@ def send(
     headers: Mapping[str, str],
     body: bytes | None = None,
     timeout: float,
+    longest: float = math.inf,
 ) -> Answer:
     """The answer to one request on a connection of its own. `path` is below the root, unless it begins with `/`.
+
+    `timeout` is for each wait, `longest` for the whole answer, in seconds.
 
     Raises:
         OSError: no connection, no answer, or none in time. http.client.HTTPException: it is no HTTP.
@@ -92,13 +97,15 @@ def send(
     try:
         target = path if path.startswith("/") else f"{address.root}/{path}"
         connection.request(method, target, body, dict(headers))
-        return read_answer(connection, began)
+        return read_answer(connection, began, began + longest)
     finally:
         connection.close()
 
 
-def read_answer(connection: http.client.HTTPConnection, began: float = 0.0) -> Answer:
-    """The answer to what was sent, block by block as it comes: `read1` returns at every arrival."""
+def read_answer(connection: http.client.HTTPConnection, began: float = 0.0, until: float = math.inf) -> Answer:
+    """The answer to what was sent, block by block as it comes: `read1` returns at every arrival. What comes after
+    `until`, a time of `time.monotonic`, is left unread.
+    """
     response = connection.getresponse()
     names = {name.lower() for name in response.headers}
     answer = Answer(response.status, {name: ", ".join(response.headers.get_all(name, [])) for name in names})
@@ -108,7 +115,11 @@ def read_answer(connection: http.client.HTTPConnection, began: float = 0.0) -> A
         while block := response.read1(READ_BYTES):
             blocks.append(block)
             total += len(block)
-            answer.arrivals.append((time.monotonic() - began, total))
+            now = time.monotonic()
+            answer.arrivals.append((now - began, total))
+            if now > until:
+                answer.is_endless = True
+                break
     except (http.client.IncompleteRead, ConnectionError):
         answer.is_cut = True
     answer.body = b"".join(blocks)

@@ -22,8 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--api-key", help="sent as a bearer token")
     parser.add_argument("--header", action="append", default=[], metavar="NAME:VALUE", help="sent with every request")
     parser.add_argument("--origin", help="a web page's origin that the server should allow, to ask about CORS")
-    parser.add_argument("--timeout", type=float, default=60.0, help="seconds to wait for anything (default: 60)")
+    parser.add_argument("--timeout", type=float, default=60.0, help="seconds for each answer (default: 60)")
     parser.add_argument("--json", action="store_true", help="print the scorecard as JSON")
+
+
+def show_progress(text: str) -> None:
+    """On one line of a terminal, each text in the place of the last; nowhere else."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -39,6 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     except (OSError, ValueError) as error:
         print(f"{arguments.url} cannot be asked: {error}", file=sys.stderr)
         return UNREACHABLE
-    results = ask_all(QUESTIONS, interview)
+    results = ask_all(QUESTIONS, interview, show_progress)
+    show_progress("")
     print(json.dumps(to_json(subject, results), indent=2) if arguments.json else to_text(subject, results))
     return 1 if any(result.outcome == "wrong" for result in results) else 0

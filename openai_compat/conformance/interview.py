@@ -96,6 +96,7 @@ class Interview:
             headers={**subject.headers, **headers},
             body=body,
             timeout=subject.timeout,
+            longest=subject.timeout,
         )
 
     def post(self, path: str, payload: Any, headers: Mapping[str, str] = {}) -> Answer:
@@ -216,7 +217,10 @@ def to_stream(answer: Answer) -> EventStream:
 
     Raises:
         WrongAnswer
+        NotAsked: the model went on and on, as small ones do, so that there is no end to look at.
     """
+    if answer.is_endless:
+        raise NotAsked(f"the model was still talking after {answer.arrivals[-1][0]:.0f} s")
     expect(answer.status == 200, f"status {answer.status}: {shown(answer.body)}")
     expect(answer.media_type == "text/event-stream", f"content-type {answer.headers.get('content-type')}")
     expect(not answer.is_cut, "the connection broke within the stream")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -35,9 +35,13 @@ class Result:
     seconds: float
 
 
-def ask_all(questions: Sequence[Question], interview: Interview) -> list[Result]:
-    """Every question's result, in order."""
-    return [_ask(question, interview) for question in questions]
+def ask_all(questions: Sequence[Question], interview: Interview, tell: Callable[[str], None]) -> list[Result]:
+    """Every question's result, in order; `tell` hears each before it is asked, as a slow model takes its time."""
+    results = []
+    for number, question in enumerate(questions, 1):
+        tell(f"{number}/{len(questions)} {question.title}")
+        results.append(_ask(question, interview))
+    return results
 
 
 def _ask(question: Question, interview: Interview) -> Result:

@@ -32,12 +32,16 @@ def ask(url: str, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
 
-def wrong_answers(url: str, model: str) -> set[str]:
-    """The questions that a server gets wrong; not in a process of its own, for time's sake."""
+def interview_of(url: str, model: str, timeout: str = "20") -> Interview:
     parser = argparse.ArgumentParser()
     conformance.add_arguments(parser)
-    interview = Interview(Subject.from_arguments(parser.parse_args([url, "--model", model, "--timeout", "20"])))
-    return {result.question.name for result in ask_all(QUESTIONS, interview) if result.outcome == "wrong"}
+    return Interview(Subject.from_arguments(parser.parse_args([url, "--model", model, "--timeout", timeout])))
+
+
+def wrong_answers(url: str, model: str) -> set[str]:
+    """The questions that a server gets wrong; not in a process of its own, for time's sake."""
+    results = ask_all(QUESTIONS, interview_of(url, model), lambda _: None)
+    return {result.question.name for result in results if result.outcome == "wrong"}
 
 
 def test_this_server_gets_every_answer_right() -> None:
@@ -87,6 +91,15 @@ def test_a_wrong_answer_is_shown_with_what_came_and_why_it_matters(mock: MockUps
     done = ask(mock.base_url, "--model", "fault-no-done")
     assert done.returncode == 1
     assert "✗ `data: [DONE]` ends it, once\n      came: 0 times [DONE]\n      why it matters: " in done.stdout
+
+
+def test_a_model_that_finds_no_end_is_given_up(mock: MockUpstream) -> None:
+    mentioned: list[str] = []
+    (question,) = [question for question in QUESTIONS if question.name == "characters"]
+    interview = interview_of(mock.base_url, "fault-slow:delay=0.1,chunks=3000", timeout="1")
+    (result,) = ask_all([question], interview, mentioned.append)
+    assert (result.outcome, mentioned) == ("not asked", ["1/1 characters beyond ASCII come whole"])
+    assert "still talking after 1 s" in result.detail
 
 
 def test_nobody_to_ask_is_said_plainly() -> None:
