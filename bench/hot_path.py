@@ -2,8 +2,8 @@
 
     valgrind --tool=callgrind --instr-atstart=no ... python -m bench.hot_path chat|stream COUNT -- GUNICORN_ARGUMENTS
 
-gunicorn's own worker class handles one connection, as it would after accepting it; the client is the other end of the
-socket. Counting starts when all is warm and stops before anything is cleaned up.
+gunicorn's own worker class handles one connection, as it would after accepting it; the client is a process of its own.
+Counting starts when all is warm and stops before anything is cleaned up.
 """
 
 # ruff: noqa: E402 - gevent patches the standard library before anything else is imported
@@ -22,15 +22,11 @@ from typing import Any, Final
 import gevent
 from gunicorn.app.wsgiapp import WSGIApplication
 
-from .work import bodies, to_request, to_stream_body
-
 WARM_UP: Final = {"chat": 40, "stream": 2}
-STREAM_INTERVAL_MS: Final = 30
-"""Longer than an event takes under the counter, so that events come one by one in every run."""
 
 
-def connect() -> socket.socket:
-    """A connection to a worker made as `gunicorn` makes it of the same arguments."""
+def listen() -> int:
+    """The port of a worker made as `gunicorn` makes it of the same arguments."""
     gunicorn = WSGIApplication("%(prog)s", prog="gunicorn")
     configuration: Any = gunicorn.cfg
     log = configuration.logger_class(configuration)
@@ -40,23 +36,26 @@ def connect() -> socket.socket:
     worker.wsgi = gunicorn.wsgi()
     configuration.post_worker_init(worker)
     listener = socket.create_server(("127.0.0.1", 0))
-    client = socket.create_connection(listener.getsockname())
-    accepted, address = listener.accept()
-    gevent.spawn(worker.handle, listener, accepted, address)
-    return client
+    gevent.spawn(lambda: worker.handle(listener, *listener.accept()))
+    port: int = listener.getsockname()[1]
+    return port
 
 
-def exchange(client: socket.socket, request: bytes, end: bytes) -> None:
-    """Sends a request and reads its answer up to `end`."""
-    client.sendall(request)
-    answer = b""
-    while not answer.endswith(end):
-        piece = client.recv(1 << 20)
-        if not piece:
-            raise SystemExit(f"the connection was closed after {answer!r}")
-        answer += piece
-    if not answer.startswith(b"HTTP/1.1 200"):
-        raise SystemExit(f"refused: {answer[:500]!r}")
+class Client:
+    """The program `bench.one_client` in a process of its own, so that its instructions are not counted."""
+
+    def __init__(self, kind: str, port: int) -> None:
+        # An interpreter of its own, and nothing that callgrind would follow: it counts the parent alone.
+        command = [sys.executable, "-m", "bench.one_client", kind, str(port)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+
+    def exchange(self, count: int) -> None:
+        """So many requests one after the other, each answered whole."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(b"%d\n" % count)
+        if self._process.stdout.readline() != b"done\n":
+            raise SystemExit("the client was not answered as it should")
 
 
 def count_instructions(state: str) -> None:
@@ -70,17 +69,13 @@ def count_instructions(state: str) -> None:
 def main() -> None:
     kind, count = sys.argv[1], int(sys.argv[2])
     sys.argv = ["gunicorn", *sys.argv[sys.argv.index("--") + 1 :]]
-    body, end = (bodies()["1kB"], b"}") if kind == "chat" else (to_stream_body(STREAM_INTERVAL_MS), b"0\r\n\r\n")
-    client = connect()
-    request = to_request(body, client.getpeername()[1], {})
-    for _ in range(WARM_UP[kind]):
-        exchange(client, request, end)
+    client = Client(kind, listen())
+    client.exchange(WARM_UP[kind])
     # One walk of the collector through everything that was imported would outweigh many requests.
     gc.collect()
     gc.freeze()
     count_instructions("on")
-    for _ in range(count):
-        exchange(client, request, end)
+    client.exchange(count)
     count_instructions("off")
     os._exit(0)
 
