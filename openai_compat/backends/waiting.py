@@ -9,26 +9,34 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+from time import monotonic
 from typing import Any, Final
 
 from gevent import get_hub, getcurrent
 from gevent.monkey import is_module_patched
+from greenlet import greenlet
 
 READ: Final = 1
 """libev's EV_READ."""
+NEVER: Final = float("inf")
 
 
 class ReadWait:
-    """Reads from the socket `descriptor`, waiting in the greenlet that calls. `close` it before the socket."""
+    """Reads from the socket `descriptor`, waiting in the greenlet that calls. `close` it before the socket.
 
-    __slots__ = ("_descriptor", "_hub", "_readable", "_seconds", "_timer")
+    Watcher and timer go on from one wait to the next: the watcher is stopped when it fires and nobody waits, the timer
+    is set anew when it rings too early.
+    """
+
+    __slots__ = ("_deadline", "_descriptor", "_hub", "_readable", "_rings_at", "_timer", "_waiter")
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._hub = get_hub()
         self._readable: Any = self._hub.loop.io(descriptor, READ)
         self._timer: Any = None
-        self._seconds: float | None = None
+        self._deadline = self._rings_at = NEVER
+        self._waiter: Any = None
 
     def read(self, most: int, seconds: float | None) -> bytes:
         """What has arrived, up to `most` bytes; b"" at the end. `seconds` None waits for as long as it takes.
@@ -36,35 +44,51 @@ class ReadWait:
         Raises:
             TimeoutError, OSError
         """
+        self._deadline = NEVER if seconds is None else monotonic() + seconds
+        if self._deadline < self._rings_at:
+            self._set_timer()
         while True:
-            self._wait(seconds)
+            if not self._readable.active:
+                self._readable.start(self._wake)
+            self._waiter = getcurrent()
+            try:
+                greenlet.switch(self._hub)  # the hub's own method first looks for a hook that no greenlet here has
+            finally:
+                self._waiter = None
             try:
                 return os.read(self._descriptor, most)
             except BlockingIOError:
                 continue  # woken for nothing, as the kernel may
 
-    def _wait(self, seconds: float | None) -> None:
-        if seconds is None:
-            self._hub.wait(self._readable)
-            return
-        if seconds != self._seconds:
-            self._replace_timer(seconds)
-        # `again`, not `start`: libev keeps what was left of a stopped timer, and would begin with that.
-        self._timer.again(getcurrent().throw, TimeoutError("timed out"))
-        try:
-            self._hub.wait(self._readable)
-        finally:
-            self._timer.stop()
+    def _wake(self) -> None:
+        if self._waiter is None:
+            self._readable.stop()
+        else:
+            self._waiter.switch()
 
-    def _replace_timer(self, seconds: float | None) -> None:
+    def _set_timer(self) -> None:
+        self._drop_timer()
+        self._rings_at = self._deadline
+        self._timer = self._hub.loop.timer(max(self._deadline - monotonic(), 0.0))
+        self._timer.start(self._ring)
+
+    def _ring(self) -> None:
+        self._rings_at = NEVER
+        if self._waiter is None or self._deadline == NEVER:
+            return
+        if monotonic() < self._deadline:
+            self._set_timer()
+        else:
+            self._waiter.throw(TimeoutError("timed out"))
+
+    def _drop_timer(self) -> None:
         if self._timer is not None:
             self._timer.close()
-        self._timer = None if seconds is None else self._hub.loop.timer(seconds, seconds)
-        self._seconds = seconds
+            self._timer = None
 
     def close(self) -> None:
         self._readable.close()
-        self._replace_timer(None)
+        self._drop_timer()
 
 
 def read_wait(sock: socket.socket) -> ReadWait | None:
