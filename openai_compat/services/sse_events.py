@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 EVENT_END: Final = re.compile(rb"\n\r?\n|\r\r")
-DATA: Final = re.compile(rb"^data: ?(.*?)\r?$", re.MULTILINE)
+DATA: Final = re.compile(rb"^data: ?([^\r\n]*)", re.MULTILINE)
 DONE: Final = b"data: [DONE]\n\n"
 
 

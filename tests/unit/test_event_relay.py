@@ -12,6 +12,7 @@ from openai_compat.backends.base import ForwardedReply
 from openai_compat.domain import Usage
 from openai_compat.errors import UpstreamCutError, UpstreamReplyError, UpstreamTimeoutError
 from openai_compat.services.event_relay import EventRelay
+from openai_compat.services.usual_event import UsualEvent
 from openai_compat.streams import SILENCE, Silence
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
@@ -208,3 +209,58 @@ def test_only_a_stream_read_to_its_end_keeps_the_connection() -> None:
     next(relay)
     relay.close()
     assert (whole.endings, broken.endings) == (["ended"], ["broken off"])
+
+
+TEXTS = [
+    "plain",
+    ' "quoted" ',
+    "back\\",
+    "\\",
+    "",
+    "é 😀",
+    '{"error": {"message": "x"}}',
+    '"usage":{"prompt_tokens":1}',
+    "[DONE]",
+]
+ODD_BLOCKS = [
+    FINISH,
+    event(id="c", choices=[{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]),
+    event(id="d", choices=[{"index": 0, "delta": {"content": "of another id"}, "finish_reason": None}]),
+    event(id="c", choices=[], usage=USAGE),
+    event(error={"message": "x", "type": "server_error", "param": None, "code": None}),
+    content("two ") + content("events"),
+    content("text")[:-2] + b"\r\r" + DONE,
+    content("text").replace(b"text", b'x"}, "finish_reason": "stop"}], "y": [{"z": {"v": "'),
+    content("text").replace(b"text", b"raw\n\ndata: [DONE]\n\n"),
+    content("text").replace(b"text", b"raw\r\rdata: [DONE]\r\r"),
+    content("ends with a backslash").replace(b"backslash", b"\\"),
+    content("text")[:-4] + b"\n\n",
+    DONE,
+]
+
+
+@pytest.mark.parametrize("hides_usage", [False, True])
+def test_what_is_known_by_its_likeness_is_passed_as_what_is_inspected(
+    monkeypatch: pytest.MonkeyPatch, *, hides_usage: bool
+) -> None:
+    """Random streams, relayed twice: the second time every event is inspected in full."""
+
+    def outcome(blocks: list[bytes | Silence]) -> object:
+        passed: list[bytes | Silence] = []
+        relay = EventRelay(ScriptedReply(blocks), hides_usage=hides_usage)
+        try:
+            passed.extend(relay)
+        except (UpstreamCutError, UpstreamReplyError) as error:
+            return passed, relay.usage, relay.has_failed, str(error)
+        return passed, relay.usage, relay.has_failed
+
+    rng = random.Random(7)
+    streams: list[list[bytes | Silence]] = []
+    for _ in range(400):
+        more = rng.choice([{}, {"usage": None}, {"model": "m", "usage": None}])
+        texts = [content(rng.choice(TEXTS), **more) for _ in range(rng.randrange(1, 8))]
+        odd = rng.sample(ODD_BLOCKS, rng.randrange(3))
+        streams.append(rng.sample([*texts, *odd], len(texts) + len(odd)) + [FINISH, DONE][: rng.randrange(3)])
+    known = [outcome(blocks) for blocks in streams]
+    monkeypatch.setattr(UsualEvent, "keep", lambda self, event: None)
+    assert [outcome(blocks) for blocks in streams] == known
