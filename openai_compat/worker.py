@@ -9,9 +9,11 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
 import resource
 import select
 import socket
+import ssl
 import struct
 import time
 from contextlib import suppress
@@ -55,6 +57,8 @@ class OneSendResponse(wsgi.Response):
     """The head waits for the first bytes of the body, and both go out together."""
 
     _head = b""
+    _stream_descriptor: int | None = None
+    """Set once a chunked body is under way, where its pieces can go to the socket without gevent and TLS between."""
 
     def __init__(self, req: Request, sock: socket.socket, cfg: Any, write_seconds: float | None) -> None:
         super().__init__(req, sock, cfg)
@@ -68,11 +72,17 @@ class OneSendResponse(wsgi.Response):
         self.headers_sent = True
 
     def write(self, arg: bytes) -> None:
-        """The next piece of the body. One of a stream under way needs none of what gunicorn looks at."""
-        if arg and self.chunked and self.headers_sent and not self._head and len(arg) < SMALL_BYTES:
-            self._send(b"%X\r\n%s\r\n" % (len(arg), arg))
-        else:
+        """The next piece of the body. One of a stream under way needs none of what gunicorn and gevent look at."""
+        if self._stream_descriptor is None or not 0 < len(arg) < SMALL_BYTES:
             super().write(arg)
+            return
+        data = b"%X\r\n%s\r\n" % (len(arg), arg)
+        try:
+            sent = os.write(self._stream_descriptor, data)
+        except BlockingIOError:
+            sent = 0
+        if sent < len(data):
+            self._send_slowly(memoryview(data)[sent:])
 
     def _emit_body(self, data: bytes) -> None:
         """What gunicorn calls to put a piece of the body on the wire."""
@@ -83,6 +93,8 @@ class OneSendResponse(wsgi.Response):
                 self._send(piece)
         else:
             self._send(b"%s%X\r\n%s\r\n" % (head, len(data), data) if self.chunked else head + data)
+        if self.chunked and not isinstance(self.sock, ssl.SSLSocket):
+            self._stream_descriptor = self.sock.fileno()
 
     def can_sendfile(self) -> bool:
         """It would go past `_emit_body`, and leave the head behind."""
