@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flask import Blueprint, Flask, Request, Response, request
+from flask import Blueprint, Flask, Request, Response
 from flask.sessions import NullSession, SessionInterface, SessionMixin
 from flask_cors import CORS
 from werkzeug.routing import MapAdapter
@@ -34,7 +34,7 @@ from .tokens import TokenCounter
 from .web import chat, models
 from .web.ask import ask_blueprint
 from .web.auth import key_check
-from .web.calls import admission, register_calls
+from .web.calls import admission, current_request, register_calls
 from .web.disconnect import ClientWatch
 from .web.docs import docs_blueprint
 from .web.errors import register_errors
@@ -152,9 +152,10 @@ def _allow_origins(app: Flask, settings: Settings) -> None:
 
     @app.after_request
     def allow_origin(response: Response) -> Response:
-        if "HTTP_ORIGIN" in request.environ:
+        environ = current_request().environ
+        if "HTTP_ORIGIN" in environ:
             add_headers(response)
-        if request.method == "GET":  # so that no cache gives one page what was meant for another
+        if environ["REQUEST_METHOD"] == "GET":  # so that no cache gives one page what was meant for another
             response.vary.add("Origin")
         return response
 

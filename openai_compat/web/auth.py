@@ -5,10 +5,8 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Sequence
 
-from flask import request
-
 from ..errors import AuthenticationError
-from .calls import current_call
+from .calls import CALL, current_request
 
 
 def key_check(keys: Sequence[str]) -> Callable[[], None]:
@@ -19,8 +17,11 @@ def key_check(keys: Sequence[str]) -> Callable[[], None]:
     known = tuple(key.encode() for key in keys)
 
     def check() -> None:
-        if known and request.method != "OPTIONS":
-            _check(known, current_call().authorization)
+        if not known:
+            return
+        environ = current_request().environ
+        if environ["REQUEST_METHOD"] != "OPTIONS":
+            _check(known, environ[CALL].authorization)
 
     return check
 

@@ -11,7 +11,7 @@ from secrets import token_hex
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
 
-from flask import Flask, Response, request
+from flask import Flask, Request, Response, request
 
 from .. import logs
 from ..domain import CallContext, Usage
@@ -86,15 +86,16 @@ class Call:
 
     def to_context(self, *, is_streamed: bool) -> CallContext:
         """What the backends get to know. A caller's key is passed on only where this server asks for none itself."""
+        asked = current_request()
         return CallContext(
             request_id=self.request_id,
             cancellation=self.cancellation,
-            headers=travelling_headers(request.environ, self.request_id),
+            headers=travelling_headers(asked.environ, self.request_id),
             authorization=None if self._settings.api_keys else self.authorization,
             silence_seconds=self._settings.sse_keepalive_seconds if is_streamed else 0.0,
             caller=self.authorization,
-            conversation_id=request.environ.get("HTTP_X_CONVERSATION_ID"),
-            sent_header=request.headers.get,
+            conversation_id=asked.environ.get("HTTP_X_CONVERSATION_ID"),
+            sent_header=asked.headers.get,
             reply_headers=self.reply_headers,
         )
 
@@ -168,8 +169,14 @@ def admission(gate: Gate) -> Callable[[], None]:
     return admit
 
 
+def current_request() -> Request:
+    """The request itself: through Flask's `request`, each attribute costs several times as much as this."""
+    asked: Request = request._get_current_object()  # type: ignore[attr-defined]
+    return asked
+
+
 def current_call() -> Call:
-    call: Call = request.environ[CALL]
+    call: Call = current_request().environ[CALL]
     return call
 
 
@@ -178,7 +185,7 @@ def register_calls(app: Flask, settings: Settings, watch: ClientWatch) -> None:
 
     @app.before_request
     def begin() -> None:
-        environ = request.environ
+        environ = current_request().environ
         environ[CALL] = call = Call(environ, settings, watch)
         logs.request_id.set(call.request_id)
 

@@ -12,7 +12,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from flask import Response, request
+from flask import Request, Response
 from marshmallow import Schema
 from werkzeug.exceptions import HTTPException
 
@@ -26,7 +26,7 @@ from ..services.adapting import is_rebuilt
 from ..services.forwarding import ForwardedAnswer, ForwardedStream, InferenceCall, forward
 from ..services.routed import EventSource
 from ..streams import Pending, Silence
-from .calls import Call, current_call
+from .calls import CALL, Call, current_call, current_request
 from .late import begin, late_response
 from .payload import parse_json_object, validate
 from .responses import WholeResponse, json_response, to_json
@@ -103,27 +103,29 @@ def read_payload(schema: Schema) -> tuple[bytes, JSON]:
     Raises:
         UnsupportedMediaTypeError, PayloadError; werkzeug's RequestEntityTooLarge
     """
-    if request.mimetype not in {"application/json", ""} and not request.is_json:
+    asked = current_request()
+    if asked.mimetype not in {"application/json", ""} and not asked.is_json:
         raise UnsupportedMediaTypeError(
-            f"Unsupported content type: '{request.mimetype}'. This API takes JSON: send the header "
+            f"Unsupported content type: '{asked.mimetype}'. This API takes JSON: send the header "
             "'Content-Type: application/json'."
         )
-    body = read_body()
-    current_call().log_body(body)
+    body = read_body(asked)
+    call: Call = asked.environ[CALL]
+    call.log_body(body)
     return body, validate(schema, parse_json_object(body))
 
 
-def read_body() -> bytes:
+def read_body(asked: Request) -> bytes:
     """The whole body.
 
     Raises:
         PayloadError: it is not framed as HTTP says. werkzeug's RequestEntityTooLarge: it is too long.
     """
-    environ = request.environ
-    length = request.content_length
+    environ = asked.environ
+    length = asked.content_length
     try:
-        if length is None or length > (request.max_content_length or 0) or not environ.get("wsgi.input_terminated"):
-            return request.get_data(cache=False)
+        if length is None or length > (asked.max_content_length or 0) or not environ.get("wsgi.input_terminated"):
+            return asked.get_data(cache=False)
         body: bytes = environ["wsgi.input"].read(length)  # without the two streams that werkzeug puts around it
     except HTTPException:
         raise
@@ -154,7 +156,7 @@ def choose_route(routing: RoutingTable, model: str | None, payload: Mapping[str,
     hooks = route.entry.hooks
     if hooks is None or hooks.choose_model is None:
         return route
-    call = HookCall(route.model, current_call().request_id, request.headers.get)
+    call = HookCall(route.model, current_call().request_id, current_request().headers.get)
     chosen = run(hooks.choose_model, deepcopy(dict(payload)), call, str)
     return route if chosen is None else routing.route(chosen)
 
