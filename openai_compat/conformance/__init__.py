@@ -10,6 +10,8 @@ import argparse
 import json
 import sys
 
+from ..progress import show_progress
+
 UNREACHABLE = 2
 
 
@@ -24,12 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--origin", help="a web page's origin that the server should allow, to ask about CORS")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds for each answer (default: 60)")
     parser.add_argument("--json", action="store_true", help="print the scorecard as JSON")
-
-
-def show_progress(text: str) -> None:
-    """On one line of a terminal, each text in the place of the last; nowhere else."""
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
 def run(arguments: argparse.Namespace) -> int:

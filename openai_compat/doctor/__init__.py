@@ -10,6 +10,8 @@ import argparse
 import json
 import sys
 
+from ..progress import show_progress
+
 UNREACHABLE = 2
 
 
@@ -36,9 +38,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     try:
         patient = Patient.from_arguments(arguments)
+        show_progress(f"examining {patient.address}: silence is listened to for {patient.silence:g} s ...")
         findings = examine(patient)
     except (PatientError, OSError, ValueError) as error:
+        show_progress("")
         print(f"{arguments.url} cannot be examined: {error}", file=sys.stderr)
         return UNREACHABLE
+    show_progress("")
     print(json.dumps(to_json(patient, findings), indent=2) if arguments.json else to_text(patient, findings))
     return 1 if any(finding.outcome == "bad" for finding in findings) else 0

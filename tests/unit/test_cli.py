@@ -14,6 +14,7 @@ import pytest
 
 import config
 from openai_compat import cli
+from openai_compat.progress import show_progress
 from openai_compat.settings import to_address
 from tests.fakes.nginx import free_port
 from tests.fakes.started import started
@@ -135,3 +136,14 @@ def test_it_serves_on_ipv6(tmp_path: Path) -> None:
         assert f"http://[::1]:{port}/v1" in server.said()
         with urllib.request.urlopen(f"http://[::1]:{port}/v1/models", timeout=5) as reply:
             assert reply.status == 200
+
+
+def test_progress_is_shown_on_a_terminal_and_nowhere_else(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    show_progress("1/2")
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    show_progress("2/2")
+    show_progress("")
+    assert capsys.readouterr() == ("", "\r\033[K2/2\r\033[K")
