@@ -187,8 +187,12 @@ def _adapt_message(profile: Profile, dropped: set[str], message: Any, adapted: d
 def note_adapted(adapted: Mapping[str, str], headers: dict[str, str]) -> None:
     """Adds what was adapted to the headers of the answer."""
     if adapted:
-        told = headers.get(ADAPTED_HEADER)
-        headers[ADAPTED_HEADER] = f"{told}, {to_header(adapted)}" if told else to_header(adapted)
+        headers[ADAPTED_HEADER] = to_header({**from_header(headers.get(ADAPTED_HEADER, "")), **adapted})
+
+
+def from_header(value: str) -> dict[str, str]:
+    """What a value of `ADAPTED_HEADER` says was adapted."""
+    return dict(pair.split("=", 1) for pair in value.split(", ") if pair)
 
 
 def to_header(adapted: Mapping[str, str]) -> str:

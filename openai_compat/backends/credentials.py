@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Final
 
 from ..domain import CallContext
 from ..errors import AuthenticationError
+
+USER_TOKEN: Final = "X-Forwarded-Access-Token"  # noqa: S105 - a header's name
+"""Databricks Apps adds it to each request, where user authorization is on (source: their documentation)."""
 
 
 class Credentials(ABC):

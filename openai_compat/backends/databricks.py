@@ -20,15 +20,13 @@ from ..profiles import PROFILES
 from ..settings import ModelEntry, Settings
 from . import databricks_token
 from .base import BackendResources
-from .credentials import Credentials, ForwardedToken
+from .credentials import USER_TOKEN, Credentials, ForwardedToken
 from .openai import OpenAIBackend, OpenAIOptions
 from .shared_token import LONGEST_FETCH, SharedToken, Token
 
 log = logging.getLogger(__name__)
 
 ENDPOINTS: Final = "/serving-endpoints"
-USER_TOKEN: Final = "X-Forwarded-Access-Token"  # noqa: S105 - a header's name
-"""Databricks Apps adds it to each request, where user authorization is on (source: their documentation)."""
 CREDENTIALS: Final = ("auto", "token", "service-principal", "user")
 MISSING_EXTRA: Final = f"a service principal needs {install_hint('databricks')}"
 _VARIABLE: Final = re.compile(r"\$\{\w+\}")

@@ -14,12 +14,14 @@ from typing import Any, ClassVar, Final
 from ..domain import CallContext, ChatDelta, ChatRequest
 from ..errors import OpenAICompatError, PayloadError
 from ..extras import install_hint
+from ..profiles import note_adapted
 from ..settings import ModelEntry, Settings
 from ..streams import SILENCE, Silence
 from .base import CHAT_PROMISES, Backend, BackendResources, SupportsChat
+from .credentials import USER_TOKEN
 from .event_stream import started
 from .pipeline_process import PipelineCall, PipelineProcess
-from .pipeline_wire import delta_from_json
+from .pipeline_wire import ADAPTED, delta_from_json
 
 KIND: Final = "haystack"
 MISSING_EXTRA: Final = f"kind haystack needs {install_hint('haystack')}"
@@ -115,11 +117,12 @@ class HaystackBackend(Backend, SupportsChat):
                 "conversation": self._conversation(request, context),
                 "request_id": context.request_id,
                 "authorization": context.authorization,
+                "user_token": context.sent_header(USER_TOKEN),
             },
             context,
             self.entry.timeouts,
         )
-        return _deltas(call)
+        return _deltas(call, context)
 
     def _conversation(self, request: ChatRequest, context: CallContext) -> str | None:
         """Under which name this conversation is remembered: the caller's own, whatever others call theirs.
@@ -156,11 +159,16 @@ class HaystackBackend(Backend, SupportsChat):
 
 
 @started
-def _deltas(call: PipelineCall) -> Generator[ChatDelta | Silence, None, None]:
+def _deltas(call: PipelineCall, context: CallContext) -> Generator[ChatDelta | Silence, None, None]:
     try:
         yield SILENCE
         for message in call:
-            yield message if isinstance(message, Silence) else delta_from_json(message)
+            if isinstance(message, Silence):
+                yield message
+            elif ADAPTED in message:
+                note_adapted(message[ADAPTED], context.reply_headers)
+            else:
+                yield delta_from_json(message)
     finally:
         call.close()
 

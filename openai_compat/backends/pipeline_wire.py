@@ -1,7 +1,8 @@
 """What a worker and the process of the pipelines say to each other: JSON, a line each, over a Unix socket.
 
-The worker sends one request; lines come back until `{"end": true}` or `{"error": ...}`. A connection that ends without
-either was cut. The worker hangs up when nobody waits for the answer any more.
+The worker sends one request. What was adapted for the pipeline's models may come back first, then pieces, until
+`{"end": true}` or `{"error": ...}`. A connection that ends without either was cut. The worker hangs up when nobody
+waits for the answer any more.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from ..errors import InternalError, OpenAICompatError, UpstreamStatusError
 JSON = dict[str, Any]
 RECEIVE_BYTES: Final = 65_536
 END: Final[JSON] = {"end": True}
+ADAPTED: Final = "adapted"
+"""The key of a message that tells what of the request a model did not get as it was."""
 
 
 def send_line(sock: socket.socket, value: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final
@@ -14,6 +14,7 @@ import httpx
 
 from ..app import create_app
 from ..backends.base import Backend
+from ..backends.credentials import USER_TOKEN
 from ..backends.haystack import KIND
 from ..backends.upstream import Forwarder
 from ..domain import CallContext, ChatDelta
@@ -30,17 +31,19 @@ NESTED: Final = "openai_compat.pipelines.catalog:NestedPipeline"
 RETRY_SECONDS: Final = 10.0
 """For how long a failed load is remembered, so that not every call tries again."""
 JSON = dict[str, Any]
+Emit = Callable[[ChatDelta], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Transports:
     """How components call models: those of this server, and others. `has_default` tells whether there is an upstream
-    for models that no row names.
+    for models that no row names; `without_usage` names the models that must not be asked for a stream's usage.
     """
 
     to_models: httpx.BaseTransport
     to_upstreams: httpx.BaseTransport
     has_default: bool
+    without_usage: frozenset[str] = frozenset()
 
 
 class PipelineCatalog:
@@ -63,18 +66,30 @@ class PipelineCatalog:
             ModelsTransport(app),
             UpstreamTransport(self._forwarder, self._settings.timeouts),
             has_default=self._settings.default_upstream is not None,
+            without_usage=frozenset(_without_usage({**self._settings.hidden_entries, **self._settings.entries})),
         )
 
     def model(self, name: str) -> PipelineModel:
         return self._models[name]
 
-    def chat(self, request: JSON, emit: Callable[[ChatDelta], None], cancellation: Cancellation) -> None:
-        """Answers one call, each piece handed to `emit` when a component produces it.
+    def chat(
+        self, request: JSON, emit: Emit, cancellation: Cancellation, headers: dict[str, str] | None = None
+    ) -> None:
+        """Answers one call, each piece handed to `emit` when a component produces it. `headers` takes what the answer's
+        are to say of it.
 
         Raises:
             OpenAICompatError, Abandoned; whatever the pipeline's components raise.
         """
-        self.model(request["model"]).chat(request, emit, cancellation)
+        token = request.get("user_token")
+        context = CallContext(
+            request["request_id"],
+            cancellation,
+            authorization=request["authorization"],
+            sent_header={USER_TOKEN: token}.get,
+            reply_headers={} if headers is None else headers,
+        )
+        self.model(request["model"]).chat(request, emit, context)
 
     def describe(self, name: str) -> JSON:
         from .description import describe
@@ -127,17 +142,30 @@ class PipelineModel:
         facts = {"model": self._entry.name, "seconds": round(time.monotonic() - started, 1)}
         log.info("pipeline loaded", extra={"facts": facts})
 
-    def chat(self, request: JSON, emit: Callable[[ChatDelta], None], cancellation: Cancellation) -> None:
+    def chat(self, request: JSON, emit: Emit, context: CallContext) -> None:
         from .running import Run
 
         loaded = self.loaded()
         while not self._places.acquire(timeout=0.25):
-            cancellation.raise_if_cancelled()
+            context.cancellation.raise_if_cancelled()
         try:
-            current_run.set(CallContext(request["request_id"], cancellation, authorization=request["authorization"]))
+            current_run.set(context)
             Run(loaded, request, emit, self._catalog.conversations).answer()
         finally:
             self._places.release()
+
+
+def _without_usage(entries: Mapping[str, ModelEntry]) -> Iterator[str]:
+    """The models that would refuse the call for it, as their profiles are strict, and those that may lead there."""
+    strict = {name for name, entry in entries.items() if _refuses_usage(entry)}
+    for name, entry in entries.items():
+        reached = {*entry.routing.targets, *entry.routing.fallbacks} if entry.routing else set()
+        if name in strict or not strict.isdisjoint(reached):
+            yield name
+
+
+def _refuses_usage(entry: ModelEntry) -> bool:
+    return entry.profile is not None and entry.profile.strict and entry.profile.refuses("stream_options")
 
 
 def to_inner_settings(settings: Settings) -> Settings:

@@ -63,7 +63,9 @@ def load(entry: ModelEntry, transports: Transports) -> LoadedPipeline:
     mapped = map_pipeline(pipeline, options.inputs, options.outputs, options.stream_from)
     pipeline.warm_up()
     speaker = dict(pipeline.walk()).get(mapped.stream_from)
-    return LoadedPipeline(entry, options, pipeline, mapped, index, getattr(speaker, "api_base_url", None) == MODELS_URL)
+    is_ours = getattr(speaker, "api_base_url", None) == MODELS_URL
+    tells_usage = is_ours and getattr(speaker, "model", None) not in transports.without_usage
+    return LoadedPipeline(entry, options, pipeline, mapped, index, tells_usage)
 
 
 def build_index(options: HaystackOptions, transports: Transports) -> DocumentIndex:

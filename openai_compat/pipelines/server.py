@@ -18,10 +18,12 @@ from typing import Final
 
 from .. import logs
 from ..backends.pipeline_process import lock
-from ..backends.pipeline_wire import END, JSON, LineReader, delta_to_json, error_to_json, send_line
+from ..backends.pipeline_wire import ADAPTED, END, JSON, LineReader, delta_to_json, error_to_json, send_line
 from ..configuration import config_module
+from ..domain import ChatDelta
 from ..errors import CallCancelledError
 from ..logs import configure_logging
+from ..profiles import ADAPTED_HEADER, from_header
 from ..settings import Settings
 from ..streams import Cancellation
 from .catalog import PipelineCatalog
@@ -142,13 +144,20 @@ class _Connection:
         except OSError:
             raise Abandoned from None
 
+    def _say(self, delta: ChatDelta, headers: dict[str, str]) -> None:
+        """A piece; before it what there is to tell of the request."""
+        if headers:
+            self._send({ADAPTED: from_header(headers.pop(ADAPTED_HEADER))})
+        self._send(delta_to_json(delta))
+
     def _answer(self, request: JSON) -> None:
         logs.request_id.set(request.get("request_id", "-"))
         try:
             if request["op"] == "describe":
                 self._send(self._catalog.describe(request["model"]))
             else:
-                self._catalog.chat(request, lambda delta: self._send(delta_to_json(delta)), self._cancellation)
+                headers: dict[str, str] = {}
+                self._catalog.chat(request, lambda delta: self._say(delta, headers), self._cancellation, headers)
             self._send(END)
         except Exception as error:  # noqa: BLE001 - whatever a pipeline's components raise; it is logged there
             self._send({"error": error_to_json(to_known_error(error))})

@@ -7,15 +7,17 @@ while it waits for the first byte, which `httpx` itself cannot.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 
+from ..backends.credentials import USER_TOKEN
 from ..backends.upstream import Forwarder, UpstreamReply
 from ..domain import CallContext
 from ..errors import CallCancelledError, UpstreamError, UpstreamTimeoutError
+from ..profiles import ADAPTED_HEADER, from_header, note_adapted
 from ..settings import Timeouts
 from ..streams import Cancellation, Silence, close_stream
 from ..web.calls import current_call
@@ -47,6 +49,7 @@ class ModelsTransport(httpx.BaseTransport):
             return bytes  # what PEP 3333 has for older applications; Flask does not call it
 
         body = self._app.wsgi_app(_to_environ(request, run), start_response)
+        _note_adapted(dict(head["headers"]), run)
         return httpx.Response(**head, stream=_Stream(body, run.cancellation))
 
 
@@ -131,9 +134,17 @@ def _end_with_the_run() -> None:
     _run().cancellation.on_cancel(current_call().cancellation.cancel)
 
 
+def _note_adapted(headers: Mapping[str, str], run: CallContext) -> None:
+    """What a model did not get as the client sent it is for the client to know. The usage, which it is asked for here,
+    is not.
+    """
+    adapted = from_header(headers.get(ADAPTED_HEADER, ""))
+    note_adapted({name: what for name, what in adapted.items() if name != "stream_options"}, run.reply_headers)
+
+
 def _to_environ(request: httpx.Request, run: CallContext) -> dict[str, Any]:
-    """PEP 3333's, filled from a request. It carries the id of the call that the pipeline is run for, and the caller's
-    credential where it may be shown to an upstream.
+    """PEP 3333's, filled from a request. It carries the id of the call that the pipeline is run for, the caller's
+    credential where it may be shown to an upstream, and the token of who is signed in at a proxy.
     """
     body = request.read()
     environ: dict[str, Any] = {
@@ -155,6 +166,5 @@ def _to_environ(request: httpx.Request, run: CallContext) -> dict[str, Any]:
         "wsgi.multiprocess": False,
         "wsgi.run_once": False,
     }
-    if run.authorization is not None:
-        environ["HTTP_AUTHORIZATION"] = run.authorization
-    return environ
+    known = {"HTTP_AUTHORIZATION": run.authorization, "HTTP_X_FORWARDED_ACCESS_TOKEN": run.sent_header(USER_TOKEN)}
+    return environ | {name: value for name, value in known.items() if value is not None}
