@@ -134,7 +134,6 @@ def create_app(settings: Settings | None = None) -> Flask:
     state = _build_state(settings)
     app = Application("openai_compat", static_folder=None)
     app.url_map.merge_slashes = False  # a redirect would be a page of HTML, and no client of an API follows it
-    app.config["MAX_CONTENT_LENGTH"] = settings.max_request_bytes
     app.extensions["openai_compat"] = state
     register_calls(app, settings, state.clients)
     _register_blueprints(app, state)

@@ -138,7 +138,8 @@ class Connection:
     def limit_waits(self, seconds: float | None) -> None:
         """How long `receive` waits at most; None for as long as it takes."""
         self._limit = seconds
-        self.sock.settimeout(seconds)
+        if self._wait is None:
+            self.sock.settimeout(seconds)
 
     def receive(self) -> bool:
         """Takes in what has arrived, waiting for it if nothing has; False at the end of the stream.

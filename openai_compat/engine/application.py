@@ -84,7 +84,6 @@ def create_engine_app(plan: EnginePlan) -> Application:
     logging.getLogger("openai_compat.web.calls").setLevel("WARNING")  # the workers write a line for each request
     store = ModelStore(plan, DottedLoader(plan.loader))
     app = Application("openai_compat.engine", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = settings.max_request_bytes
     app.extensions["engine"] = store
     register_calls(app, settings, ClientWatch())
     routing, tokens = LoadingTable(store), TokenCounter(None)

@@ -185,7 +185,9 @@ def register_calls(app: Flask, settings: Settings, watch: ClientWatch) -> None:
 
     @app.before_request
     def begin() -> None:
-        environ = current_request().environ
+        asked = current_request()
+        asked.max_content_length = settings.max_request_bytes  # or Flask looks it up in the application each time
+        environ = asked.environ
         environ[CALL] = call = Call(environ, settings, watch)
         logs.request_id.set(call.request_id)
 

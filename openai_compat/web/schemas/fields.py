@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 from marshmallow import ValidationError, fields, missing
@@ -25,6 +25,7 @@ class Strict:
     accepts: ClassVar[frozenset[type]] = frozenset()
     expected: str = ""
     allow_none: bool
+    validators: list[Callable[[Any], Any]]
 
     def __init__(self, *arguments: Any, about: str = "", example: Any = missing, **options: Any) -> None:
         metadata = options.pop("metadata", {})
@@ -44,6 +45,13 @@ class Strict:
         if type(value) not in self.accepts:
             raise type_error(self.expected, value)
         return value
+
+    def _validate(self, value: Any) -> None:
+        """For each value anew, marshmallow makes one validator of all; most fields have none or one."""
+        if len(self.validators) == 1:
+            self.validators[0](value)
+        elif self.validators:
+            super()._validate(value)  # type: ignore[misc] # the field's, next in line
 
 
 class Text(Strict, fields.String):
