@@ -79,6 +79,7 @@ class ContinuedEvents(Iterator["bytes | Silence"]):
         self._silence_seconds = silence
         self._is_text = can_continue(call)
         self._is_finished = False
+        self._is_resumed = False
         self._sent: list[str] = []
         self._identity: dict[str, Any] = {}
         self._repeated: str | None = None
@@ -140,6 +141,7 @@ class ContinuedEvents(Iterator["bytes | Silence"]):
             self._begun = pending.result()
         except BackendError as error:
             raise self._told() from error
+        self._is_resumed = True
         return True
 
     def _attempt(self, target: Target, context: CallContext) -> EventSource:
@@ -175,21 +177,29 @@ class ContinuedEvents(Iterator["bytes | Silence"]):
                 yield self._inspected_event(event, chunk)
 
     def _inspected_event(self, event: bytes, chunk: dict[str, Any]) -> bytes:
-        choices = choices_of(chunk)
+        changes = self._changes(chunk)
+        shown = {**chunk, **changes} if changes else chunk
+        choices = choices_of(shown)
+        if choices:
+            text = self._text_of(choices[0])
+            if self._repeated is not None:
+                return self._without_repetition(shown, choices[0], text)
+            self._note(choices[0], text)
+        return to_event(shown) if changes else event
+
+    def _changes(self, chunk: Mapping[str, Any]) -> dict[str, Any]:
+        """What makes the chunk one of the answer that the client knows: its id, and no role for a second time, which
+        clients would put behind the first: `assistantassistant`.
+        """
         if not self._identity:
             self._identity = {name: chunk[name] for name in ("id", "created") if chunk.get(name)}
-            changed: Mapping[str, Any] | None = None
-        else:
-            is_other = any(chunk.get(name) != value for name, value in self._identity.items())
-            changed = {**chunk, **self._identity} if is_other else None
-        if not choices:
-            return event if changed is None else to_event(changed)
-        choice = choices[0]
-        text = self._text_of(choice)
-        if self._repeated is not None:
-            return self._without_repetition(dict(changed or chunk), choice, text)
-        self._note(choice, text)
-        return event if changed is None else to_event(changed)
+        changes = {name: value for name, value in self._identity.items() if chunk.get(name) != value}
+        choices = choices_of(chunk)
+        delta = choices[0].get("delta") if choices and self._is_resumed else None
+        if isinstance(delta, dict) and "role" in delta:
+            rest = {name: value for name, value in delta.items() if name != "role"}
+            changes["choices"] = [{**choices[0], "delta": rest}]
+        return changes
 
     def _without_repetition(self, chunk: dict[str, Any], choice: Mapping[str, Any], text: str) -> bytes:
         """An event of an answer that began anew, less what the client has; nothing where it has all of it."""

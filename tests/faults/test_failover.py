@@ -359,6 +359,9 @@ def test_another_goes_on_where_it_broke(routed: LiveServer, row: Row, *, stream:
     chunks = chunks_of(response)[:-1]
     assert len({(chunk["id"], chunk["created"]) for chunk in chunks}) == 1
     assert [bool(chunk.get("usage")) for chunk in chunks].count(True) == wants_usage
+    assert [
+        choice["delta"]["role"] for chunk in chunks for choice in chunk["choices"] if "role" in choice["delta"]
+    ] == ["assistant"]
 
 
 @cases(NOT_CONTINUED)
