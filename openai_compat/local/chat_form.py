@@ -51,14 +51,15 @@ class ChatForm:
         """The conversation as the model was taught to read it.
 
         Raises:
-            PayloadError: a message has other content than text, or the template refuses the conversation.
+            PayloadError: a message has other content than text, the template refuses the conversation, or there is no
+                message of the assistant's to go on with.
             InternalError: the template fails.
         """
         parameters = request.parameters
         choice = parameters.get("tool_choice", "auto")
         tools = None if choice == "none" else parameters.get("tools")
         messages = [_to_template_message(message, place) for place, message in enumerate(request.messages)]
-        text = self._apply(messages, tools, parameters.get("chat_template_kwargs") or {})
+        text = self._apply(messages, tools, _template_options(parameters, messages))
         if tools is None or self.tool_format is None:
             return _with_format(ChatPrompt(text), parameters.get("response_format") or {})
         takes_many = parameters.get("parallel_tool_calls") is not False
@@ -71,9 +72,7 @@ class ChatForm:
 
     def _apply(self, messages: Sequence[Any], tools: Any, more: Mapping[str, Any]) -> str:
         try:
-            text: str = self._tokenizer.apply_chat_template(
-                messages, tools=tools, add_generation_prompt=True, tokenize=False, **more
-            )
+            text: str = self._tokenizer.apply_chat_template(messages, **{**more, "tools": tools, "tokenize": False})
         except TemplateError as error:
             if type(error) is not TemplateError:
                 log.exception("The chat template failed")
@@ -117,6 +116,20 @@ class ChatReader:
                 finish = "tool_calls"
         named = [replace(call, id=f"call_{secrets.token_hex(12)}") for call in calls]
         return ChatDelta(content or None, piece.choice, finish, named, logprobs=piece.logprobs if content else ())
+
+
+def _template_options(parameters: Mapping[str, Any], messages: Sequence[JSONObject]) -> JSONObject:
+    """What goes to the template: it begins a message of the assistant's, or goes on with the last one
+    (`continue_final_message`, as vLLM calls it).
+    """
+    given = parameters.get("chat_template_kwargs") or {}
+    if not isinstance(given, Mapping):
+        raise PayloadError("'chat_template_kwargs' must be an object.", param="chat_template_kwargs")
+    goes_on = parameters.get("continue_final_message") is True
+    if goes_on and not (messages[-1]["role"] == "assistant" and messages[-1].get("content")):
+        message = "'continue_final_message' needs a last message of the assistant's that has a text."
+        raise PayloadError(message, param="continue_final_message")
+    return {**given, "continue_final_message": goes_on, "add_generation_prompt": not goes_on}
 
 
 def _with_format(prompt: ChatPrompt, response_format: Mapping[str, Any]) -> ChatPrompt:

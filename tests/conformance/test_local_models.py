@@ -56,6 +56,14 @@ def test_is_sensible_unasked(client: OpenAI) -> None:
         assert "Paris" in (answer.choices[0].message.content or "")
 
 
+def test_goes_on_where_another_broke_off(client: OpenAI) -> None:
+    """As a route with `midstream: continue` asks it to, by `prefill: continue_final_message`."""
+    begun = [*FRANCE, {"role": "assistant", "content": "The capital of France"}]
+    switches = {"continue_final_message": True, "add_generation_prompt": False}
+    answer = client.chat.completions.create(model=CHAT_MODEL, messages=begun, temperature=0, extra_body=switches)  # type: ignore[arg-type]
+    assert answer.choices[0].message.content == " is Paris."
+
+
 def test_streams_what_it_answers_whole(client: OpenAI) -> None:
     asked = {"model": CHAT_MODEL, "messages": FRANCE, "temperature": 0, "max_tokens": 30, "logprobs": True}
     whole = client.chat.completions.create(**asked)  # type: ignore[call-overload]

@@ -82,6 +82,30 @@ def test_says_what_the_model_says_and_ends_where_it_ends(reciting: Any) -> None:
     assert "\ufffd" not in "".join(delta.text for delta in deltas)
 
 
+def test_goes_on_with_a_message_of_the_assistants_where_that_is_asked(reciting: Any) -> None:
+    begun = [{"role": "user", "content": "Say it"}, {"role": "assistant", "content": SCRIPT[:4]}]
+
+    def said(messages: list[dict[str, str]], **parameters: Any) -> str:
+        request = ChatRequest("m", messages, {"temperature": 0, **parameters})
+        return text_of(collect(reciting.chat(request, CallContext("test"))), 0)
+
+    assert said(begun, continue_final_message=True) == SCRIPT[4:]
+    assert said(begun) == said(begun, continue_final_message=False) == SCRIPT[1:]
+    for messages in (begun[:1], [*begun[:1], {"role": "assistant", "content": ""}]):
+        with pytest.raises(PayloadError, match="continue_final_message"):
+            said(messages, continue_final_message=True)
+
+
+@pytest.mark.parametrize("options", ["x", ["x"], 1])
+def test_options_of_the_template_that_are_no_object_are_refused(reciting: Any, options: Any) -> None:
+    with pytest.raises(PayloadError, match="chat_template_kwargs"):
+        chat(reciting, chat_template_kwargs=options)
+
+
+def test_options_of_the_template_change_nothing_of_ours(reciting: Any) -> None:
+    assert text_of(chat(reciting, chat_template_kwargs={"tokenize": True, "tools": 1}), 0) == SCRIPT[1:]
+
+
 def test_a_row_says_how_to_choose_where_a_call_does_not(tmp_path: Path) -> None:
     entry = LocalModel(name="m", hf_repo=str(save_random_model(tmp_path)), device="cpu", temperature=0)
     model = load_model(entry, str)
