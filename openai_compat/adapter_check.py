@@ -155,18 +155,12 @@ def _cut(text: str) -> str:
 
 
 def _say(entry: ModelEntry, text: str) -> None:
-    """Prints without secrets: neither those that the row names nor what its headers hold, however they are escaped."""
-    secrets = {entry.api_key, *entry.variables.values(), *_values_of(entry.headers)}
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+    """Prints without secrets, however they are escaped."""
+    for secret in entry.secrets():
         if len(secret) >= SHORTEST_SECRET:
             for shape in (secret, quote(secret, safe=""), json.dumps(secret)[1:-1]):
                 text = text.replace(shape, "***")
     print(text)
-
-
-def _values_of(headers: Mapping[str, str]) -> set[str]:
-    """The values, and what follows a scheme in them (`Bearer ...`)."""
-    return {value for whole in headers.values() for value in (whole, whole.rpartition(" ")[2])}
 
 
 class _Explained(ExternalBackend):

@@ -378,7 +378,7 @@ class _ModelsFile:
             options=options,
             profile=self._profile(row, where),
             hooks=self._hooks(row, where),
-            variables=self._variables(options, where) if backend_class and backend_class.takes_variables else {},
+            variables=self._variables(row, options, where) if backend_class and backend_class.takes_variables else {},
             routing=read_policy(row, where, self.problems),
             context_window=self._parsed(row, "context_window", to_window, where),
             prefill=self._parsed(row, "prefill", to_prefill, where),
@@ -428,10 +428,11 @@ class _ModelsFile:
             return None
         return backend_class
 
-    def _variables(self, options: Mapping[str, Any], where: str) -> dict[str, str]:
-        """The environment's values that the options name, wherever in them."""
+    def _variables(self, row: Mapping[str, Any], options: Mapping[str, Any], where: str) -> dict[str, str]:
+        """The environment's values that the options name, wherever in them, and those of the address."""
         found = {(name, key) for key, value in options.items() for name in _named_variables(value)}
-        return {name: self._variable(name, key, where) for name, key in sorted(found)}
+        of_address = {name: self.environ.get(name, "").strip() for name in _named_variables(row.get("base_url"))}
+        return of_address | {name: self._variable(name, key, where) for name, key in sorted(found)}
 
     def _text(self, row: Mapping[str, Any], key: str, where: str) -> str | None:
         value = row.get(key)

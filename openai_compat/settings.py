@@ -67,7 +67,7 @@ class ModelEntry:
     `base_url` is the API's root for kind `openai`, the chat URL itself for kind `external`. `max_concurrent` bounds the
     calls under way to it, 0 does not. `options` has the keys that belong to the kind, `metadata` whatever its owner
     wants `GET /v1/models/{id}` to show. `profile` says what the peer does not take as OpenAI does; `hooks` are a user's
-    own functions, `variables` the environment's values that `options` names. Times are in Unix seconds.
+    own functions, `variables` the environment's values that `options` and `base_url` name. Times are in Unix seconds.
 
     `routing` is None where a call gets one try at one backend. `context_window` is in tokens. `prefill` says how the
     model is asked to go on from the beginning of an answer: "message" (an assistant's message comes last), "prefix"
@@ -101,6 +101,12 @@ class ModelEntry:
     def expand(self, text: str | None) -> str | None:
         """`text` with the environment's values for `${NAME}`, as far as `variables` has them."""
         return text and VARIABLE.sub(lambda found: self.variables.get(found[1], found[0]), text)
+
+    def secrets(self) -> list[str]:
+        """What must not be shown, the longest first: the key, what headers hold, what comes from the environment."""
+        headers = {value for whole in self.headers.values() for value in (whole, whole.rpartition(" ")[2])}
+        found = {self.api_key, *headers, *self.variables.values()}
+        return sorted(filter(None, found), key=len, reverse=True)
 
 
 @dataclass(frozen=True, slots=True)

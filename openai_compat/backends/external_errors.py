@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from http.client import responses as meanings
 from typing import Any, Final
+from urllib.parse import quote
 
 from ..errors import UpstreamAuthenticationError, UpstreamError
 from ..settings import ModelEntry
@@ -22,7 +23,7 @@ MOST_ERROR_BYTES: Final = 64 * 1024
 LONGEST_MESSAGE: Final = 500
 MESSAGE_KEYS: Final = ("message", "error", "detail", "details", "msg", "error_message", "error_description", "errors")
 SHORTEST_SECRET: Final = 6
-"""Shorter values of headers are no secrets, and masking them would make holes in words."""
+"""Shorter values are no secrets, and masking them would make holes in words."""
 
 
 def to_undeclared_error(entry: ModelEntry, status: int, body: bytes, headers: Mapping[str, str]) -> UpstreamError:
@@ -52,13 +53,13 @@ def to_external_error(
 
 
 def to_shown_line(words: str, entry: ModelEntry) -> str:
-    """The first line, bounded, the entry's credentials masked; '' for HTML and for tracebacks."""
+    """The first line, bounded, the entry's secrets masked; '' for HTML and for tracebacks."""
     line = next(iter(words.strip().splitlines()), "").strip()
     if line.startswith(("<", "Traceback ")):
         return ""
-    for secret in (entry.api_key, *entry.headers.values()):
-        if secret and len(secret) >= SHORTEST_SECRET:
-            line = line.replace(secret, "***").replace(secret.removeprefix("Bearer "), "***")
+    for secret in entry.secrets():
+        if len(secret) >= SHORTEST_SECRET:
+            line = line.replace(secret, "***").replace(quote(secret, safe=""), "***")
     return "".join(filter(str.isprintable, line))[:LONGEST_MESSAGE]
 
 

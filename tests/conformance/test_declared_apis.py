@@ -192,6 +192,12 @@ class TestCheckAdapter:
         if model != "oracle":
             assert re.search(r"^    (text|delta): \S.* -> \"", done.stdout, re.MULTILINE)
 
+    def test_a_key_in_the_address_is_one_too(self, tmp_path: Path) -> None:
+        file = tmp_path / "models.yaml"
+        file.write_text(yaml.safe_dump([{"name": "a", "kind": "external", "base_url": "http://a.test/?k=${APIS_KEY}"}]))
+        done = self.check(file, "--dry-run")
+        assert (done.returncode, "POST http://a.test/?k=***" in done.stdout) == (0, True)
+
     def test_a_dry_run_sends_nothing(self, file: Path, apis: ShapedAPIs) -> None:
         before = len(apis.asked)
         done = self.check(file, "--model", "claude", "--dry-run")

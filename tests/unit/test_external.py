@@ -219,6 +219,13 @@ def test_an_error_with_status_200_is_judged_by_the_status_that_it_names(
         assert error.upstream_status == 429
 
 
+def test_so_is_whatever_the_row_takes_from_the_environment() -> None:
+    """A key in the declared query or body, or in the address, is no less a secret than one in a header."""
+    told = make({"error": "key abc/def-123 (abc%2Fdef-123) of Key ghi-456 is wrong"}, status=400)
+    error = refusal(told, variables={"K": "abc/def-123"}, headers={"Authorization": "Key ghi-456"})
+    assert error.message == "key *** (***) of *** is wrong"
+
+
 def test_credentials_are_masked_in_an_error_with_status_200() -> None:
     assert "sk-mine" not in refusal(make({"code": 429, "message": "key sk-mine-123"}), api_key="sk-mine-123").message
 
