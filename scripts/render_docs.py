@@ -65,7 +65,7 @@ DOCUMENTS: Final = (
 )
 EXAMPLE: Final = ".env.example"
 
-LAYERS: Final = ("", "web", "services", "routing", "stores", "backends", "pipelines", "engine", "local")
+LAYERS: Final = ("", "models_file", "web", "services", "routing", "stores", "backends", "pipelines", "engine", "local")
 
 PROGRAMS: Final = frozenset({"mock_upstream", "doctor", "conformance"})
 """Packages that are no part of the server: one line each."""

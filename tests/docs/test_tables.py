@@ -17,7 +17,7 @@ from openai_compat.backends import base
 from openai_compat.backends.base import options_of
 from openai_compat.backends.registry import KINDS, load_backend_class
 from openai_compat.mock_upstream.options import NAMES
-from openai_compat.models_file import COMMON_KEYS
+from openai_compat.models_file.rows import COMMON_KEYS
 from openai_compat.services.forwarding import FILE_HEADERS, RELAYED_HEADERS, RELAYED_PREFIXES
 from openai_compat.settings import Setting, parse_text
 from openai_compat.web import calls, chat

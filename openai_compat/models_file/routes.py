@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from .settings import ModelEntry, RoutePolicy, parse_seconds
+from ..settings import ModelEntry, RoutePolicy, parse_seconds
 
 ROUTE_KEYS: Final = frozenset(
     {

@@ -1,36 +1,22 @@
-"""From settings and the models file to `ModelEntry` values, with every problem collected and none raised."""
+"""The rows of the models file as `ModelEntry` values, with every problem collected and none raised."""
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import yaml
 
-from .backends.base import Backend, options_of
-from .backends.registry import load_backend_class
-from .hooks import Hooks, load_hooks
-from .local import missing_extra
-from .local.plan import KIND
-from .local.presets import PRESETS
-from .models_file_routes import (
-    ROUTE_KEYS,
-    check_alias,
-    check_routes,
-    names_of,
-    read_policy,
-    to_prefill,
-    to_window,
-)
-from .profiles import PROFILES, Profile, parse_profile
-from .settings import (
-    ECHO_MODEL,
-    OPENAI_URL,
+from ..backends.base import Backend, options_of
+from ..backends.registry import load_backend_class
+from ..hooks import Hooks, load_hooks
+from ..local.plan import KIND
+from ..local.presets import PRESETS
+from ..profiles import PROFILES, Profile, parse_profile
+from ..settings import (
     VARIABLE,
     ModelEntry,
     Settings,
@@ -40,6 +26,8 @@ from .settings import (
     parse_seconds,
     parse_url,
 )
+from .routes import ROUTE_KEYS, check_alias, read_policy, to_prefill, to_window
+from .strict_text import parse_file
 
 COMMON_KEYS = frozenset(
     {
@@ -63,218 +51,9 @@ COMMON_KEYS = frozenset(
 )
 ALIAS: Final = "alias"
 """The kind of an entry whose targets answer for it."""
-Key = TypeVar("Key", bound=Hashable)
 
 
-def build_models(settings: Settings, environ: Mapping[str, str], problems: list[str]) -> Settings:
-    """`settings` with its `entries` and its `default_upstream`; what is wrong goes into `problems`, a sentence each."""
-    file = _ModelsFile(settings, environ, problems)
-    entries = [
-        *file.entries(),
-        *_external_entries(settings, problems),
-        *_databricks_entries(settings, problems),
-    ]
-    upstream = _default_upstream(settings)
-    if not entries and upstream is None and not settings.model_registry_path:
-        entries = [ModelEntry(ECHO_MODEL, "echo", owned_by="mock")]
-    configured = {entry.name for entry in entries}
-    if _includes_presets(settings):
-        entries += file.presets(configured)
-    by_name: dict[str, ModelEntry] = {}
-    for entry in entries:
-        if entry.name in by_name:
-            problems.append(f"the model '{entry.name}' is configured twice")
-        by_name[entry.name] = entry
-    check_routes(by_name, problems, has_upstream=upstream is not None)
-    problems += _problems_among(by_name, file.misread, settings, upstream)
-    allowed = _narrow(by_name, settings, upstream, problems)
-    mentioned = names_of(allowed.values()) - allowed.keys()
-    _check_preload(settings, allowed, problems)
-    return replace(
-        settings,
-        entries=allowed,
-        hidden_entries={name: by_name[name] for name in sorted(mentioned & by_name.keys())},
-        default_upstream=upstream,
-        default_model=_default_model(settings, allowed, configured, upstream, problems),
-    )
-
-
-def _problems_among(
-    entries: Mapping[str, ModelEntry], misread: Set[str], settings: Settings, upstream: ModelEntry | None
-) -> Iterator[str]:
-    whole = replace(settings, default_upstream=upstream)
-    for entry in entries.values():
-        if entry.kind == ALIAS or entry.name in misread:
-            continue
-        for problem in load_backend_class(entry.kind).problems_among(entry, whole, entries):
-            yield f"model '{entry.name}': {problem}"
-
-
-def _includes_presets(settings: Settings) -> bool:
-    """Unasked only where they can be loaded."""
-    if settings.include_default_models is None:
-        return missing_extra() is None
-    return settings.include_default_models
-
-
-def _check_preload(settings: Settings, entries: Mapping[str, ModelEntry], problems: list[str]) -> None:
-    local = {name for name, entry in entries.items() if entry.kind == KIND}
-    unknown = sorted(set(settings.preload_models) - local)
-    if unknown:
-        problems.append(f"PRELOAD_MODELS names models that are no local ones: {', '.join(unknown)}")
-
-
-def _default_upstream(settings: Settings) -> ModelEntry | None:
-    if not (settings.openai_api_key or settings.openai_base_url):
-        return None
-    return ModelEntry(
-        name="*",
-        kind="openai",
-        base_url=settings.openai_base_url or OPENAI_URL,
-        api_key=settings.openai_api_key,
-        timeouts=settings.timeouts,
-        max_concurrent=settings.upstream_max_concurrent,
-    )
-
-
-def _external_entries(settings: Settings, problems: list[str]) -> list[ModelEntry]:
-    if settings.external_chat_url is None:
-        return []
-    path = settings.external_chat_reply_path
-    options = {"reply_path": path} if path else {}
-    wrong = _what_is_wrong(load_backend_class("external"), options)
-    if wrong:
-        problems.append(f"EXTERNAL_CHAT_REPLY_PATH: {wrong}")
-    return [
-        ModelEntry(
-            name=settings.external_chat_model,
-            kind="external",
-            base_url=settings.external_chat_url,
-            api_key=settings.external_chat_api_key,
-            timeouts=settings.timeouts,
-            max_concurrent=settings.upstream_max_concurrent,
-            owned_by="external",
-            options=options,
-        )
-    ]
-
-
-def _databricks_entries(settings: Settings, problems: list[str]) -> list[ModelEntry]:
-    entries = [
-        ModelEntry(name=endpoint, kind="databricks", timeouts=settings.timeouts, owned_by="databricks")
-        for endpoint in settings.databricks_endpoints
-    ]
-    if entries:
-        problems += [f"DATABRICKS_ENDPOINTS: {problem}" for problem in _find_problems(entries[0], settings)]
-    return entries
-
-
-def _find_problems(entry: ModelEntry, settings: Settings) -> list[str]:
-    """The kind's own sentences on an entry whose options are of the right types."""
-    backend_class = load_backend_class(entry.kind)
-    return list(backend_class.find_problems(entry, backend_class.Options(**entry.options), settings))
-
-
-def _what_is_wrong(backend_class: type[Backend], options: Mapping[str, Any]) -> str | None:
-    """The kind's own sentence on options that it does not take."""
-    try:
-        backend_class.Options(**options)
-    except (TypeError, ValueError) as error:
-        return str(error)
-    return None
-
-
-def _narrow(
-    entries: dict[str, ModelEntry], settings: Settings, upstream: ModelEntry | None, problems: list[str]
-) -> dict[str, ModelEntry]:
-    if not settings.model_allow_list:
-        return entries
-    allowed = set(settings.model_allow_list)
-    unknown = sorted(allowed - entries.keys())
-    if unknown and upstream is None:
-        problems.append(f"MODEL_ALLOW_LIST names models that are not configured: {', '.join(unknown)}")
-    return {name: entry for name, entry in entries.items() if name in allowed}
-
-
-def _default_model(
-    settings: Settings,
-    entries: Mapping[str, ModelEntry],
-    configured: Set[str],
-    upstream: ModelEntry | None,
-    problems: list[str],
-) -> str | None:
-    """The one that is named; else the first that somebody configured, before any preset; else, in front of OpenAI
-    alone, a small model of theirs.
-    """
-    named = settings.default_model
-    if named is not None:
-        if named not in entries and upstream is None:
-            problems.append(f"DEFAULT_MODEL names '{named}', which is not configured")
-        elif settings.model_allow_list and named not in settings.model_allow_list:
-            problems.append(f"DEFAULT_MODEL names '{named}', which MODEL_ALLOW_LIST leaves out")
-        return named
-    first = next((name for name in entries if name in configured or upstream is None), None)
-    if first is not None:
-        return first
-    return settings.model_allow_list[0] if settings.model_allow_list else "gpt-4o-mini"
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML without keys that stand twice. It looks before `<<` is resolved: what is merged in may be replaced."""
-
-    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        keys = [(key.value, key.tag) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = _first_twice(key for key in keys if key[0] != "<<")
-        if twice is not None:
-            raise yaml.MarkedYAMLError(problem=f"the key '{twice[0]}' stands twice", problem_mark=node.start_mark)
-        return node
-
-
-def _first_twice(keys: Iterable[Key]) -> Key | None:
-    return next((key for key, count in Counter(keys).items() if count > 1), None)
-
-
-def _to_mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose keys all differ."""
-    twice = _first_twice(key for key, _ in pairs)
-    if twice is not None:
-        raise ValueError(f"the key '{twice}' stands twice")
-    return dict(pairs)
-
-
-def _parse(path: Path) -> Any:
-    """The file's content.
-
-    Raises:
-        OSError, ValueError: with a reason that repeats no line of the file, as one may hold a key.
-    """
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".json":
-        return json.loads(text, object_pairs_hook=_to_mapping)
-    try:
-        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - it is a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        raise ValueError(f"{error.problem}{where}") from error
-
-
-def _has_own_url(row: Mapping[str, Any]) -> bool:
-    """Whether a row of kind `external` says in its `request` where the call goes."""
-    request = row.get("request")
-    return isinstance(request, dict) and isinstance(request.get("url"), str) and not request["url"].startswith("/")
-
-
-def _named_variables(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield from (match[1] for match in VARIABLE.finditer(value))
-    elif isinstance(value, dict | list):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _named_variables(part)
-
-
-class _ModelsFile:
+class ModelsFile:
     """Reads the file that `MODEL_REGISTRY_PATH` names: a list of entries, or a mapping whose `models` is that list.
 
     `misread` names the models whose kind or options are wrong, so that the kind can say no more of them.
@@ -303,7 +82,7 @@ class _ModelsFile:
             return []
         path = Path(self.settings.model_registry_path)
         try:
-            content = _parse(path)
+            content = parse_file(path)
         except (OSError, ValueError, yaml.YAMLError) as error:
             self.problems.append(f"MODEL_REGISTRY_PATH: {path} cannot be read: {error}")
             return []
@@ -386,7 +165,7 @@ class _ModelsFile:
         if backend_class is None:
             self.misread.add(entry.name)
         else:
-            self.problems += [f"{where}: {problem}" for problem in _find_problems(entry, self.settings)]
+            self.problems += [f"{where}: {problem}" for problem in find_problems(entry, self.settings)]
         return entry
 
     def _alias(self, row: Mapping[str, Any], where: str) -> ModelEntry:
@@ -422,7 +201,7 @@ class _ModelsFile:
             hint = f"did you mean {similar[0]}? " if similar else ""
             self.problems.append(f"{where} has unknown keys: {', '.join(unknown)} ({hint}Known are {listed})")
             return None
-        wrong = _what_is_wrong(backend_class, options)
+        wrong = what_is_wrong(backend_class, options)
         if wrong:
             self.problems.append(f"{where}: {wrong}")
             return None
@@ -515,3 +294,32 @@ class _ModelsFile:
         except (TypeError, ValueError):
             self.problems.append(f"{where}: timeout must be a number of seconds, 0 or more")
             return self.settings.timeouts
+
+
+def find_problems(entry: ModelEntry, settings: Settings) -> list[str]:
+    """The kind's own sentences on an entry whose options are of the right types."""
+    backend_class = load_backend_class(entry.kind)
+    return list(backend_class.find_problems(entry, backend_class.Options(**entry.options), settings))
+
+
+def what_is_wrong(backend_class: type[Backend], options: Mapping[str, Any]) -> str | None:
+    """The kind's own sentence on options that it does not take."""
+    try:
+        backend_class.Options(**options)
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def _has_own_url(row: Mapping[str, Any]) -> bool:
+    """Whether a row of kind `external` says in its `request` where the call goes."""
+    request = row.get("request")
+    return isinstance(request, dict) and isinstance(request.get("url"), str) and not request["url"].startswith("/")
+
+
+def _named_variables(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield from (match[1] for match in VARIABLE.finditer(value))
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _named_variables(part)
