@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from ..domain import ChatRequest, JSONObject
 from ..errors import PayloadError, UnsupportedParameterError
 from ..settings import ModelEntry, is_header_value
 from .adapter import RequestDeclaration
-from .expressions import EVERYTHING, to_text
+from .expressions import EVERYTHING, Template, to_text
 from .openai_chunks import read_content
 
 PASSED_ON: Final = frozenset({"stop", "max_tokens", "max_completion_tokens"})
@@ -64,7 +64,7 @@ class RequestWriter:
 
         Raises:
             UnsupportedParameterError: it has images or other parts of which nothing would go out.
-            PayloadError: a value of it cannot stand in a header.
+            PayloadError: a value of it cannot stand in a header, or in the URL.
         """
         url = self._entry.base_url or ""
         declaration = self._declaration
@@ -76,7 +76,7 @@ class RequestWriter:
             _refuse_parts(request)
         document = to_document(request, self._entry, is_streamed=is_streamed)
         if declaration.url is not None:
-            url = declaration.url.render_text(document, lambda text: quote(text, safe=""))
+            url = _to_url(declaration.url, document)
         if declaration.query is not None:
             query = urlencode(_pairs(declaration.query.render(document)))
             url += ("&" if "?" in url else "?") + query
@@ -157,6 +157,14 @@ def _pairs(values: Any) -> list[tuple[str, str]]:
         for name, value in values.items()
         for item in (value if isinstance(value, list) else [value])
     ]
+
+
+def _to_url(template: Template, document: JSONObject) -> str:
+    """The URL, each value of the caller's a part of it and no more: none leads to another path."""
+    url = template.render_text(document, lambda text: quote(text, safe=""))
+    if not {".", ".."}.isdisjoint(urlsplit(url).path.split("/")):
+        raise PayloadError("The request has a value that cannot stand in the URL of a call.")
+    return url
 
 
 def _to_headers(values: Mapping[str, Any]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from openai_compat.backends.external import ExternalOptions
 from openai_compat.domain import CallContext, ChatRequest
 from openai_compat.errors import (
     OpenAICompatError,
+    PayloadError,
     UpstreamAuthenticationError,
     UpstreamConnectionError,
     UpstreamCutError,
@@ -244,3 +245,18 @@ def test_no_connection_is_passed_on() -> None:
 
     with pytest.raises(UpstreamConnectionError):
         make_backend(NoForwarder(make({}))).chat(ChatRequest("external-chat", []), CallContext("r"))
+
+
+@pytest.mark.parametrize(("user", "url"), [("zoë/..", f"{URL}/zo%C3%AB%2F../say?u=zo%C3%AB%2F.."), ("a.b", None)])
+def test_a_callers_value_is_one_part_of_the_url(user: str, url: str | None) -> None:
+    forwarder = ScriptedForwarder(make({"text": "hi"}))
+    backend = make_backend(forwarder, ExternalOptions(request={"url": "/{{ user }}/say?u={{ user }}"}))
+    list(backend.chat(ChatRequest("m", [{"role": "user", "content": "hi"}], {"user": user}), CallContext("r")))
+    assert forwarder.url == (url or f"{URL}/{user}/say?u={user}")
+
+
+@pytest.mark.parametrize("user", [".", ".."])
+def test_none_leads_to_another_path(user: str) -> None:
+    backend = make_backend(ScriptedForwarder(make({})), ExternalOptions(request={"url": "/{{ user }}/say"}))
+    with pytest.raises(PayloadError, match="cannot stand in the URL"):
+        backend.chat(ChatRequest("m", [{"role": "user", "content": "hi"}], {"user": user}), CallContext("r"))
