@@ -143,6 +143,22 @@ def test_a_cut_answer_is_an_error_and_can_be_tried_again(page: Page) -> None:
     assert page.get_by_role("article").count() == 2
 
 
+def test_a_model_that_is_loaded_for_an_answer_is_shown_as_it_comes_up(page: Page) -> None:
+    state = ["absent"]
+    page.route(
+        "**/v1/models/slow-storyteller", lambda route: route.fulfill(json={"capabilities": ["chat"], "state": state[0]})
+    )
+    label = page.locator("label", has=page.get_by_role("radio", name="slow-storyteller"))
+    choose(page, "slow-storyteller")
+    expect(label).to_contain_text("absent")
+    state[0] = "loading"
+    ask(page, "Tell me")
+    expect(label).to_contain_text("loading")
+    state[0] = "ready"
+    page.get_by_role("button", name="Stop").click()
+    expect(label).to_contain_text("ready")
+
+
 def test_an_error_below_a_long_talk_is_in_view(page: Page) -> None:
     ask(page, "Tell me a story", "storyteller")
     is_answered(page)
