@@ -28,6 +28,11 @@ def mark(delta, call):
     return replace(delta, content=f"<{delta.content}>") if delta.content else delta
 
 
+def sign(reply, call):
+    print("signed", call.model, reply["choices"][0]["message"]["content"], flush=True)
+    return {**reply, "signed": True}
+
+
 def fail(request, call):
     raise ValueError
 
@@ -82,6 +87,9 @@ def server(upstream: MockUpstream, api: RecordingAPI, tmp_path_factory: pytest.T
         {"name": "strict-first", **alive, "profile": {"extends": "small", "strict": True}, "fallbacks": ["plain"]},
         {"name": "marked", "kind": "echo", "hooks": {"on_delta": "rules:mark"}},
         {"name": "dead-then-marked", **dead, "fallbacks": ["marked"]},
+        {"name": "marked-openai", **alive, "hooks": {"on_delta": "rules:mark", "after_reply": "rules:sign"}},
+        {"name": "dead-then-marked-openai", **dead, "fallbacks": ["marked-openai"]},
+        {"name": "marked-alias", "targets": ["marked-openai"]},
         {"name": "dead-and-marked", **dead, "hooks": {"on_delta": "rules:mark"}, "fallbacks": ["plain"]},
         {"name": "fails", "kind": "echo", "hooks": {"before_request": "rules:fail"}, "fallbacks": ["plain"]},
         {"name": "limits", "kind": "echo", "hooks": {"before_request": "rules:limit"}, "fallbacks": ["plain"]},
@@ -153,6 +161,17 @@ def test_a_strict_fallback_leaves_the_first_failure_to_be_told(server: LiveServe
 def test_each_target_has_its_own_hooks(server: LiveServer, model: str, is_marked: bool, stream: bool) -> None:
     text = ask(server, model, stream=stream, user=None).text
     assert ("<Hello" in text) == is_marked
+
+
+@pytest.mark.parametrize("model", ["dead-then-marked-openai", "marked-alias"])
+def test_a_forwarded_target_has_its_own_too(server: LiveServer, model: str) -> None:
+    whole = ask(server, model, user=None).json()
+    text = whole["choices"][0]["message"]["content"]
+    assert (text.startswith("<"), whole["signed"]) == (True, True)
+    streamed = ask(server, model, user=None, stream=True).text
+    assert "<You" in streamed
+    assert streamed.endswith("data: [DONE]\n\n")
+    assert server.log().count("signed marked-openai <") >= 2
 
 
 @pytest.mark.parametrize("stream", [False, True])
