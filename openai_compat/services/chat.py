@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..backends.base import CHAT_PROMISES, Backend, SupportsChat, capabilities_of, missing_capability
 from ..domain import CallContext, ChatDelta, ChatRequest, TokenLogprob, ToolCallDelta, Usage
-from ..errors import UpstreamCutError
-from ..streams import PrimedStream, Silence, close_stream
+from ..streams import PrimedStream, Silence
 from ..tokens import TokenCounter
 from .adapting import prepare_payload
-from .hooked import HookedDeltas
-from .identity import new_id, now
+from .hooked import hooked
+from .identity import new_id
 from .legacy_functions import to_legacy_chunk, to_legacy_message, to_tools
 from .parameters import without_nulls
 from .promises import check_promises
+from .typed_answer import JSON, Finish, TypedAnswer
 from .usage import to_usage_object
-
-JSON = dict[str, Any]
 
 
 class ChatService:
@@ -45,11 +42,7 @@ class ChatService:
             parameters = to_tools(parameters)
         request = ChatRequest(model, payload["messages"], parameters, payload.get("stream") is True)
         deltas: Iterator[ChatDelta | Silence] = PrimedStream(backend.chat(request, context))
-        if backend.hooks is None:
-            return ChatAnswer(request, deltas, self._tokens, is_legacy=is_legacy)
-        if backend.hooks.on_delta is not None:
-            deltas = HookedDeltas(deltas, backend.hooks.on_delta, model, context)
-        finish = partial(backend.hooks.finish, model=model, context=context) if backend.hooks.after_reply else None
+        deltas, finish = hooked(backend.hooks, deltas, model, context)
         return ChatAnswer(request, deltas, self._tokens, is_legacy=is_legacy, finish=finish)
 
 
@@ -59,11 +52,10 @@ def _promises_of(backend: SupportsChat) -> frozenset[str]:
     return promises | {"functions"} if "tools" in promises else promises
 
 
-class ChatAnswer:
-    """One answer under way. Read it once: as a whole (`to_completion`), as chunks (`chunks`), or as plain deltas.
+class ChatAnswer(TypedAnswer[ChatDelta]):
+    """A chat's answer under way. It may also be read as the chunks of a stream."""
 
-    `usage` is there when it has been read to its end. `close()` ends the backend's work at any time.
-    """
+    id_prefix = "chatcmpl-"
 
     def __init__(
         self,
@@ -72,63 +64,21 @@ class ChatAnswer:
         tokens: TokenCounter,
         *,
         is_legacy: bool,
-        finish: Callable[[JSON], JSON] | None = None,
+        finish: Finish | None = None,
     ) -> None:
-        self.id = new_id("chatcmpl-")
-        self.created = now()
+        choices = request.parameters.get("n", 1)
+        super().__init__(deltas, choices=choices, is_streamed=request.is_streamed, finish=finish)
         self.model = request.model
-        self.usage: Usage | None = None
         self._request = request
-        self._deltas = deltas
         self._tokens = tokens
         self._is_legacy = is_legacy
-        self._finish = finish
-        self._texts: list[str] = []
 
-    def close(self) -> None:
-        close_stream(self._deltas)
+    def _texts_of(self, delta: ChatDelta) -> Iterable[str]:
+        return (delta.content or "", *(call.arguments for call in delta.tool_calls))
 
-    def deltas(self) -> Iterator[ChatDelta | Silence]:
-        """The backend's pieces, checked for a whole answer and counted.
-
-        Raises:
-            UpstreamCutError: a choice ended without a `finish_reason`.
-        """
-        open_choices = set(range(self._request.parameters.get("n", 1)))
-        shown: list[ChatDelta] | None = [] if self._finish and self._request.is_streamed else None
-        for delta in self._deltas:
-            if isinstance(delta, ChatDelta):
-                self._note(delta)
-                if shown is not None:
-                    shown.append(delta)
-                if delta.finish_reason is not None:
-                    open_choices.discard(delta.index)
-            yield delta
-        if open_choices:
-            raise UpstreamCutError("The model's answer ended before it was complete.")
-        self._final_usage()
-        if shown is not None and self._finish is not None:
-            self._finish(self._to_object(shown))
-
-    def _final_usage(self) -> Usage:
-        """What the backend counted, or what is counted here where it did not."""
-        if self.usage is None:
-            prompt = self._tokens.count_messages(self._request.messages, self.model)
-            self.usage = Usage(prompt, self._tokens.count("".join(self._texts), self.model))
-        return self.usage
-
-    def _note(self, delta: ChatDelta) -> None:
-        """Keeps the text to be counted, until the backend says that it counts for itself."""
-        if delta.usage is not None:
-            self.usage = delta.usage
-            self._texts.clear()
-        elif self.usage is None:
-            self._texts += [delta.content or "", *(call.arguments for call in delta.tool_calls)]
-
-    def to_completion(self) -> JSON:
-        """Reads the answer to its end: the object `chat.completion`."""
-        completion = self._to_object(self.deltas())
-        return self._finish(completion) if self._finish and not self._request.is_streamed else completion
+    def _count(self, text: str) -> Usage:
+        prompt = self._tokens.count_messages(self._request.messages, self.model)
+        return Usage(prompt, self._tokens.count(text, self.model))
 
     def _to_object(self, deltas: Iterable[ChatDelta | Silence]) -> JSON:
         choices: dict[int, _Choice] = {}
@@ -141,7 +91,7 @@ class ChatAnswer:
             "created": self.created,
             "model": self.model,
             "choices": [choices[index].to_choice(index, is_legacy=self._is_legacy) for index in sorted(choices)],
-            "usage": to_usage_object(self._final_usage()),
+            "usage": to_usage_object(self.final_usage()),
         }
 
     def chunks(self, *, includes_usage: bool) -> Iterator[JSON | Silence]:
@@ -159,7 +109,7 @@ class ChatAnswer:
                 )
             yield from self._pieces(delta, includes_usage)
         if includes_usage:
-            yield {**self._frame(), "choices": [], "usage": to_usage_object(self._final_usage())}
+            yield {**self._frame(), "choices": [], "usage": to_usage_object(self.final_usage())}
 
     def _pieces(self, delta: ChatDelta, includes_usage: bool) -> Iterator[JSON]:
         pieces = _to_pieces(delta)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ..backends.base import COMPLETION_PROMISES, Backend, SupportsCompletions, capabilities_of, missing_capability
 from ..domain import CallContext, CompletionRequest, TextDelta, TokenLogprob, Usage
-from ..errors import PayloadError, UpstreamCutError
-from ..streams import PrimedStream, Silence, close_stream
+from ..errors import PayloadError
+from ..streams import PrimedStream, Silence
 from ..tokens import TokenCounter
 from .adapting import prepare_payload
-from .hooked import HookedDeltas
-from .identity import new_id, now
+from .hooked import hooked
 from .parameters import to_texts, without_nulls
 from .promises import check_promises
+from .typed_answer import JSON, Finish, TypedAnswer
 from .usage import count_texts, to_usage_object
-
-JSON = dict[str, Any]
 
 
 class CompletionService:
@@ -39,77 +36,33 @@ class CompletionService:
             raise PayloadError("'best_of' cannot be streamed: the best is known only at the end.", param="best_of")
         request = CompletionRequest(model, to_texts(payload["prompt"]), parameters, is_streamed)
         deltas: Iterator[TextDelta | Silence] = PrimedStream(backend.complete(request, context))
-        if backend.hooks is None:
-            return CompletionAnswer(request, deltas, self._tokens)
-        if backend.hooks.on_delta is not None:
-            deltas = HookedDeltas(deltas, backend.hooks.on_delta, model, context)
-        finish = partial(backend.hooks.finish, model=model, context=context) if backend.hooks.after_reply else None
+        deltas, finish = hooked(backend.hooks, deltas, model, context)
         return CompletionAnswer(request, deltas, self._tokens, finish)
 
 
-class CompletionAnswer:
-    """One answer under way; the counterpart of `ChatAnswer`."""
+class CompletionAnswer(TypedAnswer[TextDelta]):
+    """A completion's answer under way; the counterpart of `ChatAnswer`."""
+
+    id_prefix = "cmpl-"
 
     def __init__(
         self,
         request: CompletionRequest,
         deltas: Iterator[TextDelta | Silence],
         tokens: TokenCounter,
-        finish: Callable[[JSON], JSON] | None = None,
+        finish: Finish | None = None,
     ) -> None:
-        self.id = new_id("cmpl-")
-        self.created = now()
-        self.usage: Usage | None = None
+        choices = len(request.prompts) * request.parameters.get("n", 1)
+        super().__init__(deltas, choices=choices, is_streamed=request.is_streamed, finish=finish)
         self._request = request
-        self._deltas = deltas
         self._tokens = tokens
-        self._finish = finish
-        self._texts: list[str] = []
 
-    def close(self) -> None:
-        close_stream(self._deltas)
+    def _texts_of(self, delta: TextDelta) -> Iterable[str]:
+        return (delta.text,)
 
-    def _checked(self) -> Iterator[TextDelta | Silence]:
-        open_choices = set(range(len(self._request.prompts) * self._request.parameters.get("n", 1)))
-        shown: list[TextDelta] | None = [] if self._finish and self._request.is_streamed else None
-        for delta in self._deltas:
-            if isinstance(delta, TextDelta):
-                self._note(delta)
-                if shown is not None:
-                    shown.append(delta)
-                if delta.finish_reason is not None:
-                    open_choices.discard(delta.index)
-            yield delta
-        if open_choices:
-            raise UpstreamCutError("The model's answer ended before it was complete.")
-        self._final_usage()
-        if shown is not None and self._finish is not None:
-            self._finish(self._to_object(shown))
-
-    def _note(self, delta: TextDelta) -> None:
-        """Keeps the text to be counted, until the backend says that it counts for itself."""
-        if delta.usage is not None:
-            self.usage = delta.usage
-            self._texts.clear()
-        elif self.usage is None:
-            self._texts.append(delta.text)
-
-    def _final_usage(self) -> Usage:
-        """What the backend counted, or what is counted here where it did not."""
-        if self.usage is None:
-            self.usage = self._counted()
-        return self.usage
-
-    def _counted(self) -> Usage:
+    def _count(self, text: str) -> Usage:
         model = self._request.model
-        return Usage(
-            count_texts(self._request.prompts, model, self._tokens), self._tokens.count("".join(self._texts), model)
-        )
-
-    def to_completion(self) -> JSON:
-        """Reads the answer to its end: the object `text_completion`."""
-        completion = self._to_object(self._checked())
-        return self._finish(completion) if self._finish and not self._request.is_streamed else completion
+        return Usage(count_texts(self._request.prompts, model, self._tokens), self._tokens.count(text, model))
 
     def _to_object(self, deltas: Iterable[TextDelta | Silence]) -> JSON:
         texts: dict[int, list[TextDelta]] = {}
@@ -117,12 +70,12 @@ class CompletionAnswer:
             if isinstance(delta, TextDelta):
                 texts.setdefault(delta.index, []).append(delta)
         choices = [_to_whole_choice(index, texts[index]) for index in sorted(texts)]
-        return {**self._frame(), "choices": choices, "usage": to_usage_object(self._final_usage())}
+        return {**self._frame(), "choices": choices, "usage": to_usage_object(self.final_usage())}
 
     def chunks(self, *, includes_usage: bool) -> Iterator[JSON | Silence]:
         """The same object in pieces; last the usage, if asked for."""
         offsets: dict[int, int] = {}
-        for delta in self._checked():
+        for delta in self.deltas():
             if isinstance(delta, Silence):
                 yield delta
             elif delta.text or delta.finish_reason is not None:
@@ -131,7 +84,7 @@ class CompletionAnswer:
                 choice = _to_choice(delta.index, delta.text, delta.logprobs, delta.finish_reason, offset)
                 yield {**self._frame(), "choices": [choice], **({"usage": None} if includes_usage else {})}
         if includes_usage:
-            yield {**self._frame(), "choices": [], "usage": to_usage_object(self._final_usage())}
+            yield {**self._frame(), "choices": [], "usage": to_usage_object(self.final_usage())}
 
     def _frame(self) -> JSON:
         return {"id": self.id, "object": "text_completion", "created": self.created, "model": self._request.model}

@@ -1,13 +1,15 @@
-"""The pieces of an answer on their way through a model's hook."""
+"""The pieces of an answer on their way through a model's hooks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
 from ..domain import CallContext
-from ..hooks import Hook, run, to_hook_call
+from ..hooks import Hook, Hooks, run, to_hook_call
 from ..streams import Silence, close_stream
+from .typed_answer import Finish
 
 Delta = TypeVar("Delta")
 
@@ -34,3 +36,15 @@ class HookedDeltas(Iterator["Delta | Silence"], Generic[Delta]):
 
     def close(self) -> None:
         close_stream(self._source)
+
+
+def hooked(
+    hooks: Hooks | None, deltas: Iterator[Delta | Silence], model: str, context: CallContext
+) -> tuple[Iterator[Delta | Silence], Finish | None]:
+    """The pieces on their way through the model's hook, and the hook for the whole answer, where there are such."""
+    if hooks is None:
+        return deltas, None
+    finish = partial(hooks.finish, model=model, context=context) if hooks.after_reply is not None else None
+    if hooks.on_delta is None:
+        return deltas, finish
+    return HookedDeltas(deltas, hooks.on_delta, model, context), finish
