@@ -13,7 +13,6 @@ from urllib.parse import quote
 
 from .backends.adapter_reply import DeclaredReader
 from .backends.base import BackendResources, ForwardedReply
-from .backends.event_stream import NamedEvent
 from .backends.expressions import Expression
 from .backends.external import ExternalBackend, ExternalOptions
 from .backends.external_reply import Reader
@@ -241,9 +240,9 @@ class _Explaining:
         self._show_piece(_named(name, json.dumps(value, ensure_ascii=False)))
         return iter(self._reader.read_event(name, value))
 
-    def read_text_event(self, event: NamedEvent) -> Iterator[ChatDelta]:
-        self._show_piece(_named(*event))
-        return iter(self._reader.read_text_event(event))
+    def read_text_event(self, name: str, data: str) -> Iterator[ChatDelta]:
+        self._show_piece(_named(name, data))
+        return iter(self._reader.read_text_event(name, data))
 
     def read_whole(self, value: Any) -> Iterator[ChatDelta]:
         self.show(json.dumps(value, ensure_ascii=False))

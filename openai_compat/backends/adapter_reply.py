@@ -9,7 +9,6 @@ from typing import Any
 from ..domain import ChatDelta, FinishReason, ToolCallDelta, Usage
 from ..errors import UpstreamCutError, UpstreamReplyError
 from .adapter import ErrorsDeclaration, ReplyDeclaration
-from .event_stream import NamedEvent
 from .expressions import Expression, Watch, first_of
 from .openai_chunks import normalise_finish_reason, read_content, read_usage
 from .openai_errors import ToError, find_status, raise_error_in
@@ -68,9 +67,9 @@ class DeclaredReader:
             value = {"data": value}
         return self.read_value({"event": name, **value} if name else value)
 
-    def read_text_event(self, event: NamedEvent) -> Iterator[ChatDelta]:
+    def read_text_event(self, name: str, data: str) -> Iterator[ChatDelta]:
         """The same for an event with text in it."""
-        return self.read_event(*event)
+        return self.read_event(name, data)
 
     def read_whole(self, value: Any) -> Iterator[ChatDelta]:
         """The deltas in a reply that comes as a whole."""

@@ -41,7 +41,7 @@ def started(generator: Callable[P, Generator[T, None, None]]) -> Callable[P, Gen
 
 
 class NamedEvent(NamedTuple):
-    """A server-sent event with its name, '' where it has none."""
+    """A server-sent event that has a name."""
 
     name: str
     data: str
@@ -61,8 +61,8 @@ def iterate_events(blocks: Blocks) -> TextStream:
     return _iterate_records(blocks, _read_data)
 
 
-def iterate_named_events(blocks: Blocks) -> Generator[NamedEvent | Silence, None, None]:
-    """The same with each event's name; one that has a name and no data is an event, too."""
+def iterate_named_events(blocks: Blocks) -> Generator[str | NamedEvent | Silence, None, None]:
+    """The same, with their names where they have any; one that has a name and no data is an event, too."""
     return _iterate_records(blocks, _read_named_event)
 
 
@@ -200,16 +200,16 @@ def _read_data(record: bytes) -> str:
     return _decode(b"\n".join(lines))
 
 
-def _read_named_event(record: bytes) -> NamedEvent | None:
-    """The event, None for a comment or anything else that is none."""
+def _read_named_event(record: bytes) -> str | NamedEvent:
+    """The event, '' for a comment or anything else that is none."""
     if record.startswith(b"data: ") and b"\n" not in record:
-        return NamedEvent("", _decode(record[6:]))
+        return _decode(record[6:])
     name = b""
     for line in record.split(b"\n"):
         if line.startswith(b"event:"):
             name = line[6:].removeprefix(b" ")
-    event = NamedEvent(_decode(name), _read_data(record))
-    return event if event.name or event.data else None
+    data = _read_data(record)
+    return NamedEvent(_decode(name), data) if name else data
 
 
 def _decode(record: bytes) -> str:

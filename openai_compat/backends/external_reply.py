@@ -45,7 +45,7 @@ class Reader(Protocol):
 
     def read_event(self, name: str, value: Any) -> Iterator[ChatDelta]: ...
 
-    def read_text_event(self, event: NamedEvent) -> Iterator[ChatDelta]: ...
+    def read_text_event(self, name: str, data: str) -> Iterator[ChatDelta]: ...
 
     def read_whole(self, value: Any) -> Iterator[ChatDelta]: ...
 
@@ -121,25 +121,29 @@ class _ExternalReply:
         for event in iterate_named_events(blocks):
             if isinstance(event, Silence):
                 yield event
-            elif event.data == END_OF_STREAM:
+                continue
+            name, data = event if isinstance(event, NamedEvent) else ("", event)
+            if data == END_OF_STREAM:
                 yield from self._reader.read_end(is_proper=True)
                 self._reply.close_after_end()
                 return
-            else:
-                yield from self._read_event(event)
+            yield from self._read_event(name, data)
         yield from self._reader.read_end(is_proper=False)
 
-    def _read_event(self, event: NamedEvent) -> Iterator[ChatDelta]:
+    def _read_event(self, name: str, data: str) -> Iterator[ChatDelta]:
         """The first event of each name decides whether those that look like JSON are: a text's piece may well be a
         bracket.
         """
-        name, data = event
         looks_like_json = data.startswith(_JSON_BEGINNINGS)
-        if name not in self._has_json_events:
-            self._has_json_events[name] = looks_like_json and _parse_json(data) is not _NO_JSON
-        if looks_like_json and self._has_json_events[name]:
-            return self._reader.read_event(name, _to_value(data))
-        return self._reader.read_text_event(event)
+        has_json = self._has_json_events.get(name)
+        if has_json is None:
+            has_json = self._has_json_events[name] = looks_like_json and _parse_json(data) is not _NO_JSON
+        if not (looks_like_json and has_json):
+            return self._reader.read_text_event(name, data)
+        value = _to_value(data)
+        if not name and type(value) is dict:
+            return self._reader.read_value(value)
+        return self._reader.read_event(name, value)
 
     def _read_lines(self, lines: Iterable[str | Silence]) -> Deltas:
         for line in lines:

@@ -9,7 +9,6 @@ from zlib import crc32
 
 from ..domain import ChatDelta, FinishReason, JSONObject, Usage
 from ..errors import UpstreamCutError, UpstreamReplyError
-from .event_stream import NamedEvent
 from .openai_chunks import ChatReader, read_usage
 from .openai_errors import ToError, raise_error_in, to_status_error
 from .reply_shapes import (
@@ -79,11 +78,11 @@ class ReplyReader:
             raise_error_in({"error": value or True}, self._to_error)
         return self.read_value(value)
 
-    def read_text_event(self, event: NamedEvent) -> Iterator[ChatDelta]:
+    def read_text_event(self, name: str, data: str) -> Iterator[ChatDelta]:
         """The deltas in an event with text in it."""
-        if event.name == ERROR_EVENT:
-            raise_error_in({"error": event.data or True}, self._to_error)
-        return self.read_text(event.data) if event.data else iter(())
+        if name == ERROR_EVENT:
+            raise_error_in({"error": data or True}, self._to_error)
+        return self.read_text(data) if data else iter(())
 
     def read_whole(self, value: Any) -> Iterator[ChatDelta]:
         """The deltas in a reply that comes as a whole: the same, where each thing is searched for."""
