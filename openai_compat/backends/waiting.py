@@ -6,6 +6,7 @@ enough for both to show (`docs/performance.md`).
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import ssl
@@ -57,8 +58,9 @@ class ReadWait:
                 self._waiter = None
             try:
                 return os.read(self._descriptor, most)
-            except BlockingIOError:
-                continue  # woken for nothing, as the kernel may
+            except BlockingIOError as error:  # woken for nothing, as the kernel may
+                if monotonic() >= self._deadline:
+                    raise TimeoutError("timed out") from error
 
     def _wake(self) -> None:
         if self._waiter is None:
@@ -87,6 +89,9 @@ class ReadWait:
             self._timer = None
 
     def close(self) -> None:
+        """Whoever is reading hears of it, as from gevent's own sockets."""
+        if self._waiter is not None:
+            self._hub.loop.run_callback(self._waiter.throw, OSError(errno.EBADF, "closed while it was read from"))
         self._readable.close()
         self._drop_timer()
 

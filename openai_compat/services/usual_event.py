@@ -7,8 +7,11 @@ from typing import Final
 
 MOST_LESSONS: Final = 4
 """The first event has a role, a tool's call begins in its own way: so many shapes are tried for the usual one."""
-_TEXT: Final = re.compile(rb'"(?:content|text|reasoning_content|arguments)": ?"((?:[^"\\]|\\.)*)"')
-_INSIDE_STRING: Final = re.compile(rb'[^"\\\r\n]*(?:\\.[^"\\\r\n]*)*')
+MOST_BYTES: Final = 16_384
+"""A larger event is not the usual one, and what is around its text is not kept."""
+# Possessive: an ordinary repetition would keep a place to go back to for each character of a long text.
+_TEXT: Final = re.compile(rb'"(?:content|text|reasoning_content|arguments)": ?"((?:[^"\\]++|\\.)*+)"')
+_INSIDE_STRING: Final = re.compile(rb'(?:[^"\\\r\n]++|\\[^\r\n])*+')
 
 
 class UsualEvent:
@@ -26,7 +29,7 @@ class UsualEvent:
 
     def learn(self, event: bytes, kept: bytes) -> None:
         """`event` is a single one that had nothing of note, `kept` what the client got of it."""
-        if self._lessons == MOST_LESSONS:
+        if self._lessons == MOST_LESSONS or len(event) > MOST_BYTES:
             return
         self._lessons += 1
         found = _TEXT.search(event)

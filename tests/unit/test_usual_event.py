@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
-from openai_compat.services.usual_event import MOST_LESSONS, UsualEvent
+from openai_compat.services.usual_event import MOST_BYTES, MOST_LESSONS, UsualEvent
 
 
 def event(text: bytes, end: bytes = b"") -> bytes:
@@ -23,7 +25,7 @@ def test_another_text_is_known(usual: UsualEvent, text: bytes) -> None:
     assert usual.keep(event(text)) == event(text)
 
 
-@pytest.mark.parametrize("text", [b'"', b"\\", b"\n\ndata: ", b"\r\r", b'"},"finish_reason":"stop"}],"a":[{"b":{"c":"'])
+@pytest.mark.parametrize("text", [b'"', b"\\", b"\n\ndata: ", b"\r\r", b"\\\r", b'"},"finish_reason":"stop"}],"a":[{"b":{"c":"'])
 def test_what_leaves_its_quotes_is_not(usual: UsualEvent, text: bytes) -> None:
     assert usual.keep(event(text)) is None
 
@@ -58,3 +60,20 @@ def test_it_learns_a_few_times_only() -> None:
         usual.learn(event(b"a", end=b',"n":%d' % number), event(b"a", end=b',"n":%d' % number))
     assert usual.keep(event(b"b", end=b',"n":%d' % (MOST_LESSONS - 1)))
     assert usual.keep(event(b"b", end=b',"n":%d' % MOST_LESSONS)) is None
+
+
+def test_what_is_around_a_large_text_is_not_kept() -> None:
+    usual = UsualEvent()
+    large = event(b"x", end=b',"image":"%s"' % (b"i" * MOST_BYTES))
+    usual.learn(large, large)
+    assert usual.keep(large) is None
+
+
+@pytest.mark.parametrize("text", [b"x" * 1_000_000, b"\\n" * 500_000])
+def test_a_long_text_takes_no_memory_of_its_own(usual: UsualEvent, text: bytes) -> None:
+    long = event(text)
+    tracemalloc.start()
+    assert usual.keep(long) == long
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < len(text) / 10

@@ -101,6 +101,14 @@ def test_each_of_many_gets_its_own() -> None:
             sock.close()
 
 
+def test_who_reads_while_it_is_closed_hears_of_it(wait: ReadWait) -> None:
+    reader = gevent.spawn(wait.read, 100, None)
+    gevent.sleep(0)
+    wait.close()
+    with pytest.raises(OSError, match="closed"):
+        reader.get(timeout=LONG)
+
+
 def test_one_that_is_killed_waits_no_more(wait: ReadWait, peer: socket.socket) -> None:
     reader = gevent.spawn(wait.read, 100, LONG)
     gevent.sleep(0)
