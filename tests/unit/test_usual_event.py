@@ -25,7 +25,9 @@ def test_another_text_is_known(usual: UsualEvent, text: bytes) -> None:
     assert usual.keep(event(text)) == event(text)
 
 
-@pytest.mark.parametrize("text", [b'"', b"\\", b"\n\ndata: ", b"\r\r", b"\\\r", b'"},"finish_reason":"stop"}],"a":[{"b":{"c":"'])
+@pytest.mark.parametrize(
+    "text", [b'"', b"\\", b"\n\ndata: ", b"\r\r", b"\\\r", b'"},"finish_reason":"stop"}],"a":[{"b":{"c":"']
+)
 def test_what_leaves_its_quotes_is_not(usual: UsualEvent, text: bytes) -> None:
     assert usual.keep(event(text)) is None
 
