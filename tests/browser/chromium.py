@@ -21,6 +21,7 @@ SWITCHES = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--disable-smooth-scrolling",  # a turn of the wheel is over when it is done
 )
 PATIENCE = 25_000
 """Milliseconds for anything that is waited for: far more than it takes, on a busy machine too."""

@@ -30,12 +30,12 @@ def upstream(running_upstream: MockUpstream) -> MockUpstream:
     return running_upstream
 
 
-def model_rows(upstream_url: str) -> list[dict[str, object]]:
+def model_rows(upstream_url: str, enough: Path) -> list[dict[str, object]]:
     faults = {"stalls": "fault-stall", "breaks": "fault-cut", "down": "fault-status:code=503"}
     return [
         {"name": "mock-gpt-model", "kind": "echo"},
         {"name": "storyteller", "kind": STORYTELLER},
-        {"name": "slow-storyteller", "kind": STORYTELLER, "delay": 0.006, "times": 2},
+        {"name": "endless-storyteller", "kind": STORYTELLER, "delay": 0.006, "until": str(enough)},
         *({"name": name, "kind": "openai", "base_url": upstream_url, "upstream_model": fault}
           for name, fault in faults.items()),
     ]  # fmt: skip
@@ -44,7 +44,15 @@ def model_rows(upstream_url: str) -> list[dict[str, object]]:
 @pytest.fixture(scope="session")
 def models_file(running_upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("models") / "models.json"
-    path.write_text(json.dumps(model_rows(running_upstream.base_url)))
+    path.write_text(json.dumps(model_rows(running_upstream.base_url, path.with_name("enough"))))
+    return path
+
+
+@pytest.fixture
+def enough(models_file: Path) -> Path:
+    """The file that brings `endless-storyteller` to the end of its story."""
+    path = models_file.with_name("enough")
+    path.unlink(missing_ok=True)
     return path
 
 

@@ -46,7 +46,7 @@ class Nginx:
 
     def wait_for_access(self, words: str) -> str:
         """The line of the access log with these words; it is written after the answer."""
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             for line in (self.folder / "openai-compat.log").read_text().splitlines():
                 if words in line:

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from openai_compat.backends.base import Backend, SupportsChat
@@ -47,10 +48,13 @@ Which hash? Any that is wide enough:
 
 @dataclass(frozen=True, slots=True)
 class StoryOptions:
-    """`delay`: seconds between two pieces; `times`: how often the story is told."""
+    """`delay`: seconds between two pieces; `times`: how often the story is told; `until`: a file, and the story is told
+    again and again as long as there is none: a test, and not the clock, says when that has been enough.
+    """
 
     delay: float = 0.0
     times: int = 1
+    until: str | None = None
 
 
 class Storyteller(Backend, SupportsChat):
@@ -65,8 +69,13 @@ class Storyteller(Backend, SupportsChat):
         return self._tell()
 
     def _tell(self) -> Iterator[ChatDelta]:
-        for _ in range(self.options.times):
+        told = 0
+        while told < self.options.times or self._is_wanted_again():
             for piece in re.findall(r"\S+\s*", STORY + "\n"):
                 yield ChatDelta(piece)
                 time.sleep(self.options.delay)
+            told += 1
         yield ChatDelta(finish_reason="stop")
+
+    def _is_wanted_again(self) -> bool:
+        return self.options.until is not None and not Path(self.options.until).exists()

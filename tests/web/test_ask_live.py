@@ -88,13 +88,15 @@ def test_a_whole_answer_is_the_same_text_in_each_format(server: LiveServer, mode
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_the_first_piece_comes_while_the_model_still_writes(server: LiveServer, name: str) -> None:
-    with closing(start(server, "fault-slow:delay=0.05,chunks=12", name)) as connection:
+def test_the_first_piece_comes_while_the_model_still_writes(
+    server: LiveServer, upstream: MockUpstream, name: str
+) -> None:
+    with closing(start(server, "fault-stall", name)) as connection:
         reply = connection.getresponse()
-        assert reply.read1()
-        first_piece_at = time.monotonic()
-        assert reply.read()
-    assert time.monotonic() - first_piece_at > 0.3
+        received = reply.read1()
+        while not text_of(name, received):
+            received += reply.read1()
+        upstream.wait_until(lambda stats: stats["requests_open"] == 1)
 
 
 @pytest.mark.parametrize("model", ["fault-cut", "fault-cut-mid-event", "fault-reset"])
@@ -195,13 +197,13 @@ def test_an_answer_that_never_begins_has_a_status_in_text(server: LiveServer) ->
 
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("model", ["fault-stall", "fault-slow:delay=0.05,chunks=1000"])
-def test_a_client_that_leaves_closes_the_upstream_within_a_second(
+def test_a_client_that_leaves_closes_the_upstream(
     server: LiveServer, upstream: MockUpstream, model: str, name: str
 ) -> None:
     before = upstream.stats()["requests_aborted"]
     with closing(start(server, model, name)) as connection:
         assert connection.getresponse().read1()
-    upstream.wait_until(lambda stats: stats["requests_aborted"] == before + 1, timeout=1.0)
+    upstream.wait_until(lambda stats: stats["requests_aborted"] == before + 1)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -212,7 +214,7 @@ def test_a_client_that_leaves_before_the_first_piece_closes_the_upstream_too(
     with closing(start(server, "fault-hang", name)):
         upstream.wait_until(lambda stats: stats["requests_total"] > before["requests_total"])
         time.sleep(0.3)  # long enough for comments to have begun where the format has them
-    upstream.wait_until(lambda stats: stats["requests_aborted"] > before["requests_aborted"], timeout=1.0)
+    upstream.wait_until(lambda stats: stats["requests_aborted"] > before["requests_aborted"])
 
 
 def test_what_a_page_sends_reaches_the_upstream_in_openais_terms(server: LiveServer, upstream: MockUpstream) -> None:

@@ -36,7 +36,7 @@ def reply(head: str, body: bytes = b"") -> Script:
 
 def wait_for_line(server: LiveServer, words: str) -> None:
     """The line is written when the answer has been sent, so the client may be there first."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while words not in server.log():
         assert time.monotonic() < deadline, server.log()
 

@@ -10,6 +10,7 @@ export function useStickToBottom() {
   const scroller = useRef<HTMLDivElement>(null);
   const content = useRef<HTMLDivElement>(null);
   const isStuck = useRef(true);
+  const lastTop = useRef(0);
   const [isAtBottom, setIsAtBottom] = useState(true);
 
   const toBottom = useCallback(() => {
@@ -17,19 +18,20 @@ export function useStickToBottom() {
     if (!element) return;
     isStuck.current = true;
     element.scrollTop = element.scrollHeight;
+    lastTop.current = element.scrollTop;
     setIsAtBottom(true);
   }, []);
 
   useEffect(() => {
     const element = scroller.current;
     if (!element || !content.current) return;
-    let lastTop = element.scrollTop;
     const onScroll = () => {
       const distance = element.scrollHeight - element.clientHeight - element.scrollTop;
-      // Content that grows moves the end away without any scrolling: only a move upwards is the reader's wish.
-      if (distance <= NEAR) isStuck.current = true;
-      else if (element.scrollTop < lastTop) isStuck.current = false;
-      lastTop = element.scrollTop;
+      // Content that grows moves the end away without any scrolling: only a move upwards, however small, is the
+      // reader's wish.
+      if (element.scrollTop < lastTop.current && distance > 1) isStuck.current = false;
+      else if (distance <= NEAR) isStuck.current = true;
+      lastTop.current = element.scrollTop;
       setIsAtBottom(isStuck.current);
     };
     const observer = new ResizeObserver(() => isStuck.current && toBottom());

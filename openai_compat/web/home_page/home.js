@@ -19,6 +19,7 @@ const state = {
   language: "curl",
   answering: null, // the AbortController of the answer on its way
 };
+const reading = { follows: true, last: 0 }; // whether the end of the talk is kept in view; where its top last was
 
 // --- models ---------------------------------------------------------------------------------------------------------
 
@@ -160,8 +161,19 @@ function say(role, text = "") {
   return { message, body };
 }
 
-const isAtEnd = () => at("talk").scrollHeight - at("talk").clientHeight - at("talk").scrollTop < 40;
-const toEnd = () => (at("talk").scrollTop = at("talk").scrollHeight);
+function toEnd() {
+  at("talk").scrollTop = at("talk").scrollHeight;
+  Object.assign(reading, { follows: true, last: at("talk").scrollTop });
+}
+
+/** What grows moves the end away without any scrolling: only a move upwards, however small, is the reader's wish. */
+function onScroll() {
+  const { scrollTop: top, scrollHeight, clientHeight } = at("talk");
+  const left = scrollHeight - clientHeight - top;
+  if (top < reading.last && left > 1) reading.follows = false;
+  else if (left < 40) reading.follows = true;
+  reading.last = top;
+}
 
 async function ask(text) {
   at("talk").querySelectorAll(".problem button").forEach((button) => button.remove());
@@ -207,9 +219,8 @@ async function answer() {
 
 /** Changes what is said, and keeps the end in view unless the reader has scrolled up. */
 function inView(change) {
-  const follows = isAtEnd();
   change();
-  if (follows) toEnd();
+  if (reading.follows) toEnd();
 }
 
 /** Paints once a frame at most. */
@@ -271,6 +282,7 @@ at("composer").addEventListener("submit", send);
 at("message").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) send(event);
 });
+at("talk").addEventListener("scroll", onScroll, { passive: true });
 at("stop").addEventListener("click", () => state.answering?.abort());
 at("clear").addEventListener("click", clear);
 addEventListener("keydown", (event) => event.key === "Escape" && state.answering?.abort());
