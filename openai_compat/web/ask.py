@@ -25,7 +25,7 @@ from .errors import to_known_error
 from .inference import choose_route, read_payload
 from .late import begin, late_response
 from .routed import note_route
-from .schemas.ask import AskRequestSchema
+from .schemas.ask import PASSED_ON, AskRequestSchema
 from .sse import StreamBody, stream_response
 
 FORMATS: Final = ("sse", "text", "ui")
@@ -51,14 +51,15 @@ def ask_blueprint(routing: RoutingTable, chats: ChatService, settings: Settings)
 
 def answer(routing: RoutingTable, chats: ChatService, payload: Mapping[str, Any], writer: AnswerWriter) -> Response:
     """The streamed answer; an error before its first piece is raised, one after it is told in the stream."""
-    messages = to_chat_messages(payload["messages"])
-    route = choose_route(routing, payload.get("model"), {**payload, "messages": messages})
+    wanted = {name: value for name, value in payload.items() if name in PASSED_ON}
+    chat = {**wanted, "messages": to_chat_messages(payload["messages"]), "stream": True}
+    route = choose_route(routing, payload.get("model"), {**payload, **chat})
     call = current_call()
     call.facts.update(model=route.model, kind=route.entry.kind)
     context = call.to_context(is_streamed=writer.has_comments)
 
     def ask(target: Target | Route, context: CallContext) -> ChatAnswer:
-        return chats.start(target.backend, target.model, {"messages": messages, "stream": True}, context)
+        return chats.start(target.backend, target.model, chat, context)
 
     def start() -> ChatAnswer | RoutedChat:
         if route.plan is None:

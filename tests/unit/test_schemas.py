@@ -388,7 +388,7 @@ USE_CHAT_5 = {
 
 @pytest.mark.parametrize(
     "payload",
-    [{"messages": HELLO}, {"messages": HELLO, "model": "m", "temperature": "any"}, USE_CHAT_4, USE_CHAT_5],
+    [{"messages": HELLO}, {"messages": HELLO, "temperature": 0.5, "theme": [1]}, USE_CHAT_4, USE_CHAT_5],
     ids=["role and content", "more keys", "useChat of the AI SDK 4", "useChat of the AI SDK 5"],
 )
 def test_ask_takes_what_front_ends_send(payload: dict[str, Any]) -> None:
@@ -404,6 +404,7 @@ def test_ask_takes_what_front_ends_send(payload: dict[str, Any]) -> None:
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": None, "parts": None}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": 1}]}, "messages[0].content"),
+        ({"messages": HELLO, "temperature": "any"}, "temperature"),
         ({"messages": [{"role": "user", "parts": "Hello!"}]}, "messages[0].parts"),
         ({"messages": [{"role": "user", "parts": [{"text": "Hello!"}]}]}, "messages[0].parts[0].type"),
         ({"messages": [{"role": "user", "parts": [{"type": "text"}]}]}, "messages[0].parts[0].text"),

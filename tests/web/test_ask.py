@@ -86,6 +86,28 @@ def test_ui_is_a_message_of_one_step_and_one_text(client: FlaskClient) -> None:
     assert done == "[DONE]"
 
 
+def test_a_page_says_how_the_model_is_to_write(client: FlaskClient) -> None:
+    *pieces, last = events(ask(client, [{"role": "user", "content": "one two three"}], max_tokens=2, theme="dark"))
+    assert "".join(piece["content"] for piece in pieces) == "one two"
+    assert last["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize(
+    ("wish", "details"),
+    [
+        (
+            {"temperature": "hot"},
+            "Invalid type for 'temperature': expected a decimal, but got a string instead.",
+        ),
+        ({"max_tokens": 0}, "'max_tokens'"),
+    ],
+)
+def test_what_a_page_says_of_it_is_checked(client: FlaskClient, wish: dict[str, Any], details: str) -> None:
+    reply = ask(client, **wish)
+    assert reply.status_code == 400
+    assert details in reply.get_json()["details"]
+
+
 @pytest.mark.parametrize("name", ["sse", "text", "ui"])
 def test_nobody_on_the_way_may_hold_a_stream_back(client: FlaskClient, name: str) -> None:
     reply = ask(client, url=f"/ask?format={name}", headers={"Accept-Encoding": "gzip"})

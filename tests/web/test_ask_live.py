@@ -44,16 +44,18 @@ def server(upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> 
         yield live
 
 
-def start(server: LiveServer, model: str, name: str = "sse", messages: Any = MESSAGES) -> http.client.HTTPConnection:
+def start(
+    server: LiveServer, model: str, name: str = "sse", messages: Any = MESSAGES, **more: Any
+) -> http.client.HTTPConnection:
     """Sends the request; the answer is for the caller to read."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
-    body = json.dumps({"model": model, "messages": messages})
+    body = json.dumps({"model": model, "messages": messages, **more})
     connection.request("POST", f"/ask?format={quote(name)}", body, {"Content-Type": "application/json"})
     return connection
 
 
-def ask(server: LiveServer, model: str, name: str = "sse", messages: Any = MESSAGES) -> tuple[int, bytes]:
-    with closing(start(server, model, name, messages)) as connection:
+def ask(server: LiveServer, model: str, name: str = "sse", messages: Any = MESSAGES, **more: Any) -> tuple[int, bytes]:
+    with closing(start(server, model, name, messages, **more)) as connection:
         reply = connection.getresponse()
         return reply.status, reply.read()
 
@@ -225,10 +227,13 @@ def test_what_a_page_sends_reaches_the_upstream_in_openais_terms(server: LiveSer
         {"id": "2", "role": "assistant", "parts": [{"type": "step-start"}, {**tool, "output": {"hour": 12}}]},
         {"id": "3", "role": "user", "parts": [{"type": "text", "text": "And now?"}], "metadata": {"at": 1}},
     ]
-    assert ask(server, "mock-model", "ui", messages)[0] == 200
+    wishes = {"temperature": 0.2, "stop": ["END"], "reasoning_effort": "low"}
+    assert ask(server, "mock-model", "ui", messages, **wishes, id="chat-1", theme={"dark": True})[0] == 200
     body = json.loads(upstream.requests()[-1]["body"])
-    function = {"name": "clock", "arguments": '{"in": "Rome"}'}
+    assert body.keys() - {"model", "messages", "stream_options"} == {"stream", *wishes}
+    assert {name: body[name] for name in wishes} == wishes
     assert body["stream"] is True
+    function = {"name": "clock", "arguments": '{"in": "Rome"}'}
     assert body["messages"] == [
         {
             "role": "user",

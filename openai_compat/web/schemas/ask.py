@@ -2,8 +2,9 @@
 
 Either `{"messages": [{"role", "content"}, ...]}`, or what the Vercel AI SDK's `useChat` posts: version 4 sends
 `content` and `parts` (and `id`, `data`, `experimental_attachments`), version 5 and later `parts` alone (and `id`,
-`trigger`, `messageId`, `metadata`). Unknown keys are ignored. Source: `UIMessage` and `DefaultChatTransport` in the
-npm package `ai`.
+`trigger`, `messageId`, `metadata`). Beside them a page may say how the model is to write (`temperature`, ...), in
+OpenAI's words; other keys are the page's own, and ignored. Source: `UIMessage` and `DefaultChatTransport` in the npm
+package `ai`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 from .base import RequestSchema, missing_error
-from .chat import ContentPartSchema
-from .fields import AnyObject, ArrayOf, MessagesOf, ObjectOf, OneOf, Text
+from .chat import ContentPartSchema, WritingSchema
+from .fields import AnyObject, ArrayOf, MessagesOf, ObjectOf, OneOf, Text, Whole
 
 
 class UIPartSchema(RequestSchema):
@@ -41,11 +42,13 @@ class AskMessageSchema(RequestSchema):
             raise missing_error("content")
 
 
-class AskRequestSchema(RequestSchema):
+class AskRequestSchema(WritingSchema):
     """The body of `POST /ask`."""
 
     messages = MessagesOf(ObjectOf(AskMessageSchema), least=1, required=True, about="The conversation so far.")
     model = Text(about="The model that answers; the server's default model where absent.", example="mock-gpt-model")
+    max_completion_tokens = Whole(about="The most tokens to generate, reasoning included.")
+    reasoning_effort = Text(about="`none`, `minimal`, `low`, `medium`, `high`, ...")
     id = Text(about="The AI SDK's name for the conversation.")
     trigger = Text(about="Why the AI SDK sends it: `submit-message` or `regenerate-message`.")
     messageId = Text(about="The message that the AI SDK wants anew.")
@@ -53,3 +56,5 @@ class AskRequestSchema(RequestSchema):
 
 
 ASK_REQUEST = AskRequestSchema()
+PASSED_ON = frozenset({*WritingSchema().fields, "max_completion_tokens", "reasoning_effort"})
+"""What a model is told beside the messages."""

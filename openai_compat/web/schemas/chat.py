@@ -142,18 +142,23 @@ class StreamedRequestSchema(RequestSchema):
             raise FieldError("The", " parameter is only allowed when 'stream' is enabled.", None, "stream_options")
 
 
-class SamplingSchema(StreamedRequestSchema):
-    """What chat and text completions share."""
+class WritingSchema(RequestSchema):
+    """How a model is to write: what all requests for a text share."""
 
     frequency_penalty = Number(about="-2 to 2: how much repeated tokens are avoided.")
-    logit_bias = AnyObject(about="Token ids with a bias from -100 to 100 each.")
     max_tokens = Whole(about="The most tokens to generate.", example=64)
-    n = Whole(about="How many choices to generate.")
     presence_penalty = Number(about="-2 to 2: how much tokens are avoided that occurred at all.")
     seed = Whole(about="The same seed, the same answer, as far as the model can.")
     stop = OneOf(Text(), ArrayOf(Text()), about="A text, or up to four, at which the answer ends.")
     temperature = Number(about="0 to 2: how freely to choose.", example=0.7)
     top_p = Number(about="0 to 1: choose among the likeliest tokens with this much probability.")
+
+
+class SamplingSchema(StreamedRequestSchema, WritingSchema):
+    """What chat and text completions share."""
+
+    logit_bias = AnyObject(about="Token ids with a bias from -100 to 100 each.")
+    n = Whole(about="How many choices to generate.")
     user = Text(about="Your own name for the end user.")
 
 
