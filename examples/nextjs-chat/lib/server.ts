@@ -3,6 +3,8 @@
 export const SERVER = (process.env.NEXT_PUBLIC_API_URL || "http://localhost:8000").replace(/\/+$/, "");
 
 const KEY = "openai-compat.key";
+const MOST_DESCRIBED = 20; // models; of a longer list, all are offered
+const PATIENCE = 3000; // milliseconds for what is good to know of a model
 
 /** The reader's API key, where the server asks for one. It is forgotten when the tab is closed. */
 export const readKey = () => sessionStorage.getItem(KEY) ?? "";
@@ -16,13 +18,28 @@ export function authorization(): Record<string, string> {
 /** The server wants a key, or another one. */
 export class KeyNeeded extends Error {}
 
-/** The names of the models, as the server lists them. */
+/** The names of the models that chat, as the server lists them. */
 export async function fetchModels(signal: AbortSignal): Promise<string[]> {
   const response = await fetch(`${SERVER}/v1/models`, { headers: authorization(), signal });
   if (response.status === 401) throw new KeyNeeded();
   if (!response.ok) throw new Error(`The server's list of models could not be had (status ${response.status}).`);
   const { data } = (await response.json()) as { data: { id: string }[] };
-  return data.map((model) => model.id);
+  const names = data.map((model) => model.id);
+  if (names.length > MOST_DESCRIBED) return names;
+  const areFit = await Promise.all(names.map((name) => canChat(name, signal)));
+  return names.filter((_, index) => areFit[index]);
+}
+
+/** False for a model that is known to do something else, such as embeddings. */
+async function canChat(name: string, signal: AbortSignal): Promise<boolean> {
+  const url = `${SERVER}/v1/models/${name.split("/").map(encodeURIComponent).join("/")}`;
+  const patient = AbortSignal.any([signal, AbortSignal.timeout(PATIENCE)]);
+  try {
+    const { capabilities } = await (await fetch(url, { headers: authorization(), signal: patient })).json();
+    return capabilities?.includes("chat") ?? true;
+  } catch {
+    return true;
+  }
 }
 
 /**
