@@ -210,7 +210,9 @@ def test_a_model_that_does_not_chat_is_not_offered(browser: Browser) -> None:
         page.route("**/v1/models/storyteller", lambda route: route.fulfill(json={"capabilities": ["embeddings"]}))
         page.goto(PAGE)
         options = page.get_by_label("Model").get_by_role("option")
-        expect(options).to_have_text(["Default model", "mock-gpt-model", "endless-storyteller", "stalls", "breaks", "down"])
+        expect(options).to_have_text(
+            ["Default model", "mock-gpt-model", "endless-storyteller", "stalls", "breaks", "down"]
+        )
 
 
 def test_a_server_that_is_down_can_be_asked_again(browser: Browser) -> None:
