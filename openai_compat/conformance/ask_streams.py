@@ -53,12 +53,16 @@ def done(interview: Interview) -> None:
 
 @SSE.question("events come as they are made", why="a stream in one lump is a slow answer")
 def comes_as_it_is_made(interview: Interview) -> None:
-    arrivals = interview.stream_answer.arrivals
-    expect(arrivals, "nothing came")
-    begin, end = arrivals[0][0], arrivals[-1][0]
-    if end < LONG_SECONDS:
-        raise NotAsked(f"the whole answer took {end:.2f} s: nothing can be told from that")
-    expect(end - begin > end / 10, f"all of it came within the last {end - begin:.2f} of {end:.2f} s")
+    answer = interview.stream_answer
+    for is_last in (False, False, True):  # a busy machine makes a lump of one answer, not of three
+        expect(answer.arrivals, "nothing came")
+        begin, end = answer.arrivals[0][0], answer.arrivals[-1][0]
+        if end < LONG_SECONDS:
+            raise NotAsked(f"the whole answer took {end:.2f} s: nothing can be told from that")
+        if end - begin > end / 10:
+            return
+        expect(not is_last, f"all of it came within the last {end - begin:.2f} of {end:.2f} s")
+        answer = interview.ask_for_story()
 
 
 @SSE.question("a bad request is a status, not a stream", why="a 200 is not retried, and an error in it not expected")

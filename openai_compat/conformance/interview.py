@@ -132,6 +132,9 @@ class Interview:
 
     @cached_property
     def stream_answer(self) -> Answer:
+        return self.ask_for_story()
+
+    def ask_for_story(self) -> Answer:
         """A plain chat, streamed, for a client that could take it compressed."""
         payload = self.chat_payload(STORY, stream=True)
         return self.post("chat/completions", payload, {"Accept-Encoding": "gzip"})

@@ -14,6 +14,7 @@ import pytest
 from openai_compat import conformance
 from openai_compat.conformance.interview import Interview, Subject
 from openai_compat.conformance.questions import QUESTIONS, ask_all
+from openai_compat.plain_http import Answer
 from tests.fakes.live_server import ROOT, LiveServer
 from tests.fakes.mock_upstream import MockUpstream
 
@@ -100,6 +101,22 @@ def test_a_model_that_finds_no_end_is_given_up(mock: MockUpstream) -> None:
     (result,) = ask_all([question], interview, mentioned.append)
     assert (result.outcome, mentioned) == ("not asked", ["1/1 characters beyond ASCII come whole"])
     assert "still talking after 1 s" in result.detail
+
+
+FLOW, LUMP, SHORT = [(0.1, 10), (1.0, 20)], [(0.99, 10), (1.0, 20)], [(0.01, 10), (0.02, 20)]
+
+
+@pytest.mark.parametrize(
+    ("came", "outcome"),
+    [([FLOW], "right"), ([LUMP, LUMP, FLOW], "right"), ([LUMP] * 3, "wrong"), ([SHORT], "not asked")],
+)
+def test_a_stream_is_held_back_where_three_come_in_one_lump(
+    monkeypatch: pytest.MonkeyPatch, came: list[list[tuple[float, int]]], outcome: str
+) -> None:
+    (question,) = [question for question in QUESTIONS if question.name == "comes-as-it-is-made"]
+    interview, answers = interview_of("http://127.0.0.1:1", "m"), iter(came)
+    monkeypatch.setattr(interview, "post", lambda *_: Answer(200, {}, arrivals=next(answers)))
+    assert [result.outcome for result in ask_all([question], interview, lambda _: None)] == [outcome]
 
 
 def test_nobody_to_ask_is_said_plainly() -> None:
