@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -78,7 +79,9 @@ def test_the_first_words_are_there_before_the_last_and_stop_stops(
     expect(page.get_by_role("article").last).to_contain_text("You said:")
     expect(page.get_by_role("status")).to_have_text("streaming")
     page.get_by_role("button", name="Stop").click()
+    stopped = time.monotonic()
     upstream.wait_until(lambda stats: stats["requests_aborted"] == 1 and stats["requests_open"] == 0)
+    assert time.monotonic() - stopped < 1
 
 
 def test_a_cut_answer_is_an_error(page: Page, version: int) -> None:

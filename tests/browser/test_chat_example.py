@@ -29,7 +29,6 @@ from tests.fakes.mock_upstream import MockUpstream
 from tests.fakes.nginx import Nginx, free_port, nginx_in_front_of
 from tests.fakes.storyteller import STORY
 from tests.snippets import plain_environment
-from tests.timing import takes_less_than
 from tests.tools import ROOT, require_next_build
 
 EXAMPLE = ROOT / "examples" / "nextjs-chat"
@@ -136,19 +135,15 @@ def test_the_first_words_are_shown_while_the_last_do_not_exist_yet(
 
 @pytest.mark.parametrize("press", ["button", "key"])
 def test_stop_ends_the_call_to_the_upstream_within_a_second(page: Page, upstream: MockUpstream, press: str) -> None:
-    def stop() -> float:
-        upstream.reset()
-        ask(page, "one two three four five six", "stalls")
-        expect(answer(page)).to_contain_text("You said:")
-        if press == "button":
-            page.get_by_role("button", name="Stop").click()
-        else:
-            page.keyboard.press("Escape")
-        stopped = time.monotonic()
-        upstream.wait_until(lambda stats: stats["requests_aborted"] == 1 and stats["requests_open"] == 0)
-        return time.monotonic() - stopped
-
-    assert takes_less_than(1.0, stop)
+    ask(page, "one two three four five six", "stalls")
+    expect(answer(page)).to_contain_text("You said:")
+    if press == "button":
+        page.get_by_role("button", name="Stop").click()
+    else:
+        page.keyboard.press("Escape")
+    stopped = time.monotonic()
+    upstream.wait_until(lambda stats: stats["requests_aborted"] == 1 and stats["requests_open"] == 0)
+    assert time.monotonic() - stopped < 1
     expect(answer(page)).to_contain_text("Stopped")
     page.reload()
     expect(answer(page)).to_contain_text("Stopped")
@@ -301,11 +296,12 @@ def test_the_end_is_followed_until_the_reader_scrolls_up(page: Page, pictures: P
     page.mouse.wheel(0, -pixels)
     to_bottom = page.get_by_role("button", name="Jump to the latest words")
     expect(to_bottom).to_be_visible()
-    top = scroll(page)["top"]
-    wait_until(page, lambda: scroll(page)["left"] > 300)
+    top, height = scroll(page)["top"], scroll(page)["left"]
+    wait_until(page, lambda: scroll(page)["left"] > height + 100)
     enough.touch()
     is_answered(page)
     assert scroll(page)["top"] == top
+    assert scroll(page)["left"] > height
     to_bottom.click()
     assert scroll(page)["left"] <= 1
     expect(to_bottom).to_be_hidden()

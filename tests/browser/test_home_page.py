@@ -25,7 +25,6 @@ from tests.fakes.live_server import LiveServer
 from tests.fakes.mock_upstream import MockUpstream
 from tests.fakes.nginx import Nginx, nginx_in_front_of
 from tests.snippets import run_bash, run_javascript, run_python
-from tests.timing import takes_less_than
 
 pytestmark = [pytest.mark.slow]
 QUESTION = "one two three four five six"
@@ -120,16 +119,12 @@ def test_the_first_words_are_shown_while_the_last_do_not_exist_yet(page: Page, u
 
 
 def test_stop_ends_the_call_to_the_upstream_within_a_second(page: Page, upstream: MockUpstream) -> None:
-    def stop() -> float:
-        upstream.reset()
-        ask(page, QUESTION, "stalls")
-        expect(answer(page)).to_contain_text("You said:")
-        page.get_by_role("button", name="Stop").click()
-        stopped = time.monotonic()
-        upstream.wait_until(lambda stats: stats["requests_aborted"] == 1 and stats["requests_open"] == 0)
-        return time.monotonic() - stopped
-
-    assert takes_less_than(1.0, stop)
+    ask(page, QUESTION, "stalls")
+    expect(answer(page)).to_contain_text("You said:")
+    page.get_by_role("button", name="Stop").click()
+    stopped = time.monotonic()
+    upstream.wait_until(lambda stats: stats["requests_aborted"] == 1 and stats["requests_open"] == 0)
+    assert time.monotonic() - stopped < 1
     expect(answer(page)).to_contain_text("Stopped.")
     ask(page, "And now?", "mock-gpt-model")
     is_answered(page)

@@ -20,7 +20,7 @@ from tests.fakes.mock_upstream import MockUpstream
 
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hello there"}]
 SAID = "You said: hello there"
-NOTICED_SECONDS = 10.0
+NOTICED_SECONDS = 1.0
 """A client that leaves is noticed within a second: the one time limit that is promised."""
 
 

@@ -72,7 +72,7 @@ class BackendContract:
     """Whether equal requests get equal answers."""
     has_usage: ClassVar[bool] = True
     """Whether the backend counts tokens itself."""
-    bound: ClassVar[float] = 10.0
+    bound: ClassVar[float] = 2.0
     """Seconds within which a cancelled or closed call must be over."""
     refused: ClassVar[Sequence[tuple[Mapping[str, Any], str]]] = ()
     """Parameters that this kind refuses by their value, each with the `param` that the error names."""

@@ -6,6 +6,7 @@ import json
 import re
 import runpy
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from queue import Queue
@@ -145,7 +146,9 @@ def test_a_client_that_leaves_is_noticed_by_the_server(nginx: Nginx, upstream: U
             server.sendall(EVENT_STREAM + chunk(b"data: one\n\n"))
             read_until(client, b"data: one\n\n")
         client.close()
+        left = time.monotonic()
         assert server.recv(1) == b""
+        assert time.monotonic() - left < 1.0
 
 
 def test_a_dead_upstream_wears_the_envelope(nginx_before_nothing: Nginx) -> None:

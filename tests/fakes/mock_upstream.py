@@ -70,10 +70,8 @@ class MockUpstream:
         """Zero the counters, forget the requests, and let every `times=` fault happen anew."""
         self._control("POST", "reset")
 
-    def wait_until(self, predicate: Callable[[dict[str, Any]], bool], timeout: float = 10.0) -> dict[str, Any]:
-        """Return the first counters that satisfy `predicate`; fail with the last ones after `timeout` seconds: patience
-        with a busy machine, and less than the 15 s after which a heartbeat would find what was to be noticed at once.
-        """
+    def wait_until(self, predicate: Callable[[dict[str, Any]], bool], timeout: float = 5.0) -> dict[str, Any]:
+        """Return the first counters that satisfy `predicate`; fail with the last ones after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while not predicate(stats := self.stats()):
             assert time.monotonic() < deadline, f"still {stats} after {timeout} s"

@@ -147,7 +147,9 @@ def test_and_one_that_has_left_is_noticed_when_a_comment_finds_nobody(
     with connected(patient, "fault-stall", stream=True) as client:
         upstream.wait_until(lambda stats: stats["requests_open"] == 1)
         assert client.recv(1)
+    left = time.monotonic()
     upstream.wait_until(lambda stats: stats["requests_open"] == 0 and stats["requests_aborted"] == 1)
+    assert time.monotonic() - left < 2.0
 
 
 def test_without_the_setting_it_counts_as_gone(server: LiveServer, upstream: MockUpstream) -> None:

@@ -365,10 +365,10 @@ def cosine(one: list[float], other: list[float]) -> float:
 
 class TestPace:
     def test_each_token_waits_and_choices_side_by_side(self) -> None:
-        request = ChatRequest("m", [{"role": "user", "content": "a b c"}], {"n": 100})
+        request = ChatRequest("m", [{"role": "user", "content": "a b c"}], {"n": 10})
         started = time.monotonic()
         list(make_echo(delay=0.02).chat(request, CallContext("r")))
-        assert 0.06 <= time.monotonic() - started < 100 * 0.06
+        assert 0.06 <= time.monotonic() - started < 0.3
 
     def test_a_long_delay_is_filled_with_silence(self) -> None:
         request = ChatRequest("m", [{"role": "user", "content": "Hi"}])

@@ -144,7 +144,7 @@ def test_a_schema_that_explodes_is_refused_soon() -> None:
     circle = {"allOf": [{"$ref": "#"}, {"$ref": "#"}]}
     with pytest.raises(NoExampleError):
         make_example(circle, "Hi")
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 1
 
 
 @pytest.mark.parametrize("schema", [TREE, BUSH])

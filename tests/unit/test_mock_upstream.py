@@ -455,7 +455,7 @@ class TestWatching:
         if is_reset:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.close()
-        stats = mock.wait_until(lambda stats: stats["requests_open"] == 0)
+        stats = mock.wait_until(lambda stats: stats["requests_open"] == 0, timeout=1)
         assert (stats["requests_aborted"], stats["connections_open"]) == (1, 0)
         assert [(seen["aborted"], seen["complete"]) for seen in mock.requests()] == [(True, False)]
 

@@ -61,7 +61,7 @@ def names(listed: UpstreamModels, context: CallContext = CONTEXT) -> list[str]:
 
 def settle(listed: UpstreamModels) -> None:
     """Waits until no list is on its way."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 5
     while listed._fetches:
         assert time.monotonic() < deadline
         time.sleep(0.001)
@@ -71,13 +71,12 @@ def test_a_hanging_upstream_holds_up_the_first_callers_alone() -> None:
     upstream = Upstream(["a"])
     listed = UpstreamModels(upstream, 300)
     started = time.monotonic()
-    with ThreadPoolExecutor(20) as pool:
-        assert list(pool.map(lambda _: names(listed), range(20))) == [[]] * 20
-    assert 0.3 <= time.monotonic() - started < 20 * 0.3
-    later = time.monotonic()
+    with ThreadPoolExecutor(5) as pool:
+        assert list(pool.map(lambda _: names(listed), range(5))) == [[]] * 5
+    assert 0.3 <= time.monotonic() - started < 1
     for _ in range(20):
         assert names(listed) == []
-    assert time.monotonic() - later < 20 * 0.3
+    assert time.monotonic() - started < 2
     upstream.answer()
     settle(listed)
     assert names(listed) == ["a"]

@@ -388,7 +388,7 @@ USE_CHAT_5 = {
 
 @pytest.mark.parametrize(
     "payload",
-    [{"messages": HELLO}, {"messages": HELLO, "temperature": 0.5, "theme": [1]}, USE_CHAT_4, USE_CHAT_5],
+    [{"messages": HELLO}, {"messages": HELLO, "model": "m", "temperature": 0.5, "theme": [1]}, USE_CHAT_4, USE_CHAT_5],
     ids=["role and content", "more keys", "useChat of the AI SDK 4", "useChat of the AI SDK 5"],
 )
 def test_ask_takes_what_front_ends_send(payload: dict[str, Any]) -> None:
