@@ -25,7 +25,7 @@ from .errors import to_known_error
 from .inference import choose_route, read_payload
 from .late import begin, late_response
 from .routed import note_route
-from .schemas.ask import PASSED_ON, AskRequestSchema
+from .schemas.ask import WISHES, AskRequestSchema
 from .sse import StreamBody, stream_response
 
 FORMATS: Final = ("sse", "text", "ui")
@@ -51,7 +51,7 @@ def ask_blueprint(routing: RoutingTable, chats: ChatService, settings: Settings)
 
 def answer(routing: RoutingTable, chats: ChatService, payload: Mapping[str, Any], writer: AnswerWriter) -> Response:
     """The streamed answer; an error before its first piece is raised, one after it is told in the stream."""
-    wanted = {name: value for name, value in payload.items() if name in PASSED_ON}
+    wanted = {name: value for name, value in payload.items() if name in WISHES}
     chat = {**wanted, "messages": to_chat_messages(payload["messages"]), "stream": True}
     route = choose_route(routing, payload.get("model"), {**payload, **chat})
     call = current_call()

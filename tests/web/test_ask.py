@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,8 @@ from openai_compat.backends.echo import EchoBackend
 from openai_compat.domain import CallContext, ChatDelta, ChatRequest
 from openai_compat.errors import UpstreamCutError, UpstreamStatusError
 from openai_compat.settings import ModelEntry, Settings
+from openai_compat.web.schemas.ask import WishesSchema
+from tests.tools import ROOT
 
 PLAIN = [{"role": "user", "content": "Hello there!"}]
 PARTS = [{"id": "1", "role": "user", "parts": [{"type": "text", "text": "Hello there!"}]}]
@@ -90,6 +93,12 @@ def test_a_page_says_how_the_model_is_to_write(client: FlaskClient) -> None:
     *pieces, last = events(ask(client, [{"role": "user", "content": "one two three"}], max_tokens=2, theme="dark"))
     assert "".join(piece["content"] for piece in pieces) == "one two"
     assert last["finish_reason"] == "length"
+
+
+def test_the_documentation_names_all_that_it_may_say() -> None:
+    section = (ROOT / "docs" / "http-api.md").read_text().partition("\n## /ask\n")[2].partition("\n## ")[0]
+    sentence = section.partition("how the model is to write")[2].partition(". ")[0]
+    assert set(re.findall(r"`(\w+)`", sentence)) == set(WishesSchema().fields)
 
 
 @pytest.mark.parametrize(

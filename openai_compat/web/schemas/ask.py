@@ -42,13 +42,18 @@ class AskMessageSchema(RequestSchema):
             raise missing_error("content")
 
 
-class AskRequestSchema(WritingSchema):
+class WishesSchema(WritingSchema):
+    """What a model is told beside the messages."""
+
+    max_completion_tokens = Whole(about="The most tokens to generate, reasoning included.")
+    reasoning_effort = Text(about="`none`, `minimal`, `low`, `medium`, `high`, ...")
+
+
+class AskRequestSchema(WishesSchema):
     """The body of `POST /ask`."""
 
     messages = MessagesOf(ObjectOf(AskMessageSchema), least=1, required=True, about="The conversation so far.")
     model = Text(about="The model that answers; the server's default model where absent.", example="mock-gpt-model")
-    max_completion_tokens = Whole(about="The most tokens to generate, reasoning included.")
-    reasoning_effort = Text(about="`none`, `minimal`, `low`, `medium`, `high`, ...")
     id = Text(about="The AI SDK's name for the conversation.")
     trigger = Text(about="Why the AI SDK sends it: `submit-message` or `regenerate-message`.")
     messageId = Text(about="The message that the AI SDK wants anew.")
@@ -56,5 +61,4 @@ class AskRequestSchema(WritingSchema):
 
 
 ASK_REQUEST = AskRequestSchema()
-PASSED_ON = frozenset({*WritingSchema().fields, "max_completion_tokens", "reasoning_effort"})
-"""What a model is told beside the messages."""
+WISHES = frozenset(WishesSchema().fields)
