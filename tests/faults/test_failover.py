@@ -147,7 +147,9 @@ MORE = [
     Row("all-fail", "fault-status:code=500", {"fallbacks": ["fails-too"]}),
     Row("stored", "fault-status:code=500", kinds=WHOLE),
 ]
-ROWS = [*RECOVERS, *FALLS_BACK, *(row for row, *_ in TOLD), *BREAKS, *CONTINUED, *NOT_CONTINUED, *MORE]
+COOLED = Row("cooled", "fault-status:code=429")
+"""For one test alone: the cooldown that another one began would end, and be probed, in the middle of it."""
+ROWS = [COOLED, *RECOVERS, *FALLS_BACK, *(row for row, *_ in TOLD), *BREAKS, *CONTINUED, *NOT_CONTINUED, *MORE]
 
 
 def helpers(base_url: str) -> list[dict[str, Any]]:
@@ -272,17 +274,16 @@ def test_the_fallback_answers_and_the_client_sees_nothing_else(
 def test_the_cooldown_keeps_the_callers_of_all_workers_away(
     routed: LiveServer, upstream: MockUpstream, *, stream: bool
 ) -> None:
-    row = Row("429-always", "fault-status:code=429")
-    model = row.model(stream=stream)
+    model = COOLED.model(stream=stream)
     deadline = time.monotonic() + 10
     while ask(routed, model, stream=stream).headers["x-openai-compat-attempts"] != "1":
         assert time.monotonic() < deadline
     time.sleep(0.1)  # twice the age of what a worker may know of the others
-    before = tries_at(upstream, row, stream=stream)
+    before = tries_at(upstream, COOLED, stream=stream)
     with ThreadPoolExecutor(8) as callers:
         answers = list(callers.map(lambda _: ask(routed, model, stream=stream), range(40)))
     assert {text_of(answer) for answer in answers} == {TEXT}
-    assert tries_at(upstream, row, stream=stream) == before
+    assert tries_at(upstream, COOLED, stream=stream) == before
 
 
 def test_an_upstream_that_comes_back_is_probed_by_one_caller_and_used_again(
