@@ -16,7 +16,7 @@ PARALLEL ?= -n 2 --dist loadfile
 
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
-NODE_DIR := tests/conformance/node
+NODE_DIR := tests/e2e/clients/node
 CHAT_DIR := examples/nextjs-chat
 
 # Stamps: what an interrupted run left half done is done again, and a second run starts at once.
@@ -43,7 +43,7 @@ run-haystack: $(CORE) $(HAYSTACK)  ## the same, with the extra for Haystack pipe
 	@exec $(BIN)/python -m openai_compat serve $(ARGS)
 
 run-local: $(LOCAL) $(LOCAL_MODELS)  ## the same with two small local models, for chat and embeddings (about 2 GB)
-	@$(BIN)/python -m openai_compat.local.packaged .venv/local-models.json
+	@$(BIN)/python -m openai_compat.sidecars.huggingface.models.bundled_models .venv/local-models.json
 	@MODEL_REGISTRY_PATH=$(CURDIR)/.venv/local-models.json INCLUDE_DEFAULT_MODELS=false \
 	    exec $(BIN)/python -m openai_compat serve $(ARGS)
 
@@ -56,7 +56,7 @@ test: $(NEEDED)  ## install what the tests need, run them all
 	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST)
 
 pictures: $(NEEDED)  ## test the pages in a browser, keep the screenshots in docs/images
-	PICTURES=docs/images $(BIN)/python -m pytest tests/browser
+	PICTURES=docs/images $(BIN)/python -m pytest tests/e2e/browser
 
 lint: $(DEV)  ## ruff: mistakes and layout
 	$(BIN)/ruff check .
@@ -92,7 +92,7 @@ chaos: $(CORE)  ## 10,000 calls with a random fault each (ARGS="--calls 1000")
 	@$(BIN)/python -m bench.chaos $(ARGS)
 
 docker-check: $(DEV)  ## walk through the Dockerfile's steps without Docker
-	$(BIN)/python -m pytest tests/deploy/test_dockerfile.py
+	$(BIN)/python -m pytest tests/e2e/deploy/test_dockerfile.py
 
 # In Databricks Apps, requirements.txt and app.yaml stand beside the code, and nothing else is installed.
 APP := dist/databricks-app

@@ -153,7 +153,7 @@ class Chaos:
         python = [sys.executable, "-m"]
         self.upstream_port, self.port = free_port(), free_port()
         environ = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(self._folder)}
-        mock = [*python, "openai_compat.mock_upstream", "--port", str(self.upstream_port)]
+        mock = [*python, "openai_compat.tools.mock_upstream", "--port", str(self.upstream_port)]
         self._upstream = Running(mock, self._folder, environ, "upstream.log")
         write_models(self._folder / "models.json", f"http://127.0.0.1:{self.upstream_port}/v1")
         settings = {"MODEL_REGISTRY_PATH": str(self._folder / "models.json"), "UPSTREAM_KEY": "sk-of-the-server"}

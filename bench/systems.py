@@ -158,7 +158,7 @@ def start_nginx(site: Site) -> Start:
 
 
 def our_version() -> str:
-    from openai_compat import __version__
+    from openai_compat.core.version import __version__
 
     commit = subprocess.run(
         ["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True, check=False

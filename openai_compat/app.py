@@ -14,33 +14,37 @@ from flask.sessions import NullSession, SessionInterface, SessionMixin
 from flask_cors import CORS
 from werkzeug.routing import MapAdapter
 
-from .backends.base import Backend, BackendResources, NoOptions
-from .backends.doctor import DOCTOR_ENTRY, DoctorBackend
-from .backends.engine_process import EngineProcess
-from .backends.upstream import Forwarder
-from .configuration import load_settings, warn_without_gevent
-from .gate import Gate
-from .local.plan import KIND
-from .logs import configure_logging
-from .routing.table import RoutingTable, build_backend
-from .services.chat import ChatService
-from .services.completions import CompletionService
-from .services.embeddings import EmbeddingService
-from .services.models import ModelCatalog
-from .settings import ECHO_MODEL, Settings
-from .stores.base import SharedStore
-from .stores.opening import open_store
-from .tokens import TokenCounter
-from .web import chat, models
-from .web.ask import ask_blueprint
-from .web.auth import key_check
-from .web.calls import admission, current_request, register_calls
-from .web.disconnect import ClientWatch
-from .web.docs import docs_blueprint
-from .web.errors import register_errors
-from .web.health import health_blueprint
-from .web.home import home_blueprint
-from .web.passthrough import passthrough_blueprint
+from openai_compat.backends.base import Backend, NoOptions
+from openai_compat.backends.http.client import Forwarder
+from openai_compat.backends.huggingface.engine_client import EngineProcess
+from openai_compat.backends.huggingface.engine_config import KIND
+from openai_compat.backends.resources import BackendResources
+from openai_compat.config.environment import load_settings
+from openai_compat.core.concurrency import Gate
+from openai_compat.core.logging import configure_logging
+from openai_compat.core.settings import ECHO_MODEL, Settings
+from openai_compat.core.tokens import TokenCounter
+from openai_compat.routing.router import RoutingTable, build_backend
+from openai_compat.server.checks import warn_without_gevent
+from openai_compat.services.chat import ChatService
+from openai_compat.services.completions import CompletionService
+from openai_compat.services.embeddings import EmbeddingService
+from openai_compat.services.model_catalog import ModelCatalog
+from openai_compat.state.base import SharedStore
+from openai_compat.tools.doctor.backend import DOCTOR_ENTRY, DoctorBackend
+from openai_compat.web.auth import key_check
+from openai_compat.web.client_monitor import ClientWatch
+from openai_compat.web.errors import register_errors
+from openai_compat.web.request_context import admission, current_request, register_calls
+from openai_compat.web.routes import inference as chat
+from openai_compat.web.routes import models
+from openai_compat.web.routes.ask.blueprint import ask_blueprint
+from openai_compat.web.routes.docs import docs_blueprint
+from openai_compat.web.routes.health import health_blueprint
+from openai_compat.web.routes.home import home_blueprint
+from openai_compat.web.routes.passthrough import passthrough_blueprint
+
+from .state import open_store
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +133,7 @@ def _close_all(*parts: Backend | Forwarder | SharedStore | EngineProcess | None)
 def create_app(settings: Settings | None = None) -> Flask:
     """See `openai_compat.create_app`."""
     settings = settings or load_settings()
-    configure_logging(settings)
+    configure_logging(settings.log_level, settings.log_format)
     warn_without_gevent()
     state = _build_state(settings)
     app = Application("openai_compat", static_folder=None)

@@ -25,21 +25,13 @@ from openai_compat.backends.base import (
     SupportsCompletions,
     SupportsForwarding,
 )
+from openai_compat.backends.huggingface.engine_config import KIND as HUGGINGFACE
 from openai_compat.backends.registry import KINDS, load_backend_class
-from openai_compat.conformance.questions import QUESTIONS
-from openai_compat.local.plan import KIND as HUGGINGFACE
-from openai_compat.local.promises import (
-    CHAT_PROMISES_KEPT,
-    COMPLETION_PROMISES_KEPT,
-    SAMPLED,
-    TEMPLATE_PROMISES,
-)
-from openai_compat.mock_upstream.faults import MODELS
-from openai_compat.profiles import DROPPED, PROFILES, Profile
-from openai_compat.settings import (
+from openai_compat.config.settings_table import Setting
+from openai_compat.core.profiles import DROPPED, PROFILES, Profile
+from openai_compat.core.settings import Settings
+from openai_compat.core.validators import (
     OneOf,
-    Setting,
-    Settings,
     WholeNumber,
     parse_boolean,
     parse_key,
@@ -50,6 +42,14 @@ from openai_compat.settings import (
     parse_url,
     parse_workspace,
 )
+from openai_compat.sidecars.huggingface.models.supported_parameters import (
+    CHAT_PROMISES_KEPT,
+    COMPLETION_PROMISES_KEPT,
+    SAMPLED,
+    TEMPLATE_PROMISES,
+)
+from openai_compat.tools.conformance.runner import QUESTIONS
+from openai_compat.tools.mock_upstream.faults import MODELS
 from openai_compat.web.schemas.chat import ChatRequestSchema
 from openai_compat.web.schemas.completions import CompletionRequestSchema
 

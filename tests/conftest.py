@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 import config
-from openai_compat import models_file
-from openai_compat.logs import LOGGER
+from openai_compat.config import models_file
+from openai_compat.core.logging import LOGGER
 
 
 def pytest_configure() -> None:

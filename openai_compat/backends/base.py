@@ -2,7 +2,7 @@
 
 A backend subclasses `Backend` and one base class for each thing it can do. The service asks once, with `isinstance`;
 what is missing is answered by name. A backend knows no Flask, no status code and no JSON envelope; it raises the
-errors of `openai_compat.errors`.
+errors of `openai_compat.core.errors`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from ..domain import (
+from openai_compat.backends.http.messages import ForwardedCall, ForwardedReply
+from openai_compat.core.errors import CapabilityError
+from openai_compat.core.streams import Silence
+from openai_compat.core.types import (
     CallContext,
     ChatDelta,
     ChatRequest,
@@ -21,37 +24,18 @@ from ..domain import (
     EmbeddingsRequest,
     TextDelta,
 )
-from ..errors import CapabilityError, UpstreamBusyError
-from ..gate import Gate
-from ..streams import Silence
+
+from .resources import BackendResources
 
 if TYPE_CHECKING:
-    from ..hooks import Hooks
-    from ..profiles import Profile
-    from ..settings import ModelEntry, Settings
-    from .engine_process import EngineProcess
-    from .upstream import Forwarder
+    from openai_compat.core.hooks import Hooks
+    from openai_compat.core.profiles import Profile
+    from openai_compat.core.settings import ModelEntry, Settings
 
 
 @dataclass(frozen=True, slots=True)
 class NoOptions:
     """The options of a kind that has none."""
-
-
-@dataclass(frozen=True, slots=True)
-class BackendResources:
-    """What every backend may share with the rest of the process: the settings, and the way out to other servers."""
-
-    settings: Settings
-    forwarder: Forwarder
-    engine: EngineProcess | None = None
-    """The process with the local models; None where there are none."""
-
-    def gate(self, entry: ModelEntry) -> Gate | None:
-        """What the entry's calls to its upstream have to pass, where their number is bounded."""
-        settings = self.settings
-        most = entry.max_concurrent
-        return Gate(most, settings.max_queued_requests, settings.queue_timeout, UpstreamBusyError) if most else None
 
 
 class Backend:
@@ -135,51 +119,6 @@ class SupportsEmbeddings(ABC):
         Raises:
             UnsupportedParameterError: for `dimensions` that this model cannot give.
         """
-
-
-@dataclass(frozen=True, slots=True)
-class ForwardedCall:
-    """A call to pass on as it is.
-
-    `path` is relative to the API's root, with its query (`chat/completions?x=1`). `body` is the client's bytes, or an
-    iterator of them for a body of `body_length` bytes (None: unknown, sent chunked).
-    """
-
-    method: str
-    path: str
-    headers: Mapping[str, str]
-    body: bytes | Iterator[bytes] | None = None
-    body_length: int | None = None
-
-
-class ForwardedReply(ABC):
-    """An upstream's answer on its way through: `status`, the `headers` that may be relayed, and the bytes."""
-
-    status: int
-    headers: Mapping[str, str]
-
-    @abstractmethod
-    def blocks(self) -> Iterator[bytes | Silence]:
-        """The body as it arrives, in non-empty blocks.
-
-        Raises:
-            UpstreamCutError, UpstreamTimeoutError, CallCancelledError
-        """
-
-    @abstractmethod
-    def read(self) -> bytes:
-        """The whole body; raises as `blocks` does."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Ends the exchange on every path; a reply not read to its end is broken off."""
-
-    def expect_end(self, seconds: float) -> None:  # noqa: B027 - to wait on as before is right, too
-        """Nothing but the end is awaited any more: reading ends with an `UpstreamTimeoutError` after `seconds`."""
-
-    def close_after_end(self) -> None:
-        """`close`, where the content says that all of it has come, so that the connection may be kept."""
-        self.close()
 
 
 class SupportsForwarding(ABC):

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sized
 from dataclasses import dataclass
 from typing import Final
 
-from ..domain import ChatRequest, CompletionRequest, EmbeddingsRequest, JSONObject
-from ..errors import PayloadError
+from openai_compat.core.errors import PayloadError
+from openai_compat.core.types import ChatRequest, CompletionRequest, EmbeddingsRequest, JSONObject
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,12 @@ from .base import Backend
 
 KINDS = MappingProxyType(
     {
-        "databricks": "openai_compat.backends.databricks:DatabricksBackend",
-        "echo": "openai_compat.backends.echo:EchoBackend",
-        "external": "openai_compat.backends.external:ExternalBackend",
-        "haystack": "openai_compat.backends.haystack:HaystackBackend",
-        "huggingface": "openai_compat.backends.huggingface:HuggingFaceBackend",
-        "openai": "openai_compat.backends.openai:OpenAIBackend",
+        "databricks": "openai_compat.backends.databricks.backend:DatabricksBackend",
+        "echo": "openai_compat.backends.echo.backend:EchoBackend",
+        "external": "openai_compat.backends.external.backend:ExternalBackend",
+        "haystack": "openai_compat.backends.haystack.backend:HaystackBackend",
+        "huggingface": "openai_compat.backends.huggingface.backend:HuggingFaceBackend",
+        "openai": "openai_compat.backends.openai.backend:OpenAIBackend",
     }
 )
 """kind -> where its class is."""

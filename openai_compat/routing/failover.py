@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
 from time import perf_counter
 from typing import Generic, TypeVar
 
-from ..domain import CallContext
-from ..errors import CallCancelledError, OpenAICompatError, RequestError, UpstreamStatusError
-from ..streams import close_stream
-from .backoff import Backoff, named_wait
-from .first_token import FirstTokenLimit
-from .health import Admission
-from .plan import Plan, Target
-from .verdicts import judge
+from openai_compat.core.cancellation import Cancellation
+from openai_compat.core.errors import (
+    CallCancelledError,
+    OpenAICompatError,
+    RequestError,
+    UpstreamStatusError,
+    UpstreamTimeoutError,
+)
+from openai_compat.core.streams import close_stream
+from openai_compat.core.types import CallContext
+
+from .circuit_breaker import Admission
+from .failure_policy import judge
+from .retry import Backoff, named_wait
+from .route import Plan, Target
 
 log = logging.getLogger(__name__)
 
@@ -233,3 +241,35 @@ class Failover(Generic[T]):
 def _named_by(error: OpenAICompatError) -> float | None:
     """The wait that an upstream's refusal names, in seconds."""
     return named_wait(error.headers) if isinstance(error, UpstreamStatusError) else None
+
+
+class FirstTokenLimit:
+    """`cancellation` is for one try: it happens with the call's own, for the same reason, and with an
+    `UpstreamTimeoutError` when `seconds` have passed without `begun`.
+    """
+
+    def __init__(self, call: Cancellation, seconds: float) -> None:
+        self.cancellation = Cancellation()
+        self._call = call
+        error = UpstreamTimeoutError("The upstream gave no first token within the time limit.")
+        self._timer = threading.Timer(seconds, self.cancellation.cancel, (error,))
+        self._timer.daemon = True
+        self._timer.start()
+        call.on_cancel(self._follow)
+
+    def _follow(self) -> None:
+        self.cancellation.cancel(self._call.reason)
+
+    def begun(self) -> None:
+        """The answer is there: the limit holds no more.
+
+        Raises:
+            UpstreamTimeoutError: it came too late; or what the call was cancelled for.
+        """
+        self._timer.cancel()
+        self.cancellation.raise_if_cancelled()
+
+    def close(self) -> None:
+        """The try is over."""
+        self._timer.cancel()
+        self._call.forget(self._follow)

@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ..backends.base import CHAT_PROMISES, Backend, SupportsChat, capabilities_of, missing_capability
-from ..domain import CallContext, ChatDelta, ChatRequest, TokenLogprob, ToolCallDelta, Usage
-from ..streams import PrimedStream, Silence
-from ..tokens import TokenCounter
-from .adapting import prepare_payload
-from .hooked import hooked
-from .identity import new_id
+from openai_compat.backends.base import CHAT_PROMISES, Backend, SupportsChat, capabilities_of, missing_capability
+from openai_compat.core.streams import PrimedStream, Silence
+from openai_compat.core.tokens import TokenCounter
+from openai_compat.core.types import CallContext, ChatDelta, ChatRequest, TokenLogprob, ToolCallDelta, Usage
+
+from .answer import JSON, Finish, TypedAnswer
 from .legacy_functions import to_legacy_chunk, to_legacy_message, to_tools
-from .parameters import without_nulls
-from .promises import check_promises
-from .typed_answer import JSON, Finish, TypedAnswer
-from .usage import to_usage_object
+from .openai_objects import new_id, to_usage_object
+from .parameters import check_promises, without_nulls
+from .preparation import prepare_payload
+from .response_hooks import hooked
 
 
 class ChatService:

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ..backends.base import COMPLETION_PROMISES, Backend, SupportsCompletions, capabilities_of, missing_capability
-from ..domain import CallContext, CompletionRequest, TextDelta, TokenLogprob, Usage
-from ..errors import PayloadError
-from ..streams import PrimedStream, Silence
-from ..tokens import TokenCounter
-from .adapting import prepare_payload
-from .hooked import hooked
-from .parameters import to_texts, without_nulls
-from .promises import check_promises
-from .typed_answer import JSON, Finish, TypedAnswer
-from .usage import count_texts, to_usage_object
+from openai_compat.backends.base import (
+    COMPLETION_PROMISES,
+    Backend,
+    SupportsCompletions,
+    capabilities_of,
+    missing_capability,
+)
+from openai_compat.core.errors import PayloadError
+from openai_compat.core.streams import PrimedStream, Silence
+from openai_compat.core.tokens import TokenCounter
+from openai_compat.core.types import CallContext, CompletionRequest, TextDelta, TokenLogprob, Usage
+
+from .answer import JSON, Finish, TypedAnswer
+from .openai_objects import count_texts, to_usage_object
+from .parameters import check_promises, to_texts, without_nulls
+from .preparation import prepare_payload
+from .response_hooks import hooked
 
 
 class CompletionService:

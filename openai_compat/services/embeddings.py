@@ -8,13 +8,14 @@ from array import array
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..backends.base import Backend, SupportsEmbeddings, capabilities_of, missing_capability
-from ..domain import CallContext, EmbeddingsRequest, Usage
-from ..errors import PayloadError
-from ..tokens import TokenCounter
-from .adapting import prepare_payload
+from openai_compat.backends.base import Backend, SupportsEmbeddings, capabilities_of, missing_capability
+from openai_compat.core.errors import PayloadError
+from openai_compat.core.tokens import TokenCounter
+from openai_compat.core.types import CallContext, EmbeddingsRequest, Usage
+
+from .openai_objects import count_texts
 from .parameters import to_texts, without_nulls
-from .usage import count_texts
+from .preparation import prepare_payload
 
 
 class EmbeddingService:

@@ -7,18 +7,21 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
-from ..backends.base import ForwardedCall, ForwardedReply, SupportsForwarding
-from ..backends.openai_chunks import parse_object, read_usage
-from ..backends.openai_errors import refuses_stream_options, to_envelope_bytes, to_error_object
-from ..domain import CallContext, Usage
-from ..errors import UpstreamReplyError, UpstreamStatusError
-from ..hooks import Hooks
-from ..streams import PrimedStream, Silence
-from .adapting import prepare_call
-from .body_edits import to_body, to_upstream_body
-from .event_relay import EventRelay
+from openai_compat.backends.base import SupportsForwarding
+from openai_compat.backends.http.messages import ForwardedCall, ForwardedReply
+from openai_compat.backends.parsing.openai_chat import parse_object, read_usage
+from openai_compat.backends.parsing.openai_errors import refuses_stream_options, to_envelope_bytes, to_error_object
+from openai_compat.core.errors import UpstreamReplyError, UpstreamStatusError
+from openai_compat.core.hooks import Hooks
+from openai_compat.core.streams import PrimedStream, Silence
+from openai_compat.core.types import CallContext, Usage
+
+from .body_rewrite import to_body, to_upstream_body
+from .inference_call import InferenceCall
+from .preparation import prepare_call
+from .sse_relay import EventRelay
 
 log = logging.getLogger(__name__)
 
@@ -45,35 +48,6 @@ MOST_PARSED_BYTES: Final = 65_536
 # White space before an answer keeps a connection alive while the model works: some providers send a lot of it.
 _OBJECT_START = re.compile(rb"\s*\{")
 _OBJECT_END = re.compile(rb"\}\s*\Z")
-
-
-@dataclass(frozen=True, slots=True)
-class InferenceCall:
-    """A validated call: `body` are the client's bytes, `payload` what they say, `model` the name that was asked for."""
-
-    path: str
-    body: bytes
-    payload: Mapping[str, Any]
-    model: str
-
-    def for_model(self, model: str) -> InferenceCall:
-        """The same call, for the model that is to answer it."""
-        return self if model == self.model else replace(self, model=model)
-
-    @property
-    def is_streamed(self) -> bool:
-        return self.payload.get("stream") is True
-
-    @property
-    def choices(self) -> int:
-        """How many answers the client gets: `n` for each prompt."""
-        prompt = self.payload.get("prompt")
-        prompts = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
-        return prompts * (self.payload.get("n") or 1)
-
-    @property
-    def wants_usage(self) -> bool:
-        return bool((self.payload.get("stream_options") or {}).get("include_usage"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import PayloadError
+from openai_compat.core.errors import PayloadError
 
 JSON = dict[str, Any]
 

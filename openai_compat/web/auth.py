@@ -5,8 +5,9 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Sequence
 
-from ..errors import AuthenticationError
-from .calls import CALL, current_request
+from openai_compat.core.errors import AuthenticationError
+
+from .request_context import CALL, current_request
 
 
 def key_check(keys: Sequence[str]) -> Callable[[], None]:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
-from ..errors import (
+from openai_compat.core.errors import (
     CallCancelledError,
     InternalError,
     MethodNotAllowedError,
@@ -20,8 +20,9 @@ from ..errors import (
     UnsupportedMediaTypeError,
     UpstreamStatusError,
 )
-from ..settings import Settings
-from .calls import current_call
+from openai_compat.core.settings import Settings
+
+from .request_context import current_call
 from .responses import json_response
 
 log = logging.getLogger(__name__)

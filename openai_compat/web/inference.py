@@ -16,21 +16,23 @@ from flask import Request, Response
 from marshmallow import Schema
 from werkzeug.exceptions import HTTPException
 
-from ..backends.base import Backend, SupportsForwarding
-from ..domain import CallContext, Usage
-from ..errors import PayloadError, UnsupportedMediaTypeError
-from ..hooks import HookCall, run
-from ..routing.plan import Target
-from ..routing.table import Route, RoutingTable
-from ..services.adapting import is_rebuilt
-from ..services.forwarding import ForwardedAnswer, ForwardedStream, InferenceCall, forward
-from ..services.routed import EventSource
-from ..streams import Pending, Silence
-from .calls import CALL, Call, current_call, current_request
-from .late import begin, late_response
-from .payload import parse_json_object, validate
+from openai_compat.backends.base import Backend, SupportsForwarding
+from openai_compat.core.errors import PayloadError, UnsupportedMediaTypeError
+from openai_compat.core.hooks import HookCall, run
+from openai_compat.core.streams import Pending, Silence
+from openai_compat.core.types import CallContext, Usage
+from openai_compat.routing.route import Target
+from openai_compat.routing.router import Route, RoutingTable
+from openai_compat.services.failover_streams import EventSource
+from openai_compat.services.forwarding import ForwardedAnswer, ForwardedStream, forward
+from openai_compat.services.inference_call import InferenceCall
+from openai_compat.services.preparation import is_rebuilt
+
+from .body import parse_json_object, validate
+from .deferred import begin, late_response
+from .failover import answer_by_plan
+from .request_context import CALL, Call, current_call, current_request
 from .responses import WholeResponse, json_response, to_json
-from .routed import answer_by_plan
 from .sse import DONE, HEADERS, StreamBody, stream_response, to_event, to_events
 
 JSON = dict[str, Any]

@@ -11,11 +11,12 @@ from typing import Any, Final, Protocol
 
 from flask import Response
 
-from ..domain import Usage
-from ..errors import CallCancelledError, OpenAICompatError
-from ..streams import Silence
-from .calls import Call
+from openai_compat.core.errors import CallCancelledError, OpenAICompatError
+from openai_compat.core.streams import Silence
+from openai_compat.core.types import Usage
+
 from .errors import log_error, to_known_error
+from .request_context import Call
 
 log = logging.getLogger(__name__)
 

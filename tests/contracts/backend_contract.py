@@ -33,7 +33,9 @@ from openai_compat.backends.base import (
     SupportsCompletions,
     SupportsEmbeddings,
 )
-from openai_compat.domain import (
+from openai_compat.core.errors import CallCancelledError, RequestError
+from openai_compat.core.streams import SILENCE, Silence, close_stream
+from openai_compat.core.types import (
     CallContext,
     ChatDelta,
     ChatRequest,
@@ -42,8 +44,6 @@ from openai_compat.domain import (
     TextDelta,
     Usage,
 )
-from openai_compat.errors import CallCancelledError, RequestError
-from openai_compat.streams import SILENCE, Silence, close_stream
 
 UNICODE = "Zoë läuft 🏃🏽‍♀️ nach 東京 — e\u0301 नमस्ते\tline\nnext"
 TOOL = {

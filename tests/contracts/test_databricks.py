@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 
-from openai_compat.backends.base import BackendResources
-from openai_compat.backends.databricks import DatabricksBackend, DatabricksOptions
-from openai_compat.backends.upstream import Forwarder
-from openai_compat.settings import ModelEntry, Settings
-from tests.fakes.mock_upstream import MockUpstream
-
-from .test_openai import MakesBackends, TestOpenAIChat, mock, running
+from openai_compat.backends.databricks.backend import DatabricksBackend, DatabricksOptions
+from openai_compat.backends.http.client import Forwarder
+from openai_compat.backends.resources import BackendResources
+from openai_compat.core.settings import ModelEntry, Settings
+from tests.contracts.test_openai import MakesBackends, TestOpenAIChat, mock, running
+from tests.support.mock_upstream import MockUpstream
 
 __all__ = ["mock", "running"]
 

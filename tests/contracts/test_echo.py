@@ -6,11 +6,10 @@ from typing import Any, ClassVar, cast
 
 import pytest
 
-from openai_compat.backends.base import BackendResources
-from openai_compat.backends.echo import EchoBackend, EchoOptions
-from openai_compat.settings import ModelEntry, Settings
-
-from .backend_contract import ChatContract, CompletionsContract, EmbeddingsContract
+from openai_compat.backends.echo.backend import EchoBackend, EchoOptions
+from openai_compat.backends.resources import BackendResources
+from openai_compat.core.settings import ModelEntry, Settings
+from tests.contracts.backend_contract import ChatContract, CompletionsContract, EmbeddingsContract
 
 
 def make_echo(**options: Any) -> EchoBackend:

@@ -7,15 +7,14 @@ from typing import Any, ClassVar
 
 import pytest
 
-from openai_compat.backends.base import BackendResources
-from openai_compat.backends.external import ExternalBackend, ExternalOptions
-from openai_compat.backends.upstream import Forwarder
-from openai_compat.domain import CallContext, ChatRequest
-from openai_compat.settings import ModelEntry, Settings
-from openai_compat.streams import close_stream
-from tests.fakes.chat_api import ChatAPI, Form
-
-from .backend_contract import ChatContract, collect, wait_until
+from openai_compat.backends.external.backend import ExternalBackend, ExternalOptions
+from openai_compat.backends.http.client import Forwarder
+from openai_compat.backends.resources import BackendResources
+from openai_compat.core.settings import ModelEntry, Settings
+from openai_compat.core.streams import close_stream
+from openai_compat.core.types import CallContext, ChatRequest
+from tests.contracts.backend_contract import ChatContract, collect, wait_until
+from tests.support.chat_api import ChatAPI, Form
 
 
 class ExternalBackendAndAPI(ExternalBackend):

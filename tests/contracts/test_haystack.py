@@ -7,17 +7,16 @@ from typing import Any
 
 import pytest
 
-from openai_compat.backends.base import BackendResources
-from openai_compat.backends.haystack import HaystackBackend, HaystackOptions
-from openai_compat.backends.upstream import Forwarder
-from openai_compat.domain import CallContext, ChatRequest
-from openai_compat.errors import PayloadError, UpstreamStatusError
-from openai_compat.settings import ModelEntry, Settings
-from openai_compat.streams import close_stream
-from tests.fakes.mock_upstream import MockUpstream
-from tests.tools import require_extra
-
-from .backend_contract import ChatContract, collect
+from openai_compat.backends.haystack.backend import HaystackBackend, HaystackOptions
+from openai_compat.backends.http.client import Forwarder
+from openai_compat.backends.resources import BackendResources
+from openai_compat.core.errors import PayloadError, UpstreamStatusError
+from openai_compat.core.settings import ModelEntry, Settings
+from openai_compat.core.streams import close_stream
+from openai_compat.core.types import CallContext, ChatRequest
+from tests.contracts.backend_contract import ChatContract, collect
+from tests.support.mock_upstream import MockUpstream
+from tests.support.tools import require_extra
 
 RATE_LIMITED = "fault-status:code=429,retry_after=3"
 SLOW = "fault-slow:delay=0.05,chunks=2000"

@@ -11,16 +11,15 @@ from typing import Any, ClassVar
 import pytest
 
 import config
-from openai_compat.backends.base import BackendResources
-from openai_compat.backends.engine_process import EngineProcess
-from openai_compat.backends.huggingface import HuggingFaceBackend
-from openai_compat.backends.upstream import Forwarder
-from openai_compat.routing.table import build_backend
-from openai_compat.settings import Settings
-from openai_compat.streams import Cancellation
-from tests.fakes.local_models import LOADER
-
-from .backend_contract import ChatContract
+from openai_compat.backends.http.client import Forwarder
+from openai_compat.backends.huggingface.backend import HuggingFaceBackend
+from openai_compat.backends.huggingface.engine_client import EngineProcess
+from openai_compat.backends.resources import BackendResources
+from openai_compat.core.cancellation import Cancellation
+from openai_compat.core.settings import Settings
+from openai_compat.routing.router import build_backend
+from tests.contracts.backend_contract import ChatContract
+from tests.support.local_models import LOADER
 
 
 class Local:

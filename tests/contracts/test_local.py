@@ -8,16 +8,15 @@ from typing import Any, ClassVar
 
 import pytest
 
-from openai_compat.domain import CallContext, CompletionRequest
-from openai_compat.streams import close_stream
-from tests.fakes.tiny_models import TOOL_TEMPLATE, require_local_extra, save_encoder, save_reciting_model
-
-from .backend_contract import ChatContract, CompletionsContract, EmbeddingsContract
+from openai_compat.core.streams import close_stream
+from openai_compat.core.types import CallContext, CompletionRequest
+from tests.contracts.backend_contract import ChatContract, CompletionsContract, EmbeddingsContract
+from tests.support.tiny_models import TOOL_TEMPLATE, require_local_extra, save_encoder, save_reciting_model
 
 require_local_extra()
 
-from openai_compat.local.entries import LocalModel  # noqa: E402 - torch may not be there
-from openai_compat.local.loading import load_model  # noqa: E402
+from openai_compat.backends.huggingface.model_options import LocalModel  # noqa: E402 - torch may not be there
+from openai_compat.sidecars.huggingface.models.loading import load_model  # noqa: E402
 
 ENDLESS = 1_000_000
 

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-from openai_compat.backends.base import BackendResources, ForwardedCall
-from openai_compat.backends.openai import MOST_REMEMBERED, OpenAIBackend, OpenAIOptions
-from openai_compat.backends.upstream import Forwarder
-from openai_compat.domain import CallContext, ChatRequest
-from openai_compat.errors import (
+from openai_compat.backends.http.client import Forwarder
+from openai_compat.backends.http.messages import ForwardedCall
+from openai_compat.backends.openai.backend import MOST_REMEMBERED, OpenAIBackend, OpenAIOptions
+from openai_compat.backends.resources import BackendResources
+from openai_compat.core.errors import (
     UpstreamAuthenticationError,
     UpstreamConnectionError,
     UpstreamCutError,
@@ -22,12 +22,20 @@ from openai_compat.errors import (
     UpstreamStatusError,
     UpstreamTimeoutError,
 )
-from openai_compat.settings import ModelEntry, Settings, Timeouts
-from openai_compat.streams import close_stream
-from tests.fakes.mock_upstream import MockUpstream
-from tests.fakes.scripted_api import ScriptedForwarder, ScriptedReply
-
-from .backend_contract import UNICODE, ChatContract, assert_well_formed, collect, finish_reasons, last_usage, text_of
+from openai_compat.core.settings import ModelEntry, Settings, Timeouts
+from openai_compat.core.streams import close_stream
+from openai_compat.core.types import CallContext, ChatRequest
+from tests.contracts.backend_contract import (
+    UNICODE,
+    ChatContract,
+    assert_well_formed,
+    collect,
+    finish_reasons,
+    last_usage,
+    text_of,
+)
+from tests.support.fake_http_client import ScriptedForwarder, ScriptedReply
+from tests.support.mock_upstream import MockUpstream
 
 NOT_KEPT_BY_THE_MOCK = frozenset({"stop", "logprobs", "top_logprobs", "response_format"})
 """They are the peer's to keep: `test_parameters_go_out_as_they_are` sees that the peer gets them."""

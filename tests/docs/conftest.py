@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.docs.reader import World
-from tests.fakes.live_server import LiveServer
-from tests.fakes.mock_upstream import MockUpstream
-from tests.fakes.recording_api import RecordingAPI
-from tests.fakes.shaped_apis import ShapedAPIs
+from tests.docs.snippet_runner import World
+from tests.support.fake_chat_apis import ShapedAPIs
+from tests.support.live_server import LiveServer
+from tests.support.mock_upstream import MockUpstream
+from tests.support.recording_api import RecordingAPI
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.tools import ROOT
+from tests.support.tools import ROOT
 
 _FENCE = re.compile(r"^```(\w*)\s*$")
 _FILE_NAME = re.compile(r"^(?:#|//) (\.?[\w-]+(?:\.[\w-]+)*)$")

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.nginx import free_port
-from tests.fakes.started import Started, started
-from tests.snippets import plain_environment, run_bash
-from tests.tools import ROOT, require_tool
+from tests.support.nginx import free_port
+from tests.support.snippets import plain_environment, run_bash
+from tests.support.subprocess_server import Started, started
+from tests.support.tools import ROOT, require_tool
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 

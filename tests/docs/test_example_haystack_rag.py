@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.live_server import LiveServer
-from tests.snippets import plain_environment
-from tests.tools import ROOT, require_extra
+from tests.support.live_server import LiveServer
+from tests.support.snippets import plain_environment
+from tests.support.tools import ROOT, require_extra
 
 EXAMPLE = ROOT / "examples" / "haystack-rag"
 

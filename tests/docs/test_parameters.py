@@ -11,12 +11,12 @@ import pytest
 import requests
 
 from openai_compat.backends.registry import KINDS
-from openai_compat.local.promises import SAMPLED
-from openai_compat.profiles import ADAPTED_HEADER, DROPPED
+from openai_compat.core.profiles import ADAPTED_HEADER, DROPPED
+from openai_compat.sidecars.huggingface.models.supported_parameters import SAMPLED
 from scripts.render_docs import BY_TEMPLATE, HUGGINGFACE, RELATIVES, parameters_of, treatment_of
-from tests.fakes.live_server import LiveServer
-from tests.fakes.recording_api import RecordingAPI
-from tests.fakes.tiny_models import PLAIN_TEMPLATE, TOOL_TEMPLATE, require_local_extra, save_reciting_model
+from tests.support.live_server import LiveServer
+from tests.support.recording_api import RecordingAPI
+from tests.support.tiny_models import PLAIN_TEMPLATE, TOOL_TEMPLATE, require_local_extra, save_reciting_model
 
 TOOL = {"name": "f", "parameters": {"type": "object", "properties": {}}}
 CHAT: dict[str, Any] = {
@@ -124,7 +124,7 @@ def test_what_the_table_says_of_local_models_happens(model: str, is_chat: bool, 
 
 def test_what_is_said_to_choose_a_local_models_tokens_is_what_does() -> None:
     require_local_extra()
-    from openai_compat.local.sampling import SamplingOptions
+    from openai_compat.sidecars.huggingface.models.sampling import SamplingOptions
 
     assert {option.name for option in fields(SamplingOptions)} - {"logit_bias", "top_logprobs"} == SAMPLED
 

@@ -9,9 +9,9 @@ import pytest
 import requests
 
 from tests.docs.markdown import Section, read_sections
-from tests.docs.reader import Reader, World
-from tests.fakes.live_server import LiveServer
-from tests.tools import ROOT
+from tests.docs.snippet_runner import Reader, World
+from tests.support.live_server import LiveServer
+from tests.support.tools import ROOT
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 OTHERS = ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "bench/README.md", "examples/haystack-rag/README.md")

@@ -12,18 +12,20 @@ from pathlib import Path
 import pytest
 
 import config
-from openai_compat import errors
 from openai_compat.backends import base
 from openai_compat.backends.base import options_of
 from openai_compat.backends.registry import KINDS, load_backend_class
-from openai_compat.mock_upstream.options import NAMES
-from openai_compat.models_file.rows import COMMON_KEYS
+from openai_compat.config.model_parser import COMMON_KEYS
+from openai_compat.config.settings_table import Setting
+from openai_compat.core import errors
+from openai_compat.core.validators import parse_text
 from openai_compat.services.forwarding import FILE_HEADERS, RELAYED_HEADERS, RELAYED_PREFIXES
-from openai_compat.settings import Setting, parse_text
-from openai_compat.web import calls, chat
-from openai_compat.web import models as model_doors
+from openai_compat.tools.mock_upstream.options import NAMES
+from openai_compat.web import request_context as calls
+from openai_compat.web.routes import inference as chat
+from openai_compat.web.routes import models as model_doors
 from scripts import render_docs
-from tests.tools import ROOT
+from tests.support.tools import ROOT
 
 FILE = re.compile(r"`([\w./-]+(?:\.py|\.conf|\.yaml|\.toml|/))`")
 CODE = re.compile(r"`([^`]+)`")

@@ -13,8 +13,8 @@ from flask import Flask
 
 import config
 from openai_compat import create_app
-from openai_compat.backends.echo import EchoBackend
-from openai_compat.backends.upstream import Forwarder
+from openai_compat.backends.echo.backend import EchoBackend
+from openai_compat.backends.http.client import Forwarder
 
 ENVIRONMENT = {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "EXTERNAL_CHAT_URL": "http://127.0.0.1:9/"}
 
@@ -71,7 +71,7 @@ def test_the_end_of_the_process_closes_too() -> None:
     program = (
         "import config\n"
         "from openai_compat import create_app\n"
-        "from openai_compat.backends.upstream import Forwarder\n"
+        "from openai_compat.backends.http.client import Forwarder\n"
         "Forwarder.close = lambda self: print('closed')\n"
         "app = create_app(config.load({}))\n"
     )

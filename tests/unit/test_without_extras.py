@@ -8,9 +8,9 @@ from pathlib import Path
 
 import yaml
 
-from tests.snippets import plain_environment
-from tests.tools import ROOT
-from tests.unit.test_config import problems
+from tests.support.snippets import plain_environment
+from tests.support.tools import ROOT
+from tests.unit.config.test_environment import problems
 
 WITHOUT = """\
 import sys

@@ -10,13 +10,7 @@ from typing import Any, ClassVar
 
 from marshmallow import ValidationError, fields, missing
 
-from .base import (
-    empty_array_error,
-    empty_string_error,
-    long_array_error,
-    to_field_error,
-    type_error,
-)
+from .base import empty_array_error, empty_string_error, long_array_error, to_field_error, type_error
 
 
 class Strict:

@@ -1,0 +1,305 @@
+"""The declaration of an external chat API: `request`, `reply` and `errors` of a row, read and checked.
+
+Every problem is collected, each with the path to its key, so that an adapter is mended in one go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, cast, get_args
+from urllib.parse import urlsplit
+
+from openai_compat.core.settings import ModelEntry
+from openai_compat.core.types import FinishReason
+from openai_compat.core.validators import is_header_name, parse_url
+
+from .expressions import OPEN, Expression, Template, TemplateError
+
+Format = Literal["auto", "json", "text", "sse", "ndjson"]
+METHODS: Final = ("POST", "GET", "PUT", "PATCH")
+REQUEST_KEYS: Final = ("method", "url", "headers", "query", "body", "form")
+REPLY_KEYS: Final = (
+    "format", "text", "delta", "cumulative", "reasoning", "finish_reason", "finish_reasons", "done", "usage",
+    "tool_calls", "ids",
+)  # fmt: skip
+ERROR_KEYS: Final = ("when", "message", "code", "rate_limit", "bad_input", "overload", "authentication", "retry_after")
+ERROR_CLASSES: Final = ("rate_limit", "bad_input", "overload", "authentication")
+USAGE_KEYS: Final = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
+RETRY_KEYS: Final = ("path", "header", "unit")
+UNITS: Final = {"s": 1.0, "ms": 0.001}
+
+
+@dataclass(frozen=True, slots=True)
+class RequestDeclaration:
+    """How the call goes out; what is None is as without a declaration."""
+
+    method: str = "POST"
+    url: Template | None = None
+    headers: Template | None = None
+    query: Template | None = None
+    body: Template | None = None
+    form: Template | None = None
+
+    def names(self) -> set[str]:
+        """The keys of the request document that it uses."""
+        return {name for expression in self.expressions() for name in expression.names()}
+
+    def expressions(self) -> Iterator[Expression]:
+        for template in (self.url, self.headers, self.query, self.body, self.form):
+            yield from template.expressions if template else ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyDeclaration:
+    """Where things are in the reply. `delta` is `text` in the pieces of a stream."""
+
+    format: Format = "auto"
+    text: Expression | None = None
+    delta: Expression | None = None
+    is_cumulative: bool = False
+    reasoning: Expression | None = None
+    finish_reason: Expression | None = None
+    finish_reasons: Mapping[str, FinishReason] = field(default_factory=dict)
+    done: Expression | None = None
+    usage: Mapping[str, Expression] = field(default_factory=dict)
+    tool_calls: Expression | None = None
+    ids: Mapping[str, Expression] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAfter:
+    """Where an error says when to come again: a header's name or a path, and how many seconds its unit has."""
+
+    header: str | None = None
+    path: Expression | None = None
+    factor: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorsDeclaration:
+    """What is an error, and what it means. `classes` has the statuses (numbers) and codes (texts) of each class."""
+
+    when: Expression | None = None
+    message: Expression | None = None
+    code: Expression | None = None
+    classes: Mapping[str, frozenset[int | str]] = field(default_factory=dict)
+    retry_after: RetryAfter = field(default_factory=RetryAfter)
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """All that a row declares; a part that it does not have is None."""
+
+    request: RequestDeclaration | None = None
+    reply: ReplyDeclaration | None = None
+    errors: ErrorsDeclaration | None = None
+
+
+def read_adapter(entry: ModelEntry, options: Any) -> tuple[Adapter, list[str]]:
+    """The adapter, and what is wrong with it, a sentence each."""
+    problems: list[str] = []
+    adapter = Adapter(
+        _RequestParser("request", options.request, problems).parse(entry) if options.request is not None else None,
+        _ReplyParser("reply", options.reply, problems).parse() if options.reply is not None else None,
+        _ErrorsParser("errors", options.errors, problems).parse() if options.errors is not None else None,
+    )
+    return adapter, problems
+
+
+class _Parser:
+    """Reads one section; what is wrong goes into `problems`, under the path to its key."""
+
+    def __init__(self, section: str, content: Any, problems: list[str]) -> None:
+        self.section = section
+        self.problems = problems
+        self.content: Mapping[str, Any] = content if isinstance(content, dict) else {}
+        if not isinstance(content, dict):
+            self.complain("", "must be a mapping")
+
+    def complain(self, path: str, problem: str) -> None:
+        place = f"{self.section}.{path}" if path else self.section
+        self.problems.append(f"{place} {problem}" if problem.startswith("must") else f"{place}: {problem}")
+
+    def check_keys(self, known: tuple[str, ...], path: str = "", content: Mapping[str, Any] | None = None) -> None:
+        for key in self.content if content is None else content:
+            if key not in known:
+                self.complain(path, f"there is no key {key!r}; known are {', '.join(known)}")
+
+    def one_of(self, key: str, known: tuple[str, ...]) -> str:
+        value = self.content.get(key, known[0])
+        if value not in known:
+            self.complain(key, f"must be one of {', '.join(known)}")
+            return known[0]
+        return cast(str, value)
+
+    def switch(self, key: str) -> bool:
+        value = self.content.get(key, False)
+        if not isinstance(value, bool):
+            self.complain(key, "must be true or false")
+        return value is True
+
+    def mapping(self, key: str) -> Mapping[str, Any]:
+        value = self.content.get(key, {})
+        if not isinstance(value, dict):
+            self.complain(key, "must be a mapping")
+            return {}
+        return value
+
+    def expression(self, key: str) -> Expression | None:
+        return self.parsed(key, self.content.get(key))
+
+    def parsed(self, path: str, source: Any) -> Expression | None:
+        if source is None:
+            return None
+        if not isinstance(source, str):
+            self.complain(path, "must be a JMESPath expression")
+            return None
+        try:
+            return Expression(source)
+        except ValueError as error:
+            self.complain(path, str(error))
+            return None
+
+    def expressions(self, key: str, known: tuple[str, ...] = ()) -> dict[str, Expression]:
+        """A mapping of names to expressions."""
+        content = self.mapping(key)
+        if known:
+            self.check_keys(known, key, content)
+        found = {str(name): self.parsed(f"{key}.{name}", source) for name, source in content.items()}
+        return {name: expression for name, expression in found.items() if expression is not None}
+
+
+class _RequestParser(_Parser):
+    def parse(self, entry: ModelEntry) -> RequestDeclaration:
+        self.check_keys(REQUEST_KEYS)
+        if "body" in self.content and "form" in self.content:
+            self.complain("", "has a body and a form; a request can have one of them")
+        method = self.one_of("method", METHODS)
+        if method == "GET" and ("body" in self.content or "form" in self.content):
+            self.complain("method", "GET has no body; what it asks goes into `query`")
+        return RequestDeclaration(
+            method,
+            self._url(entry),
+            self._headers(entry),
+            self._template("query", entry, must_be_mapping=True),
+            self._template("body", entry),
+            self._template("form", entry, must_be_mapping=True),
+        )
+
+    def _url(self, entry: ModelEntry) -> Template | None:
+        url = self.content.get("url")
+        if url is None:
+            return None
+        if not isinstance(url, str):
+            self.complain("url", "must be a text")
+            return None
+        whole = url if not url.startswith("/") else (entry.base_url or "").rstrip("/") + url
+        literal = whole.partition(OPEN)[0]
+        try:
+            parse_url(entry.expand(literal) or "")
+        except ValueError as error:
+            self.complain("url", str(error))
+            return None
+        if OPEN in whole and urlsplit(literal).path == "":
+            self.complain("url", "must name its host without an expression: no caller chooses where this server calls")
+            return None
+        return self._compiled("url", whole, entry)
+
+    def _headers(self, entry: ModelEntry) -> Template | None:
+        for name in self.mapping("headers"):
+            if not is_header_name(str(name)):
+                self.complain(f"headers.{name}", "this cannot be the name of a header")
+        return self._template("headers", entry, must_be_mapping=True)
+
+    def _template(self, key: str, entry: ModelEntry, *, must_be_mapping: bool = False) -> Template | None:
+        value = self.content.get(key)
+        if value is None:
+            return None
+        if must_be_mapping and not isinstance(value, dict):
+            self.complain(key, "must be a mapping")
+            return None
+        return self._compiled(key, value, entry)
+
+    def _compiled(self, key: str, value: Any, entry: ModelEntry) -> Template | None:
+        try:
+            return Template(value, lambda text: entry.expand(text) or "")
+        except TemplateError as error:
+            for problem in error.problems:
+                place, colon, rest = problem.partition(": ")
+                is_path = colon and isinstance(value, dict | list)
+                self.complain(f"{key}.{place}" if is_path else key, rest if is_path else problem)
+            return None
+
+
+class _ReplyParser(_Parser):
+    def parse(self) -> ReplyDeclaration:
+        self.check_keys(REPLY_KEYS)
+        format_ = cast(Format, self.one_of("format", get_args(Format)))
+        text, delta = self.expression("text"), self.expression("delta")
+        if text is None and delta is None and format_ != "text" and not self.content.keys() & {"text", "delta"}:
+            self.complain("text", "must say where the answer's text is (as JMESPath, `data.answer`)")
+        return ReplyDeclaration(
+            format_,
+            text,
+            delta or text,
+            self.switch("cumulative"),
+            self.expression("reasoning"),
+            self.expression("finish_reason"),
+            self._finish_reasons(),
+            self.expression("done"),
+            self.expressions("usage", USAGE_KEYS),
+            self.expression("tool_calls"),
+            self._ids(),
+        )
+
+    def _finish_reasons(self) -> dict[str, FinishReason]:
+        words = self.mapping("finish_reasons")
+        for word, reason in words.items():
+            if reason not in get_args(FinishReason):
+                self.complain(f"finish_reasons.{word}", f"must be one of {', '.join(get_args(FinishReason))}")
+        return {str(word): reason for word, reason in words.items()}
+
+    def _ids(self) -> dict[str, Expression]:
+        ids = self.expressions("ids")
+        for name in ids:
+            if not (name.isascii() and name.replace("_", "").replace("-", "").isalnum()):
+                self.complain(f"ids.{name}", "must be named by letters and digits: the name becomes a header's")
+        return ids
+
+
+class _ErrorsParser(_Parser):
+    def parse(self) -> ErrorsDeclaration:
+        self.check_keys(ERROR_KEYS)
+        return ErrorsDeclaration(
+            self.expression("when"),
+            self.expression("message"),
+            self.expression("code"),
+            dict(self._classes()),
+            self._retry_after(),
+        )
+
+    def _classes(self) -> Iterator[tuple[str, frozenset[int | str]]]:
+        for name in ERROR_CLASSES:
+            values = self.content.get(name, [])
+            if not (isinstance(values, list) and all(type(value) in (int, str) for value in values)):
+                self.complain(name, "must be a list of statuses (numbers) and codes")
+                continue
+            if any(isinstance(value, str) for value in values) and "code" not in self.content:
+                self.complain(name, "has codes, but `errors.code` does not say where they are")
+            yield name, frozenset(values)
+
+    def _retry_after(self) -> RetryAfter:
+        content = self.mapping("retry_after")
+        self.check_keys(RETRY_KEYS, "retry_after", content)
+        if content and ("path" in content) == ("header" in content):
+            self.complain("retry_after", "must have either a `path` or a `header`")
+        unit = content.get("unit", "s")
+        if unit not in UNITS:
+            self.complain("retry_after.unit", f"must be one of {', '.join(UNITS)}")
+        header = content.get("header")
+        if header is not None and not isinstance(header, str):
+            self.complain("retry_after.header", "must be the name of a header")
+            header = None
+        path = self.parsed("retry_after.path", content.get("path"))
+        return RetryAfter(header.lower() if header else None, path, UNITS.get(unit, 1.0))

@@ -1,0 +1,225 @@
+"""Where the chat APIs of this world put the text, the finish reason, the usage and the errors in their JSON.
+
+The tables are in the order in which they are asked. They hold what is in use at Anthropic, Bedrock, Cohere, Dify,
+Gemini, Hugging Face, llama.cpp, Ollama, Rasa and Replicate, and the words that home-made APIs choose.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from openai_compat.backends.parsing.openai_chat import normalise_finish_reason, to_object
+from openai_compat.core.types import FinishReason, JSONObject
+
+TEXT_KEYS: Final = (
+    "reply", "answer", "generated_text", "output_text", "outputText", "completion", "response", "content", "text",
+    "output", "result", "generation", "bot", "assistant",
+)  # fmt: skip
+"""Under these a text is the answer."""
+
+NESTING_KEYS: Final = (
+    "token", "delta", "message", "choices", "candidates", "data", "reply", "answer", "response", "output", "result",
+    "content", "parts", "messages", "outputs", "results", "generations", "predictions", "generation", "assistant",
+)  # fmt: skip
+"""Under these the answer may sit deeper."""
+
+WEAK_TEXT_KEYS: Final = ("message", "delta", "data", "token", "chunk", "body", "value", "prediction")
+"""Under these a text is the answer if it is nowhere else: {"message": "success", "data": {"answer": ...}}."""
+
+ALTERNATIVES: Final = frozenset({"choices", "candidates", "outputs", "results", "generations", "predictions"})
+"""Lists of which each item is an answer of its own; the first one counts."""
+
+UNSPOKEN_TYPES: Final = (
+    "thinking", "reasoning", "redacted_thinking", "tool_use", "tool_call", "function_call", "tool_result",
+)  # fmt: skip
+FINISH_KEYS: Final = ("finish_reason", "finishReason", "stop_reason", "stopReason", "done_reason", "completionReason")
+FINISH_FLAGS: Final = ("done", "finished", "is_finished", "isFinished", "is_end", "is_final", "stop", "completed")
+FINISH_EVENTS: Final = frozenset(
+    {"done", "end", "finish", "finished", "complete", "completed", "final", "message_stop", "message_end",
+     "stream-end", "stream_end", "response.completed"}
+)  # fmt: skip
+PROMPT_COUNTS: Final = ("prompt_tokens", "input_tokens", "promptTokenCount", "inputTokens", "prompt_eval_count",
+                        "inputTextTokenCount", "tokens_evaluated")  # fmt: skip
+COMPLETION_COUNTS: Final = ("completion_tokens", "output_tokens", "candidatesTokenCount", "outputTokens", "eval_count",
+                            "generated_tokens", "tokens_predicted")  # fmt: skip
+USAGE_KEYS: Final = ("usage", "usageMetadata", "usage_metadata", "token_usage", "tokens", "meta", "metadata", "details")
+REASONING_KEYS: Final = ("reasoning_content", "reasoning", "thinking")
+CODE_KEYS: Final = ("code", "status", "status_code", "statusCode")
+EVENT_KEYS: Final = ("type", "event", "event_type")
+FAILURE_WORDS: Final = frozenset({"error", "err", "fail", "failed", "failure"})
+
+_LIST_INDEX: Final = re.compile("-?[0-9]{1,9}")
+_FACT_NESTS: Final = frozenset({*NESTING_KEYS, "details", "metadata"})
+_DEEPER_NESTS: Final = ("message", "details")
+_COUNT_PLACES: Final = frozenset({*PROMPT_COUNTS, *COMPLETION_COUNTS, *USAGE_KEYS})
+_STATE_KEYS: Final = frozenset({*CODE_KEYS, *EVENT_KEYS, "success", "ok"})
+
+_MOST_LEVELS: Final = 6
+
+
+def find_text(value: Any, levels: int = _MOST_LEVELS) -> str | None:
+    """The answer's text in a JSON value; '' where its place is there but empty, None where there is no such place."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return _find_in_list(value, levels)
+    if not isinstance(value, dict) or not levels or value.get("type") in UNSPOKEN_TYPES:
+        return None
+    if value.get("special") is True:  # text-generation-inference marks tokens such as </s> so
+        return ""
+    if isinstance(value.get("token"), dict):  # and repeats the whole text beside its last one
+        return find_text(value["token"], levels - 1)
+    return _first_filled(_candidates(value, levels))
+
+
+def find_reply(value: Any) -> str | None:
+    """`find_text` in a whole reply: a list at the top is a list of messages, as Rasa sends them."""
+    if isinstance(value, list) and not any(isinstance(item, str) for item in value):
+        texts = [text for text in map(find_text, value) if text is not None]
+        return "\n".join(filter(None, texts)) if texts else None
+    return find_text(value)
+
+
+def follow_path(value: Any, path: str) -> Any:
+    """What sits at a dotted path such as `data.answers.0.text`; None where there is nothing."""
+    for step in path.split("."):
+        if isinstance(value, dict):
+            value = value.get(step)
+        elif isinstance(value, list) and _LIST_INDEX.fullmatch(step) and -len(value) <= int(step) < len(value):
+            value = value[int(step)]
+        else:
+            return None
+    return value
+
+
+def to_parts(value: JSONObject) -> list[JSONObject]:
+    """The object itself, then what is nested in it where its facts may sit, two levels deep.
+
+    The functions below take this list, made once an object: most of what they ask for is not there.
+    """
+    parts = [value]
+    for key, nested in value.items():
+        if key in _FACT_NESTS:
+            inner = nested[0] if isinstance(nested, list) and nested else nested
+            if isinstance(inner, dict):
+                parts.append(inner)
+                parts += [inner[deeper] for deeper in _DEEPER_NESTS if isinstance(inner.get(deeper), dict)]
+    return parts
+
+
+def find_finish_reason(parts: Sequence[JSONObject]) -> FinishReason | None:
+    """Why the answer is over, if this object says that it is."""
+    for part in parts:
+        if not part.keys().isdisjoint(FINISH_KEYS):
+            for key in FINISH_KEYS:
+                if isinstance(part.get(key), str) and part[key]:
+                    return normalise_finish_reason(part[key])
+    value = parts[0]
+    event = event_type(value)
+    if value.get("stop_type") == "limit" or value.get("stopped_limit") is True or event == "response.incomplete":
+        return "length"
+    is_flagged = not value.keys().isdisjoint(FINISH_FLAGS) and any(value.get(key) is True for key in FINISH_FLAGS)
+    return "stop" if is_flagged or event in FINISH_EVENTS else None
+
+
+def speaks_of_its_end(parts: Sequence[JSONObject]) -> bool:
+    """Whether this object has a place for the end of the answer, so that its stream says when it is over."""
+    if any(not part.keys().isdisjoint(FINISH_KEYS) for part in parts):
+        return True
+    value = parts[0]
+    return not value.keys().isdisjoint(FINISH_FLAGS) and any(isinstance(value.get(key), bool) for key in FINISH_FLAGS)
+
+
+def find_counts(parts: Sequence[JSONObject]) -> dict[str, Any]:
+    """The token counts told here, in OpenAI's terms. Some streams tell the prompt's first and the answer's last."""
+    for part in parts:
+        if part.keys().isdisjoint(_COUNT_PLACES):
+            continue
+        for counts in (*(part.get(key) for key in USAGE_KEYS), part):
+            found = to_object(counts)
+            nested = to_object(found.get("usage") or found.get("tokens"))
+            if read := _read_counts(nested) or _read_counts(found):
+                return read
+    return {}
+
+
+def find_reasoning(parts: Sequence[JSONObject]) -> str | None:
+    """What the model thought before it answered, where that is told apart from the answer."""
+    found = (part.get(key) for part in parts if not part.keys().isdisjoint(REASONING_KEYS) for key in REASONING_KEYS)
+    return next((text for text in found if isinstance(text, str) and text), None)
+
+
+def is_failure(value: JSONObject) -> bool:
+    """Whether an object that came with status 200 reports a failure: its `message` is then no answer."""
+    if value.keys().isdisjoint(_STATE_KEYS):
+        return False
+    codes = (value.get(key) for key in CODE_KEYS)
+    words = (value.get("status"), event_type(value))
+    return (
+        value.get("success") is False
+        or value.get("ok") is False
+        or any(isinstance(code, int) and 400 <= code <= 599 for code in codes)
+        or any(isinstance(word, str) and word.lower() in FAILURE_WORDS for word in words)
+    )
+
+
+def event_type(value: JSONObject) -> str:
+    """What a stream's object calls itself, '' if nothing."""
+    for key in EVENT_KEYS:
+        name = value.get(key)
+        if isinstance(name, str):
+            return name
+    return ""
+
+
+def _candidates(value: JSONObject, levels: int) -> Iterator[str | None]:
+    if not value.keys().isdisjoint(TEXT_KEYS):
+        for key in TEXT_KEYS:
+            if isinstance(value.get(key), str):
+                yield value[key]
+    for key in NESTING_KEYS:
+        if isinstance(value.get(key), dict | list):
+            yield find_text(_chosen(key, value[key]), levels - 1)
+    for key in WEAK_TEXT_KEYS:
+        if isinstance(value.get(key), str):
+            yield value[key]
+
+
+def _first_filled(candidates: Iterator[str | None]) -> str | None:
+    """The first that is not empty, else '' if one was there at all."""
+    found = None
+    for text in candidates:
+        if text:
+            return text
+        found = text if found is None else found
+    return found
+
+
+def _chosen(key: str, value: Any) -> Any:
+    """Of a list of alternatives the first, of a conversation the last message."""
+    if isinstance(value, list) and key in ALTERNATIVES and not all(isinstance(item, str) for item in value):
+        return value[:1]
+    return value[-1:] if isinstance(value, list) and key == "messages" else value
+
+
+def _find_in_list(items: list[Any], levels: int) -> str | None:
+    if not levels:
+        return None
+    texts = [text for item in items if (text := find_text(item, levels - 1)) is not None]
+    return "".join(texts) if texts or not items else None
+
+
+def _read_counts(counts: JSONObject) -> dict[str, Any]:
+    found = {
+        name: next((counts[key] for key in keys if isinstance(counts.get(key), int)), None)
+        for name, keys in (("prompt_tokens", PROMPT_COUNTS), ("completion_tokens", COMPLETION_COUNTS))
+    }
+    if all(count is None for count in found.values()):
+        return {}
+    details = {
+        "prompt_tokens_details": counts.get("prompt_tokens_details") or counts.get("input_tokens_details"),
+        "completion_tokens_details": counts.get("completion_tokens_details") or counts.get("output_tokens_details"),
+    }
+    return {name: value for name, value in (found | details).items() if value is not None}

@@ -1,0 +1,92 @@
+"""What an engine process is to serve: made from the settings by whoever starts it, read by the engine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from openai_compat.core.extras import missing_extra
+from openai_compat.core.settings import ModelEntry, Settings
+from openai_compat.core.version import __version__
+
+from .model_options import LocalModel
+
+KIND: Final = "huggingface"
+OWN_LOADER: Final = "openai_compat.sidecars.huggingface.models.loading:load_model"
+
+
+@dataclass(frozen=True)
+class EnginePlan:
+    """`loader` is the dotted path of `load_model(entry, progress) -> Backend`. Bytes and seconds are whole numbers.
+
+    `memory_bytes` bounds the loaded models (0: no bound). A caller waits at most `load_wait_seconds` for a model that
+    is being loaded. `queue_limit` callers of one model may wait behind those that are answered.
+    """
+
+    models: tuple[LocalModel, ...]
+    loader: str
+    preload: tuple[str, ...] = ()
+    memory_bytes: int = 0
+    load_wait_seconds: float = 300.0
+    queue_limit: int = 64
+    max_request_bytes: int = 32 * 1024 * 1024
+    validation_error_status: int = 400
+    log_level: Any = "info"
+    log_format: Any = "text"
+
+    @property
+    def identity(self) -> str:
+        """The same for all workers of a server, and another one after its configuration has changed."""
+        return hashlib.sha256(f"{__version__} {self.to_json()}".encode()).hexdigest()[:12]
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), sort_keys=True, default=str)
+
+    @classmethod
+    def from_json(cls, text: str) -> EnginePlan:
+        content = json.loads(text)
+        models = tuple(LocalModel(**model) for model in content.pop("models"))
+        return cls(models=models, preload=tuple(content.pop("preload")), **content)
+
+    def places(self, model: LocalModel) -> int:
+        """How many callers a model takes at a time: those it answers, and those that may wait."""
+        return model.max_batch + (self.queue_limit if model.queue_limit is None else model.queue_limit)
+
+
+def to_plan(settings: Settings) -> EnginePlan:
+    """The plan of a server's local models."""
+    configured = (*settings.entries.values(), *settings.hidden_entries.values())
+    entries = [entry for entry in configured if entry.kind == KIND]
+    names = {entry.name for entry in entries}
+    return EnginePlan(
+        models=tuple(to_local_model(entry, settings) for entry in entries),
+        loader=settings.local_model_loader,
+        preload=tuple(name for name in settings.preload_models if name in names),
+        memory_bytes=settings.local_memory_bytes,
+        load_wait_seconds=settings.local_load_wait,
+        queue_limit=settings.local_queue_limit,
+        max_request_bytes=settings.max_request_bytes,
+        validation_error_status=settings.validation_error_status,
+        log_level=settings.log_level,
+        log_format=settings.log_format,
+    )
+
+
+def missing_library(loader: str) -> str | None:
+    """The first library that our own loader needs and that is not installed; what another one needs, it knows."""
+    return missing_extra() if loader == OWN_LOADER else None
+
+
+def to_local_model(entry: ModelEntry, settings: Settings) -> LocalModel:
+    """A row with what the settings say where it says nothing."""
+    model = LocalModel(
+        name=entry.name,
+        metadata=entry.metadata,
+        default_context_tokens=settings.max_context_tokens,
+        **entry.options,
+    )
+    if model.device == "auto" and settings.default_device != "auto":
+        return LocalModel(**{**model.to_json(), "device": settings.default_device})
+    return model

@@ -1,0 +1,152 @@
+"""What is served, from settings and the models file; every problem is collected, and none raised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import replace
+
+from openai_compat.backends.huggingface.engine_config import KIND
+from openai_compat.backends.registry import load_backend_class
+from openai_compat.core.extras import missing_extra
+from openai_compat.core.settings import ECHO_MODEL, OPENAI_URL, ModelEntry, Settings
+
+from .model_parser import ALIAS, ModelsFile, find_problems, what_is_wrong
+from .route_parser import check_routes, names_of
+
+
+def build_models(settings: Settings, environ: Mapping[str, str], problems: list[str]) -> Settings:
+    """`settings` with its `entries` and its `default_upstream`; what is wrong goes into `problems`, a sentence each."""
+    file = ModelsFile(settings, environ, problems)
+    entries = [
+        *file.entries(),
+        *_external_entries(settings, problems),
+        *_databricks_entries(settings, problems),
+    ]
+    upstream = _default_upstream(settings)
+    if not entries and upstream is None and not settings.model_registry_path:
+        entries = [ModelEntry(ECHO_MODEL, "echo", owned_by="mock")]
+    configured = {entry.name for entry in entries}
+    if _includes_presets(settings):
+        entries += file.presets(configured)
+    by_name: dict[str, ModelEntry] = {}
+    for entry in entries:
+        if entry.name in by_name:
+            problems.append(f"the model '{entry.name}' is configured twice")
+        by_name[entry.name] = entry
+    check_routes(by_name, problems, has_upstream=upstream is not None)
+    problems += _problems_among(by_name, file.misread, settings, upstream)
+    allowed = _narrow(by_name, settings, upstream, problems)
+    mentioned = names_of(allowed.values()) - allowed.keys()
+    _check_preload(settings, allowed, problems)
+    return replace(
+        settings,
+        entries=allowed,
+        hidden_entries={name: by_name[name] for name in sorted(mentioned & by_name.keys())},
+        default_upstream=upstream,
+        default_model=_default_model(settings, allowed, configured, upstream, problems),
+    )
+
+
+def _problems_among(
+    entries: Mapping[str, ModelEntry], misread: Set[str], settings: Settings, upstream: ModelEntry | None
+) -> Iterator[str]:
+    whole = replace(settings, default_upstream=upstream)
+    for entry in entries.values():
+        if entry.kind == ALIAS or entry.name in misread:
+            continue
+        for problem in load_backend_class(entry.kind).problems_among(entry, whole, entries):
+            yield f"model '{entry.name}': {problem}"
+
+
+def _includes_presets(settings: Settings) -> bool:
+    """Unasked only where they can be loaded."""
+    if settings.include_default_models is None:
+        return missing_extra() is None
+    return settings.include_default_models
+
+
+def _check_preload(settings: Settings, entries: Mapping[str, ModelEntry], problems: list[str]) -> None:
+    local = {name for name, entry in entries.items() if entry.kind == KIND}
+    unknown = sorted(set(settings.preload_models) - local)
+    if unknown:
+        problems.append(f"PRELOAD_MODELS names models that are no local ones: {', '.join(unknown)}")
+
+
+def _default_upstream(settings: Settings) -> ModelEntry | None:
+    if not (settings.openai_api_key or settings.openai_base_url):
+        return None
+    return ModelEntry(
+        name="*",
+        kind="openai",
+        base_url=settings.openai_base_url or OPENAI_URL,
+        api_key=settings.openai_api_key,
+        timeouts=settings.timeouts,
+        max_concurrent=settings.upstream_max_concurrent,
+    )
+
+
+def _external_entries(settings: Settings, problems: list[str]) -> list[ModelEntry]:
+    if settings.external_chat_url is None:
+        return []
+    path = settings.external_chat_reply_path
+    options = {"reply_path": path} if path else {}
+    wrong = what_is_wrong(load_backend_class("external"), options)
+    if wrong:
+        problems.append(f"EXTERNAL_CHAT_REPLY_PATH: {wrong}")
+    return [
+        ModelEntry(
+            name=settings.external_chat_model,
+            kind="external",
+            base_url=settings.external_chat_url,
+            api_key=settings.external_chat_api_key,
+            timeouts=settings.timeouts,
+            max_concurrent=settings.upstream_max_concurrent,
+            owned_by="external",
+            options=options,
+        )
+    ]
+
+
+def _databricks_entries(settings: Settings, problems: list[str]) -> list[ModelEntry]:
+    entries = [
+        ModelEntry(name=endpoint, kind="databricks", timeouts=settings.timeouts, owned_by="databricks")
+        for endpoint in settings.databricks_endpoints
+    ]
+    if entries:
+        problems += [f"DATABRICKS_ENDPOINTS: {problem}" for problem in find_problems(entries[0], settings)]
+    return entries
+
+
+def _narrow(
+    entries: dict[str, ModelEntry], settings: Settings, upstream: ModelEntry | None, problems: list[str]
+) -> dict[str, ModelEntry]:
+    if not settings.model_allow_list:
+        return entries
+    allowed = set(settings.model_allow_list)
+    unknown = sorted(allowed - entries.keys())
+    if unknown and upstream is None:
+        problems.append(f"MODEL_ALLOW_LIST names models that are not configured: {', '.join(unknown)}")
+    return {name: entry for name, entry in entries.items() if name in allowed}
+
+
+def _default_model(
+    settings: Settings,
+    entries: Mapping[str, ModelEntry],
+    configured: Set[str],
+    upstream: ModelEntry | None,
+    problems: list[str],
+) -> str | None:
+    """The one that is named; else the first that somebody configured, before any preset; else, in front of OpenAI
+    alone, a small model of theirs.
+    """
+    named = settings.default_model
+    if named is not None:
+        if named not in entries and upstream is None:
+            problems.append(f"DEFAULT_MODEL names '{named}', which is not configured")
+        elif settings.model_allow_list and named not in settings.model_allow_list:
+            problems.append(f"DEFAULT_MODEL names '{named}', which MODEL_ALLOW_LIST leaves out")
+        return named
+    first = next((name for name in entries if name in configured or upstream is None), None)
+    if first is not None:
+        return first
+    return settings.model_allow_list[0] if settings.model_allow_list else "gpt-4o-mini"

@@ -1,0 +1,213 @@
+"""The messages of a chat page, told in OpenAI's terms.
+
+Two kinds come in: OpenAI's own (`role` and `content`), and the Vercel AI SDK's, whose `parts` list what a message is
+made of. Source of the latter: `UIMessage` and `convertToModelMessages` in the npm package `ai`, versions 5 to 7, and
+`Message` in version 4, which has `content` beside the `parts` and names some of them differently.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from openai_compat.core.errors import PayloadError
+
+JSON = dict[str, Any]
+
+_AUDIO_FORMATS: Final[Mapping[str, str]] = {
+    "audio/wav": "wav",
+    "audio/x-wav": "wav",
+    "audio/mpeg": "mp3",
+    "audio/mp3": "mp3",
+}
+
+
+def to_chat_messages(messages: Sequence[Mapping[str, Any]]) -> list[JSON]:
+    """OpenAI's messages for a page's; those that have nothing to say to a model are left out.
+
+    Left out are the parts that are for the page alone (`reasoning`, `step-start`, `source-...`, `data-...`), an
+    assistant's files, and tool calls without a result: a model takes none of them back.
+
+    Raises:
+        PayloadError: a file or tool part that lacks what it is made of, a file that no model could be given, or a last
+            message of the user's that says nothing.
+    """
+    converted: list[JSON] = []
+    for index, message in enumerate(messages):
+        added = list(_convert(message, f"messages[{index}]"))
+        if not added and index == len(messages) - 1 and message["role"] != "assistant":
+            raise PayloadError(
+                "The last message has nothing in it that a model could read.", param=f"messages[{index}]"
+            )
+        converted += added
+    if not converted:
+        raise PayloadError("There is no message with anything in it that a model could read.", param="messages")
+    return converted
+
+
+def _convert(message: Mapping[str, Any], path: str) -> Iterator[JSON]:
+    parts = message.get("parts")
+    attachments = message.get("experimental_attachments")
+    if not parts and not attachments:
+        # Nothing else is passed on: chat pages add keys of their own (`id`, `createdAt`), which OpenAI refuses.
+        if message.get("content") is not None:
+            yield {"role": message["role"], "content": message["content"]}
+    elif message["role"] == "assistant":
+        yield from _convert_assistant(parts or [], message.get("content"), path)
+    else:
+        content = _to_content(parts or [], path) or _to_own_content(message.get("content"))
+        content += _to_attachments(attachments, path)
+        if content:
+            yield {"role": message["role"], "content": _joined(content)}
+
+
+def _to_own_content(content: Any) -> list[JSON]:
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}] if content else []
+    return list(content or [])
+
+
+def _joined(content: list[JSON]) -> str | list[JSON]:
+    """One text where there is nothing but text: the form that every model takes."""
+    if all(part["type"] == "text" for part in content):
+        return "".join(part["text"] for part in content)
+    return content
+
+
+def _to_content(parts: Sequence[Mapping[str, Any]], path: str) -> list[JSON]:
+    content = []
+    for index, part in enumerate(parts):
+        if part["type"] == "text" and part["text"]:
+            content.append({"type": "text", "text": part["text"]})
+        elif part["type"] == "file":
+            content.append(_to_file(_version_5_file(part), f"{path}.parts[{index}]"))
+    return content
+
+
+def _to_attachments(attachments: Any, path: str) -> list[JSON]:
+    """Version 4's files: `{name, contentType, url}`."""
+    content = []
+    for index, found in enumerate(attachments if isinstance(attachments, list) else []):
+        place = f"{path}.experimental_attachments[{index}]"
+        if not isinstance(found, Mapping):
+            raise PayloadError(f"Invalid type for '{place}': expected an object.", param=place, code="invalid_type")
+        file = {"mediaType": found.get("contentType"), "url": found.get("url"), "filename": found.get("name")}
+        content.append(_to_file(file, place))
+    return content
+
+
+def _version_5_file(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A file part as version 5 has it; version 4's have `mimeType` and bare base64 `data` for the `url`."""
+    if part.get("url") is None and isinstance(part.get("data"), str) and isinstance(part.get("mimeType"), str):
+        return {"mediaType": part["mimeType"], "url": f"data:{part['mimeType']};base64,{part['data']}"}
+    return part
+
+
+def _to_file(file: Mapping[str, Any], path: str) -> JSON:
+    """OpenAI's content part for a file: pictures by any address, sounds and all others with their bytes."""
+    url = _text_in(file, "url", path)
+    media_type = file.get("mediaType") if isinstance(file.get("mediaType"), str) else None
+    media_type = media_type or _media_type_of(url)
+    if media_type.split("/")[0] == "image":
+        return {"type": "image_url", "image_url": {"url": url}}
+    if not url.startswith("data:"):
+        reason = "Only pictures can be given by their address; send other files as a 'data:' URL."
+        raise PayloadError(reason, param=f"{path}.url", code="invalid_value")
+    if media_type in _AUDIO_FORMATS:
+        audio = {"data": url.partition(",")[2], "format": _AUDIO_FORMATS[media_type]}
+        return {"type": "input_audio", "input_audio": audio}
+    filename = file.get("filename")
+    return {"type": "file", "file": {"filename": filename if isinstance(filename, str) else "file", "file_data": url}}
+
+
+def _media_type_of(url: str) -> str:
+    return url[5:].partition(",")[0].partition(";")[0] if url.startswith("data:") else ""
+
+
+def _convert_assistant(parts: Sequence[Mapping[str, Any]], content: Any, path: str) -> Iterator[JSON]:
+    """What was said and called in each step, and after each step what the tools gave back."""
+    said = False
+    for step in _steps(parts, path):
+        for message in step.to_messages():
+            said = True
+            yield message
+    if not said and content:
+        yield {"role": "assistant", "content": content}
+
+
+def _steps(parts: Sequence[Mapping[str, Any]], path: str) -> Iterator[_Step]:
+    step = _Step()
+    for index, part in enumerate(parts):
+        kind = part["type"]
+        if kind == "step-start":
+            yield step
+            step = _Step()
+        elif kind == "text":
+            step.texts.append(part["text"])
+        elif kind == "tool-invocation":
+            step.add_call(_version_5_call(part), f"{path}.parts[{index}].toolInvocation")
+        elif kind == "dynamic-tool" or kind.startswith("tool-"):
+            step.add_call(part, f"{path}.parts[{index}]")
+    yield step
+
+
+def _version_5_call(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Version 4's tool part as version 5 has it."""
+    found = part.get("toolInvocation")
+    if not isinstance(found, Mapping):
+        return {}
+    state = "output-available" if found.get("state") == "result" else "input-available"
+    return {**found, "type": "dynamic-tool", "state": state, "input": found.get("args"), "output": found.get("result")}
+
+
+class _Step:
+    """One turn of the model within an assistant's message: its words, its tool calls, their results."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.calls: list[JSON] = []
+        self.results: list[JSON] = []
+
+    def add_call(self, part: Mapping[str, Any], path: str) -> None:
+        """Adds a tool part that has a result: models refuse calls that were never answered."""
+        identifier = _text_in(part, "toolCallId", path)
+        kind: str = part["type"]
+        name = _text_in(part, "toolName", path) if kind == "dynamic-tool" else kind.removeprefix("tool-")
+        result = _to_result(part)
+        if result is not None:
+            arguments = json.dumps(part.get("input") or {}, ensure_ascii=False)
+            self.calls.append(
+                {"id": identifier, "type": "function", "function": {"name": name, "arguments": arguments}}
+            )
+            self.results.append({"role": "tool", "tool_call_id": identifier, "content": result})
+
+    def to_messages(self) -> Iterator[JSON]:
+        text = "".join(self.texts)
+        if self.calls:
+            yield {"role": "assistant", "content": text or None, "tool_calls": self.calls}
+            yield from self.results
+        elif text:
+            yield {"role": "assistant", "content": text}
+
+
+def _to_result(part: Mapping[str, Any]) -> str | None:
+    """What a tool gave back, as text; None while it has given nothing."""
+    state = part.get("state")
+    if state == "output-available":
+        return _to_text(part.get("output"))
+    if state == "output-error":
+        return _to_text(part.get("errorText") or "The tool failed.")
+    return "The tool may not be called." if state == "output-denied" else None
+
+
+def _text_in(found: Mapping[str, Any], name: str, path: str) -> str:
+    value = found.get(name)
+    if not isinstance(value, str) or not value:
+        place = f"{path}.{name}"
+        raise PayloadError(f"Missing required parameter: '{place}'.", param=place, code="missing_required_parameter")
+    return value
+
+
+def _to_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

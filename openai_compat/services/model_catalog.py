@@ -1,0 +1,194 @@
+"""The list of models: those configured here, and those of the default upstream, remembered for a while."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from threading import Lock
+from time import monotonic
+from typing import Any, Final
+
+from openai_compat.backends.base import CAPABILITIES, SupportsForwarding
+from openai_compat.backends.http.messages import ForwardedCall
+from openai_compat.backends.parsing.openai_errors import read_error
+from openai_compat.core.cancellation import Cancellation
+from openai_compat.core.errors import OpenAICompatError, UpstreamReplyError
+from openai_compat.core.settings import Settings
+from openai_compat.core.streams import Pending
+from openai_compat.core.types import CallContext
+from openai_compat.routing.router import Route, RoutingTable
+
+log = logging.getLogger(__name__)
+
+JSON = dict[str, Any]
+FIRST_WAIT_SECONDS: Final = 2.0
+"""For how long after the upstream was asked callers wait for its first list; those that come later do not wait."""
+RETRY_SECONDS: Final = 5.0
+"""For how long a failure is remembered, so that not every caller asks again."""
+MOST_CALLERS: Final = 256
+NOT_SHARED: Final = frozenset({"range", "if-none-match", "if-modified-since"})
+"""Headers that ask for a piece of an answer, or for none: what comes back is for other callers too."""
+
+
+class ModelCatalog:
+    """Lists and describes models as `GET /v1/models` does."""
+
+    def __init__(self, settings: Settings, routing: RoutingTable) -> None:
+        self._routing = routing
+        upstream = routing.forwarding_upstream
+        self._upstream = UpstreamModels(upstream, settings.models_cache_seconds) if upstream else None
+
+    def list_all(self, context: CallContext) -> JSON:
+        """Every model that this server answers for.
+
+        Raises:
+            UpstreamError: the default upstream refused, and there is no model but its own.
+        """
+        models = {route.model: to_model_object(route) for route in self._routing.routes()}
+        for model in self._upstream_models(context, is_alone=not models):
+            if isinstance(model.get("id"), str) and self._routing.allows(model["id"]):
+                models.setdefault(model["id"], model)
+        return {"object": "list", "data": list(models.values())}
+
+    def _upstream_models(self, context: CallContext, *, is_alone: bool) -> list[JSON]:
+        if self._upstream is None:
+            return []
+        try:
+            return self._upstream.ask(context)
+        except OpenAICompatError:
+            if is_alone:
+                raise
+            return []
+
+    def describe(self, route: Route) -> JSON:
+        """One configured model, with what its backend knows of it."""
+        entry = route.entry
+        details: JSON = {"metadata": dict(entry.metadata)} if entry.metadata else {}
+        if entry.context_window is not None:
+            details["context_window"] = entry.context_window
+        if entry.is_alias and route.plan is not None:
+            backends = [target.backend for target in route.plan.targets.values()]
+            details["targets"] = list(route.plan.targets)
+        else:
+            backends = [route.backend]
+            details.update(route.backend.describe())
+        capabilities = [
+            name for name, kind in CAPABILITIES.items() if all(isinstance(backend, kind) for backend in backends)
+        ]
+        return {**to_model_object(route), "capabilities": capabilities, **details}
+
+
+def to_model_object(route: Route) -> JSON:
+    """OpenAI's model object. `permission` is gone from OpenAI's own; older clients still read it."""
+    entry = route.entry
+    return {"id": entry.name, "object": "model", "created": entry.created, "owned_by": entry.owned_by, "permission": []}
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    """What came of a fetch: models, or the error in their place. After a failed refresh the older models stay."""
+
+    models: list[JSON]
+    error: OpenAICompatError | None
+    until: float
+
+    def give(self) -> list[JSON]:
+        if self.error is not None:
+            raise self.error.with_traceback(None)  # it is raised again and again, and would carry each time's
+        return self.models
+
+
+class _Fetch:
+    """A list on its way, and since when."""
+
+    def __init__(self, fetch: Callable[[], list[JSON]]) -> None:
+        self.started = monotonic()
+        self.pending = Pending(fetch)
+
+    def is_over_in_time(self) -> bool:
+        return self.pending.wait(max(0.0, self.started + FIRST_WAIT_SECONDS - monotonic()))
+
+
+class UpstreamModels:
+    """An upstream's list of models, one for each credential it was asked with.
+
+    A list that is too old is still given, while a new one is fetched: a slow upstream blocks nobody.
+    """
+
+    def __init__(self, upstream: SupportsForwarding, seconds: float) -> None:
+        self._upstream = upstream
+        self._seconds = seconds
+        self._known: dict[str | None, _Remembered] = {}
+        self._fetches: dict[str | None, _Fetch] = {}
+        self._lock = Lock()
+
+    def ask(self, context: CallContext) -> list[JSON]:
+        """The models; empty where the upstream has not answered yet.
+
+        Raises:
+            OpenAICompatError: what the last fetch raised, where none has brought a list.
+        """
+        caller = context.authorization
+        known = self._known.get(caller)
+        if known is not None and monotonic() < known.until:
+            return known.give()
+        fetch = self._fetch_once(caller, context)
+        if known is not None and known.error is None:
+            return known.models
+        if fetch.is_over_in_time():
+            return fetch.pending.result()
+        return known.give() if known is not None else []
+
+    def _fetch_once(self, caller: str | None, context: CallContext) -> _Fetch:
+        """One fetch at a time for each caller. It outlives the request that began it."""
+        headers = {name: value for name, value in context.headers.items() if name not in NOT_SHARED}
+        own = replace(context, headers=headers, cancellation=Cancellation(), silence_seconds=0.0)
+        with self._lock:
+            if caller not in self._fetches:
+                self._fetches[caller] = _Fetch(lambda: self._fetch(caller, own))
+            return self._fetches[caller]
+
+    def _fetch(self, caller: str | None, context: CallContext) -> list[JSON]:
+        try:
+            models = self._ask(context)
+            self._remember(caller, _Remembered(models, None, monotonic() + self._seconds))
+            return models
+        except OpenAICompatError as error:
+            log.warning("the upstream's list of models could not be had: %s", error.message)
+            self._remember_failure(caller, error)
+            raise
+        finally:
+            with self._lock:
+                self._fetches.pop(caller, None)
+
+    def _remember_failure(self, caller: str | None, error: OpenAICompatError) -> None:
+        known = self._known.get(caller)
+        until = monotonic() + RETRY_SECONDS
+        if known is not None and known.error is None:
+            self._remember(caller, replace(known, until=until))
+        else:
+            self._remember(caller, _Remembered([], error, until))
+
+    def _remember(self, caller: str | None, remembered: _Remembered) -> None:
+        with self._lock:
+            self._known.pop(caller, None)
+            while len(self._known) >= MOST_CALLERS:
+                self._known.pop(next(iter(self._known)))
+            self._known[caller] = remembered
+
+    def _ask(self, context: CallContext) -> list[JSON]:
+        reply = self._upstream.forward(ForwardedCall("GET", "models", context.headers), context)
+        try:
+            if reply.status >= 400:
+                raise read_error(reply)
+            content = json.loads(reply.read())
+        except ValueError as error:
+            raise UpstreamReplyError("The upstream's list of models could not be read.") from error
+        finally:
+            reply.close()
+        models = content.get("data") if isinstance(content, Mapping) else None
+        if not isinstance(models, list):
+            raise UpstreamReplyError("The upstream's list of models could not be read.")
+        return [model for model in models if isinstance(model, dict)]

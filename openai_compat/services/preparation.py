@@ -1,0 +1,77 @@
+"""A request as the peer behind a model takes it, by the model's capability profile; the client is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from openai_compat.backends.base import Backend, SupportsForwarding
+from openai_compat.core.errors import CapabilityError
+from openai_compat.core.profiles import Profile, adapt, note_adapted
+from openai_compat.core.types import CallContext
+
+from .body_rewrite import to_body
+
+if TYPE_CHECKING:
+    from .inference_call import InferenceCall
+
+CHAT_PATH = "chat/completions"
+COMPLETIONS_PATH = "completions"
+
+
+def adapt_payload(
+    profile: Profile | None, payload: Mapping[str, Any], model: str, context: CallContext
+) -> Mapping[str, Any]:
+    """The payload as the peer takes it; what had to be adapted goes into the answer's headers.
+
+    Raises:
+        UnsupportedParameterError: the profile is strict.
+    """
+    if profile is None:
+        return payload
+    changed, adapted = adapt(profile, payload, model)
+    note_adapted(adapted, context.reply_headers)
+    return changed
+
+
+def prepare_payload(
+    backend: Backend | SupportsForwarding, payload: Mapping[str, Any], model: str, context: CallContext
+) -> Mapping[str, Any]:
+    """The payload as the model's hook leaves it, then as its peer takes it.
+
+    Raises:
+        UnsupportedParameterError: the profile is strict. OpenAICompatError: the hook's own.
+    """
+    if backend.hooks is not None:
+        payload = backend.hooks.prepare(payload, model, context)
+    return adapt_payload(backend.profile, payload, model, context)
+
+
+def prepare_call(backend: SupportsForwarding, call: InferenceCall, context: CallContext) -> InferenceCall:
+    """The same for a call that is forwarded: its bytes stay as they are where nothing was changed."""
+    changed = prepare_payload(backend, call.payload, call.model, context)
+    return call if changed is call.payload else replace(call, payload=changed, body=to_body(changed))
+
+
+def is_rebuilt(backend: SupportsForwarding, call: InferenceCall) -> bool:
+    """Whether a peer of OpenAI's protocol is asked by the typed path all the same, as its answer is to be made anew.
+
+    Raises:
+        CapabilityError: it would have to be, for the sake of a hook, but it is no chat.
+    """
+    profile, hooks = backend.profile, backend.hooks
+    if profile is None and hooks is None:
+        return False
+    has_to_see = hooks is not None and (hooks.on_delta or (hooks.after_reply and call.is_streamed))
+    if call.path != CHAT_PATH:
+        if has_to_see and call.path == COMPLETIONS_PATH:
+            raise CapabilityError(
+                f"The model '{call.model}' has a hook that sees chat only, so it serves no completions.",
+                param="model",
+                code="hook_not_available",
+            )
+        return False
+    if has_to_see or profile is None:
+        return bool(has_to_see)
+    return profile.rebuild or (call.wants_usage and "stream_options" in profile.emulate)

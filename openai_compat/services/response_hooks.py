@@ -1,0 +1,51 @@
+"""The pieces of an answer on their way through a model's hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, Generic, TypeVar, cast
+
+from openai_compat.core.hooks import Hook, Hooks, run, to_hook_call
+from openai_compat.core.streams import Silence, close_stream
+from openai_compat.core.types import CallContext
+
+from .answer import Finish
+
+Delta = TypeVar("Delta")
+
+
+class HookedDeltas(Iterator["Delta | Silence"], Generic[Delta]):
+    """The pieces as `hook` leaves them; closing it closes their source.
+
+    Of a piece that the hook leaves out, what belongs to the frame stays: its finish reason and the usage.
+    """
+
+    def __init__(self, source: Iterator[Delta | Silence], hook: Hook, model: str, context: CallContext) -> None:
+        self._source = source
+        self._hook = hook
+        self._call = to_hook_call(model, context)
+
+    def __next__(self) -> Delta | Silence:
+        delta: Any = next(self._source)
+        if isinstance(delta, Silence):
+            return delta
+        result = run(self._hook, delta, self._call, type(delta))
+        if result is None:
+            result = type(delta)(index=delta.index, finish_reason=delta.finish_reason, usage=delta.usage)
+        return cast(Delta, result)
+
+    def close(self) -> None:
+        close_stream(self._source)
+
+
+def hooked(
+    hooks: Hooks | None, deltas: Iterator[Delta | Silence], model: str, context: CallContext
+) -> tuple[Iterator[Delta | Silence], Finish | None]:
+    """The pieces on their way through the model's hook, and the hook for the whole answer, where there are such."""
+    if hooks is None:
+        return deltas, None
+    finish = partial(hooks.finish, model=model, context=context) if hooks.after_reply is not None else None
+    if hooks.on_delta is None:
+        return deltas, finish
+    return HookedDeltas(deltas, hooks.on_delta, model, context), finish

@@ -1,0 +1,26 @@
+"""What language models that run here do with OpenAI's parameters. Free of torch: the documentation reads it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from openai_compat.backends.base import COMPLETION_PROMISES
+
+CHAT_PROMISES_KEPT: Final = frozenset(
+    {
+        "n",
+        "logprobs",
+        "top_logprobs",
+        "response_format",
+        "stop",
+        "max_tokens",
+        "max_completion_tokens",
+        "logit_bias",
+    }
+)
+"""By every model that chats."""
+TEMPLATE_PROMISES: Final = frozenset({"tools"})
+"""Besides, by those whose chat template knows them."""
+COMPLETION_PROMISES_KEPT: Final = COMPLETION_PROMISES - {"suffix"}
+SAMPLED: Final = frozenset({"temperature", "top_p", "presence_penalty", "frequency_penalty", "seed"})
+"""Hints that choose the next token; what is in none of these sets has no meaning."""

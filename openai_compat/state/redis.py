@@ -1,0 +1,77 @@
+"""Shared state of several machines: a Redis, or a server that speaks its protocol (extra `redis`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from openai_compat.core.errors import ConfigurationError
+
+from .base import SharedStore, StoreError
+
+TIMEOUT_SECONDS: Final = 0.25
+"""For a connection and for an answer: a Redis on the same network takes less than a millisecond."""
+PREFIX: Final = "openai-compat:"
+
+# The counter's time runs from its first addition. One script is one step: nobody sees a counter without its end.
+_ADD = """
+local total = redis.call('INCRBY', KEYS[1], ARGV[1])
+if redis.call('PTTL', KEYS[1]) < 0 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+return total
+"""
+
+
+class RedisStore(SharedStore):
+    """Keys begin with `openai-compat:`, so that the Redis may serve others too."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            import redis
+        except ImportError as error:
+            raise ConfigurationError(
+                ["STATE_URL names a Redis, which needs the extra 'redis': pip install 'redis>=6.4,<9'"]
+            ) from error
+        self._errors = (redis.RedisError, OSError)
+        try:
+            self._redis: Any = redis.Redis.from_url(
+                url,
+                socket_timeout=TIMEOUT_SECONDS,
+                socket_connect_timeout=TIMEOUT_SECONDS,
+                decode_responses=True,
+                retry=None,
+            )
+        except ValueError as error:
+            raise ConfigurationError([f"STATE_URL: {error}"]) from error
+        self._add = self._redis.register_script(_ADD)
+
+    def read(self, keys: Sequence[str]) -> Mapping[str, str]:
+        values = self._ask("mget", [PREFIX + key for key in keys]) if keys else []
+        return {key: value for key, value in zip(keys, values, strict=True) if value is not None}
+
+    def write(self, key: str, value: str, seconds: float) -> None:
+        self._ask("set", PREFIX + key, value, px=_milliseconds(seconds))
+
+    def forget(self, key: str) -> None:
+        self._ask("delete", PREFIX + key)
+
+    def add(self, key: str, amount: int, seconds: float) -> int:
+        try:
+            return int(self._add(keys=[PREFIX + key], args=[amount, _milliseconds(seconds)]))
+        except self._errors as error:
+            raise StoreError(str(error)) from error
+
+    def claim(self, key: str, seconds: float) -> bool:
+        return bool(self._ask("set", PREFIX + key, "1", px=_milliseconds(seconds), nx=True))
+
+    def close(self) -> None:
+        self._redis.close()
+
+    def _ask(self, method: str, *arguments: Any, **options: Any) -> Any:
+        try:
+            return getattr(self._redis, method)(*arguments, **options)
+        except self._errors as error:
+            raise StoreError(str(error)) from error
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(int(seconds * 1000), 1)

@@ -1,0 +1,195 @@
+"""The OpenAPI document of this server, made from the marshmallow schemas by apispec.
+
+Version 3.1, whose schemas are JSON Schema. Built when it is first asked for; nothing on the way of a request needs it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from apispec import APISpec
+from apispec.ext.marshmallow import MarshmallowPlugin
+from apispec.ext.marshmallow.openapi import OpenAPIConverter
+from marshmallow import Schema
+
+from openai_compat.core.version import __version__
+from openai_compat.web.schemas import ask, chat, completions, embeddings, replies
+from openai_compat.web.schemas.fields import ArrayOf, OneOf, TextsOrTokens
+
+from . import examples as examples
+
+OPENAPI_VERSION = "3.1.0"
+ABOUT = """One server that speaks the OpenAI REST API, in front of any model.
+
+Point a client that was written for OpenAI at this server's `/v1`. The same paths are mounted at `/api/v1`, and
+without a prefix (`/chat/completions`); for Azure's clients also at `/openai/deployments/{model}/chat/completions`.
+Everything else under `/v1/` is passed on to the OpenAI upstream, where one is configured.
+"""
+KEY_ABOUT = "One of the server's `API_KEYS`. Where it has none, any key is accepted, and none at all."
+SECURITY_SCHEMES: dict[str, dict[str, str]] = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": KEY_ABOUT},
+    "apiKey": {"type": "apiKey", "in": "header", "name": "api-key", "description": f"For Azure's clients. {KEY_ABOUT}"},
+}
+REQUEST_ID_HEADER = {
+    "x-request-id": {"description": "The name of this call in the server's log.", "schema": {"type": "string"}}
+}
+JSON = "application/json"
+EVENTS = "text/event-stream"
+
+
+class SchemaConverter(OpenAPIConverter):
+    """Teaches apispec the fields of `schemas/fields.py` that marshmallow does not have."""
+
+    def init_attribute_functions(self) -> None:
+        super().init_attribute_functions()  # type: ignore[no-untyped-call]
+        self.attribute_functions += [self.alternatives_of, self.least_items_of]
+
+    def alternatives_of(self, field: Any, ret: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(field, OneOf | TextsOrTokens):
+            return {}
+        choices: list[dict[str, Any]] = [self.field2property(alternative) for alternative in field.alternatives]
+        return {"anyOf": [*choices, {"type": "null"}] if field.allow_none else choices}
+
+    def least_items_of(self, field: Any, ret: dict[str, Any]) -> dict[str, Any]:
+        return {"minItems": field.least} if isinstance(field, ArrayOf) and field.least else {}
+
+
+class SchemaPlugin(MarshmallowPlugin):
+    Converter = SchemaConverter
+
+
+def build_openapi(model: str) -> dict[str, Any]:
+    """The document as a dict that is ready for `json.dumps`; `model` is the one that answers in its examples."""
+    spec = APISpec(
+        title="OpenAI-compatible API",
+        version=__version__,
+        openapi_version=OPENAPI_VERSION,
+        plugins=[SchemaPlugin()],
+        info={"description": ABOUT},
+        servers=[{"url": "/", "description": "This server."}],
+        security=[{}, *({name: []} for name in SECURITY_SCHEMES)],
+    )
+    _add_components(spec)
+    for path, operations in {**_answer_paths(model), **_models_paths(model), **_ask_paths(), **_probe_paths()}.items():
+        spec.path(path=path, operations=operations)
+    return spec.to_dict()
+
+
+def _add_components(spec: APISpec) -> None:
+    for name, scheme in SECURITY_SCHEMES.items():
+        spec.components.security_scheme(name, scheme)
+    spec.components.schema("ChatCompletionChunk", schema=replies.ChatCompletionChunkSchema)
+    spec.components.schema("AskEvent", schema=replies.AskEventSchema)
+    for status, (about, error) in examples.ERRORS.items():
+        reply = _reply(about, replies.ErrorSchema, error.to_envelope())
+        spec.components.response(f"Error{status}", reply)
+
+
+def _operation(name: str, summary: str, tag: str, responses: dict[str, Any], **rest: Any) -> dict[str, Any]:
+    return {"operationId": name, "summary": summary, "tags": [tag], "responses": responses, **rest}
+
+
+def _errors(*statuses: int) -> dict[str, Any]:
+    return {str(status): f"Error{status}" for status in statuses}
+
+
+def _reply(about: str, schema: type[Schema], example: Any, **more_content: Any) -> dict[str, Any]:
+    content = {JSON: {"schema": schema, "example": example}, **more_content}
+    return {"description": about, "headers": REQUEST_ID_HEADER, "content": content}
+
+
+def _body(schema: Schema, requests: examples.Examples) -> dict[str, Any]:
+    return {"required": True, "content": {JSON: {"schema": schema, "examples": requests}}}
+
+
+def _events(stream: str) -> dict[str, Any]:
+    return {EVENTS: {"schema": {"type": "string"}, "example": stream}}
+
+
+def _answer_paths(model: str) -> dict[str, Any]:
+    """The three doors behind which a model answers."""
+    chat_reply = _reply(
+        "The answer, or with `stream: true` its pieces (`ChatCompletionChunk`).",
+        replies.ChatCompletionSchema,
+        examples.chat_reply(model),
+        **_events(examples.chat_stream(model)),
+    )
+    completion_reply = _reply(
+        "The continuations, or with `stream: true` their pieces (`Completion` again).",
+        replies.CompletionSchema,
+        examples.completion_reply(model),
+        **_events(examples.completion_stream(model)),
+    )
+    vectors = _reply("One vector for each input.", replies.EmbeddingsSchema, examples.embeddings_reply(model))
+    chat_body = _body(chat.CHAT_REQUEST, examples.chat_requests(model))
+    completion_body = _body(completions.COMPLETION_REQUEST, examples.completion_requests(model))
+    embeddings_body = _body(embeddings.EMBEDDINGS_REQUEST, examples.embeddings_requests(model))
+    doors = {
+        "/v1/chat/completions": ("createChatCompletion", "Answer a conversation", "Chat", chat_body, chat_reply),
+        "/v1/completions": ("createCompletion", "Continue a text", "Completions", completion_body, completion_reply),
+        "/v1/embeddings": ("createEmbedding", "Turn texts into vectors", "Embeddings", embeddings_body, vectors),
+    }
+    errors = _errors(400, 401, 404, 413, 415, 501, 502)
+    return {
+        path: {"post": _operation(name, summary, tag, {"200": reply, **errors}, requestBody=body)}
+        for path, (name, summary, tag, body, reply) in doors.items()
+    }
+
+
+def _models_paths(model: str) -> dict[str, Any]:
+    one = examples.model_reply(model)
+    every = _reply("All models.", replies.ModelListSchema, {"object": "list", "data": [one]})
+    name = {"name": "model", "in": "path", "required": True, "schema": {"type": "string"}, "example": model}
+    name["description"] = "The model's id. It may contain `/`."
+    found = {"200": _reply("The model.", replies.ModelSchema, one), **_errors(401, 404)}
+    listing = _operation("listModels", "List the models", "Models", {"200": every, **_errors(401)})
+    description = _operation("retrieveModel", "Describe a model", "Models", found, parameters=[name])
+    return {"/v1/models": {"get": listing}, "/v1/models/{model}": {"get": description}}
+
+
+def _ask_paths() -> dict[str, Any]:
+    """The simple door of a browser front end; its errors have a form of their own."""
+    stream_format = {
+        "name": "format",
+        "in": "query",
+        "schema": {"type": "string", "enum": ["sse", "text", "ui"]},
+        "description": "How the answer is streamed. Else `Accept` decides, else `ui` where the messages have `parts`, "
+        "else the server's setting.",
+    }
+    content = {
+        EVENTS: {"schema": {"type": "string"}, "examples": examples.ask_streams()},
+        "text/plain": {"schema": {"type": "string"}, "example": "Hello!"},
+    }
+    about = "The answer, piece by piece: JSON events (`AskEvent`), plain text, or the AI SDK's UI message stream."
+    marker = {"description": "`v1`, with `format=ui`.", "schema": {"type": "string"}}
+    headers = {**REQUEST_ID_HEADER, "x-vercel-ai-ui-message-stream": marker}
+    refused = _reply("The request cannot be understood.", replies.AskErrorSchema, examples.ask_error("'messages'"))
+    failed = _reply("No answer could be had.", replies.AskErrorSchema, examples.ask_error("The server had an error."))
+    no_key = _reply(
+        "No key of this server's came with the request.", replies.AskErrorSchema, examples.ask_error("No key.")
+    )
+    responses = {
+        "200": {"description": about, "headers": headers, "content": content},
+        "400": refused,
+        "401": no_key,
+        "413": refused,
+        "500": failed,
+    }
+    body = _body(ask.ASK_REQUEST, examples.ask_requests())
+    summary = "Ask, and read the answer as it comes"
+    operation = _operation("ask", summary, "Ask", responses, parameters=[stream_format], requestBody=body)
+    return {"/ask": {"post": operation}}
+
+
+def _probe_paths() -> dict[str, Any]:
+    """Who asks whether the server lives needs no key."""
+    health = {"status": "healthy", "timestamp": "2026-01-10T12:00:00.000000", "service": "openai-compatible-api"}
+    probes: dict[str, tuple[str, str, type[Schema], dict[str, str]]] = {
+        "/healthz": ("isAlive", "The server is alive", replies.StatusSchema, {"status": "ok"}),
+        "/readyz": ("isReady", "The server takes requests", replies.StatusSchema, {"status": "ready"}),
+        "/api/v1/healthcheck": ("healthcheck", "The server's health", replies.HealthcheckSchema, health),
+    }
+    return {
+        path: {"get": _operation(name, summary, "Probes", {"200": _reply(f"{summary}.", schema, example)}, security=[])}
+        for path, (name, summary, schema, example) in probes.items()
+    }

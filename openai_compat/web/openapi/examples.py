@@ -1,0 +1,219 @@
+"""The examples of the OpenAPI document: requests that work when they are pasted, and what comes back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from openai_compat.core.errors import (
+    AuthenticationError,
+    CapabilityError,
+    ModelNotFoundError,
+    OpenAICompatError,
+    PayloadError,
+    PayloadTooLargeError,
+    UnsupportedMediaTypeError,
+    UpstreamConnectionError,
+)
+
+Examples = dict[str, dict[str, Any]]
+
+CREATED = 1767225600
+USAGE = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
+DETAILED_USAGE = {
+    **USAGE,
+    "prompt_tokens_details": {"cached_tokens": 0},
+    "completion_tokens_details": {"reasoning_tokens": 0},
+}
+WEATHER_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "The weather of a place, now.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+
+ERRORS: dict[int, tuple[str, OpenAICompatError]] = {
+    400: (
+        "The request is not what the API takes.",
+        PayloadError("Missing required parameter: 'messages'.", param="messages", code="missing_required_parameter"),
+    ),
+    401: ("No key, or a wrong one.", AuthenticationError("Incorrect API key provided.")),
+    404: ("No such model.", ModelNotFoundError("gpt-unheard-of")),
+    413: ("The body is too large.", PayloadTooLargeError("The request body is too large.")),
+    415: ("The body is not JSON.", UnsupportedMediaTypeError("The Content-Type must be application/json.")),
+    501: ("This model cannot do that.", CapabilityError("The model 'gpt2' does not support chat.", param="model")),
+    502: (
+        "The server behind this one failed.",
+        UpstreamConnectionError("The server behind this one cannot be reached."),
+    ),
+}
+"""What can go wrong, by status: in words, and the error itself."""
+
+
+def chat_requests(model: str) -> Examples:
+    """Requests for `POST /v1/chat/completions`, answered by `model`."""
+    hello = {"model": model, "messages": [{"role": "user", "content": "Hello!"}]}
+    question = [{"role": "user", "content": "What is the weather in Lisbon?"}]
+    return {
+        "plain": _example("A question", hello),
+        "conversation": _example(
+            "A conversation, with a system message",
+            {
+                "model": model,
+                "messages": [
+                    {"role": "system", "content": "You are a helpful assistant."},
+                    {"role": "user", "content": "Hello!"},
+                    {"role": "assistant", "content": "Hi there!"},
+                    {"role": "user", "content": "How are you?"},
+                ],
+                "temperature": 0.7,
+                "max_tokens": 64,
+            },
+        ),
+        "streamed": _example("In pieces", {**hello, "stream": True, "stream_options": {"include_usage": True}}),
+        "tools": _example("With a tool", {"model": model, "messages": question, "tools": [WEATHER_TOOL]}),
+    }
+
+
+def chat_reply(model: str) -> dict[str, Any]:
+    message = {"role": "assistant", "content": "Hello!", "refusal": None}
+    return {
+        "id": "chatcmpl-123",
+        "object": "chat.completion",
+        "created": CREATED,
+        "model": model,
+        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
+        "usage": DETAILED_USAGE,
+    }
+
+
+def chat_chunk(model: str, delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
+    return {
+        "id": "chatcmpl-123",
+        "object": "chat.completion.chunk",
+        "created": CREATED,
+        "model": model,
+        "choices": [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}],
+    }
+
+
+def chat_stream(model: str) -> str:
+    first = chat_chunk(model, {"role": "assistant", "content": ""})
+    return to_events(first, chat_chunk(model, {"content": "Hello!"}), chat_chunk(model, {}, "stop"))
+
+
+def completion_requests(model: str) -> Examples:
+    """Requests for `POST /v1/completions`."""
+    return {
+        "text": _example("One text", {"model": model, "prompt": "Once upon a time", "max_tokens": 16}),
+        "texts": _example("Several texts", {"model": model, "prompt": ["Once", "Twice"], "max_tokens": 16}),
+        "streamed": _example("In pieces", {"model": model, "prompt": "Once upon a time", "stream": True}),
+    }
+
+
+def completion_reply(model: str, finish_reason: str | None = "stop") -> dict[str, Any]:
+    return {
+        "id": "cmpl-123",
+        "object": "text_completion",
+        "created": CREATED,
+        "model": model,
+        "choices": [{"index": 0, "text": " there was", "logprobs": None, "finish_reason": finish_reason}],
+        "usage": USAGE,
+    }
+
+
+def completion_stream(model: str) -> str:
+    chunks: list[dict[str, Any]] = []
+    for text, finish_reason in ((" there", None), (" was", None), ("", "stop")):
+        chunk = completion_reply(model)
+        chunk["choices"] = [{"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}]
+        del chunk["usage"]
+        chunks.append(chunk)
+    return to_events(*chunks)
+
+
+def embeddings_requests(model: str) -> Examples:
+    """Requests for `POST /v1/embeddings`."""
+    return {
+        "text": _example("One text", {"model": model, "input": "The food was delicious."}),
+        "texts": _example("Several texts", {"model": model, "input": ["The food", "the waiter"]}),
+        "base64": _example("As base64", {"model": model, "input": "The food", "encoding_format": "base64"}),
+    }
+
+
+def embeddings_reply(model: str) -> dict[str, Any]:
+    return {
+        "object": "list",
+        "data": [{"object": "embedding", "index": 0, "embedding": [0.6, 0.8]}],
+        "model": model,
+        "usage": {"prompt_tokens": 5, "total_tokens": 5},
+    }
+
+
+def model_reply(model: str) -> dict[str, Any]:
+    return {"id": model, "object": "model", "created": CREATED, "owned_by": "openai-compat"}
+
+
+def ask_requests() -> Examples:
+    """Requests for `POST /ask`."""
+    parts = [{"type": "text", "text": "Hello!"}]
+    return {
+        "messages": _example(
+            "Messages with a role and a content",
+            {
+                "messages": [
+                    {"role": "user", "content": "Hello!"},
+                    {"role": "assistant", "content": "Hi there!"},
+                    {"role": "user", "content": "How are you?"},
+                ]
+            },
+        ),
+        "useChat": _example(
+            "What the AI SDK's `useChat` posts",
+            {
+                "id": "chat-1",
+                "messages": [{"id": "message-1", "role": "user", "parts": parts}],
+                "trigger": "submit-message",
+            },
+        ),
+    }
+
+
+def ask_streams() -> Examples:
+    """What `POST /ask` sends in the formats that are events."""
+    events: list[dict[str, Any]] = [
+        {"role": "assistant", "content": "Hello!", "finish_reason": None},
+        {"role": "assistant", "content": "", "finish_reason": "stop"},
+    ]
+    ui_events: list[dict[str, Any]] = [
+        {"type": "start", "messageId": "message-2"},
+        {"type": "start-step"},
+        {"type": "text-start", "id": "0"},
+        {"type": "text-delta", "id": "0", "delta": "Hello!"},
+        {"type": "text-end", "id": "0"},
+        {"type": "finish-step"},
+        {"type": "finish", "finishReason": "stop"},
+    ]
+    return {
+        "sse": _example("`format=sse`", "".join(_to_event(event) for event in events)),
+        "ui": _example("`format=ui`", to_events(*ui_events)),
+    }
+
+
+def ask_error(details: str) -> dict[str, str]:
+    return {"role": "assistant", "content": details, "error": "invalid_request_error", "details": details}
+
+
+def to_events(*values: dict[str, Any]) -> str:
+    """A whole stream of server-sent events, with the end mark."""
+    return "".join(_to_event(value) for value in values) + "data: [DONE]\n\n"
+
+
+def _to_event(value: dict[str, Any]) -> str:
+    return f"data: {json.dumps(value)}\n\n"
+
+
+def _example(summary: str, value: Any) -> dict[str, Any]:
+    return {"summary": summary, "value": value}

@@ -1,0 +1,125 @@
+"""The pages about this server: `/openapi.json`, `/docs` (Swagger UI) and `/redoc`.
+
+Their scripts come out of the installed package `offapi` (Swagger UI 5 and ReDoc 3, unchanged from npm), so the pages
+work without a network, and their Content-Security-Policy lets a browser speak with this server only. The package is
+looked up, never imported: importing it reads all of its files into memory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from flask import Blueprint, Response, send_from_directory, url_for
+
+from openai_compat.core.errors import NotFoundError
+from openai_compat.core.settings import ECHO_MODEL
+
+ASSETS_PACKAGE = "offapi"
+ASSETS: Mapping[str, str] = {
+    "swagger-ui.css": "swagger_style.css",
+    "swagger-ui.js": "swagger_bundle.js",
+    "redoc.js": "redoc.js",
+}
+"""The package's files that are served, by the names that their addresses end in."""
+
+SECURITY_HEADERS: Mapping[str, str] = {
+    # Both pages set styles on their elements from scripts; nothing else is inline, and nothing comes from elsewhere.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; font-src data:; connect-src 'self'; worker-src blob:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>OpenAI-compatible API</title>
+<link rel="icon" href="data:,">
+{content}
+</html>
+"""
+SWAGGER_CONTENT = """<link rel="stylesheet" href="{style}">
+</head>
+<body data-document="{document}">
+<div id="page"></div>
+<script src="{script}"></script>
+<script src="{starter}"></script>
+</body>"""
+SWAGGER_STARTER = """SwaggerUIBundle({
+  url: document.body.dataset.document,
+  dom_id: "#page",
+  deepLinking: true,
+  tryItOutEnabled: true,
+  validatorUrl: null,
+});
+"""
+REDOC_CONTENT = """</head>
+<body>
+<redoc spec-url="{document}" disable-telemetry="true"></redoc>
+<script type="module" src="{script}"></script>
+</body>"""
+
+
+def docs_blueprint(model: str = ECHO_MODEL) -> Blueprint:
+    """The three pages and their assets; `model` is the one that answers in the document's examples."""
+    blueprint = Blueprint("docs", __name__)
+
+    @cache
+    def document() -> str:
+        from openai_compat.web.openapi.document import build_openapi  # brings apispec in, which nothing else needs
+
+        return json.dumps(build_openapi(model))
+
+    @blueprint.get("/openapi.json")
+    def openapi_document() -> Response:
+        return Response(document(), mimetype="application/json")
+
+    blueprint.add_url_rule("/docs", view_func=swagger_page)
+    blueprint.add_url_rule("/redoc", view_func=redoc_page)
+    blueprint.add_url_rule("/docs/assets/start.js", view_func=swagger_starter)
+    blueprint.add_url_rule("/docs/assets/<name>", view_func=asset)
+    blueprint.after_request(_secure)
+    return blueprint
+
+
+def swagger_page() -> Response:
+    return _page(
+        SWAGGER_CONTENT.format(
+            document=url_for(".openapi_document"),
+            style=url_for(".asset", name="swagger-ui.css"),
+            script=url_for(".asset", name="swagger-ui.js"),
+            starter=url_for(".swagger_starter"),
+        )
+    )
+
+
+def redoc_page() -> Response:
+    return _page(REDOC_CONTENT.format(document=url_for(".openapi_document"), script=url_for(".asset", name="redoc.js")))
+
+
+def swagger_starter() -> Response:
+    """A file of its own, because the pages allow no inline script."""
+    return Response(SWAGGER_STARTER, mimetype="text/javascript")
+
+
+def asset(name: str) -> Response:
+    """One of the package's files, with an ETag."""
+    found = find_spec(ASSETS_PACKAGE)
+    if name not in ASSETS or found is None or found.origin is None:
+        raise NotFoundError(f"There is no asset '{name}' here.")
+    return send_from_directory(Path(found.origin).parent, ASSETS[name])
+
+
+def _page(content: str) -> Response:
+    return Response(PAGE.format(content=content), mimetype="text/html")
+
+
+def _secure(response: Response) -> Response:
+    response.headers.update(SECURITY_HEADERS)
+    return response

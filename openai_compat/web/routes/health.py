@@ -1,0 +1,29 @@
+"""Probes. None of them asks an upstream: a server whose upstream is down is neither dead nor unready."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from flask import Blueprint, Response
+
+from openai_compat.web.responses import json_response
+
+
+def health_blueprint() -> Blueprint:
+    """`/healthz`, `/readyz`, and the health check of the server's Databricks ancestor."""
+    blueprint = Blueprint("health", __name__)
+
+    @blueprint.get("/healthz")
+    def alive() -> Response:
+        return json_response({"status": "ok"})
+
+    @blueprint.get("/readyz")
+    def ready() -> Response:
+        return json_response({"status": "ready"})
+
+    @blueprint.get("/api/v1/healthcheck")
+    def healthcheck() -> Response:
+        timestamp = datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="microseconds")
+        return json_response({"status": "healthy", "timestamp": timestamp, "service": "openai-compatible-api"})
+
+    return blueprint

@@ -1,0 +1,87 @@
+"""`@ai-sdk/openai-compatible`, the AI SDK's own way to a server like this one: what `node/provider.mjs` prints."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.live_server import LiveServer
+from tests.support.mock_upstream import MockUpstream
+from tests.support.tools import NODE_DIR, require_node
+
+PROMPT = "one two three four five six"
+Results = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def results(running_mock: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    node = require_node()
+    path: Path = tmp_path_factory.mktemp("provider") / "models.json"
+    base_url = running_mock.base_url
+    rows: list[dict[str, str]] = [
+        {"name": "echo", "kind": "echo"},
+        {"name": "cut", "kind": "openai", "base_url": base_url, "upstream_model": "fault-cut"},
+        {"name": "stalls", "kind": "openai", "base_url": base_url, "upstream_model": "fault-stall"},
+    ]
+    path.write_text(json.dumps(rows))
+    with LiveServer({"MODEL_REGISTRY_PATH": str(path)}) as server:
+        command = [node, NODE_DIR / "provider.mjs", server.url, running_mock.url]
+        done = subprocess.run(command, capture_output=True, timeout=50, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    found: Results = json.loads(done.stdout)
+    return found
+
+
+def test_a_whole_answer(results: Results) -> None:
+    answer = results["text"]
+    assert (answer["text"], answer["finishReason"], answer["model"]) == (PROMPT, "stop", "echo")
+    assert (answer["usage"]["inputTokens"], answer["usage"]["outputTokens"]) == (6, 6)
+
+
+def test_a_streamed_answer_with_its_usage(results: Results) -> None:
+    answer = results["stream"]
+    assert len(answer["pieces"]) == 6
+    assert "".join(answer["pieces"]) == PROMPT
+    assert (answer["finishReason"], answer["errors"]) == ("stop", [])
+    assert answer["usage"]["totalTokens"] == 12
+
+
+def test_a_tool_call(results: Results) -> None:
+    (call,) = results["tool"]
+    assert call["toolName"] == "weather"
+    assert isinstance(call["input"]["city"], str)
+
+
+def test_a_structured_answer(results: Results) -> None:
+    assert isinstance(results["object"]["city"], str)
+
+
+def test_embeddings(results: Results) -> None:
+    first, second = results["embeddings"]["lengths"]
+    assert first == second > 0
+    assert results["embeddings"]["usage"]["tokens"] == 2
+
+
+def test_a_refusal_has_its_words(results: Results) -> None:
+    assert "no-such-model" in results["refused"]["message"]
+
+
+def test_a_cut_answer_is_an_error(results: Results) -> None:
+    answer = results["cut"]
+    assert answer["pieces"]
+    assert answer["errors"]
+    assert answer.get("finishReason") != "stop"
+
+
+def test_a_stopped_answer_stops_the_upstream(results: Results) -> None:
+    assert results["stopped"] == "within a second"
+
+
+def test_events_of_ask_are_taken_apart_by_the_sdks_reader(results: Results) -> None:
+    *pieces, last = results["events"]
+    assert "".join(piece["content"] for piece in pieces) == PROMPT
+    assert last == {"role": "assistant", "content": "", "finish_reason": "stop"}

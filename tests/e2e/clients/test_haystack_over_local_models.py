@@ -1,0 +1,47 @@
+"""A pipeline whose model and embedder run on this machine: two processes beside the workers, one of each."""
+
+from __future__ import annotations
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import requests
+
+from tests.support.live_server import LiveServer
+from tests.support.local_models import LOADER
+from tests.support.tools import require_extra
+
+SAID = "Why do cats purr?"
+
+
+def test_workers_and_pipelines_share_one_engine_which_ends_with_the_server(tmp_path: Path) -> None:
+    require_extra("haystack")
+    (tmp_path / "pets").mkdir()
+    (tmp_path / "pets" / "cats.md").write_text("# Cats\n\nCats purr when they are content.")
+    rows = [
+        {"name": "local", "hf_repo": f"counts={tmp_path / 'loads'}"},
+        {"name": "pets", "kind": "haystack", "documents": "pets", "generator": "local", "embedder": "local"},
+    ]
+    (tmp_path / "models.json").write_text(json.dumps(rows))
+    settings = {"LOCAL_MODEL_LOADER": LOADER, "LOCAL_ENGINE_DIRECTORY": str(tmp_path)}
+    with LiveServer({"MODEL_REGISTRY_PATH": "models.json", **settings}, workers=2, folder=tmp_path) as server:
+
+        def ask(model: str) -> str:
+            body = {"model": model, "messages": [{"role": "user", "content": SAID}]}
+            reply = requests.post(f"{server.base_url}/chat/completions", json=body, timeout=40)
+            assert reply.status_code == 200, reply.text
+            return str(reply.json()["choices"][0]["message"]["content"])
+
+        # It is a pipeline's call that starts the engine; the workers find it.
+        first = ask("pets")
+        with ThreadPoolExecutor(10) as pool:
+            answers = list(pool.map(ask, ["pets", "local"] * 10))
+    assert set(answers) == {first, SAID}
+    assert first == f"{SAID}\n\nSources:\n[1] Cats (cats.md)"
+    (engine,) = (tmp_path / "loads").read_text().split()
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{engine}").exists():
+        assert time.monotonic() < deadline, "the engine runs on without its server"
+        time.sleep(0.05)

@@ -1,0 +1,186 @@
+"""A user's own functions on the way of a call, for a kind that answers itself and for one that is forwarded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import requests
+
+import config
+from openai_compat.core.errors import ConfigurationError
+from tests.support.live_server import LiveServer
+from tests.support.mock_upstream import MockUpstream
+
+RULES = """
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from openai_compat.core.types import ChatDelta
+from openai_compat.core.errors import PayloadError
+
+
+def choose(request, call):
+    return call.header("x-model")
+
+
+def prepare(request, call):
+    if request.get("user") == "banned":
+        raise PayloadError("You are not welcome.", param="user")
+    if request.get("user") == "broken":
+        return 1 / 0
+    if "messages" in request:
+        request["messages"].append({"role": "user", "content": f"prepared for {call.model}"})
+        return {**request, "temperature": 0.25}
+
+
+def shout(delta, call):
+    text = delta.content if isinstance(delta, ChatDelta) else delta.text
+    if not text:
+        return delta
+    if "secret" in text:
+        return None
+    return replace(delta, **{"content" if isinstance(delta, ChatDelta) else "text": text.upper()})
+
+
+def sign(reply, call):
+    Path("seen.jsonl").open("a").write(json.dumps([call.request_id, reply]) + "\\n")
+    return {**reply, "signed": True}
+
+
+def quiet(request, call):
+    return None
+"""
+QUESTION: Any = [{"role": "user", "content": "Hello there"}]
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[MockUpstream]:
+    with MockUpstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="module")
+def folder(upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hooks")
+    (folder / "rules.py").write_text(RULES)
+    forwarded = {"kind": "openai", "base_url": upstream.base_url, "upstream_model": "mock-model"}
+    everything = {"before_request": "rules:prepare", "on_delta": "rules:shout", "after_reply": "rules:sign"}
+    rows = [
+        {"name": "echo", "kind": "echo", "hooks": everything},
+        {"name": "chooses", "kind": "echo", "hooks": {"choose_model": "rules:choose"}},
+        {"name": "forwarded", **forwarded, "hooks": {"before_request": "rules:prepare"}},
+        {"name": "quiet", **forwarded, "upstream_model": None, "hooks": {"before_request": "rules:quiet"}},
+        {"name": "signed", **forwarded, "hooks": {"after_reply": "rules:sign"}},
+        {"name": "shouted", **forwarded, "hooks": everything},
+    ]
+    (folder / "models.json").write_text(json.dumps(rows))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[LiveServer]:
+    with LiveServer({"MODEL_REGISTRY_PATH": "models.json"}, folder=folder) as server:
+        yield server
+
+
+def ask(server: LiveServer, model: str, headers: dict[str, str] | None = None, **more: Any) -> requests.Response:
+    body = {"model": model, "messages": QUESTION, **more}
+    return requests.post(f"{server.base_url}/chat/completions", json=body, headers=headers, timeout=10)
+
+
+def seen(folder: Path) -> list[Any]:
+    return [json.loads(line) for line in (folder / "seen.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("model", "text"), [("echo", "PREPARED FOR ECHO"), ("shouted", "YOU SAID: PREPARED FOR SHOUTED")]
+)
+def test_all_of_them_for_a_whole_answer_and_a_stream(server: LiveServer, folder: Path, model: str, text: str) -> None:
+    answer = ask(server, model).json()
+    assert (answer["choices"][0]["message"]["content"], answer["signed"]) == (text, True)
+    with openai.OpenAI(base_url=server.base_url, api_key="any", max_retries=0) as client:
+        chunks = list(client.chat.completions.create(model=model, messages=QUESTION, stream=True))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == text
+    request_id, shown = seen(folder)[-1]
+    assert request_id.startswith("req_")
+    assert shown["choices"][0]["message"]["content"] == text
+    assert shown["usage"]["total_tokens"] > 0
+
+
+def test_a_piece_that_is_left_out_leaves_its_end(server: LiveServer) -> None:
+    reply = requests.post(f"{server.base_url}/completions", json={"model": "echo", "prompt": "secret"}, timeout=10)
+    (choice,) = reply.json()["choices"]
+    assert (choice["text"], choice["finish_reason"]) == ("", "stop")
+
+
+def test_forwarding_goes_on_where_no_hook_has_to_see_the_answer(server: LiveServer, upstream: MockUpstream) -> None:
+    assert ask(server, "forwarded", stream=True).text.endswith("data: [DONE]\n\n")
+    sent = json.loads(upstream.requests()[-1]["body"])
+    assert sent["messages"][-1]["content"] == "prepared for forwarded"
+    assert (sent["temperature"], sent["model"]) == (0.25, "mock-model")
+
+
+def test_a_request_that_is_not_changed_goes_out_byte_for_byte(server: LiveServer, upstream: MockUpstream) -> None:
+    body = b'{ "model": "quiet",  "messages": [{"role":"user","content":"x"}], "x": 1.50 }'
+    headers = {"content-type": "application/json"}
+    requests.post(f"{server.base_url}/chat/completions", body, headers=headers, timeout=10)
+    assert upstream.requests()[-1]["body"].encode() == body
+
+
+def test_a_forwarded_answer_is_signed(server: LiveServer) -> None:
+    assert ask(server, "signed").json()["signed"] is True
+    reply = requests.post(f"{server.base_url}/embeddings", json={"model": "signed", "input": "x"}, timeout=10)
+    assert reply.json()["signed"] is True
+
+
+def test_a_hook_is_never_passed_by(server: LiveServer) -> None:
+    reply = requests.post(f"{server.base_url}/completions", json={"model": "shouted", "prompt": "x"}, timeout=10)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (501, "hook_not_available")
+    reply = requests.post(f"{server.base_url}/embeddings", json={"model": "shouted", "input": "x"}, timeout=10)
+    assert reply.json()["signed"] is True
+
+
+def test_the_door_of_a_chat_page_has_them_too(server: LiveServer) -> None:
+    body = {"model": "echo", "messages": QUESTION}
+    assert requests.post(f"{server.url}/ask?format=text", json=body, timeout=10).text == "PREPARED FOR ECHO"
+
+
+def test_another_model_is_chosen(server: LiveServer) -> None:
+    assert ask(server, "chooses").json()["model"] == "chooses"
+    assert ask(server, "chooses", {"x-model": "signed"}).json()["signed"] is True
+    assert ask(server, "chooses", {"x-model": "nobody"}).status_code == 404
+
+
+@pytest.mark.parametrize("model", ["echo", "forwarded"])
+def test_what_a_hook_raises(server: LiveServer, model: str) -> None:
+    refused = ask(server, model, user="banned")
+    assert (refused.status_code, refused.json()["error"]["message"]) == (400, "You are not welcome.")
+    broken = ask(server, model, user="broken")
+    assert (broken.status_code, broken.json()["error"]["code"]) == (500, "internal_error")
+    assert "ZeroDivisionError" in server.log()
+    assert "ZeroDivisionError" not in broken.text
+
+
+@pytest.mark.parametrize(
+    ("hooks", "words"),
+    [
+        ("rules:prepare", "hooks: must be a mapping"),
+        ({"after": "json:loads"}, "has unknown keys: after"),
+        ({"on_delta": "json"}, "on_delta must be package.module:function"),
+        ({"on_delta": "json:nothing"}, "json:nothing cannot be loaded"),
+        ({"on_delta": "nowhere.module:f"}, "cannot be loaded: No module named 'nowhere'"),
+        ({"on_delta": "json:__name__"}, "is not a function"),
+    ],
+)
+def test_a_wrong_hook_is_told_at_the_start(tmp_path: Path, hooks: Any, words: str) -> None:
+    file = tmp_path / "models.json"
+    file.write_text(json.dumps([{"name": "a", "kind": "echo", "hooks": hooks}]))
+    with pytest.raises(ConfigurationError) as refused:
+        config.load({"MODEL_REGISTRY_PATH": str(file)})
+    assert words in refused.value.message

@@ -1,0 +1,213 @@
+"""A user's own functions before and after each kind of model: whole and streamed, and whatever they do wrong."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import requests
+
+from tests.support.fake_databricks import PERSONAL_TOKEN, Workspace
+from tests.support.live_server import LiveServer
+from tests.support.local_models import LOADER
+from tests.support.mock_upstream import MockUpstream
+from tests.support.recording_api import RecordingAPI
+from tests.support.tools import require_extra
+
+RULES = """
+import json
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+
+def ask_for_more(request, call):
+    request["messages"].append({"role": "user", "content": f"more from {call.model}"})
+
+
+class Changes:
+    def __init__(self, change):
+        self.change = change
+
+    def __call__(self, delta, call):
+        return replace(delta, content=self.change(delta.content)) if delta.content else delta
+
+
+shout = Changes(str.upper)
+whisper = lambda delta, call: Changes(str.lower)(delta, call)
+
+
+def _sign(mark, reply, call):
+    with Path("seen.jsonl").open("a") as file:
+        file.write(json.dumps([call.model, reply["choices"][0]["message"]["content"]]) + "\\n")
+    return {**reply, "mark": mark}
+
+
+sign = partial(_sign, "signed")
+
+
+def sleep(request, call):
+    Path("asleep").touch()
+    time.sleep(1.5)
+
+
+def forget_messages(request, call):
+    return {"model": request["model"]}
+
+
+def spoil_messages(request, call):
+    return {**request, "messages": ["Hello"]}
+
+
+def want_stream(request, call):
+    return {**request, "stream": not request.get("stream")}
+
+
+def say_text(delta, call):
+    return "text"
+
+
+def give_list(reply, call):
+    return [reply]
+
+
+def break_late(delta, call):
+    if "four" in (delta.content or ""):
+        raise ValueError("private words")
+    return delta
+"""
+QUESTION: Any = [{"role": "user", "content": "One two three four five"}]
+EVERY: dict[str, Any] = {"before_request": "rules:ask_for_more", "on_delta": "rules:shout", "after_reply": "rules:sign"}
+KINDS = ("echo", "external", "external-whole", "openai", "databricks", "huggingface", "haystack", "haystack-over-hooks")
+WRONG = {
+    "forgets": {"before_request": "rules:forget_messages"},
+    "spoils": {"before_request": "rules:spoil_messages"},
+    "says-text": {"on_delta": "rules:say_text"},
+    "gives-list": {"after_reply": "rules:give_list"},
+    "breaks-late": {"on_delta": "rules:break_late"},
+}
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[MockUpstream]:
+    with MockUpstream() as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="module")
+def folder(upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("hooks")
+    (folder / "rules.py").write_text(RULES)
+    with RecordingAPI("It is sunny.") as api, RecordingAPI("It is cold.", streams=False) as slow, Workspace() as dbx:
+        forwarded = {"kind": "openai", "base_url": upstream.base_url, "upstream_model": "mock-model"}
+        endpoints = f"{dbx.url}/serving-endpoints"
+        kinds: dict[str, dict[str, Any]] = {
+            "echo": {"kind": "echo"},
+            "external": {"kind": "external", "base_url": api.url},
+            "external-whole": {"kind": "external", "base_url": slow.url},
+            "openai": forwarded,
+            "databricks": {"kind": "databricks", "base_url": endpoints, "api_key_env": "DBX", "upstream_model": "echo"},
+            "huggingface": {"hf_repo": "x"},
+            "haystack": {"kind": "haystack", "generator": "plain-echo"},
+            "haystack-over-hooks": {"kind": "haystack", "generator": "whispers"},
+        }
+        rows = [{"name": name, **kind, "hooks": EVERY} for name, kind in kinds.items()]
+        rows += [{"name": "plain-echo", "kind": "echo"}]
+        rows += [{"name": "whispers", "kind": "echo", "hooks": {"on_delta": "rules:whisper"}}]
+        rows += [{"name": name, "kind": "echo", "hooks": hooks} for name, hooks in WRONG.items()]
+        rows += [{"name": f"{name}-openai", **forwarded, "hooks": hooks} for name, hooks in WRONG.items()]
+        for name, kind in kinds.items():
+            rows.append({"name": f"{name}-wants-stream", **kind, "hooks": {"before_request": "rules:want_stream"}})
+        rows += [{"name": "sleeps", "kind": "echo", "hooks": {"before_request": "rules:sleep"}}]
+        (folder / "models.json").write_text(json.dumps(rows))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[LiveServer]:
+    require_extra("haystack")
+    settings = {
+        "MODEL_REGISTRY_PATH": "models.json",
+        "LOCAL_MODEL_LOADER": LOADER,
+        "LOCAL_ENGINE_DIRECTORY": str(folder),
+        "DBX": PERSONAL_TOKEN,
+        "SSE_KEEPALIVE_SECONDS": "0.3",
+    }
+    with LiveServer(settings, folder=folder) as server:
+        yield server
+
+
+def ask(server: LiveServer, model: str, **more: Any) -> requests.Response:
+    body = {"model": model, "messages": QUESTION, **more}
+    return requests.post(f"{server.base_url}/chat/completions", json=body, timeout=30)
+
+
+def text_of(server: LiveServer, model: str) -> str:
+    with openai.OpenAI(base_url=server.base_url, api_key="any", max_retries=0) as client:
+        stream = client.chat.completions.create(model=model, messages=QUESTION, stream=True)
+        return "".join(chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices)
+
+
+@pytest.mark.parametrize("model", KINDS)
+def test_each_kind_has_all_of_them(server: LiveServer, folder: Path, model: str) -> None:
+    texts = {"external": "IT IS SUNNY.", "external-whole": "IT IS COLD.", "openai": "YOU SAID: MORE FROM OPENAI"}
+    expected = texts.get(model, f"MORE FROM {model.upper()}")
+    answer = ask(server, model).json()
+    assert (answer["choices"][0]["message"]["content"], answer["mark"]) == (expected, "signed")
+    assert text_of(server, model) == expected
+    seen = [json.loads(line) for line in (folder / "seen.jsonl").read_text().splitlines()]
+    assert seen[-2:] == [[model, expected], [model, expected]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_hook_does_not_change_how_the_answer_is_sent(server: LiveServer, kind: str) -> None:
+    """The client reads what it asked for, whatever the hook makes of `stream`."""
+    model = f"{kind}-wants-stream"
+    assert ask(server, model).json()["choices"][0]["message"]["content"]
+    assert text_of(server, model)
+
+
+@pytest.mark.parametrize("kind", ["", "-openai"])
+@pytest.mark.parametrize(
+    ("model", "named"),
+    [
+        ("forgets", "the hook rules:forget_messages left a request without its messages"),
+        ("spoils", "the hook rules:spoil_messages left messages that are none"),
+        ("says-text", "the hook rules:say_text returned a str, not a ChatDelta"),
+        ("gives-list", "the hook rules:give_list returned a list, not a dict"),
+        ("breaks-late", "the hook rules:break_late failed"),
+    ],
+)
+def test_what_it_does_wrong_is_told_in_the_log_and_not_to_the_client(
+    server: LiveServer, model: str, named: str, kind: str
+) -> None:
+    reply = ask(server, model + kind)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (500, "internal_error")
+    assert named in server.log()
+    assert "private words" not in reply.text
+
+
+@pytest.mark.parametrize("model", ["breaks-late", "breaks-late-openai"])
+def test_a_stream_that_breaks_in_a_hook_is_cut(server: LiveServer, upstream: MockUpstream, model: str) -> None:
+    text = ask(server, model, stream=True).text
+    assert '"content":' in text
+    assert '"code":"internal_error"' in text.replace('": "', '":"')
+    assert "[DONE]" not in text
+    upstream.wait_until(lambda stats: stats["requests_open"] == 0, 2.0)
+
+
+def test_a_slow_hook_holds_up_nobody_else_and_its_stream_is_no_silence(server: LiveServer, folder: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        sleeping = pool.submit(ask, server, "sleeps", stream=True)
+        while not ((folder / "asleep").exists() or sleeping.done()):
+            time.sleep(0.01)
+        assert ask(server, "plain-echo").status_code == 200
+        assert not sleeping.done()
+        assert sleeping.result().text.startswith(":")

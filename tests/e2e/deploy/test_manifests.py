@@ -1,0 +1,50 @@
+"""compose.yaml and kubernetes.yaml agree with the server's own numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import yaml
+
+from openai_compat.core.settings import Settings
+from tests.support.nginx import DEPLOY
+
+
+@pytest.fixture
+def pod() -> dict[str, Any]:
+    deployment, _service = yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text())
+    pod: dict[str, Any] = deployment["spec"]["template"]["spec"]
+    return pod
+
+
+@pytest.fixture
+def services() -> dict[str, Any]:
+    services: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
+    return services
+
+
+def test_kubernetes_waits_until_the_streams_have_ended(pod: dict[str, Any]) -> None:
+    (server,) = pod["containers"]
+    env = {variable["name"]: variable["value"] for variable in server["env"]}
+    pause = int(server["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert int(env["GRACEFUL_TIMEOUT"]) == Settings().graceful_timeout
+    assert pod["terminationGracePeriodSeconds"] > pause + int(env["GRACEFUL_TIMEOUT"])
+    assert int(env["PORT"]) == server["ports"][0]["containerPort"]
+
+
+def test_kubernetes_restarts_nothing_because_a_model_is_down(pod: dict[str, Any]) -> None:
+    (server,) = pod["containers"]
+    assert server["livenessProbe"]["httpGet"]["path"] == "/healthz"
+    assert server["readinessProbe"]["httpGet"]["path"] == "/readyz"
+
+
+def test_compose_waits_until_the_streams_have_ended(services: dict[str, Any]) -> None:
+    for service in services.values():
+        assert int(service["stop_grace_period"].removesuffix("s")) > Settings().graceful_timeout
+
+
+def test_compose_starts_nginx_where_it_finds_the_server(services: dict[str, Any]) -> None:
+    server = services["server"]["environment"]
+    assert f"server {server['HOST']}:{server['PORT']};" in (DEPLOY / "nginx-site.conf").read_text()
+    assert services["nginx"]["network_mode"] == "service:server"

@@ -1,0 +1,53 @@
+"""The package as others install it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from openai_compat.core.version import __version__
+from openai_compat.web.routes import home
+from tests.support.snippets import plain_environment
+from tests.support.tools import ROOT
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
+    subprocess.run(command, check=True, cwd=folder)
+    (wheel,) = folder.iterdir()
+    return wheel
+
+
+@pytest.mark.slow
+def test_the_wheel_has_all_that_gunicorn_needs_and_nothing_else(wheel: Path) -> None:
+    names = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    metadata = f"openai_compat-{__version__}.dist-info"
+    assert names == {"openai_compat", "config.py", "wsgi.py", "gunicorn.conf.py", metadata}
+
+
+@pytest.mark.slow
+def test_what_is_installed_finds_its_own_config_where_the_folder_has_another(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
+    (tmp_path / "config.py").write_text("SETTINGS = ['someone else']\n")
+    command = [sys.executable, "-m", "openai_compat", "check-config"]
+    environment = plain_environment({"PYTHONPATH": str(tmp_path / "installed"), "PORT": "8123"})
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "http://localhost:8123/v1" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_wheel_has_the_files_of_the_servers_page(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {f"openai_compat/web/home_page/{name}" for name in (*home.ASSETS, home.DOCUMENT)} <= names
+
+
+@pytest.mark.slow
+def test_the_wheel_says_that_it_is_typed(wheel: Path) -> None:
+    assert "openai_compat/py.typed" in zipfile.ZipFile(wheel).namelist()

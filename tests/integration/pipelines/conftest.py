@@ -1,0 +1,15 @@
+"""These tests import Haystack: without the extra they are skipped, in CI they fail."""
+
+from __future__ import annotations
+
+import pytest
+
+import config
+from tests.support.tools import require_extra
+
+config.quiet_haystack()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _extra() -> None:
+    require_extra("haystack")

@@ -1,0 +1,196 @@
+"""What else of the API is passed on, as the client sees it, with an upstream that answers what the test says."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.support.live_server import LiveServer
+from tests.support.raw_server import RawServer, Script, answer_with, read_request
+
+
+@contextmanager
+def in_front_of(script: Script, **settings: str) -> Iterator[LiveServer]:
+    with RawServer(script) as upstream, LiveServer({"OPENAI_BASE_URL": f"{upstream.url}/v1", **settings}) as server:
+        yield server
+
+
+def ask(server: LiveServer, method: str, path: str, body: bytes | None = None) -> tuple[int, dict[str, str], bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+    response = connection.getresponse()
+    found = response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
+    connection.close()
+    return found
+
+
+def reply(head: str, body: bytes = b"") -> Script:
+    return answer_with(f"HTTP/1.1 {head}\r\n\r\n".encode() + body)
+
+
+def wait_for_line(server: LiveServer, words: str) -> None:
+    """The line is written when the answer has been sent, so the client may be there first."""
+    deadline = time.monotonic() + 20
+    while words not in server.log():
+        assert time.monotonic() < deadline, server.log()
+
+
+def test_a_body_is_passed_on_whole_while_bodies_are_logged() -> None:
+    seen: list[bytes] = []
+
+    def script(client: socket.socket) -> None:
+        seen.append(read_request(client).partition(b"\r\n\r\n")[2])
+        client.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
+
+    with in_front_of(script, LOG_REQUEST_BODIES="true") as server:
+        assert ask(server, "POST", "/v1/responses", b'{"input": "x"}')[2] == b"{}"
+    assert seen == [b'{"input": "x"}']
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_an_answer_without_a_body_is_one_and_is_logged_as_what_it_is(status: int) -> None:
+    with in_front_of(reply(f"{status} Whatever\r\nX-Request-Id: up")) as server:
+        found, headers, body = ask(server, "DELETE", "/v1/files/f")
+        assert (found, body, headers["x-request-id"]) == (status, b"", "up")
+        wait_for_line(server, f"status={status}")
+
+
+def test_a_created_answer_is_logged_as_created() -> None:
+    with in_front_of(reply("201 Created\r\nContent-Length: 2", b"{}")) as server:
+        assert ask(server, "POST", "/v1/uploads", b"{}")[0] == 201
+        wait_for_line(server, "status=201")
+
+
+def test_a_head_request_gets_the_length_of_what_it_did_not_ask_for() -> None:
+    with in_front_of(reply("200 OK\r\nContent-Length: 500\r\nContent-Type: audio/mpeg")) as server:
+        status, headers, body = ask(server, "HEAD", "/v1/files/f/content")
+        assert (status, headers["content-length"], headers["content-type"], body) == (200, "500", "audio/mpeg", b"")
+
+
+def test_content_of_no_type_is_not_taken_for_a_page() -> None:
+    with in_front_of(reply("200 OK\r\nContent-Length: 11", b"<b>hello</b"[:11])) as server:
+        assert ask(server, "GET", "/v1/files/f/content")[1]["content-type"] == "application/octet-stream"
+
+
+def test_a_compression_that_is_not_undone_is_told() -> None:
+    with in_front_of(reply("200 OK\r\nContent-Encoding: br\r\nContent-Length: 3", b"xyz")) as server:
+        _, headers, body = ask(server, "GET", "/v1/files/f/content")
+        assert (headers["content-encoding"], body) == ("br", b"xyz")
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/files"])
+def test_a_body_that_is_not_framed_as_http_says_is_a_400(path: str) -> None:
+    with (
+        in_front_of(reply("200 OK\r\nContent-Length: 2", b"{}")) as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=20) as client,
+    ):
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        client.sendall(head.encode() + b"zz\r\nxx\r\n")
+        assert client.recv(65536).startswith(b"HTTP/1.1 400 ")
+        assert "Traceback" not in server.log()
+
+
+def test_a_redirect_of_the_upstreams_is_not_the_clients_to_follow() -> None:
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "x"}]}).encode()
+    with in_front_of(reply("301 Moved\r\nLocation: http://elsewhere.test/\r\nContent-Length: 0")) as server:
+        status, _, answer = ask(server, "POST", "/v1/chat/completions", body)
+        assert (status, json.loads(answer)["error"]["code"]) == (502, "upstream_bad_reply")
+
+
+def test_the_silence_of_a_passed_stream_is_filled() -> None:
+    def script(client: socket.socket) -> None:
+        read_request(client)
+        client.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        client.sendall(b"8\r\ndata: 1\n\r\n1\r\n\n\r\n")
+        client.recv(1)
+
+    with (
+        in_front_of(script, SSE_KEEPALIVE_SECONDS="0.1") as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=20) as client,
+    ):
+        client.sendall(b"POST /v1/responses HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        received = b""
+        while b": keep-alive" not in received:
+            data = client.recv(65536)
+            assert data
+            received += data
+
+
+def test_a_doubled_slash_is_no_redirect_to_a_page() -> None:
+    with LiveServer() as server:
+        status, headers, body = ask(server, "POST", "/v1//chat/completions", b"{}")
+        assert (status, headers["content-type"]) == (404, "application/json")
+        assert json.loads(body)["error"]["code"] == "unknown_url"
+
+
+def test_the_files_of_the_documentation_pages_arrive() -> None:
+    with LiveServer() as server:
+        for path in ("/docs", "/redoc", "/openapi.json", "/docs/assets/swagger-ui.css", "/docs/assets/start.js"):
+            status, _, body = ask(server, "GET", path)
+            assert (status, bool(body)) == (200, True), path
+
+
+LATE = {
+    b"429 Slow Down": b'{"error":{"message":"m","type":"t","param":null,"code":"rate_limit_exceeded"}}',
+    b"200 OK": b'{\n  "choices": [],\n  "usage": null\n}',
+}
+
+
+@pytest.mark.parametrize(("status", "answer"), LATE.items(), ids=["refusal", "answer"])
+def test_what_comes_late_and_whole_is_one_event(status: bytes, answer: bytes) -> None:
+    def script(client: socket.socket) -> None:
+        read_request(client)
+        time.sleep(0.3)  # a slow upstream; the comments come meanwhile
+        head = b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (status, len(answer))
+        client.sendall(head + answer)
+
+    body = json.dumps({"model": "m", "stream": True, "messages": [{"role": "user", "content": "x"}]}).encode()
+    with in_front_of(script, SSE_KEEPALIVE_SECONDS="0.05") as server:
+        code, _, received = ask(server, "POST", "/v1/chat/completions", body)
+    events = [line[6:] for line in received.split(b"\n") if line.startswith(b"data: ")]
+    assert code == 200
+    assert json.loads(events[0]) == json.loads(answer)
+    assert events[1:] == ([] if status.startswith(b"429") else [b"[DONE]"])
+
+
+OUTSIDE = [
+    "models/../../admin/x",
+    "models/%2e%2e/%2e%2e/admin",
+    "files/..%2f..%2fadmin",
+    "files/%252e%252e/x",
+    "..%5cadmin",
+]
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
+def test_no_path_leads_out_of_the_upstreams_api(path: str) -> None:
+    with in_front_of(reply("200 OK\r\nContent-Length: 5", b"admin")) as server:
+        assert ask(server, "GET", f"/v1/{path}")[0] == 404
+
+
+MALFORMED = {
+    b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 20_000 + b"\r\n\r\n": 431,
+    b"GET /" + b"y" * 10_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n": 414,
+    b"POST /v1/models HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n": 400,
+    b"POST /v1/models HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n": 400,
+    b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n": 400,
+}
+
+
+@pytest.mark.parametrize(("request_bytes", "status"), MALFORMED.items(), ids=["head", "line", "length", "both", "TLS"])
+def test_what_is_no_http_gets_the_envelope_too(request_bytes: bytes, status: int) -> None:
+    with LiveServer() as server, socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+        client.sendall(request_bytes)
+        response = http.client.HTTPResponse(client)
+        response.begin()
+        error = json.loads(response.read())["error"]
+        assert (response.status, error["type"]) == (status, "invalid_request_error")
+        assert response.headers["x-request-id"]

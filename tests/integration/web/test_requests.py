@@ -1,0 +1,264 @@
+"""What belongs to every request: its id, its log line, its headers; and the doors that list and probe."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+
+import pytest
+from flask.testing import FlaskClient
+
+from openai_compat import create_app
+from openai_compat.web.body_logging import masked
+from tests.integration.web.conftest import MakeClient
+from tests.support.mock_upstream import MockUpstream
+
+CHAT = {"messages": [{"role": "user", "content": "hi"}]}
+
+
+def test_an_id_is_made_for_every_response(client: FlaskClient) -> None:
+    ids = {client.get(path).headers["x-request-id"] for path in ("/v1/models", "/healthz", "/nothing")}
+    assert len(ids) == 3
+    assert all(re.fullmatch(r"req_[0-9a-f]{32}", one) for one in ids)
+
+
+def test_the_clients_own_id_is_kept_and_a_poisonous_one_is_not(client: FlaskClient) -> None:
+    assert client.get("/v1/models", headers={"X-Request-Id": "mine-1"}).headers["x-request-id"] == "mine-1"
+    assert client.get("/v1/models", headers={"X-Request-Id": 'a" b\x7f'}).headers["x-request-id"].startswith("req_")
+
+
+def test_the_clients_own_id_beats_the_upstreams(make_client: MakeClient, upstream: MockUpstream) -> None:
+    client = make_client(OPENAI_BASE_URL=upstream.base_url)
+    own = client.post("/v1/chat/completions", json={**CHAT, "model": "m"}, headers={"X-Request-Id": "mine-2"})
+    assert own.headers["x-request-id"] == "mine-2"
+    assert upstream.requests()[-1]["headers"]["x-request-id"] == "mine-2"
+
+
+def test_a_piece_of_an_answer_is_asked_for_where_there_are_files_only(
+    make_client: MakeClient, upstream: MockUpstream
+) -> None:
+    client = make_client(OPENAI_BASE_URL=upstream.base_url)
+    sent = {"Range": "bytes=0-1", "If-None-Match": '"a"', "If-Modified-Since": "Fri, 20 Nov 2026 00:00:00 GMT"}
+    client.post("/v1/chat/completions", json={**CHAT, "model": "m"}, headers=sent)
+    client.get("/v1/models", headers=sent)
+    client.get("/v1/files/x", headers=sent)
+    chat, models, file = ({name.lower() for name in sent} & seen["headers"].keys() for seen in upstream.requests()[-3:])
+    assert (chat, models, len(file)) == (set(), set(), 3)
+
+
+def test_openais_headers_are_there(client: FlaskClient) -> None:
+    headers = client.post("/v1/chat/completions", json=CHAT).headers
+    assert headers["openai-version"] == "2020-10-01"
+    assert headers["openai-processing-ms"].isdigit()
+
+
+class KeptRecords(logging.Handler):
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_one_log_line_a_request_tells_what_happened(client: FlaskClient, *, stream: bool) -> None:
+    logger, kept = logging.getLogger("openai_compat.web.request_context"), KeptRecords()
+    logger.addHandler(kept)
+    client.post("/v1/chat/completions", json={**CHAT, "stream": stream}, buffered=True)
+    logger.removeHandler(kept)
+    (record,) = kept.records
+    facts = record.facts  # type: ignore[attr-defined]
+    assert record.getMessage() == "POST /v1/chat/completions"
+    assert (facts["status"], facts["model"], facts["kind"]) == (200, "mock-gpt-model", "echo")
+    assert facts["prompt_tokens"] > 0
+    assert facts["completion_tokens"] > 0
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_the_log_has_the_id_on_every_line_and_no_line_is_broken(
+    make_client: MakeClient, capsys: pytest.CaptureFixture[str], log_format: str
+) -> None:
+    client = make_client(LOG_FORMAT=log_format)
+    client.post("/v1/chat/completions?x=\n", json={"messages": 3}, headers={"X-Request-Id": "mine-3"})
+    lines = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert len(lines) >= 2
+    assert all("mine-3" in line for line in lines)
+    if log_format == "json":
+        assert {json.loads(line)["request_id"] for line in lines} == {"mine-3"}
+
+
+def test_bodies_are_logged_only_when_asked_and_without_secrets(
+    make_client: MakeClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    body = {**CHAT, "api_key": "very-secret", "metadata": {"note": "sk-abcdefghijkl"}}
+    make_client().post("/v1/chat/completions", json=body)
+    assert "hi" not in capsys.readouterr().err.replace("this", "")
+    make_client(LOG_REQUEST_BODIES="true").post("/v1/chat/completions", json=body)
+    logged = capsys.readouterr().err
+    assert '"content": "hi"' in logged
+    assert "very-secret" not in logged
+    assert "sk-abc" not in logged
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"password": "abc"}',
+        '{"my_api-key":"abc"}',
+        '{"hf_token" : "abc"}',
+        r'{"api_key":"x\"abc","access_key":"abc"}',
+        r'{"api_key":"x\\\"abc',
+        '{"tokens":["x", "abc"]}',
+        '{"secret":{"value": "abc", "more": [{"value": "abc"}, "abc"]}}',
+        '{"credentials":[["abc"]], "passwd":"abc", "X-Key":"abc", "apiKey": "abc"}',
+        '{"password": 1abc}',
+        '{"secret":{"value": "x", "more": "abc',
+        r'{"arguments": "{\"api_key\": \"abc\", \"max_tokens\": 5, \"auth_token\": \"x abc\"}"}',
+        "Bearer abcdefgh1",
+        "sk-abcdefgh",
+        "ghp_abcdefghijkl",
+        "github_pat_abcdefghijkl",
+        "AKIAabcDEFGHIJKLMNOP",
+        "xoxb-1234-abcdefgh",
+        "AIzaSyabcdefghijkl",
+        "eyJabcdef.eyJabcdef.abc-abc_",
+        "see https://user:abc@example.com/x",
+        "see https://abc@example.com/x",
+        "postgres://user:x@abc@example.com",
+        "api_key=abc&x=y",
+        "export OPENAI_API_KEY='x abc'",
+        "Authorization: Basic abc",
+        "my password: abc",
+        "access_token=abc",
+    ],
+)
+def test_what_looks_like_a_secret_is_masked(text: str) -> None:
+    assert "abc" not in masked(text)
+    assert "***" in masked(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"max_tokens": 100, "prompt_tokens":[1, 2], "token": 3, "password": null}',
+        r'{"arguments": "{\"max_tokens\": 100, \"token\": null}"}',
+        "max_tokens=100&stop_token=3.5",
+        "100 tokens, a task-abcdefgh1, at 10:30",
+        '{"messages": [{"role": "user", "content": "What is a token? https://example.com/a@b"}], "key": "a"}',
+        '{"secret": [{}, []], "content": "after it"}',
+    ],
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert masked(text) == text
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "token",
+        "api_key",
+        '"',
+        '\\"',
+        "eyJ-",
+        "eyJaaaa.",
+        "://",
+        "://a",
+        "sk-",
+        "Bearer ",
+        "[",
+        '{"secret":',
+        "secret=",
+        "a:",
+        "-",
+    ],
+)
+def test_masking_takes_time_in_proportion(piece: str) -> None:
+    def seconds(length: int) -> float:
+        text = piece * (length // len(piece))
+        started = time.thread_time()  # of this thread alone: nothing else on the machine counts
+        masked(text)
+        return time.thread_time() - started
+
+    # Sixteen times the text takes 256 times as long where the time grows with the square.
+    assert min(seconds(80_000) for _ in range(2)) < 80 * max(seconds(5_000) for _ in range(5))
+
+
+def test_the_probes_do_not_fill_the_log(client: FlaskClient, capsys: pytest.CaptureFixture[str]) -> None:
+    client.get("/healthz")
+    assert "/healthz" not in capsys.readouterr().err
+
+
+def test_the_probes(client: FlaskClient) -> None:
+    assert client.get("/healthz").get_json() == {"status": "ok"}
+    assert client.get("/readyz").get_json() == {"status": "ready"}
+    health = client.get("/api/v1/healthcheck").get_json()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}", health.pop("timestamp"))
+    assert health == {"status": "healthy", "service": "openai-compatible-api"}
+
+
+def test_readiness_does_not_depend_on_the_upstream(make_client: MakeClient) -> None:
+    client = make_client(OPENAI_BASE_URL="http://127.0.0.1:9/v1")
+    assert [client.get(path).status_code for path in ("/healthz", "/readyz")] == [200, 200]
+
+
+@pytest.mark.parametrize("root", ["/v1", "", "/api/v1", "/openai/v1", "/openai"])
+def test_models_are_listed_under_every_root(client: FlaskClient, root: str) -> None:
+    listed = client.get(f"{root}/models").get_json()
+    assert listed["object"] == "list"
+    assert listed["data"] == [
+        {"id": "mock-gpt-model", "object": "model", "created": 0, "owned_by": "mock", "permission": []}
+    ]
+    described = client.get(f"{root}/models/mock-gpt-model").get_json()
+    assert described == {**listed["data"][0], "capabilities": ["chat", "completions", "embeddings"]}
+
+
+def test_upstream_models_join_the_list(make_client: MakeClient, upstream: MockUpstream) -> None:
+    client = make_client(OPENAI_BASE_URL=upstream.base_url, EXTERNAL_CHAT_URL="http://127.0.0.1:9/")
+    ids = [model["id"] for model in client.get("/v1/models").get_json()["data"]]
+    assert ids[0] == "external-chat"
+    assert {"mock-model", "mock/model-with-slash"} <= set(ids)
+    assert client.get("/v1/models/mock/model-with-slash").get_json()["id"] == "mock/model-with-slash"
+    assert client.get("/v1/models/nope").status_code == 404
+
+
+def test_the_list_is_remembered(make_client: MakeClient, upstream: MockUpstream) -> None:
+    client = make_client(OPENAI_BASE_URL=upstream.base_url)
+    upstream.reset()
+    lists = [client.get("/v1/models").get_json() for _ in range(3)]
+    assert lists[0] == lists[1] == lists[2]
+    assert upstream.stats()["requests_total"] == 1
+
+
+def test_an_upstream_that_is_down_leaves_the_rest_of_the_list(make_client: MakeClient) -> None:
+    client = make_client(OPENAI_BASE_URL="http://127.0.0.1:9/v1", EXTERNAL_CHAT_URL="http://127.0.0.1:9/")
+    assert [model["id"] for model in client.get("/v1/models").get_json()["data"]] == ["external-chat"]
+
+
+def test_the_allow_list_hides_and_refuses(make_client: MakeClient, upstream: MockUpstream) -> None:
+    client = make_client(OPENAI_BASE_URL=upstream.base_url, MODEL_ALLOW_LIST="mock-model")
+    assert [model["id"] for model in client.get("/v1/models").get_json()["data"]] == ["mock-model"]
+    for path in ("/v1/models/mock-embedding", "/v1/models/nope"):
+        assert client.get(path).get_json()["error"]["code"] == "model_not_found"
+    refused = client.post("/v1/chat/completions", json={**CHAT, "model": "mock-embedding"})
+    assert refused.status_code == 404
+
+
+def test_two_applications_live_in_one_process(make_client: MakeClient) -> None:
+    one, other = make_client(API_KEYS="k"), make_client()
+    assert one.get("/v1/models").status_code == 401
+    assert other.get("/v1/models").status_code == 200
+    assert one.application.extensions["openai_compat"] is not other.application.extensions["openai_compat"]
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, openai_compat, config; print({'flask', 'requests', 'ssl', 'gevent'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+    assert create_app

@@ -1,0 +1,79 @@
+"""Stands in for the loader of local models (`LOCAL_MODEL_LOADER`): what is loaded is the echo model, as its row wants.
+
+`hf_repo` says what becomes of it: words with commas between them, such as `slow=0.5,mb=100`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from openai_compat.backends.base import Backend, SupportsCompletions
+from openai_compat.backends.echo.backend import EchoBackend, EchoOptions
+from openai_compat.backends.http.client import Forwarder
+from openai_compat.backends.huggingface.model_options import LocalModel
+from openai_compat.backends.resources import BackendResources
+from openai_compat.core.errors import ModelUnavailableError
+from openai_compat.core.settings import ModelEntry, Settings
+from openai_compat.core.streams import Silence
+from openai_compat.core.types import CallContext, CompletionRequest, TextDelta
+
+LOADER = f"{__name__}:load_model"
+
+
+def load_model(entry: LocalModel, progress: Callable[[str], None]) -> Backend:
+    """`slow=SECONDS` to load, `delay=SECONDS` a token, `mb=MEGABYTES`, `counts=FILE` for a line a load, `kind=` of
+    what it can do; `fails` and `breaks` in loading, `dies` with the process.
+    """
+    wishes = dict(word.partition("=")[::2] for word in entry.hf_repo.split(","))
+    progress(f"loading {entry.name}")
+    if "counts" in wishes:
+        with Path(wishes["counts"]).open("a") as file:
+            file.write(f"{os.getpid()}\n")
+    time.sleep(float(wishes.get("slow", 0)))
+    if "fails" in wishes:
+        raise ModelUnavailableError(f"The model '{entry.name}' has no weights.")
+    if "breaks" in wishes:
+        raise RuntimeError("/secret/path")
+    if "dies" in wishes:
+        os.kill(os.getpid(), signal.SIGKILL)
+    settings = Settings()
+    resources = BackendResources(settings, Forwarder(settings))
+    kind = CompletesOnly if wishes.get("kind") == "completions" else LocalEcho
+    return kind(entry, float(wishes.get("delay", 0)), int(wishes.get("mb", 1)) * 1_000_000, resources)
+
+
+def estimate_bytes(entry: LocalModel) -> int | None:
+    """As `estimate=MEGABYTES` says."""
+    _, said, rest = entry.hf_repo.partition("estimate=")
+    return int(rest.partition(",")[0]) * 1_000_000 if said else None
+
+
+class LocalEcho(EchoBackend):
+    """The echo model with what a local one has besides."""
+
+    def __init__(self, entry: LocalModel, delay: float, memory_bytes: int, resources: BackendResources) -> None:
+        super().__init__(ModelEntry(entry.name, "huggingface"), EchoOptions(delay=delay), resources)
+        self.memory_bytes = memory_bytes
+        self.context_window = entry.max_context_tokens or entry.default_context_tokens
+
+    def describe(self) -> dict[str, Any]:
+        return {"process": os.getpid()}
+
+
+class CompletesOnly(Backend, SupportsCompletions):
+    """A model without a chat template."""
+
+    completion_promises = EchoBackend.completion_promises
+
+    def __init__(self, *arguments: Any) -> None:
+        self._echo = LocalEcho(*arguments)
+        super().__init__(self._echo.entry, None, self._echo.resources)
+        self.memory_bytes, self.context_window = self._echo.memory_bytes, self._echo.context_window
+
+    def complete(self, request: CompletionRequest, context: CallContext) -> Iterator[TextDelta | Silence]:
+        return self._echo.complete(request, context)

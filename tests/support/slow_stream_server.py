@@ -1,0 +1,81 @@
+"""A model that always tells the same story, in Markdown: what a page makes of a rich answer can be looked at."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from openai_compat.backends.base import Backend, SupportsChat
+from openai_compat.core.streams import Silence
+from openai_compat.core.types import CallContext, ChatDelta, ChatRequest
+
+STORY = """\
+Files with the same content have the same hash, so one pass is enough: group them by it, and keep the groups of
+two or more.
+
+```python
+from collections import defaultdict
+from hashlib import file_digest
+from pathlib import Path
+
+def find_duplicates(folder: Path) -> list[list[Path]]:
+    \"\"\"Groups of files below `folder` whose content is the same.\"\"\"
+    groups = defaultdict(list)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                groups[file_digest(file, "sha256").digest()].append(path)
+    return [group for group in groups.values() if len(group) > 1]
+```
+
+Which hash? Any that is wide enough:
+
+| hash | bits | speed | good for |
+| --- | --- | --- | --- |
+| `sha256` | 256 | fast, in hardware | anything |
+| `blake2b` | 512 | faster | very large folders |
+| `crc32` | 32 | fastest | nothing here: it collides |
+
+- **Empty files** are all duplicates of each other: leave them out if that surprises.
+- Compare *sizes* first where the disk is slow; most files never need to be read.
+"""
+"""The answer to nothing in particular."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoryOptions:
+    """`delay`: seconds between two pieces; `times`: how often the story is told; `until`: a file, and the story is told
+    again and again as long as there is none: a test, and not the clock, says when that has been enough.
+    """
+
+    delay: float = 0.0
+    times: int = 1
+    until: str | None = None
+
+
+class Storyteller(Backend, SupportsChat):
+    """`kind: tests.support.slow_stream_server:Storyteller`."""
+
+    Options = StoryOptions
+
+    def describe(self) -> Mapping[str, Any]:
+        return {"state": "ready"}
+
+    def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Silence]:
+        return self._tell()
+
+    def _tell(self) -> Iterator[ChatDelta]:
+        told = 0
+        while told < self.options.times or self._is_wanted_again():
+            for piece in re.findall(r"\S+\s*", STORY + "\n"):
+                yield ChatDelta(piece)
+                time.sleep(self.options.delay)
+            told += 1
+        yield ChatDelta(finish_reason="stop")
+
+    def _is_wanted_again(self) -> bool:
+        return self.options.until is not None and not Path(self.options.until).exists()

@@ -1,0 +1,131 @@
+"""Tiny models for tests of local models, made in a second: random ones, and one that recites a text it knows."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.tools import is_ci
+
+SCRIPT = "abc\u00e9d\u6771e\U0001f3c3fgh."
+"""What the reciting model says: after each of its bytes, the next one; after the last, the end. No byte comes twice."""
+FIRST = '}"]0tfn{['
+"""What it prefers where it may not go on: whatever ends a JSON value soon."""
+PLAIN_TEMPLATE = "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}a"
+TOOL_TEMPLATE = (
+    "{% if tools %}{% for tool in tools %}{{ tool | tojson }}{% endfor %} Answer <tool_call>...</tool_call>{% endif %}"
+    "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}a"
+)
+
+
+def require_local_extra() -> None:
+    """Skips where the extra `local` is not installed; in CI that is a failure."""
+    if all(importlib.util.find_spec(name) for name in ("torch", "transformers", "llguidance")):
+        return
+    if is_ci():
+        pytest.fail("the extra `local` is not installed")
+    pytest.skip("the extra `local` is not installed", allow_module_level=True)
+
+
+def byte_tokenizer(template: str | None) -> Any:
+    """A token for each byte, in the order of `FIRST`, and `</s>`; it writes no beginning-of-text token."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet(), key=lambda letter: (letter not in FIRST, letter))
+    letters.sort(key=lambda letter: FIRST.index(letter) if letter in FIRST else len(FIRST))
+    inner = Tokenizer(models.BPE(vocab={letter: place for place, letter in enumerate(letters)}, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>")
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def save_reciting_model(folder: Path, template: str | None = PLAIN_TEMPLATE, window: int = 256) -> Path:
+    """A Llama whose one layer does nothing: the last token alone decides what comes next."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = byte_tokenizer(template)
+    size = len(tokenizer)
+    config = LlamaConfig(
+        vocab_size=size,
+        hidden_size=size + size % 2,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        max_position_embeddings=window,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        model.model.embed_tokens.weight.copy_(torch.eye(size, config.hidden_size))
+        model.model.layers[0].self_attn.o_proj.weight.zero_()
+        model.model.layers[0].mlp.down_proj.weight.zero_()
+        scores = -torch.arange(size)[:, None] * torch.full((1, config.hidden_size), 1e-3)
+        says = [*tokenizer(SCRIPT)["input_ids"], tokenizer.eos_token_id]
+        for token, following in itertools.pairwise(says):
+            scores[following, token] += 2
+        model.lm_head.weight.copy_(scores)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_random_model(folder: Path, **config: Any) -> Path:
+    """A Llama of random weights: its text is noise, and depends on every token before."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = byte_tokenizer(None)
+    torch.manual_seed(5)
+    sizes = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.5,
+        "bos_token_id": None,
+        "eos_token_id": None,
+    }
+    LlamaForCausalLM(LlamaConfig(**{**sizes, **config})).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_encoder(folder: Path) -> Path:
+    """A BERT of random weights in the layout of sentence-transformers, with a window of 16 tokens."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    letters = [chr(code) for code in range(32, 127)]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{letter}" for letter in letters)]
+    inner = Tokenizer(models.WordPiece({word: place for place, word in enumerate(vocabulary)}, unk_token="[UNK]"))
+    inner.normalizer = normalizers.BertNormalizer(lowercase=False)
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    inner.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="[PAD]", unk_token="[UNK]")
+    torch.manual_seed(5)
+    config = BertConfig(
+        vocab_size=len(vocabulary), hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2
+    )
+    BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
+    modules = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in kinds.items()]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": True}))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 16}))
+    return folder

@@ -1,0 +1,163 @@
+"""Replies read by what a row declares: what is there, what is cut, and what cannot be."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from openai_compat.backends.external.backend import ExternalOptions
+from openai_compat.core.errors import UpstreamCutError, UpstreamError, UpstreamReplyError, UpstreamStatusError
+from openai_compat.core.streams import PrimedStream
+from openai_compat.core.types import CallContext, ChatDelta, ChatRequest, Usage
+from tests.support.fake_http_client import (
+    EVENTS,
+    LINES,
+    ScriptedForwarder,
+    ScriptedReply,
+    events,
+    lines,
+    make,
+    make_backend,
+    text_of,
+)
+
+STREAMED = {"text": "t", "done": "end"}
+
+
+def read(reply: ScriptedReply, declared: dict[str, Any], **options: Any) -> list[ChatDelta]:
+    backend = make_backend(ScriptedForwarder(reply), ExternalOptions(reply=declared, **options))
+    request = ChatRequest("external-chat", [{"role": "user", "content": "hi"}], is_streamed=True)
+    deltas = PrimedStream(backend.chat(request, CallContext("r")))
+    return [delta for delta in deltas if isinstance(delta, ChatDelta)]
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"), [(events({"t": "a"}, {"t": "b"}), EVENTS), (lines({"t": "a"}, {"t": "b"}), LINES)]
+)
+def test_a_stream_that_does_not_say_its_declared_end_was_cut(body: bytes, kind: str) -> None:
+    for declared in (STREAMED, {"text": "t", "finish_reason": "why"}):
+        with pytest.raises(UpstreamCutError):
+            read(make([body], kind, is_chunked=True), declared)
+    assert text_of(read(make([body], kind, is_chunked=True), {"text": "t"})) == "ab"
+
+
+def test_the_declared_end_ends_it_once() -> None:
+    deltas = read(make([lines({"t": "a"}, {"end": True}, {"end": True})], LINES, is_chunked=True), STREAMED)
+    assert [delta.finish_reason for delta in deltas if delta.finish_reason] == ["stop"]
+
+
+def test_what_repeats_itself_must_say_the_same() -> None:
+    declared = {"text": "t", "cumulative": True}
+    assert text_of(read(make([events({"t": "a"}, {"t": "ab"})], EVENTS, is_chunked=True), declared)) == "ab"
+    with pytest.raises(UpstreamReplyError, match="changed what it had said"):
+        read(make([events({"t": "ab"}, {"t": "ac"})], EVENTS, is_chunked=True), declared)
+
+
+def test_no_text_where_it_is_declared_is_no_answer() -> None:
+    with pytest.raises(UpstreamReplyError, match=r"nothing at `data\.answer`"):
+        read(make({"reply": "elsewhere"}), {"text": "data.answer"})
+
+
+def test_declared_json_that_is_none() -> None:
+    with pytest.raises(UpstreamReplyError, match="not valid JSON"):
+        read(make(b"It is sunny.", "text/plain"), {"format": "json", "text": "t"})
+
+
+def test_tool_calls_in_a_form_that_an_expression_makes() -> None:
+    declared = {
+        "text": "say",
+        "tool_calls": "calls[].{id: key, function: {name: tool, arguments: with}}",
+        "usage": {"prompt_tokens": "n.i", "completion_tokens": "n.o", "cached_tokens": "n.c"},
+    }
+    reply = {"calls": [{"key": "c1", "tool": "get_weather", "with": {"city": "Oslo"}}], "n": {"i": 5, "o": 2, "c": 1}}
+    deltas = read(make(reply), declared)
+    (call,) = [call for delta in deltas for call in delta.tool_calls]
+    assert (call.id, call.name, json.loads(call.arguments)) == ("c1", "get_weather", {"city": "Oslo"})
+    assert deltas[-1].finish_reason == "tool_calls"
+    assert [delta.usage for delta in deltas if delta.usage] == [Usage(5, 2, cached_tokens=1)]
+
+
+def test_text_in_parts_and_thoughts() -> None:
+    declared = {"text": "out[?kind=='say'].words", "reasoning": "out[?kind=='think'].words | [0]"}
+    deltas = read(make({"out": [{"kind": "think", "words": "Hm."}, {"kind": "say", "words": "Yes"}]}), declared)
+    assert text_of(deltas) == "Yes"
+    assert [delta.reasoning for delta in deltas if delta.reasoning] == ["Hm."]
+
+
+def test_an_error_with_status_200_is_an_error() -> None:
+    errors = {"when": "not_ok", "message": "why", "code": "code", "bad_input": ["E7"]}
+    with pytest.raises(UpstreamStatusError) as told:
+        read(make({"not_ok": True, "why": "Too long.", "code": "E7", "t": "x"}), {"text": "t"}, errors=errors)
+    assert (told.value.upstream_status, told.value.code, told.value.message) == (400, "E7", "Too long.")
+    with pytest.raises(UpstreamError, match=r"Another\."):
+        read(make({"not_ok": True, "why": "Another.", "code": "E8"}), {"text": "t"}, errors=errors)
+
+
+NAMED = (
+    b'event: hello\ndata: {"session": "s-4"}\n\n'
+    b"event: token\ndata: Hel\n\nevent: token\ndata: {}\n\nevent: token\ndata:  lo\n\n"
+    b'event: cost\ndata: {"in": 7, "out": 3}\n\nevent: bye\ndata:\n\n'
+)
+
+
+def test_events_are_told_apart_by_their_names_and_may_be_text() -> None:
+    declared = {
+        "format": "sse",
+        "text": "event == 'token' && data",
+        "done": "event == 'bye'",
+        "usage": {"prompt_tokens": "in", "completion_tokens": "out"},
+        "ids": {"session": "session"},
+    }
+    deltas = read(make([NAMED], EVENTS, is_chunked=True), declared)
+    assert text_of(deltas) == "Hel{} lo"
+    assert [delta.usage for delta in deltas if delta.usage] == [Usage(7, 3)]
+    cut = NAMED[: NAMED.index(b"event: bye")]
+    with pytest.raises(UpstreamCutError):
+        read(make([cut], EVENTS, is_chunked=True), declared)
+
+
+@pytest.mark.parametrize("said", [b'{"reason": "It fell over."}', b"It fell over.", b'{"message": "It fell over."}'])
+def test_an_event_that_is_called_an_error_is_no_text(said: bytes) -> None:
+    body = b"event: token\ndata: Hel\n\nevent: error\ndata: " + said + b"\n\n"
+    errors = {"message": "data || reason || message"}
+    with pytest.raises(UpstreamError, match=r"It fell over\."):
+        read(make([body], EVENTS, is_chunked=True), {"format": "sse", "text": "data"}, errors=errors)
+
+
+def test_an_event_keeps_its_own_key_of_that_name() -> None:
+    body = b'event: message\ndata: {"event": "token", "t": "a"}\n\n'
+    assert text_of(read(make([body], EVENTS), {"text": "event == 'token' && t"})) == "a"
+
+
+def test_a_piece_without_text_takes_nothing_back() -> None:
+    declared = {"text": "parts[].t", "cumulative": True, "done": "end"}
+    pieces = lines({"parts": [{"t": "a"}]}, {"parts": [{"t": "a"}, {"t": "b"}]}, {"parts": []}, {"end": True})
+    assert text_of(read(make([pieces], LINES, is_chunked=True), declared)) == "ab"
+
+
+def test_a_list_stands_for_its_first_item() -> None:
+    declared = {
+        "text": "all[].t",
+        "finish_reason": "all[].why",
+        "finish_reasons": {"LIMIT": "length"},
+        "usage": {"prompt_tokens": "all[].i", "completion_tokens": "all[].o"},
+    }
+    deltas = read(make({"all": [{"t": "a"}, {"t": "b"}, {"why": "LIMIT", "i": 5, "o": 2}]}), declared)
+    assert (text_of(deltas), deltas[-1].finish_reason, deltas[-1].usage) == ("ab", "length", Usage(5, 2))
+
+
+@pytest.mark.parametrize("declared", [1402, "1402"])
+@pytest.mark.parametrize("told", [1402, "1402"])
+def test_a_code_is_the_same_as_a_number_and_as_a_text(declared: int | str, told: int | str) -> None:
+    errors = {"when": "bad", "code": "bad[].n", "rate_limit": [declared], "retry_after": {"path": "bad[].again"}}
+    with pytest.raises(UpstreamStatusError) as limited:
+        read(make({"bad": [{"n": told, "again": 3}]}), {"text": "t"}, errors=errors)
+    assert (limited.value.upstream_status, limited.value.headers) == (429, {"retry-after": "3"})
+
+
+def test_an_error_that_names_its_status_is_judged_by_it() -> None:
+    with pytest.raises(UpstreamStatusError) as limited:
+        read(make({"failed": True, "status": 429, "message": "Later."}), {"text": "t"}, errors={"when": "failed"})
+    assert (limited.value.upstream_status, limited.value.message) == (429, "Later.")

@@ -1,0 +1,273 @@
+"""OpenAI's chunks and completions, and what imitations of OpenAI send in their place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from openai_compat.backends.http.messages import ForwardedReply
+from openai_compat.backends.parsing.openai_chat import ChatReader, read_chat_completion, read_chat_stream, read_usage
+from openai_compat.core.errors import UpstreamCutError, UpstreamReplyError, UpstreamStatusError
+from openai_compat.core.streams import SILENCE, Silence
+from openai_compat.core.types import ChatDelta, TokenLogprob, ToolCallDelta, Usage
+
+DONE = "[DONE]"
+
+
+def chunk(delta: Any = None, finish_reason: str | None = None, index: int = 0, **fields: Any) -> dict[str, Any]:
+    return {"choices": [{"index": index, "delta": delta or {}, "finish_reason": finish_reason}], **fields}
+
+
+def completion(message: Any, finish_reason: str | None = "stop", **fields: Any) -> bytes:
+    return json.dumps(
+        {"choices": [{"index": 0, "message": message, "finish_reason": finish_reason}], **fields}
+    ).encode()
+
+
+class Reply(ForwardedReply):
+    def __init__(self, *events: Any) -> None:
+        self.status, self.headers = 200, {}
+        self.events = events
+        self.ending = ""
+
+    def blocks(self) -> Iterator[bytes | Silence]:
+        for event in self.events:
+            if isinstance(event, Silence):
+                yield event
+            else:
+                yield b"data: %b\n\n" % (event if isinstance(event, str) else json.dumps(event)).encode()
+
+    def read(self) -> bytes:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self.ending = self.ending or "closed"
+
+    def close_after_end(self) -> None:
+        self.ending = "closed after its end"
+
+
+def read(*events: Any) -> list[ChatDelta | Silence]:
+    return list(read_chat_stream(Reply(*events)))
+
+
+def test_a_stream_as_openai_sends_it() -> None:
+    usage = {
+        "prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7,
+        "prompt_tokens_details": {"cached_tokens": 3}, "completion_tokens_details": {"reasoning_tokens": 1},
+    }  # fmt: skip
+    assert read(
+        chunk({"role": "assistant", "content": ""}, usage=None),
+        chunk({"content": "Hel"}, usage=None),
+        SILENCE,
+        chunk({"content": "lo"}),
+        chunk({}, "stop"),
+        {"choices": [], "usage": usage},
+        DONE,
+    ) == [
+        ChatDelta("Hel"),
+        SILENCE,
+        ChatDelta("lo"),
+        ChatDelta(finish_reason="stop"),
+        ChatDelta(usage=Usage(5, 2, cached_tokens=3, reasoning_tokens=1)),
+    ]
+
+
+def test_choices_side_by_side_end_one_by_one() -> None:
+    deltas = read(
+        chunk({"content": "a"}), chunk({"content": "b"}, index=1), chunk({}, "length", 1), chunk({}, "stop"), DONE
+    )
+    assert deltas[-2:] == [ChatDelta(index=1, finish_reason="length"), ChatDelta(finish_reason="stop")]
+
+
+def test_azures_first_chunk_and_empty_errors_say_nothing() -> None:
+    first: dict[str, Any] = {"choices": [], "prompt_filter_results": [{}], "error": {}}
+    assert read(first, chunk({"content": "a"}, error=None), chunk({}, "stop"), DONE)[0] == ChatDelta("a")
+
+
+@pytest.mark.parametrize(
+    ("delta", "expected"),
+    [
+        ({"reasoning_content": "hm"}, ChatDelta(reasoning="hm")),
+        ({"reasoning": "hm", "content": ""}, ChatDelta(reasoning="hm")),
+        ({"content": None, "refusal": "no"}, ChatDelta(refusal="no")),
+        ({"content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, ChatDelta("ab")),
+        ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]}, ChatDelta(reasoning="hm")),
+        (
+            {"content": [{"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}, "a"]},
+            ChatDelta("a", reasoning="hm"),
+        ),
+    ],
+)
+def test_text_and_reasoning_wherever_they_sit(delta: Any, expected: ChatDelta) -> None:
+    assert list(ChatReader().read(chunk(delta))) == [expected]
+
+
+def test_log_probabilities() -> None:
+    token = {"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": [{"token": "b", "logprob": -1, "bytes": []}]}
+    choice = {"index": 0, "delta": {"content": "a"}, "logprobs": {"content": [token], "refusal": None}}
+    assert list(ChatReader().read({"choices": [choice]})) == [
+        ChatDelta("a", logprobs=(TokenLogprob("a", -0.5, (("b", -1),)),))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [("stop", "stop"), ("function_call", "function_call"), ("MAX_TOKENS", "length"), ("end_turn", "stop"),
+     ("SAFETY", "content_filter"), ("tool_use", "tool_calls"), ("whatever", "stop")],
+)  # fmt: skip
+def test_finish_reasons_by_any_name(word: str, reason: str) -> None:
+    assert [delta.finish_reason for delta in ChatReader().read(chunk({}, word))] == [reason]
+
+
+def call(index: int | None, id_: str | None = None, name: str | None = None, arguments: Any = None) -> dict[str, Any]:
+    piece = {"index": index, "id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}
+    return {key: value for key, value in piece.items() if value is not None}
+
+
+A, B = ToolCallDelta(0, "", "a", "f"), ToolCallDelta(1, "", "b", "g")
+AX, BX = ToolCallDelta(0, "x"), ToolCallDelta(1, "x")
+
+TOOL_CALLS = {
+    "as OpenAI sends them": (
+        [call(0, "a", "f", ""), call(0, arguments="x"), call(1, "b", "g", ""), call(1, arguments="x")],
+        [A, AX, B, BX],
+    ),
+    "interleaved": ([call(0, "a", "f"), call(1, "b", "g"), call(0, None, None, "x")], [A, B, AX]),
+    "without an index": (
+        [call(None, "a", "f"), call(None, arguments="x"), call(None, "b", "g"), call(None, arguments="x")],
+        [A, AX, B, BX],
+    ),
+    "without an index, by id": ([call(None, "a", "f"), call(None, "b", "g"), call(None, "a", None, "x")], [A, B, AX]),
+    "without index and id": (
+        [call(None, None, "f"), call(None, arguments="x"), call(None, None, "g")],
+        [ToolCallDelta(0, "", None, "f"), AX, ToolCallDelta(1, "", None, "g")],
+    ),
+    "all with the index 0": (
+        [call(0, "a", "f"), call(0, arguments="x"), call(0, "b", "g"), call(0, arguments="x")],
+        [A, AX, B, BX],
+    ),
+    "numbered from 1": ([call(1, "a", "f"), call(1, arguments="x"), call(2, "b", "g")], [A, AX, B]),
+    "id and name in every piece": ([call(0, "a", "f"), call(0, "a", "f", "x")], [A, AX]),
+    "a new id in every piece": ([call(0, "a", "f"), call(0, "z", None, "x")], [A, AX]),
+    "the name after the id": (
+        [call(0, "a"), call(0, None, "f")],
+        [ToolCallDelta(0, id="a"), ToolCallDelta(0, name="f")],
+    ),
+    "arguments not in a string": ([call(0, "a", "f", {"x": 1})], [ToolCallDelta(0, '{"x": 1}', "a", "f")]),
+    "not objects": ([3, {"function": "f"}], [ToolCallDelta(0)]),
+}
+
+
+@pytest.mark.parametrize(("pieces", "expected"), TOOL_CALLS.values(), ids=TOOL_CALLS)
+def test_tool_calls_are_numbered_and_named_once(pieces: list[Any], expected: list[ToolCallDelta]) -> None:
+    """ollama#15457, litellm#33678, openai-python#2806: indexes missing or wrong break clients' accumulators."""
+    reader = ChatReader()
+    apart = [delta for piece in pieces for delta in reader.read(chunk({"tool_calls": [piece]}))]
+    assert [found for delta in apart for found in delta.tool_calls] == expected
+    (together,) = ChatReader().read(chunk({"tool_calls": pieces}))
+    assert list(together.tool_calls) == expected
+
+
+def test_stop_after_tool_calls_means_tool_calls() -> None:
+    """opencode#14972: `stop` there ends an agent's loop before the tools have run."""
+    deltas = read(chunk({"tool_calls": [call(0, "a", "f")]}), chunk({}, "stop"), DONE)
+    assert deltas[-1] == ChatDelta(finish_reason="tool_calls")
+
+
+def test_the_older_function_call() -> None:
+    (delta,) = ChatReader().read(chunk({"function_call": {"name": "f", "arguments": "{}"}}, "function_call"))
+    assert delta == ChatDelta(finish_reason="function_call", tool_calls=(ToolCallDelta(0, "{}", None, "f"),))
+
+
+def test_done_without_a_finish_reason_implies_one() -> None:
+    assert read(chunk({"content": "a"}), DONE)[-1] == ChatDelta(finish_reason="stop")
+    assert read(chunk({"tool_calls": [call(0, "a", "f")]}), DONE)[-1] == ChatDelta(finish_reason="tool_calls")
+
+
+@pytest.mark.parametrize(
+    "events", [[], [chunk({"content": "a"})], [chunk({}, "stop"), chunk({"content": "b"}, index=1)]]
+)
+def test_a_stream_that_ends_early_was_cut(events: list[Any]) -> None:
+    with pytest.raises(UpstreamCutError):
+        read(*events)
+
+
+def test_a_finish_reason_is_an_end_too() -> None:
+    assert read(chunk({"content": "a"}, "stop")) == [ChatDelta("a", finish_reason="stop")]
+
+
+@pytest.mark.parametrize("event", ["{", "[]", "null", "text", '{"choices": [3]}', "[" * 100_000])
+def test_an_event_that_is_no_chunk(event: str) -> None:
+    with pytest.raises(UpstreamReplyError):
+        read(event)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [{"choices": [{"delta": "x", "index": "y", "logprobs": 3}]}, {"choices": 3, "usage": [1]}, {"usage": {}},
+     chunk({"tool_calls": 3, "content": 4, "refusal": []}), {"choices": [{"logprobs": {"content": [{"token": 1}]}}]}],
+)  # fmt: skip
+def test_junk_in_a_chunk_is_left_out(event: Any) -> None:
+    assert list(ChatReader().read(event)) == []
+
+
+def test_an_error_within_the_stream() -> None:
+    deltas = read_chat_stream(
+        Reply(chunk({"content": "a"}), {"error": {"message": "too many", "type": "t", "code": 429}}, DONE)
+    )
+    assert next(deltas) == ChatDelta("a")
+    with pytest.raises(UpstreamStatusError, match="too many") as raised:
+        next(deltas)
+    assert (raised.value.upstream_status, raised.value.type, raised.value.code) == (429, "t", "429")
+
+
+def test_the_reply_is_closed_on_every_path() -> None:
+    done, cut, left, untouched = (Reply(chunk({"content": "a"}), *rest) for rest in ([DONE], [], [DONE], [DONE]))
+    list(read_chat_stream(done))
+    with pytest.raises(UpstreamCutError):
+        list(read_chat_stream(cut))
+    started = read_chat_stream(left)
+    next(started)
+    started.close()
+    read_chat_stream(untouched).close()
+    endings = [reply.ending for reply in (done, cut, left, untouched)]
+    assert endings == ["closed after its end", "closed", "closed", "closed"]
+
+
+def test_a_completion() -> None:
+    body = completion(
+        {"role": "assistant", "content": None, "refusal": None, "tool_calls": [call(None, "a", "f", "{}")]},
+        "tool_calls",
+        usage={"prompt_tokens": 1, "completion_tokens": 2},
+    )
+    assert read_chat_completion(body) == [
+        ChatDelta(finish_reason="tool_calls", tool_calls=(ToolCallDelta(0, "{}", "a", "f"),), usage=Usage(1, 2))
+    ]
+
+
+def test_a_completion_without_a_finish_reason_has_one() -> None:
+    assert read_chat_completion(completion({"content": "a"}, None)) == [ChatDelta("a"), ChatDelta(finish_reason="stop")]
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"reply": "a"}', b"\xff"])
+def test_what_is_no_completion(body: bytes) -> None:
+    with pytest.raises(UpstreamReplyError):
+        read_chat_completion(body)
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        (None, None),
+        ({}, None),
+        ({"prompt_tokens": "3"}, None),
+        ({"prompt_tokens": 3, "completion_tokens": None, "prompt_tokens_details": None}, Usage(3)),
+        ({"input_tokens": 3, "output_tokens": 4, "output_tokens_details": {"reasoning_tokens": 2}}, Usage(3, 4, 0, 2)),
+    ],
+)
+def test_usage(usage: Any, expected: Usage | None) -> None:
+    assert read_usage(usage) == expected

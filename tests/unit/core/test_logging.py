@@ -1,0 +1,62 @@
+"""The lines of the text log: one for each record, whatever is in it."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import unicodedata
+from typing import Any
+
+import pytest
+
+from openai_compat.core import logging as logs
+
+
+def line_of(message: str, *, exc_info: Any = None, **facts: Any) -> str:
+    record = logging.LogRecord("openai_compat", logging.INFO, "x.py", 1, message, None, exc_info)
+    record.facts = facts
+    logs.request_id.set("req_1")
+    return logs.TextFormatter().format(record)
+
+
+def test_a_line() -> None:
+    assert re.fullmatch(
+        r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO req_1 POST /v1/é status=200 ms=7",
+        line_of("POST /v1/é", status=200, ms=7),
+    )
+
+
+@pytest.mark.parametrize(
+    ("character", "escaped"),
+    [
+        ("\n", r"\n"),
+        ("\r", r"\r"),
+        ("\t", r"\t"),
+        ("\x1b", r"\x1b"),
+        ("\x00", r"\x00"),
+        ("\x7f", r"\x7f"),
+        ("\x85", r"\x85"),
+        ("\x9b", r"\x9b"),
+        ("\u2028", r"\u2028"),
+    ],
+)
+def test_control_characters_are_escaped(character: str, escaped: str) -> None:
+    assert line_of(f"GET /a{character}b").endswith(f"GET /a{escaped}b")
+    assert line_of("GET /", model=f"a{character}b").endswith(f"model=a{escaped}b")
+
+
+def test_not_one_control_character_is_left_and_all_else_is() -> None:
+    text = "".join(map(chr, range(0x3000)))
+    line = line_of(text)
+    assert not [character for character in line if unicodedata.category(character) in {"Cc", "Zl", "Zp"}]
+    assert all(character in line for character in text if unicodedata.category(character) not in {"Cc", "Zl", "Zp"})
+
+
+def test_a_traceback_keeps_its_lines_and_nothing_else() -> None:
+    try:
+        raise ValueError("red \x1b[31m \r alert")
+    except ValueError:
+        line = line_of("it failed", exc_info=sys.exc_info())
+    assert line.count("\n") >= 3
+    assert line.endswith(r"ValueError: red \x1b[31m \r alert")

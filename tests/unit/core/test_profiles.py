@@ -1,0 +1,156 @@
+"""What a profile does to a request, what it tells of it, and what is wrong with one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import config
+from openai_compat.core.errors import ConfigurationError, UnsupportedParameterError
+from openai_compat.core.profiles import PROFILES, Profile, adapt, parse_profile, to_header
+from openai_compat.core.settings import Settings
+
+PROFILE = parse_profile(
+    {
+        "drop": ["user", "messages.name"],
+        "rename": {"max_completion_tokens": "max_tokens"},
+        "emulate": ["stream_options"],
+        "roles": {"developer": "system"},
+    }
+)
+
+
+def adapted(**payload: Any) -> tuple[dict[str, Any], dict[str, str]]:
+    changed, told = adapt(PROFILE, payload, "m")
+    return dict(changed), told
+
+
+def test_what_it_names_is_adapted_and_told() -> None:
+    changed, told = adapted(
+        model="m",
+        user="u",
+        max_completion_tokens=5,
+        stream_options={"include_usage": True},
+        messages=[{"role": "developer", "content": "x", "name": "n"}, {"role": "user", "content": "y"}],
+    )
+    messages = [{"role": "system", "content": "x"}, {"role": "user", "content": "y"}]
+    assert changed == {"model": "m", "max_tokens": 5, "messages": messages}
+    assert to_header(told) == (
+        "user=dropped, max_completion_tokens=max_tokens, stream_options=emulated, messages.name=dropped, "
+        "messages.role=system"
+    )
+
+
+def test_a_request_that_needs_nothing_is_the_same_object() -> None:
+    payload = {"model": "m", "messages": [{"role": "user", "content": "y"}], "temperature": 1}
+    assert adapt(PROFILE, payload, "m") == (payload, {})
+    assert adapt(PROFILE, payload, "m")[0] is payload
+
+
+def test_a_parameter_without_a_value_is_left_out_without_a_word() -> None:
+    assert adapted(model="m", user=None, max_completion_tokens=None) == ({"model": "m"}, {})
+    assert adapt(Profile(drop=frozenset({"user"}), strict=True), {"user": None, "n": 1}, "m") == ({"n": 1}, {})
+
+
+def test_the_peers_own_name_counts_where_both_are_there() -> None:
+    assert adapted(max_completion_tokens=5, max_tokens=6) == ({"max_tokens": 6}, {"max_completion_tokens": "dropped"})
+    assert adapted(max_completion_tokens=5, max_tokens=None)[0] == {"max_tokens": 5}
+
+
+def test_a_strict_one_refuses_by_name() -> None:
+    strict = parse_profile({"extends": "mine", "strict": True}, {"mine": PROFILE})
+    for payload in ({"user": "u"}, {"max_completion_tokens": 5}, {"stream_options": {"include_usage": True}}):
+        with pytest.raises(UnsupportedParameterError) as refusal:
+            adapt(strict, payload, "m")
+        assert refusal.value.param == next(iter(payload))
+
+
+def test_one_adds_to_the_one_that_it_extends() -> None:
+    profile = parse_profile({"extends": "databricks", "drop": ["tools"], "rebuild": False})
+    assert profile.drop == PROFILES["databricks"].drop | {"tools"}
+    assert (profile.rebuild, profile.rename) == (False, PROFILES["databricks"].rename)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("nobody", "there is no profile 'nobody'; known are databricks"),
+        (["user"], "must be the name of a profile, or a mapping"),
+        ({"drops": ["user"]}, "unknown keys: drops"),
+        ({"drop": "user"}, "drop must be a list of parameters"),
+        ({"drop": ["a\nb"]}, "drop must be a list of parameters"),
+        ({"drop": ["model"]}, "cannot have what every request consists of"),
+        ({"emulate": ["logprobs"]}, "emulate cannot have logprobs"),
+        ({"rename": ["a"]}, "rename must be a mapping of names to names"),
+        ({"roles": {"developer": 1}}, "roles must be a mapping of names to names"),
+        ({"strict": "yes"}, "strict must be true or false"),
+        ({"extends": "nobody"}, "there is no profile 'nobody'"),
+    ],
+)
+def test_a_wrong_one_is_told(value: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        parse_profile(value)
+
+
+def load(tmp_path: Path, content: Any, **environ: str) -> Settings:
+    file = tmp_path / "models.json"
+    file.write_text(json.dumps(content))
+    return config.load({"MODEL_REGISTRY_PATH": str(file), **environ})
+
+
+def problems(tmp_path: Path, content: Any, **environ: str) -> str:
+    with pytest.raises(ConfigurationError) as refused:
+        load(tmp_path, content, **environ)
+    return refused.value.message
+
+
+def test_rows_name_profiles_of_the_file(tmp_path: Path) -> None:
+    row = {"kind": "openai", "base_url": "http://x/v1"}
+    rows = [{"name": "a", **row, "profile": "old"}, {"name": "b", **row, "profile": {}}, {"name": "c", **row}]
+    settings = load(tmp_path, {"profiles": {"old": {"drop": ["user"]}}, "models": rows})
+    assert [settings.entries[name].profile for name in "abc"] == [Profile(drop=frozenset({"user"})), Profile(), None]
+
+
+def test_every_wrong_profile_is_told_by_its_place(tmp_path: Path) -> None:
+    rows = [{"name": "a", "kind": "echo", "profile": "old"}]
+    told = problems(tmp_path, {"profiles": {"old": {"drop": 1}}, "models": rows})
+    assert "profile 'old': drop must be a list" in told
+    assert "model 'a': profile: there is no profile 'old'" in told
+    assert "profiles must be a mapping" in problems(tmp_path, {"profiles": [1], "models": rows})
+
+
+ROW = {"name": "a", "kind": "databricks"}
+
+
+@pytest.mark.parametrize(
+    ("row", "environ", "words"),
+    [
+        ({}, {"DATABRICKS_TOKEN": "t"}, "needs DATABRICKS_HOST, or a `base_url`"),
+        ({}, {"DATABRICKS_HOST": "ws.test"}, "needs DATABRICKS_TOKEN"),
+        ({}, {"DATABRICKS_HOST": "ws.test", "DATABRICKS_CLIENT_ID": "i"}, "needs DATABRICKS_CLIENT_ID and"),
+        ({"credentials": "none"}, {"DATABRICKS_HOST": "ws.test"}, "credentials must be one of"),
+        ({"client_id": "i"}, {"DATABRICKS_HOST": "ws.test"}, "client_id and client_secret go together"),
+        ({"client_id": "i", "client_secret": "s"}, {}, "client_secret must name a variable"),
+        ({"client_id": "i", "client_secret": "${NOT_SET}"}, {}, "NOT_SET, which is not set"),
+    ],
+)
+def test_a_databricks_row_that_cannot_work_is_told(
+    tmp_path: Path, row: dict[str, str], environ: dict[str, str], words: str
+) -> None:
+    assert words in problems(tmp_path, [{**ROW, **row}], **environ)
+
+
+def test_databricks_endpoints_are_models_and_a_host_needs_no_scheme() -> None:
+    environ = {"DATABRICKS_HOST": "ws.test", "DATABRICKS_TOKEN": "dapi-1", "DATABRICKS_ENDPOINTS": "one, two"}
+    settings = config.load(environ)
+    assert settings.databricks_host == "https://ws.test"
+    assert [(entry.name, entry.kind) for entry in settings.entries.values()] == [
+        ("one", "databricks"),
+        ("two", "databricks"),
+    ]
+    assert "dapi-1" not in repr(settings)
+    with pytest.raises(ConfigurationError, match="DATABRICKS_ENDPOINTS: kind databricks needs DATABRICKS_HOST"):
+        config.load({"DATABRICKS_TOKEN": "dapi-1", "DATABRICKS_ENDPOINTS": "one"})

@@ -1,0 +1,120 @@
+"""Starting, watching and closing streams."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from itertools import chain
+
+import pytest
+
+from openai_compat.core.cancellation import Cancellation
+from openai_compat.core.errors import CallCancelledError
+from openai_compat.core.streams import SILENCE, Pending, PrimedStream
+
+
+class Source:
+    """Counts; remembers whether it was closed."""
+
+    def __init__(self, *values: int, fails: bool = False) -> None:
+        self._values = iter(values)
+        self._fails = fails
+        self.is_closed = False
+
+    def __iter__(self) -> Iterator[int]:
+        return self
+
+    def __next__(self) -> int:
+        if self._fails:
+            raise ValueError("broken")
+        return next(self._values)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_a_primed_stream_gives_everything_once() -> None:
+    assert list(PrimedStream(iter([1, 2, 3]))) == [1, 2, 3]
+    assert list(PrimedStream(iter([]))) == []
+
+
+def test_silence_is_not_a_first_value() -> None:
+    source = Source(fails=True)
+    with pytest.raises(ValueError, match="broken"):
+        PrimedStream(chain([SILENCE, SILENCE], source))
+    assert list(PrimedStream(iter([SILENCE, 1, SILENCE, 2]))) == [1, SILENCE, 2]
+
+
+def test_a_failure_before_the_first_value_is_raised_at_once_and_closes_the_source() -> None:
+    source = Source(fails=True)
+    with pytest.raises(ValueError, match="broken"):
+        PrimedStream(source)
+    assert source.is_closed
+
+
+@pytest.mark.parametrize("read", [0, 1, 2])
+def test_close_reaches_the_source_however_much_was_read(read: int) -> None:
+    source = Source(1, 2, 3)
+    stream = PrimedStream(source)
+    for _ in range(read):
+        next(stream)
+    stream.close()
+    assert source.is_closed
+
+
+def test_a_generator_that_nobody_read_is_closed_too() -> None:
+    events: list[str] = []
+
+    def generate() -> Iterator[int]:
+        try:
+            yield 1
+        finally:
+            events.append("closed")
+
+    PrimedStream(generate()).close()
+    assert events == ["closed"]
+
+
+def test_cancelling_wakes_whoever_registered_before_or_after() -> None:
+    cancellation, woken = Cancellation(), []
+    cancellation.on_cancel(lambda: woken.append("before"))
+    forgotten = woken.append
+    cancellation.on_cancel(forgotten)  # type: ignore[arg-type]  # it must never be called
+    cancellation.forget(forgotten)  # type: ignore[arg-type]
+    cancellation.cancel()
+    cancellation.on_cancel(lambda: woken.append("after"))
+    cancellation.cancel()
+    assert woken == ["before", "after"]
+
+
+def test_a_wait_ends_with_the_cancellation() -> None:
+    cancellation = Cancellation()
+    threading.Timer(0.05, cancellation.cancel).start()
+    with pytest.raises(CallCancelledError):
+        cancellation.wait(30)
+
+
+def test_a_pending_start_gives_its_result_or_its_error() -> None:
+    assert Pending(lambda: 7).result() == 7
+    failing = Pending(lambda: Source(fails=True).__next__())
+    with pytest.raises(ValueError, match="broken"):
+        failing.result()
+
+
+def test_what_nobody_waits_for_any_more_is_closed_when_it_comes() -> None:
+    source, may_start = Source(1), threading.Event()
+
+    def start() -> Source:
+        may_start.wait()
+        return source
+
+    pending = Pending(start)
+    assert not pending.wait(0.01)
+    pending.close()
+    may_start.set()
+    pending.result()
+    for _ in range(1000):
+        if source.is_closed:
+            break
+        pending.wait(0.01)
+    assert source.is_closed

@@ -1,0 +1,201 @@
+"""Tokens: the pieces make up the text, and the counts need no network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import socket
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openai_compat.core import tokens
+from openai_compat.core.tokens import (
+    CL100K_BASE,
+    LONGEST_PIECE,
+    MOST_ESTIMATED,
+    O200K_BASE,
+    TokenCounter,
+    split_tokens,
+    vocabulary_of,
+)
+
+FAMILY = "👩🏽‍👩🏽‍👧🏽‍👦🏽"
+TEXTS = [
+    "",
+    " ",
+    "Hello, world!",
+    "  two  spaces \n\n and\tlines\r\n",
+    "snake_case don't 3.14 <|endoftext|>",
+    "東京へ行きます。한국어 नमस्ते ภาษาไทย",
+    "e\u0301" * 40,
+    FAMILY * 5,
+    "🇩🇪" * 9,
+    "#\ufe0f\u20e3 1\ufe0f\u20e3",
+    "x" * 1000 + " " * 1000 + "!" * 1000,
+    "\x00\x1f\ud800\U0010ffff",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_pieces_joined_are_the_text(text: str) -> None:
+    pieces = split_tokens(text)
+    assert "".join(pieces) == text
+    assert "" not in pieces
+
+
+def test_words_keep_the_space_before_them() -> None:
+    assert split_tokens("Hello there, 2 worlds!") == ["Hello", " there", ",", " 2", " worlds", "!"]
+
+
+def test_long_words_are_cut() -> None:
+    pieces = split_tokens("Donaudampfschifffahrtsgesellschaft " + "=" * 50)
+    assert max(map(len, pieces)) == LONGEST_PIECE
+    assert len(pieces) == 3 + 5
+
+
+@pytest.mark.parametrize(
+    "grapheme", ["e\u0301", FAMILY, "🇩🇪", "\r\n", "👍🏽", "\U0001f3f4\U000e0067\U000e0062\U000e0073\U000e007f"]
+)
+def test_graphemes_stay_whole(grapheme: str) -> None:
+    for before in ("", *("x" * length for length in range(1, LONGEST_PIECE)), *(" " * length for length in (1, 2, 11))):
+        text = before + grapheme * 10 + "x"
+        pieces = split_tokens(text)
+        ends = {len("".join(pieces[:count])) for count in range(len(pieces))}
+        inside = {len(before) + index for index in range(len(grapheme) * 10) if index % len(grapheme)}
+        assert not ends & inside, pieces
+
+
+def test_a_long_text_takes_linear_time() -> None:
+    assert len(split_tokens("word " * 200_000)) == 200_001
+    assert TokenCounter().count(" " * 1_000_000 + "x", "some-model") > 0
+
+
+@pytest.fixture
+def no_tokenizers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither package is installed, and whoever opens a socket fails the test."""
+    monkeypatch.setitem(sys.modules, "rs_bpe", None)
+    monkeypatch.setitem(sys.modules, "tiktoken", None)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+
+
+@pytest.mark.usefixtures("no_tokenizers")
+@pytest.mark.parametrize(
+    ("text", "exact"),
+    [
+        ("The quick brown fox jumps over the lazy dog.", 10),
+        ("Alle Menschen sind frei und gleich an Würde und Rechten geboren.", 14),
+        ("人人生而自由,在尊严和权利上一律平等。", 16),
+        ('{"id": 17, "name": "item 17", "value": 23.29}', 22),
+    ],
+)
+def test_the_estimate_is_near_o200k(text: str, exact: int) -> None:
+    assert TokenCounter().count(text, "gpt-4o") == pytest.approx(exact, rel=0.35)
+
+
+@pytest.mark.usefixtures("no_tokenizers")
+def test_of_very_long_texts_the_beginning_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """9 MB took 0.4 s, in which no other call of the process went on."""
+    looked_at = []
+
+    def estimate(text: str) -> int:
+        looked_at.append(len(text))
+        return len(text) // 4
+
+    monkeypatch.setattr(tokens, "estimate_tokens", estimate)
+    text = "abc " * 60_000
+    assert TokenCounter().count(text * 10, "gpt-4o") == 600_000
+    assert TokenCounter().count_messages([{"role": "", "content": text}] * 10, "gpt-4o") == 600_000 + 33
+    assert looked_at == [MOST_ESTIMATED] * 2
+
+
+@pytest.mark.usefixtures("no_tokenizers")
+def test_up_to_the_bound_all_of_it_is_counted() -> None:
+    half = "x" * (MOST_ESTIMATED // 2)
+    assert TokenCounter().count_all([half, half], "m") == 2 * TokenCounter().count(half, "m")
+    assert TokenCounter().count_all([half, half, half], "m") == 3 * TokenCounter().count(half, "m")
+
+
+@pytest.mark.usefixtures("no_tokenizers")
+def test_messages_cost_what_the_cookbook_says() -> None:
+    counter = TokenCounter()
+    one = counter.count_messages([{"role": "user", "content": "Hello"}], "gpt-4o")
+    assert one == 3 + 3 + 1 + 1  # the answer's beginning, the message, its role, its content
+    named = counter.count_messages([{"role": "user", "content": "Hello", "name": "zoe"}], "gpt-4o")
+    assert named == one + 1 + 1
+
+
+@pytest.mark.usefixtures("no_tokenizers")
+def test_parts_and_calls_are_counted() -> None:
+    counter = TokenCounter()
+
+    def cost(message: dict[str, Any]) -> int:
+        return counter.count_messages([{"role": "user"} | message], "gpt-4o") - 7
+
+    assert cost({"content": [{"type": "text", "text": "Hello"}]}) == 1
+    assert cost({"content": [{"type": "image_url", "image_url": {"url": "data:" + "A" * 9999}}]}) == 765
+    assert cost({"content": [{"type": "image_url", "image_url": {"url": "x", "detail": "low"}}]}) == 85
+    assert cost({"content": [{"type": "input_audio", "input_audio": {"data": "AAAA"}}]}) == 300
+    assert cost({"content": None, "tool_calls": [{"function": {"name": "f", "arguments": "Hello"}}]}) == 2
+    assert cost({"content": None, "tool_calls": None, "function_call": None}) == 0
+
+
+def test_which_vocabulary() -> None:
+    of_cl100k = ["gpt-4", "gpt-4-turbo", "gpt-3.5-turbo", "gpt-35-turbo", "text-embedding-3-small"]
+    assert {vocabulary_of(model) for model in of_cl100k} == {CL100K_BASE}
+    assert {vocabulary_of(model) for model in ["gpt-4o-mini", "gpt-4.1", "gpt-5", "o3", "llama"]} == {O200K_BASE}
+
+
+def test_tiktokens_names_of_its_files() -> None:
+    """What `TIKTOKEN_CACHE_DIR` holds after tiktoken's own download."""
+    assert CL100K_BASE.file_name == "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"
+    assert O200K_BASE.file_name == "fb374d419588a4632f3f557e76b4b70aebbca790"
+
+
+@pytest.fixture
+def fake_tiktoken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A cache directory with a tiny vocabulary, and an encoding that counts the bytes of what it is given."""
+
+    class Encoding:
+        def __init__(self, name: str) -> None:
+            assert name == "tiny"
+
+        def encode_ordinary(self, text: str) -> list[int]:
+            return list(text.encode())
+
+    content = b"".join(base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate([b"a", b"b"]))
+    tiny = tokens.Vocabulary("tiny", "https://example.invalid/tiny", hashlib.sha256(content).hexdigest())
+    monkeypatch.setattr(tokens, "vocabulary_of", lambda model: tiny)
+    monkeypatch.setitem(sys.modules, "rs_bpe", None)
+    monkeypatch.setitem(sys.modules, "tiktoken", types.SimpleNamespace(get_encoding=Encoding))
+    (tmp_path / tiny.file_name).write_bytes(content)
+    return tmp_path
+
+
+def test_counts_with_tiktokens_cached_vocabulary(fake_tiktoken: Path) -> None:
+    assert TokenCounter(fake_tiktoken).count("abababab", "gpt-4o") == 8
+    assert TokenCounter(fake_tiktoken).count("\ud800", "gpt-4o") == 1
+
+
+def test_a_damaged_or_missing_vocabulary_means_the_estimate(fake_tiktoken: Path) -> None:
+    assert TokenCounter(fake_tiktoken / "elsewhere").count("abababab", "gpt-4o") == 1
+    assert TokenCounter(None).count("abababab", "gpt-4o") == 1
+    (file,) = fake_tiktoken.iterdir()
+    file.write_bytes(file.read_bytes()[:-3])
+    assert TokenCounter(fake_tiktoken).count("abababab", "gpt-4o") == 1
+    assert file.exists()
+
+
+def test_the_bundled_vocabularies_count_as_openai_does() -> None:
+    pytest.importorskip("rs_bpe", reason="the extra `tokens` is not installed")
+    text = "a <|endoftext|> b, don't  \n\n x 123456 日本語 e\u0301"
+    assert TokenCounter().count(text, "gpt-4o") == 20  # both figures by tiktoken 0.14
+    assert TokenCounter().count(text, "gpt-4") == 22
+    assert TokenCounter().count("\ud800", "gpt-4o") == 1

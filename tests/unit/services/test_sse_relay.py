@@ -1,0 +1,265 @@
+"""A forwarded stream: whole events, untouched bytes, usage seen and hidden, a cut never taken for an end."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from openai_compat.backends.http.messages import ForwardedReply
+from openai_compat.core.errors import UpstreamCutError, UpstreamReplyError, UpstreamTimeoutError
+from openai_compat.core.streams import SILENCE, Silence
+from openai_compat.core.types import Usage
+from openai_compat.services.sse_relay import EventRelay, UsualEvent
+
+USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+
+
+class ScriptedReply(ForwardedReply):
+    """A reply whose blocks are what the test says."""
+
+    status = 200
+    headers: Mapping[str, str] = {}
+
+    def __init__(self, blocks: list[bytes | Silence]) -> None:
+        self._blocks = blocks
+        self.endings: list[str] = []
+
+    def blocks(self) -> Iterator[bytes | Silence]:
+        return iter(self._blocks)
+
+    def read(self) -> bytes:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self.endings.append("broken off")
+
+    def close_after_end(self) -> None:
+        self.endings.append("ended")
+
+
+def event(**chunk: object) -> bytes:
+    return b"data: " + json.dumps(chunk, separators=(",", ":"), ensure_ascii=False).encode() + b"\n\n"
+
+
+def content(text: str, **more: object) -> bytes:
+    return event(id="c", choices=[{"index": 0, "delta": {"content": text}, "finish_reason": None}], **more)
+
+
+FINISH = event(id="c", choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}])
+DONE = b"data: [DONE]\n\n"
+
+
+def relayed(*blocks: bytes | Silence, hides_usage: bool = False) -> bytes:
+    relay = EventRelay(ScriptedReply(list(blocks)), hides_usage=hides_usage)
+    return b"".join(block for block in relay if isinstance(block, bytes))
+
+
+def test_a_healthy_stream_passes_byte_for_byte() -> None:
+    stream = content("hé") + content('"finish_reason": "stop" and data: [DONE]') + FINISH + DONE
+    assert relayed(stream) == stream
+
+
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
+def test_however_the_bytes_are_cut_the_same_stream_comes_out(line_end: bytes) -> None:
+    stream = (b": ping\n\n" + content("añ🎉") + b"event: x\nid: 1\n" + content("b" * 300) + FINISH + DONE).replace(
+        b"\n", line_end
+    )
+    dice = random.Random(7)
+    for _ in range(200):
+        cuts = sorted(dice.sample(range(1, len(stream)), dice.randint(0, 40)))
+        blocks = [stream[start:end] for start, end in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+        assert relayed(*blocks) == stream
+
+
+def test_an_event_is_handed_on_only_when_it_is_whole() -> None:
+    first, second = content("one"), content("two")
+    relay = EventRelay(ScriptedReply([first + second[:10], second[10:], FINISH + DONE]), hides_usage=False)
+    assert [next(relay), next(relay)] == [first, second]
+
+
+def test_silence_is_passed_on() -> None:
+    relay = EventRelay(ScriptedReply([SILENCE, content("a"), SILENCE, FINISH + DONE]), hides_usage=False)
+    assert [block is SILENCE for block in relay] == [True, False, True, False]
+
+
+def test_usage_that_the_client_asked_for_is_seen_and_stays() -> None:
+    stream = content("a", usage=None) + FINISH + event(id="c", choices=[], usage=USAGE) + DONE
+    relay = EventRelay(ScriptedReply([stream]), hides_usage=False)
+    assert b"".join(block for block in relay if isinstance(block, bytes)) == stream
+    assert relay.usage == Usage(3, 2)
+
+
+def test_usage_that_the_client_did_not_ask_for_is_seen_and_hidden() -> None:
+    blocks = [content("a", usage=None), FINISH, event(id="c", choices=[], usage=USAGE), DONE]
+    relay = EventRelay(ScriptedReply([*blocks]), hides_usage=True)
+    assert b"".join(block for block in relay if isinstance(block, bytes)) == content("a") + FINISH + DONE
+    assert relay.usage == Usage(3, 2)
+
+
+def test_usage_in_the_last_chunk_is_taken_out_of_it() -> None:
+    last = event(id="c", choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}], usage=USAGE)
+    assert relayed(content("a"), last, DONE, hides_usage=True) == content("a") + FINISH + DONE
+
+
+def test_azures_first_chunk_without_choices_stays() -> None:
+    first = event(id="", choices=[], prompt_filter_results=[{"prompt_index": 0}])
+    stream = first + content("a") + FINISH + DONE
+    assert relayed(stream, hides_usage=True) == stream
+
+
+def test_an_empty_error_is_taken_out_because_clients_raise_on_it() -> None:
+    assert relayed(content("a", error={}), FINISH + DONE) == content("a") + FINISH + DONE
+
+
+def test_an_error_event_passes_and_nothing_is_added_to_it() -> None:
+    stream = content("a") + event(error={"message": "x", "type": "server_error", "param": None, "code": None})
+    assert relayed(stream) == stream
+
+
+def test_an_end_mark_after_an_error_is_not_passed_on() -> None:
+    error = event(error={"message": "x", "type": "server_error", "param": None, "code": None})
+    assert relayed(content("a") + error + DONE) == content("a") + error
+    assert relayed(content("a"), error, DONE) == content("a") + error
+
+
+def test_one_finished_choice_of_two_is_a_cut_answer() -> None:
+    def finish(index: int) -> bytes:
+        return event(id="c", choices=[{"index": index, "delta": {}, "finish_reason": "stop"}])
+
+    both = EventRelay(ScriptedReply([content("a") + finish(0), finish(1)]), hides_usage=False, choices=2)
+    assert list(both)[-1] == DONE
+    one = EventRelay(ScriptedReply([content("a") + finish(0)]), hides_usage=False, choices=2)
+    with pytest.raises(UpstreamCutError):
+        list(one)
+
+
+def test_a_broken_event_is_left_out_and_does_not_stop_the_good_ones(caplog: pytest.LogCaptureFixture) -> None:
+    broken = b'data: {"error" broken\n\n'
+    assert relayed(content("a") + broken + FINISH + DONE) == content("a") + FINISH + DONE
+    assert relayed(content("a"), broken, FINISH, DONE) == content("a") + FINISH + DONE
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+
+
+def test_what_is_no_json_in_place_of_the_end_is_an_error() -> None:
+    for stream in (content("a")[:-3] + b"\n\n" + DONE, content("a") + FINISH[:-3] + b"\n\n" + DONE):
+        with pytest.raises(UpstreamReplyError):
+            relayed(stream)
+
+
+def test_an_event_of_several_lines_and_one_without_data_are_not_broken() -> None:
+    stream = b": ping\n\nevent: note\nid: 3\n\n" + b'data: {"id":\ndata: "c"}\n\n' + FINISH + DONE
+    assert relayed(stream) == stream
+
+
+class EndlessReply(ScriptedReply):
+    """After its blocks it is silent for as long as anybody waits."""
+
+    patience: float | None = None
+
+    def blocks(self) -> Iterator[bytes | Silence]:
+        yield from self._blocks
+        raise UpstreamTimeoutError("silence") if self.patience else UpstreamCutError("still silent")
+
+    def expect_end(self, seconds: float) -> None:
+        self.patience = seconds
+
+
+@pytest.mark.parametrize("hides_usage", [True, False])
+def test_a_whole_answer_with_no_end_mark_is_ended_promptly(*, hides_usage: bool) -> None:
+    reply = EndlessReply([content("a"), FINISH, event(id="c", choices=[], usage=USAGE)])
+    relay = EventRelay(reply, hides_usage=hides_usage)
+    assert list(relay)[-1] == DONE
+    assert reply.patience == 1.0
+    assert relay.usage == Usage(3, 2)
+
+
+def test_silence_before_the_usage_is_no_end() -> None:
+    with pytest.raises(UpstreamCutError):
+        list(EventRelay(EndlessReply([content("a"), FINISH]), hides_usage=True))
+
+
+def test_a_finished_answer_without_an_end_mark_is_given_one() -> None:
+    assert relayed(content("a") + FINISH) == content("a") + FINISH + DONE
+
+
+def test_an_end_mark_without_its_blank_line_is_an_end() -> None:
+    assert relayed(content("a") + FINISH + b"data: [DONE]") == content("a") + FINISH + DONE
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [[], [content("a")], [content("a"), content("b")[:20]], [FINISH, content("b")[:20]]],
+    ids=["empty", "no finish", "in an event", "in an event after the finish"],
+)
+def test_a_cut_is_an_error(blocks: list[bytes | Silence]) -> None:
+    with pytest.raises(UpstreamCutError):
+        relayed(*blocks)
+
+
+def test_only_a_stream_read_to_its_end_keeps_the_connection() -> None:
+    whole, broken = ScriptedReply([content("a") + FINISH + DONE]), ScriptedReply([content("a"), FINISH + DONE])
+    relay = EventRelay(whole, hides_usage=False)
+    list(relay)
+    relay.close()
+    relay = EventRelay(broken, hides_usage=False)
+    next(relay)
+    relay.close()
+    assert (whole.endings, broken.endings) == (["ended"], ["broken off"])
+
+
+TEXTS = [
+    "plain",
+    ' "quoted" ',
+    "back\\",
+    "\\",
+    "",
+    "é 😀",
+    '{"error": {"message": "x"}}',
+    '"usage":{"prompt_tokens":1}',
+    "[DONE]",
+]
+ODD_BLOCKS = [
+    FINISH,
+    event(id="c", choices=[{"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None}]),
+    event(id="d", choices=[{"index": 0, "delta": {"content": "of another id"}, "finish_reason": None}]),
+    event(id="c", choices=[], usage=USAGE),
+    event(error={"message": "x", "type": "server_error", "param": None, "code": None}),
+    content("two ") + content("events"),
+    content("text")[:-2] + b"\r\r" + DONE,
+    content("text").replace(b"text", b'x"}, "finish_reason": "stop"}], "y": [{"z": {"v": "'),
+    content("text").replace(b"text", b"raw\n\ndata: [DONE]\n\n"),
+    content("text").replace(b"text", b"raw\r\rdata: [DONE]\r\r"),
+    content("ends with a backslash").replace(b"backslash", b"\\"),
+    content("text")[:-4] + b"\n\n",
+    DONE,
+]
+
+
+@pytest.mark.parametrize("hides_usage", [False, True])
+def test_what_is_known_by_its_likeness_is_passed_as_what_is_inspected(
+    monkeypatch: pytest.MonkeyPatch, *, hides_usage: bool
+) -> None:
+    """Random streams, relayed twice: the second time every event is inspected in full."""
+
+    def outcome(blocks: list[bytes | Silence]) -> object:
+        passed: list[bytes | Silence] = []
+        relay = EventRelay(ScriptedReply(blocks), hides_usage=hides_usage)
+        try:
+            passed.extend(relay)
+        except (UpstreamCutError, UpstreamReplyError) as error:
+            return passed, relay.usage, relay.has_failed, str(error)
+        return passed, relay.usage, relay.has_failed
+
+    rng = random.Random(7)
+    streams: list[list[bytes | Silence]] = []
+    for _ in range(400):
+        more = rng.choice([{}, {"usage": None}, {"model": "m", "usage": None}])
+        texts = [content(rng.choice(TEXTS), **more) for _ in range(rng.randrange(1, 8))]
+        odd = rng.sample(ODD_BLOCKS, rng.randrange(3))
+        streams.append(rng.sample([*texts, *odd], len(texts) + len(odd)) + [FINISH, DONE][: rng.randrange(3)])
+    known = [outcome(blocks) for blocks in streams]
+    monkeypatch.setattr(UsualEvent, "keep", lambda self, event: None)
+    assert [outcome(blocks) for blocks in streams] == known
