@@ -1,3 +1,5 @@
-"""How gunicorn serves `wsgi:app`; it finds this file by itself."""
+"""How gunicorn serves `wsgi:app`; it finds this file by itself and reads it again at each reload."""
 
-from openai_compat.server.gunicorn_conf import *  # noqa: F403 - gunicorn reads every name
+from runpy import run_module
+
+globals().update(run_module("openai_compat.server.gunicorn_conf"))

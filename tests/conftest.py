@@ -8,14 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 
-import config
-from openai_compat.config import models_file
+from openai_compat.config import models_file, settings_table
 from openai_compat.core.logging import LOGGER
 
 
 def pytest_configure() -> None:
     """A developer's OPENAI_API_KEY, or a PORT in the shell, changes no test's result (and is sent nowhere)."""
-    for setting in config.SETTINGS:
+    for setting in settings_table.SETTINGS:
         for name in setting.names:
             os.environ.pop(name, None)
 

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 import pytest
 
-import config
 from openai_compat.backends.http.client import Forwarder
 from openai_compat.backends.huggingface.backend import HuggingFaceBackend
 from openai_compat.backends.huggingface.engine_client import EngineProcess
 from openai_compat.backends.resources import BackendResources
+from openai_compat.config import environment
 from openai_compat.core.cancellation import Cancellation
 from openai_compat.core.settings import Settings
 from openai_compat.routing.router import build_backend
@@ -44,7 +44,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
         {"name": "slow", "hf_repo": "delay=60"},
     ]
     file.write_text(json.dumps(rows))
-    made = Local(config.load({"MODEL_REGISTRY_PATH": str(file), "LOCAL_MODEL_LOADER": LOADER}))
+    made = Local(environment.load({"MODEL_REGISTRY_PATH": str(file), "LOCAL_MODEL_LOADER": LOADER}))
     yield made
     made.close()
 
@@ -86,7 +86,9 @@ def test_names_with_slashes_and_spaces_are_asked_for(tmp_path: Path) -> None:
     file = tmp_path / "models.json"
     file.write_text(json.dumps([{"name": "org/my model", "hf_repo": "x", "max_context_tokens": 7}]))
     made = Local(
-        config.load({"MODEL_REGISTRY_PATH": str(file), "LOCAL_MODEL_LOADER": LOADER, "PRELOAD_MODELS": "org/my model"})
+        environment.load(
+            {"MODEL_REGISTRY_PATH": str(file), "LOCAL_MODEL_LOADER": LOADER, "PRELOAD_MODELS": "org/my model"}
+        )
     )
     try:
         made.engine.start(Cancellation())

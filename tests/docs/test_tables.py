@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-import config
 from openai_compat.backends import base
 from openai_compat.backends.base import options_of
 from openai_compat.backends.registry import KINDS, load_backend_class
+from openai_compat.config import settings_table
 from openai_compat.config.model_parser import COMMON_KEYS
 from openai_compat.config.settings_table import Setting
 from openai_compat.core import errors
@@ -59,11 +59,12 @@ def test_every_rendered_document_has_a_table(name: str) -> None:
 
 def test_a_new_setting_would_be_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the tables, and in `.env.example`, where it comes last."""
-    monkeypatch.setattr(render_docs, "SETTINGS", [*config.SETTINGS, Setting(("HOST",), parse_text, "Another meaning.")])
+    another = Setting(("HOST",), parse_text, "Another meaning.")
+    monkeypatch.setattr(render_docs, "SETTINGS", [*settings_table.SETTINGS, another])
     readme, example = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", ".env.example"))
     assert "Another meaning." in render_docs.render("README.md", readme)
     assert "# Another meaning.\n# HOST=0.0.0.0\n" in render_docs.render(".env.example", example)
-    monkeypatch.setattr(render_docs, "SETTINGS", config.SETTINGS[1:])
+    monkeypatch.setattr(render_docs, "SETTINGS", settings_table.SETTINGS[1:])
     assert "# HOST=" not in render_docs.render(".env.example", example)
 
 

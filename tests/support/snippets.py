@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import config
+from openai_compat.config import settings_table
 from tests.support.tools import NODE_DIR, require_node, require_tool
 
 SECONDS = 30
@@ -40,7 +40,7 @@ def plain_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     """This machine's environment, without what configures the server, Python, or a `make` within `make test`, and
     without what only a machine with the extra `local` has.
     """
-    settings = {name for setting in config.SETTINGS for name in setting.names}
+    settings = {name for setting in settings_table.SETTINGS for name in setting.names}
     inherited = {
         name: value
         for name, value in os.environ.items()

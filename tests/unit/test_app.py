@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from flask import Flask
 
-import config
 from openai_compat import create_app
 from openai_compat.backends.echo.backend import EchoBackend
 from openai_compat.backends.http.client import Forwarder
+from openai_compat.config import environment
 
 ENVIRONMENT = {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "EXTERNAL_CHAT_URL": "http://127.0.0.1:9/"}
 
@@ -34,7 +34,7 @@ def closed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def make_app(**environ: str) -> Flask:
-    return create_app(config.load({**ENVIRONMENT, **environ}))
+    return create_app(environment.load({**ENVIRONMENT, **environ}))
 
 
 def test_all_is_closed_once_the_forwarder_last(closed: list[str]) -> None:
@@ -51,7 +51,7 @@ def test_one_that_cannot_be_closed_does_not_keep_the_others(
         raise RuntimeError("no")
 
     monkeypatch.setattr(EchoBackend, "close", fail)
-    create_app(config.load({})).extensions["openai_compat"].close()
+    create_app(environment.load({})).extensions["openai_compat"].close()
     assert closed == ["Forwarder"]
     assert "EchoBackend could not be closed" in capsys.readouterr().err
 
@@ -69,11 +69,11 @@ def test_an_application_that_is_gone_has_let_go_of_everything(closed: list[str])
 
 def test_the_end_of_the_process_closes_too() -> None:
     program = (
-        "import config\n"
+        "from openai_compat.config import environment\n"
         "from openai_compat import create_app\n"
         "from openai_compat.backends.http.client import Forwarder\n"
         "Forwarder.close = lambda self: print('closed')\n"
-        "app = create_app(config.load({}))\n"
+        "app = create_app(environment.load({}))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "closed\n"

@@ -1,4 +1,4 @@
-"""Arrows point one way: who may import whom, read from the source."""
+"""Import directions between packages and sub-packages, read from the source."""
 
 from __future__ import annotations
 
@@ -8,78 +8,108 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[2] / "openai_compat"
-FOUNDATION = {"domain", "errors", "extras", "hooks", "profiles", "streams", "gate", "settings", "tokens", "__version__"}
-MAY_USE = {
-    "web": {"web", "services", "routing", "backends", "logs"} | FOUNDATION,
-    "services": {"services", "routing", "backends"} | FOUNDATION,
-    "routing": {"routing", "backends", "stores"} | FOUNDATION,
-    "stores": {"stores", "errors"},
-    "backends": {"backends", "local"} | FOUNDATION,
-    "local": {"local", "backends"} | FOUNDATION,
-    "domain": {"streams"},
-    "streams": {"errors"},
-    "gate": {"errors", "streams"},
-    "tokens": {"domain"},
-    "profiles": {"errors"},
-    "hooks": {"domain", "errors"},
-    "settings": {"hooks", "profiles"},
+from tests.support.tools import ROOT
+
+PACKAGE = ROOT / "openai_compat"
+
+# From the outermost layer to the innermost. A package imports itself and what stands below it, never a neighbour.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("cli",),
+    ("sidecars",),
+    ("app",),
+    ("web", "server", "tools", "telemetry"),
+    ("config",),
+    ("services",),
+    ("accounts",),
+    ("routing",),
+    ("backends", "state", "storage"),
+    ("core",),
+)
+# `app` and `cli` start the programs in `tools`; nothing else knows of them.
+TOOLS_USERS = {"app.py", "cli/__init__.py"}
+
+# Within `backends`: kinds > base > {http, auth} and kinds > parsing > http. The values are the neighbours each may import.
+HTTP = {"http"}
+BASE = {"base", "resources", "http", "auth"}
+KIND = BASE | {"parsing", "parameter_checks"}
+BACKENDS: dict[str, set[str]] = {
+    "http": HTTP,
+    "auth": {"auth"},
+    "resources": {"resources"},
+    "base": BASE,
+    "registry": {"base"},
+    "parsing": {"parsing", "http"},
+    "parameter_checks": {"parameter_checks"},
+    "echo": KIND | {"echo"},
+    "external": KIND | {"external"},
+    "openai": KIND | {"openai"},
+    "databricks": KIND | {"databricks", "openai"},
+    "huggingface": KIND | {"huggingface", "openai"},
+    "haystack": KIND | {"haystack"},
+}
+# Within `core`: values first, then what is made of them.
+CORE: dict[str, set[str]] = {
+    "version": set(),
     "errors": set(),
     "extras": set(),
-    "logs": {"settings"},
-    "mock_upstream": {"mock_upstream"},
-    "plain_http": set(),
-    "progress": set(),
-    "conformance": {"conformance", "plain_http", "progress"},
-    "doctor": {"doctor", "plain_http", "progress", "backends"},
-    "heads": set(),
-    "worker": {"errors", "heads", "master"},
-    "master": set(),
-    "pipelines": {"pipelines", "app", "web", "services", "backends", "configuration", "logs"} | FOUNDATION,
+    "logging": set(),
+    "validators": set(),
+    "cancellation": {"errors"},
+    "streams": {"errors"},
+    "types": {"cancellation"},
+    "tokens": {"types"},
+    "profiles": {"errors"},
+    "concurrency": {"errors", "cancellation"},
+    "hooks": {"types", "errors"},
+    "settings": {"hooks", "profiles"},
 }
 OWNERS = {
-    "flask": ("app.py", "web/", "engine/application.py"),
+    "flask": ("app.py", "web/", "sidecars/huggingface/application.py"),
     "flask_cors": ("app.py",),
-    "werkzeug": ("app.py", "web/", "engine/application.py"),
-    "marshmallow": ("web/",),
-    "apispec": ("web/",),
-    "requests": ("backends/upstream.py", "backends/transport", "backends/dialing.py"),
-    "httptools": ("backends/transport", "backends/connections.py", "mock_upstream/"),
-    "gevent": ("backends/connections.py", "backends/waiting.py", "worker.py", "web/disconnect.py", "mock_upstream/"),
-    "greenlet": ("backends/waiting.py",),
-    "gunicorn": ("worker.py", "heads.py", "engine/server.py"),
-    "huggingface_hub": ("local/",),
-    "jmespath": ("backends/expressions.py",),
-    "databricks": ("backends/databricks_token.py",),
-    "yaml": ("models_file/",),
-    "tiktoken": ("tokens.py",),
-    "sqlite3": ("stores/sqlite.py",),
-    "redis": ("stores/redis.py",),
-    "haystack": ("pipelines/",),
-    "httpx": ("pipelines/",),
-    "openai": ("pipelines/",),
-    "pypdf": ("pipelines/",),
-    "torch": ("local/",),
-    "transformers": ("local/",),
-    "llguidance": ("local/",),
+    "werkzeug": ("app.py", "web/", "sidecars/huggingface/application.py"),
+    "marshmallow": ("web/", "config/"),
+    "apispec": ("web/openapi/",),
+    "requests": ("backends/http/",),
+    "httptools": ("backends/http/", "tools/mock_upstream/"),
+    "gevent": ("backends/http/", "server/worker.py", "web/client_monitor.py", "tools/mock_upstream/"),
+    "greenlet": ("backends/http/gevent_reader.py",),
+    "gunicorn": ("server/", "sidecars/huggingface/server.py"),
+    "huggingface_hub": ("sidecars/huggingface/",),
+    "jmespath": ("backends/external/expressions.py",),
+    "databricks": ("backends/databricks/token_fetcher.py",),
+    "yaml": ("config/",),
+    "tiktoken": ("core/tokens.py",),
+    "sqlite3": ("state/sqlite.py",),
+    "redis": ("state/redis.py",),
+    "haystack": ("sidecars/haystack/",),
+    "httpx": ("sidecars/haystack/",),
+    "openai": ("sidecars/haystack/",),
+    "pypdf": ("sidecars/haystack/",),
+    "torch": ("sidecars/huggingface/",),
+    "transformers": ("sidecars/huggingface/",),
+    "llguidance": ("sidecars/huggingface/",),
 }
+ENVIRONMENT_READERS = {"config/environment.py", "server/gunicorn_conf.py"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
+def place_of(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
+
+
 def imports_of(path: Path) -> Iterator[str]:
-    """Every module that the file imports at run time, by its full name."""
-    tree = ast.parse(path.read_text())
+    """Yield the full name of every module that the file imports at run time."""
     package = ["openai_compat", *path.relative_to(PACKAGE).parts[:-1]]
-    for node in _without_type_checking(tree):
+    for node in _without_type_checking(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
-            parts = [*base, *(node.module.split(".") if node.module else [])]
-            if len(parts) == 1 and node.level:
-                yield from (f"openai_compat.{alias.name}" for alias in node.names)
-            else:
-                yield ".".join(parts)
+            module = ".".join([*base, *(node.module.split(".") if node.module else [])])
+            for alias in node.names:
+                is_module = (PACKAGE.parent / module.replace(".", "/") / f"{alias.name}.py").exists()
+                is_package = (PACKAGE.parent / module.replace(".", "/") / alias.name / "__init__.py").exists()
+                yield f"{module}.{alias.name}" if is_module or is_package else module
 
 
 def _without_type_checking(tree: ast.AST) -> Iterator[ast.AST]:
@@ -90,29 +120,60 @@ def _without_type_checking(tree: ast.AST) -> Iterator[ast.AST]:
         yield from _without_type_checking(node)
 
 
-def room_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def own_imports(path: Path) -> Iterator[list[str]]:
+    """Yield the parts of each imported module of this package, without `openai_compat` itself."""
+    return (parts[1:] for name in imports_of(path) if (parts := name.split("."))[0] == "openai_compat" and parts[1:])
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_module_imports_only_what_its_layer_may_use(path: Path) -> None:
-    allowed = MAY_USE.get(room_of(path))
-    if allowed is None:
-        pytest.skip("wiring may use everything")
-    used = {name.split(".")[1] for name in imports_of(path) if name.startswith("openai_compat.")}
-    assert used <= allowed, f"{path.name} reaches for {used - allowed}"
+def layer_of(name: str) -> int:
+    return next(number for number, layer in enumerate(LAYERS) if name in layer)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", MODULES, ids=place_of)
+def test_a_module_imports_only_the_layers_below_its_own(path: Path) -> None:
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if room in {"__init__", "__main__"}:
+        return
+    for target, *_rest in own_imports(path):
+        is_allowed = target == room or layer_of(target) > layer_of(room)
+        assert is_allowed, f"{place_of(path)} imports {target}"
+        assert target != "tools" or room == "tools" or place_of(path) in TOOLS_USERS, place_of(path)
+
+
+@pytest.mark.parametrize(("room", "may_use"), [("backends", BACKENDS), ("core", CORE)], ids=["backends", "core"])
+def test_a_module_imports_only_the_neighbours_it_may_use(room: str, may_use: dict[str, set[str]]) -> None:
+    for path in (PACKAGE / room).rglob("*.py"):
+        inner = path.relative_to(PACKAGE / room).parts[0].removesuffix(".py")
+        used = {rest[0] for target, *rest in own_imports(path) if target == room and rest}
+        assert inner == "__init__" or used - {inner} <= may_use[inner], f"{place_of(path)} imports {used}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=place_of)
 def test_a_library_is_imported_where_it_belongs(path: Path) -> None:
-    place = str(path.relative_to(PACKAGE))
     for name in imports_of(path):
         owners = OWNERS.get(name.split(".")[0])
-        assert owners is None or place.startswith(owners), f"{place} imports {name}"
+        assert owners is None or place_of(path).startswith(owners), f"{place_of(path)} imports {name}"
 
 
-def test_only_config_reads_the_environment() -> None:
+def test_only_the_configuration_reads_the_environment() -> None:
     for path in MODULES:
         attributes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)]
         of_os = {node.attr for node in attributes if isinstance(node.value, ast.Name) and node.value.id == "os"}
-        assert of_os.isdisjoint({"environ", "getenv"}), path
+        assert of_os.isdisjoint({"environ", "getenv"}) or place_of(path) in ENVIRONMENT_READERS, path
+
+
+def test_no_package_is_part_of_a_cycle() -> None:
+    """Modules, type-checking imports left out: the graph has an order."""
+    graph = {name: set(own) for name, own in _graph().items()}
+    while graph:
+        leaves = {name for name, used in graph.items() if not used & graph.keys()}
+        assert leaves, f"a cycle among {sorted(graph)}"
+        graph = {name: used - leaves for name, used in graph.items() if name not in leaves}
+
+
+def _graph() -> dict[str, set[str]]:
+    names = {place_of(path).removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path in MODULES}
+    return {
+        name: {used for parts in own_imports(path) if (used := ".".join(parts)) in names and used != name}
+        for name, path in names.items()
+    }

@@ -11,7 +11,7 @@ import openai
 import pytest
 import requests
 
-import config
+from openai_compat.config import environment
 from openai_compat.core.errors import ConfigurationError
 from tests.support.live_server import LiveServer
 from tests.support.mock_upstream import MockUpstream
@@ -182,5 +182,5 @@ def test_a_wrong_hook_is_told_at_the_start(tmp_path: Path, hooks: Any, words: st
     file = tmp_path / "models.json"
     file.write_text(json.dumps([{"name": "a", "kind": "echo", "hooks": hooks}]))
     with pytest.raises(ConfigurationError) as refused:
-        config.load({"MODEL_REGISTRY_PATH": str(file)})
+        environment.load({"MODEL_REGISTRY_PATH": str(file)})
     assert words in refused.value.message

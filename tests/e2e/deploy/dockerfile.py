@@ -16,7 +16,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import config
+from openai_compat.config import settings_table
 
 NEEDS_AN_IMAGE = ("useradd",)
 """Commands that would change the machine instead of a folder."""
@@ -120,7 +120,7 @@ class Image:
 
 def _environment(python_folder: Path) -> dict[str, str]:
     """This machine's, without anything that configures the server or Python."""
-    left_out = {name for setting in config.SETTINGS for name in setting.names} | {"VIRTUAL_ENV"}
+    left_out = {name for setting in settings_table.SETTINGS for name in setting.names} | {"VIRTUAL_ENV"}
     env = {k: v for k, v in os.environ.items() if k not in left_out and not k.startswith("PYTHON")}
     return {**env, "PATH": f"{python_folder}:/usr/bin:/bin"}
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-import config
+from openai_compat.config import environment
 from tests.support.tools import require_extra
 
-config.quiet_haystack()
+environment.quiet_haystack()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from flask.testing import FlaskClient
 
-import config
 from openai_compat import create_app
+from openai_compat.config import environment
 from tests.support.mock_upstream import MockUpstream
 
 MakeClient = Callable[..., FlaskClient]
@@ -19,7 +19,7 @@ def make_client() -> MakeClient:
     """`make_client(PORT="1", ...)`: a client of an application that is configured so."""
 
     def make(**environ: str) -> FlaskClient:
-        return create_app(config.load(environ)).test_client()
+        return create_app(environment.load(environ)).test_client()
 
     return make
 

@@ -12,10 +12,10 @@ import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-import config
 from openai_compat import create_app
 from openai_compat.backends.base import missing_capability
 from openai_compat.backends.echo.backend import EchoBackend
+from openai_compat.config import environment
 from openai_compat.core.errors import UpstreamCutError, UpstreamStatusError
 from openai_compat.core.settings import ModelEntry, Settings
 from openai_compat.core.types import CallContext, ChatDelta, ChatRequest
@@ -32,7 +32,7 @@ UI_HEADER = "x-vercel-ai-ui-message-stream"
 
 
 def load(**settings: Any) -> Settings:
-    return replace(config.load({}), **settings)
+    return replace(environment.load({}), **settings)
 
 
 @pytest.fixture(scope="module")

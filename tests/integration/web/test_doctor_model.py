@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-import config
 from openai_compat import create_app
+from openai_compat.config import environment
 
 
 def client_of(environ: dict[str, str]) -> FlaskClient:
-    return create_app(config.load(environ)).test_client()
+    return create_app(environment.load(environ)).test_client()
 
 
 def order(client: FlaskClient, content: Any, *, stream: bool = False) -> Any:

@@ -14,8 +14,8 @@ from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-import config
 from openai_compat import create_app
+from openai_compat.config import environment
 from openai_compat.web.routes.docs import ASSETS
 
 PAGES = ["/docs", "/redoc"]
@@ -31,7 +31,7 @@ REQUESTS = [(path, name) for _, path, names in EXAMPLE_NAMES for name in names]
 
 @pytest.fixture(scope="module")
 def client() -> FlaskClient:
-    return create_app(config.load({})).test_client()
+    return create_app(environment.load({})).test_client()
 
 
 @pytest.fixture(scope="module")
@@ -205,9 +205,10 @@ def test_nothing_else_of_the_package_is_served(client: FlaskClient, name: str) -
 
 def test_starting_and_answering_loads_nothing_that_only_the_document_needs() -> None:
     program = """
-import sys, config
+import sys
+from openai_compat.config import environment
 from openai_compat import create_app
-client = create_app(config.load({})).test_client()
+client = create_app(environment.load({})).test_client()
 client.get("/healthz")
 client.get("/docs/assets/redoc.js")
 assert not {"apispec", "offapi", "openai_compat.web.openapi.document"} & set(sys.modules)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-import config
 from openai_compat import cli
+from openai_compat.config import environment
 from openai_compat.core.validators import to_address
 from openai_compat.tools.progress import show_progress
 from tests.support.nginx import free_port
@@ -85,14 +85,14 @@ def test_gunicorn_without_our_file_is_told_to_take_it(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "wsgi:app"]
     with started(command, port, tmp_path, {"PYTHONPATH": str(ROOT)}) as server:
         assert server.said().count("WARNING") == 1
-        assert f"-c {ROOT / 'gunicorn.conf.py'}" in server.said()
+        assert f"-c {ROOT / 'openai_compat/server/gunicorn_conf.py'}" in server.said()
     command += ["-c", str(ROOT / "gunicorn.conf.py")]
     with started(command, port, tmp_path, {"PYTHONPATH": str(ROOT)}) as server:
         assert "WARNING" not in server.said()
 
 
 def test_the_command_in_the_banner_can_be_pasted_and_names_the_key() -> None:
-    settings = config.load({"API_KEYS": "a,b", "DEFAULT_MODEL": "mock-gpt-model"})
+    settings = environment.load({"API_KEYS": "a,b", "DEFAULT_MODEL": "mock-gpt-model"})
     (line,) = [line for line in cli.to_banner(settings, "0.0.0.0", 80).splitlines() if "curl" in line]  # noqa: S104
     words = shlex.split(line)
     assert words[1] == "http://localhost:80/v1/chat/completions"
@@ -106,7 +106,7 @@ def test_the_banner_says_what_a_local_model_lacks(monkeypatch: pytest.MonkeyPatc
 
     def lines(missing: str | None) -> list[str]:
         monkeypatch.setattr("openai_compat.backends.huggingface.engine_config.missing_extra", lambda: missing)
-        settings = config.load({"MODEL_REGISTRY_PATH": str(file), "INCLUDE_DEFAULT_MODELS": "false"})
+        settings = environment.load({"MODEL_REGISTRY_PATH": str(file), "INCLUDE_DEFAULT_MODELS": "false"})
         return cli.to_banner(settings, "localhost", 80).splitlines()
 
     (lacking,) = [line for line in lines("torch") if "requirements-local.txt" in line]

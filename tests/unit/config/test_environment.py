@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from flask_cors.core import probably_regex
 
-import config
 from openai_compat import create_app
+from openai_compat.config import environment, settings_table
 from openai_compat.core.errors import ConfigurationError
 from openai_compat.core.settings import Settings, Timeouts
 
 
 def load(**environ: str) -> Settings:
-    return config.load(environ)
+    return environment.load(environ)
 
 
 def problems(**environ: str) -> tuple[str, ...]:
@@ -39,7 +39,7 @@ def test_nothing_configured_serves_the_echo_model() -> None:
 
 def test_every_setting_has_a_field_and_every_field_a_setting() -> None:
     derived = {"entries", "hidden_entries", "default_upstream", "server_id"}
-    assert {setting.field for setting in config.SETTINGS} == set(Settings.__dataclass_fields__) - derived
+    assert {setting.field for setting in settings_table.SETTINGS} == set(Settings.__dataclass_fields__) - derived
 
 
 def test_other_names_of_a_setting_are_understood_and_its_own_comes_first() -> None:
@@ -324,7 +324,7 @@ def test_a_dot_env_file_is_read_and_the_environment_wins(tmp_path: Path, monkeyp
     (tmp_path / ".env").write_text("PORT=9000\nHOST=127.0.0.1\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOST", "127.0.0.2")
-    settings = config.load()
+    settings = environment.load()
     assert (settings.port, settings.host) == (9000, "127.0.0.2")
 
 
@@ -332,26 +332,26 @@ def test_a_dot_env_file_in_another_encoding_is_told(tmp_path: Path, monkeypatch:
     (tmp_path / ".env").write_bytes("DEFAULT_MODEL=modèle\n".encode("latin-1"))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError, match=r"\.env cannot be read: it is not UTF-8"):
-        config.load()
+        environment.load()
 
 
 def test_calls_that_run_or_wait_leave_room_for_the_probes() -> None:
     room = {"WORKER_CONNECTIONS": "100", "MAX_CONCURRENT_REQUESTS": "60", "MAX_QUEUED_REQUESTS": "40"}
     with pytest.raises(ConfigurationError, match=r"WORKER_CONNECTIONS must be larger than .* together \(100\)"):
-        config.load(room)
-    assert config.load({**room, "MAX_QUEUED_REQUESTS": "39"}).max_queued_requests == 39
-    assert config.load({**room, "MAX_CONCURRENT_REQUESTS": "0"}).max_concurrent_requests == 0
+        environment.load(room)
+    assert environment.load({**room, "MAX_QUEUED_REQUESTS": "39"}).max_queued_requests == 39
+    assert environment.load({**room, "MAX_CONCURRENT_REQUESTS": "0"}).max_concurrent_requests == 0
 
 
 def test_an_upstreams_limit_is_the_rows_or_else_the_settings(tmp_path: Path) -> None:
     url = "base_url: http://localhost:1/v1"
     path = tmp_path / "models.yaml"
     path.write_text(f"- {{name: a, kind: openai, {url}, max_concurrent: 3}}\n- {{name: b, kind: openai, {url}}}\n")
-    settings = config.load({"MODEL_REGISTRY_PATH": str(path), "UPSTREAM_MAX_CONCURRENT": "7"})
+    settings = environment.load({"MODEL_REGISTRY_PATH": str(path), "UPSTREAM_MAX_CONCURRENT": "7"})
     assert {name: entry.max_concurrent for name, entry in settings.entries.items()} == {"a": 3, "b": 7}
     path.write_text("- {name: a, kind: echo, max_concurrent: 3}")
     with pytest.raises(ConfigurationError, match="max_concurrent counts the calls to a `base_url`"):
-        config.load({"MODEL_REGISTRY_PATH": str(path)})
+        environment.load({"MODEL_REGISTRY_PATH": str(path)})
     path.write_text(f"- {{name: a, kind: openai, {url}, max_concurrent: many}}")
     with pytest.raises(ConfigurationError, match="max_concurrent must be a number of calls"):
-        config.load({"MODEL_REGISTRY_PATH": str(path)})
+        environment.load({"MODEL_REGISTRY_PATH": str(path)})

@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 
-import config
+from openai_compat.config import environment
 from openai_compat.core.errors import ConfigurationError
 from openai_compat.core.settings import ModelEntry, RoutePolicy, Settings
 
 A, B = {"name": "a", "kind": "echo"}, {"name": "b", "kind": "echo"}
 
 
-def load(tmp_path: Path, *rows: dict[str, Any], **environment: str) -> Settings:
+def load(tmp_path: Path, *rows: dict[str, Any], **variables: str) -> Settings:
     path = tmp_path / "models.json"
     path.write_text(json.dumps(list(rows)))
-    return config.load({"MODEL_REGISTRY_PATH": str(path), **environment})
+    return environment.load({"MODEL_REGISTRY_PATH": str(path), **variables})
 
 
 def first(tmp_path: Path, **keys: Any) -> ModelEntry:
@@ -151,11 +151,11 @@ def test_what_is_wrong_with_an_alias_is_named(tmp_path: Path, row: dict[str, Any
 
 @pytest.mark.parametrize("url", ["memory:", "sqlite:/tmp/x", "redis://h:1/0", "rediss://h", "unix:///tmp/x"])
 def test_where_state_may_be(url: str) -> None:
-    assert config.load({"STATE_URL": url}).state_url == url
+    assert environment.load({"STATE_URL": url}).state_url == url
 
 
 def test_an_address_of_state_that_is_none_is_refused_without_being_shown() -> None:
     with pytest.raises(ConfigurationError) as raised:
-        config.load({"STATE_URL": "postgres://user:secret@h"})
+        environment.load({"STATE_URL": "postgres://user:secret@h"})
     assert "STATE_URL must be" in raised.value.message
     assert "secret" not in raised.value.message

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import config
+from openai_compat.config import environment
 from openai_compat.core.errors import ConfigurationError, UnsupportedParameterError
 from openai_compat.core.profiles import PROFILES, Profile, adapt, parse_profile, to_header
 from openai_compat.core.settings import Settings
@@ -98,7 +98,7 @@ def test_a_wrong_one_is_told(value: Any, words: str) -> None:
 def load(tmp_path: Path, content: Any, **environ: str) -> Settings:
     file = tmp_path / "models.json"
     file.write_text(json.dumps(content))
-    return config.load({"MODEL_REGISTRY_PATH": str(file), **environ})
+    return environment.load({"MODEL_REGISTRY_PATH": str(file), **environ})
 
 
 def problems(tmp_path: Path, content: Any, **environ: str) -> str:
@@ -145,7 +145,7 @@ def test_a_databricks_row_that_cannot_work_is_told(
 
 def test_databricks_endpoints_are_models_and_a_host_needs_no_scheme() -> None:
     environ = {"DATABRICKS_HOST": "ws.test", "DATABRICKS_TOKEN": "dapi-1", "DATABRICKS_ENDPOINTS": "one, two"}
-    settings = config.load(environ)
+    settings = environment.load(environ)
     assert settings.databricks_host == "https://ws.test"
     assert [(entry.name, entry.kind) for entry in settings.entries.values()] == [
         ("one", "databricks"),
@@ -153,4 +153,4 @@ def test_databricks_endpoints_are_models_and_a_host_needs_no_scheme() -> None:
     ]
     assert "dapi-1" not in repr(settings)
     with pytest.raises(ConfigurationError, match="DATABRICKS_ENDPOINTS: kind databricks needs DATABRICKS_HOST"):
-        config.load({"DATABRICKS_TOKEN": "dapi-1", "DATABRICKS_ENDPOINTS": "one"})
+        environment.load({"DATABRICKS_TOKEN": "dapi-1", "DATABRICKS_ENDPOINTS": "one"})

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-import config
 from openai_compat.backends.huggingface.engine_client import EngineProcess
 from openai_compat.backends.huggingface.engine_config import EnginePlan, to_plan
 from openai_compat.backends.huggingface.runtime_dir import MOST_FOLDER_CHARACTERS, EngineFolder
-from openai_compat.config import models_file
+from openai_compat.config import environment, models_file
 from openai_compat.core.cancellation import Cancellation
 from openai_compat.core.errors import ConfigurationError, ModelUnavailableError
 from openai_compat.core.settings import Settings
@@ -39,7 +38,7 @@ def load(folder: Path, rows: Any = None, **environ: str) -> Settings:
         file = folder / "models.json"
         file.write_text(rows if isinstance(rows, str) else json.dumps(rows))
         environ["MODEL_REGISTRY_PATH"] = str(file)
-    return config.load(environ)
+    return environment.load(environ)
 
 
 def problems(folder: Path, rows: Any = None, **environ: str) -> str:
