@@ -44,7 +44,7 @@ run-haystack: $(CORE) $(HAYSTACK)  ## the same, with the extra for Haystack pipe
 
 run-local: $(LOCAL) $(LOCAL_MODELS)  ## the same with two small local models, for chat and embeddings (about 2 GB)
 	@$(BIN)/python -m openai_compat.sidecars.huggingface.models.bundled_models .venv/local-models.json
-	@MODEL_REGISTRY_PATH=$(CURDIR)/.venv/local-models.json INCLUDE_DEFAULT_MODELS=false \
+	@MODELS_FILE=$(CURDIR)/.venv/local-models.json INCLUDE_DEFAULT_MODELS=false \
 	    exec $(BIN)/python -m openai_compat serve $(ARGS)
 
 frontend: $(CHAT)  ## install, build and start the chat page of examples/nextjs-chat on port 3000

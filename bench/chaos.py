@@ -156,7 +156,7 @@ class Chaos:
         mock = [*python, "openai_compat.tools.mock_upstream", "--port", str(self.upstream_port)]
         self._upstream = Running(mock, self._folder, environ, "upstream.log")
         write_models(self._folder / "models.json", f"http://127.0.0.1:{self.upstream_port}/v1")
-        settings = {"MODEL_REGISTRY_PATH": str(self._folder / "models.json"), "UPSTREAM_KEY": "sk-of-the-server"}
+        settings = {"MODELS_FILE": str(self._folder / "models.json"), "UPSTREAM_KEY": "sk-of-the-server"}
         serve = [*python, "gunicorn", "--config", str(ROOT / "gunicorn.conf.py"), "wsgi:app"]
         serve += ["--bind", f"127.0.0.1:{self.port}", "--workers", str(WORKERS)]
         self._server = Running(serve, self._folder, {**environ, **settings}, "server.log")

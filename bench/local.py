@@ -70,7 +70,7 @@ def ours(**row: Any) -> Callable[[Site], Server]:
 def our_server(site: Site, rows: list[dict[str, Any]], workers: int = 1) -> Server:
     file = site.folder / "models.json"
     file.write_text(json.dumps(rows))
-    environ = {"MODEL_REGISTRY_PATH": str(file), "INCLUDE_DEFAULT_MODELS": "false", "PORT": str(site.port)}
+    environ = {"MODELS_FILE": str(file), "INCLUDE_DEFAULT_MODELS": "false", "PORT": str(site.port)}
     command = [sys.executable, "-m", "openai_compat", "serve", "--workers", str(workers)]
     return Server(command, {**environ, "PYTHONPATH": str(ROOT), "HOST": "127.0.0.1"}, "smol")
 

@@ -73,7 +73,7 @@ def start_upstream(folder: Path, port: int) -> Start:
     """The echo model, with a moment between its words, so that a stream that is held back can be told."""
     models = folder / "models.json"
     models.write_text(json.dumps([{"name": MODEL, "kind": "echo", "delay": 0.08}]))
-    environ = {"PYTHONPATH": str(ROOT), "HOST": "127.0.0.1", "PORT": str(port), "MODEL_REGISTRY_PATH": str(models)}
+    environ = {"PYTHONPATH": str(ROOT), "HOST": "127.0.0.1", "PORT": str(port), "MODELS_FILE": str(models)}
     return Start([sys.executable, "-m", "openai_compat", "serve"], environ)
 
 

@@ -15,27 +15,27 @@ from flask_cors import CORS
 from werkzeug.routing import MapAdapter
 
 from openai_compat.backends.base import Backend, NoOptions
-from openai_compat.backends.http.client import Forwarder
-from openai_compat.backends.huggingface.engine_client import EngineProcess
+from openai_compat.backends.http.client import UpstreamClient
+from openai_compat.backends.huggingface.engine_client import EngineClient
 from openai_compat.backends.huggingface.engine_config import KIND
 from openai_compat.backends.resources import BackendResources
 from openai_compat.config.environment import load_settings
-from openai_compat.core.concurrency import Gate
+from openai_compat.core.concurrency import ConcurrencyLimiter
 from openai_compat.core.logging import configure_logging
 from openai_compat.core.settings import ECHO_MODEL, Settings
 from openai_compat.core.tokens import TokenCounter
-from openai_compat.routing.router import RoutingTable, build_backend
+from openai_compat.routing.router import ModelRouter, build_backend
 from openai_compat.server.checks import warn_without_gevent
 from openai_compat.services.chat import ChatService
 from openai_compat.services.completions import CompletionService
 from openai_compat.services.embeddings import EmbeddingService
 from openai_compat.services.model_catalog import ModelCatalog
-from openai_compat.state.base import SharedStore
+from openai_compat.state.base import StateStore
 from openai_compat.tools.doctor.backend import DOCTOR_ENTRY, DoctorBackend
-from openai_compat.web.auth import key_check
-from openai_compat.web.client_monitor import ClientWatch
+from openai_compat.web.auth import require_api_key
+from openai_compat.web.client_monitor import DisconnectMonitor
 from openai_compat.web.errors import register_errors
-from openai_compat.web.request_context import admission, current_request, register_calls
+from openai_compat.web.request_context import current_request, install_request_context, limit_concurrency
 from openai_compat.web.routes import inference as chat
 from openai_compat.web.routes import models
 from openai_compat.web.routes.ask.blueprint import ask_blueprint
@@ -103,13 +103,13 @@ class State:
     """
 
     settings: Settings
-    routing: RoutingTable
+    routing: ModelRouter
     catalog: ModelCatalog
     backends: tuple[Backend, ...]
-    forwarder: Forwarder
-    clients: ClientWatch
-    store: SharedStore
-    engine: EngineProcess | None
+    forwarder: UpstreamClient
+    clients: DisconnectMonitor
+    store: StateStore
+    engine: EngineClient | None
     _end: Callable[[], object] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -121,7 +121,7 @@ class State:
         self._end()
 
 
-def _close_all(*parts: Backend | Forwarder | SharedStore | EngineProcess | None) -> None:
+def _close_all(*parts: Backend | UpstreamClient | StateStore | EngineClient | None) -> None:
     for part in parts:
         try:
             if part is not None:
@@ -139,7 +139,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = Application("openai_compat", static_folder=None)
     app.url_map.merge_slashes = False  # a redirect would be a page of HTML, and no client of an API follows it
     app.extensions["openai_compat"] = state
-    register_calls(app, settings, state.clients)
+    install_request_context(app, settings, state.clients)
     _register_blueprints(app, state)
     register_errors(app, settings)
     _allow_origins(app, settings)
@@ -164,20 +164,20 @@ def _allow_origins(app: Flask, settings: Settings) -> None:
 
 
 def _build_state(settings: Settings) -> State:
-    forwarder = Forwarder(settings)
+    forwarder = UpstreamClient(settings)
     entries = [entry for entry in (*settings.entries.values(), *settings.hidden_entries.values()) if not entry.is_alias]
-    engine = EngineProcess(settings) if any(entry.kind == KIND for entry in entries) else None
+    engine = EngineClient(settings) if any(entry.kind == KIND for entry in entries) else None
     resources = BackendResources(settings, forwarder, engine)
     backends = {entry.name: build_backend(entry, resources) for entry in entries}
     upstream = build_backend(settings.default_upstream, resources) if settings.default_upstream else None
-    store = open_store(settings.state_url)
-    routing = RoutingTable(settings, backends, upstream, store)
-    if settings.doctor:
-        routing.add_hidden(DoctorBackend(DOCTOR_ENTRY, NoOptions(), resources))
+    store = open_store(settings.shared_state_url)
+    routing = ModelRouter(settings, backends, upstream, store)
+    if settings.diagnostics_enabled:
+        routing.add_internal(DoctorBackend(DOCTOR_ENTRY, NoOptions(), resources))
     owned = (*backends.values(), *([upstream] if upstream else []))
-    clients = ClientWatch(half_closed_clients_wait=settings.half_closed_clients == "waiting")
+    clients = DisconnectMonitor(half_close_is_disconnect=settings.half_close_is_disconnect)
     if engine is not None:
-        engine.start_early()
+        engine.preload()
     return State(settings, routing, ModelCatalog(settings, routing), owned, forwarder, clients, store, engine)
 
 
@@ -186,20 +186,22 @@ def _register_blueprints(app: Flask, state: State) -> None:
     tokens = TokenCounter(Path(settings.tiktoken_cache_dir) if settings.tiktoken_cache_dir else None)
     chats = ChatService(tokens)
     guarded: list[tuple[Blueprint, tuple[str, ...]]] = [
-        (chat.chat_blueprint(routing, chats), chat.ROOTS),
-        (chat.completions_blueprint(routing, CompletionService(tokens)), chat.ROOTS),
-        (chat.embeddings_blueprint(routing, EmbeddingService(tokens)), chat.ROOTS),
+        (chat.chat_blueprint(routing, chats), chat.URL_PREFIXES),
+        (chat.completions_blueprint(routing, CompletionService(tokens)), chat.URL_PREFIXES),
+        (chat.embeddings_blueprint(routing, EmbeddingService(tokens)), chat.URL_PREFIXES),
         (models.models_blueprint(routing, state.catalog), models.ROOTS),
         (ask_blueprint(routing, chats, settings), ("",)),
     ]
     if routing.forwarding_upstream is not None:
         guarded.append((passthrough_blueprint(routing.forwarding_upstream, settings), ("/v1",)))
-    check = key_check(settings.api_keys)
-    gate = Gate(settings.max_concurrent_requests, settings.max_queued_requests, settings.queue_timeout)
+    check = require_api_key(settings.api_keys)
+    gate = ConcurrencyLimiter(
+        settings.max_concurrent_requests, settings.max_queued_requests, settings.request_queue_timeout
+    )
     for blueprint, roots in guarded:
         blueprint.before_request(check)
         if settings.max_concurrent_requests and blueprint.name != "models":  # a list that front ends ask for often
-            blueprint.before_request(admission(gate))
+            blueprint.before_request(limit_concurrency(gate))
         for root in roots:
             app.register_blueprint(blueprint, url_prefix=root or None, name=f"{blueprint.name}{root}".replace(".", "_"))
     app.register_blueprint(health_blueprint())

@@ -18,8 +18,8 @@ from typing import Any, Final
 from bench.report import to_summary, to_targets
 from config import SETTINGS
 from openai_compat.backends.base import (
-    CHAT_PROMISES,
-    COMPLETION_PROMISES,
+    CHAT_PARAMETERS,
+    COMPLETION_PARAMETERS,
     Backend,
     SupportsChat,
     SupportsCompletions,
@@ -27,7 +27,7 @@ from openai_compat.backends.base import (
 )
 from openai_compat.backends.huggingface.engine_config import KIND as HUGGINGFACE
 from openai_compat.backends.registry import KINDS, load_backend_class
-from openai_compat.config.settings_table import Setting
+from openai_compat.config.settings_table import Setting, parse_half_close
 from openai_compat.core.profiles import DROPPED, PROFILES, Profile
 from openai_compat.core.settings import Settings
 from openai_compat.core.validators import (
@@ -43,10 +43,10 @@ from openai_compat.core.validators import (
     parse_workspace,
 )
 from openai_compat.sidecars.huggingface.models.supported_parameters import (
-    CHAT_PROMISES_KEPT,
-    COMPLETION_PROMISES_KEPT,
     SAMPLED,
-    TEMPLATE_PROMISES,
+    SUPPORTED_CHAT_PARAMETERS,
+    SUPPORTED_COMPLETION_PARAMETERS,
+    TEMPLATE_PARAMETERS,
 )
 from openai_compat.tools.conformance.runner import QUESTIONS
 from openai_compat.tools.mock_upstream.faults import MODELS
@@ -65,10 +65,23 @@ DOCUMENTS: Final = (
 )
 EXAMPLE: Final = ".env.example"
 
-LAYERS: Final = ("", "models_file", "web", "services", "routing", "stores", "backends", "pipelines", "engine", "local")
+LAYERS: Final = (
+    "",
+    "web",
+    "services",
+    "routing",
+    "backends",
+    "state",
+    "config",
+    "core",
+    "server",
+    "sidecars",
+    "cli",
+    "tools",
+)
 
 PROGRAMS: Final = frozenset({"mock_upstream", "doctor", "conformance"})
-"""Packages that are no part of the server: one line each."""
+"""Packages of `tools`, which are no part of the server: one line each."""
 
 OFFLINE_KINDS: Final = frozenset({"echo"})
 """The kinds that answer by themselves: what they do not keep has no meaning, while the others pass it on."""
@@ -89,6 +102,7 @@ _TYPES: Final[dict[Any, str]] = {
     parse_key: "text",
     parse_list: "list, with commas",
     parse_boolean: "true or false",
+    parse_half_close: "true or false",
     parse_url: "URL",
     parse_workspace: "URL",
     parse_seconds: "seconds",
@@ -181,7 +195,7 @@ def treatment_of(kind: str, parameter: str, *, is_chat: bool) -> str:
     if kept is None:
         return "not served"
     decisive = RELATIVES.get(parameter, parameter)
-    if decisive in (CHAT_PROMISES if is_chat else COMPLETION_PROMISES) and decisive not in kept:
+    if decisive in (CHAT_PARAMETERS if is_chat else COMPLETION_PARAMETERS) and decisive not in kept:
         return "refused"
     if kind not in OFFLINE_KINDS:
         return "passed on"
@@ -191,23 +205,23 @@ def treatment_of(kind: str, parameter: str, *, is_chat: bool) -> str:
 def _local_treatment_of(parameter: str, *, is_chat: bool) -> str:
     """The engine's part: the back end of this kind only forwards to it."""
     decisive = "tools" if is_chat and parameter in OF_TOOLS else RELATIVES.get(parameter, parameter)
-    if decisive in (CHAT_PROMISES_KEPT if is_chat else COMPLETION_PROMISES_KEPT) | SAMPLED:
+    if decisive in (SUPPORTED_CHAT_PARAMETERS if is_chat else SUPPORTED_COMPLETION_PARAMETERS) | SAMPLED:
         return "kept"
-    if is_chat and decisive in TEMPLATE_PROMISES:
+    if is_chat and decisive in TEMPLATE_PARAMETERS:
         return BY_TEMPLATE
-    return "refused" if decisive in (CHAT_PROMISES if is_chat else COMPLETION_PROMISES) else "no meaning"
+    return "refused" if decisive in (CHAT_PARAMETERS if is_chat else COMPLETION_PARAMETERS) else "no meaning"
 
 
 def _promises_of(backend_class: type[Backend], *, is_chat: bool) -> frozenset[str] | None:
     if is_chat:
-        return backend_class.chat_promises if issubclass(backend_class, SupportsChat) else None
-    return backend_class.completion_promises if issubclass(backend_class, SupportsCompletions) else None
+        return backend_class.supported_chat_parameters if issubclass(backend_class, SupportsChat) else None
+    return backend_class.supported_completion_parameters if issubclass(backend_class, SupportsCompletions) else None
 
 
 def parameters_of(*, is_chat: bool) -> list[str]:
     """The documented parameters of a call, promises first."""
     schema = ChatRequestSchema() if is_chat else CompletionRequestSchema()
-    promises = CHAT_PROMISES if is_chat else COMPLETION_PROMISES
+    promises = CHAT_PARAMETERS if is_chat else COMPLETION_PARAMETERS
     names = [name for name in schema.fields if name not in ADDRESSED]
     return sorted(names, key=lambda name: (RELATIVES.get(name, name) not in promises, name))
 
@@ -239,7 +253,7 @@ def modules_table() -> str:
     package = ROOT / "openai_compat"
     modules = [path for path in sorted(package.rglob("*.py")) if PROGRAMS.isdisjoint(path.parts)]
     modules.sort(key=lambda path: LAYERS.index(path.relative_to(package).parts[0] if path.parent != package else ""))
-    shown = [*modules, *(package / name / "__init__.py" for name in sorted(PROGRAMS))]
+    shown = [*modules, *(package / "tools" / name / "__init__.py" for name in sorted(PROGRAMS))]
     rows = [[f"`{path.relative_to(package)}`", sentence] for path in shown if (sentence := _first_sentence(path))]
     return to_table(("`openai_compat/`", "what it is"), rows)
 

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from openai_compat.backends.http.messages import ForwardedCall, ForwardedReply
+from openai_compat.backends.http.messages import UpstreamRequest, UpstreamResponse
 from openai_compat.core.errors import CapabilityError
-from openai_compat.core.streams import Silence
+from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import (
     CallContext,
     ChatDelta,
@@ -30,7 +30,7 @@ from .resources import BackendResources
 if TYPE_CHECKING:
     from openai_compat.core.hooks import Hooks
     from openai_compat.core.profiles import Profile
-    from openai_compat.core.settings import ModelEntry, Settings
+    from openai_compat.core.settings import ModelConfig, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +49,9 @@ class Backend:
 
     Options: ClassVar[type[Any]] = NoOptions
     takes_variables: ClassVar[bool] = False
-    """Whether `${NAME}` in the texts of the options is a variable of the environment, for `ModelEntry.expand`."""
+    """Whether `${NAME}` in the texts of the options is a variable of the environment, for `ModelConfig.expand`."""
 
-    def __init__(self, entry: ModelEntry, options: Any, resources: BackendResources) -> None:
+    def __init__(self, entry: ModelConfig, options: Any, resources: BackendResources) -> None:
         self.entry = entry
         self.profile = entry.profile
         self.hooks = entry.hooks
@@ -59,12 +59,14 @@ class Backend:
         self.resources = resources
 
     @classmethod
-    def problems_among(cls, entry: ModelEntry, settings: Settings, entries: Mapping[str, ModelEntry]) -> Iterable[str]:
+    def validate_with_others(
+        cls, entry: ModelConfig, settings: Settings, entries: Mapping[str, ModelConfig]
+    ) -> Iterable[str]:
         """What is wrong with an entry in the company of all others, a sentence each: asked once, at the start."""
         return ()
 
     @classmethod
-    def find_problems(cls, entry: ModelEntry, options: Any, settings: Settings) -> Iterable[str]:
+    def validate(cls, entry: ModelConfig, options: Any, settings: Settings) -> Iterable[str]:
         """What is wrong with an entry beyond the types of its options, a sentence each; asked before the start."""
         return ()
 
@@ -84,28 +86,31 @@ class Backend:
 class SupportsChat(ABC):
     """Answers conversations.
 
-    `chat_promises` names the parameters of `PROMISES` that this backend keeps for every request. A request that asks
-    for another one of them is refused by the service before the backend is called.
+    `supported_chat_parameters` names those of `CHAT_PARAMETERS` that this backend honours in every request. The service
+    refuses a request with another one of them before the backend is called.
     """
 
-    chat_promises: ClassVar[frozenset[str]] = frozenset()
+    supported_chat_parameters: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
-    def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Silence]:
+    def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Heartbeat]:
         """The answer, piece by piece; the iterator's `close()` stops the work behind it.
 
         Everything that can be refused is refused here, before the iterator is returned. Where nothing happens for
-        `context.silence_seconds`, the iterator yields `SILENCE`.
+        `context.silence_seconds`, the iterator yields `HEARTBEAT`.
         """
 
 
 class SupportsCompletions(ABC):
-    """Continues text; `completion_promises` is to it what `chat_promises` is to `SupportsChat`."""
+    """Continues text.
 
-    completion_promises: ClassVar[frozenset[str]] = frozenset()
+    `supported_completion_parameters` names those of `COMPLETION_PARAMETERS` that this backend honours in every request.
+    """
+
+    supported_completion_parameters: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
-    def complete(self, request: CompletionRequest, context: CallContext) -> Iterator[TextDelta | Silence]:
+    def complete(self, request: CompletionRequest, context: CallContext) -> Iterator[TextDelta | Heartbeat]:
         """Like `SupportsChat.chat`, with one run of choices for each prompt."""
 
 
@@ -131,16 +136,16 @@ class SupportsForwarding(ABC):
     hooks: Hooks | None
     """A user's own functions on the way of a call."""
 
-    def may_ask_for_usage(self, model: str) -> bool:
+    def may_request_usage(self, model: str) -> bool:
         """Whether `stream_options` may be added to a streamed call for the peer's `model`."""
         return True
 
-    def learned_no_usage(self, model: str) -> None:
+    def mark_usage_unsupported(self, model: str) -> None:
         """The peer refused `stream_options` for `model`, and answered without."""
         return
 
     @abstractmethod
-    def forward(self, call: ForwardedCall, context: CallContext) -> ForwardedReply:
+    def forward(self, call: UpstreamRequest, context: CallContext) -> UpstreamResponse:
         """The peer's answer, whatever its status; its headers have arrived, its body may not have."""
 
 
@@ -160,13 +165,13 @@ _MISSING: Final = {
 """What is not supported, in words and as a code that clients of completion-only servers know."""
 
 
-_DOORS: Final = {"chat": "/v1/chat/completions", "completions": "/v1/completions", "embeddings": "/v1/embeddings"}
+_ENDPOINTS: Final = {"chat": "/v1/chat/completions", "completions": "/v1/completions", "embeddings": "/v1/embeddings"}
 
 
 def missing_capability(model: str, capability: str, offers: Iterable[str]) -> CapabilityError:
     """The answer to a path that a model can never serve; `offers` are the capabilities that it has."""
     what, code = _MISSING[capability]
-    doors = " or ".join(_DOORS[name] for name in offers if name in _DOORS)
+    doors = " or ".join(_ENDPOINTS[name] for name in offers if name in _ENDPOINTS)
     use = f"; use {doors}" if doors else ""
     return CapabilityError(f"The model '{model}' does not support {what}{use}.", param="model", code=code)
 
@@ -176,7 +181,7 @@ def capabilities_of(backend: Backend) -> list[str]:
     return [name for name, capability in CAPABILITIES.items() if isinstance(backend, capability)]
 
 
-CHAT_PROMISES = frozenset(
+CHAT_PARAMETERS = frozenset(
     {
         "n",
         "logprobs",
@@ -198,10 +203,10 @@ CHAT_PROMISES = frozenset(
 `modalities` asks for `audio` by another name. Everything else is a hint for sampling or a note for the caller's books.
 """
 
-COMPLETION_PROMISES = frozenset({"n", "best_of", "logprobs", "echo", "suffix", "stop", "max_tokens", "logit_bias"})
+COMPLETION_PARAMETERS = frozenset({"n", "best_of", "logprobs", "echo", "suffix", "stop", "max_tokens", "logit_bias"})
 """The same for text completions."""
 
 
-def options_of(backend_class: type[Backend]) -> tuple[str, ...]:
+def option_names(backend_class: type[Backend]) -> tuple[str, ...]:
     """The keys that an entry of this kind may have beside the common ones."""
     return tuple(option.name for option in fields(backend_class.Options))

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sized
 from dataclasses import dataclass
 from typing import Final
 
-from openai_compat.core.errors import PayloadError
+from openai_compat.core.errors import InvalidRequestError
 from openai_compat.core.types import ChatRequest, CompletionRequest, EmbeddingsRequest, JSONObject
 
 
@@ -34,9 +34,9 @@ class Range:
             )
 
 
-def _out_of_range(param: str, problem: str, expected: str, value: float, code: str) -> PayloadError:
+def _out_of_range(param: str, problem: str, expected: str, value: float, code: str) -> InvalidRequestError:
     message = f"Invalid '{param}': {problem}. Expected a value {expected}, but got {value} instead."
-    return PayloadError(message, param=param, code=code)
+    return InvalidRequestError(message, param=param, code=code)
 
 
 SAMPLING_RANGES: Final = {
@@ -74,12 +74,12 @@ def check_chat(request: ChatRequest) -> None:
     _check_stop(parameters)
     if parameters.get("top_logprobs") and not parameters.get("logprobs"):
         message = "The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled."
-        raise PayloadError(message, param="top_logprobs")
+        raise InvalidRequestError(message, param="top_logprobs")
     if "tools" in parameters:
         _check_length(parameters["tools"], "tools", 1, TOOLS)
     for choice, needed in (("tool_choice", "tools"), ("function_call", "functions")):
         if choice in parameters and "tools" not in parameters:
-            raise PayloadError(f"'{choice}' is only allowed when '{needed}' are specified.", param=choice)
+            raise InvalidRequestError(f"'{choice}' is only allowed when '{needed}' are specified.", param=choice)
 
 
 def check_completion(request: CompletionRequest) -> None:
@@ -91,14 +91,14 @@ def check_completion(request: CompletionRequest) -> None:
     choices = parameters.get("n", 1)
     candidates = parameters.get("best_of", choices)
     if candidates < choices:
-        raise PayloadError(f"'best_of' ({candidates}) must not be less than 'n' ({choices}).", param="best_of")
+        raise InvalidRequestError(f"'best_of' ({candidates}) must not be less than 'n' ({choices}).", param="best_of")
 
 
 def check_embeddings(request: EmbeddingsRequest, most_dimensions: int) -> None:
     """Raises PayloadError for inputs or `dimensions` that cannot be meant."""
     _check_length(request.inputs, "input", 1, EMBEDDING_INPUTS)
     if any(len(content) == 0 for content in request.inputs):
-        raise PayloadError("'input' cannot contain an empty string or an empty list of tokens.", param="input")
+        raise InvalidRequestError("'input' cannot contain an empty string or an empty list of tokens.", param="input")
     if request.dimensions is not None:
         Range(1, most_dimensions).check(request.dimensions, "dimensions")
 
@@ -119,15 +119,15 @@ def _check_stop(parameters: JSONObject) -> None:
     stops = stops_of(parameters)
     _check_length(stops, "stop", 0, STOPS)
     if "" in stops:
-        raise PayloadError("Invalid 'stop': it must not contain an empty string.", param="stop")
+        raise InvalidRequestError("Invalid 'stop': it must not contain an empty string.", param="stop")
 
 
 def _check_length(values: Sized, param: str, least: int, most: int | None = None) -> None:
     """Checks an array's length."""
     if len(values) < least:
         expected = f"Expected an array with minimum length {least}, but got an empty array instead."
-        raise PayloadError(f"Invalid '{param}': empty array. {expected}", param=param, code="empty_array")
+        raise InvalidRequestError(f"Invalid '{param}': empty array. {expected}", param=param, code="empty_array")
     if most is not None and len(values) > most:
         expected = f"Expected an array with maximum length {most}, but got an array with length {len(values)} instead."
         message = f"Invalid '{param}': array too long. {expected}"
-        raise PayloadError(message, param=param, code="array_above_max_length")
+        raise InvalidRequestError(message, param=param, code="array_above_max_length")

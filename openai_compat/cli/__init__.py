@@ -13,7 +13,7 @@ from openai_compat.backends.huggingface.engine_config import KIND, missing_libra
 from openai_compat.config.environment import load_settings
 from openai_compat.core.errors import ConfigurationError
 from openai_compat.core.extras import install_hint
-from openai_compat.core.settings import ModelEntry, Settings
+from openai_compat.core.settings import ModelConfig, Settings
 from openai_compat.core.validators import WholeNumber, check_host, to_address, without_secrets
 from openai_compat.core.version import __version__
 from openai_compat.server.checks import GUNICORN_FILE
@@ -137,7 +137,7 @@ def _refused(error: ConfigurationError) -> int:
     return USAGE_ERROR
 
 
-def _lack(entry: ModelEntry, settings: Settings) -> str:
+def _lack(entry: ModelConfig, settings: Settings) -> str:
     """What keeps a local model from being loaded, where that is known before anyone asks for it."""
     lacks = entry.kind == KIND and missing_library(settings.local_model_loader) is not None
     return f", which needs {install_hint('local')}" if lacks else ""

@@ -15,20 +15,20 @@ from openai_compat.backends.external.backend import ExternalBackend, ExternalOpt
 from openai_compat.backends.external.body_reader import Reader
 from openai_compat.backends.external.declared_reader import DeclaredReader
 from openai_compat.backends.external.expressions import Expression
-from openai_compat.backends.http.client import Forwarder
-from openai_compat.backends.http.messages import ForwardedReply
+from openai_compat.backends.http.client import UpstreamClient
+from openai_compat.backends.http.messages import UpstreamResponse
 from openai_compat.backends.resources import BackendResources
 from openai_compat.config.environment import load_settings
 from openai_compat.core.errors import OpenAICompatError, UpstreamError
-from openai_compat.core.settings import ModelEntry, Settings
-from openai_compat.core.streams import Silence
+from openai_compat.core.settings import ModelConfig, Settings
+from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import CallContext, ChatDelta, ChatRequest
 
 NO_ANSWER: Final = 1
 USAGE_ERROR: Final = 2
-MOST_PIECES: Final = 12
-LONGEST_SHOWN: Final = 600
-SHORTEST_SECRET: Final = 4
+MAX_SHOWN_DELTAS: Final = 12
+MAX_SHOWN_CHARS: Final = 600
+MIN_SECRET_CHARS: Final = 4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Exit code 0 for an answer (or a request that was shown), 1 for none, 2 for a file or a request that is wrong."""
     try:
-        settings = load_settings(MODEL_REGISTRY_PATH=arguments.file)
+        settings = load_settings(MODELS_FILE=arguments.file)
         entry = _choose(settings.entries.values(), arguments.model)
         payload = _read_payload(arguments)
     except OSError as error:
@@ -55,8 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
     except (OpenAICompatError, LookupError) as error:
         print(error.message if isinstance(error, OpenAICompatError) else error.args[0], file=sys.stderr)
         return USAGE_ERROR
-    forwarder = Forwarder(settings)
-    backend = _Explained(entry, ExternalOptions(**entry.options), BackendResources(settings, forwarder))
+    forwarder = UpstreamClient(settings)
+    backend = _TracingBackend(entry, ExternalOptions(**entry.options), BackendResources(settings, forwarder))
     backend.is_sent = not arguments.dry_run
     try:
         return _check(backend, payload, settings)
@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         forwarder.close()
 
 
-def _choose(entries: Iterable[ModelEntry], name: str | None) -> ModelEntry:
+def _choose(entries: Iterable[ModelConfig], name: str | None) -> ModelConfig:
     external = {entry.name: entry for entry in entries if entry.kind == "external"}
     if name is None and len(external) == 1:
         return next(iter(external.values()))
@@ -92,7 +92,7 @@ def _read_payload(arguments: argparse.Namespace) -> Mapping[str, Any]:
     return {**payload, "stream": True} if arguments.stream else payload
 
 
-def _check(backend: _Explained, payload: Mapping[str, Any], settings: Settings) -> int:
+def _check(backend: _TracingBackend, payload: Mapping[str, Any], settings: Settings) -> int:
     """Asks as the server does: with the row's hooks and profile, and what it promises."""
     from openai_compat.core.tokens import TokenCounter
     from openai_compat.services.chat import ChatService
@@ -151,24 +151,24 @@ def _indented(body: bytes) -> str:
 
 
 def _cut(text: str) -> str:
-    return f"{text[:LONGEST_SHOWN]}{' ...' if len(text) > LONGEST_SHOWN else ''}"
+    return f"{text[:MAX_SHOWN_CHARS]}{' ...' if len(text) > MAX_SHOWN_CHARS else ''}"
 
 
-def _say(entry: ModelEntry, text: str) -> None:
+def _say(entry: ModelConfig, text: str) -> None:
     """Prints without secrets, however they are escaped."""
     for secret in entry.secrets():
-        if len(secret) >= SHORTEST_SECRET:
+        if len(secret) >= MIN_SECRET_CHARS:
             for shape in (secret, quote(secret, safe=""), json.dumps(secret)[1:-1]):
                 text = text.replace(shape, "***")
     print(text)
 
 
-class _Explained(ExternalBackend):
+class _TracingBackend(ExternalBackend):
     """A backend that says what it asks and what it reads. Where it `is_sent` no call, its answer is empty."""
 
     is_sent = True
 
-    def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Silence]:
+    def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Heartbeat]:
         self._show_request(request)
         if not self.is_sent:
             return iter([ChatDelta(finish_reason="stop")])
@@ -186,34 +186,36 @@ class _Explained(ExternalBackend):
             say(f"  {name}: {value}")
         if outgoing.body is not None:
             say(_indented(outgoing.body))
-        if left_out := self.writer.left_out(request, is_streamed=is_streamed):
-            say(f"  nothing is found of, and left out: {', '.join(left_out)}")
+        if unresolved := self.writer.unresolved(request, is_streamed=is_streamed):
+            say(f"  nothing is found of, and left out: {', '.join(unresolved)}")
 
-    def read(self, reply: ForwardedReply, context: CallContext, *, splits_whole: bool) -> Iterator[ChatDelta | Silence]:
+    def read(
+        self, reply: UpstreamResponse, context: CallContext, *, splits_whole: bool
+    ) -> Iterator[ChatDelta | Heartbeat]:
         declared = self.adapter.reply.format if self.adapter.reply else "auto"
         say = partial(_say, self.entry)
         say(f"  {reply.status} {reply.headers.get('content-type', 'without a content-type')}, read as {declared}")
         return super().read(reply, context, splits_whole=False)
 
     def to_error(self, status: int, body: bytes, headers: Mapping[str, str]) -> UpstreamError:
-        explaining = _Explaining(None, partial(_say, self.entry))
+        explaining = _TracingReader(None, partial(_say, self.entry))
         _say(self.entry, f"  {status} {headers.get('content-type', 'without a content-type')}, an error")
         explaining.show(body.decode("utf-8", "replace"))
         declared = self.adapter.errors.retry_after.header if self.adapter.errors else None
         if declared:
             _say(self.entry, f"    errors.retry_after: header {declared} -> {headers.get(declared, 'nothing')}")
         if self.errors is not None:
-            self.errors.watch = explaining.tell
+            self.errors.trace = explaining.tell
         return super().to_error(status, body, headers)
 
     def make_reader(self, context: CallContext) -> Reader:
-        explaining = _Explaining(super().make_reader(context), partial(_say, self.entry))
+        explaining = _TracingReader(super().make_reader(context), partial(_say, self.entry))
         if self.errors is not None:
-            self.errors.watch = explaining.tell
+            self.errors.trace = explaining.tell
         return explaining
 
 
-class _Explaining:
+class _TracingReader:
     """A reader that says what it gets and what it finds there. Of a whole reply it says what was not found, too; of a
     stream's pieces what was, and at the end what never was. From a long stream's middle on only the pieces that have
     something besides the text are shown.
@@ -227,7 +229,7 @@ class _Explaining:
         self._held: str | None = None
         self._found: dict[str, bool] = {}
         if isinstance(reader, DeclaredReader):
-            reader.watch = self.tell
+            reader.trace = self.tell
 
     @property
     def has_answer(self) -> bool:
@@ -254,7 +256,7 @@ class _Explaining:
         return iter(self._reader.read_text(text))
 
     def read_end(self, *, is_proper: bool) -> Iterator[ChatDelta]:
-        if self._count > MOST_PIECES:
+        if self._count > MAX_SHOWN_DELTAS:
             self._say(f"  ... {self._count} pieces in all")
         never = [what for what, is_found in self._found.items() if not is_found and not what.startswith("errors.")]
         if never and not self._is_whole:
@@ -264,7 +266,7 @@ class _Explaining:
     def show(self, text: str) -> None:
         """What the reader gets."""
         self._count += 1
-        self._held = None if self._count <= MOST_PIECES else text
+        self._held = None if self._count <= MAX_SHOWN_DELTAS else text
         if self._held is None:
             self._say(f"  {_cut(text)}")
 

@@ -12,9 +12,9 @@ from openai_compat.backends.huggingface.model_options import LocalModel
 from openai_compat.config.environment import load_settings
 from openai_compat.core.errors import ConfigurationError
 from openai_compat.core.extras import install_hint
-from openai_compat.core.settings import ModelEntry, Settings
+from openai_compat.core.settings import ModelConfig, Settings
 from openai_compat.core.validators import without_secrets
-from openai_compat.sidecars.huggingface.loader import DottedLoader
+from openai_compat.sidecars.huggingface.loader import ImportPathLoader
 from openai_compat.sidecars.huggingface.model_pool import to_load_error
 from openai_compat.sidecars.huggingface.models import hub
 
@@ -74,7 +74,7 @@ def _settings() -> Settings | None:
         return None
 
 
-def _where(entry: ModelEntry, settings: Settings) -> str:
+def _where(entry: ModelConfig, settings: Settings) -> str:
     if entry.kind != KIND:
         return without_secrets(entry.base_url) if entry.base_url else ""
     model = to_local_model(entry, settings)
@@ -111,7 +111,7 @@ def _pull(model: LocalModel, token: str | None) -> int:
 def _load(model: LocalModel, loader: str) -> int:
     began = time.monotonic()
     try:
-        backend = DottedLoader(loader).load(model, lambda step: print(f"{model.name}: {step}", file=sys.stderr))
+        backend = ImportPathLoader(loader).load(model, lambda step: print(f"{model.name}: {step}", file=sys.stderr))
     except Exception as error:  # noqa: BLE001 - whatever a loader raises is what the command is asked about
         print(to_load_error(model, error).message, file=sys.stderr)
         return FAILED

@@ -13,7 +13,7 @@ from openai_compat.core.errors import ConfigurationError, OpenAICompatError
 from openai_compat.core.settings import Settings
 
 if TYPE_CHECKING:
-    from openai_compat.sidecars.haystack.registry import PipelineCatalog
+    from openai_compat.sidecars.haystack.registry import PipelineRegistry
 
 USAGE_ERROR = 2
 FAILED = 1
@@ -86,7 +86,7 @@ def run_draw(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _catalog(settings: Settings) -> PipelineCatalog:
+def _catalog(settings: Settings) -> PipelineRegistry:
     """
     Raises:
         ConfigurationError: the extra is not installed.
@@ -97,9 +97,9 @@ def _catalog(settings: Settings) -> PipelineCatalog:
 
     if find_spec("haystack") is None:
         raise ConfigurationError([MISSING_EXTRA])
-    from openai_compat.sidecars.haystack.registry import PipelineCatalog
+    from openai_compat.sidecars.haystack.registry import PipelineRegistry
 
-    return PipelineCatalog(replace(settings, log_level="warning"))
+    return PipelineRegistry(replace(settings, log_level="warning"))
 
 
 def _say(message: str, code: int) -> int:

@@ -1,4 +1,4 @@
-"""The rows of the models file as `ModelEntry` values, with every problem collected and none raised."""
+"""The rows of the models file as `ModelConfig` values, with every problem collected and none raised."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any, Final
 
 import yaml
 
-from openai_compat.backends.base import Backend, options_of
+from openai_compat.backends.base import Backend, option_names
 from openai_compat.backends.huggingface.engine_config import KIND
 from openai_compat.backends.huggingface.presets import PRESETS
 from openai_compat.backends.registry import load_backend_class
 from openai_compat.core.hooks import Hooks, load_hooks
 from openai_compat.core.profiles import PROFILES, Profile, parse_profile
-from openai_compat.core.settings import VARIABLE, ModelEntry, Settings, Timeouts
+from openai_compat.core.settings import VARIABLE, ModelConfig, Settings, Timeouts
 from openai_compat.core.validators import is_header_name, is_header_value, parse_seconds, parse_url
 
 from .route_parser import ROUTE_KEYS, check_alias, read_policy, to_prefill, to_window
@@ -46,10 +46,10 @@ ALIAS: Final = "alias"
 """The kind of an entry whose targets answer for it."""
 
 
-class ModelsFile:
-    """Reads the file that `MODEL_REGISTRY_PATH` names: a list of entries, or a mapping whose `models` is that list.
+class ModelsFileParser:
+    """Reads the file that `MODELS_FILE` names: a list of entries, or a mapping whose `models` is that list.
 
-    `misread` names the models whose kind or options are wrong, so that the kind can say no more of them.
+    `invalid_names` names the models whose kind or options are wrong, so that the kind can say no more of them.
     """
 
     def __init__(self, settings: Settings, environ: Mapping[str, str], problems: list[str]) -> None:
@@ -57,36 +57,36 @@ class ModelsFile:
         self.environ = environ
         self.problems = problems
         self.profiles: dict[str, Profile] = dict(PROFILES)
-        self.misread: set[str] = set()
+        self.invalid_names: set[str] = set()
 
-    def entries(self) -> list[ModelEntry]:
+    def entries(self) -> list[ModelConfig]:
         rows = self._rows()
         entries = [self._entry(row, f"entry {number} of the models file") for number, row in enumerate(rows, 1)]
         return [entry for entry in entries if entry is not None]
 
-    def presets(self, configured: Set[str]) -> list[ModelEntry]:
+    def presets(self, configured: Set[str]) -> list[ModelConfig]:
         """The models that come with this package, but for those whose names have rows of their own."""
         rows = [row for row in PRESETS if row["name"] not in configured]
         entries = [self._entry(row, "a preset") for row in rows]
         return [entry for entry in entries if entry is not None]
 
     def _rows(self) -> list[Any]:
-        if self.settings.model_registry_path is None:
+        if self.settings.models_file is None:
             return []
-        path = Path(self.settings.model_registry_path)
+        path = Path(self.settings.models_file)
         try:
             content = parse_file(path)
         except (OSError, ValueError, yaml.YAMLError) as error:
-            self.problems.append(f"MODEL_REGISTRY_PATH: {path} cannot be read: {error}")
+            self.problems.append(f"MODELS_FILE: {path} cannot be read: {error}")
             return []
         if isinstance(content, dict):
             self._read_profiles(content.get("profiles") or {})
             unknown = sorted(str(key) for key in content.keys() - {"models", "profiles"})
             if unknown:
-                self.problems.append(f"MODEL_REGISTRY_PATH: {path} has unknown sections: {', '.join(unknown)}")
+                self.problems.append(f"MODELS_FILE: {path} has unknown sections: {', '.join(unknown)}")
             content = content.get("models")
         if not isinstance(content, list) or not content:
-            self.problems.append(f"MODEL_REGISTRY_PATH: {path} must be a list of models, or a mapping with `models:`")
+            self.problems.append(f"MODELS_FILE: {path} must be a list of models, or a mapping with `models:`")
             return []
         return content
 
@@ -118,7 +118,7 @@ class ModelsFile:
             self.problems.append(f"{where}: hooks: {error}")
             return None
 
-    def _entry(self, row: Any, where: str) -> ModelEntry | None:
+    def _entry(self, row: Any, where: str) -> ModelConfig | None:
         if not isinstance(row, dict) or not isinstance(row.get("name"), str) or not row["name"].strip():
             self.problems.append(f"{where} needs a `name`")
             return None
@@ -133,7 +133,7 @@ class ModelsFile:
         backend_class = self._checked_class(kind, options, where)
         if "max_concurrent" in row and "base_url" not in row and kind != "databricks":
             self.problems.append(f"{where}: max_concurrent counts the calls to a `base_url`, and there is none")
-        entry = ModelEntry(
+        entry = ModelConfig(
             name=row["name"],
             kind=kind,
             base_url=self._url(row, kind, where),
@@ -153,17 +153,17 @@ class ModelsFile:
             variables=self._variables(row, options, where) if backend_class and backend_class.takes_variables else {},
             routing=read_policy(row, where, self.problems),
             context_window=self._parsed(row, "context_window", to_window, where),
-            prefill=self._parsed(row, "prefill", to_prefill, where),
+            assistant_prefill=self._parsed(row, "prefill", to_prefill, where),
         )
         if backend_class is None:
-            self.misread.add(entry.name)
+            self.invalid_names.add(entry.name)
         else:
-            self.problems += [f"{where}: {problem}" for problem in find_problems(entry, self.settings)]
+            self.problems += [f"{where}: {problem}" for problem in validate(entry, self.settings)]
         return entry
 
-    def _alias(self, row: Mapping[str, Any], where: str) -> ModelEntry:
+    def _alias(self, row: Mapping[str, Any], where: str) -> ModelConfig:
         check_alias(row, where, self.problems)
-        return ModelEntry(
+        return ModelConfig(
             name=row["name"],
             kind=ALIAS,
             owned_by=self._text(row, "owned_by", where) or "openai-compat",
@@ -186,7 +186,7 @@ class ModelsFile:
         except ValueError as error:
             self.problems.append(f"{where}: {error}")
             return None
-        known = options_of(backend_class)
+        known = option_names(backend_class)
         unknown = sorted(str(key) for key in options.keys() - set(known))
         if unknown:
             listed = ", ".join(sorted([*COMMON_KEYS, *known]))
@@ -194,7 +194,7 @@ class ModelsFile:
             hint = f"did you mean {similar[0]}? " if similar else ""
             self.problems.append(f"{where} has unknown keys: {', '.join(unknown)} ({hint}Known are {listed})")
             return None
-        wrong = what_is_wrong(backend_class, options)
+        wrong = option_error(backend_class, options)
         if wrong:
             self.problems.append(f"{where}: {wrong}")
             return None
@@ -289,13 +289,13 @@ class ModelsFile:
             return self.settings.timeouts
 
 
-def find_problems(entry: ModelEntry, settings: Settings) -> list[str]:
+def validate(entry: ModelConfig, settings: Settings) -> list[str]:
     """The kind's own sentences on an entry whose options are of the right types."""
     backend_class = load_backend_class(entry.kind)
-    return list(backend_class.find_problems(entry, backend_class.Options(**entry.options), settings))
+    return list(backend_class.validate(entry, backend_class.Options(**entry.options), settings))
 
 
-def what_is_wrong(backend_class: type[Backend], options: Mapping[str, Any]) -> str | None:
+def option_error(backend_class: type[Backend], options: Mapping[str, Any]) -> str | None:
     """The kind's own sentence on options that it does not take."""
     try:
         backend_class.Options(**options)

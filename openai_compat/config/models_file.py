@@ -8,33 +8,33 @@ from dataclasses import replace
 from openai_compat.backends.huggingface.engine_config import KIND
 from openai_compat.backends.registry import load_backend_class
 from openai_compat.core.extras import missing_extra
-from openai_compat.core.settings import ECHO_MODEL, OPENAI_URL, ModelEntry, Settings
+from openai_compat.core.settings import ECHO_MODEL, OPENAI_URL, ModelConfig, Settings
 
-from .model_parser import ALIAS, ModelsFile, find_problems, what_is_wrong
+from .model_parser import ALIAS, ModelsFileParser, option_error, validate
 from .route_parser import check_routes, names_of
 
 
 def build_models(settings: Settings, environ: Mapping[str, str], problems: list[str]) -> Settings:
     """`settings` with its `entries` and its `default_upstream`; what is wrong goes into `problems`, a sentence each."""
-    file = ModelsFile(settings, environ, problems)
+    file = ModelsFileParser(settings, environ, problems)
     entries = [
         *file.entries(),
         *_external_entries(settings, problems),
         *_databricks_entries(settings, problems),
     ]
     upstream = _default_upstream(settings)
-    if not entries and upstream is None and not settings.model_registry_path:
-        entries = [ModelEntry(ECHO_MODEL, "echo", owned_by="mock")]
+    if not entries and upstream is None and not settings.models_file:
+        entries = [ModelConfig(ECHO_MODEL, "echo", owned_by="mock")]
     configured = {entry.name for entry in entries}
     if _includes_presets(settings):
         entries += file.presets(configured)
-    by_name: dict[str, ModelEntry] = {}
+    by_name: dict[str, ModelConfig] = {}
     for entry in entries:
         if entry.name in by_name:
             problems.append(f"the model '{entry.name}' is configured twice")
         by_name[entry.name] = entry
     check_routes(by_name, problems, has_upstream=upstream is not None)
-    problems += _problems_among(by_name, file.misread, settings, upstream)
+    problems += _problems_among(by_name, file.invalid_names, settings, upstream)
     allowed = _narrow(by_name, settings, upstream, problems)
     mentioned = names_of(allowed.values()) - allowed.keys()
     _check_preload(settings, allowed, problems)
@@ -48,13 +48,13 @@ def build_models(settings: Settings, environ: Mapping[str, str], problems: list[
 
 
 def _problems_among(
-    entries: Mapping[str, ModelEntry], misread: Set[str], settings: Settings, upstream: ModelEntry | None
+    entries: Mapping[str, ModelConfig], invalid_names: Set[str], settings: Settings, upstream: ModelConfig | None
 ) -> Iterator[str]:
     whole = replace(settings, default_upstream=upstream)
     for entry in entries.values():
-        if entry.kind == ALIAS or entry.name in misread:
+        if entry.kind == ALIAS or entry.name in invalid_names:
             continue
-        for problem in load_backend_class(entry.kind).problems_among(entry, whole, entries):
+        for problem in load_backend_class(entry.kind).validate_with_others(entry, whole, entries):
             yield f"model '{entry.name}': {problem}"
 
 
@@ -65,17 +65,17 @@ def _includes_presets(settings: Settings) -> bool:
     return settings.include_default_models
 
 
-def _check_preload(settings: Settings, entries: Mapping[str, ModelEntry], problems: list[str]) -> None:
+def _check_preload(settings: Settings, entries: Mapping[str, ModelConfig], problems: list[str]) -> None:
     local = {name for name, entry in entries.items() if entry.kind == KIND}
     unknown = sorted(set(settings.preload_models) - local)
     if unknown:
         problems.append(f"PRELOAD_MODELS names models that are no local ones: {', '.join(unknown)}")
 
 
-def _default_upstream(settings: Settings) -> ModelEntry | None:
+def _default_upstream(settings: Settings) -> ModelConfig | None:
     if not (settings.openai_api_key or settings.openai_base_url):
         return None
-    return ModelEntry(
+    return ModelConfig(
         name="*",
         kind="openai",
         base_url=settings.openai_base_url or OPENAI_URL,
@@ -85,16 +85,16 @@ def _default_upstream(settings: Settings) -> ModelEntry | None:
     )
 
 
-def _external_entries(settings: Settings, problems: list[str]) -> list[ModelEntry]:
+def _external_entries(settings: Settings, problems: list[str]) -> list[ModelConfig]:
     if settings.external_chat_url is None:
         return []
     path = settings.external_chat_reply_path
     options = {"reply_path": path} if path else {}
-    wrong = what_is_wrong(load_backend_class("external"), options)
+    wrong = option_error(load_backend_class("external"), options)
     if wrong:
         problems.append(f"EXTERNAL_CHAT_REPLY_PATH: {wrong}")
     return [
-        ModelEntry(
+        ModelConfig(
             name=settings.external_chat_model,
             kind="external",
             base_url=settings.external_chat_url,
@@ -107,19 +107,19 @@ def _external_entries(settings: Settings, problems: list[str]) -> list[ModelEntr
     ]
 
 
-def _databricks_entries(settings: Settings, problems: list[str]) -> list[ModelEntry]:
+def _databricks_entries(settings: Settings, problems: list[str]) -> list[ModelConfig]:
     entries = [
-        ModelEntry(name=endpoint, kind="databricks", timeouts=settings.timeouts, owned_by="databricks")
+        ModelConfig(name=endpoint, kind="databricks", timeouts=settings.timeouts, owned_by="databricks")
         for endpoint in settings.databricks_endpoints
     ]
     if entries:
-        problems += [f"DATABRICKS_ENDPOINTS: {problem}" for problem in find_problems(entries[0], settings)]
+        problems += [f"DATABRICKS_ENDPOINTS: {problem}" for problem in validate(entries[0], settings)]
     return entries
 
 
 def _narrow(
-    entries: dict[str, ModelEntry], settings: Settings, upstream: ModelEntry | None, problems: list[str]
-) -> dict[str, ModelEntry]:
+    entries: dict[str, ModelConfig], settings: Settings, upstream: ModelConfig | None, problems: list[str]
+) -> dict[str, ModelConfig]:
     if not settings.model_allow_list:
         return entries
     allowed = set(settings.model_allow_list)
@@ -131,9 +131,9 @@ def _narrow(
 
 def _default_model(
     settings: Settings,
-    entries: Mapping[str, ModelEntry],
+    entries: Mapping[str, ModelConfig],
     configured: Set[str],
-    upstream: ModelEntry | None,
+    upstream: ModelConfig | None,
     problems: list[str],
 ) -> str | None:
     """The one that is named; else the first that somebody configured, before any preset; else, in front of OpenAI

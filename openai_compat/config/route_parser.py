@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from openai_compat.core.settings import ModelEntry, RoutePolicy
+from openai_compat.core.settings import ModelConfig, RoutePolicy
 from openai_compat.core.validators import parse_seconds
 
 ROUTE_KEYS: Final = frozenset(
@@ -21,10 +21,10 @@ ROUTE_KEYS: Final = frozenset(
     }
 )
 DEFAULTS: Final = RoutePolicy()
-MOST_RETRIES: Final = 3
+MAX_RETRIES: Final = 3
 """An upstream that has failed four times within moments fails the fifth time too."""
 PREFILLS: Final = ("message", "prefix", "continue_final_message")
-OF_AN_ALIAS: Final = ROUTE_KEYS | {"name", "owned_by", "created", "metadata"}
+ALIAS_KEYS: Final = ROUTE_KEYS | {"name", "owned_by", "created", "metadata"}
 """The keys of a row that has `targets`: everything else belongs to those."""
 
 
@@ -34,24 +34,24 @@ def read_policy(row: Mapping[str, Any], where: str, problems: list[str]) -> Rout
     waits_for_token = isinstance(timeout, dict) and "first_token" in timeout
     if not (ROUTE_KEYS & row.keys() or waits_for_token):
         return None
-    reader = _RowReader(row, where, problems)
+    reader = _KeyReader(row, where, problems)
     seconds, faults = reader.cooldown()
     # A row that only limits its first token asks for no second try.
     default_retries = 1 if ROUTE_KEYS & row.keys() else 0
     return RoutePolicy(
         fallbacks=reader.read("fallbacks", to_names, ()),
         targets=reader.read("targets", to_weights, {}),
-        balance=reader.read("balance", one_of("weight", "latency"), "weight"),
+        strategy=reader.read("balance", one_of("weight", "latency"), "weight"),
         retries=reader.read("retries", to_retries, default_retries),
-        longest_wait=reader.read("longest_wait", to_seconds, DEFAULTS.longest_wait),
+        max_retry_wait=reader.read("longest_wait", to_seconds, DEFAULTS.max_retry_wait),
         cooldown=seconds,
-        faults_to_cool=faults,
-        context_fallback=reader.read("context_fallback", one_of("larger", "always"), "larger"),
-        midstream=reader.read("midstream", one_of("error", "continue"), "error"),
+        failure_threshold=faults,
+        context_overflow=reader.read("context_fallback", one_of("larger", "always"), "larger"),
+        on_stream_break=reader.read("midstream", one_of("error", "continue"), "error"),
     )
 
 
-class _RowReader:
+class _KeyReader:
     """Reads the keys of one row; one with a wrong value is told and counts as absent."""
 
     def __init__(self, row: Mapping[str, Any], where: str, problems: list[str]) -> None:
@@ -70,7 +70,7 @@ class _RowReader:
 
     def cooldown(self) -> tuple[float, int]:
         """`cooldown: 10`, or a mapping of `seconds` and `faults`."""
-        limits: tuple[float, int] = self.read("cooldown", to_cooldown, (DEFAULTS.cooldown, DEFAULTS.faults_to_cool))
+        limits: tuple[float, int] = self.read("cooldown", to_cooldown, (DEFAULTS.cooldown, DEFAULTS.failure_threshold))
         return limits
 
 
@@ -113,8 +113,8 @@ def _to_pair(row: Any) -> tuple[str, float]:
 
 
 def to_retries(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST_RETRIES:
-        raise ValueError(f"must be a whole number from 0 to {MOST_RETRIES}")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_RETRIES:
+        raise ValueError(f"must be a whole number from 0 to {MAX_RETRIES}")
     return value
 
 
@@ -122,7 +122,7 @@ def to_cooldown(value: Any) -> tuple[float, int]:
     limits = value if isinstance(value, dict) else {"seconds": value}
     if limits.keys() - {"seconds", "faults"}:
         raise ValueError("takes a number of seconds, or `seconds` and `faults`")
-    faults = limits.get("faults", DEFAULTS.faults_to_cool)
+    faults = limits.get("faults", DEFAULTS.failure_threshold)
     if not isinstance(faults, int) or isinstance(faults, bool) or faults < 1:
         raise ValueError("must have `faults` that are a whole number, 1 or more")
     return to_seconds(limits.get("seconds", DEFAULTS.cooldown)), faults
@@ -152,12 +152,12 @@ def one_of(*words: str) -> Callable[[Any], str]:
 
 def check_alias(row: Mapping[str, Any], where: str, problems: list[str]) -> None:
     """An alias answers nothing itself, so a row with `targets` has none of what belongs to a backend."""
-    foreign = sorted(str(key) for key in row.keys() - OF_AN_ALIAS)
+    foreign = sorted(str(key) for key in row.keys() - ALIAS_KEYS)
     if foreign:
         problems.append(f"{where} has targets, so these keys belong to them: {', '.join(foreign)}")
 
 
-def check_routes(entries: Mapping[str, ModelEntry], problems: list[str], *, has_upstream: bool) -> None:
+def check_routes(entries: Mapping[str, ModelConfig], problems: list[str], *, has_upstream: bool) -> None:
     """Every name that a route mentions must be one that a call can go to."""
     for entry in entries.values():
         if entry.routing is None:
@@ -173,7 +173,7 @@ def check_routes(entries: Mapping[str, ModelEntry], problems: list[str], *, has_
 
 
 def _what_is_wrong(
-    name: str, entry: ModelEntry, entries: Mapping[str, ModelEntry], *, has_upstream: bool
+    name: str, entry: ModelConfig, entries: Mapping[str, ModelConfig], *, has_upstream: bool
 ) -> str | None:
     named = entries.get(name)
     if name == entry.name:
@@ -183,7 +183,7 @@ def _what_is_wrong(
     return "which has targets of its own" if named.is_alias else None
 
 
-def names_of(entries: Iterable[ModelEntry]) -> set[str]:
+def names_of(entries: Iterable[ModelConfig]) -> set[str]:
     """Every model that the routes of `entries` mention."""
     policies = [entry.routing for entry in entries if entry.routing is not None]
     return {name for policy in policies for name in (*policy.targets, *policy.fallbacks)}

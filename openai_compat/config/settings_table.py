@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openai_compat.backends.huggingface.runtime_dir import MOST_FOLDER_CHARACTERS
+from openai_compat.backends.huggingface.runtime_dir import MAX_FOLDER_BYTES
 from openai_compat.core.validators import (
     OneOf,
     WholeNumber,
@@ -68,6 +68,12 @@ class Setting:
         )
 
 
+def parse_half_close(text: str) -> bool:
+    """Parse a boolean. The words `gone` and `waiting` are those of `HALF_CLOSED_CLIENTS`, the setting's former name."""
+    former = {"gone": True, "waiting": False}
+    return former[text.lower()] if text.lower() in former else parse_boolean(text)
+
+
 ERROR_STATUS = WholeNumber(400, 599)
 
 
@@ -88,8 +94,8 @@ def check_dotted_path(path: str) -> None:
 
 def check_engine_folder(path: str) -> None:
     """A Unix socket's address takes about a hundred bytes."""
-    if len(path.encode()) > MOST_FOLDER_CHARACTERS:
-        raise ValueError(f"must be a path of at most {MOST_FOLDER_CHARACTERS} characters")
+    if len(path.encode()) > MAX_FOLDER_BYTES:
+        raise ValueError(f"must be a path of at most {MAX_FOLDER_BYTES} characters")
 
 
 SETTINGS = (
@@ -106,9 +112,9 @@ SETTINGS = (
         "Seconds that a client may leave its answer unread before it is dropped; 0 for no limit.",
     ),
     Setting(
-        ("HALF_CLOSED_CLIENTS",),
-        OneOf("gone", "waiting"),
-        "What a client is taken for that sends no more and has not closed: some proxies do so and wait.",
+        ("HALF_CLOSE_IS_DISCONNECT", "HALF_CLOSED_CLIENTS"),
+        parse_half_close,
+        "Whether a client that has closed its sending side counts as gone. Some proxies do so and wait for the answer.",
     ),
     Setting(
         ("MAX_CONCURRENT_REQUESTS",),
@@ -120,7 +126,11 @@ SETTINGS = (
         WholeNumber(0, 100_000),
         "Calls that may wait for a free place, here or at an upstream; the rest gets a 503.",
     ),
-    Setting(("QUEUE_TIMEOUT",), parse_seconds, "Seconds that each of them may wait, then it gets a 503 too."),
+    Setting(
+        ("REQUEST_QUEUE_TIMEOUT", "QUEUE_TIMEOUT"),
+        parse_seconds,
+        "Seconds that each of them may wait, then it gets a 503 too.",
+    ),
     Setting(
         ("OPENAI_API_KEY",),
         parse_key,
@@ -146,9 +156,13 @@ SETTINGS = (
         "Whose credential it gets; `user` is that of the signed-in user, in Databricks Apps.",
     ),
     Setting(("DATABRICKS_ENDPOINTS",), parse_list, "Serving endpoints to offer as models, each by its own name."),
-    Setting(("MODEL_REGISTRY_PATH",), parse_text, "The models file, JSON or YAML."),
+    Setting(("MODELS_FILE", "MODEL_REGISTRY_PATH"), parse_text, "The models file, JSON or YAML."),
     Setting(("MODEL_ALLOW_LIST",), parse_list, "If set, only these models are served."),
-    Setting(("MODELS_CACHE_SECONDS",), parse_seconds, "How long the default upstream's list of models is remembered."),
+    Setting(
+        ("MODELS_CACHE_TTL", "MODELS_CACHE_SECONDS"),
+        parse_seconds,
+        "How long the default upstream's list of models is remembered.",
+    ),
     Setting(("DEFAULT_MODEL",), parse_text, "Answers requests that name no model, and `/ask`."),
     Setting(("API_KEYS",), parse_list, "If set, callers need one of these keys; if not, any key is accepted.", True),
     Setting(
@@ -193,13 +207,17 @@ SETTINGS = (
         check=check_file,
     ),
     Setting(
-        ("STATE_URL",),
+        ("SHARED_STATE_URL", "STATE_URL"),
         parse_state_url,
         "Where workers share what they know of upstreams: `sqlite:PATH`, `redis://…` or `memory:`.",
         True,
     ),
     Setting(("TIKTOKEN_CACHE_DIR",), parse_text, "Where tiktoken's vocabularies are, to count tokens exactly."),
-    Setting(("DOCTOR",), parse_boolean, "Answer `openai-compat doctor`, which examines the way to this server."),
+    Setting(
+        ("DIAGNOSTICS_ENABLED", "DOCTOR"),
+        parse_boolean,
+        "Answer `openai-compat doctor`, which examines the way to this server.",
+    ),
     Setting(
         ("INCLUDE_DEFAULT_MODELS",),
         parse_boolean,
@@ -223,14 +241,18 @@ SETTINGS = (
         WholeNumber(0),
         "Memory for all loaded local models; idle ones make room for others; 0 for no bound.",
     ),
-    Setting(("LOCAL_LOAD_WAIT",), parse_seconds, "Seconds that a request waits while a local model is loaded."),
     Setting(
-        ("LOCAL_QUEUE_LIMIT",),
+        ("LOCAL_LOAD_TIMEOUT", "LOCAL_LOAD_WAIT"),
+        parse_seconds,
+        "Seconds that a request waits while a local model is loaded.",
+    ),
+    Setting(
+        ("LOCAL_MAX_QUEUED", "LOCAL_QUEUE_LIMIT"),
         WholeNumber(0),
         "Callers of a local model that wait behind those being answered; more get a 503.",
     ),
     Setting(
-        ("LOCAL_ENGINE_DIRECTORY",),
+        ("LOCAL_RUNTIME_DIR", "LOCAL_ENGINE_DIRECTORY"),
         parse_text,
         "Where the workers and the engine of local models meet; a temporary folder when not set.",
         check=check_engine_folder,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from .errors import CallCancelledError, OpenAICompatError
 
 
-class Cancellation:
+class CancellationToken:
     """Tells one call's workers that the answer is not wanted any more: its client left, or this server ends.
 
     Whoever blocks registers a callback that wakes it (a socket's `shutdown`); whoever computes asks `is_cancelled`.
@@ -36,7 +36,7 @@ class Cancellation:
         if self.is_cancelled:
             self.cancel()
 
-    def forget(self, callback: Callable[[], None]) -> None:
+    def remove_callback(self, callback: Callable[[], None]) -> None:
         """The work that `callback` would have stopped is over."""
         if callback in self._callbacks:
             self._callbacks.remove(callback)
@@ -58,5 +58,5 @@ class Cancellation:
         woken = threading.Event()
         self.on_cancel(woken.set)
         woken.wait(seconds)
-        self.forget(woken.set)
+        self.remove_callback(woken.set)
         self.raise_if_cancelled()

@@ -88,7 +88,7 @@ class RequestError(OpenAICompatError):
     type = "invalid_request_error"
 
 
-class PayloadError(RequestError):
+class InvalidRequestError(RequestError):
     """The body is not what the API takes; `param` is the dotted path of the first thing that is wrong."""
 
     status = None
@@ -147,7 +147,7 @@ class UnsupportedMediaTypeError(RequestError):
     code = "unsupported_media_type"
 
 
-class PayloadTooLargeError(RequestError):
+class RequestTooLargeError(RequestError):
     status = 413
     code = "request_too_large"
 
@@ -228,7 +228,7 @@ class UpstreamConnectionError(UpstreamError):
     code = "upstream_unreachable"
 
 
-class UpstreamNotConnectedError(UpstreamConnectionError):
+class UpstreamConnectError(UpstreamConnectionError):
     """There was no connection, so that nothing was sent: the call may be made again."""
 
 
@@ -236,11 +236,11 @@ class UpstreamTimeoutError(UpstreamError):
     code = "upstream_timeout"
 
 
-class UpstreamCutError(UpstreamError):
+class UpstreamTruncatedError(UpstreamError):
     code = "upstream_cut"
 
 
-class UpstreamReplyError(UpstreamError):
+class UpstreamInvalidResponseError(UpstreamError):
     code = "upstream_bad_reply"
 
 

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 JSON = dict[str, Any]
 Hook = Callable[[Any, "HookCall"], Any]
 T = TypeVar("T")
-ESSENTIALS: Final = ("messages", "prompt", "input")
+REQUIRED_FIELDS: Final = ("messages", "prompt", "input")
 """What the requests of each door are about."""
 
 
@@ -53,7 +53,7 @@ class Hooks:
         """Of what a path leads to, an instance or a `partial` say, many a thing cannot be pickled."""
         return load_hooks, (dict(self.paths),)
 
-    def prepare(self, payload: Mapping[str, Any], model: str, context: CallContext) -> Mapping[str, Any]:
+    def run_before_request(self, payload: Mapping[str, Any], model: str, context: CallContext) -> Mapping[str, Any]:
         """The payload to go on with; the same object where nothing was changed. Whether the answer is streamed is the
         client's to say.
 
@@ -67,12 +67,12 @@ class Hooks:
         changed = changed if result is None else result
         if changed == payload:
             return payload
-        if problem := _find_loss(payload, changed):
+        if problem := _missing_field(payload, changed):
             log.error("the hook %s left %s", _name_of(self.before_request), problem)
             raise InternalError
         return _with_stream_of(payload, changed)
 
-    def finish(self, reply: JSON, model: str, context: CallContext) -> JSON:
+    def run_after_reply(self, reply: JSON, model: str, context: CallContext) -> JSON:
         """The answer to send."""
         if self.after_reply is None:
             return reply
@@ -108,9 +108,9 @@ def _name_of(hook: Hook) -> str:
     return f"{getattr(hook, '__module__', '?')}:{getattr(hook, '__qualname__', None) or repr(hook)}"
 
 
-def _find_loss(payload: Mapping[str, Any], changed: Mapping[str, Any]) -> str | None:
+def _missing_field(payload: Mapping[str, Any], changed: Mapping[str, Any]) -> str | None:
     """What a changed request lacks that every one consists of."""
-    missing = [name for name in ESSENTIALS if name in payload and not changed.get(name)]
+    missing = [name for name in REQUIRED_FIELDS if name in payload and not changed.get(name)]
     if missing:
         return f"a request without its {missing[0]}"
     messages = changed.get("messages", [])

@@ -51,16 +51,16 @@ class LineHandler(logging.StreamHandler[TextIO]):
             self.handleError(record)
 
 
-_UNSAID: Final = vars(logging.LogRecord("", 0, __file__, 0, "", None, None))
+_DEFAULT_RECORD_FIELDS: Final = vars(logging.LogRecord("", 0, __file__, 0, "", None, None))
 """What formatters of others' may ask of a record besides."""
 
 
 class AccessRecord(logging.LogRecord):
     """The line about a request, made a few times faster than logging makes a record."""
 
-    def __init__(self, name: str, level: int, message: str, facts: Mapping[str, Any]) -> None:
-        self.__dict__.update(_UNSAID)
-        self.name, self.msg, self.facts = name, message, facts
+    def __init__(self, name: str, level: int, message: str, fields: Mapping[str, Any]) -> None:
+        self.__dict__.update(_DEFAULT_RECORD_FIELDS)
+        self.name, self.msg, self.fields = name, message, fields
         self.levelno, self.levelname = level, logging.getLevelName(level)
         self.created = time.time()
         self.msecs = self.created % 1 * 1000
@@ -88,7 +88,7 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         said = record.getMessage()
-        for name, value in getattr(record, "facts", {}).items():
+        for name, value in getattr(record, "fields", {}).items():
             said += f" {name}={value}"
         if not said.isprintable():  # quicker than to search each line
             said = _CONTROL.sub(_escape, said)
@@ -108,7 +108,7 @@ class JSONFormatter(logging.Formatter):
             "logger": record.name,
             "request_id": request_id.get(),
             "message": record.getMessage(),
-            **getattr(record, "facts", {}),
+            **getattr(record, "fields", {}),
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)

@@ -131,7 +131,7 @@ def _parse_switch(value: Mapping[str, Any], key: str, default: bool) -> bool:
     return switch
 
 
-def adapt(profile: Profile, payload: Mapping[str, Any], model: str) -> tuple[Mapping[str, Any], dict[str, str]]:
+def apply_profile(profile: Profile, payload: Mapping[str, Any], model: str) -> tuple[Mapping[str, Any], dict[str, str]]:
     """The payload as the peer takes it, and what was adapted: `{"user": "dropped", "max_completion_tokens":
     "max_tokens", "stream_options": "emulated"}`. The payload itself where nothing had to be.
 
@@ -184,7 +184,7 @@ def _adapt_message(profile: Profile, dropped: set[str], message: Any, adapted: d
     return kept
 
 
-def note_adapted(adapted: Mapping[str, str], headers: dict[str, str]) -> None:
+def record_adaptations(adapted: Mapping[str, str], headers: dict[str, str]) -> None:
     """Adds what was adapted to the headers of the answer."""
     if adapted:
         headers[ADAPTED_HEADER] = to_header({**from_header(headers.get(ADAPTED_HEADER, "")), **adapted})

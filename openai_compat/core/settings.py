@@ -39,24 +39,25 @@ class Timeouts:
 class RoutePolicy:
     """What is to happen when an upstream fails, as a row of the models file says it. Times are in seconds.
 
-    `targets` (name -> weight) makes the model an alias: `balance` says how its calls are shared. `fallbacks` are asked
-    in their order when all before them have failed. An upstream gets `retries` more tries, with waits of `longest_wait`
-    at most, and is left alone for `cooldown` seconds once `faults_to_cool` calls in a row gave it up.
+    `targets` (name -> weight) makes the model an alias: `strategy` says how its calls are shared. `fallbacks` are asked
+    in their order when all before them have failed. An upstream gets `retries` more tries, with waits of
+    `max_retry_wait` at most, and is left alone for `cooldown` seconds once `failure_threshold` calls in a row gave it
+    up.
     """
 
     fallbacks: tuple[str, ...] = ()
     targets: Mapping[str, float] = field(default_factory=dict)
-    balance: Literal["weight", "latency"] = "weight"
+    strategy: Literal["weight", "latency"] = "weight"
     retries: int = 1
-    longest_wait: float = 2.0
+    max_retry_wait: float = 2.0
     cooldown: float = 10.0
-    faults_to_cool: int = 2
-    context_fallback: Literal["larger", "always"] = "larger"
-    midstream: Literal["error", "continue"] = "error"
+    failure_threshold: int = 2
+    context_overflow: Literal["larger", "always"] = "larger"
+    on_stream_break: Literal["error", "continue"] = "error"
 
 
 @dataclass(frozen=True, slots=True)
-class ModelEntry:
+class ModelConfig:
     """One model that this server answers for: a row of the models file, or what a setting stands for.
 
     `base_url` is the API's root for kind `openai`, the chat URL itself for kind `external`. `max_concurrent` bounds the
@@ -64,9 +65,9 @@ class ModelEntry:
     wants `GET /v1/models/{id}` to show. `profile` says what the peer does not take as OpenAI does; `hooks` are a user's
     own functions, `variables` the environment's values that `options` and `base_url` name. Times are in Unix seconds.
 
-    `routing` is None where a call gets one try at one backend. `context_window` is in tokens. `prefill` says how the
-    model is asked to go on from the beginning of an answer: "message" (an assistant's message comes last), "prefix"
-    (the same, marked so), "continue_final_message" (vLLM's switch); None where it cannot.
+    `routing` is None where a call gets one try at one backend. `context_window` is in tokens. `assistant_prefill` says
+    how the model is asked to go on from the beginning of an answer: "message" (an assistant's message comes last),
+    "prefix" (the same, marked so), "continue_final_message" (vLLM's switch); None where it cannot.
     """
 
     name: str
@@ -83,7 +84,7 @@ class ModelEntry:
     options: Mapping[str, Any] = field(default_factory=dict)
     routing: RoutePolicy | None = None
     context_window: int | None = None
-    prefill: str | None = None
+    assistant_prefill: str | None = None
     profile: Profile | None = None
     hooks: Hooks | None = None
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -117,10 +118,10 @@ class Settings:
     worker_connections: int = 2000
     graceful_timeout: int = 300
     client_write_timeout: float = 60.0
-    half_closed_clients: Literal["gone", "waiting"] = "gone"
+    half_close_is_disconnect: bool = True
     max_concurrent_requests: int = 0
     max_queued_requests: int = 100
-    queue_timeout: float = 10.0
+    request_queue_timeout: float = 10.0
     openai_api_key: str | None = field(default=None, repr=False)
     openai_base_url: str | None = None
     external_chat_url: str | None = None
@@ -133,9 +134,9 @@ class Settings:
     databricks_client_secret: str | None = field(default=None, repr=False)
     databricks_credentials: Literal["auto", "token", "service-principal", "user"] = "auto"
     databricks_endpoints: tuple[str, ...] = ()
-    model_registry_path: str | None = None
+    models_file: str | None = None
     model_allow_list: tuple[str, ...] = ()
-    models_cache_seconds: float = 300.0
+    models_cache_ttl: float = 300.0
     default_model: str | None = None
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     cors_allow_origins: tuple[str, ...] = ("http://localhost:3000",)
@@ -153,9 +154,9 @@ class Settings:
     upstream_max_concurrent: int = 0
     upstream_trust_env: bool = False
     upstream_ca_bundle: str | None = None
-    state_url: str | None = field(default=None, repr=False)
+    shared_state_url: str | None = field(default=None, repr=False)
     tiktoken_cache_dir: str | None = None
-    doctor: bool = True
+    diagnostics_enabled: bool = True
     include_default_models: bool | None = None
     hf_token: str | None = field(default=None, repr=False)
     default_device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -163,16 +164,16 @@ class Settings:
     enable_embeddings_backend: bool | None = None
     preload_models: tuple[str, ...] = ()
     local_memory_bytes: int = 0
-    local_load_wait: float = 300.0
-    local_queue_limit: int = 64
-    local_engine_directory: str | None = None
+    local_load_timeout: float = 300.0
+    local_max_queued: int = 64
+    local_runtime_dir: str | None = None
     local_model_loader: str = "openai_compat.sidecars.huggingface.models.loading:load_model"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
     log_request_bodies: bool = False
-    entries: Mapping[str, ModelEntry] = field(default_factory=dict)
-    hidden_entries: Mapping[str, ModelEntry] = field(default_factory=dict)
-    default_upstream: ModelEntry | None = None
+    entries: Mapping[str, ModelConfig] = field(default_factory=dict)
+    hidden_entries: Mapping[str, ModelConfig] = field(default_factory=dict)
+    default_upstream: ModelConfig | None = None
     server_id: str = field(default_factory=lambda: token_hex(8), compare=False)
     """The same in all workers that were started or reloaded together: they share what bears it."""
 

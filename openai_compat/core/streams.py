@@ -1,6 +1,6 @@
 """Starting, watching and ending a stream of values; standard library only.
 
-A stream here is any iterator with a `close()`. Between values it may yield `SILENCE`, its word for "nothing happened
+A stream here is any iterator with a `close()`. Between values it may yield `HEARTBEAT`, its word for "nothing happened
 for a while", so that whoever writes to the client can fill the pause without a thread of its own.
 """
 
@@ -15,8 +15,8 @@ from typing import Final, Generic, TypeVar, cast
 T = TypeVar("T")
 
 
-class _Silence:
-    """The type of `SILENCE`: a value of its own, so that no delta is ever mistaken for it."""
+class _Heartbeat:
+    """The type of `HEARTBEAT`: a value of its own, so that no delta is ever mistaken for it."""
 
     __slots__ = ()
 
@@ -24,14 +24,14 @@ class _Silence:
         return "SILENCE"
 
 
-SILENCE: Final = _Silence()
-Silence = _Silence
+HEARTBEAT: Final = _Heartbeat()
+Heartbeat = _Heartbeat
 
 
 class PrimedStream(Generic[T]):
     """An iterator whose first value has already been fetched, and whose `close()` always reaches its source.
 
-    Priming runs the source up to its first value that is not `SILENCE`, so a failure before it is raised here, while
+    Priming runs the source up to its first value that is not `HEARTBEAT`, so a failure before it is raised here, while
     the response can still carry a status of its own. A generator that was never started ignores `close()`; this class
     does not: the source has been started.
 
@@ -45,7 +45,7 @@ class PrimedStream(Generic[T]):
         self._source = source
         self._has_first = True
         try:
-            self._first: T | None = next(value for value in source if not isinstance(value, Silence))
+            self._first: T | None = next(value for value in source if not isinstance(value, Heartbeat))
         except StopIteration:
             self._first, self._has_first = None, False
         except BaseException:
@@ -70,7 +70,7 @@ class PrimedStream(Generic[T]):
         close_stream(self._source)
 
 
-class Pending(Generic[T]):
+class BackgroundStart(Generic[T]):
     """Something that is being started in a thread (a greenlet, under gevent), so that its starter can do other things.
 
     Made for the first piece of an answer: it may take minutes, and the client must hear something meanwhile.

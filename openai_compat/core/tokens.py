@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from .types import JSONObject
 
-LONGEST_PIECE: Final = 12
+MAX_PIECE_CHARS: Final = 12
 """Characters of the longest piece, as long as no grapheme has to be cut for it."""
 
 PART_TOKENS: Final[Mapping[str, int]] = {"image_url": 765, "input_audio": 300, "file": 1000}
@@ -26,9 +26,9 @@ PART_TOKENS: Final[Mapping[str, int]] = {"image_url": 765, "input_audio": 300, "
 
 LOW_DETAIL_IMAGE_TOKENS: Final = 85
 
-MOST_ESTIMATED: Final = 100_000
+MAX_ESTIMATED_CHARS: Final = 100_000
 """Characters of one call that are looked at for an estimate: 5 ms, in which no other call of the process goes on."""
-MOST_COUNTED: Final = 1_000_000
+MAX_COUNTED_CHARS: Final = 1_000_000
 """The same for an exact count: more than the longest context windows of OpenAI's models take."""
 
 _PUNCTUATION = r"!-/:-@\[-`{-~"
@@ -61,7 +61,7 @@ def split_tokens(text: str) -> list[str]:
     character, or a run of white space. Longer ones are cut into pieces of 12 characters, never within a grapheme.
     """
     pieces: list[str] = _PIECE.findall(text)
-    if all(len(piece) <= LONGEST_PIECE for piece in pieces):
+    if all(len(piece) <= MAX_PIECE_CHARS for piece in pieces):
         return pieces
     return [part for piece in pieces for part in _cut(piece)]
 
@@ -69,13 +69,13 @@ def split_tokens(text: str) -> list[str]:
 def _cut(piece: str) -> list[str]:
     """Cuts a long piece after every twelfth character, later where a grapheme spans the cut."""
     parts = []
-    start, end = 0, LONGEST_PIECE
+    start, end = 0, MAX_PIECE_CHARS
     while end < len(piece):
         if _is_within_grapheme(piece[end - 1], piece[end]):
             end += 1
             continue
         parts.append(piece[start:end])
-        start, end = end, end + LONGEST_PIECE
+        start, end = end, end + MAX_PIECE_CHARS
     parts.append(piece[start:])
     return parts
 
@@ -137,7 +137,8 @@ class TokenCounter:
     is loaded at the first count for a model that needs it, and never ahead: most servers stand in front of upstreams
     that count for themselves. It takes about 0.07 s and 60 MB with `rs-bpe`, 0.5 s and 85 MB with tiktoken.
 
-    Of very long texts (`MOST_COUNTED`, `MOST_ESTIMATED`) only the beginning is counted; the rest is taken to be alike.
+    Of very long texts (`MAX_COUNTED_CHARS`, `MAX_ESTIMATED_CHARS`) only the beginning is counted, and the rest
+    is taken to be alike.
     """
 
     def __init__(self, cache_directory: Path | None = None) -> None:
@@ -151,7 +152,7 @@ class TokenCounter:
     def count_all(self, texts: Sequence[str], model: str) -> int:
         """The tokens of texts of which each stands by itself."""
         count = self._count_function(model)
-        most = MOST_ESTIMATED if count is estimate_tokens else MOST_COUNTED
+        most = MAX_ESTIMATED_CHARS if count is estimate_tokens else MAX_COUNTED_CHARS
         tokens = length = 0
         for text in texts:
             if length < most:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .cancellation import Cancellation
+from .cancellation import CancellationToken
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
 JSONObject = Mapping[str, Any]
@@ -137,18 +137,18 @@ class CallContext:
 
     `headers` are those of the client's headers that may travel on (names in lower case), `authorization` its
     `Authorization` value where it may be shown to an upstream that has no key of its own, else None.
-    `silence_seconds` is how long a stream may be quiet before it must yield `SILENCE`; 0 means never. `caller` is the
-    credential that the call came with, to tell callers apart and for nothing else; `conversation_id` what the header
-    `X-Conversation-Id` names. `sent_header` looks up any
-    header of the request, for a backend that is configured to know it; it is to travel nowhere else. `reply_headers`
-    takes what the answer's headers are to say, until the first piece of the answer is there.
+    `heartbeat_interval` is how long a stream may be quiet before it must yield `HEARTBEAT`; 0 means never. `caller` is
+    the credential that the call came with, to tell callers apart and for nothing else; `conversation_id` what the
+    header `X-Conversation-Id` names. `sent_header` looks up any header of the request, for a backend that is configured
+    to know it; it is to travel nowhere else. `reply_headers` takes what the answer's headers are to say, until the
+    first piece of the answer is there.
     """
 
     request_id: str
-    cancellation: Cancellation = field(default_factory=Cancellation)
+    cancellation: CancellationToken = field(default_factory=CancellationToken)
     headers: Mapping[str, str] = field(default_factory=dict)
     authorization: str | None = None
-    silence_seconds: float = 0.0
+    heartbeat_interval: float = 0.0
     caller: str | None = field(default=None, repr=False)
     conversation_id: str | None = None
     sent_header: Callable[[str], str | None] = _no_header

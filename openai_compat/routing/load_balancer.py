@@ -9,11 +9,11 @@ from random import random
 from time import time
 from typing import Final
 
-DECAY_SECONDS: Final = 10.0
+DECAY_TIME: Final = 10.0
 """What was measured so long ago counts a third (1/e)."""
 
 
-class Balancer(ABC):
+class LoadBalancer(ABC):
     """Puts targets, by their names, into the order in which a call asks them. Of the calls to
     fallbacks it hears too.
     """
@@ -32,7 +32,7 @@ class Balancer(ABC):
         """The call to `name` is over, whatever came of it."""
 
 
-class ByWeight(Balancer):
+class WeightedRandom(LoadBalancer):
     """By chance, in proportion to the weights; what is left over follows, drawn in the same way."""
 
     def __init__(self, weights: Mapping[str, float], chance: Callable[[], float] = random) -> None:
@@ -57,7 +57,7 @@ class ByWeight(Balancer):
         return next(iter(weights))  # all that is left weighs nothing
 
 
-class PeakLatency:
+class PeakEWMA:
     """A moving average that follows a slower answer at once and a faster one slowly, so that a target in trouble is
     left early (the "peak EWMA" of Finagle's balancers). It fades while nothing is measured: every target is tried again
     one day.
@@ -70,27 +70,27 @@ class PeakLatency:
 
     def add(self, seconds: float) -> None:
         now = self._clock()
-        share = exp(-max(now - self.measured_at, 0.0) / DECAY_SECONDS)
+        share = exp(-max(now - self.measured_at, 0.0) / DECAY_TIME)
         self.seconds = max(seconds, self.seconds * share + seconds * (1 - share))
         self.measured_at = now
 
-    def adopt(self, seconds: float, measured_at: float) -> None:
+    def merge(self, seconds: float, measured_at: float) -> None:
         """Takes over what another worker has measured, where that is newer."""
         if measured_at > self.measured_at:
             self.seconds, self.measured_at = seconds, measured_at
 
     @property
     def now(self) -> float:
-        return self.seconds * exp(-max(self._clock() - self.measured_at, 0.0) / DECAY_SECONDS)
+        return self.seconds * exp(-max(self._clock() - self.measured_at, 0.0) / DECAY_TIME)
 
 
-class ByLatency(Balancer):
+class LeastLatency(LoadBalancer):
     """The one with the least latency times the calls it would then have; one that was never measured comes first."""
 
     def __init__(
         self, names: Sequence[str], clock: Callable[[], float] = time, chance: Callable[[], float] = random
     ) -> None:
-        self.latencies = {name: PeakLatency(clock) for name in names}
+        self.latencies = {name: PeakEWMA(clock) for name in names}
         self._calls = dict.fromkeys(names, 0)
         self._chance = chance
 

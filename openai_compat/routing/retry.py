@@ -9,8 +9,8 @@ from random import random
 from time import time
 from typing import Final
 
-FIRST_SECONDS: Final = 0.25
-SPREAD: Final = 0.1
+INITIAL_DELAY: Final = 0.25
+JITTER: Final = 0.1
 """Callers that were told the same time come back spread over so much more of it."""
 
 
@@ -23,16 +23,16 @@ class Backoff:
     longest: float
     chance: Callable[[], float] = random
 
-    def seconds_before(self, retry: int, named: float | None) -> float | None:
+    def delay(self, retry: int, named: float | None) -> float | None:
         """The wait before the `retry`-th retry (from 0), at least what the upstream `named`; None where it named longer
         than anybody is to wait.
         """
         if named is None:
-            return float(min(FIRST_SECONDS * 2**retry, self.longest) * (0.5 + self.chance() / 2))
-        return named * (1 + SPREAD * self.chance()) if named <= self.longest else None
+            return float(min(INITIAL_DELAY * 2**retry, self.longest) * (0.5 + self.chance() / 2))
+        return named * (1 + JITTER * self.chance()) if named <= self.longest else None
 
 
-def named_wait(headers: Mapping[str, str], now: Callable[[], float] = time) -> float | None:
+def parse_retry_after(headers: Mapping[str, str], now: Callable[[], float] = time) -> float | None:
     """The seconds that an upstream asks its callers to wait: `retry-after-ms`, else `retry-after` in seconds or as a
     date (RFC 9110, 10.2.3). None where it names none, or nothing that can be understood.
     """

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from openai_compat.backends.base import Backend
 from openai_compat.core.settings import RoutePolicy
 
-from .circuit_breaker import Health
-from .load_balancer import Balancer
+from .circuit_breaker import CircuitBreaker
+from .load_balancer import LoadBalancer
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +26,14 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RoutePlan:
     """`targets` share the calls as `balancer` says; `fallbacks` follow in their order."""
 
     policy: RoutePolicy
     targets: Mapping[str, Target]
     fallbacks: Sequence[Target]
-    balancer: Balancer
-    health: Health
+    balancer: LoadBalancer
+    health: CircuitBreaker
 
     def order(self) -> list[Target]:
         """Everyone that one call may ask, in turn."""

@@ -9,14 +9,14 @@ from difflib import get_close_matches
 from openai_compat.backends.base import Backend, SupportsForwarding
 from openai_compat.backends.registry import load_backend_class
 from openai_compat.backends.resources import BackendResources
-from openai_compat.core.errors import ModelNotFoundError, PayloadError
-from openai_compat.core.settings import ModelEntry, RoutePolicy, Settings
-from openai_compat.state.base import SharedStore
+from openai_compat.core.errors import InvalidRequestError, ModelNotFoundError
+from openai_compat.core.settings import ModelConfig, RoutePolicy, Settings
+from openai_compat.state.base import StateStore
 from openai_compat.state.memory import MemoryStore
 
-from .circuit_breaker import Health
-from .load_balancer import Balancer, ByLatency, ByWeight
-from .route import Plan, Target
+from .circuit_breaker import CircuitBreaker
+from .load_balancer import LeastLatency, LoadBalancer, WeightedRandom
+from .route import RoutePlan, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +28,16 @@ class Route:
 
     model: str
     backend: Backend
-    plan: Plan | None = None
-    alias: ModelEntry | None = None
+    plan: RoutePlan | None = None
+    alias: ModelConfig | None = None
 
     @property
-    def entry(self) -> ModelEntry:
+    def entry(self) -> ModelConfig:
         """What is configured under the name."""
         return self.alias or self.backend.entry
 
 
-class RoutingTable:
+class ModelRouter:
     """Model name -> route. Names that no entry has go to the default upstream, where there is one.
 
     `store` is where workers tell each other which upstreams are out of order.
@@ -48,12 +48,12 @@ class RoutingTable:
         settings: Settings,
         backends: Mapping[str, Backend],
         upstream: Backend | None,
-        store: SharedStore | None = None,
+        store: StateStore | None = None,
     ) -> None:
         self.default_model = settings.default_model
         self.upstream = upstream
         self._allowed = frozenset(settings.model_allow_list)
-        planner = _Planner(settings, backends, upstream, store or MemoryStore())
+        planner = _RouteBuilder(settings, backends, upstream, store or MemoryStore())
         self._routes = {name: planner.route(entry) for name, entry in settings.entries.items()}
         self._hidden: dict[str, Route] = {}
 
@@ -66,7 +66,9 @@ class RoutingTable:
         """
         name = model or self.default_model
         if name is None:
-            raise PayloadError("you must provide a model parameter", param="model", code="missing_required_parameter")
+            raise InvalidRequestError(
+                "you must provide a model parameter", param="model", code="missing_required_parameter"
+            )
         found = self._routes.get(name)
         if found is not None:
             return found
@@ -76,7 +78,7 @@ class RoutingTable:
             raise ModelNotFoundError(name, self._most_similar(name))
         return Route(name, self.upstream)
 
-    def add_hidden(self, backend: Backend) -> None:
+    def add_internal(self, backend: Backend) -> None:
         """One more that answers for its own name, where no entry has it, and that no list shows."""
         self._hidden[backend.name] = Route(backend.name, backend)
 
@@ -96,28 +98,28 @@ class RoutingTable:
         return self.upstream if isinstance(self.upstream, SupportsForwarding) else None
 
 
-class _Planner:
-    """Makes the routes of all entries, with one `Health` for all: a cooldown counts whichever way leads there."""
+class _RouteBuilder:
+    """Makes the routes of all entries, with one `CircuitBreaker` for all of them."""
 
     def __init__(
-        self, settings: Settings, backends: Mapping[str, Backend], upstream: Backend | None, store: SharedStore
+        self, settings: Settings, backends: Mapping[str, Backend], upstream: Backend | None, store: StateStore
     ) -> None:
         self._backends = backends
         self._upstream = upstream
         policies = {name: entry.routing for name, entry in settings.entries.items() if entry.routing is not None}
-        self._health = Health(store, _names_in(policies))
+        self._health = CircuitBreaker(store, _names_in(policies))
 
-    def route(self, entry: ModelEntry) -> Route:
+    def route(self, entry: ModelConfig) -> Route:
         if entry.routing is None:
             return Route(entry.name, self._backends[entry.name])
         plan = self._plan(entry, entry.routing)
         backend = next(iter(plan.targets.values())).backend
         return Route(entry.name, backend, plan, entry if entry.is_alias else None)
 
-    def _plan(self, entry: ModelEntry, policy: RoutePolicy) -> Plan:
+    def _plan(self, entry: ModelConfig, policy: RoutePolicy) -> RoutePlan:
         weights = policy.targets or {entry.name: 1.0}
         targets = {name: self._target(name) for name in weights}
-        return Plan(
+        return RoutePlan(
             policy,
             targets,
             [self._target(name) for name in policy.fallbacks],
@@ -131,11 +133,11 @@ class _Planner:
             raise LookupError(f"a route leads to '{name}', which is not configured")
         return Target(name, backend)
 
-    def _balancer(self, policy: RoutePolicy, weights: Mapping[str, float]) -> Balancer:
-        if policy.balance == "weight":
-            return ByWeight(weights)
-        balancer = ByLatency(list(weights))
-        self._health.share(balancer.latencies)
+    def _balancer(self, policy: RoutePolicy, weights: Mapping[str, float]) -> LoadBalancer:
+        if policy.strategy == "weight":
+            return WeightedRandom(weights)
+        balancer = LeastLatency(list(weights))
+        self._health.share_latencies(balancer.latencies)
         return balancer
 
 
@@ -145,7 +147,7 @@ def _names_in(policies: Mapping[str, RoutePolicy]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def build_backend(entry: ModelEntry, resources: BackendResources) -> Backend:
+def build_backend(entry: ModelConfig, resources: BackendResources) -> Backend:
     """The entry's backend; `Options` were checked with the configuration."""
     backend_class = load_backend_class(entry.kind)
     return backend_class(entry, backend_class.Options(**entry.options), resources)

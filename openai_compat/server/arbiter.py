@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from gunicorn.workers.base import Worker
 
 
-def mark_as_ending(worker: Worker) -> None:
+def mark_draining(worker: Worker) -> None:
     """Tells the master, from within the worker. They share one file, whose time is the worker's heartbeat."""
     os.write(worker.tmp.fileno(), b"ending")
     worker.tmp.notify()
 
 
-def is_ending(worker: Worker) -> bool:
+def is_draining(worker: Worker) -> bool:
     """Whether the worker has said so: it takes no connections any more."""
     try:
         return os.fstat(worker.tmp.fileno()).st_size > 0
@@ -31,11 +31,11 @@ def is_ending(worker: Worker) -> bool:
         return False
 
 
-class _WorkersReplacedError(Exception):
+class _ReloadDone(Exception):
     """The part of a reload that is wanted is done."""
 
 
-class CarefulMaster:
+class SafeReload:
     """Puts its own methods into gunicorn's master: `when_ready = CarefulMaster` in the configuration."""
 
     def __init__(self, arbiter: Arbiter) -> None:
@@ -62,7 +62,7 @@ class CarefulMaster:
         self._is_reloading = True
         try:
             self._reload()
-        except _WorkersReplacedError:
+        except _ReloadDone:
             pass  # what gunicorn would do next is wait for the old ones
         finally:
             self._is_reloading = False
@@ -71,10 +71,10 @@ class CarefulMaster:
         """gunicorn's own, for as many workers as are wanted beside those that are ending."""
         arbiter = self._arbiter
         wanted = arbiter.num_workers
-        arbiter.num_workers = wanted + sum(is_ending(worker) for worker in arbiter.WORKERS.values())
+        arbiter.num_workers = wanted + sum(is_draining(worker) for worker in arbiter.WORKERS.values())
         try:
             self._manage_workers()
         finally:
             arbiter.num_workers = wanted
         if self._is_reloading:
-            raise _WorkersReplacedError
+            raise _ReloadDone

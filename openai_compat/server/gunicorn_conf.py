@@ -14,8 +14,8 @@ from openai_compat.config.environment import load_settings
 from openai_compat.core.errors import ConfigurationError
 from openai_compat.core.settings import SERVER_ID_VARIABLE
 from openai_compat.core.validators import to_address
-from openai_compat.server.arbiter import CarefulMaster
-from openai_compat.server.worker import FAREWELL_SECONDS
+from openai_compat.server.arbiter import SafeReload
+from openai_compat.server.worker import SHUTDOWN_GRACE
 
 try:
     settings = load_settings(with_models=False)
@@ -39,17 +39,17 @@ def on_starting(server: Any) -> None:
     of order, where no setting names a place for it; and a folder in which they find one engine for local models, which
     ends with this process. They learn of both by the settings.
     """
-    if settings.state_url is None:
+    if settings.shared_state_url is None:
         server.state_folder = tempfile.mkdtemp(prefix="openai-compat-")
-        os.environ["STATE_URL"] = f"sqlite:{server.state_folder}/state"
-    os.environ["LOCAL_ENGINE_DIRECTORY"] = open_server_folder(settings.local_engine_directory)
+        os.environ["SHARED_STATE_URL"] = f"sqlite:{server.state_folder}/state"
+    os.environ["LOCAL_RUNTIME_DIR"] = open_server_folder(settings.local_runtime_dir)
     # The engine inherits it: torch's threads would spin while they wait, on the cores that the workers need.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def on_exit(server: Any) -> None:
     shutil.rmtree(vars(server).get("state_folder", ""), ignore_errors=True)
-    remove_server_folder(os.environ["LOCAL_ENGINE_DIRECTORY"])
+    remove_server_folder(os.environ["LOCAL_RUNTIME_DIR"])
 
 
 def post_fork(server: Any, worker: Any) -> None:
@@ -57,7 +57,7 @@ def post_fork(server: Any, worker: Any) -> None:
 
     Until then the worker would take signals for the master's, and the stop would wait for it as long as for a stream.
     """
-    worker.write_seconds = settings.client_write_timeout or None
+    worker.write_timeout = settings.client_write_timeout or None
     signal.signal(signal.SIGTERM, worker.handle_exit)
 
 
@@ -72,7 +72,7 @@ def post_worker_init(worker: Any) -> None:
 
 
 # A reload is checked first, and neither it nor a worker's end keeps the master from its work.
-when_ready = CarefulMaster
+when_ready = SafeReload
 
 # One file in the user's home for every server of theirs, for commands that nobody gives here.
 control_socket_disable = True
@@ -81,7 +81,7 @@ control_socket_disable = True
 timeout = 60
 # Streams under way at a reload or a stop get GRACEFUL_TIMEOUT to finish; then the rest is told why it ends, and at last
 # the process is killed.
-graceful_timeout = settings.graceful_timeout + FAREWELL_SECONDS
+graceful_timeout = settings.graceful_timeout + SHUTDOWN_GRACE
 # Longer than the 60 s for which nginx and most load balancers keep a connection: they must be the ones to close it.
 keepalive = 75
 

@@ -17,14 +17,14 @@ from gunicorn.config import Config
 from gunicorn.http import parser, wsgi
 from gunicorn.http.message import Request
 
-MOST_REQUEST_LINES: Final = 256
+MAX_CACHED_REQUEST_LINES: Final = 256
 
 # A name with an underscore is no plain one: gunicorn decides whether it may stand for a name with a hyphen.
 _FIELD = re.compile(r"([!#$%&'*+\-.^`|~0-9A-Za-z]+):([\t\x20-\x7e\x80-\xff]*)(?:\r\n|\Z)")
 _request_lines: dict[bytes, tuple[Any, ...]] = {}
 
 
-class QuickRequest(Request):
+class FastRequest(Request):
     """gunicorn's request, read faster where there is nothing to object to."""
 
     def parse_request_line(self, line_bytes: bytes) -> None:
@@ -34,7 +34,7 @@ class QuickRequest(Request):
             self.method, self.uri, self.path, self.query, self.fragment, self.version = known
             return
         super().parse_request_line(line_bytes)
-        if len(_request_lines) >= MOST_REQUEST_LINES:
+        if len(_request_lines) >= MAX_CACHED_REQUEST_LINES:
             _request_lines.clear()
         known = (self.method, self.uri, self.path, self.query, self.fragment, self.version)
         _request_lines[line_bytes] = known
@@ -58,14 +58,14 @@ class QuickRequest(Request):
         return headers
 
 
-def quicken(configuration: Config) -> None:
+def patch_gunicorn(configuration: Config) -> None:
     """Makes gunicorn, in this process, work out once what does not change from request to request."""
     # Looked up thirty times a request, each time through `__getattr__` and a method. No worker's settings change.
     vars(configuration).update({name: setting.get() for name, setting in configuration.settings.items()})
     environ = wsgi.base_environ(configuration)
     wsgi.base_environ = lambda _: dict(environ)  # type: ignore[assignment]  # the parameter has another name
     util.http_date = http_date
-    parser.RequestParser.mesg_class = QuickRequest
+    parser.RequestParser.mesg_class = FastRequest
 
 
 def http_date(timestamp: float | None = None) -> str:

@@ -30,8 +30,8 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from openai_compat.core.errors import ServerShuttingDownError, to_envelope
 
-from .arbiter import mark_as_ending
-from .request_parser import quicken
+from .arbiter import mark_draining
+from .request_parser import patch_gunicorn
 
 if TYPE_CHECKING:
     from gunicorn.http.message import Request
@@ -40,13 +40,13 @@ log = logging.getLogger(__name__)
 
 SMALL_BYTES: Final = 65_536
 """Up to this size, copying the bytes behind the head costs less than sending them by themselves."""
-UNSENT_BYTES: Final = 131_072
+NOTSENT_LOWAT: Final = 131_072
 """What the kernel holds for a client that does not read; by itself it would take in megabytes."""
-REST_SECONDS: Final = 1.0
+IDLE_GRACE: Final = 1.0
 """At the end of a worker, a connection without a request for so long is closed. A busy one learns from its next answer
 that it is the last: closed at once, a request that is just coming would be lost."""
-LOOK_SECONDS: Final = 0.2
-FAREWELL_SECONDS: Final = 5
+POLL_INTERVAL: Final = 0.2
+SHUTDOWN_GRACE: Final = 5
 """What `graceful_timeout` in gunicorn.conf.py has beyond `GRACEFUL_TIMEOUT`: the time for the last words."""
 
 # gevent's own ones wait for a turn of its loop, and wake others.
@@ -54,16 +54,16 @@ _poll = get_original("select", "poll")
 _Socket = get_original("socket", "socket")
 
 
-class OneSendResponse(wsgi.Response):
+class CoalescedResponse(wsgi.Response):
     """The head waits for the first bytes of the body, and both go out together."""
 
     _head = b""
     _stream_descriptor: int | None = None
     """Set once a chunked body is under way, where its pieces can go to the socket without gevent and TLS between."""
 
-    def __init__(self, req: Request, sock: socket.socket, cfg: Any, write_seconds: float | None) -> None:
+    def __init__(self, req: Request, sock: socket.socket, cfg: Any, write_timeout: float | None) -> None:
         super().__init__(req, sock, cfg)
-        self._write_seconds = write_seconds
+        self._write_seconds = write_timeout
 
     def send_headers(self) -> None:
         if self.headers_sent:
@@ -83,7 +83,7 @@ class OneSendResponse(wsgi.Response):
         except BlockingIOError:
             sent = 0
         if sent < len(data):
-            self._send_slowly(memoryview(data)[sent:])
+            self._send_blocking(memoryview(data)[sent:])
 
     def _emit_body(self, data: bytes) -> None:
         """What gunicorn calls to put a piece of the body on the wire."""
@@ -108,9 +108,9 @@ class OneSendResponse(wsgi.Response):
         except BlockingIOError:
             sent = 0
         if sent < len(data):
-            self._send_slowly(memoryview(data)[sent:])
+            self._send_blocking(memoryview(data)[sent:])
 
-    def _send_slowly(self, data: memoryview) -> None:
+    def _send_blocking(self, data: memoryview) -> None:
         """Waits for a client that reads more slowly than we write, as long as it reads at all."""
         self.sock.settimeout(self._write_seconds)
         try:
@@ -145,15 +145,15 @@ def write_envelope(sock: socket.socket, status_int: int, reason: str, mesg: str)
 
 
 class Worker(GeventWorker):
-    """What `gunicorn.conf.py` names as its `worker_class`. `write_seconds` is set there: how long a client may leave
+    """What `gunicorn.conf.py` names as its `worker_class`. `write_timeout` is set there: how long a client may leave
     its answer unread; None for ever.
     """
 
-    write_seconds: float | None = None
+    write_timeout: float | None = None
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._resting: dict[socket.socket, float] = {}
+        self._idle_connections: dict[socket.socket, float] = {}
         """Connections without a request, and since when."""
 
     def init_process(self) -> None:
@@ -163,66 +163,66 @@ class Worker(GeventWorker):
 
     def adapt_gunicorn(self) -> None:
         """What gunicorn has no settings for, in this process."""
-        quicken(self.cfg)
+        patch_gunicorn(self.cfg)
         # Of many callers who come at once, the first are answered while others are still taken in. With gevent's own
         # hundred all are taken in before anyone is answered; with one, the last wait far too long.
         StreamServer.max_accept = 10
-        wsgi.create = partial(wsgi.create, response_class=OneSendResponse, response_args=(self.write_seconds,))
+        wsgi.create = partial(wsgi.create, response_class=CoalescedResponse, response_args=(self.write_timeout,))
         util.write_error = write_envelope
 
     def run(self) -> None:
         for listener in self.sockets:
-            _hold_little(listener)
-        gevent.spawn(self._see_to_the_end)
+            _limit_send_buffer(listener)
+        gevent.spawn(self._drain)
         super().run()
 
     def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
-        self._resting[client] = time.monotonic()
+        self._idle_connections[client] = time.monotonic()
         try:
             super().handle(listener, client, addr)
         finally:
-            self._resting.pop(client, None)
+            self._idle_connections.pop(client, None)
 
     def handle_request(self, listener_name: Any, req: Any, sock: socket.socket, addr: Any) -> bool:
-        self._resting.pop(sock, None)
+        self._idle_connections.pop(sock, None)
         is_answered = super().handle_request(listener_name, req, sock, addr)
-        self._resting[sock] = time.monotonic()
+        self._idle_connections[sock] = time.monotonic()
         return is_answered
 
-    def _see_to_the_end(self) -> None:
+    def _drain(self) -> None:
         """Begins with the worker's end, however it comes, and leaves only when gunicorn takes the process away."""
         while self.alive:  # a signal ends that, or the worker itself when it recycles
-            gevent.sleep(LOOK_SECONDS)
-        mark_as_ending(self)
-        time_is_up = time.monotonic() + self.cfg.graceful_timeout - FAREWELL_SECONDS
+            gevent.sleep(POLL_INTERVAL)
+        mark_draining(self)
+        time_is_up = time.monotonic() + self.cfg.graceful_timeout - SHUTDOWN_GRACE
         while time.monotonic() < time_is_up:
             self._close_resting()
-            gevent.sleep(LOOK_SECONDS)
-        self._take_leave()
+            gevent.sleep(POLL_INTERVAL)
+        self._abort_remaining()
 
     def _close_resting(self) -> None:
-        rested = time.monotonic() - REST_SECONDS
-        for client, since in list(self._resting.items()):
+        rested = time.monotonic() - IDLE_GRACE
+        for client, since in list(self._idle_connections.items()):
             if since <= rested and not _is_readable(client):
-                _hang_up(client)
+                _shutdown_socket(client)
 
-    def _take_leave(self) -> None:
+    def _abort_remaining(self) -> None:
         """Tells every client that still waits for something that it will not get it from here."""
-        for client in list(self._resting):
-            _hang_up(client)
+        for client in list(self._idle_connections):
+            _shutdown_socket(client)
         state = getattr(self.wsgi, "extensions", {}).get("openai_compat")
         if state is not None:  # the application may be wrapped into another
-            state.clients.end_all(ServerShuttingDownError())
+            state.clients.cancel_all(ServerShuttingDownError())
 
 
-def _hold_little(listener: socket.socket) -> None:
+def _limit_send_buffer(listener: socket.socket) -> None:
     """Connections have this from the socket that accepts them."""
     option = getattr(socket, "TCP_NOTSENT_LOWAT", None)  # Linux has it
     if option is not None and listener.family in {socket.AF_INET, socket.AF_INET6}:
-        listener.setsockopt(socket.IPPROTO_TCP, option, UNSENT_BYTES)
+        listener.setsockopt(socket.IPPROTO_TCP, option, NOTSENT_LOWAT)
 
 
-def _hang_up(client: socket.socket) -> None:
+def _shutdown_socket(client: socket.socket) -> None:
     """Whoever reads from it finds its end, as if the client had left. (gevent's own `shutdown` makes it an error.)"""
     plain = _Socket(fileno=client.fileno())
     with suppress(OSError):  # the client was faster

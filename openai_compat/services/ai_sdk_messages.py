@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from openai_compat.core.errors import PayloadError
+from openai_compat.core.errors import InvalidRequestError
 
 JSON = dict[str, Any]
 
@@ -37,12 +37,12 @@ def to_chat_messages(messages: Sequence[Mapping[str, Any]]) -> list[JSON]:
     for index, message in enumerate(messages):
         added = list(_convert(message, f"messages[{index}]"))
         if not added and index == len(messages) - 1 and message["role"] != "assistant":
-            raise PayloadError(
+            raise InvalidRequestError(
                 "The last message has nothing in it that a model could read.", param=f"messages[{index}]"
             )
         converted += added
     if not converted:
-        raise PayloadError("There is no message with anything in it that a model could read.", param="messages")
+        raise InvalidRequestError("There is no message with anything in it that a model could read.", param="messages")
     return converted
 
 
@@ -91,7 +91,9 @@ def _to_attachments(attachments: Any, path: str) -> list[JSON]:
     for index, found in enumerate(attachments if isinstance(attachments, list) else []):
         place = f"{path}.experimental_attachments[{index}]"
         if not isinstance(found, Mapping):
-            raise PayloadError(f"Invalid type for '{place}': expected an object.", param=place, code="invalid_type")
+            raise InvalidRequestError(
+                f"Invalid type for '{place}': expected an object.", param=place, code="invalid_type"
+            )
         file = {"mediaType": found.get("contentType"), "url": found.get("url"), "filename": found.get("name")}
         content.append(_to_file(file, place))
     return content
@@ -113,7 +115,7 @@ def _to_file(file: Mapping[str, Any], path: str) -> JSON:
         return {"type": "image_url", "image_url": {"url": url}}
     if not url.startswith("data:"):
         reason = "Only pictures can be given by their address; send other files as a 'data:' URL."
-        raise PayloadError(reason, param=f"{path}.url", code="invalid_value")
+        raise InvalidRequestError(reason, param=f"{path}.url", code="invalid_value")
     if media_type in _AUDIO_FORMATS:
         audio = {"data": url.partition(",")[2], "format": _AUDIO_FORMATS[media_type]}
         return {"type": "input_audio", "input_audio": audio}
@@ -205,7 +207,9 @@ def _text_in(found: Mapping[str, Any], name: str, path: str) -> str:
     value = found.get(name)
     if not isinstance(value, str) or not value:
         place = f"{path}.{name}"
-        raise PayloadError(f"Missing required parameter: '{place}'.", param=place, code="missing_required_parameter")
+        raise InvalidRequestError(
+            f"Missing required parameter: '{place}'.", param=place, code="missing_required_parameter"
+        )
     return value
 
 

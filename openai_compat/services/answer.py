@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
-from openai_compat.core.errors import UpstreamCutError
-from openai_compat.core.streams import Silence, close_stream
+from openai_compat.core.errors import UpstreamTruncatedError
+from openai_compat.core.streams import Heartbeat, close_stream
 from openai_compat.core.types import ChatDelta, TextDelta, Usage
 
 from .openai_objects import new_id, now
@@ -18,7 +18,7 @@ Finish = Callable[[JSON], JSON]
 Delta = TypeVar("Delta", ChatDelta, TextDelta)
 
 
-class TypedAnswer(ABC, Generic[Delta]):
+class StreamingAnswer(ABC, Generic[Delta]):
     """One answer under way. Read it once: as a whole (`to_completion`), or by its `deltas`.
 
     `usage` is there when it has been read to its end. `close()` ends the backend's work at any time.
@@ -27,12 +27,12 @@ class TypedAnswer(ABC, Generic[Delta]):
     id_prefix: str
 
     def __init__(
-        self, deltas: Iterator[Delta | Silence], *, choices: int, is_streamed: bool, finish: Finish | None
+        self, deltas: Iterator[Delta | Heartbeat], *, choices: int, is_streamed: bool, finish: Finish | None
     ) -> None:
         self.id = new_id(self.id_prefix)
         self.created = now()
         self.usage: Usage | None = None
-        self._deltas: Iterator[Delta | Silence] = deltas
+        self._deltas: Iterator[Delta | Heartbeat] = deltas
         self._choices = choices
         self._is_streamed = is_streamed
         self._finish = finish
@@ -41,7 +41,7 @@ class TypedAnswer(ABC, Generic[Delta]):
     def close(self) -> None:
         close_stream(self._deltas)
 
-    def deltas(self) -> Iterator[Delta | Silence]:
+    def deltas(self) -> Iterator[Delta | Heartbeat]:
         """The backend's pieces, as they come. The hook sees the whole of a streamed answer after them.
 
         Raises:
@@ -50,7 +50,7 @@ class TypedAnswer(ABC, Generic[Delta]):
         open_choices = set(range(self._choices))
         shown: list[Delta] | None = [] if self._finish and self._is_streamed else None
         for delta in self._deltas:
-            if not isinstance(delta, Silence):
+            if not isinstance(delta, Heartbeat):
                 self._note(delta)
                 if shown is not None:
                     shown.append(delta)
@@ -58,7 +58,7 @@ class TypedAnswer(ABC, Generic[Delta]):
                     open_choices.discard(delta.index)
             yield delta
         if open_choices:
-            raise UpstreamCutError("The model's answer ended before it was complete.")
+            raise UpstreamTruncatedError("The model's answer ended before it was complete.")
         self.final_usage()
         if shown is not None and self._finish is not None:
             self._finish(self._to_object(shown))
@@ -91,5 +91,5 @@ class TypedAnswer(ABC, Generic[Delta]):
         """The usage, where the backend tells none: of the request, and of the answer's whole `text`."""
 
     @abstractmethod
-    def _to_object(self, deltas: Iterable[Delta | Silence]) -> JSON:
+    def _to_object(self, deltas: Iterable[Delta | Heartbeat]) -> JSON:
         """The whole answer as OpenAI's object; `deltas` are read to their end first."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from openai_compat.core.errors import PayloadError
+from openai_compat.core.errors import InvalidRequestError
 
 _ESCAPED_LETTER = b"\\u006"
 """With it a key can be spelled so that it is not found; every letter of "model" is in that row of Unicode."""
@@ -82,4 +82,4 @@ def to_body(payload: Mapping[str, Any]) -> bytes:
     try:
         return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
     except RecursionError as error:
-        raise PayloadError("The JSON body is nested too deeply.") from error
+        raise InvalidRequestError("The JSON body is nested too deeply.") from error

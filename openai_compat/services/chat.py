@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from openai_compat.backends.base import CHAT_PROMISES, Backend, SupportsChat, capabilities_of, missing_capability
-from openai_compat.core.streams import PrimedStream, Silence
+from openai_compat.backends.base import CHAT_PARAMETERS, Backend, SupportsChat, capabilities_of, missing_capability
+from openai_compat.core.streams import Heartbeat, PrimedStream
 from openai_compat.core.tokens import TokenCounter
 from openai_compat.core.types import CallContext, ChatDelta, ChatRequest, TokenLogprob, ToolCallDelta, Usage
 
-from .answer import JSON, Finish, TypedAnswer
+from .answer import JSON, Finish, StreamingAnswer
 from .legacy_functions import to_legacy_chunk, to_legacy_message, to_tools
 from .openai_objects import new_id, to_usage_object
-from .parameters import check_promises, without_nulls
+from .parameters import check_supported, drop_nulls
 from .preparation import prepare_payload
-from .response_hooks import hooked
+from .response_hooks import apply_hooks
 
 
 class ChatService:
@@ -34,24 +34,24 @@ class ChatService:
         if not isinstance(backend, SupportsChat):
             raise missing_capability(model, "chat", capabilities_of(backend))
         payload = prepare_payload(backend, payload, model, context)
-        parameters = without_nulls(payload, "model", "messages", "stream", "stream_options")
-        check_promises(parameters, CHAT_PROMISES, _promises_of(backend), model)
+        parameters = drop_nulls(payload, "model", "messages", "stream", "stream_options")
+        check_supported(parameters, CHAT_PARAMETERS, _promises_of(backend), model)
         is_legacy = "functions" in parameters
         if is_legacy:
             parameters = to_tools(parameters)
         request = ChatRequest(model, payload["messages"], parameters, payload.get("stream") is True)
-        deltas: Iterator[ChatDelta | Silence] = PrimedStream(backend.chat(request, context))
-        deltas, finish = hooked(backend.hooks, deltas, model, context)
+        deltas: Iterator[ChatDelta | Heartbeat] = PrimedStream(backend.chat(request, context))
+        deltas, finish = apply_hooks(backend.hooks, deltas, model, context)
         return ChatAnswer(request, deltas, self._tokens, is_legacy=is_legacy, finish=finish)
 
 
 def _promises_of(backend: SupportsChat) -> frozenset[str]:
     """Backends see tools alone: one that keeps those keeps `functions`, and one that does not keeps neither."""
-    promises = backend.chat_promises - {"functions"}
+    promises = backend.supported_chat_parameters - {"functions"}
     return promises | {"functions"} if "tools" in promises else promises
 
 
-class ChatAnswer(TypedAnswer[ChatDelta]):
+class ChatAnswer(StreamingAnswer[ChatDelta]):
     """A chat's answer under way. It may also be read as the chunks of a stream."""
 
     id_prefix = "chatcmpl-"
@@ -59,7 +59,7 @@ class ChatAnswer(TypedAnswer[ChatDelta]):
     def __init__(
         self,
         request: ChatRequest,
-        deltas: Iterator[ChatDelta | Silence],
+        deltas: Iterator[ChatDelta | Heartbeat],
         tokens: TokenCounter,
         *,
         is_legacy: bool,
@@ -79,7 +79,7 @@ class ChatAnswer(TypedAnswer[ChatDelta]):
         prompt = self._tokens.count_messages(self._request.messages, self.model)
         return Usage(prompt, self._tokens.count(text, self.model))
 
-    def _to_object(self, deltas: Iterable[ChatDelta | Silence]) -> JSON:
+    def _to_object(self, deltas: Iterable[ChatDelta | Heartbeat]) -> JSON:
         choices: dict[int, _Choice] = {}
         for delta in deltas:
             if isinstance(delta, ChatDelta):
@@ -93,11 +93,11 @@ class ChatAnswer(TypedAnswer[ChatDelta]):
             "usage": to_usage_object(self.final_usage()),
         }
 
-    def chunks(self, *, includes_usage: bool) -> Iterator[JSON | Silence]:
+    def chunks(self, *, includes_usage: bool) -> Iterator[JSON | Heartbeat]:
         """The objects `chat.completion.chunk`: each choice's role, pieces and finish; last the usage, if asked for."""
         introduced: set[int] = set()
         for delta in self.deltas():
-            if isinstance(delta, Silence):
+            if isinstance(delta, Heartbeat):
                 yield delta
                 continue
             if delta.index not in introduced:

@@ -6,22 +6,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from openai_compat.backends.base import (
-    COMPLETION_PROMISES,
+    COMPLETION_PARAMETERS,
     Backend,
     SupportsCompletions,
     capabilities_of,
     missing_capability,
 )
-from openai_compat.core.errors import PayloadError
-from openai_compat.core.streams import PrimedStream, Silence
+from openai_compat.core.errors import InvalidRequestError
+from openai_compat.core.streams import Heartbeat, PrimedStream
 from openai_compat.core.tokens import TokenCounter
 from openai_compat.core.types import CallContext, CompletionRequest, TextDelta, TokenLogprob, Usage
 
-from .answer import JSON, Finish, TypedAnswer
+from .answer import JSON, Finish, StreamingAnswer
 from .openai_objects import count_texts, to_usage_object
-from .parameters import check_promises, to_texts, without_nulls
+from .parameters import check_supported, drop_nulls, to_texts
 from .preparation import prepare_payload
-from .response_hooks import hooked
+from .response_hooks import apply_hooks
 
 
 class CompletionService:
@@ -35,18 +35,20 @@ class CompletionService:
         if not isinstance(backend, SupportsCompletions):
             raise missing_capability(model, "completions", capabilities_of(backend))
         payload = prepare_payload(backend, payload, model, context)
-        parameters = without_nulls(payload, "model", "prompt", "stream", "stream_options")
-        check_promises(parameters, COMPLETION_PROMISES, backend.completion_promises, model)
+        parameters = drop_nulls(payload, "model", "prompt", "stream", "stream_options")
+        check_supported(parameters, COMPLETION_PARAMETERS, backend.supported_completion_parameters, model)
         is_streamed = payload.get("stream") is True
         if is_streamed and parameters.get("best_of", 1) > parameters.get("n", 1):
-            raise PayloadError("'best_of' cannot be streamed: the best is known only at the end.", param="best_of")
+            raise InvalidRequestError(
+                "'best_of' cannot be streamed: the best is known only at the end.", param="best_of"
+            )
         request = CompletionRequest(model, to_texts(payload["prompt"]), parameters, is_streamed)
-        deltas: Iterator[TextDelta | Silence] = PrimedStream(backend.complete(request, context))
-        deltas, finish = hooked(backend.hooks, deltas, model, context)
+        deltas: Iterator[TextDelta | Heartbeat] = PrimedStream(backend.complete(request, context))
+        deltas, finish = apply_hooks(backend.hooks, deltas, model, context)
         return CompletionAnswer(request, deltas, self._tokens, finish)
 
 
-class CompletionAnswer(TypedAnswer[TextDelta]):
+class CompletionAnswer(StreamingAnswer[TextDelta]):
     """A completion's answer under way; the counterpart of `ChatAnswer`."""
 
     id_prefix = "cmpl-"
@@ -54,7 +56,7 @@ class CompletionAnswer(TypedAnswer[TextDelta]):
     def __init__(
         self,
         request: CompletionRequest,
-        deltas: Iterator[TextDelta | Silence],
+        deltas: Iterator[TextDelta | Heartbeat],
         tokens: TokenCounter,
         finish: Finish | None = None,
     ) -> None:
@@ -70,7 +72,7 @@ class CompletionAnswer(TypedAnswer[TextDelta]):
         model = self._request.model
         return Usage(count_texts(self._request.prompts, model, self._tokens), self._tokens.count(text, model))
 
-    def _to_object(self, deltas: Iterable[TextDelta | Silence]) -> JSON:
+    def _to_object(self, deltas: Iterable[TextDelta | Heartbeat]) -> JSON:
         texts: dict[int, list[TextDelta]] = {}
         for delta in deltas:
             if isinstance(delta, TextDelta):
@@ -78,11 +80,11 @@ class CompletionAnswer(TypedAnswer[TextDelta]):
         choices = [_to_whole_choice(index, texts[index]) for index in sorted(texts)]
         return {**self._frame(), "choices": choices, "usage": to_usage_object(self.final_usage())}
 
-    def chunks(self, *, includes_usage: bool) -> Iterator[JSON | Silence]:
+    def chunks(self, *, includes_usage: bool) -> Iterator[JSON | Heartbeat]:
         """The same object in pieces; last the usage, if asked for."""
         offsets: dict[int, int] = {}
         for delta in self.deltas():
-            if isinstance(delta, Silence):
+            if isinstance(delta, Heartbeat):
                 yield delta
             elif delta.text or delta.finish_reason is not None:
                 offset = offsets.get(delta.index, 0)

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from openai_compat.backends.base import Backend, SupportsEmbeddings, capabilities_of, missing_capability
-from openai_compat.core.errors import PayloadError
+from openai_compat.core.errors import InvalidRequestError
 from openai_compat.core.tokens import TokenCounter
 from openai_compat.core.types import CallContext, EmbeddingsRequest, Usage
 
 from .openai_objects import count_texts
-from .parameters import to_texts, without_nulls
+from .parameters import drop_nulls, to_texts
 from .preparation import prepare_payload
 
 
@@ -36,7 +36,7 @@ class EmbeddingService:
             raise missing_capability(model, "embeddings", capabilities_of(backend))
         payload = prepare_payload(backend, payload, model, context)
         encode = _encoder(payload.get("encoding_format"))
-        parameters = without_nulls(payload, "model", "input", "dimensions", "encoding_format")
+        parameters = drop_nulls(payload, "model", "input", "dimensions", "encoding_format")
         request = EmbeddingsRequest(model, to_texts(payload["input"]), payload.get("dimensions"), parameters)
         result = backend.embed(request, context)
         usage = result.usage or Usage(count_texts(request.inputs, model, self._tokens))
@@ -46,7 +46,7 @@ class EmbeddingService:
         ]
         counts = {"prompt_tokens": usage.prompt_tokens, "total_tokens": usage.total_tokens}
         answer: dict[str, Any] = {"object": "list", "data": data, "model": model, "usage": counts}
-        finished = backend.hooks.finish(answer, model, context) if backend.hooks else answer
+        finished = backend.hooks.run_after_reply(answer, model, context) if backend.hooks else answer
         return finished, usage, result.truncated
 
 
@@ -55,7 +55,7 @@ def _encoder(encoding_format: str | None) -> Any:
         return list
     if encoding_format == "base64":
         return to_base64
-    raise PayloadError(
+    raise InvalidRequestError(
         f"Invalid value: '{encoding_format}'. Supported values are: 'float' and 'base64'.",
         param="encoding_format",
         code="invalid_value",

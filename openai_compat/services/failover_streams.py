@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
-from openai_compat.core.errors import BackendError, UpstreamCutError
-from openai_compat.core.streams import Silence
+from openai_compat.core.errors import BackendError, UpstreamTruncatedError
+from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import ChatDelta, Usage
-from openai_compat.routing.failover import Begun
+from openai_compat.routing.failover import Attempt
 
 from .chat import ChatAnswer
 
 T = TypeVar("T")
 
 
-class EventSource(Protocol):
+class EventStream(Protocol):
     """A stream of events that has begun, from whichever kind of backend."""
 
     @property
-    def events(self) -> Iterator[bytes | Silence]: ...
+    def events(self) -> Iterator[bytes | Heartbeat]: ...
 
     @property
     def headers(self) -> Mapping[str, str]: ...
@@ -33,10 +33,10 @@ class EventSource(Protocol):
     def close(self) -> None: ...
 
 
-class Watched(Iterator[T], Generic[T]):
+class ObservedStream(Iterator[T], Generic[T]):
     """`values`, whose end or failure is told to the plan behind `begun`."""
 
-    def __init__(self, values: Iterator[T], begun: Begun[Any]) -> None:
+    def __init__(self, values: Iterator[T], begun: Attempt[Any]) -> None:
         self._values = values
         self._begun = begun
 
@@ -51,19 +51,19 @@ class Watched(Iterator[T], Generic[T]):
             raise
 
 
-class RoutedEvents(Iterator["bytes | Silence"]):
+class FailoverEventStream(Iterator["bytes | Heartbeat"]):
     """The events of the target that answers."""
 
-    def __init__(self, begun: Begun[EventSource]) -> None:
+    def __init__(self, begun: Attempt[EventStream]) -> None:
         self._begun = begun
 
-    def __next__(self) -> bytes | Silence:
+    def __next__(self) -> bytes | Heartbeat:
         source = self._begun.result
         try:
             return next(source.events)
         except StopIteration:
             if source.has_failed:
-                self._begun.failed(UpstreamCutError("The upstream told of an error within its answer."))
+                self._begun.failed(UpstreamTruncatedError("The upstream told of an error within its answer."))
             else:
                 self._begun.ended()
             raise
@@ -83,18 +83,18 @@ class RoutedEvents(Iterator["bytes | Silence"]):
         self._begun.close()
 
 
-class RoutedChat:
+class FailoverChat:
     """The deltas of the target that answers."""
 
-    def __init__(self, begun: Begun[ChatAnswer]) -> None:
+    def __init__(self, begun: Attempt[ChatAnswer]) -> None:
         self._begun = begun
 
     @property
     def usage(self) -> Usage | None:
         return self._begun.result.usage
 
-    def deltas(self) -> Iterator[ChatDelta | Silence]:
-        return Watched(self._begun.result.deltas(), self._begun)
+    def deltas(self) -> Iterator[ChatDelta | Heartbeat]:
+        return ObservedStream(self._begun.result.deltas(), self._begun)
 
     def close(self) -> None:
         self._begun.close()

@@ -8,35 +8,35 @@ from typing import Any
 
 from openai_compat.backends.parsing.openai_errors import find_status, to_status_error
 from openai_compat.core.errors import UpstreamAuthenticationError, UpstreamError
-from openai_compat.core.streams import Silence
+from openai_compat.core.streams import Heartbeat
 
-from .sse_events import chunk_of, says_something, split_events, to_event
+from .sse_events import chunk_of, has_content, split_events, to_event
 
 
-def held_until_it_speaks(events: Iterator[bytes | Silence]) -> Iterator[bytes | Silence]:
+def wait_for_first_content(events: Iterator[bytes | Heartbeat]) -> Iterator[bytes | Heartbeat]:
     """The same events, once one of them is a piece of the answer: roles, comments and silences before it wait for it.
 
     Raises:
         UpstreamError: the stream told of an error in its place; or whatever reading it raises.
     """
-    held: list[bytes | Silence] = []
+    held: list[bytes | Heartbeat] = []
     for block in events:
-        if isinstance(block, Silence):
+        if isinstance(block, Heartbeat):
             continue
         held.append(block)
-        if _speaks(block):
+        if _has_content(block):
             break
     return chain(held, events)
 
 
-def _speaks(block: bytes) -> bool:
+def _has_content(block: bytes) -> bool:
     for event in split_events(block):
         chunk = chunk_of(event)
         if chunk is None:
             continue
         if chunk.get("error"):
             raise to_error(chunk)
-        if says_something(chunk):
+        if has_content(chunk):
             return True
     return False
 

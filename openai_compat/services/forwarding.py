@@ -10,18 +10,18 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from openai_compat.backends.base import SupportsForwarding
-from openai_compat.backends.http.messages import ForwardedCall, ForwardedReply
+from openai_compat.backends.http.messages import UpstreamRequest, UpstreamResponse
 from openai_compat.backends.parsing.openai_chat import parse_object, read_usage
 from openai_compat.backends.parsing.openai_errors import refuses_stream_options, to_envelope_bytes, to_error_object
-from openai_compat.core.errors import UpstreamReplyError, UpstreamStatusError
+from openai_compat.core.errors import UpstreamInvalidResponseError, UpstreamStatusError
 from openai_compat.core.hooks import Hooks
-from openai_compat.core.streams import PrimedStream, Silence
+from openai_compat.core.streams import Heartbeat, PrimedStream
 from openai_compat.core.types import CallContext, Usage
 
 from .body_rewrite import to_body, to_upstream_body
 from .inference_call import InferenceCall
 from .preparation import prepare_call
-from .sse_relay import EventRelay
+from .sse_relay import SSERelay
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ FILE_HEADERS: Final = frozenset(
 """Relayed besides, where any kind of content may pass through."""
 
 USAGE_TAIL_BYTES: Final = 4096
-MOST_PARSED_BYTES: Final = 65_536
+MAX_PARSED_BYTES: Final = 65_536
 # White space before an answer keeps a connection alive while the model works: some providers send a lot of it.
 _OBJECT_START = re.compile(rb"\s*\{")
 _OBJECT_END = re.compile(rb"\}\s*\Z")
@@ -69,8 +69,8 @@ class ForwardedStream:
 
     status: int
     headers: Mapping[str, str]
-    events: PrimedStream[bytes | Silence]
-    relay: EventRelay
+    events: PrimedStream[bytes | Heartbeat]
+    relay: SSERelay
 
     @property
     def usage(self) -> Usage | None:
@@ -85,7 +85,7 @@ class ForwardedStream:
         self.relay.close()
 
 
-class ForwardedRefusalError(UpstreamStatusError):
+class UpstreamRefusalError(UpstreamStatusError):
     """An upstream's refusal as an exception, for whoever may do better elsewhere; `answer` is what it sent."""
 
     def __init__(self, answer: ForwardedAnswer) -> None:
@@ -111,7 +111,7 @@ def forward_or_raise(
     """
     result = forward(backend, call, context)
     if isinstance(result, ForwardedAnswer) and result.status >= 400:
-        raise ForwardedRefusalError(result)
+        raise UpstreamRefusalError(result)
     return result
 
 
@@ -127,14 +127,14 @@ def forward(
     """
     if backend.profile is not None or backend.hooks is not None:
         call = prepare_call(backend, call, context)
-    asks_for_usage = call.is_streamed and not call.wants_usage and backend.may_ask_for_usage(call.model)
+    asks_for_usage = call.is_streamed and not call.wants_usage and backend.may_request_usage(call.model)
     answer = _forward(backend, call, context, asks_for_usage=asks_for_usage)
     if backend.hooks is not None and isinstance(answer, ForwardedAnswer) and answer.status < 400:
-        return finish_answer(backend.hooks, answer, call.model, context)
+        return apply_reply_hook(backend.hooks, answer, call.model, context)
     return answer
 
 
-def finish_answer(hooks: Hooks, answer: ForwardedAnswer, model: str, context: CallContext) -> ForwardedAnswer:
+def apply_reply_hook(hooks: Hooks, answer: ForwardedAnswer, model: str, context: CallContext) -> ForwardedAnswer:
     """A whole answer as the model's hook leaves it.
 
     Raises:
@@ -142,7 +142,7 @@ def finish_answer(hooks: Hooks, answer: ForwardedAnswer, model: str, context: Ca
     """
     if hooks.after_reply is None:
         return answer
-    changed = hooks.finish(dict(parse_object(answer.body)), model, context)
+    changed = hooks.run_after_reply(dict(parse_object(answer.body)), model, context)
     return replace(answer, body=to_body(changed))
 
 
@@ -152,9 +152,11 @@ def _forward(
     reply = _send(backend, call, context, asks_for_usage=asks_for_usage)
     try:
         if reply.status < 400 and call.is_streamed and _is_event_stream(reply):
-            return _to_stream(reply, EventRelay(reply, hides_usage=asks_for_usage, choices=call.choices))
+            return _to_stream(reply, SSERelay(reply, strip_usage=asks_for_usage, choices=call.choices))
         if 300 <= reply.status < 400:
-            raise UpstreamReplyError("The upstream answered with a redirect, which is not followed: mend its base_url.")
+            raise UpstreamInvalidResponseError(
+                "The upstream answered with a redirect, which is not followed: mend its base_url."
+            )
         body = reply.read()
     except BaseException:
         reply.close()
@@ -165,14 +167,14 @@ def _forward(
         log.info("the upstream refuses stream_options for '%s': `stream_usage: false` saves asking", call.model)
         answer = _forward(backend, call, context, asks_for_usage=False)
         if answer.status < 400:
-            backend.learned_no_usage(call.model)
+            backend.mark_usage_unsupported(call.model)
         return answer
     if reply.status < 400 and reply.headers.get("content-type", "").lower().startswith("application/json"):
-        return ForwardedAnswer(reply.status, relayed_headers(reply.headers), body, read_whole(body))
+        return ForwardedAnswer(reply.status, response_headers(reply.headers), body, validate_json_body(body))
     return to_answer(reply, body)
 
 
-def read_whole(body: bytes) -> Usage | None:
+def validate_json_body(body: bytes) -> Usage | None:
     """The usage in an answer of JSON, which must be whole: most likely one that is not has lost its end.
 
     A long one is judged by its ends alone: parsing megabytes would hold up every other call.
@@ -181,37 +183,37 @@ def read_whole(body: bytes) -> Usage | None:
         UpstreamReplyError
     """
     try:
-        if len(body) <= MOST_PARSED_BYTES:
+        if len(body) <= MAX_PARSED_BYTES:
             return read_usage(json.loads(body).get("usage"))
         if _OBJECT_START.match(body) and _OBJECT_END.search(body, max(len(body) - USAGE_TAIL_BYTES, 0)):
             return find_usage(body)
     except (ValueError, RecursionError, AttributeError) as error:
-        raise UpstreamReplyError("The upstream's answer is not a whole JSON object.") from error
-    raise UpstreamReplyError("The upstream's answer is not a whole JSON object.")
+        raise UpstreamInvalidResponseError("The upstream's answer is not a whole JSON object.") from error
+    raise UpstreamInvalidResponseError("The upstream's answer is not a whole JSON object.")
 
 
 def _send(
     backend: SupportsForwarding, call: InferenceCall, context: CallContext, *, asks_for_usage: bool
-) -> ForwardedReply:
+) -> UpstreamResponse:
     model = backend.upstream_model or call.model
     body = to_upstream_body(call.body, call.payload, model=model, asks_for_usage=asks_for_usage)
     headers = {**context.headers, "content-type": "application/json"}
-    return backend.forward(ForwardedCall("POST", call.path, headers, body), context)
+    return backend.forward(UpstreamRequest("POST", call.path, headers, body), context)
 
 
-def _is_event_stream(reply: ForwardedReply) -> bool:
+def _is_event_stream(reply: UpstreamResponse) -> bool:
     return reply.headers.get("content-type", "").lower().startswith("text/event-stream")
 
 
-def _to_stream(reply: ForwardedReply, relay: EventRelay) -> ForwardedStream:
-    return ForwardedStream(reply.status, relayed_headers(reply.headers), PrimedStream(relay), relay)
+def _to_stream(reply: UpstreamResponse, relay: SSERelay) -> ForwardedStream:
+    return ForwardedStream(reply.status, response_headers(reply.headers), PrimedStream(relay), relay)
 
 
-def to_answer(reply: ForwardedReply, body: bytes, more: frozenset[str] = frozenset()) -> ForwardedAnswer:
+def to_answer(reply: UpstreamResponse, body: bytes, more: frozenset[str] = frozenset()) -> ForwardedAnswer:
     """A reply that was read whole, ready to be sent: untouched, but for an error that does not wear the envelope."""
     if reply.status < 400:
-        return ForwardedAnswer(reply.status, relayed_headers(reply.headers, more), body)
-    headers = relayed_headers(reply.headers)
+        return ForwardedAnswer(reply.status, response_headers(reply.headers, more), body)
+    headers = response_headers(reply.headers)
     envelope = to_envelope_bytes(reply.status, body)
     if envelope is not body:
         headers["content-type"] = "application/json"
@@ -231,7 +233,7 @@ def find_usage(body: bytes) -> Usage | None:
         return None
 
 
-def relayed_headers(headers: Mapping[str, str], more: frozenset[str] = frozenset()) -> dict[str, str]:
+def response_headers(headers: Mapping[str, str], more: frozenset[str] = frozenset()) -> dict[str, str]:
     """Those of an upstream's headers that are for the client: an allow-list, so that no cookie or secret gets out."""
     return {
         name: value
@@ -240,14 +242,14 @@ def relayed_headers(headers: Mapping[str, str], more: frozenset[str] = frozenset
     }
 
 
-class ForwardedBody(Iterator["bytes | Silence"]):
+class ForwardedBody(Iterator["bytes | Heartbeat"]):
     """The bytes of an answer of any kind, as they come; `close()` reaches the upstream even before the first."""
 
-    def __init__(self, reply: ForwardedReply) -> None:
+    def __init__(self, reply: UpstreamResponse) -> None:
         self._reply = reply
         self._blocks = reply.blocks()
 
-    def __next__(self) -> bytes | Silence:
+    def __next__(self) -> bytes | Heartbeat:
         return next(self._blocks)
 
     def close(self) -> None:
@@ -255,8 +257,8 @@ class ForwardedBody(Iterator["bytes | Silence"]):
 
 
 def pass_through(
-    backend: SupportsForwarding, call: ForwardedCall, context: CallContext
-) -> tuple[ForwardedReply, ForwardedBody]:
+    backend: SupportsForwarding, call: UpstreamRequest, context: CallContext
+) -> tuple[UpstreamResponse, ForwardedBody]:
     """Any other call of the API: files, images, audio, batches; whatever comes back, as it comes.
 
     Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from openai_compat.core.errors import PayloadError
+from openai_compat.core.errors import InvalidRequestError
 
 JSON = dict[str, Any]
 
@@ -17,7 +17,7 @@ def to_tools(parameters: Mapping[str, Any]) -> JSON:
         PayloadError: both spellings at once.
     """
     if "tools" in parameters:
-        raise PayloadError(
+        raise InvalidRequestError(
             "'functions' and 'tools' cannot be used together; 'tools' is the newer one.", param="functions"
         )
     modern = {name: value for name, value in parameters.items() if name not in {"functions", "function_call"}}

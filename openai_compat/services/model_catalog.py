@@ -11,23 +11,23 @@ from time import monotonic
 from typing import Any, Final
 
 from openai_compat.backends.base import CAPABILITIES, SupportsForwarding
-from openai_compat.backends.http.messages import ForwardedCall
+from openai_compat.backends.http.messages import UpstreamRequest
 from openai_compat.backends.parsing.openai_errors import read_error
-from openai_compat.core.cancellation import Cancellation
-from openai_compat.core.errors import OpenAICompatError, UpstreamReplyError
+from openai_compat.core.cancellation import CancellationToken
+from openai_compat.core.errors import OpenAICompatError, UpstreamInvalidResponseError
 from openai_compat.core.settings import Settings
-from openai_compat.core.streams import Pending
+from openai_compat.core.streams import BackgroundStart
 from openai_compat.core.types import CallContext
-from openai_compat.routing.router import Route, RoutingTable
+from openai_compat.routing.router import ModelRouter, Route
 
 log = logging.getLogger(__name__)
 
 JSON = dict[str, Any]
-FIRST_WAIT_SECONDS: Final = 2.0
+FIRST_FETCH_TIMEOUT: Final = 2.0
 """For how long after the upstream was asked callers wait for its first list; those that come later do not wait."""
-RETRY_SECONDS: Final = 5.0
+RETRY_INTERVAL: Final = 5.0
 """For how long a failure is remembered, so that not every caller asks again."""
-MOST_CALLERS: Final = 256
+MAX_CALLERS: Final = 256
 NOT_SHARED: Final = frozenset({"range", "if-none-match", "if-modified-since"})
 """Headers that ask for a piece of an answer, or for none: what comes back is for other callers too."""
 
@@ -35,10 +35,10 @@ NOT_SHARED: Final = frozenset({"range", "if-none-match", "if-modified-since"})
 class ModelCatalog:
     """Lists and describes models as `GET /v1/models` does."""
 
-    def __init__(self, settings: Settings, routing: RoutingTable) -> None:
+    def __init__(self, settings: Settings, routing: ModelRouter) -> None:
         self._routing = routing
         upstream = routing.forwarding_upstream
-        self._upstream = UpstreamModels(upstream, settings.models_cache_seconds) if upstream else None
+        self._upstream = UpstreamModelCache(upstream, settings.models_cache_ttl) if upstream else None
 
     def list_all(self, context: CallContext) -> JSON:
         """Every model that this server answers for.
@@ -87,31 +87,31 @@ def to_model_object(route: Route) -> JSON:
 
 
 @dataclass(frozen=True, slots=True)
-class _Remembered:
+class _CacheEntry:
     """What came of a fetch: models, or the error in their place. After a failed refresh the older models stay."""
 
     models: list[JSON]
     error: OpenAICompatError | None
     until: float
 
-    def give(self) -> list[JSON]:
+    def value(self) -> list[JSON]:
         if self.error is not None:
             raise self.error.with_traceback(None)  # it is raised again and again, and would carry each time's
         return self.models
 
 
-class _Fetch:
+class _Refresh:
     """A list on its way, and since when."""
 
     def __init__(self, fetch: Callable[[], list[JSON]]) -> None:
         self.started = monotonic()
-        self.pending = Pending(fetch)
+        self.pending = BackgroundStart(fetch)
 
-    def is_over_in_time(self) -> bool:
-        return self.pending.wait(max(0.0, self.started + FIRST_WAIT_SECONDS - monotonic()))
+    def wait(self) -> bool:
+        return self.pending.wait(max(0.0, self.started + FIRST_FETCH_TIMEOUT - monotonic()))
 
 
-class UpstreamModels:
+class UpstreamModelCache:
     """An upstream's list of models, one for each credential it was asked with.
 
     A list that is too old is still given, while a new one is fetched: a slow upstream blocks nobody.
@@ -120,8 +120,8 @@ class UpstreamModels:
     def __init__(self, upstream: SupportsForwarding, seconds: float) -> None:
         self._upstream = upstream
         self._seconds = seconds
-        self._known: dict[str | None, _Remembered] = {}
-        self._fetches: dict[str | None, _Fetch] = {}
+        self._known: dict[str | None, _CacheEntry] = {}
+        self._fetches: dict[str | None, _Refresh] = {}
         self._lock = Lock()
 
     def ask(self, context: CallContext) -> list[JSON]:
@@ -133,27 +133,27 @@ class UpstreamModels:
         caller = context.authorization
         known = self._known.get(caller)
         if known is not None and monotonic() < known.until:
-            return known.give()
+            return known.value()
         fetch = self._fetch_once(caller, context)
         if known is not None and known.error is None:
             return known.models
-        if fetch.is_over_in_time():
+        if fetch.wait():
             return fetch.pending.result()
-        return known.give() if known is not None else []
+        return known.value() if known is not None else []
 
-    def _fetch_once(self, caller: str | None, context: CallContext) -> _Fetch:
+    def _fetch_once(self, caller: str | None, context: CallContext) -> _Refresh:
         """One fetch at a time for each caller. It outlives the request that began it."""
         headers = {name: value for name, value in context.headers.items() if name not in NOT_SHARED}
-        own = replace(context, headers=headers, cancellation=Cancellation(), silence_seconds=0.0)
+        own = replace(context, headers=headers, cancellation=CancellationToken(), heartbeat_interval=0.0)
         with self._lock:
             if caller not in self._fetches:
-                self._fetches[caller] = _Fetch(lambda: self._fetch(caller, own))
+                self._fetches[caller] = _Refresh(lambda: self._fetch(caller, own))
             return self._fetches[caller]
 
     def _fetch(self, caller: str | None, context: CallContext) -> list[JSON]:
         try:
             models = self._ask(context)
-            self._remember(caller, _Remembered(models, None, monotonic() + self._seconds))
+            self._remember(caller, _CacheEntry(models, None, monotonic() + self._seconds))
             return models
         except OpenAICompatError as error:
             log.warning("the upstream's list of models could not be had: %s", error.message)
@@ -165,30 +165,30 @@ class UpstreamModels:
 
     def _remember_failure(self, caller: str | None, error: OpenAICompatError) -> None:
         known = self._known.get(caller)
-        until = monotonic() + RETRY_SECONDS
+        until = monotonic() + RETRY_INTERVAL
         if known is not None and known.error is None:
             self._remember(caller, replace(known, until=until))
         else:
-            self._remember(caller, _Remembered([], error, until))
+            self._remember(caller, _CacheEntry([], error, until))
 
-    def _remember(self, caller: str | None, remembered: _Remembered) -> None:
+    def _remember(self, caller: str | None, remembered: _CacheEntry) -> None:
         with self._lock:
             self._known.pop(caller, None)
-            while len(self._known) >= MOST_CALLERS:
+            while len(self._known) >= MAX_CALLERS:
                 self._known.pop(next(iter(self._known)))
             self._known[caller] = remembered
 
     def _ask(self, context: CallContext) -> list[JSON]:
-        reply = self._upstream.forward(ForwardedCall("GET", "models", context.headers), context)
+        reply = self._upstream.forward(UpstreamRequest("GET", "models", context.headers), context)
         try:
             if reply.status >= 400:
                 raise read_error(reply)
             content = json.loads(reply.read())
         except ValueError as error:
-            raise UpstreamReplyError("The upstream's list of models could not be read.") from error
+            raise UpstreamInvalidResponseError("The upstream's list of models could not be read.") from error
         finally:
             reply.close()
         models = content.get("data") if isinstance(content, Mapping) else None
         if not isinstance(models, list):
-            raise UpstreamReplyError("The upstream's list of models could not be read.")
+            raise UpstreamInvalidResponseError("The upstream's list of models could not be read.")
         return [model for model in models if isinstance(model, dict)]

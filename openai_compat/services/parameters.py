@@ -8,7 +8,7 @@ from typing import Any
 from openai_compat.core.errors import UnsupportedParameterError
 
 # A value that asks for nothing: the parameter's default, spelled out.
-_HARMLESS: Mapping[str, Any] = {
+DEFAULT_VALUES: Mapping[str, Any] = {
     "n": 1,
     "best_of": 1,
     "logprobs": False,
@@ -19,7 +19,7 @@ _HARMLESS: Mapping[str, Any] = {
 }
 
 
-def check_promises(parameters: Mapping[str, Any], asked: frozenset[str], kept: frozenset[str], model: str) -> None:
+def check_supported(parameters: Mapping[str, Any], asked: frozenset[str], kept: frozenset[str], model: str) -> None:
     """Refuses, by name, the first parameter among `asked` that is used and not `kept`.
 
     Raises:
@@ -35,7 +35,7 @@ def _used(parameters: Mapping[str, Any]) -> Iterator[str]:
         if name == "modalities":
             if isinstance(value, list) and "audio" in value:
                 yield "audio"
-        elif value not in (None, [], {}) and not (name in _HARMLESS and value == _HARMLESS[name]):
+        elif value not in (None, [], {}) and not (name in DEFAULT_VALUES and value == DEFAULT_VALUES[name]):
             yield name
 
 
@@ -43,7 +43,7 @@ Text = str | Sequence[int]
 """A text, or the token ids of one."""
 
 
-def without_nulls(payload: Mapping[str, Any], *left_out: str) -> dict[str, Any]:
+def drop_nulls(payload: Mapping[str, Any], *left_out: str) -> dict[str, Any]:
     """The parameters of a payload: what was given a value, but for the fields that have a place of their own."""
     return {name: value for name, value in payload.items() if value is not None and name not in left_out}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from openai_compat.backends.base import Backend, SupportsForwarding
 from openai_compat.core.errors import CapabilityError
-from openai_compat.core.profiles import Profile, adapt, note_adapted
+from openai_compat.core.profiles import Profile, apply_profile, record_adaptations
 from openai_compat.core.types import CallContext
 
 from .body_rewrite import to_body
@@ -30,8 +30,8 @@ def adapt_payload(
     """
     if profile is None:
         return payload
-    changed, adapted = adapt(profile, payload, model)
-    note_adapted(adapted, context.reply_headers)
+    changed, adapted = apply_profile(profile, payload, model)
+    record_adaptations(adapted, context.reply_headers)
     return changed
 
 
@@ -44,7 +44,7 @@ def prepare_payload(
         UnsupportedParameterError: the profile is strict. OpenAICompatError: the hook's own.
     """
     if backend.hooks is not None:
-        payload = backend.hooks.prepare(payload, model, context)
+        payload = backend.hooks.run_before_request(payload, model, context)
     return adapt_payload(backend.profile, payload, model, context)
 
 
@@ -54,7 +54,7 @@ def prepare_call(backend: SupportsForwarding, call: InferenceCall, context: Call
     return call if changed is call.payload else replace(call, payload=changed, body=to_body(changed))
 
 
-def is_rebuilt(backend: SupportsForwarding, call: InferenceCall) -> bool:
+def needs_translation(backend: SupportsForwarding, call: InferenceCall) -> bool:
     """Whether a peer of OpenAI's protocol is asked by the typed path all the same, as its answer is to be made anew.
 
     Raises:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
 from openai_compat.core.hooks import Hook, Hooks, run, to_hook_call
-from openai_compat.core.streams import Silence, close_stream
+from openai_compat.core.streams import Heartbeat, close_stream
 from openai_compat.core.types import CallContext
 
 from .answer import Finish
@@ -15,20 +15,20 @@ from .answer import Finish
 Delta = TypeVar("Delta")
 
 
-class HookedDeltas(Iterator["Delta | Silence"], Generic[Delta]):
+class HookedDeltas(Iterator["Delta | Heartbeat"], Generic[Delta]):
     """The pieces as `hook` leaves them; closing it closes their source.
 
     Of a piece that the hook leaves out, what belongs to the frame stays: its finish reason and the usage.
     """
 
-    def __init__(self, source: Iterator[Delta | Silence], hook: Hook, model: str, context: CallContext) -> None:
+    def __init__(self, source: Iterator[Delta | Heartbeat], hook: Hook, model: str, context: CallContext) -> None:
         self._source = source
         self._hook = hook
         self._call = to_hook_call(model, context)
 
-    def __next__(self) -> Delta | Silence:
+    def __next__(self) -> Delta | Heartbeat:
         delta: Any = next(self._source)
-        if isinstance(delta, Silence):
+        if isinstance(delta, Heartbeat):
             return delta
         result = run(self._hook, delta, self._call, type(delta))
         if result is None:
@@ -39,13 +39,13 @@ class HookedDeltas(Iterator["Delta | Silence"], Generic[Delta]):
         close_stream(self._source)
 
 
-def hooked(
-    hooks: Hooks | None, deltas: Iterator[Delta | Silence], model: str, context: CallContext
-) -> tuple[Iterator[Delta | Silence], Finish | None]:
+def apply_hooks(
+    hooks: Hooks | None, deltas: Iterator[Delta | Heartbeat], model: str, context: CallContext
+) -> tuple[Iterator[Delta | Heartbeat], Finish | None]:
     """The pieces on their way through the model's hook, and the hook for the whole answer, where there are such."""
     if hooks is None:
         return deltas, None
-    finish = partial(hooks.finish, model=model, context=context) if hooks.after_reply is not None else None
+    finish = partial(hooks.run_after_reply, model=model, context=context) if hooks.after_reply is not None else None
     if hooks.on_delta is None:
         return deltas, finish
     return HookedDeltas(deltas, hooks.on_delta, model, context), finish

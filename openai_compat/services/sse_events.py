@@ -48,7 +48,7 @@ def choices_of(chunk: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
 
 
-def says_something(chunk: Mapping[str, Any]) -> bool:
+def has_content(chunk: Mapping[str, Any]) -> bool:
     """Whether a chunk has a piece of an answer or its end, and not only a role or an empty text."""
     return any(choice.get("finish_reason") or choice.get("text") or _has_piece(choice) for choice in choices_of(chunk))
 

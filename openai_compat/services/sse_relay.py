@@ -8,17 +8,17 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from openai_compat.backends.http.messages import ForwardedReply
-from openai_compat.backends.parsing.openai_chat import END_SECONDS, read_usage
-from openai_compat.core.errors import UpstreamCutError, UpstreamReplyError, UpstreamTimeoutError
-from openai_compat.core.streams import Silence
+from openai_compat.backends.http.messages import UpstreamResponse
+from openai_compat.backends.parsing.openai_chat import DONE_GRACE, read_usage
+from openai_compat.core.errors import UpstreamInvalidResponseError, UpstreamTimeoutError, UpstreamTruncatedError
+from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import Usage
 
 from .sse_events import DATA, DONE, parse_object, split_events
 
 log = logging.getLogger(__name__)
 
-MOST_EVENT_BYTES: Final = 64 * 1024 * 1024
+MAX_EVENT_BYTES: Final = 64 * 1024 * 1024
 
 _MARKS = (b"\n\n", b"\n\r\n", b"\r\r")
 _DONE = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
@@ -26,11 +26,11 @@ _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 _NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null')
 
 
-class EventRelay:
-    """Iterator over blocks of whole events, and `SILENCE`; `close()` ends the upstream's work.
+class SSERelay:
+    """Iterator over blocks of whole events, and `HEARTBEAT`; `close()` ends the upstream's work.
 
     The bytes are the upstream's, with three exceptions: an empty `error` is taken out of an event (clients take it for
-    a failure), and where `hides_usage` is set, because it was this server that asked for usage, the usage is taken out
+    a failure), and where `strip_usage` is set, because it was this server that asked for usage, the usage is taken out
     and the chunk that carries nothing else is dropped. `usage` holds the last usage seen. Nothing follows an error;
     `has_failed` tells that there was one.
 
@@ -44,47 +44,47 @@ class EventRelay:
         whatever reading the reply raises.
     """
 
-    def __init__(self, reply: ForwardedReply, *, hides_usage: bool, choices: int = 1) -> None:
+    def __init__(self, reply: UpstreamResponse, *, strip_usage: bool, choices: int = 1) -> None:
         self.usage: Usage | None = None
         self._reply = reply
         self._blocks = reply.blocks()
-        self._hides_usage = hides_usage
+        self._hides_usage = strip_usage
         self._choices = choices
         self._finished: set[int] = set()
         self._pieces: list[bytes] = []
         self._held_bytes = 0
         self._is_done = self.has_failed = False
         self._is_complete = self._has_broken = False
-        self._usual = UsualEvent()
+        self._usual = EventTemplate()
 
-    def __iter__(self) -> Iterator[bytes | Silence]:
+    def __iter__(self) -> Iterator[bytes | Heartbeat]:
         return self
 
-    def __next__(self) -> bytes | Silence:
+    def __next__(self) -> bytes | Heartbeat:
         while not (self._is_done or self.has_failed):
             try:
                 block = next(self._blocks, None)
-            except (UpstreamTimeoutError, UpstreamCutError):
+            except (UpstreamTimeoutError, UpstreamTruncatedError):
                 if not self._is_complete:
                     raise
-                return self._end_unsaid()
+                return self._finish_without_done()
             if block is None:
                 return self._last_events()
-            if isinstance(block, Silence):
+            if isinstance(block, Heartbeat):
                 return block
             events = block if not self._pieces and block.endswith(b"\n\n") else self._whole_events(block)
             if events and (passed := self._inspected(events)):
                 return passed
         raise StopIteration
 
-    def _end_unsaid(self) -> bytes:
+    def _finish_without_done(self) -> bytes:
         log.info("the upstream's answer was whole, and had no end mark")
         self._is_done = True
         return DONE
 
     def close(self) -> None:
         if self._is_done or self.has_failed:
-            self._reply.close_after_end()
+            self._reply.release()
         else:
             self._reply.close()
 
@@ -108,15 +108,15 @@ class EventRelay:
     def _hold(self, piece: bytes) -> None:
         self._pieces.append(piece)
         self._held_bytes += len(piece)
-        if self._held_bytes > MOST_EVENT_BYTES:
-            raise UpstreamReplyError("The upstream sent an event that is too large.")
+        if self._held_bytes > MAX_EVENT_BYTES:
+            raise UpstreamInvalidResponseError("The upstream sent an event that is too large.")
 
     def _inspected(self, events: bytes) -> bytes:
         """`events` as the client is to see them. Most have nothing of note, and are known by their likeness."""
-        kept = self._usual.keep(events)
-        return self._inspected_fully(events) if kept is None else kept
+        kept = self._usual.match(events)
+        return self._inspect(events) if kept is None else kept
 
-    def _inspected_fully(self, events: bytes) -> bytes:
+    def _inspect(self, events: bytes) -> bytes:
         # `find`, not `in`, which for bytes raises and catches an exception within CPython.
         came = events
         # One event in one line, as nearly always, is looked at by its end alone.
@@ -129,13 +129,13 @@ class EventRelay:
         is_finish = len(self._finished) < self._choices and _FINISHED.search(events) is not None
         if is_finish or (has_usage and events.find(b'"prompt_tokens"') >= 0) or events.find(b'"error"') >= 0:
             events = b"".join(self._inspected_events(events))
-            self._look_for_completeness()
+            self._check_complete()
         elif is_one:
-            self._usual.learn(came, events)
+            self._usual.train(came, events)
         # With its last bracket, the search takes three times as long.
         if events.find(b"[DONE") >= 0 and _DONE.search(events):
             if self._has_broken and len(self._finished) < self._choices:
-                raise UpstreamReplyError("The upstream's answer has a broken event in place of its end.")
+                raise UpstreamInvalidResponseError("The upstream's answer has a broken event in place of its end.")
             self._is_done = True
         return events
 
@@ -148,11 +148,11 @@ class EventRelay:
         log.warning("a broken event of the upstream's is left out: %.100r", data)
         return True
 
-    def _look_for_completeness(self) -> None:
+    def _check_complete(self) -> None:
         """After the last finish and the usage, nothing but the end mark is worth waiting for."""
         if not self._is_complete and self.usage is not None and len(self._finished) >= self._choices:
             self._is_complete = True
-            self._reply.expect_end(END_SECONDS)
+            self._reply.limit_remaining(DONE_GRACE)
 
     def _inspected_events(self, events: bytes) -> Iterator[bytes]:
         """One by one, up to an error: an end mark that a server sends after its error would make it look whole."""
@@ -194,10 +194,10 @@ class EventRelay:
         if rest.strip():
             rest = self._inspected(rest.rstrip() + b"\n\n")
             if not (self._is_done or self.has_failed):
-                raise UpstreamCutError("The upstream's stream broke off in the middle of an event.")
+                raise UpstreamTruncatedError("The upstream's stream broke off in the middle of an event.")
             return rest
         if len(self._finished) < self._choices:
-            raise UpstreamCutError("The upstream's stream ended before its answer was complete.")
+            raise UpstreamTruncatedError("The upstream's stream ended before its answer was complete.")
         self._is_done = True
         return DONE
 
@@ -207,16 +207,16 @@ def _replaced(event: bytes, found: re.Match[bytes], chunk: Mapping[str, Any]) ->
     return event[: found.start(1)] + data + event[found.end(1) :]
 
 
-MOST_LESSONS: Final = 4
+MAX_SAMPLES: Final = 4
 """The first event has a role, a tool's call begins in its own way: so many shapes are tried for the usual one."""
-MOST_BYTES: Final = 16_384
+MAX_TEMPLATE_BYTES: Final = 16_384
 """A larger event is not the usual one, and what is around its text is not kept."""
 # Possessive: an ordinary repetition would keep a place to go back to for each character of a long text.
 _TEXT: Final = re.compile(rb'"(?:content|text|reasoning_content|arguments)": ?"((?:[^"\\]++|\\.)*+)"')
 _INSIDE_STRING: Final = re.compile(rb'(?:[^"\\\r\n]++|\\[^\r\n])*+')
 
 
-class UsualEvent:
+class EventTemplate:
     """What the events of one stream have in common: each is the same but for its text.
 
     One that was inspected, and had nothing of note, shows what stands before the text and after it, and what may stay
@@ -229,9 +229,9 @@ class UsualEvent:
         self._before = self._after = self._kept_after = b""
         self._lessons = 0
 
-    def learn(self, event: bytes, kept: bytes) -> None:
+    def train(self, event: bytes, kept: bytes) -> None:
         """`event` is a single one that had nothing of note, `kept` what the client got of it."""
-        if self._lessons == MOST_LESSONS or len(event) > MOST_BYTES:
+        if self._lessons == MAX_SAMPLES or len(event) > MAX_TEMPLATE_BYTES:
             return
         self._lessons += 1
         found = _TEXT.search(event)
@@ -239,7 +239,7 @@ class UsualEvent:
             self._before, self._after = event[: found.start(1)], event[found.end(1) :]
             self._kept_after = kept[found.end(1) :]
 
-    def keep(self, event: bytes) -> bytes | None:
+    def match(self, event: bytes) -> bytes | None:
         """What the client gets of `event`; None for one that is not like the others."""
         start, end = len(self._before), len(event) - len(self._after)
         if not (event.endswith(self._after) and event.startswith(self._before) and start):

@@ -8,21 +8,21 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from openai_compat.core.errors import BackendError, UpstreamCutError, UpstreamError, UpstreamStatusError
-from openai_compat.core.streams import SILENCE, Pending, Silence
+from openai_compat.core.errors import BackendError, UpstreamError, UpstreamStatusError, UpstreamTruncatedError
+from openai_compat.core.streams import HEARTBEAT, BackgroundStart, Heartbeat
 from openai_compat.core.types import CallContext, Usage
-from openai_compat.routing.failover import Begun, Failover
-from openai_compat.routing.failure_policy import judge
+from openai_compat.routing.failover import Attempt, FailoverExecutor
+from openai_compat.routing.failure_policy import classify
 from openai_compat.routing.route import Target
 
-from .failover_streams import EventSource
+from .failover_streams import EventStream
 from .first_content import to_error
 from .inference_call import InferenceCall
 from .sse_events import choices_of, chunk_of, split_events, to_event
 
 log = logging.getLogger(__name__)
 
-Ask = Callable[[InferenceCall, Target, CallContext], EventSource]
+Ask = Callable[[InferenceCall, Target, CallContext], EventStream]
 """Puts a call to one target; returns when its stream says something."""
 
 CHAT: Final = "chat/completions"
@@ -41,7 +41,7 @@ def can_continue(call: InferenceCall) -> bool:
     return call.path == CHAT
 
 
-def resumed(call: InferenceCall, text: str, prefill: str | None) -> InferenceCall | None:
+def resume_request(call: InferenceCall, text: str, prefill: str | None) -> InferenceCall | None:
     """The call that asks for what comes after `text`; None where the model cannot be asked so.
 
     `prefix` is what DeepSeek and Mistral call it, `continue_final_message` is vLLM's; many other models go on from a
@@ -62,7 +62,7 @@ def resumed(call: InferenceCall, text: str, prefill: str | None) -> InferenceCal
     return replace(call, payload=payload, body=json.dumps(payload).encode())
 
 
-class ContinuedEvents(Iterator["bytes | Silence"]):
+class RecoveringStream(Iterator["bytes | Heartbeat"]):
     """The events of the target that answers, and after a break those of the next one, as one answer with one id.
 
     The next one is asked to go on from the text that was sent, where it can be asked so, and else from the start: as
@@ -71,7 +71,12 @@ class ContinuedEvents(Iterator["bytes | Silence"]):
     """
 
     def __init__(
-        self, failover: Failover[EventSource], begun: Begun[EventSource], call: InferenceCall, ask: Ask, silence: float
+        self,
+        failover: FailoverExecutor[EventStream],
+        begun: Attempt[EventStream],
+        call: InferenceCall,
+        ask: Ask,
+        silence: float,
     ) -> None:
         self._failover = failover
         self._begun = begun
@@ -85,21 +90,21 @@ class ContinuedEvents(Iterator["bytes | Silence"]):
         self._identity: dict[str, Any] = {}
         self._repeated: str | None = None
         self._break: UpstreamError | None = None
-        self._pending: Pending[Begun[EventSource]] | None = None
+        self._pending: BackgroundStart[Attempt[EventStream]] | None = None
         self.headers = begun.result.headers
 
     @property
     def usage(self) -> Usage | None:
         return self._begun.result.usage
 
-    def __next__(self) -> bytes | Silence:
+    def __next__(self) -> bytes | Heartbeat:
         while True:
             if self._break is not None and self._pending is None:
-                self._look_for_another(self._break)
-            if self._pending is not None and not self._has_another(self._pending):
-                return SILENCE
+                self._start_failover(self._break)
+            if self._pending is not None and not self._poll_failover(self._pending):
+                return HEARTBEAT
             block = self._next_block()
-            if isinstance(block, Silence):
+            if isinstance(block, Heartbeat):
                 return block
             passed = b"".join(self._inspected(block)) if block else b""
             if passed:
@@ -110,7 +115,7 @@ class ContinuedEvents(Iterator["bytes | Silence"]):
             self._pending.close()
         self._begun.close()
 
-    def _next_block(self) -> bytes | Silence:
+    def _next_block(self) -> bytes | Heartbeat:
         """What the target sends; nothing where it broke off."""
         try:
             return next(self._begun.result.events)
@@ -124,16 +129,16 @@ class ContinuedEvents(Iterator["bytes | Silence"]):
             self._begun.failed(error)
             raise
 
-    def _look_for_another(self, error: UpstreamError) -> None:
+    def _start_failover(self, error: UpstreamError) -> None:
         self._break = None
         self._begun.failed(error)
         if self._is_finished or not self._is_text or not self._failover.has_more:
             raise error
         log.warning("'%s' broke off in the middle; another is asked to go on: %s", self._begun.target.model, error)
         self._begun.close()
-        self._pending = Pending(lambda: self._failover.answer(self._attempt))
+        self._pending = BackgroundStart(lambda: self._failover.run(self._attempt))
 
-    def _has_another(self, pending: Pending[Begun[EventSource]]) -> bool:
+    def _poll_failover(self, pending: BackgroundStart[Attempt[EventStream]]) -> bool:
         """Whether somebody goes on; False while that is not known, and something must be said meanwhile."""
         if not pending.wait(self._silence_seconds or None):
             return False
@@ -145,25 +150,25 @@ class ContinuedEvents(Iterator["bytes | Silence"]):
         self._is_resumed = True
         return True
 
-    def _attempt(self, target: Target, context: CallContext) -> EventSource:
+    def _attempt(self, target: Target, context: CallContext) -> EventStream:
         text = "".join(self._sent)
-        call = resumed(self._call, text, target.backend.entry.prefill)
+        call = resume_request(self._call, text, target.backend.entry.assistant_prefill)
         if call is not None:
             try:
                 source = self._ask(call, target, context)
                 self._repeated = None
                 return source
             except UpstreamStatusError as error:
-                if judge(error).falls_back:
+                if classify(error).try_next:
                     raise
                 log.info("'%s' does not go on from half an answer, and is asked from the start", target.model)
         source = self._ask(self._call, target, context)
         self._repeated = text or None
         return source
 
-    def _told(self) -> UpstreamCutError:
+    def _told(self) -> UpstreamTruncatedError:
         self._is_text = False
-        return UpstreamCutError("The upstream's answer broke off, and no other could go on with it.")
+        return UpstreamTruncatedError("The upstream's answer broke off, and no other could go on with it.")
 
     def _inspected(self, block: bytes) -> Iterator[bytes]:
         """The events that the client is to see, up to one that tells of an error."""
@@ -184,7 +189,7 @@ class ContinuedEvents(Iterator["bytes | Silence"]):
         if choices:
             text = self._text_of(choices[0])
             if self._repeated is not None:
-                return self._without_repetition(shown, choices[0], text)
+                return self._deduplicate(shown, choices[0], text)
             self._note(choices[0], text)
         return to_event(shown) if changes else event
 
@@ -202,7 +207,7 @@ class ContinuedEvents(Iterator["bytes | Silence"]):
             changes["choices"] = [{**choices[0], "delta": rest}]
         return changes
 
-    def _without_repetition(self, chunk: dict[str, Any], choice: Mapping[str, Any], text: str) -> bytes:
+    def _deduplicate(self, chunk: dict[str, Any], choice: Mapping[str, Any], text: str) -> bytes:
         """An event of an answer that began anew, less what the client has; nothing where it has all of it."""
         known = self._repeated or ""
         if text.startswith(known):

@@ -1,14 +1,14 @@
-"""Which store a `STATE_URL` means."""
+"""Which store a `SHARED_STATE_URL` means."""
 
 from __future__ import annotations
 
-from .base import SharedStore
-from .fallback import ForgivingStore
+from .base import StateStore
+from .fallback import FallbackStore
 from .memory import MemoryStore
 from .sqlite import SQLiteStore
 
 
-def open_store(url: str | None) -> SharedStore:
+def open_store(url: str | None) -> StateStore:
     """The store at `url`; nothing is opened before it is first asked.
 
     Raises:
@@ -17,7 +17,7 @@ def open_store(url: str | None) -> SharedStore:
     if url is None or url == "memory:":
         return MemoryStore()
     if url.startswith("sqlite:"):
-        return ForgivingStore(SQLiteStore(url.removeprefix("sqlite:")))
+        return FallbackStore(SQLiteStore(url.removeprefix("sqlite:")))
     from .redis import RedisStore
 
-    return ForgivingStore(RedisStore(url))
+    return FallbackStore(RedisStore(url))

@@ -10,9 +10,9 @@ class StoreError(Exception):
     """The store could not be asked. Whoever uses one goes on without it."""
 
 
-class SharedStore(ABC):
+class StateStore(ABC):
     """Keys are texts, values short texts; everything expires. Every call is atomic among all who share the store, and
-    brief: what takes longer than a few milliseconds (a Redis: `TIMEOUT_SECONDS` of it) is given up.
+    brief: what takes longer than a few milliseconds (a Redis: `SOCKET_TIMEOUT` of it) is given up.
 
     Raises:
         StoreError: from every method but `close`.
@@ -27,15 +27,15 @@ class SharedStore(ABC):
         """Keeps `value` for `seconds`."""
 
     @abstractmethod
-    def forget(self, key: str) -> None:
+    def delete(self, key: str) -> None:
         """Removes what was written, added or claimed."""
 
     @abstractmethod
-    def add(self, key: str, amount: int, seconds: float) -> int:
+    def increment(self, key: str, amount: int, seconds: float) -> int:
         """Adds to a counter and returns its new value; it begins at 0, and anew `seconds` after its first addition."""
 
     @abstractmethod
-    def claim(self, key: str, seconds: float) -> bool:
+    def set_if_absent(self, key: str, seconds: float) -> bool:
         """Whether the caller is the one that gets `key`: nobody else does for `seconds`, or until it is forgotten."""
 
     def close(self) -> None:  # noqa: B027 - not every store opens something

@@ -7,20 +7,20 @@ from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import Final, TypeVar
 
-from .base import SharedStore, StoreError
+from .base import StateStore, StoreError
 from .memory import MemoryStore
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-REST_SECONDS: Final = 5.0
+RETRY_INTERVAL: Final = 5.0
 """After a failure the store is not asked for so long: each call to one that is gone may take its whole time limit."""
 
 
-class ForgivingStore(SharedStore):
+class FallbackStore(StateStore):
     """Asks `shared`, and a memory of its own where that fails: workers then know less of each other, and no more."""
 
-    def __init__(self, shared: SharedStore, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, shared: StateStore, clock: Callable[[], float] = monotonic) -> None:
         self._shared = shared
         self._own = MemoryStore()
         self._clock = clock
@@ -32,23 +32,23 @@ class ForgivingStore(SharedStore):
     def write(self, key: str, value: str, seconds: float) -> None:
         self._ask(lambda store: store.write(key, value, seconds))
 
-    def forget(self, key: str) -> None:
-        self._ask(lambda store: store.forget(key))
+    def delete(self, key: str) -> None:
+        self._ask(lambda store: store.delete(key))
 
-    def add(self, key: str, amount: int, seconds: float) -> int:
-        return self._ask(lambda store: store.add(key, amount, seconds))
+    def increment(self, key: str, amount: int, seconds: float) -> int:
+        return self._ask(lambda store: store.increment(key, amount, seconds))
 
-    def claim(self, key: str, seconds: float) -> bool:
-        return self._ask(lambda store: store.claim(key, seconds))
+    def set_if_absent(self, key: str, seconds: float) -> bool:
+        return self._ask(lambda store: store.set_if_absent(key, seconds))
 
     def close(self) -> None:
         self._shared.close()
 
-    def _ask(self, question: Callable[[SharedStore], T]) -> T:
+    def _ask(self, question: Callable[[StateStore], T]) -> T:
         if self._clock() >= self._rests_until:
             try:
                 return question(self._shared)
             except StoreError as error:
-                self._rests_until = self._clock() + REST_SECONDS
+                self._rests_until = self._clock() + RETRY_INTERVAL
                 log.warning("the shared state cannot be had, each worker goes by its own for now: %s", error)
         return question(self._own)

@@ -7,13 +7,13 @@ from threading import Lock
 from time import time
 from typing import Final
 
-from .base import SharedStore
+from .base import StateStore
 
 SWEEP_EVERY: Final = 1000
 """So many writes, and what has expired is thrown away."""
 
 
-class MemoryStore(SharedStore):
+class MemoryStore(StateStore):
     """A dictionary, for a server with one worker, and for one whose store is out of order."""
 
     def __init__(self, clock: Callable[[], float] = time) -> None:
@@ -31,11 +31,11 @@ class MemoryStore(SharedStore):
         with self._lock:
             self._put(key, value, self._clock() + seconds)
 
-    def forget(self, key: str) -> None:
+    def delete(self, key: str) -> None:
         with self._lock:
             self._rows.pop(key, None)
 
-    def add(self, key: str, amount: int, seconds: float) -> int:
+    def increment(self, key: str, amount: int, seconds: float) -> int:
         with self._lock:
             now = self._clock()
             value, until = self._rows.get(key, ("0", 0.0))
@@ -45,7 +45,7 @@ class MemoryStore(SharedStore):
             self._put(key, str(total), until)
             return total
 
-    def claim(self, key: str, seconds: float) -> bool:
+    def set_if_absent(self, key: str, seconds: float) -> bool:
         with self._lock:
             now = self._clock()
             if key in self._rows and self._rows[key][1] > now:

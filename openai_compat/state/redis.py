@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from openai_compat.core.errors import ConfigurationError
 
-from .base import SharedStore, StoreError
+from .base import StateStore, StoreError
 
-TIMEOUT_SECONDS: Final = 0.25
+SOCKET_TIMEOUT: Final = 0.25
 """For a connection and for an answer: a Redis on the same network takes less than a millisecond."""
 PREFIX: Final = "openai-compat:"
 
@@ -21,7 +21,7 @@ return total
 """
 
 
-class RedisStore(SharedStore):
+class RedisStore(StateStore):
     """Keys begin with `openai-compat:`, so that the Redis may serve others too."""
 
     def __init__(self, url: str) -> None:
@@ -29,19 +29,19 @@ class RedisStore(SharedStore):
             import redis
         except ImportError as error:
             raise ConfigurationError(
-                ["STATE_URL names a Redis, which needs the extra 'redis': pip install 'redis>=6.4,<9'"]
+                ["SHARED_STATE_URL names a Redis, which needs the extra 'redis': pip install 'redis>=6.4,<9'"]
             ) from error
         self._errors = (redis.RedisError, OSError)
         try:
             self._redis: Any = redis.Redis.from_url(
                 url,
-                socket_timeout=TIMEOUT_SECONDS,
-                socket_connect_timeout=TIMEOUT_SECONDS,
+                socket_timeout=SOCKET_TIMEOUT,
+                socket_connect_timeout=SOCKET_TIMEOUT,
                 decode_responses=True,
                 retry=None,
             )
         except ValueError as error:
-            raise ConfigurationError([f"STATE_URL: {error}"]) from error
+            raise ConfigurationError([f"SHARED_STATE_URL: {error}"]) from error
         self._add = self._redis.register_script(_ADD)
 
     def read(self, keys: Sequence[str]) -> Mapping[str, str]:
@@ -51,16 +51,16 @@ class RedisStore(SharedStore):
     def write(self, key: str, value: str, seconds: float) -> None:
         self._ask("set", PREFIX + key, value, px=_milliseconds(seconds))
 
-    def forget(self, key: str) -> None:
+    def delete(self, key: str) -> None:
         self._ask("delete", PREFIX + key)
 
-    def add(self, key: str, amount: int, seconds: float) -> int:
+    def increment(self, key: str, amount: int, seconds: float) -> int:
         try:
             return int(self._add(keys=[PREFIX + key], args=[amount, _milliseconds(seconds)]))
         except self._errors as error:
             raise StoreError(str(error)) from error
 
-    def claim(self, key: str, seconds: float) -> bool:
+    def set_if_absent(self, key: str, seconds: float) -> bool:
         return bool(self._ask("set", PREFIX + key, "1", px=_milliseconds(seconds), nx=True))
 
     def close(self) -> None:

@@ -9,9 +9,9 @@ from threading import Lock
 from time import time
 from typing import Any, Final
 
-from .base import SharedStore, StoreError
+from .base import StateStore, StoreError
 
-BUSY_SECONDS: Final = 0.05
+BUSY_TIMEOUT: Final = 0.05
 """How long a call waits for another worker's to end, which takes 10 µs: SQLite's calls hold up the whole worker."""
 SWEEP_EVERY: Final = 1000
 
@@ -33,7 +33,7 @@ _CLAIM = (
 )
 
 
-class SQLiteStore(SharedStore):
+class SQLiteStore(StateStore):
     """A database in WAL mode, in which readers and a writer do not wait for each other. Nothing is flushed to the disk:
     what is in it is worth a few seconds, and a crash of the machine ends those.
     """
@@ -53,13 +53,13 @@ class SQLiteStore(SharedStore):
     def write(self, key: str, value: str, seconds: float) -> None:
         self._change(_WRITE, key, seconds, value=value)
 
-    def forget(self, key: str) -> None:
+    def delete(self, key: str) -> None:
         self._ask("DELETE FROM state WHERE key = ?", (key,))
 
-    def add(self, key: str, amount: int, seconds: float) -> int:
+    def increment(self, key: str, amount: int, seconds: float) -> int:
         return int(self._change(_ADD, key, seconds, amount=amount)[0][0])
 
-    def claim(self, key: str, seconds: float) -> bool:
+    def set_if_absent(self, key: str, seconds: float) -> bool:
         return bool(self._change(_CLAIM, key, seconds))
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ class SQLiteStore(SharedStore):
 
     def _opened(self) -> sqlite3.Connection:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        database = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        database = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
         try:
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = OFF")

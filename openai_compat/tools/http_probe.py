@@ -50,7 +50,7 @@ class Address:
 
 
 @dataclass
-class Answer:
+class ProbeResponse:
     """A response: `headers` by their names in lower case, `arrivals` when each block of the body came, in seconds since
     the request, and how many bytes there were by then. `is_endless`: there was more to come when the time was over.
     """
@@ -84,7 +84,7 @@ def send(
     body: bytes | None = None,
     timeout: float,
     longest: float = math.inf,
-) -> Answer:
+) -> ProbeResponse:
     """The answer to one request on a connection of its own. `path` is below the root, unless it begins with `/`.
 
     `timeout` is for each wait, `longest` for the whole answer, in seconds.
@@ -102,13 +102,13 @@ def send(
         connection.close()
 
 
-def read_answer(connection: http.client.HTTPConnection, began: float = 0.0, until: float = math.inf) -> Answer:
+def read_answer(connection: http.client.HTTPConnection, began: float = 0.0, until: float = math.inf) -> ProbeResponse:
     """The answer to what was sent, block by block as it comes: `read1` returns at every arrival. What comes after
     `until`, a time of `time.monotonic`, is left unread.
     """
     response = connection.getresponse()
     names = {name.lower() for name in response.headers}
-    answer = Answer(response.status, {name: ", ".join(response.headers.get_all(name, [])) for name in names})
+    answer = ProbeResponse(response.status, {name: ", ".join(response.headers.get_all(name, [])) for name in names})
     blocks = []
     total = 0
     try:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 
 from openai_compat.core.errors import AuthenticationError
 
-from .request_context import CALL, current_request
+from .request_context import CONTEXT_KEY, current_request
 
 
-def key_check(keys: Sequence[str]) -> Callable[[], None]:
+def require_api_key(keys: Sequence[str]) -> Callable[[], None]:
     """A `before_request` function that lets a request with one of `keys` pass; every request when there are none.
 
     All keys are compared in constant time, each of them every time, so that the time tells nothing of any.
@@ -22,7 +22,7 @@ def key_check(keys: Sequence[str]) -> Callable[[], None]:
             return
         environ = current_request().environ
         if environ["REQUEST_METHOD"] != "OPTIONS":
-            _check(known, environ[CALL].authorization)
+            _check(known, environ[CONTEXT_KEY].authorization)
 
     return check
 

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from marshmallow import Schema, ValidationError
 
-from openai_compat.core.errors import PayloadError
+from openai_compat.core.errors import InvalidRequestError
 from openai_compat.web.schemas.base import name_of_type, to_field_error
 
 MAXIMUM_DEPTH = 256
@@ -42,7 +42,7 @@ def parse_json_object(body: bytes) -> dict[str, Any]:
     except ValueError as error:  # the interpreter's own limit on the digits of an integer
         _refuse("a number has too many digits", error)
     if type(value) is not dict:
-        raise PayloadError(f"{CANNOT_PARSE}: expected an object, but got {name_of_type(value)} instead.")
+        raise InvalidRequestError(f"{CANNOT_PARSE}: expected an object, but got {name_of_type(value)} instead.")
     if _holds_many_brackets(body) and _is_deeper_than(MAXIMUM_DEPTH, value):
         _refuse_depth()
     return value
@@ -58,16 +58,16 @@ def validate(schema: Schema, payload: dict[str, Any]) -> dict[str, Any]:
         schema.load(payload)
     except ValidationError as error:
         problem = to_field_error(error)
-        raise PayloadError(problem.sentence, param=problem.path or None, code=problem.code) from None
+        raise InvalidRequestError(problem.sentence, param=problem.path or None, code=problem.code) from None
     return payload
 
 
 def _refuse(reason: str, cause: Exception | None = None, param: str | None = None) -> NoReturn:
-    raise PayloadError(f"{CANNOT_PARSE}: {reason}. {NOT_JSON}", param=param) from cause
+    raise InvalidRequestError(f"{CANNOT_PARSE}: {reason}. {NOT_JSON}", param=param) from cause
 
 
 def _refuse_depth(cause: Exception | None = None) -> NoReturn:
-    raise PayloadError(f"{CANNOT_PARSE}: it is nested more than {MAXIMUM_DEPTH} levels deep.") from cause
+    raise InvalidRequestError(f"{CANNOT_PARSE}: it is nested more than {MAXIMUM_DEPTH} levels deep.") from cause
 
 
 def _syntax_error(error: json.JSONDecodeError) -> str:

@@ -12,7 +12,7 @@ from typing import Final
 
 log = logging.getLogger(__name__)
 
-MOST_CHARACTERS: Final = 20_000
+MAX_LOGGED_CHARS: Final = 20_000
 MASK: Final = "***"
 
 _TELLING_NAMES = (
@@ -45,10 +45,10 @@ _URL_CREDENTIALS = re.compile(r"(://)[^\s/\"\\]+(?=@)")
 
 def log_request_body(body: bytes) -> None:
     """Logs the beginning of a body that the server has read. What is passed through is not read, and not logged."""
-    log.info("request body: %s", masked(body[:MOST_CHARACTERS].decode("utf-8", "replace")))
+    log.info("request body: %s", redact(body[:MAX_LOGGED_CHARS].decode("utf-8", "replace")))
 
 
-def masked(text: str) -> str:
+def redact(text: str) -> str:
     """`text` with whatever looks like a key or token replaced by asterisks."""
     text = _JSON_PART.sub(_FieldMasker(), text)
     for expression in (_SECRET_ASSIGNMENT, _COUNTED_ASSIGNMENT, _URL_CREDENTIALS):

@@ -10,12 +10,12 @@ from typing import Final
 
 from gevent.monkey import get_original
 
-from openai_compat.core.cancellation import Cancellation
+from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import OpenAICompatError
 
 log = logging.getLogger(__name__)
 
-INTERVAL_SECONDS: Final = 0.25
+POLL_INTERVAL: Final = 0.25
 
 # Both sides have closed, or the connection broke: found when something was written to a peer that is gone.
 _CLOSED: Final = select.POLLHUP | select.POLLERR
@@ -25,22 +25,23 @@ _SENDS_NO_MORE: Final = getattr(select, "POLLRDHUP", 0)
 _poll = get_original("select", "poll")
 
 
-class ClientWatch:
+class DisconnectMonitor:
     """Looks at the sockets of all waiting clients of this process, four times a second, in one system call.
 
     A thread (a greenlet, under gevent) that starts with the first client; a request costs two dictionary operations.
 
     A client that has closed its sending side looks the same whether it has left or waits for its answer. It counts as
-    gone, unless `half_closed_clients_wait`: then one that has left is noticed when next something is written to it.
+    gone, unless `half_close_is_disconnect` is false: then one that has left is noticed when next something is written
+    to it.
     """
 
-    def __init__(self, *, half_closed_clients_wait: bool = False) -> None:
-        self._hang_up = _CLOSED if half_closed_clients_wait else _CLOSED | _SENDS_NO_MORE
-        self._clients: dict[int, Cancellation] = {}
+    def __init__(self, *, half_close_is_disconnect: bool = True) -> None:
+        self._hang_up = _CLOSED | _SENDS_NO_MORE if half_close_is_disconnect else _CLOSED
+        self._clients: dict[int, CancellationToken] = {}
         self._has_clients = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def add(self, descriptor: int, cancellation: Cancellation) -> None:
+    def add(self, descriptor: int, cancellation: CancellationToken) -> None:
         """Cancels when the peer of the socket `descriptor` leaves, until `remove`."""
         self._clients[descriptor] = cancellation
         if self._thread is None:
@@ -49,12 +50,12 @@ class ClientWatch:
         if not self._has_clients.is_set():
             self._has_clients.set()
 
-    def remove(self, descriptor: int, cancellation: Cancellation) -> None:
+    def remove(self, descriptor: int, cancellation: CancellationToken) -> None:
         """Ends what `add` began. The descriptor may be the next client's by now: that one is watched on."""
         if self._clients.get(descriptor) is cancellation:
             del self._clients[descriptor]
 
-    def end_all(self, reason: OpenAICompatError) -> None:
+    def cancel_all(self, reason: OpenAICompatError) -> None:
         """Cancels every call that is under way; its client is told the reason."""
         for cancellation in list(self._clients.values()):
             cancellation.cancel(reason)
@@ -62,7 +63,7 @@ class ClientWatch:
     def _run(self) -> None:
         while True:
             self._has_clients.wait()
-            time.sleep(INTERVAL_SECONDS)
+            time.sleep(POLL_INTERVAL)
             try:
                 self._look()
             except Exception:  # what fails once must not leave all later clients unwatched

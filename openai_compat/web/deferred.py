@@ -12,58 +12,58 @@ from typing import Generic, TypeVar
 from flask import Response
 
 from openai_compat.core.errors import OpenAICompatError
-from openai_compat.core.streams import SILENCE, Pending, Silence
+from openai_compat.core.streams import HEARTBEAT, BackgroundStart, Heartbeat
 from openai_compat.core.types import CallContext, Usage
 
-from .request_context import Call
-from .sse import HEADERS, Source, StreamBody, stream_response, to_error_event
+from .request_context import RequestContext
+from .sse import HEADERS, ClosableStream, StreamBody, stream_response, to_error_event
 
-SourceT = TypeVar("SourceT", bound=Source)
+SourceT = TypeVar("SourceT", bound=ClosableStream)
 
 
-def begin(start: Callable[[], SourceT], context: CallContext) -> SourceT | Pending[SourceT]:
+def start_or_defer(start: Callable[[], SourceT], context: CallContext) -> SourceT | BackgroundStart[SourceT]:
     """What `start` starts, or the pending start when that takes longer than a client may be left without a sign."""
-    if not context.silence_seconds:
+    if not context.heartbeat_interval:
         return start()
-    pending = Pending(start)
-    return pending.result() if pending.wait(context.silence_seconds) else pending
+    pending = BackgroundStart(start)
+    return pending.result() if pending.wait(context.heartbeat_interval) else pending
 
 
-def late_response(
-    call: Call,
+def deferred_response(
+    call: RequestContext,
     context: CallContext,
-    pending: Pending[SourceT],
-    to_stream: Callable[[SourceT], Iterator[bytes | Silence]],
+    pending: BackgroundStart[SourceT],
+    to_stream: Callable[[SourceT], Iterator[bytes | Heartbeat]],
     *,
     headers: Mapping[str, str] = HEADERS,
     to_error: Callable[[OpenAICompatError], bytes] | None = to_error_event,
 ) -> Response:
     """A stream that begins with comments; what `pending` comes to is told within it, an error too."""
-    events = LateEvents(pending, context.silence_seconds, to_stream)
+    events = DeferredStream(pending, context.heartbeat_interval, to_stream)
     return stream_response(StreamBody(call, events, events, to_error=to_error), headers)
 
 
-class LateEvents(Iterator["bytes | Silence"], Generic[SourceT]):
+class DeferredStream(Iterator["bytes | Heartbeat"], Generic[SourceT]):
     """Silence until the answer has begun, then its events. Closing it closes the answer, now or when it comes."""
 
     def __init__(
         self,
-        pending: Pending[SourceT],
-        silence_seconds: float,
-        to_stream: Callable[[SourceT], Iterator[bytes | Silence]],
+        pending: BackgroundStart[SourceT],
+        heartbeat_interval: float,
+        to_stream: Callable[[SourceT], Iterator[bytes | Heartbeat]],
     ) -> None:
         self._pending = pending
-        self._silence_seconds = silence_seconds
+        self._silence_seconds = heartbeat_interval
         self._to_stream = to_stream
-        self._events: Iterator[bytes | Silence] | None = None
+        self._events: Iterator[bytes | Heartbeat] | None = None
         self._has_spoken = False
 
-    def __next__(self) -> bytes | Silence:
+    def __next__(self) -> bytes | Heartbeat:
         if self._events is None:
             # The wait for the answer was a silence already: the first sign goes out at once.
             if not self._has_spoken or not self._pending.wait(self._silence_seconds):
                 self._has_spoken = True
-                return SILENCE
+                return HEARTBEAT
             self._events = self._to_stream(self._pending.result())
         return next(self._events)
 

@@ -11,18 +11,18 @@ from werkzeug.exceptions import HTTPException
 from openai_compat.core.errors import (
     CallCancelledError,
     InternalError,
+    InvalidRequestError,
     MethodNotAllowedError,
     NotFoundError,
     OpenAICompatError,
-    PayloadError,
-    PayloadTooLargeError,
     RequestError,
+    RequestTooLargeError,
     UnsupportedMediaTypeError,
     UpstreamStatusError,
 )
 from openai_compat.core.settings import Settings
 
-from .request_context import current_call
+from .request_context import current_context
 from .responses import json_response
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,9 @@ def status_of(error: OpenAICompatError, settings: Settings) -> int:
         return error.upstream_status
     if error.status is not None:
         return error.status
-    return settings.validation_error_status if isinstance(error, PayloadError) else settings.upstream_error_status
+    return (
+        settings.validation_error_status if isinstance(error, InvalidRequestError) else settings.upstream_error_status
+    )
 
 
 def headers_of(error: OpenAICompatError) -> dict[str, str]:
@@ -76,7 +78,7 @@ def _translate(error: HTTPException) -> OpenAICompatError:
     known: dict[int, Callable[[], RequestError]] = {
         404: lambda: NotFoundError(f"Invalid URL {place}"),
         405: lambda: MethodNotAllowedError(f"Method not allowed {place}"),
-        413: lambda: PayloadTooLargeError("The request body is larger than this server takes."),
+        413: lambda: RequestTooLargeError("The request body is larger than this server takes."),
         415: lambda: UnsupportedMediaTypeError(
             "This API takes JSON: send the header 'Content-Type: application/json'."
         ),
@@ -95,7 +97,7 @@ def register_errors(app: Flask, settings: Settings) -> None:
     @app.errorhandler(Exception)
     def handle(error: Exception) -> Response:
         if isinstance(error, CallCancelledError):  # a backend knows that it was to stop, and not always why
-            error = current_call().cancellation.to_error()
+            error = current_context().cancellation.to_error()
         response = to_response(to_known_error(error), settings)
         if isinstance(error, HTTPException) and error.code == 405:
             allowed = getattr(error, "valid_methods", None) or ()

@@ -9,105 +9,114 @@ from typing import Any, Protocol
 from flask import Response
 
 from openai_compat.backends.base import SupportsForwarding
-from openai_compat.core.streams import Pending, Silence
+from openai_compat.core.streams import BackgroundStart, Heartbeat
 from openai_compat.core.types import CallContext, Usage
-from openai_compat.routing.failover import Failover
-from openai_compat.routing.route import Plan, Target
-from openai_compat.services.failover_streams import EventSource, RoutedEvents
-from openai_compat.services.first_content import held_until_it_speaks
-from openai_compat.services.forwarding import ForwardedAnswer, ForwardedRefusalError, ForwardedStream, forward_or_raise
+from openai_compat.routing.failover import FailoverExecutor
+from openai_compat.routing.route import RoutePlan, Target
+from openai_compat.services.failover_streams import EventStream, FailoverEventStream
+from openai_compat.services.first_content import wait_for_first_content
+from openai_compat.services.forwarding import ForwardedAnswer, ForwardedStream, UpstreamRefusalError, forward_or_raise
 from openai_compat.services.inference_call import InferenceCall
-from openai_compat.services.preparation import is_rebuilt
-from openai_compat.services.stream_recovery import ContinuedEvents
+from openai_compat.services.preparation import needs_translation
+from openai_compat.services.stream_recovery import RecoveringStream
 
-from .deferred import begin, late_response
-from .request_context import Call
-from .responses import WholeResponse
+from .deferred import deferred_response, start_or_defer
+from .request_context import RequestContext
+from .responses import BytesResponse
 from .sse import DONE, HEADERS, StreamBody, stream_response, to_event
 
 
-class Typed(Protocol):
+class TranslatedBackend(Protocol):
     """How a door asks a backend that does not speak OpenAI's protocol."""
 
     def whole(self, target: Target, context: CallContext) -> ForwardedAnswer: ...
 
-    def stream(self, call: InferenceCall, target: Target, context: CallContext) -> EventSource: ...
+    def stream(self, call: InferenceCall, target: Target, context: CallContext) -> EventStream: ...
 
 
-def answer_by_plan(plan: Plan, typed: Typed, inference: InferenceCall, call: Call, context: CallContext) -> Response:
+def respond_with_failover(
+    plan: RoutePlan, typed: TranslatedBackend, inference: InferenceCall, call: RequestContext, context: CallContext
+) -> Response:
     """The answer of the first target that has one. What a stored completion leaves behind must not be there twice."""
     may_repeat = not inference.payload.get("store")
     try:
         if inference.is_streamed:
-            streams: Failover[EventSource] = Failover(plan, context, limits_first_token=True, may_repeat=may_repeat)
+            streams: FailoverExecutor[EventStream] = FailoverExecutor(
+                plan, context, limits_first_token=True, may_repeat=may_repeat
+            )
             return _streamed(plan, streams, typed, inference, call, context)
-        return _whole(Failover(plan, context, may_repeat=may_repeat), typed, inference, call)
-    except ForwardedRefusalError as refusal:
-        return WholeResponse(refusal.answer.body, refusal.answer.status, refusal.answer.headers)
+        return _whole(FailoverExecutor(plan, context, may_repeat=may_repeat), typed, inference, call)
+    except UpstreamRefusalError as refusal:
+        return BytesResponse(refusal.answer.body, refusal.answer.status, refusal.answer.headers)
 
 
-def _whole(failover: Failover[ForwardedAnswer], typed: Typed, inference: InferenceCall, call: Call) -> Response:
+def _whole(
+    failover: FailoverExecutor[ForwardedAnswer],
+    typed: TranslatedBackend,
+    inference: InferenceCall,
+    call: RequestContext,
+) -> Response:
     def attempt(target: Target, context: CallContext) -> ForwardedAnswer:
-        if isinstance(target.backend, SupportsForwarding) and not is_rebuilt(target.backend, inference):
+        if isinstance(target.backend, SupportsForwarding) and not needs_translation(target.backend, inference):
             answer = forward_or_raise(target.backend, inference.for_model(target.model), context)
             assert isinstance(answer, ForwardedAnswer)  # noqa: S101 - only a call for a stream gets one
             return answer
         return typed.whole(target, context)
 
     try:
-        begun = failover.answer(attempt)
+        begun = failover.run(attempt)
     finally:
-        note_route(call, failover)
+        add_route_headers(call, failover)
     begun.ended()
     begun.close()
     call.note_usage(begun.result.usage)
-    return WholeResponse(begun.result.body, begun.result.status, begun.result.headers)
+    return BytesResponse(begun.result.body, begun.result.status, begun.result.headers)
 
 
 def _streamed(
-    plan: Plan,
-    failover: Failover[EventSource],
-    typed: Typed,
+    plan: RoutePlan,
+    failover: FailoverExecutor[EventStream],
+    typed: TranslatedBackend,
     inference: InferenceCall,
-    call: Call,
+    call: RequestContext,
     context: CallContext,
 ) -> Response:
-    def ask(asked: InferenceCall, target: Target, context: CallContext) -> EventSource:
-        if not isinstance(target.backend, SupportsForwarding) or is_rebuilt(target.backend, asked):
+    def ask(asked: InferenceCall, target: Target, context: CallContext) -> EventStream:
+        if not isinstance(target.backend, SupportsForwarding) or needs_translation(target.backend, asked):
             return typed.stream(asked, target, context)
-        return ForwardedSource(forward_or_raise(target.backend, asked.for_model(target.model), context))
+        return PassthroughStream(forward_or_raise(target.backend, asked.for_model(target.model), context))
 
-    def start() -> RoutedEvents | ContinuedEvents:
+    def start() -> FailoverEventStream | RecoveringStream:
         try:
-            begun = failover.answer(lambda target, context: ask(inference, target, context))
+            begun = failover.run(lambda target, context: ask(inference, target, context))
         finally:
-            note_route(call, failover)
-        if plan.policy.midstream == "continue":
-            return ContinuedEvents(failover, begun, inference, ask, context.silence_seconds)
-        return RoutedEvents(begun)
+            add_route_headers(call, failover)
+        if plan.policy.on_stream_break == "continue":
+            return RecoveringStream(failover, begun, inference, ask, context.heartbeat_interval)
+        return FailoverEventStream(begun)
 
-    started = begin(start, context)
-    if isinstance(started, Pending):
-        return late_response(call, context, started, lambda events: events)
+    started = start_or_defer(start, context)
+    if isinstance(started, BackgroundStart):
+        return deferred_response(call, context, started, lambda events: events)
     return stream_response(StreamBody(call, started, started), {**started.headers, **HEADERS})
 
 
-class ForwardedSource:
+class PassthroughStream:
     """A forwarded stream from its first piece on; an answer that came whole all the same is its one event."""
 
     def __init__(self, result: ForwardedAnswer | ForwardedStream) -> None:
         self._result = result
         self.headers = result.headers
         try:
-            self.events: Iterator[bytes | Silence] = self._to_events(result)
+            self.events: Iterator[bytes | Heartbeat] = self._to_events(result)
         except BaseException:
             result.close()
             raise
 
     @staticmethod
-    def _to_events(result: ForwardedAnswer | ForwardedStream) -> Iterator[bytes | Silence]:
+    def _to_events(result: ForwardedAnswer | ForwardedStream) -> Iterator[bytes | Heartbeat]:
         if isinstance(result, ForwardedStream):
-            return held_until_it_speaks(result.events)
+            return wait_for_first_content(result.events)
         return iter([to_event(json.loads(result.body)), DONE])
 
     @property
@@ -122,12 +131,12 @@ class ForwardedSource:
         self._result.close()
 
 
-def note_route(call: Call, failover: Failover[Any]) -> None:
+def add_route_headers(call: RequestContext, failover: FailoverExecutor[Any]) -> None:
     """Tells the log who was asked last, and the client where that can still be told."""
     target = failover.target
     if target is None:
         return
-    call.facts.update(upstream=target.model, attempts=failover.attempts)
+    call.log_fields.update(upstream=target.model, attempts=failover.attempts)
     call.reply_headers |= {
         "x-openai-compat-upstream": target.model,
         "x-openai-compat-attempts": str(failover.attempts),

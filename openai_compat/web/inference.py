@@ -17,28 +17,28 @@ from marshmallow import Schema
 from werkzeug.exceptions import HTTPException
 
 from openai_compat.backends.base import Backend, SupportsForwarding
-from openai_compat.core.errors import PayloadError, UnsupportedMediaTypeError
+from openai_compat.core.errors import InvalidRequestError, UnsupportedMediaTypeError
 from openai_compat.core.hooks import HookCall, run
-from openai_compat.core.streams import Pending, Silence
+from openai_compat.core.streams import BackgroundStart, Heartbeat
 from openai_compat.core.types import CallContext, Usage
 from openai_compat.routing.route import Target
-from openai_compat.routing.router import Route, RoutingTable
-from openai_compat.services.failover_streams import EventSource
+from openai_compat.routing.router import ModelRouter, Route
+from openai_compat.services.failover_streams import EventStream
 from openai_compat.services.forwarding import ForwardedAnswer, ForwardedStream, forward
 from openai_compat.services.inference_call import InferenceCall
-from openai_compat.services.preparation import is_rebuilt
+from openai_compat.services.preparation import needs_translation
 
 from .body import parse_json_object, validate
-from .deferred import begin, late_response
-from .failover import answer_by_plan
-from .request_context import CALL, Call, current_call, current_request
-from .responses import WholeResponse, json_response, to_json
+from .deferred import deferred_response, start_or_defer
+from .failover import respond_with_failover
+from .request_context import CONTEXT_KEY, RequestContext, current_context, current_request
+from .responses import BytesResponse, json_response, to_json
 from .sse import DONE, HEADERS, StreamBody, stream_response, to_event, to_events
 
 JSON = dict[str, Any]
 
 
-class Answer(Protocol):
+class PendingAnswer(Protocol):
     """A typed answer under way: a whole object, or its chunks."""
 
     @property
@@ -46,23 +46,23 @@ class Answer(Protocol):
 
     def to_completion(self) -> JSON: ...
 
-    def chunks(self, *, includes_usage: bool) -> Iterator[JSON | Silence]: ...
+    def chunks(self, *, includes_usage: bool) -> Iterator[JSON | Heartbeat]: ...
 
     def close(self) -> None: ...
 
 
-StartAnswer = Callable[[Backend, str, Mapping[str, Any], CallContext], Answer]
+StartAnswer = Callable[[Backend, str, Mapping[str, Any], CallContext], PendingAnswer]
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class Endpoint:
     """One kind of inference: its `path` below an API's root, and what judges its bodies."""
 
     path: str
     schema: Schema
 
 
-class TypedDoor:
+class TranslatedCalls:
     """How a door with typed answers asks one of several backends."""
 
     def __init__(self, start: StartAnswer, inference: InferenceCall) -> None:
@@ -77,17 +77,17 @@ class TypedDoor:
         finally:
             started.close()
 
-    def stream(self, call: InferenceCall, target: Target, context: CallContext) -> EventSource:
+    def stream(self, call: InferenceCall, target: Target, context: CallContext) -> EventStream:
         started = self._start(target.backend, target.model, call.payload, context)
-        return TypedSource(started, _chunk_events(started, call))
+        return TranslatedStream(started, _chunk_events(started, call))
 
 
 @dataclass(frozen=True, slots=True)
-class TypedSource:
+class TranslatedStream:
     """A typed stream that has begun."""
 
-    answer: Answer
-    events: Iterator[bytes | Silence]
+    answer: PendingAnswer
+    events: Iterator[bytes | Heartbeat]
     headers: Mapping[str, str] = field(default_factory=dict)
     has_failed: bool = False
 
@@ -112,7 +112,7 @@ def read_payload(schema: Schema) -> tuple[bytes, JSON]:
             "'Content-Type: application/json'."
         )
     body = read_body(asked)
-    call: Call = asked.environ[CALL]
+    call: RequestContext = asked.environ[CONTEXT_KEY]
     call.log_body(body)
     return body, validate(schema, parse_json_object(body))
 
@@ -132,23 +132,25 @@ def read_body(asked: Request) -> bytes:
     except HTTPException:
         raise
     except Exception as error:  # each WSGI server has exceptions of its own for it
-        raise PayloadError("The request body could not be read.") from error
+        raise InvalidRequestError("The request body could not be read.") from error
     if len(body) < length:
-        raise PayloadError("The request body is shorter than its Content-Length says.")
+        raise InvalidRequestError("The request body is shorter than its Content-Length says.")
     return body
 
 
-def open_door(door: Door, routing: RoutingTable, deployment: str | None) -> tuple[Call, Route, InferenceCall]:
+def prepare_call(
+    door: Endpoint, routing: ModelRouter, deployment: str | None
+) -> tuple[RequestContext, Route, InferenceCall]:
     """The validated call and who answers it. A deployment in the path names the model, as Azure's clients do."""
     body, payload = read_payload(door.schema)
     route = choose_route(routing, deployment or payload.get("model"), payload)
-    call = current_call()
-    call.facts["model"] = route.model
-    call.facts["kind"] = route.entry.kind
+    call = current_context()
+    call.log_fields["model"] = route.model
+    call.log_fields["kind"] = route.entry.kind
     return call, route, InferenceCall(door.path, body, payload, route.model)
 
 
-def choose_route(routing: RoutingTable, model: str | None, payload: Mapping[str, Any]) -> Route:
+def choose_route(routing: ModelRouter, model: str | None, payload: Mapping[str, Any]) -> Route:
     """Who answers for `model`, or for the one that its hook names instead. That one's hook is not asked again.
 
     Raises:
@@ -158,24 +160,24 @@ def choose_route(routing: RoutingTable, model: str | None, payload: Mapping[str,
     hooks = route.entry.hooks
     if hooks is None or hooks.choose_model is None:
         return route
-    call = HookCall(route.model, current_call().request_id, current_request().headers.get)
+    call = HookCall(route.model, current_context().request_id, current_request().headers.get)
     chosen = run(hooks.choose_model, deepcopy(dict(payload)), call, str)
     return route if chosen is None else routing.route(chosen)
 
 
-def answer(door: Door, routing: RoutingTable, start: StartAnswer, deployment: str | None) -> Response:
+def respond(door: Endpoint, routing: ModelRouter, start: StartAnswer, deployment: str | None) -> Response:
     """Answers a chat or completion call."""
-    call, route, inference = open_door(door, routing, deployment)
+    call, route, inference = prepare_call(door, routing, deployment)
     backend = route.backend
     context = call.to_context(is_streamed=inference.is_streamed)
     if route.plan is not None:
-        return answer_by_plan(route.plan, TypedDoor(start, inference), inference, call, context)
-    if isinstance(backend, SupportsForwarding) and not is_rebuilt(backend, inference):
-        return answer_by_forwarding(backend, inference, call, context)
+        return respond_with_failover(route.plan, TranslatedCalls(start, inference), inference, call, context)
+    if isinstance(backend, SupportsForwarding) and not needs_translation(backend, inference):
+        return respond_passthrough(backend, inference, call, context)
     if inference.is_streamed:
-        started = begin(lambda: start(backend, route.model, inference.payload, context), context)
-        if isinstance(started, Pending):
-            return late_response(call, context, started, lambda late: _chunk_events(late, inference))
+        started = start_or_defer(lambda: start(backend, route.model, inference.payload, context), context)
+        if isinstance(started, BackgroundStart):
+            return deferred_response(call, context, started, lambda late: _chunk_events(late, inference))
         return stream_response(StreamBody(call, _chunk_events(started, inference), started))
     whole = start(backend, route.model, inference.payload, context)
     try:
@@ -186,28 +188,28 @@ def answer(door: Door, routing: RoutingTable, start: StartAnswer, deployment: st
     return json_response(completion)
 
 
-def answer_by_forwarding(
-    backend: SupportsForwarding, inference: InferenceCall, call: Call, context: CallContext
+def respond_passthrough(
+    backend: SupportsForwarding, inference: InferenceCall, call: RequestContext, context: CallContext
 ) -> Response:
     """Passes a call of any door on to a peer of the same protocol."""
     if not inference.is_streamed:
         result = forward(backend, inference, context)
     else:
-        started = begin(lambda: forward(backend, inference, context), context)
-        if isinstance(started, Pending):
-            return late_response(call, context, started, _forwarded_events)
+        started = start_or_defer(lambda: forward(backend, inference, context), context)
+        if isinstance(started, BackgroundStart):
+            return deferred_response(call, context, started, _forwarded_events)
         result = started
     if isinstance(result, ForwardedStream):
         return stream_response(StreamBody(call, result.events, result), {**result.headers, **HEADERS})
     call.note_usage(result.usage)
-    return WholeResponse(result.body, result.status, result.headers)
+    return BytesResponse(result.body, result.status, result.headers)
 
 
-def _chunk_events(started: Answer, inference: InferenceCall) -> Iterator[bytes | Silence]:
+def _chunk_events(started: PendingAnswer, inference: InferenceCall) -> Iterator[bytes | Heartbeat]:
     return to_events(started.chunks(includes_usage=inference.wants_usage))
 
 
-def _forwarded_events(result: ForwardedAnswer | ForwardedStream) -> Iterator[bytes | Silence]:
+def _forwarded_events(result: ForwardedAnswer | ForwardedStream) -> Iterator[bytes | Heartbeat]:
     """The events of an answer whose status can no longer be told: an error becomes the error event."""
     if isinstance(result, ForwardedStream):
         return result.events

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
 
-class WholeResponse(Response):
+class BytesResponse(Response):
     """A response whose body is one piece, JSON where the headers say nothing else. It goes out as it is.
 
     Werkzeug's own looks on the way for locations to make absolute, bodies to encode and iterables to close; here none
@@ -35,7 +35,7 @@ class WholeResponse(Response):
 
 def json_response(value: Mapping[str, Any], status: int = HTTPStatus.OK, headers: Mapping[str, str] = {}) -> Response:
     """`value` as a response."""
-    return WholeResponse(to_json(value), status, headers)
+    return BytesResponse(to_json(value), status, headers)
 
 
 def to_json(value: Mapping[str, Any]) -> bytes:

@@ -12,11 +12,11 @@ from typing import Any, Final, Protocol
 from flask import Response
 
 from openai_compat.core.errors import CallCancelledError, OpenAICompatError
-from openai_compat.core.streams import Silence
+from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import Usage
 
 from .errors import log_error, to_known_error
-from .request_context import Call
+from .request_context import RequestContext
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ HEADERS: Final = {
 """Names in lower case, as in an upstream's headers, so that one set can be laid over the other."""
 DONE: Final = b"data: [DONE]\n\n"
 COMMENT: Final = b": keep-alive\n\n"
-EVENTS_A_TURN: Final = 32
+YIELD_EVERY: Final = 32
 """So many events go out before other calls get their turn: about a millisecond's work."""
 
 
@@ -43,19 +43,19 @@ def to_error_event(error: OpenAICompatError) -> bytes:
     return to_event(error.to_envelope())
 
 
-def to_events(chunks: Iterator[Mapping[str, Any] | Silence]) -> Iterator[bytes | Silence]:
+def to_events(chunks: Iterator[Mapping[str, Any] | Heartbeat]) -> Iterator[bytes | Heartbeat]:
     """Chunks as events, and OpenAI's end mark after the last: never after an error.
 
     Other calls of this process get their turn now and then, also where the chunks never have to be waited for.
     """
     for count, chunk in enumerate(chunks, 1):
-        yield chunk if isinstance(chunk, Silence) else to_event(chunk)
-        if not count % EVENTS_A_TURN:
+        yield chunk if isinstance(chunk, Heartbeat) else to_event(chunk)
+        if not count % YIELD_EVERY:
             time.sleep(1e-9)  # with 0, gevent would look at other clients' sockets every 50th time only
     yield DONE
 
 
-class Source(Protocol):
+class ClosableStream(Protocol):
     """What a stream of events is made from: it knows the usage at the end, and closing it ends the work behind it."""
 
     @property
@@ -73,9 +73,9 @@ class StreamBody:
 
     def __init__(
         self,
-        call: Call,
-        events: Iterator[bytes | Silence],
-        source: Source,
+        call: RequestContext,
+        events: Iterator[bytes | Heartbeat],
+        source: ClosableStream,
         *,
         comment: bytes = COMMENT,
         to_error: Callable[[OpenAICompatError], bytes] | None = to_error_event,
@@ -107,7 +107,7 @@ class StreamBody:
             except Exception as error:  # noqa: BLE001 - a response that has begun has no other place to tell
                 return self._told(error)
             else:
-                data = self._comment if isinstance(event, Silence) else event
+                data = self._comment if isinstance(event, Heartbeat) else event
                 if data:
                     return data
         raise StopIteration
@@ -116,7 +116,7 @@ class StreamBody:
         self._is_over = True
         known = to_known_error(error)
         log_error(known)
-        self._call.facts["error"] = known.code or known.type
+        self._call.log_fields["error"] = known.code or known.type
         if self._to_error is None:
             # The WSGI server takes it for the client's doing: it closes the connection at once, and in silence.
             raise ConnectionResetError(errno.ECONNRESET, known.message) from error

@@ -26,15 +26,15 @@ from typing import Any, ClassVar
 import pytest
 
 from openai_compat.backends.base import (
-    CHAT_PROMISES,
-    COMPLETION_PROMISES,
+    CHAT_PARAMETERS,
+    COMPLETION_PARAMETERS,
     Backend,
     SupportsChat,
     SupportsCompletions,
     SupportsEmbeddings,
 )
 from openai_compat.core.errors import CallCancelledError, RequestError
-from openai_compat.core.streams import SILENCE, Silence, close_stream
+from openai_compat.core.streams import HEARTBEAT, Heartbeat, close_stream
 from openai_compat.core.types import (
     CallContext,
     ChatDelta,
@@ -183,10 +183,10 @@ class StreamContract(BackendContract):
         self.assert_idle(slow_backend)
 
     def test_a_pause_is_told_as_silence(self, slow_backend: Any) -> None:
-        context = CallContext("contract", silence_seconds=0.05)
+        context = CallContext("contract", heartbeat_interval=0.05)
         stream = self.begin(slow_backend, "Hello there", context)
         started = time.monotonic()
-        assert [next(stream), next(stream)] == [SILENCE, SILENCE]
+        assert [next(stream), next(stream)] == [HEARTBEAT, HEARTBEAT]
         assert 0.05 <= time.monotonic() - started < self.bound
         close_stream(stream)
         self.assert_idle(slow_backend)
@@ -226,14 +226,14 @@ class StreamContract(BackendContract):
 class ChatContract(StreamContract):
     """Every backend that is `SupportsChat`."""
 
-    known_promises = CHAT_PROMISES
+    known_promises = CHAT_PARAMETERS
 
     def promises(self, backend: SupportsChat) -> frozenset[str]:
-        return backend.chat_promises
+        return backend.supported_chat_parameters
 
     def begin(
         self, backend: SupportsChat, text: str, context: CallContext | None = None, **parameters: Any
-    ) -> Iterator[ChatDelta | Silence]:
+    ) -> Iterator[ChatDelta | Heartbeat]:
         request = ChatRequest(self.model, [{"role": "user", "content": text}], parameters, is_streamed=True)
         return backend.chat(request, context or CallContext("contract"))
 
@@ -302,14 +302,14 @@ class ChatContract(StreamContract):
 class CompletionsContract(StreamContract):
     """Every backend that is `SupportsCompletions`."""
 
-    known_promises = COMPLETION_PROMISES
+    known_promises = COMPLETION_PARAMETERS
 
     def promises(self, backend: SupportsCompletions) -> frozenset[str]:
-        return backend.completion_promises
+        return backend.supported_completion_parameters
 
     def begin(
         self, backend: SupportsCompletions, text: str, context: CallContext | None = None, **parameters: Any
-    ) -> Iterator[TextDelta | Silence]:
+    ) -> Iterator[TextDelta | Heartbeat]:
         parameters = {"max_tokens": 100, **parameters}
         request = CompletionRequest(self.model, [text], parameters, is_streamed=True)
         return backend.complete(request, context or CallContext("contract"))
@@ -408,7 +408,7 @@ class EmbeddingsContract(BackendContract):
 
 def collect(stream: Iterator[Any]) -> list[Any]:
     """The stream's deltas, without the silences."""
-    return [delta for delta in stream if delta is not SILENCE]
+    return [delta for delta in stream if delta is not HEARTBEAT]
 
 
 def text_in(delta: ChatDelta | TextDelta) -> str | None:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from openai_compat.backends.databricks.backend import DatabricksBackend, DatabricksOptions
-from openai_compat.backends.http.client import Forwarder
+from openai_compat.backends.http.client import UpstreamClient
 from openai_compat.backends.resources import BackendResources
-from openai_compat.core.settings import ModelEntry, Settings
+from openai_compat.core.settings import ModelConfig, Settings
 from tests.contracts.test_openai import MakesBackends, TestOpenAIChat, mock, running
 from tests.support.mock_upstream import MockUpstream
 
@@ -27,7 +27,7 @@ def make(mock: MockUpstream) -> Iterator[MakesDatabricks]:
 class MakesDatabricks(MakesBackends):
     def __call__(self, upstream_model: str | None = None, **entry: Any) -> DatabricksBackend:  # type: ignore[override]
         name = upstream_model or "fault-databricks"
-        row = ModelEntry("contract-model", "databricks", base_url=self._mock.base_url, upstream_model=name, **entry)
+        row = ModelConfig("contract-model", "databricks", base_url=self._mock.base_url, upstream_model=name, **entry)
         resources = BackendResources(Settings(databricks_token="dapi-1"), self.forwarder)
         return DatabricksBackend(row, DatabricksOptions(), resources)
 
@@ -48,9 +48,9 @@ def test_nothing_is_imported_or_fetched_before_the_first_call(make: MakesDatabri
 
 def test_a_settings_host_is_enough() -> None:
     settings = Settings(databricks_host="https://ws.test", databricks_token="dapi-1")
-    forwarder = Forwarder(settings)
+    forwarder = UpstreamClient(settings)
     backend = DatabricksBackend(
-        ModelEntry("m", "databricks"), DatabricksOptions(), BackendResources(settings, forwarder)
+        ModelConfig("m", "databricks"), DatabricksOptions(), BackendResources(settings, forwarder)
     )
     assert backend.entry.base_url == "https://ws.test/serving-endpoints"
     forwarder.close()

@@ -8,13 +8,13 @@ import pytest
 
 from openai_compat.backends.echo.backend import EchoBackend, EchoOptions
 from openai_compat.backends.resources import BackendResources
-from openai_compat.core.settings import ModelEntry, Settings
+from openai_compat.core.settings import ModelConfig, Settings
 from tests.contracts.backend_contract import ChatContract, CompletionsContract, EmbeddingsContract
 
 
 def make_echo(**options: Any) -> EchoBackend:
     resources = BackendResources(Settings(), forwarder=cast(Any, None))
-    return EchoBackend(ModelEntry("contract-model", "echo"), EchoOptions(**options), resources)
+    return EchoBackend(ModelConfig("contract-model", "echo"), EchoOptions(**options), resources)
 
 
 class EchoFixtures:

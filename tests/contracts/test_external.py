@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import pytest
 
 from openai_compat.backends.external.backend import ExternalBackend, ExternalOptions
-from openai_compat.backends.http.client import Forwarder
+from openai_compat.backends.http.client import UpstreamClient
 from openai_compat.backends.resources import BackendResources
-from openai_compat.core.settings import ModelEntry, Settings
+from openai_compat.core.settings import ModelConfig, Settings
 from openai_compat.core.streams import close_stream
 from openai_compat.core.types import CallContext, ChatRequest
 from tests.contracts.backend_contract import ChatContract, collect, wait_until
@@ -25,9 +25,9 @@ class ExternalBackendAndAPI(ExternalBackend):
 
 def start(form: Form, delay: float = 0.0, **options: Any) -> Iterator[ExternalBackendAndAPI]:
     settings = Settings()
-    forwarder = Forwarder(settings)
+    forwarder = UpstreamClient(settings)
     with ChatAPI(form, delay) as api:
-        entry = ModelEntry("contract-model", "external", base_url=api.url)
+        entry = ModelConfig("contract-model", "external", base_url=api.url)
         backend = ExternalBackendAndAPI(entry, ExternalOptions(**options), BackendResources(settings, forwarder))
         backend.api = api
         yield backend

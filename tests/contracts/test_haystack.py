@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from openai_compat.backends.haystack.backend import HaystackBackend, HaystackOptions
-from openai_compat.backends.http.client import Forwarder
+from openai_compat.backends.http.client import UpstreamClient
 from openai_compat.backends.resources import BackendResources
-from openai_compat.core.errors import PayloadError, UpstreamStatusError
-from openai_compat.core.settings import ModelEntry, Settings
+from openai_compat.core.errors import InvalidRequestError, UpstreamStatusError
+from openai_compat.core.settings import ModelConfig, Settings
 from openai_compat.core.streams import close_stream
 from openai_compat.core.types import CallContext, ChatRequest
 from tests.contracts.backend_contract import ChatContract, collect
@@ -33,15 +33,15 @@ class MakesBackends:
 
     def __init__(self, mock: MockUpstream) -> None:
         rows = [
-            ModelEntry("echo", "echo"),
-            ModelEntry("contract-model", "haystack", options={"generator": "echo"}),
+            ModelConfig("echo", "echo"),
+            ModelConfig("contract-model", "haystack", options={"generator": "echo"}),
             *(
-                ModelEntry(f"pipeline/{model}", "haystack", base_url=mock.base_url, upstream_model=model)
+                ModelConfig(f"pipeline/{model}", "haystack", base_url=mock.base_url, upstream_model=model)
                 for model in ("fault-hang-headers", RATE_LIMITED, SLOW)
             ),
         ]
         self.settings = Settings(entries={row.name: row for row in rows})
-        self._forwarder = Forwarder(self.settings)
+        self._forwarder = UpstreamClient(self.settings)
         self.made: list[HaystackBackend] = []
 
     def __call__(self, name: str) -> HaystackBackend:
@@ -110,6 +110,6 @@ def test_a_stream_that_is_left_ends_the_call_to_the_model(make: MakesBackends, m
 
 def test_a_conversations_name_is_judged(make: MakesBackends) -> None:
     for name in (7, "", "x" * 201):
-        with pytest.raises(PayloadError) as error:
+        with pytest.raises(InvalidRequestError) as error:
             begin(make("contract-model"), conversation_id=name)
         assert error.value.param == "conversation_id"

@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 
 import pytest
 
-from openai_compat.backends.http.client import Forwarder
+from openai_compat.backends.http.client import UpstreamClient
 from openai_compat.backends.huggingface.backend import HuggingFaceBackend
-from openai_compat.backends.huggingface.engine_client import EngineProcess
+from openai_compat.backends.huggingface.engine_client import EngineClient
 from openai_compat.backends.resources import BackendResources
 from openai_compat.config import environment
-from openai_compat.core.cancellation import Cancellation
+from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.settings import Settings
 from openai_compat.routing.router import build_backend
 from tests.contracts.backend_contract import ChatContract
@@ -26,8 +26,8 @@ class Local:
     """Backends in front of one engine, which ends with them."""
 
     def __init__(self, settings: Settings) -> None:
-        self.engine = EngineProcess(settings)
-        self.forwarder = Forwarder(settings)
+        self.engine = EngineClient(settings)
+        self.forwarder = UpstreamClient(settings)
         resources = BackendResources(settings, self.forwarder, self.engine)
         self.backends = {name: build_backend(entry, resources) for name, entry in settings.entries.items()}
 
@@ -44,7 +44,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
         {"name": "slow", "hf_repo": "delay=60"},
     ]
     file.write_text(json.dumps(rows))
-    made = Local(environment.load({"MODEL_REGISTRY_PATH": str(file), "LOCAL_MODEL_LOADER": LOADER}))
+    made = Local(environment.load({"MODELS_FILE": str(file), "LOCAL_MODEL_LOADER": LOADER}))
     yield made
     made.close()
 
@@ -86,12 +86,10 @@ def test_names_with_slashes_and_spaces_are_asked_for(tmp_path: Path) -> None:
     file = tmp_path / "models.json"
     file.write_text(json.dumps([{"name": "org/my model", "hf_repo": "x", "max_context_tokens": 7}]))
     made = Local(
-        environment.load(
-            {"MODEL_REGISTRY_PATH": str(file), "LOCAL_MODEL_LOADER": LOADER, "PRELOAD_MODELS": "org/my model"}
-        )
+        environment.load({"MODELS_FILE": str(file), "LOCAL_MODEL_LOADER": LOADER, "PRELOAD_MODELS": "org/my model"})
     )
     try:
-        made.engine.start(Cancellation())
+        made.engine.start(CancellationToken())
         assert made.backends["org/my model"].describe()["state"] in {"loading", "ready"}
     finally:
         made.close()

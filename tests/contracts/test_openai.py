@@ -9,20 +9,20 @@ from typing import Any, ClassVar
 
 import pytest
 
-from openai_compat.backends.http.client import Forwarder
-from openai_compat.backends.http.messages import ForwardedCall
-from openai_compat.backends.openai.backend import MOST_REMEMBERED, OpenAIBackend, OpenAIOptions
+from openai_compat.backends.http.client import UpstreamClient
+from openai_compat.backends.http.messages import UpstreamRequest
+from openai_compat.backends.openai.backend import MAX_REMEMBERED, OpenAIBackend, OpenAIOptions
 from openai_compat.backends.resources import BackendResources
 from openai_compat.core.errors import (
     UpstreamAuthenticationError,
     UpstreamConnectionError,
-    UpstreamCutError,
     UpstreamError,
-    UpstreamReplyError,
+    UpstreamInvalidResponseError,
     UpstreamStatusError,
     UpstreamTimeoutError,
+    UpstreamTruncatedError,
 )
-from openai_compat.core.settings import ModelEntry, Settings, Timeouts
+from openai_compat.core.settings import ModelConfig, Settings, Timeouts
 from openai_compat.core.streams import close_stream
 from openai_compat.core.types import CallContext, ChatRequest
 from tests.contracts.backend_contract import (
@@ -59,13 +59,13 @@ class MakesBackends:
     def __init__(self, mock: MockUpstream) -> None:
         self._mock = mock
         self._settings = Settings()
-        self.forwarder = Forwarder(self._settings)
+        self.forwarder = UpstreamClient(self._settings)
 
     def __call__(self, upstream_model: str | None = None, *, stream_usage: bool = True, **entry: Any) -> OpenAIBackend:
         """One whose models are all `upstream_model`, or those that are asked for by name."""
         fields = {"base_url": self._mock.base_url, "upstream_model": upstream_model, **entry}
         resources = BackendResources(self._settings, self.forwarder)
-        return OpenAIBackend(ModelEntry("contract-model", "openai", **fields), OpenAIOptions(stream_usage), resources)
+        return OpenAIBackend(ModelConfig("contract-model", "openai", **fields), OpenAIOptions(stream_usage), resources)
 
 
 @pytest.fixture
@@ -174,14 +174,14 @@ class TestAnswers:
         for _ in range(3):
             ask(backend, stream=stream)
         assert mock.stats()["requests_total"] == (4 if stream else 3)
-        assert backend.may_ask_for_usage("another model")
-        assert backend.may_ask_for_usage("contract-model") is not stream
+        assert backend.may_request_usage("another model")
+        assert backend.may_request_usage("contract-model") is not stream
 
     @pytest.mark.parametrize(
         ("name", "error"),
         [
-            ("fault-truncated-length:chunks=50", UpstreamCutError),
-            ("fault-bad-json", UpstreamReplyError),
+            ("fault-truncated-length:chunks=50", UpstreamTruncatedError),
+            ("fault-bad-json", UpstreamInvalidResponseError),
             ("fault-reset-before", UpstreamConnectionError),
             ("fault-close-before", UpstreamConnectionError),
             ("fault-status:code=503", UpstreamStatusError),
@@ -216,7 +216,7 @@ class TestAnswers:
             b"data: %b\n\n" % body if stream else body
         ])  # fmt: skip
         resources = BackendResources(Settings(), ScriptedForwarder(reply))  # type: ignore[arg-type]
-        entry = ModelEntry("contract-model", "openai", "http://upstream.test/v1", api_key=key)
+        entry = ModelConfig("contract-model", "openai", "http://upstream.test/v1", api_key=key)
         with pytest.raises(UpstreamAuthenticationError if key else UpstreamStatusError):
             ask(OpenAIBackend(entry, OpenAIOptions(), resources), stream=stream)
         assert reply.ending == "closed"
@@ -240,24 +240,24 @@ def test_a_refusal_that_has_another_cause_teaches_nothing(make: MakesBackends) -
     backend = make("fault-status:code=400")
     with pytest.raises(UpstreamStatusError):
         ask(backend)
-    assert backend.may_ask_for_usage("contract-model")
+    assert backend.may_request_usage("contract-model")
 
 
 def test_what_is_remembered_is_bounded(make: MakesBackends) -> None:
     backend = make()
-    for number in range(3 * MOST_REMEMBERED):
-        backend.learned_no_usage(f"model {number}")
-    assert not backend.may_ask_for_usage(f"model {3 * MOST_REMEMBERED - 1}")
-    assert sum(not backend.may_ask_for_usage(f"model {number}") for number in range(5000)) <= MOST_REMEMBERED
+    for number in range(3 * MAX_REMEMBERED):
+        backend.mark_usage_unsupported(f"model {number}")
+    assert not backend.may_request_usage(f"model {3 * MAX_REMEMBERED - 1}")
+    assert sum(not backend.may_request_usage(f"model {number}") for number in range(5000)) <= MAX_REMEMBERED
 
 
 class TestStreams:
     @pytest.mark.parametrize(
         ("name", "error"),
         [
-            ("fault-cut", UpstreamCutError),
-            ("fault-cut-mid-event", UpstreamCutError),
-            ("fault-reset", UpstreamCutError),
+            ("fault-cut", UpstreamTruncatedError),
+            ("fault-cut-mid-event", UpstreamTruncatedError),
+            ("fault-reset", UpstreamTruncatedError),
             ("fault-error-in-stream", UpstreamStatusError),
         ],
     )
@@ -302,7 +302,7 @@ class TestForwarding:
     def test_bytes_in_bytes_out(self, make: MakesBackends, mock: MockUpstream) -> None:
         body = b'{"model" : "mock-model", "messages": [{"role": "user", "content": "hi"}]}'
         headers = {"Content-Type": "application/json"}
-        call = ForwardedCall("POST", "chat/completions?trace=1", headers, body)
+        call = UpstreamRequest("POST", "chat/completions?trace=1", headers, body)
         reply = make().forward(call, CallContext("contract"))
         assert reply.status == 200
         assert json.loads(reply.read())["choices"][0]["message"]["content"] == "You said: hi"

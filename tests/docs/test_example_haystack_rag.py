@@ -23,7 +23,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     folder = tmp_path_factory.mktemp("project")
     for name in ("docs", "examples"):
         (folder / name).symlink_to(ROOT / name)
-    with LiveServer({"MODEL_REGISTRY_PATH": "examples/haystack-rag/models.yaml"}, folder=folder) as server:
+    with LiveServer({"MODELS_FILE": "examples/haystack-rag/models.yaml"}, folder=folder) as server:
         yield server
 
 

@@ -79,7 +79,7 @@ def server(api: RecordingAPI, tmp_path_factory: pytest.TempPathFactory) -> Itera
     address = {"base_url": api.url}
     rows = [{"name": kind, "kind": kind, **({} if kind == "echo" else address)} for kind in REMOTE_KINDS]
     file.write_text(json.dumps(rows))
-    with LiveServer({"MODEL_REGISTRY_PATH": str(file), "DATABRICKS_TOKEN": "dapi-1"}) as server:
+    with LiveServer({"MODELS_FILE": str(file), "DATABRICKS_TOKEN": "dapi-1"}) as server:
         yield server
 
 
@@ -105,7 +105,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     folders = {name: save_reciting_model(folder / name, template) for name, template in templates.items()}
     rows = [{"name": name, "hf_repo": str(weights), "device": "cpu"} for name, weights in folders.items()]
     (folder / "models.json").write_text(json.dumps(rows))
-    with LiveServer({"MODEL_REGISTRY_PATH": str(folder / "models.json"), "OMP_NUM_THREADS": "1"}) as server:
+    with LiveServer({"MODELS_FILE": str(folder / "models.json"), "OMP_NUM_THREADS": "1"}) as server:
         yield server
 
 

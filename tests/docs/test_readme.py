@@ -38,7 +38,7 @@ def test_every_row_of_the_readme_answers(world: World, tmp_path: Path) -> None:
     file = tmp_path / "models.yaml"
     file.write_text(world.localised(section.blocks[0].text))
     settings = {
-        "MODEL_REGISTRY_PATH": str(file),
+        "MODELS_FILE": str(file),
         "OPENAI_KEY": "sk-openai",
         "AZURE_KEY": "azure-key",
         "DATABRICKS_KEY": "dapi-1",

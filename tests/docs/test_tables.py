@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from openai_compat.backends import base
-from openai_compat.backends.base import options_of
+from openai_compat.backends.base import option_names
 from openai_compat.backends.registry import KINDS, load_backend_class
 from openai_compat.config import settings_table
 from openai_compat.config.model_parser import COMMON_KEYS
@@ -95,7 +95,7 @@ sys.exit(render_docs.main())
 
 def test_every_key_of_the_models_file_is_explained() -> None:
     explained = {CODE.findall(row[0])[0]: row[1] for row in rows(page("configuration"), "key")}
-    options = {option: kind for kind in KINDS for option in options_of(load_backend_class(kind))}
+    options = {option: kind for kind in KINDS for option in option_names(load_backend_class(kind))}
     assert explained.keys() == COMMON_KEYS | options.keys()
     for option, kind in options.items():
         assert f"`{kind}`" in explained[option]
@@ -127,15 +127,15 @@ def _errors(root: type[errors.OpenAICompatError]) -> Iterator[type[errors.OpenAI
 
 
 def _status_of(error: type[errors.OpenAICompatError]) -> str:
-    is_payload = issubclass(error, errors.PayloadError)
+    is_payload = issubclass(error, errors.InvalidRequestError)
     return str(error.status or ("VALIDATION_ERROR_STATUS" if is_payload else "UPSTREAM_ERROR_STATUS"))
 
 
 def test_the_headers_that_pass_are_named() -> None:
     """All of them, and no other."""
     _, inwards, outwards, *_ = re.split(r"From an? (?:client|upstream) to ", page("http-api"))
-    travelling = {calls._travelling_name(name, calls._TRAVELLING_WITH_GET) for name in calls._TRAVELLING_WITH_GET}
-    travelling |= {f"{calls._travelling_name(prefix, frozenset())}*" for prefix in calls._TRAVELLING_PREFIXES}
+    travelling = {calls._forwarded_name(name, calls._FORWARDED_WITH_GET) for name in calls._FORWARDED_WITH_GET}
+    travelling |= {f"{calls._travelling_name(prefix, frozenset())}*" for prefix in calls._FORWARDED_PREFIXES}
     relayed = RELAYED_HEADERS | FILE_HEADERS | {f"{prefix}*" for prefix in RELAYED_PREFIXES}
     assert set(CODE.findall(inwards)) == travelling
     assert set(CODE.findall(outwards.partition("\n## ")[0])) == relayed | {"/v1"}
@@ -146,7 +146,7 @@ def test_the_roots_of_the_doors_are_named() -> None:
     (answers, answer_roots), (models, model_roots), *_ = named.items()
     assert "chat/completions" in answers
     assert "models" in models
-    assert answer_roots == {root.replace("<path:deployment>", "{model}") for root in chat.ROOTS}
+    assert answer_roots == {root.replace("<path:deployment>", "{model}") for root in chat.URL_PREFIXES}
     assert model_roots == set(model_doors.ROOTS)
 
 

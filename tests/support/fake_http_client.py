@@ -8,24 +8,24 @@ from dataclasses import replace
 from typing import Any
 
 from openai_compat.backends.external.backend import ExternalBackend, ExternalOptions
-from openai_compat.backends.http.messages import ForwardedReply
+from openai_compat.backends.http.messages import UpstreamResponse
 from openai_compat.backends.resources import BackendResources
-from openai_compat.core.settings import ModelEntry, Settings, Timeouts
-from openai_compat.core.streams import PrimedStream, Silence
+from openai_compat.core.settings import ModelConfig, Settings, Timeouts
+from openai_compat.core.streams import Heartbeat, PrimedStream
 from openai_compat.core.types import CallContext, ChatDelta, ChatRequest
 
 URL = "https://test.com/chatting"
 JSON, TEXT, EVENTS, LINES = "application/json", "text/plain; charset=utf-8", "text/event-stream", "application/x-ndjson"
 
 
-class ScriptedReply(ForwardedReply):
+class ScriptedReply(UpstreamResponse):
     """A reply as scripted: its blocks in their order, SILENCE and errors among them."""
 
-    def __init__(self, status: int, headers: Mapping[str, str], blocks: list[bytes | Silence | Exception]) -> None:
+    def __init__(self, status: int, headers: Mapping[str, str], blocks: list[bytes | Heartbeat | Exception]) -> None:
         self.status, self.headers, self.script = status, dict(headers), blocks
         self.ending = ""
 
-    def blocks(self) -> Iterator[bytes | Silence]:
+    def blocks(self) -> Iterator[bytes | Heartbeat]:
         for block in self.script:
             if isinstance(block, Exception):
                 raise block
@@ -37,7 +37,7 @@ class ScriptedReply(ForwardedReply):
     def close(self) -> None:
         self.ending = self.ending or "closed"
 
-    def close_after_end(self) -> None:
+    def release(self) -> None:
         self.ending = self.ending or "closed after its end"
 
 
@@ -75,7 +75,7 @@ def make(
 
 def ask(
     reply: ScriptedReply, *, is_streamed: bool = False, reply_path: str | None = None, **entry: Any
-) -> Iterator[ChatDelta | Silence]:
+) -> Iterator[ChatDelta | Heartbeat]:
     """The deltas of the answer, primed as the service does it."""
     backend = make_backend(ScriptedForwarder(reply), ExternalOptions(reply_path), **entry)
     request = ChatRequest("external-chat", [{"role": "user", "content": "hi"}], is_streamed=is_streamed)
@@ -83,7 +83,7 @@ def ask(
 
 
 def make_backend(forwarder: ScriptedForwarder, options: ExternalOptions | None = None, **entry: Any) -> ExternalBackend:
-    model = replace(ModelEntry("external-chat", "external", base_url=URL), **entry)
+    model = replace(ModelConfig("external-chat", "external", base_url=URL), **entry)
     resources = BackendResources(Settings(), forwarder)  # type: ignore[arg-type]
     return ExternalBackend(model, options or ExternalOptions(), resources)
 

@@ -14,12 +14,12 @@ from typing import Any
 
 from openai_compat.backends.base import Backend, SupportsCompletions
 from openai_compat.backends.echo.backend import EchoBackend, EchoOptions
-from openai_compat.backends.http.client import Forwarder
+from openai_compat.backends.http.client import UpstreamClient
 from openai_compat.backends.huggingface.model_options import LocalModel
 from openai_compat.backends.resources import BackendResources
 from openai_compat.core.errors import ModelUnavailableError
-from openai_compat.core.settings import ModelEntry, Settings
-from openai_compat.core.streams import Silence
+from openai_compat.core.settings import ModelConfig, Settings
+from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import CallContext, CompletionRequest, TextDelta
 
 LOADER = f"{__name__}:load_model"
@@ -42,7 +42,7 @@ def load_model(entry: LocalModel, progress: Callable[[str], None]) -> Backend:
     if "dies" in wishes:
         os.kill(os.getpid(), signal.SIGKILL)
     settings = Settings()
-    resources = BackendResources(settings, Forwarder(settings))
+    resources = BackendResources(settings, UpstreamClient(settings))
     kind = CompletesOnly if wishes.get("kind") == "completions" else LocalEcho
     return kind(entry, float(wishes.get("delay", 0)), int(wishes.get("mb", 1)) * 1_000_000, resources)
 
@@ -57,7 +57,7 @@ class LocalEcho(EchoBackend):
     """The echo model with what a local one has besides."""
 
     def __init__(self, entry: LocalModel, delay: float, memory_bytes: int, resources: BackendResources) -> None:
-        super().__init__(ModelEntry(entry.name, "huggingface"), EchoOptions(delay=delay), resources)
+        super().__init__(ModelConfig(entry.name, "huggingface"), EchoOptions(delay=delay), resources)
         self.memory_bytes = memory_bytes
         self.context_window = entry.max_context_tokens or entry.default_context_tokens
 
@@ -68,12 +68,12 @@ class LocalEcho(EchoBackend):
 class CompletesOnly(Backend, SupportsCompletions):
     """A model without a chat template."""
 
-    completion_promises = EchoBackend.completion_promises
+    supported_completion_parameters = EchoBackend.supported_completion_parameters
 
     def __init__(self, *arguments: Any) -> None:
         self._echo = LocalEcho(*arguments)
         super().__init__(self._echo.entry, None, self._echo.resources)
         self.memory_bytes, self.context_window = self._echo.memory_bytes, self._echo.context_window
 
-    def complete(self, request: CompletionRequest, context: CallContext) -> Iterator[TextDelta | Silence]:
+    def complete(self, request: CompletionRequest, context: CallContext) -> Iterator[TextDelta | Heartbeat]:
         return self._echo.complete(request, context)

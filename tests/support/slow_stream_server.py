@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from openai_compat.backends.base import Backend, SupportsChat
-from openai_compat.core.streams import Silence
+from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import CallContext, ChatDelta, ChatRequest
 
 STORY = """\
@@ -65,7 +65,7 @@ class Storyteller(Backend, SupportsChat):
     def describe(self) -> Mapping[str, Any]:
         return {"state": "ready"}
 
-    def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Silence]:
+    def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Heartbeat]:
         return self._tell()
 
     def _tell(self) -> Iterator[ChatDelta]:

@@ -17,7 +17,7 @@ from typing import NoReturn
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-NODE_DIR = ROOT / "tests" / "conformance" / "node"
+NODE_DIR = ROOT / "tests" / "e2e" / "clients" / "node"
 
 OLDEST_NODE = 22
 """The official Node client asks for it."""

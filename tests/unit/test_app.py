@@ -13,7 +13,7 @@ from flask import Flask
 
 from openai_compat import create_app
 from openai_compat.backends.echo.backend import EchoBackend
-from openai_compat.backends.http.client import Forwarder
+from openai_compat.backends.http.client import UpstreamClient
 from openai_compat.config import environment
 
 ENVIRONMENT = {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "EXTERNAL_CHAT_URL": "http://127.0.0.1:9/"}
@@ -29,7 +29,7 @@ def closed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(getattr(part, "name", type(part).__name__))
 
     monkeypatch.setattr("openai_compat.backends.base.Backend.close", note)
-    monkeypatch.setattr(Forwarder, "close", note)
+    monkeypatch.setattr(UpstreamClient, "close", note)
     return names
 
 
@@ -41,7 +41,7 @@ def test_all_is_closed_once_the_forwarder_last(closed: list[str]) -> None:
     state = make_app().extensions["openai_compat"]
     for _ in range(2):
         state.close()
-        assert closed == ["external-chat", "*", "Forwarder"]
+        assert closed == ["external-chat", "*", "UpstreamClient"]
 
 
 def test_one_that_cannot_be_closed_does_not_keep_the_others(
@@ -52,7 +52,7 @@ def test_one_that_cannot_be_closed_does_not_keep_the_others(
 
     monkeypatch.setattr(EchoBackend, "close", fail)
     create_app(environment.load({})).extensions["openai_compat"].close()
-    assert closed == ["Forwarder"]
+    assert closed == ["UpstreamClient"]
     assert "EchoBackend could not be closed" in capsys.readouterr().err
 
 
@@ -64,15 +64,15 @@ def test_an_application_that_is_gone_has_let_go_of_everything(closed: list[str])
     del app
     gc.collect()
     assert gone() is None
-    assert closed == ["external-chat", "*", "Forwarder"]
+    assert closed == ["external-chat", "*", "UpstreamClient"]
 
 
 def test_the_end_of_the_process_closes_too() -> None:
     program = (
         "from openai_compat.config import environment\n"
         "from openai_compat import create_app\n"
-        "from openai_compat.backends.http.client import Forwarder\n"
-        "Forwarder.close = lambda self: print('closed')\n"
+        "from openai_compat.backends.http.client import UpstreamClient\n"
+        "UpstreamClient.close = lambda self: print('closed')\n"
         "app = create_app(environment.load({}))\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 # `app` and `cli` start the programs in `tools`; nothing else knows of them.
 TOOLS_USERS = {"app.py", "cli/__init__.py"}
 
-# Within `backends`: kinds > base > {http, auth} and kinds > parsing > http. The values are the neighbours each may import.
+# Within `backends`: kinds > base > {http, auth}, and kinds > parsing > http.
 HTTP = {"http"}
 BASE = {"base", "resources", "http", "auth"}
 KIND = BASE | {"parsing", "parameter_checks"}

@@ -53,7 +53,7 @@ def test_it_answers(tmp_path: Path) -> None:
 
 def test_a_row_that_needs_it_says_so_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "models.yaml").write_text(ROWS)
-    done = run(WITHOUT + CHECKS, tmp_path, MODEL_REGISTRY_PATH="models.yaml")
+    done = run(WITHOUT + CHECKS, tmp_path, MODELS_FILE="models.yaml")
     assert done.returncode == 2
     assert "model 'it': kind haystack needs the extra `haystack`: pip install" in done.stderr
 
@@ -66,7 +66,7 @@ def test_each_row_says_what_it_needs(tmp_path: Path) -> None:
     broken = {"name": "broken", "kind": "haystack", "top_k": 0}
     file = [*yaml.safe_load(ROWS), principal, with_token, broken]
     (tmp_path / "models.yaml").write_text(yaml.safe_dump(file))
-    said = run(WITHOUT + CHECKS, tmp_path, MODEL_REGISTRY_PATH="models.yaml", SECRET="s3cret").stderr
+    said = run(WITHOUT + CHECKS, tmp_path, MODELS_FILE="models.yaml", SECRET="s3cret").stderr
     assert "model 'it': kind haystack needs the extra `haystack`: pip install" in said
     assert "model 'principal': a service principal needs the extra `databricks`: pip install" in said
     assert "model 'broken': top_k must be a whole number" in said
@@ -76,7 +76,7 @@ def test_each_row_says_what_it_needs(tmp_path: Path) -> None:
 def test_a_worker_never_imports_it(tmp_path: Path) -> None:
     """A server with such a row: it is the process of the pipelines that does."""
     (tmp_path / "models.yaml").write_text(ROWS)
-    done = run(IMPORTS, tmp_path, MODEL_REGISTRY_PATH="models.yaml")
+    done = run(IMPORTS, tmp_path, MODELS_FILE="models.yaml")
     assert done.stdout == "[]\n" or "needs the extra" in done.stderr, done.stderr
 
 
@@ -89,7 +89,7 @@ def test_a_wrong_row_says_everything_that_is_wrong(tmp_path: Path) -> None:
         "- {name: d, kind: haystack, generator: echo, documents: nowhere, embedder: nobody}\n"
         "- {name: e, kind: haystack, pipeline: nothing.yaml}\n"
     )
-    said = run("import sys\n" + CHECKS, tmp_path, MODEL_REGISTRY_PATH="models.yaml").stderr
+    said = run("import sys\n" + CHECKS, tmp_path, MODELS_FILE="models.yaml").stderr
     for problem in (
         "model 'a': generator: there is no model 'nobody', and no default upstream",
         "model 'b': generator: 'a' is a pipeline itself",
@@ -115,4 +115,4 @@ def test_a_rows_keys_are_judged(tmp_path: Path) -> None:
         "factory: 'a:b', system_prompt: x": "system_prompt is for the built-in pipeline",
     }.items():
         (tmp_path / "models.yaml").write_text(f"[{{name: echo, kind: echo}}, {{name: it, kind: haystack, {keys}}}]\n")
-        assert any(problem in said for said in problems(MODEL_REGISTRY_PATH=str(tmp_path / "models.yaml"))), keys
+        assert any(problem in said for said in problems(MODELS_FILE=str(tmp_path / "models.yaml"))), keys

@@ -15,7 +15,7 @@ USER_TOKEN: Final = "X-Forwarded-Access-Token"  # noqa: S105 - a header's name
 class Credentials(ABC):
     """What a call to an upstream says in its `Authorization`."""
 
-    is_callers: bool = False
+    is_caller_owned: bool = False
     """Whether it is the caller's own, so that the upstream's refusal of it is for the caller to hear."""
 
     @abstractmethod
@@ -27,7 +27,7 @@ class Credentials(ABC):
             UpstreamError, CallCancelledError: none could be had.
         """
 
-    def renewed(self, refused: str, context: CallContext) -> str | None:
+    def refresh(self, refused: str, context: CallContext) -> str | None:
         """Another value than the one that the upstream has just refused; None where there is none to be had. Raises as
         `authorization` does.
         """
@@ -37,7 +37,7 @@ class Credentials(ABC):
 class ForwardedToken(Credentials):
     """The token of the signed-in user, as a proxy in front of this server adds it to each request."""
 
-    is_callers = True
+    is_caller_owned = True
 
     def __init__(self, header: str) -> None:
         self._header = header

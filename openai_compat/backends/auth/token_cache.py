@@ -17,21 +17,21 @@ from pathlib import Path
 from typing import Final
 
 from openai_compat.core.errors import OpenAICompatError, UpstreamTimeoutError
-from openai_compat.core.streams import Pending
+from openai_compat.core.streams import BackgroundStart
 from openai_compat.core.types import CallContext
 
 from .base import Credentials
 
 log = logging.getLogger(__name__)
 
-LEAST_LEFT: Final = 40.0
+MIN_TTL: Final = 40.0
 """Seconds of life below which a token is not sent: Azure Databricks refuses one with 30 or less."""
-LONGEST_AHEAD: Final = 1200.0
+REFRESH_AHEAD: Final = 1200.0
 """Seconds before its end at which a token is renewed at the earliest, while calls go on with the old one."""
 RETRY_AFTER: Final = 30.0
 """Seconds until a renewal that failed is tried again, while the old token is still good."""
-LONGEST_FETCH: Final = 60.0
-TURN: Final = 0.02
+FETCH_TIMEOUT: Final = 60.0
+POLL_INTERVAL: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +44,19 @@ class Token:
 
     @property
     def renew_at(self) -> float:
-        """Half of its life before the end, but not more than `LONGEST_AHEAD`."""
-        return self.expires_at - min((self.expires_at - self.fetched_at) / 2, LONGEST_AHEAD)
+        """Half of its life before the end, but not more than `REFRESH_AHEAD`."""
+        return self.expires_at - min((self.expires_at - self.fetched_at) / 2, REFRESH_AHEAD)
 
     @property
-    def good_until(self) -> float:
-        """A token that lives for no longer than `LEAST_LEFT` is used for half of that."""
-        return self.expires_at - min(LEAST_LEFT, (self.expires_at - self.fetched_at) / 2)
+    def usable_until(self) -> float:
+        """A token that lives for no longer than `MIN_TTL` is used for half of that."""
+        return self.expires_at - min(MIN_TTL, (self.expires_at - self.fetched_at) / 2)
 
 
 Fetch = Callable[[], Token]
 
 
-class SharedToken(Credentials):
+class CachedToken(Credentials):
     """`Authorization: Bearer …` with a token that `fetch` brings.
 
     One call of one worker fetches; the others wait for it, or go on with the old token while that is good. `name` says
@@ -69,14 +69,14 @@ class SharedToken(Credentials):
         self._lock = threading.Lock()
         self._token: Token | None = None
         self._authorization = ""
-        self._pending: Pending[Token] | None = None
+        self._pending: BackgroundStart[Token] | None = None
         self._begun_at = self._renew_at = 0.0
         self._replaced_at = -RETRY_AFTER
 
     def authorization(self, context: CallContext) -> str:
         now = time.time()
         token = self._token
-        if token is None or now >= token.good_until:
+        if token is None or now >= token.usable_until:
             self._wait(self._begin(), context)
         elif now >= self._renew_at:
             self._renew_at = now + RETRY_AFTER
@@ -95,7 +95,7 @@ class SharedToken(Credentials):
             self._wait(replacement, context)
         return self._authorization if self._authorization != refused else None
 
-    def _replace(self, token: Token) -> Pending[Token] | None:
+    def _replace(self, token: Token) -> BackgroundStart[Token] | None:
         """The fetch of another in its place: of the many calls whose token is refused at once, all wait for one. None
         where that was done a moment ago.
         """
@@ -108,22 +108,22 @@ class SharedToken(Credentials):
             self._replaced_at = time.monotonic()
         return self._begin(instead_of=token.value)
 
-    def _begin(self, instead_of: str | None = None) -> Pending[Token]:
+    def _begin(self, instead_of: str | None = None) -> BackgroundStart[Token]:
         """The fetch that is under way, or a new one. One that never ends is given up for."""
         with self._lock:
             pending = self._pending
-            if pending is None or pending.is_over or time.monotonic() - self._begun_at > LONGEST_FETCH:
-                pending = self._pending = Pending(lambda: self._obtain(instead_of))
+            if pending is None or pending.is_over or time.monotonic() - self._begun_at > FETCH_TIMEOUT:
+                pending = self._pending = BackgroundStart(lambda: self._obtain(instead_of))
                 self._begun_at = time.monotonic()
             return pending
 
-    def _wait(self, pending: Pending[Token], context: CallContext) -> None:
+    def _wait(self, pending: BackgroundStart[Token], context: CallContext) -> None:
         """Looks now and then. gevent (26.9) loses those of many waiters for one event whose time limits end just as the
         event is set.
         """
-        deadline = time.monotonic() + LONGEST_FETCH
+        deadline = time.monotonic() + FETCH_TIMEOUT
         while not pending.is_over:
-            context.cancellation.wait(TURN)
+            context.cancellation.wait(POLL_INTERVAL)
             if time.monotonic() > deadline:
                 raise UpstreamTimeoutError("The upstream's token could not be had within the time limit.")
         pending.result()
@@ -197,12 +197,12 @@ class _TokenFile:
 
 
 def _wait_for(lock: int) -> None:
-    deadline = time.monotonic() + LONGEST_FETCH
+    deadline = time.monotonic() + FETCH_TIMEOUT
     while time.monotonic() < deadline:
         with suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
-        time.sleep(TURN)
+        time.sleep(POLL_INTERVAL)
 
 
 def _shared_folder() -> Path:

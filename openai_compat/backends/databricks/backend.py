@@ -15,13 +15,13 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from openai_compat.backends.auth.base import USER_TOKEN, Credentials, ForwardedToken
-from openai_compat.backends.auth.token_cache import LONGEST_FETCH, SharedToken, Token
+from openai_compat.backends.auth.token_cache import FETCH_TIMEOUT, CachedToken, Token
 from openai_compat.backends.openai.backend import OpenAIBackend, OpenAIOptions
 from openai_compat.backends.resources import BackendResources
 from openai_compat.core.errors import UpstreamAuthenticationError, UpstreamConnectionError, UpstreamTimeoutError
 from openai_compat.core.extras import install_hint
 from openai_compat.core.profiles import PROFILES
-from openai_compat.core.settings import ModelEntry, Settings
+from openai_compat.core.settings import ModelConfig, Settings
 
 from . import token_fetcher as databricks_token
 
@@ -70,7 +70,7 @@ class DatabricksBackend(OpenAIBackend):
     Options = DatabricksOptions
     takes_variables = True
 
-    def __init__(self, entry: ModelEntry, options: DatabricksOptions, resources: BackendResources) -> None:
+    def __init__(self, entry: ModelConfig, options: DatabricksOptions, resources: BackendResources) -> None:
         workspace = _to_workspace(entry, options, resources.settings)
         whole = replace(
             entry,
@@ -81,7 +81,7 @@ class DatabricksBackend(OpenAIBackend):
         super().__init__(whole, options, resources, _to_credentials(workspace, resources.settings))
 
     @classmethod
-    def find_problems(cls, entry: ModelEntry, options: Any, settings: Settings) -> Iterator[str]:
+    def validate(cls, entry: ModelConfig, options: Any, settings: Settings) -> Iterator[str]:
         workspace = _to_workspace(entry, options, settings)
         if not workspace.host:
             yield "kind databricks needs DATABRICKS_HOST, or a `base_url`"
@@ -103,7 +103,7 @@ def _has_sdk() -> bool:
         return False
 
 
-def _to_workspace(entry: ModelEntry, options: DatabricksOptions, settings: Settings) -> _Workspace:
+def _to_workspace(entry: ModelConfig, options: DatabricksOptions, settings: Settings) -> _Workspace:
     """A row's own values before the settings'. `auto` takes a token if there is one."""
     root = urlsplit(entry.base_url or settings.databricks_host or "")
     token = entry.api_key or settings.databricks_token
@@ -124,7 +124,7 @@ def _to_credentials(workspace: _Workspace, settings: Settings) -> Credentials | 
         return ForwardedToken(USER_TOKEN)
     if workspace.kind == "service-principal":
         name = json.dumps([workspace.host, workspace.client_id, workspace.client_secret])
-        return SharedToken(lambda: fetch_token(workspace, settings), name)
+        return CachedToken(lambda: fetch_token(workspace, settings), name)
     return None
 
 
@@ -142,7 +142,7 @@ def fetch_token(workspace: _Workspace, settings: Settings) -> Token:
     command = ["env", *environment, sys.executable, "-P", str(Path(databricks_token.__file__))]
     try:
         done = subprocess.run(  # noqa: S603 - our own module
-            command, input=json.dumps(asked), capture_output=True, text=True, timeout=LONGEST_FETCH, check=False
+            command, input=json.dumps(asked), capture_output=True, text=True, timeout=FETCH_TIMEOUT, check=False
         )
     except subprocess.TimeoutExpired as error:
         raise UpstreamTimeoutError("The workspace gave no token within the time limit.") from error

@@ -11,10 +11,10 @@ from typing import Any, Final
 from zlib import crc32
 
 from openai_compat.backends.parameter_checks import stops_of
-from openai_compat.core.errors import PayloadError, UnsupportedParameterError
+from openai_compat.core.errors import InvalidRequestError, UnsupportedParameterError
 from openai_compat.core.types import ChatRequest, FinishReason, JSONObject, TokenLogprob
 
-from .limits import FairTokenizer
+from .limits import CooperativeTokenizer
 from .schema_faker import NoExampleError, make_example
 
 PART_MARKS: Final[Mapping[str, str]] = {"image_url": "[image]", "input_audio": "[audio]", "file": "[file]"}
@@ -42,7 +42,7 @@ class ToolCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class EchoAnswer:
     """One choice: its tokens, of the text or of the call's arguments, and why it ends."""
 
     tokens: Sequence[str]
@@ -50,7 +50,7 @@ class Answer:
     call: ToolCall | None = None
 
 
-def answer_chat(request: ChatRequest, limit: int, tokenizer: FairTokenizer) -> Answer:
+def answer_chat(request: ChatRequest, limit: int, tokenizer: CooperativeTokenizer) -> EchoAnswer:
     """The one answer to a conversation, of at most `limit` tokens.
 
     Raises:
@@ -60,12 +60,12 @@ def answer_chat(request: ChatRequest, limit: int, tokenizer: FairTokenizer) -> A
     call = _call_of(request)
     if call is not None:
         tokens = tokenizer.first(call.arguments, limit + 1)
-        return Answer(tokens[:limit], "length" if len(tokens) > limit else "tool_calls", call)
+        return EchoAnswer(tokens[:limit], "length" if len(tokens) > limit else "tool_calls", call)
     text = _formatted(request)
     return answer_with(text, tokenizer.first(text, limit + 1), stops_of(request.parameters), limit)
 
 
-def answer_with(text: str, tokens: Sequence[str], stops: Sequence[str], limit: int) -> Answer:
+def answer_with(text: str, tokens: Sequence[str], stops: Sequence[str], limit: int) -> EchoAnswer:
     """The tokens up to the text's first stop string, which may begin within one, but not more than `limit` of them.
 
     `tokens` may be the text's first ones only, as long as they are more than `limit`.
@@ -73,8 +73,8 @@ def answer_with(text: str, tokens: Sequence[str], stops: Sequence[str], limit: i
     ends = [end for end in map(text.find, stops) if end >= 0]
     kept = _up_to(tokens[: limit + 1], min(ends, default=len(text)))
     if len(kept) > limit:
-        return Answer(kept[:limit], "length")
-    return Answer(kept, "stop")
+        return EchoAnswer(kept[:limit], "length")
+    return EchoAnswer(kept, "stop")
 
 
 def _up_to(tokens: Sequence[str], end: int) -> list[str]:
@@ -130,7 +130,7 @@ def _formatted(request: ChatRequest) -> str:
         return text
     if type_ not in ("json_object", "json_schema"):
         message = f"Invalid value: '{type_}'. Supported values are: 'text', 'json_object' and 'json_schema'."
-        raise PayloadError(message, param="response_format.type", code="invalid_value")
+        raise InvalidRequestError(message, param="response_format.type", code="invalid_value")
     schema = format_["json_schema"].get("schema") if type_ == "json_schema" else None
     if schema is None:
         return to_json({"echo": text})
@@ -168,7 +168,9 @@ def _called_function(request: ChatRequest, text: str) -> JSONObject | None:
             return _named(named.get("name"), functions)
         choice, functions = _allowed(choice.get("allowed_tools"), functions)
     if choice not in ("none", "auto", "required"):
-        raise PayloadError("Invalid 'tool_choice': it is none of 'none', 'auto', 'required'.", param="tool_choice")
+        raise InvalidRequestError(
+            "Invalid 'tool_choice': it is none of 'none', 'auto', 'required'.", param="tool_choice"
+        )
     is_asked = choice == "required" or (choice == "auto" and request.messages[-1].get("role") == "user")
     return _closest(functions, text) if functions and is_asked else None
 
@@ -186,14 +188,14 @@ def _named(name: Any, functions: Sequence[JSONObject]) -> JSONObject:
     for function in functions:
         if function["name"] == name:
             return function
-    raise PayloadError(f"'tool_choice' names '{name}', which is not one of the 'tools'.", param="tool_choice")
+    raise InvalidRequestError(f"'tool_choice' names '{name}', which is not one of the 'tools'.", param="tool_choice")
 
 
 def _allowed(allowed: Any, functions: Sequence[JSONObject]) -> tuple[Any, list[JSONObject]]:
     """`allowed_tools` narrows the tools, and its mode says whether one of them must be called."""
     tools = allowed.get("tools") if isinstance(allowed, Mapping) else None
     if not isinstance(tools, list):
-        raise PayloadError("Invalid 'tool_choice': it names no function.", param="tool_choice")
+        raise InvalidRequestError("Invalid 'tool_choice': it names no function.", param="tool_choice")
     named = [tool.get("function") for tool in tools if isinstance(tool, Mapping)]
     names = [function.get("name") for function in named if isinstance(function, Mapping)]
     return allowed.get("mode", "auto"), [function for function in functions if function["name"] in names]

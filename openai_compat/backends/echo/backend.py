@@ -14,15 +14,15 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Final, TypeVar
 
 from openai_compat.backends.base import (
-    CHAT_PROMISES,
-    COMPLETION_PROMISES,
+    CHAT_PARAMETERS,
+    COMPLETION_PARAMETERS,
     Backend,
     SupportsChat,
     SupportsCompletions,
     SupportsEmbeddings,
 )
 from openai_compat.backends.parameter_checks import check_chat, check_completion, check_embeddings, stops_of
-from openai_compat.core.streams import SILENCE, Silence
+from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import (
     CallContext,
     ChatDelta,
@@ -36,24 +36,24 @@ from openai_compat.core.types import (
     Usage,
 )
 
-from .answers import Answer, answer_chat, answer_with, prompt_texts, token_logprobs
+from .answers import EchoAnswer, answer_chat, answer_with, prompt_texts, token_logprobs
 from .hash_embeddings import embed_text
 from .limits import (
     CONTEXT_WINDOW,
-    FairTokenizer,
+    CooperativeTokenizer,
     answer_limit,
     check_echo,
     check_prompt,
     count_inputs,
     count_messages,
-    estimate_excess,
-    give_way,
+    oversized_by,
+    yield_to_others,
 )
 
 COMPLETION_TOKENS: Final = 16
 """What a completion may have when `max_tokens` is not given (source: OpenAI's API reference)."""
 
-MOST_DIMENSIONS: Final = 3072
+MAX_DIMENSIONS: Final = 3072
 
 DELTAS_A_TURN: Final = 128
 """So many deltas are made before other calls get their turn: a fraction of a millisecond's work for most."""
@@ -72,8 +72,8 @@ class EchoOptions:
     def __post_init__(self) -> None:
         if isinstance(self.delay, bool) or not isinstance(self.delay, int | float) or not 0 <= self.delay < math.inf:
             raise ValueError("delay must be a number of seconds, 0 or more")
-        if type(self.dimensions) is not int or not 1 <= self.dimensions <= MOST_DIMENSIONS:
-            raise ValueError(f"dimensions must be a whole number from 1 to {MOST_DIMENSIONS}")
+        if type(self.dimensions) is not int or not 1 <= self.dimensions <= MAX_DIMENSIONS:
+            raise ValueError(f"dimensions must be a whole number from 1 to {MAX_DIMENSIONS}")
 
 
 class EchoBackend(Backend, SupportsChat, SupportsCompletions, SupportsEmbeddings):
@@ -81,14 +81,18 @@ class EchoBackend(Backend, SupportsChat, SupportsCompletions, SupportsEmbeddings
 
     Options = EchoOptions
     options: EchoOptions
-    chat_promises: ClassVar[frozenset[str]] = CHAT_PROMISES - {"audio", "web_search_options", "logit_bias"}
-    completion_promises: ClassVar[frozenset[str]] = COMPLETION_PROMISES - {"logit_bias"}
+    supported_chat_parameters: ClassVar[frozenset[str]] = CHAT_PARAMETERS - {
+        "audio",
+        "web_search_options",
+        "logit_bias",
+    }
+    supported_completion_parameters: ClassVar[frozenset[str]] = COMPLETION_PARAMETERS - {"logit_bias"}
 
-    def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Silence]:
+    def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Heartbeat]:
         """One delta for each token, then one with the finish reason; the choices of `n` take turns."""
         check_chat(request)
         parameters = request.parameters
-        tokenizer = FairTokenizer(context.cancellation)
+        tokenizer = CooperativeTokenizer(context.cancellation)
         prompt_tokens = count_messages(prompt_texts(request.messages), len(request.messages), tokenizer)
         choices = parameters.get("n", 1)
         top = parameters.get("top_logprobs", 0) if parameters.get("logprobs") else None
@@ -97,13 +101,13 @@ class EchoBackend(Backend, SupportsChat, SupportsCompletions, SupportsEmbeddings
         usage = Usage(prompt_tokens, choices * len(answer.tokens))
         return self._paced(_chat_rounds(answer, choices, top, usage), context)
 
-    def complete(self, request: CompletionRequest, context: CallContext) -> Iterator[TextDelta | Silence]:
+    def complete(self, request: CompletionRequest, context: CallContext) -> Iterator[TextDelta | Heartbeat]:
         """As `chat`, prompt after prompt."""
         check_completion(request)
         parameters = request.parameters
         choices, top = parameters.get("n", 1), parameters.get("logprobs")
         limit = answer_limit(parameters.get("max_tokens", COMPLETION_TOKENS), choices * len(request.prompts), top or 0)
-        prompts, suffix = _tokenize_prompts(request, limit, FairTokenizer(context.cancellation))
+        prompts, suffix = _tokenize_prompts(request, limit, CooperativeTokenizer(context.cancellation))
         prompt_tokens = sum(len(prompt) + len(suffix) for prompt in prompts)
         stops = stops_of(parameters)
         answers = [answer_with("".join(prompt), prompt, stops, limit) for prompt in prompts]
@@ -119,16 +123,16 @@ class EchoBackend(Backend, SupportsChat, SupportsCompletions, SupportsEmbeddings
 
     def embed(self, request: EmbeddingsRequest, context: CallContext) -> Embeddings:
         """Hashed words (`hashed_embeddings`), in 1 to 3072 dimensions."""
-        check_embeddings(request, MOST_DIMENSIONS)
+        check_embeddings(request, MAX_DIMENSIONS)
         dimensions = request.dimensions or self.options.dimensions
-        tokens = count_inputs(request.inputs, FairTokenizer(context.cancellation))
+        tokens = count_inputs(request.inputs, CooperativeTokenizer(context.cancellation))
         vectors = []
         for content in request.inputs:
-            give_way(context.cancellation)
+            yield_to_others(context.cancellation)
             vectors.append(embed_text(content, dimensions))
         return Embeddings(vectors, Usage(tokens))
 
-    def _paced(self, rounds: Iterator[list[DeltaT]], context: CallContext) -> Iterator[DeltaT | Silence]:
+    def _paced(self, rounds: Iterator[list[DeltaT]], context: CallContext) -> Iterator[DeltaT | Heartbeat]:
         """The rounds' deltas, each round of tokens after the delay, with turns for other calls in between."""
         made = 0
         for deltas in rounds:
@@ -137,20 +141,20 @@ class EchoBackend(Backend, SupportsChat, SupportsCompletions, SupportsEmbeddings
             made += len(deltas)
             if made >= DELTAS_A_TURN:
                 made = 0
-                give_way(context.cancellation)
+                yield_to_others(context.cancellation)
             context.cancellation.raise_if_cancelled()
             yield from deltas
 
-    def _pause(self, context: CallContext) -> Iterator[Silence]:
+    def _pause(self, context: CallContext) -> Iterator[Heartbeat]:
         remaining = self.options.delay
-        while 0 < context.silence_seconds < remaining:
-            context.cancellation.wait(context.silence_seconds)
-            remaining -= context.silence_seconds
-            yield SILENCE
+        while 0 < context.heartbeat_interval < remaining:
+            context.cancellation.wait(context.heartbeat_interval)
+            remaining -= context.heartbeat_interval
+            yield HEARTBEAT
         context.cancellation.wait(remaining)
 
 
-def _chat_rounds(answer: Answer, choices: int, top: int | None, usage: Usage) -> Iterator[list[ChatDelta]]:
+def _chat_rounds(answer: EchoAnswer, choices: int, top: int | None, usage: Usage) -> Iterator[list[ChatDelta]]:
     """Rounds of one delta for each choice."""
     indexes = range(choices)
     if answer.call is not None:
@@ -169,7 +173,7 @@ def _chat_rounds(answer: Answer, choices: int, top: int | None, usage: Usage) ->
 
 
 def _completion_rounds(
-    answers: Sequence[Answer], choices: int, top: int | None, usage: Usage
+    answers: Sequence[EchoAnswer], choices: int, top: int | None, usage: Usage
 ) -> Iterator[list[TextDelta]]:
     """Rounds of one delta for each choice of a prompt; the choices of the first prompt come first."""
     last = len(answers) * choices - 1
@@ -189,7 +193,7 @@ def _logprobs(token: str, top: int | None) -> Sequence[TokenLogprob]:
 
 
 def _tokenize_prompts(
-    request: CompletionRequest, limit: int, tokenizer: FairTokenizer
+    request: CompletionRequest, limit: int, tokenizer: CooperativeTokenizer
 ) -> tuple[list[list[str]], list[str]]:
     """The tokens of each prompt, and of the suffix, which counts as part of each.
 
@@ -197,7 +201,7 @@ def _tokenize_prompts(
         PayloadError: together they are more than the context window.
     """
     suffix = request.parameters.get("suffix", "")
-    check_prompt(estimate_excess([*request.prompts, *[suffix] * len(request.prompts)], CONTEXT_WINDOW), limit)
+    check_prompt(oversized_by([*request.prompts, *[suffix] * len(request.prompts)], CONTEXT_WINDOW), limit)
     prompts, suffix_tokens = [tokenizer.tokens(prompt) for prompt in request.prompts], tokenizer.tokens(suffix)
     check_prompt(sum(len(prompt) + len(suffix_tokens) for prompt in prompts), limit)
     return prompts, suffix_tokens

@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-LONGEST: Final = 10_000
+MAX_MATCH_CHARS: Final = 10_000
 """Characters of the longest string that is made."""
-LONGEST_PATTERN: Final = 1_000
-DEEPEST_GROUP: Final = 50
+MAX_PATTERN_CHARS: Final = 1_000
+MAX_GROUP_DEPTH: Final = 50
 
 _ESCAPED_CLASSES: Final = {"d": "0-9", "w": "A-Za-z0-9_", "s": " ", "D": "^0-9", "W": "^A-Za-z0-9_", "S": "^ \t\r\n"}
 _CONTROLS: Final = {"n": "\n", "t": "\t", "r": "\r", "f": "\f", "v": "\v"}
@@ -34,8 +34,8 @@ def make_matching(pattern: str, least: int, most: int) -> str:
     Raises:
         UnreadablePatternError: the pattern is not understood, or nothing of that length was found.
     """
-    if len(pattern) > LONGEST_PATTERN:
-        raise UnreadablePatternError(f"its pattern is longer than {LONGEST_PATTERN} characters")
+    if len(pattern) > MAX_PATTERN_CHARS:
+        raise UnreadablePatternError(f"its pattern is longer than {MAX_PATTERN_CHARS} characters")
     node = _PatternReader(pattern).read()
     for repeats in (0, 1, *range(2, 41), least):
         text = node(repeats)
@@ -106,7 +106,7 @@ class _PatternReader:
         def repeat(repeats: int) -> str:
             text = node(repeats)
             times = min(max(least, repeats), most)
-            if len(text) * times > LONGEST:
+            if len(text) * times > MAX_MATCH_CHARS:
                 raise _too_long()
             return text * times
 
@@ -133,7 +133,7 @@ class _PatternReader:
                 raise self._unreadable()
             self.position = name.end()
         self.depth += 1
-        if self.depth > DEEPEST_GROUP:
+        if self.depth > MAX_GROUP_DEPTH:
             raise self._unreadable()
         node = self._alternatives()
         self.depth -= 1
@@ -173,23 +173,23 @@ def _join(nodes: list[_Node], repeats: int) -> str:
     text = ""
     for node in nodes:
         text += node(repeats)
-        if len(text) > LONGEST:
+        if len(text) > MAX_MATCH_CHARS:
             raise _too_long()
     return text
 
 
 def _too_long() -> UnreadablePatternError:
-    return UnreadablePatternError(f"its pattern asks for more than {LONGEST} characters")
+    return UnreadablePatternError(f"its pattern asks for more than {MAX_MATCH_CHARS} characters")
 
 
 def _bounds(quantifier: re.Match[str]) -> tuple[int, int]:
-    simple = {"?": (0, 1), "*": (0, LONGEST), "+": (1, LONGEST)}
+    simple = {"?": (0, 1), "*": (0, MAX_MATCH_CHARS), "+": (1, MAX_MATCH_CHARS)}
     if quantifier[1] in simple:
         return simple[quantifier[1]]
     least = int(quantifier[2])
     if quantifier[4]:
         return least, int(quantifier[4])
-    return least, LONGEST if quantifier[3] else least
+    return least, MAX_MATCH_CHARS if quantifier[3] else least
 
 
 def _constant(text: str) -> _Node:

@@ -32,11 +32,11 @@ FORMATS: Final[Mapping[str, str]] = {
 
 LEAN_DEPTH: Final = 5
 """From this depth on only what is required is made, so that recursive schemas end."""
-DEEPEST: Final = 24
-MOST_SCHEMAS: Final = 2000
+MAX_DEPTH: Final = 24
+MAX_SCHEMAS: Final = 2000
 """How many schemas are looked at for one example, the same one again and again included."""
-LONGEST_STRING: Final = 10_000
-LONGEST_TEXT: Final = 4_000
+MAX_STRING_CHARS: Final = 10_000
+MAX_TEXT_CHARS: Final = 4_000
 """How much of the text goes into each string; a long text in many strings would make a giant of a small request."""
 
 
@@ -66,11 +66,11 @@ class _Maker:
 
     def __init__(self, root: Any, text: str) -> None:
         self.root = root
-        self.text = text[:LONGEST_TEXT]
-        self.schemas_left = MOST_SCHEMAS
+        self.text = text[:MAX_TEXT_CHARS]
+        self.schemas_left = MAX_SCHEMAS
 
     def make(self, schema: Any, depth: int) -> Any:
-        if depth > DEEPEST:
+        if depth > MAX_DEPTH:
             raise NoExampleError("it nests without an end")
         flat = self._flatten(schema)
         for keyword in ("anyOf", "oneOf"):
@@ -151,8 +151,8 @@ class _Maker:
         usual = 1 if depth < LEAN_DEPTH and ("items" in schema or not first) else 0
         length = max(schema.get("minItems", 0), len(first) or usual)
         length = min(length, schema.get("maxItems", length))
-        if length > MOST_SCHEMAS:
-            raise NoExampleError(f"it needs an array of more than {MOST_SCHEMAS} items")
+        if length > MAX_SCHEMAS:
+            raise NoExampleError(f"it needs an array of more than {MAX_SCHEMAS} items")
         schemas = [*first, *[schema.get("items", True)] * (length - len(first))][:length]
         items = [self.make(item, depth + 1) for item in schemas]
         return self._make_unique(items, schema) if schema.get("uniqueItems") else items
@@ -261,8 +261,8 @@ def _likely_numbers(rule: _NumberRule) -> list[float]:
 
 
 def _make_string(schema: Mapping[str, Any], text: str) -> str:
-    least, most = schema.get("minLength", 0), schema.get("maxLength", LONGEST_STRING)
-    if least > min(most, LONGEST_STRING):
+    least, most = schema.get("minLength", 0), schema.get("maxLength", MAX_STRING_CHARS)
+    if least > min(most, MAX_STRING_CHARS):
         raise NoExampleError(f"no string was made of at least {least} and at most {most} characters")
     if "pattern" in schema:
         return make_matching(schema["pattern"], least, most)

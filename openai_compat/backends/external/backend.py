@@ -15,21 +15,21 @@ from functools import partial
 from typing import Any, Final
 
 from openai_compat.backends.base import Backend, SupportsChat
-from openai_compat.backends.http.messages import ForwardedReply
+from openai_compat.backends.http.messages import UpstreamResponse
 from openai_compat.backends.resources import BackendResources
-from openai_compat.core.errors import UpstreamError, UpstreamReplyError
-from openai_compat.core.profiles import note_adapted
-from openai_compat.core.settings import ModelEntry, Settings
-from openai_compat.core.streams import Silence
+from openai_compat.core.errors import UpstreamError, UpstreamInvalidResponseError
+from openai_compat.core.profiles import record_adaptations
+from openai_compat.core.settings import ModelConfig, Settings
+from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import CallContext, ChatDelta, ChatRequest
 from openai_compat.core.validators import is_header_value
 
-from .body_reader import Form, Reader, read_external_reply
-from .declaration import Format, read_adapter
+from .body_reader import BodyFormat, Reader, read_external_reply
+from .declaration import Format, parse_declaration
 from .declared_errors import ErrorReader
 from .declared_reader import DeclaredReader
 from .errors import read_beginning, to_external_error, to_undeclared_error
-from .heuristic_reader import ReplyReader
+from .heuristic_reader import HeuristicReader
 from .request_writer import PASSED_ON, RequestWriter
 
 ACCEPT: Final = "application/json, text/plain;q=0.9, */*;q=0.8"
@@ -38,7 +38,7 @@ OPENAIS_HEADERS: Final = "openai-"
 ACCEPT_STREAM: Final = "text/event-stream, application/x-ndjson;q=0.9, application/json;q=0.8, */*;q=0.7"
 ID_HEADER: Final = "x-openai-compat-id-"
 """Before the name that the row has for one of the reply's ids."""
-FORMS: Final[Mapping[Format, Form | None]] = {
+FORMS: Final[Mapping[Format, BodyFormat | None]] = {
     "auto": None, "json": "json", "text": "text", "sse": "events", "ndjson": "lines"
 }  # fmt: skip
 
@@ -73,30 +73,30 @@ class ExternalBackend(Backend, SupportsChat):
 
     Options = ExternalOptions
     takes_variables = True
-    chat_promises = PASSED_ON
+    supported_chat_parameters = PASSED_ON
 
-    def __init__(self, entry: ModelEntry, options: ExternalOptions, resources: BackendResources) -> None:
-        adapter, problems = read_adapter(entry, options)
+    def __init__(self, entry: ModelConfig, options: ExternalOptions, resources: BackendResources) -> None:
+        adapter, problems = parse_declaration(entry, options)
         if problems or not (entry.base_url or (adapter.request and adapter.request.url)):
             raise ValueError(f"model '{entry.name}': {problems[0] if problems else 'kind external needs a base_url'}")
         super().__init__(entry, options, resources)
         self._gate = resources.gate(entry)
         self.adapter = adapter
         self.writer = RequestWriter(entry, adapter.request)
-        self.chat_promises = self.writer.promises  # type: ignore[misc]  # each row declares its own
+        self.supported_chat_parameters = self.writer.promises  # type: ignore[misc]  # each row declares its own
         self.errors = ErrorReader(entry, adapter.errors) if adapter.errors else None
         self._headers = {name.lower(): value for name, value in entry.headers.items()}
         if entry.api_key:
             self._headers.setdefault("authorization", f"Bearer {entry.api_key}")
 
     @classmethod
-    def find_problems(cls, entry: ModelEntry, options: Any, settings: Settings) -> Iterable[str]:
-        _, problems = read_adapter(entry, options)
+    def validate(cls, entry: ModelConfig, options: Any, settings: Settings) -> Iterable[str]:
+        _, problems = parse_declaration(entry, options)
         if options.reply is not None and options.reply_path is not None:
             problems.append("reply_path and reply both say where the text is: keep one")
         return problems
 
-    def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Silence]:
+    def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Heartbeat]:
         """The answer; returns when the reply's headers have come and are no error. Its iterator raises what
         `read_external_reply` does.
 
@@ -109,7 +109,7 @@ class ExternalBackend(Backend, SupportsChat):
         """
         is_streamed = request.is_streamed and self.options.stream
         outgoing = self.writer.write(request, is_streamed=is_streamed)
-        note_adapted(outgoing.dropped, context.reply_headers)
+        record_adaptations(outgoing.dropped, context.reply_headers)
         reply = self.resources.forwarder.send(
             outgoing.method,
             outgoing.url,
@@ -123,13 +123,17 @@ class ExternalBackend(Backend, SupportsChat):
             if reply.status >= 400:
                 raise self.to_error(reply.status, read_beginning(reply), reply.headers)
             if reply.status >= 300:
-                raise UpstreamReplyError(f"The external API redirects ({reply.status}): configure its final URL.")
+                raise UpstreamInvalidResponseError(
+                    f"The external API redirects ({reply.status}): configure its final URL."
+                )
         except BaseException:
             reply.close()
             raise
         return self.read(reply, context, splits_whole=request.is_streamed)
 
-    def read(self, reply: ForwardedReply, context: CallContext, *, splits_whole: bool) -> Iterator[ChatDelta | Silence]:
+    def read(
+        self, reply: UpstreamResponse, context: CallContext, *, splits_whole: bool
+    ) -> Iterator[ChatDelta | Heartbeat]:
         """The answer in a reply of status 200."""
         declaration = self.adapter.reply
         form = FORMS[declaration.format] if declaration else None
@@ -145,7 +149,7 @@ class ExternalBackend(Backend, SupportsChat):
         """What reads one answer."""
         to_error = self.errors.to_error if self.errors else partial(to_external_error, self.entry)
         if self.adapter.reply is None:
-            return ReplyReader(self.options.reply_path, to_error)
+            return HeuristicReader(self.options.reply_path, to_error)
         note_id = partial(_note_id, context.reply_headers)
         return DeclaredReader(self.adapter.reply, self.adapter.errors, to_error, note_id)
 

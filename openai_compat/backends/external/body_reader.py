@@ -13,31 +13,31 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any, Final, Literal, Protocol
 
-from openai_compat.backends.http.messages import ForwardedReply
+from openai_compat.backends.http.messages import UpstreamResponse
 from openai_compat.backends.parsing.openai_chat import END_OF_STREAM
 from openai_compat.backends.parsing.sse import (
     BYTE_ORDER_MARK,
     Blocks,
-    NamedEvent,
+    SSEEvent,
     iterate_lines,
     iterate_named_events,
     iterate_text,
-    started,
+    primed,
 )
-from openai_compat.core.errors import UpstreamReplyError
-from openai_compat.core.streams import SILENCE, Silence
+from openai_compat.core.errors import UpstreamInvalidResponseError
+from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.tokens import split_tokens
 from openai_compat.core.types import ChatDelta
 
 from .heuristic_reader import is_reply
 
-Deltas = Generator[ChatDelta | Silence, None, None]
-Form = Literal["events", "lines", "document", "text", "json"]
+Deltas = Generator[ChatDelta | Heartbeat, None, None]
+BodyFormat = Literal["events", "lines", "document", "text", "json"]
 """`document` is JSON that may turn out to be lines of it, `json` is what its row declares."""
 
 
 class Reader(Protocol):
-    """What reads the values and texts of one answer: `ReplyReader`, or `DeclaredReader`."""
+    """What reads the values and texts of one answer: `HeuristicReader`, or `DeclaredReader`."""
 
     @property
     def has_answer(self) -> bool: ...
@@ -56,7 +56,7 @@ class Reader(Protocol):
 
 
 EVENT_MARKS: Final = (b"data:", b"event:", b"retry:", b"id:", b":")
-SURE_EVENT_MARKS: Final = (b"data:", b"event:")
+SSE_PREFIXES: Final = (b"data:", b"event:")
 """What makes events of a reply whose type says otherwise: few answers in plain text begin so."""
 PAGE_MARKS: Final = (b"<!doctype", b"<html")
 LINE_TYPES: Final = frozenset(
@@ -65,15 +65,17 @@ LINE_TYPES: Final = frozenset(
 )  # fmt: skip
 
 _MARKS: Final = (*EVENT_MARKS, *PAGE_MARKS)
-_LONGEST_MARK: Final = max(map(len, _MARKS))
+_MAX_PREFIX_BYTES: Final = max(map(len, _MARKS))
 _CHARSET: Final = re.compile(r"""charset\s*=\s*["']?([\w.:-]+)""", re.IGNORECASE)
 _JSON_BEGINNINGS: Final = ("{", "[", '"')
 _LINE_PADDING: Final = " \t\x1e"
 """RFC 7464's record separator included."""
 
 
-@started
-def read_external_reply(reply: ForwardedReply, reader: Reader, form: Form | None, *, splits_whole: bool) -> Deltas:
+@primed
+def read_external_reply(
+    reply: UpstreamResponse, reader: Reader, form: BodyFormat | None, *, splits_whole: bool
+) -> Deltas:
     """The answer in a reply of status 200; closes the reply, also when closed itself. `form` is what it is declared to
     be; without one, its bytes tell.
 
@@ -86,14 +88,14 @@ def read_external_reply(reply: ForwardedReply, reader: Reader, form: Form | None
         whatever reading the reply raises.
     """
     try:
-        yield SILENCE
+        yield HEARTBEAT
         yield from _ExternalReply(reply, reader, splits_whole).deltas(form)
     finally:
         reply.close()
 
 
 class _ExternalReply:
-    def __init__(self, reply: ForwardedReply, reader: Reader, splits_whole: bool) -> None:
+    def __init__(self, reply: UpstreamResponse, reader: Reader, splits_whole: bool) -> None:
         self._reply = reply
         self._reader = reader
         self._splits_whole = splits_whole
@@ -101,10 +103,10 @@ class _ExternalReply:
         self._is_text_type = self._media_type.startswith("text/")
         self._has_json_events: dict[str, bool] = {}
 
-    def deltas(self, form: Form | None) -> Deltas:
+    def deltas(self, form: BodyFormat | None) -> Deltas:
         whole: Blocks = self._reply.blocks()
         if form is None:
-            head = yield from _read_head(whole)
+            head = yield from _peek(whole)
             form = _to_form(self._media_type, _beginning(head))
             whole = chain([head], whole)
         if form == "json":
@@ -120,13 +122,13 @@ class _ExternalReply:
 
     def _read_events(self, blocks: Blocks) -> Deltas:
         for event in iterate_named_events(blocks):
-            if isinstance(event, Silence):
+            if isinstance(event, Heartbeat):
                 yield event
                 continue
-            name, data = event if isinstance(event, NamedEvent) else ("", event)
+            name, data = event if isinstance(event, SSEEvent) else ("", event)
             if data == END_OF_STREAM:
                 yield from self._reader.read_end(is_proper=True)
-                self._reply.close_after_end()
+                self._reply.release()
                 return
             yield from self._read_event(name, data)
         yield from self._reader.read_end(is_proper=False)
@@ -146,15 +148,15 @@ class _ExternalReply:
             return self._reader.read_value(value)
         return self._reader.read_event(name, value)
 
-    def _read_lines(self, lines: Iterable[str | Silence]) -> Deltas:
+    def _read_lines(self, lines: Iterable[str | Heartbeat]) -> Deltas:
         for line in lines:
-            if isinstance(line, Silence):
+            if isinstance(line, Heartbeat):
                 yield line
             elif text := line.strip(_LINE_PADDING):
                 yield from self._reader.read_value(_to_value(text))
         yield from self._reader.read_end(is_proper=False)
 
-    def _read_document(self, lines: Iterator[str | Silence]) -> Deltas:
+    def _read_document(self, lines: Iterator[str | Heartbeat]) -> Deltas:
         """One JSON document; or lines of JSON, if a line that is JSON in itself has another after it."""
         first = yield from _read_line(lines)
         value = _parse_json(first)
@@ -166,23 +168,23 @@ class _ExternalReply:
             lines = iter(())
         document = [first]
         for line in lines:
-            if isinstance(line, Silence):
+            if isinstance(line, Heartbeat):
                 yield line
             else:
                 document.append(line)
         yield from self._read_whole("\n".join(document))
 
-    def _read_json(self, lines: Iterator[str | Silence]) -> Deltas:
+    def _read_json(self, lines: Iterator[str | Heartbeat]) -> Deltas:
         """One JSON document, whatever it looks like."""
         document = []
         for line in lines:
-            if isinstance(line, Silence):
+            if isinstance(line, Heartbeat):
                 yield line
             else:
                 document.append(line)
         value = _parse_json("\n".join(document))
         if value is _NO_JSON:
-            raise UpstreamReplyError("The external API's reply is not valid JSON.")
+            raise UpstreamInvalidResponseError("The external API's reply is not valid JSON.")
         yield from self._split([*self._reader.read_whole(value), *self._reader.read_end(is_proper=True)])
 
     def _read_whole(self, document: str) -> Iterator[ChatDelta]:
@@ -193,14 +195,14 @@ class _ExternalReply:
             if not self._is_text_type or self._reader.has_answer:
                 return self._split([*deltas, *self._reader.read_end(is_proper=True)])
         elif not self._is_text_type and document.startswith(_JSON_BEGINNINGS):
-            raise UpstreamReplyError("The external API's reply is not valid JSON.")
+            raise UpstreamInvalidResponseError("The external API's reply is not valid JSON.")
         return self._split([*self._reader.read_text(document), *self._reader.read_end(is_proper=True)])
 
     def _read_text(self, blocks: Blocks) -> Deltas:
         """Without a length the text comes as it is written, and its pieces are the API's own."""
         is_whole = "content-length" in self._reply.headers
         for piece in iterate_text(blocks, self._encoding):
-            if isinstance(piece, Silence):
+            if isinstance(piece, Heartbeat):
                 yield piece
             else:
                 deltas = self._reader.read_text(piece)
@@ -235,49 +237,53 @@ def _parse_json(text: str) -> Any:
 def _to_value(text: str) -> Any:
     value = _parse_json(text)
     if value is _NO_JSON:
-        raise UpstreamReplyError("The external API sent a piece of its stream that is not valid JSON.")
+        raise UpstreamInvalidResponseError("The external API sent a piece of its stream that is not valid JSON.")
     return value
 
 
-def _read_head(blocks: Blocks) -> Generator[Silence, None, bytes]:
+def _peek(blocks: Blocks) -> Generator[Heartbeat, None, bytes]:
     """As many bytes as it takes to tell what they are the beginning of; fewer only where there are no more."""
     head = b""
     for block in blocks:
-        if isinstance(block, Silence):
+        if isinstance(block, Heartbeat):
             yield block
             continue
         head += block
         beginning = _beginning(head)
-        if len(beginning) >= _LONGEST_MARK or (beginning and not any(mark.startswith(beginning) for mark in _MARKS)):
+        if len(beginning) >= _MAX_PREFIX_BYTES or (
+            beginning and not any(mark.startswith(beginning) for mark in _MARKS)
+        ):
             break
     return head
 
 
 def _beginning(head: bytes) -> bytes:
-    return head.removeprefix(BYTE_ORDER_MARK).lstrip()[:_LONGEST_MARK].lower()
+    return head.removeprefix(BYTE_ORDER_MARK).lstrip()[:_MAX_PREFIX_BYTES].lower()
 
 
-def _read_line(lines: Iterator[str | Silence]) -> Generator[Silence, None, str]:
+def _read_line(lines: Iterator[str | Heartbeat]) -> Generator[Heartbeat, None, str]:
     """The next line that is not empty, '' at the end."""
     for line in lines:
-        if isinstance(line, Silence):
+        if isinstance(line, Heartbeat):
             yield line
         elif text := line.strip(_LINE_PADDING):
             return text
     return ""
 
 
-def _to_form(media_type: str, beginning: bytes) -> Form:
+def _to_form(media_type: str, beginning: bytes) -> BodyFormat:
     """What the reply is, by its type and its first bytes.
 
     Raises:
         UpstreamReplyError: it is nothing, or a page for a browser.
     """
     if not beginning:
-        raise UpstreamReplyError("The external API's reply is empty.")
+        raise UpstreamInvalidResponseError("The external API's reply is empty.")
     if media_type in {"text/html", "application/xhtml+xml"} and beginning.startswith(PAGE_MARKS):
-        raise UpstreamReplyError("The external API's reply is a page of HTML, not an answer: is its URL right?")
-    if beginning.startswith(EVENT_MARKS if media_type == "text/event-stream" else SURE_EVENT_MARKS):
+        raise UpstreamInvalidResponseError(
+            "The external API's reply is a page of HTML, not an answer: is its URL right?"
+        )
+    if beginning.startswith(EVENT_MARKS if media_type == "text/event-stream" else SSE_PREFIXES):
         return "events"
     if media_type in LINE_TYPES:
         return "lines"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast, get_args
 from urllib.parse import urlsplit
 
-from openai_compat.core.settings import ModelEntry
+from openai_compat.core.settings import ModelConfig
 from openai_compat.core.types import FinishReason
 from openai_compat.core.validators import is_header_name, parse_url
 
@@ -96,7 +96,7 @@ class Adapter:
     errors: ErrorsDeclaration | None = None
 
 
-def read_adapter(entry: ModelEntry, options: Any) -> tuple[Adapter, list[str]]:
+def parse_declaration(entry: ModelConfig, options: Any) -> tuple[Adapter, list[str]]:
     """The adapter, and what is wrong with it, a sentence each."""
     problems: list[str] = []
     adapter = Adapter(
@@ -115,34 +115,34 @@ class _Parser:
         self.problems = problems
         self.content: Mapping[str, Any] = content if isinstance(content, dict) else {}
         if not isinstance(content, dict):
-            self.complain("", "must be a mapping")
+            self.add_problem("", "must be a mapping")
 
-    def complain(self, path: str, problem: str) -> None:
+    def add_problem(self, path: str, problem: str) -> None:
         place = f"{self.section}.{path}" if path else self.section
         self.problems.append(f"{place} {problem}" if problem.startswith("must") else f"{place}: {problem}")
 
     def check_keys(self, known: tuple[str, ...], path: str = "", content: Mapping[str, Any] | None = None) -> None:
         for key in self.content if content is None else content:
             if key not in known:
-                self.complain(path, f"there is no key {key!r}; known are {', '.join(known)}")
+                self.add_problem(path, f"there is no key {key!r}; known are {', '.join(known)}")
 
     def one_of(self, key: str, known: tuple[str, ...]) -> str:
         value = self.content.get(key, known[0])
         if value not in known:
-            self.complain(key, f"must be one of {', '.join(known)}")
+            self.add_problem(key, f"must be one of {', '.join(known)}")
             return known[0]
         return cast(str, value)
 
     def switch(self, key: str) -> bool:
         value = self.content.get(key, False)
         if not isinstance(value, bool):
-            self.complain(key, "must be true or false")
+            self.add_problem(key, "must be true or false")
         return value is True
 
     def mapping(self, key: str) -> Mapping[str, Any]:
         value = self.content.get(key, {})
         if not isinstance(value, dict):
-            self.complain(key, "must be a mapping")
+            self.add_problem(key, "must be a mapping")
             return {}
         return value
 
@@ -153,12 +153,12 @@ class _Parser:
         if source is None:
             return None
         if not isinstance(source, str):
-            self.complain(path, "must be a JMESPath expression")
+            self.add_problem(path, "must be a JMESPath expression")
             return None
         try:
             return Expression(source)
         except ValueError as error:
-            self.complain(path, str(error))
+            self.add_problem(path, str(error))
             return None
 
     def expressions(self, key: str, known: tuple[str, ...] = ()) -> dict[str, Expression]:
@@ -171,13 +171,13 @@ class _Parser:
 
 
 class _RequestParser(_Parser):
-    def parse(self, entry: ModelEntry) -> RequestDeclaration:
+    def parse(self, entry: ModelConfig) -> RequestDeclaration:
         self.check_keys(REQUEST_KEYS)
         if "body" in self.content and "form" in self.content:
-            self.complain("", "has a body and a form; a request can have one of them")
+            self.add_problem("", "has a body and a form; a request can have one of them")
         method = self.one_of("method", METHODS)
         if method == "GET" and ("body" in self.content or "form" in self.content):
-            self.complain("method", "GET has no body; what it asks goes into `query`")
+            self.add_problem("method", "GET has no body; what it asks goes into `query`")
         return RequestDeclaration(
             method,
             self._url(entry),
@@ -187,48 +187,48 @@ class _RequestParser(_Parser):
             self._template("form", entry, must_be_mapping=True),
         )
 
-    def _url(self, entry: ModelEntry) -> Template | None:
+    def _url(self, entry: ModelConfig) -> Template | None:
         url = self.content.get("url")
         if url is None:
             return None
         if not isinstance(url, str):
-            self.complain("url", "must be a text")
+            self.add_problem("url", "must be a text")
             return None
         whole = url if not url.startswith("/") else (entry.base_url or "").rstrip("/") + url
         literal = whole.partition(OPEN)[0]
         try:
             parse_url(entry.expand(literal) or "")
         except ValueError as error:
-            self.complain("url", str(error))
+            self.add_problem("url", str(error))
             return None
         if OPEN in whole and urlsplit(literal).path == "":
-            self.complain("url", "must name its host without an expression: no caller chooses where this server calls")
+            self.add_problem("url", "must name its host without an expression, so that no caller chooses the host")
             return None
         return self._compiled("url", whole, entry)
 
-    def _headers(self, entry: ModelEntry) -> Template | None:
+    def _headers(self, entry: ModelConfig) -> Template | None:
         for name in self.mapping("headers"):
             if not is_header_name(str(name)):
-                self.complain(f"headers.{name}", "this cannot be the name of a header")
+                self.add_problem(f"headers.{name}", "this cannot be the name of a header")
         return self._template("headers", entry, must_be_mapping=True)
 
-    def _template(self, key: str, entry: ModelEntry, *, must_be_mapping: bool = False) -> Template | None:
+    def _template(self, key: str, entry: ModelConfig, *, must_be_mapping: bool = False) -> Template | None:
         value = self.content.get(key)
         if value is None:
             return None
         if must_be_mapping and not isinstance(value, dict):
-            self.complain(key, "must be a mapping")
+            self.add_problem(key, "must be a mapping")
             return None
         return self._compiled(key, value, entry)
 
-    def _compiled(self, key: str, value: Any, entry: ModelEntry) -> Template | None:
+    def _compiled(self, key: str, value: Any, entry: ModelConfig) -> Template | None:
         try:
             return Template(value, lambda text: entry.expand(text) or "")
         except TemplateError as error:
             for problem in error.problems:
                 place, colon, rest = problem.partition(": ")
                 is_path = colon and isinstance(value, dict | list)
-                self.complain(f"{key}.{place}" if is_path else key, rest if is_path else problem)
+                self.add_problem(f"{key}.{place}" if is_path else key, rest if is_path else problem)
             return None
 
 
@@ -238,7 +238,7 @@ class _ReplyParser(_Parser):
         format_ = cast(Format, self.one_of("format", get_args(Format)))
         text, delta = self.expression("text"), self.expression("delta")
         if text is None and delta is None and format_ != "text" and not self.content.keys() & {"text", "delta"}:
-            self.complain("text", "must say where the answer's text is (as JMESPath, `data.answer`)")
+            self.add_problem("text", "must say where the answer's text is (as JMESPath, `data.answer`)")
         return ReplyDeclaration(
             format_,
             text,
@@ -257,14 +257,14 @@ class _ReplyParser(_Parser):
         words = self.mapping("finish_reasons")
         for word, reason in words.items():
             if reason not in get_args(FinishReason):
-                self.complain(f"finish_reasons.{word}", f"must be one of {', '.join(get_args(FinishReason))}")
+                self.add_problem(f"finish_reasons.{word}", f"must be one of {', '.join(get_args(FinishReason))}")
         return {str(word): reason for word, reason in words.items()}
 
     def _ids(self) -> dict[str, Expression]:
         ids = self.expressions("ids")
         for name in ids:
             if not (name.isascii() and name.replace("_", "").replace("-", "").isalnum()):
-                self.complain(f"ids.{name}", "must be named by letters and digits: the name becomes a header's")
+                self.add_problem(f"ids.{name}", "must be named by letters and digits: the name becomes a header's")
         return ids
 
 
@@ -283,23 +283,23 @@ class _ErrorsParser(_Parser):
         for name in ERROR_CLASSES:
             values = self.content.get(name, [])
             if not (isinstance(values, list) and all(type(value) in (int, str) for value in values)):
-                self.complain(name, "must be a list of statuses (numbers) and codes")
+                self.add_problem(name, "must be a list of statuses (numbers) and codes")
                 continue
             if any(isinstance(value, str) for value in values) and "code" not in self.content:
-                self.complain(name, "has codes, but `errors.code` does not say where they are")
+                self.add_problem(name, "has codes, but `errors.code` does not say where they are")
             yield name, frozenset(values)
 
     def _retry_after(self) -> RetryAfter:
         content = self.mapping("retry_after")
         self.check_keys(RETRY_KEYS, "retry_after", content)
         if content and ("path" in content) == ("header" in content):
-            self.complain("retry_after", "must have either a `path` or a `header`")
+            self.add_problem("retry_after", "must have either a `path` or a `header`")
         unit = content.get("unit", "s")
         if unit not in UNITS:
-            self.complain("retry_after.unit", f"must be one of {', '.join(UNITS)}")
+            self.add_problem("retry_after.unit", f"must be one of {', '.join(UNITS)}")
         header = content.get("header")
         if header is not None and not isinstance(header, str):
-            self.complain("retry_after.header", "must be the name of a header")
+            self.add_problem("retry_after.header", "must be the name of a header")
             header = None
         path = self.parsed("retry_after.path", content.get("path"))
         return RetryAfter(header.lower() if header else None, path, UNITS.get(unit, 1.0))

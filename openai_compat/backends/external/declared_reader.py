@@ -9,20 +9,20 @@ from typing import Any
 from openai_compat.backends.parsing.openai_chat import normalise_finish_reason, read_content, read_usage
 from openai_compat.backends.parsing.openai_errors import ToError, find_status, raise_error_in
 from openai_compat.backends.parsing.tool_calls import ToolCallReader
-from openai_compat.core.errors import UpstreamCutError, UpstreamReplyError
+from openai_compat.core.errors import UpstreamInvalidResponseError, UpstreamTruncatedError
 from openai_compat.core.types import ChatDelta, FinishReason, ToolCallDelta, Usage
 
 from .declaration import ErrorsDeclaration, ReplyDeclaration
-from .expressions import Expression, Watch, first_of
+from .expressions import Expression, Watch, first_value
 from .heuristic_reader import ERROR_EVENT
 
 
 class DeclaredReader:
-    """One answer, as `ReplyReader` reads those that nobody has declared. `note_id` gets its ids by
+    """One answer, as `HeuristicReader` reads those that nobody has declared. `note_id` gets its ids by
     the names that the row has for them.
 
     Raises:
-        UpstreamError: by `read_value` and `read_whole`, for an object that is an error; what `to_error` makes of it.
+        UpstreamError: by `read_value` and `read_whole`, for an object that is an error; made by `to_error`.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class DeclaredReader:
         self._when = errors.when if errors else None
         self._to_error = to_error
         self._note_id = note_id
-        self.watch: Watch | None = None
+        self.trace: Watch | None = None
         self._tool_calls = ToolCallReader()
         self._counts: dict[str, Any] = {}
         self._text = ""
@@ -48,12 +48,12 @@ class DeclaredReader:
         return self._has_text
 
     def find(self, what: str, expression: Expression | None, value: Any) -> Any:
-        """What the expression finds: the one place where a reply is looked into. `watch` is told."""
+        """What the expression finds: the one place where a reply is looked into. `trace` is told."""
         if expression is None:
             return None
         found = expression.find(value)
-        if self.watch is not None:
-            self.watch(what, expression, found)
+        if self.trace is not None:
+            self.trace(what, expression, found)
         return found
 
     def read_value(self, value: Any) -> Iterator[ChatDelta]:
@@ -94,11 +94,13 @@ class DeclaredReader:
         if not (self._has_text or self._tool_calls):
             where = self._reply.text or self._reply.delta
             place = f"nothing at `{where.source}`" if where else "no text"
-            raise UpstreamReplyError(f"The external API's reply has {place}, where its row says that the text is.")
+            raise UpstreamInvalidResponseError(
+                f"The external API's reply has {place}, where its row says that the text is."
+            )
         if self._is_finished:
             return
         if not is_proper and (self._reply.done or self._reply.finish_reason):
-            raise UpstreamCutError("The external API's stream ended before its answer was complete.")
+            raise UpstreamTruncatedError("The external API's stream ended before its answer was complete.")
         yield from self._finish()
 
     def _finish(self) -> Iterator[ChatDelta]:
@@ -139,9 +141,9 @@ class DeclaredReader:
             return ""
         self._has_text = True
         text = found if isinstance(found, str) else _to_text(found)
-        return self._news_in(text) if self._reply.is_cumulative else text
+        return self._new_text(text) if self._reply.is_cumulative else text
 
-    def _news_in(self, text: str) -> str:
+    def _new_text(self, text: str) -> str:
         """What a piece says beyond the one before it, for an API that repeats the answer from its start each time.
 
         Raises:
@@ -150,14 +152,16 @@ class DeclaredReader:
         if not text:  # a piece that says something else: that this is the end, what it cost
             return ""
         if not text.startswith(self._text):
-            raise UpstreamReplyError("The external API changed what it had said, in an answer declared as cumulative.")
+            raise UpstreamInvalidResponseError(
+                "The external API changed what it had said, in an answer declared as cumulative."
+            )
         news, self._text = text[len(self._text) :], text
         return news
 
     def _read_finish_reason(self, value: Any) -> FinishReason | None:
         if self._is_finished:
             return None
-        word = first_of(self.find("finish_reason", self._reply.finish_reason, value))
+        word = first_value(self.find("finish_reason", self._reply.finish_reason, value))
         is_done = bool(self.find("done", self._reply.done, value))
         if not (word or is_done):
             return None
@@ -166,7 +170,9 @@ class DeclaredReader:
         return "tool_calls" if reason == "stop" and self._tool_calls else reason
 
     def _read_usage(self, value: Any) -> Usage | None:
-        found = {name: first_of(self.find(f"usage.{name}", place, value)) for name, place in self._reply.usage.items()}
+        found = {
+            name: first_value(self.find(f"usage.{name}", place, value)) for name, place in self._reply.usage.items()
+        }
         counts = {name: int(count) for name, count in found.items() if isinstance(count, int | float)}
         if not counts:
             return None
@@ -187,7 +193,7 @@ class DeclaredReader:
 
     def _read_ids(self, value: Any) -> None:
         for name, place in self._reply.ids.items():
-            found = first_of(self.find(f"ids.{name}", place, value))
+            found = first_value(self.find(f"ids.{name}", place, value))
             if isinstance(found, str | int):
                 self._note_id(name, str(found))
 

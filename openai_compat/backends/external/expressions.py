@@ -18,9 +18,9 @@ from openai_compat.backends.parsing.openai_chat import read_content
 
 OPEN: Final = "{{"
 CLOSE: Final = "}}"
-ABSENT: Final = object()
+MISSING: Final = object()
 """What is left out of the mapping or list that it stands in."""
-EVERYTHING: Final = "@"
+WHOLE_DOCUMENT: Final = "@"
 """Among the names that an expression begins with: it takes the whole document."""
 
 
@@ -90,7 +90,7 @@ def _names_in(node: Mapping[str, Any]) -> Iterator[str]:
     if kind == "field":
         yield node["value"]
     elif kind == "current":
-        yield EVERYTHING
+        yield WHOLE_DOCUMENT
     elif kind in _PATHS:
         yield from _names_in(children[0])
     else:
@@ -122,12 +122,12 @@ class Template:
     def render(self, document: Mapping[str, Any]) -> Any:
         """The value for `document`; None where nothing is left of it."""
         value = self._render(document, str)
-        return None if value is ABSENT else value
+        return None if value is MISSING else value
 
     def render_text(self, document: Mapping[str, Any], escape: Callable[[str], str] = str) -> str:
         """The value as text, what comes from `document` escaped."""
         value = self._render(document, escape)
-        return "" if value is ABSENT else to_text(value)
+        return "" if value is MISSING else to_text(value)
 
 
 class TemplateError(ValueError):
@@ -156,12 +156,12 @@ def _compile(value: Any, expand: Callable[[str], str], path: str, problems: list
         return lambda document, escape: _present({key: render(document, escape) for key, render in members.items()})
     if isinstance(value, list):
         items = [_compile(item, expand, f"{path}[{at}]", problems) for at, item in enumerate(value)]
-        return lambda document, escape: [item for render in items if (item := render(document, escape)) is not ABSENT]
+        return lambda document, escape: [item for render in items if (item := render(document, escape)) is not MISSING]
     return _constant(value)
 
 
 def _present(members: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in members.items() if value is not ABSENT}
+    return {key: value for key, value in members.items() if value is not MISSING}
 
 
 def _constant(value: Any) -> Render:
@@ -182,7 +182,7 @@ def _compile_text(text: str, expand: Callable[[str], str]) -> Render:
 def _value_of(expression: Expression, document: Mapping[str, Any], escape: Callable[[str], str]) -> Any:
     value = expression.find(document)
     if value is None:
-        return ABSENT
+        return MISSING
     return escape(value) if isinstance(value, str) else value
 
 
@@ -221,7 +221,7 @@ def _expressions_in(value: Any) -> Iterator[Expression]:
             yield from _expressions_in(item)
 
 
-def first_of(found: Any) -> Any:
+def first_value(found: Any) -> Any:
     """The one value that is meant where an expression finds a list, as filters and projections do; None for an empty
     one.
     """

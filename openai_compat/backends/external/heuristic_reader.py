@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from zlib import crc32
 
-from openai_compat.backends.parsing.openai_chat import ChatReader, read_usage
+from openai_compat.backends.parsing.openai_chat import ChatParser, read_usage
 from openai_compat.backends.parsing.openai_errors import ToError, raise_error_in, to_status_error
-from openai_compat.core.errors import UpstreamCutError, UpstreamReplyError
+from openai_compat.core.errors import UpstreamInvalidResponseError, UpstreamTruncatedError
 from openai_compat.core.types import ChatDelta, FinishReason, JSONObject, Usage
 
 from .known_shapes import (
@@ -19,17 +19,17 @@ from .known_shapes import (
     find_reply,
     find_text,
     follow_path,
+    has_finish_field,
     is_failure,
-    speaks_of_its_end,
     to_parts,
 )
 
-MOST_KEYS_NAMED = 20
+MAX_KEYS_NAMED = 20
 ERROR_EVENT = "error"
 """The name by which server-sent events tell of a failure."""
 
 
-class ReplyReader:
+class HeuristicReader:
     """One answer: `read_value` and `read_text` for each of its pieces in their order, then `read_end`.
 
     OpenAI's shape is read as such, unless `reply_path` says where the text is; in any other shape the text is searched
@@ -42,11 +42,11 @@ class ReplyReader:
     def __init__(self, reply_path: str | None = None, to_error: ToError = to_status_error) -> None:
         self._path = reply_path
         self._to_error = to_error
-        self._chat = ChatReader()
+        self._chat = ChatParser()
         self._is_openai = self._is_finished = self._announces_end = self._has_text = False
         self._counts: dict[str, Any] = {}
         self._keys: Sequence[str] = ()
-        self._repetition = _RepetitionGuard()
+        self._repetition = _DuplicateFilter()
 
     def read_value(self, value: Any) -> Iterator[ChatDelta]:
         """The deltas in one JSON value: a whole reply, an event, or a line."""
@@ -108,14 +108,14 @@ class ReplyReader:
         """
         if self._is_openai:
             if not (is_proper or self._chat.is_finished):
-                raise UpstreamCutError("The external API's stream ended before its answer was complete.")
+                raise UpstreamTruncatedError("The external API's stream ended before its answer was complete.")
             yield from (delta for delta in self._chat.read_end() if delta.index == 0)
             return
         if not self._has_text:
-            raise UpstreamReplyError(self._explain_missing_text())
+            raise UpstreamInvalidResponseError(self._explain_missing_text())
         if not self._is_finished:
             if self._announces_end and not is_proper:
-                raise UpstreamCutError("The external API's stream ended before its answer was complete.")
+                raise UpstreamTruncatedError("The external API's stream ended before its answer was complete.")
             yield ChatDelta(finish_reason="stop")
 
     def _find_text(self, value: Any) -> str | None:
@@ -127,7 +127,7 @@ class ReplyReader:
     def _read_finish_reason(self, parts: Sequence[JSONObject]) -> FinishReason | None:
         reason = None if self._is_finished else find_finish_reason(parts)
         self._is_finished = self._is_finished or reason is not None
-        self._announces_end = self._announces_end or speaks_of_its_end(parts)
+        self._announces_end = self._announces_end or has_finish_field(parts)
         return reason
 
     def _read_usage(self, parts: Sequence[JSONObject]) -> Usage | None:
@@ -136,14 +136,14 @@ class ReplyReader:
         return read_usage(self._counts) if found and "completion_tokens" in self._counts else None
 
     def _explain_missing_text(self) -> str:
-        named = ", ".join(f"'{_printable(key)}'" for key in self._keys[:MOST_KEYS_NAMED])
+        named = ", ".join(f"'{_printable(key)}'" for key in self._keys[:MAX_KEYS_NAMED])
         there = f"its keys are {named}" if named else "it is empty or has no keys"
         where = f"nothing at reply_path '{self._path}'" if self._path else "no text"
         advice = "reply_path (EXTERNAL_CHAT_REPLY_PATH) says where the text is, such as data.answer"
         return f"The external API's reply has {where}: {there}. The setting {advice}."
 
 
-class _RepetitionGuard:
+class _DuplicateFilter:
     """Notices an event that repeats the whole answer after its pieces, as some APIs send at the end.
 
     Compares lengths and checksums, so that no text is kept. Where the event does not say that it is the end, a short
@@ -152,7 +152,7 @@ class _RepetitionGuard:
 
     __slots__ = ("_checksum", "_length", "_pieces")
 
-    SHORTEST = 16
+    MIN_REPEATED_CHARS = 16
 
     def __init__(self) -> None:
         self._checksum = self._length = self._pieces = 0
@@ -161,7 +161,7 @@ class _RepetitionGuard:
         if not text:
             return text
         content = text.encode("utf-8", "surrogatepass")
-        is_possible = is_end or (self._pieces > 1 and self._length >= self.SHORTEST)
+        is_possible = is_end or (self._pieces > 1 and self._length >= self.MIN_REPEATED_CHARS)
         if is_possible and len(content) == self._length and crc32(content) == self._checksum:
             return ""
         self._checksum = crc32(content, self._checksum)

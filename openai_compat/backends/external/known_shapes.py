@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from openai_compat.backends.parsing.openai_chat import normalise_finish_reason, to_object
+from openai_compat.backends.parsing.openai_chat import as_dict, normalise_finish_reason
 from openai_compat.core.types import FinishReason, JSONObject
 
 TEXT_KEYS: Final = (
@@ -56,10 +56,10 @@ _DEEPER_NESTS: Final = ("message", "details")
 _COUNT_PLACES: Final = frozenset({*PROMPT_COUNTS, *COMPLETION_COUNTS, *USAGE_KEYS})
 _STATE_KEYS: Final = frozenset({*CODE_KEYS, *EVENT_KEYS, "success", "ok"})
 
-_MOST_LEVELS: Final = 6
+_MAX_DEPTH: Final = 6
 
 
-def find_text(value: Any, levels: int = _MOST_LEVELS) -> str | None:
+def find_text(value: Any, levels: int = _MAX_DEPTH) -> str | None:
     """The answer's text in a JSON value; '' where its place is there but empty, None where there is no such place."""
     if isinstance(value, str):
         return value
@@ -124,7 +124,7 @@ def find_finish_reason(parts: Sequence[JSONObject]) -> FinishReason | None:
     return "stop" if is_flagged or event in FINISH_EVENTS else None
 
 
-def speaks_of_its_end(parts: Sequence[JSONObject]) -> bool:
+def has_finish_field(parts: Sequence[JSONObject]) -> bool:
     """Whether this object has a place for the end of the answer, so that its stream says when it is over."""
     if any(not part.keys().isdisjoint(FINISH_KEYS) for part in parts):
         return True
@@ -138,8 +138,8 @@ def find_counts(parts: Sequence[JSONObject]) -> dict[str, Any]:
         if part.keys().isdisjoint(_COUNT_PLACES):
             continue
         for counts in (*(part.get(key) for key in USAGE_KEYS), part):
-            found = to_object(counts)
-            nested = to_object(found.get("usage") or found.get("tokens"))
+            found = as_dict(counts)
+            nested = as_dict(found.get("usage") or found.get("tokens"))
             if read := _read_counts(nested) or _read_counts(found):
                 return read
     return {}

@@ -8,26 +8,26 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
 from openai_compat.backends.parsing.openai_chat import read_content
-from openai_compat.core.errors import PayloadError, UnsupportedParameterError
-from openai_compat.core.settings import ModelEntry
+from openai_compat.core.errors import InvalidRequestError, UnsupportedParameterError
+from openai_compat.core.settings import ModelConfig
 from openai_compat.core.types import ChatRequest, JSONObject
 from openai_compat.core.validators import is_header_value
 
 from .declaration import RequestDeclaration
-from .expressions import EVERYTHING, Template, to_text
+from .expressions import WHOLE_DOCUMENT, Template, to_text
 
 PASSED_ON: Final = frozenset({"stop", "max_tokens", "max_completion_tokens"})
 """Promises that count as kept where parameters go out under their own names."""
-CARRIED: Final = frozenset({"tools", "response_format", "logit_bias", "web_search_options"}) | PASSED_ON
+DECLARABLE: Final = frozenset({"tools", "response_format", "logit_bias", "web_search_options"}) | PASSED_ON
 """Promises that a declaration keeps by using the parameter. The others (`n`, `logprobs`, ...) ask for answers of a
 shape that no reply is read for.
 """
-COMPANIONS: Final = {"tool_choice": "tools", "parallel_tool_calls": "tools"}
+DEPENDENT: Final = {"tool_choice": "tools", "parallel_tool_calls": "tools"}
 """Parameters that mean nothing without another."""
-WHOLE_CONVERSATION: Final = frozenset({"messages", "conversation", "transcript", EVERYTHING})
+WHOLE_CONVERSATION: Final = frozenset({"messages", "conversation", "transcript", WHOLE_DOCUMENT})
 
 
-class Outgoing(NamedTuple):
+class OutgoingRequest(NamedTuple):
     """A call, ready to be sent; `dropped` names what of the request it does not say."""
 
     method: str
@@ -40,7 +40,7 @@ class Outgoing(NamedTuple):
 class RequestWriter:
     """Makes the calls of one row."""
 
-    def __init__(self, entry: ModelEntry, declaration: RequestDeclaration | None) -> None:
+    def __init__(self, entry: ModelConfig, declaration: RequestDeclaration | None) -> None:
         self._entry = entry
         self._declaration = declaration
         self._names = declaration.names() if declaration else set()
@@ -51,9 +51,9 @@ class RequestWriter:
         """The promises that the row keeps."""
         if self._has_own_form:
             return PASSED_ON
-        return CARRIED if EVERYTHING in self._names else CARRIED & self._names
+        return DECLARABLE if WHOLE_DOCUMENT in self._names else DECLARABLE & self._names
 
-    def left_out(self, request: ChatRequest, *, is_streamed: bool) -> list[str]:
+    def unresolved(self, request: ChatRequest, *, is_streamed: bool) -> list[str]:
         """The expressions that find nothing in `request`, each once."""
         if self._declaration is None:
             return []
@@ -61,7 +61,7 @@ class RequestWriter:
         found = (each.source for each in self._declaration.expressions() if each.find(document) is None)
         return list(dict.fromkeys(found))
 
-    def write(self, request: ChatRequest, *, is_streamed: bool) -> Outgoing:
+    def write(self, request: ChatRequest, *, is_streamed: bool) -> OutgoingRequest:
         """The call for `request`.
 
         Raises:
@@ -71,10 +71,10 @@ class RequestWriter:
         url = self._entry.base_url or ""
         declaration = self._declaration
         if declaration is None:
-            return Outgoing(
+            return OutgoingRequest(
                 "POST", url, {"content-type": "application/json"}, self._usual_body(request, is_streamed), {}
             )
-        if not (self._has_own_form or self._names & {"messages", EVERYTHING}):
+        if not (self._has_own_form or self._names & {"messages", WHOLE_DOCUMENT}):
             _refuse_parts(request)
         document = to_document(request, self._entry, is_streamed=is_streamed)
         if declaration.url is not None:
@@ -86,7 +86,7 @@ class RequestWriter:
         headers = {"content-type": content_type} if content is not None else {}
         if declaration.headers is not None:
             headers |= _to_headers(declaration.headers.render(document))
-        return Outgoing(declaration.method, url, headers, content, self._dropped(request))
+        return OutgoingRequest(declaration.method, url, headers, content, self._dropped(request))
 
     def _body(
         self, declaration: RequestDeclaration, request: ChatRequest, document: JSONObject, is_streamed: bool
@@ -109,19 +109,19 @@ class RequestWriter:
         return json.dumps(body).encode()
 
     def _dropped(self, request: ChatRequest) -> dict[str, str]:
-        if self._has_own_form or EVERYTHING in self._names:
+        if self._has_own_form or WHOLE_DOCUMENT in self._names:
             return {}
         dropped = {
             name: "dropped"
             for name in request.parameters
-            if name not in self._names and COMPANIONS.get(name) not in self._names
+            if name not in self._names and DEPENDENT.get(name) not in self._names
         }
         if len(request.messages) > 1 and not self._names & (WHOLE_CONVERSATION | {"history"}):
             dropped["messages"] = "last_user_message"
         return dropped
 
 
-def to_document(request: ChatRequest, entry: ModelEntry, *, is_streamed: bool) -> dict[str, Any]:
+def to_document(request: ChatRequest, entry: ModelConfig, *, is_streamed: bool) -> dict[str, Any]:
     """What the expressions of a request look at: its parameters under their own names, and the conversation in several
     shapes.
 
@@ -165,7 +165,7 @@ def _to_url(template: Template, document: JSONObject) -> str:
     """The URL, each value of the caller's a part of it and no more: none leads to another path."""
     url = template.render_text(document, lambda text: quote(text, safe=""))
     if not {".", ".."}.isdisjoint(urlsplit(url).path.split("/")):
-        raise PayloadError("The request has a value that cannot stand in the URL of a call.")
+        raise InvalidRequestError("The request has a value that cannot stand in the URL of a call.")
     return url
 
 
@@ -173,5 +173,5 @@ def _to_headers(values: Mapping[str, Any]) -> dict[str, str]:
     headers = {name.lower(): to_text(value) for name, value in values.items()}
     for name, value in headers.items():
         if not is_header_value(value):
-            raise PayloadError(f"The request has a value that cannot stand in the header '{name}' of a call.")
+            raise InvalidRequestError(f"The request has a value that cannot stand in the header '{name}' of a call.")
     return headers

@@ -12,22 +12,22 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 from openai_compat.backends.auth.base import USER_TOKEN
-from openai_compat.backends.base import CHAT_PROMISES, Backend, SupportsChat
-from openai_compat.backends.parsing.sse import started
+from openai_compat.backends.base import CHAT_PARAMETERS, Backend, SupportsChat
+from openai_compat.backends.parsing.sse import primed
 from openai_compat.backends.resources import BackendResources
-from openai_compat.core.errors import OpenAICompatError, PayloadError
+from openai_compat.core.errors import InvalidRequestError, OpenAICompatError
 from openai_compat.core.extras import install_hint
-from openai_compat.core.profiles import note_adapted
-from openai_compat.core.settings import ModelEntry, Settings
-from openai_compat.core.streams import SILENCE, Silence
+from openai_compat.core.profiles import record_adaptations
+from openai_compat.core.settings import ModelConfig, Settings
+from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import CallContext, ChatDelta, ChatRequest
 
-from .client import PipelineCall, PipelineProcess
+from .client import PipelineCall, SidecarClient
 from .protocol import ADAPTED, delta_from_json
 
 KIND: Final = "haystack"
 MISSING_EXTRA: Final = f"kind haystack needs {install_hint('haystack')}"
-MOST_ID_CHARACTERS: Final = 200
+MAX_ID_CHARS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,21 +94,23 @@ class HaystackBackend(Backend, SupportsChat):
     """Asks the process of the pipelines, and hands on what the pipeline's components produce, as they produce it."""
 
     Options = HaystackOptions
-    chat_promises: ClassVar[frozenset[str]] = CHAT_PROMISES - {"audio", "web_search_options"}
+    supported_chat_parameters: ClassVar[frozenset[str]] = CHAT_PARAMETERS - {"audio", "web_search_options"}
 
-    def __init__(self, entry: ModelEntry, options: HaystackOptions, resources: BackendResources) -> None:
+    def __init__(self, entry: ModelConfig, options: HaystackOptions, resources: BackendResources) -> None:
         super().__init__(entry, options, resources)
-        self._process = PipelineProcess(resources.settings)
+        self._process = SidecarClient(resources.settings)
 
     @classmethod
-    def problems_among(cls, entry: ModelEntry, settings: Settings, entries: Mapping[str, ModelEntry]) -> Iterator[str]:
+    def validate_with_others(
+        cls, entry: ModelConfig, settings: Settings, entries: Mapping[str, ModelConfig]
+    ) -> Iterator[str]:
         options = HaystackOptions(**entry.options)
         if find_spec("haystack") is None:
             yield MISSING_EXTRA
         yield from _missing_files(options)
         yield from _missing_models(entry, options, settings, entries)
 
-    def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Silence]:
+    def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Heartbeat]:
         parameters = {name: value for name, value in request.parameters.items() if name != "conversation_id"}
         call = self._process.call(
             {
@@ -138,8 +140,8 @@ class HaystackBackend(Backend, SupportsChat):
             named, param = request.parameters.get("user"), "user"
         if named is None:
             return None
-        if not isinstance(named, str) or not 0 < len(named) <= MOST_ID_CHARACTERS:
-            raise PayloadError(f"'{param}' must be a text of 1 to {MOST_ID_CHARACTERS} characters.", param=param)
+        if not isinstance(named, str) or not 0 < len(named) <= MAX_ID_CHARS:
+            raise InvalidRequestError(f"'{param}' must be a text of 1 to {MAX_ID_CHARS} characters.", param=param)
         parts = (self.name, context.caller or "", param, named)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
@@ -150,7 +152,7 @@ class HaystackBackend(Backend, SupportsChat):
                 {"op": "describe", "model": self.name}, CallContext("describe"), self.entry.timeouts
             )
             for message in call:
-                if not isinstance(message, Silence):
+                if not isinstance(message, Heartbeat):
                     return message
         except OpenAICompatError as error:
             return {"state": "failed", "problem": error.message}
@@ -160,15 +162,15 @@ class HaystackBackend(Backend, SupportsChat):
         self._process.close()
 
 
-@started
-def _deltas(call: PipelineCall, context: CallContext) -> Generator[ChatDelta | Silence, None, None]:
+@primed
+def _deltas(call: PipelineCall, context: CallContext) -> Generator[ChatDelta | Heartbeat, None, None]:
     try:
-        yield SILENCE
+        yield HEARTBEAT
         for message in call:
-            if isinstance(message, Silence):
+            if isinstance(message, Heartbeat):
                 yield message
             elif ADAPTED in message:
-                note_adapted(message[ADAPTED], context.reply_headers)
+                record_adaptations(message[ADAPTED], context.reply_headers)
             else:
                 yield delta_from_json(message)
     finally:
@@ -183,7 +185,7 @@ def _missing_files(options: HaystackOptions) -> Iterator[str]:
 
 
 def _missing_models(
-    entry: ModelEntry, options: HaystackOptions, settings: Settings, entries: Mapping[str, ModelEntry]
+    entry: ModelConfig, options: HaystackOptions, settings: Settings, entries: Mapping[str, ModelConfig]
 ) -> Iterator[str]:
     """Who answers for the generator and the embedder: another row, or the default upstream."""
     for key in ("generator", "embedder"):

@@ -21,29 +21,31 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final, cast
 
-from openai_compat.core.cancellation import Cancellation
-from openai_compat.core.errors import CallCancelledError, InternalError, UpstreamCutError, UpstreamTimeoutError
+from openai_compat.core.cancellation import CancellationToken
+from openai_compat.core.errors import CallCancelledError, InternalError, UpstreamTimeoutError, UpstreamTruncatedError
 from openai_compat.core.settings import Settings, Timeouts
-from openai_compat.core.streams import SILENCE, Silence
+from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import CallContext
 
 from .protocol import JSON, LineReader, error_from_json, send_line
 
 log = logging.getLogger(__name__)
 
-START_SECONDS: Final = 60.0
-LOCK_PAUSE_SECONDS: Final = 0.05
+START_TIMEOUT: Final = 60.0
+LOCK_POLL_INTERVAL: Final = 0.05
 BACKLOG: Final = 2048
 # The path of modules as this process has it, also where it was not made by the environment.
-BOOT: Final = "import sys; sys.path[:] = sys.argv[2:]; from openai_compat.sidecars.haystack.server import main; main()"
+BOOTSTRAP: Final = (
+    "import sys; sys.path[:] = sys.argv[2:]; from openai_compat.sidecars.haystack.server import main; main()"
+)
 
 
-class PipelineProcess:
+class SidecarClient:
     """A worker's way to the process of the pipelines."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._attendance: socket.socket | None = None
+        self._keepalive_socket: socket.socket | None = None
         self._started: subprocess.Popen[bytes] | None = None
 
     def call(self, request: Mapping[str, Any], context: CallContext, timeouts: Timeouts) -> PipelineCall:
@@ -54,9 +56,9 @@ class PipelineProcess:
             InternalError: the process cannot be started.
         """
         context.cancellation.raise_if_cancelled()
-        sock = self._connect() if self._attendance is not None else None
+        sock = self._connect() if self._keepalive_socket is not None else None
         if sock is None:
-            self._attend(context.cancellation)
+            self._keep_alive(context.cancellation)
             sock = self._connect()
         if sock is None:
             raise InternalError("The process of the pipelines cannot be reached.")
@@ -64,9 +66,9 @@ class PipelineProcess:
 
     def close(self) -> None:
         """This worker needs the process no longer; the last one to say so ends it."""
-        if self._attendance is not None:
-            self._attendance.close()
-            self._attendance = None
+        if self._keepalive_socket is not None:
+            self._keepalive_socket.close()
+            self._keepalive_socket = None
 
     @property
     def _path(self) -> Path:
@@ -82,7 +84,7 @@ class PipelineProcess:
             return None
         return sock
 
-    def _attend(self, cancellation: Cancellation) -> None:
+    def _keep_alive(self, cancellation: CancellationToken) -> None:
         """Makes sure that the process runs, and that it goes on running for this worker."""
         with lock(self._path, cancellation):
             if not self._connect_and_attend():
@@ -94,7 +96,7 @@ class PipelineProcess:
         sock = self._connect()
         if sock is None:
             return False
-        sock.settimeout(START_SECONDS)
+        sock.settimeout(START_TIMEOUT)
         try:
             send_line(sock, {"op": "attend"})
             is_there = LineReader(sock).read() is not None
@@ -104,7 +106,7 @@ class PipelineProcess:
             sock.close()
             return False
         self.close()
-        self._attendance = sock
+        self._keepalive_socket = sock
         return True
 
     def _start(self) -> None:
@@ -114,7 +116,7 @@ class PipelineProcess:
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(path))
         listener.listen(BACKLOG)
-        command = [sys.executable, "-c", BOOT, str(listener.fileno()), *sys.path]
+        command = [sys.executable, "-c", BOOTSTRAP, str(listener.fileno()), *sys.path]
         process = self._started = subprocess.Popen(  # noqa: S603 - no word of it is foreign
             command,
             stdin=subprocess.PIPE,
@@ -128,7 +130,7 @@ class PipelineProcess:
         log.info("the process of the pipelines was started", extra={"facts": {"pid": process.pid}})
 
 
-class PipelineCall(Iterator["JSON | Silence"]):
+class PipelineCall(Iterator["JSON | Heartbeat"]):
     """An answer under way: its messages, each as it comes. `close()` ends the work behind it."""
 
     def __init__(
@@ -137,7 +139,7 @@ class PipelineCall(Iterator["JSON | Silence"]):
         self._sock = sock
         self._lines = LineReader(sock)
         self._cancellation = context.cancellation
-        self._silence_seconds = context.silence_seconds
+        self._silence_seconds = context.heartbeat_interval
         self._idle = timeouts.idle
         self._deadline = _deadline(timeouts.total)
         self._piece_deadline = _deadline(timeouts.first_byte)
@@ -148,7 +150,7 @@ class PipelineCall(Iterator["JSON | Silence"]):
         except OSError:  # it ended just now, and is told so below
             self._hang_up()
 
-    def __next__(self) -> JSON | Silence:
+    def __next__(self) -> JSON | Heartbeat:
         """
         Raises:
             OpenAICompatError: what the process says went wrong, or its end in the middle of the answer.
@@ -160,7 +162,7 @@ class PipelineCall(Iterator["JSON | Silence"]):
         except BaseException:
             self.close()
             raise
-        if isinstance(message, Silence):
+        if isinstance(message, Heartbeat):
             return message
         self._piece_deadline = _deadline(self._idle)
         if "error" in message:
@@ -171,7 +173,7 @@ class PipelineCall(Iterator["JSON | Silence"]):
             raise StopIteration
         return message
 
-    def _read(self) -> JSON | Silence:
+    def _read(self) -> JSON | Heartbeat:
         limit = min(self._deadline, self._piece_deadline) - time.monotonic()
         is_silence = bool(self._silence_seconds) and self._silence_seconds < limit
         wait = self._silence_seconds if is_silence else limit
@@ -180,14 +182,14 @@ class PipelineCall(Iterator["JSON | Silence"]):
             message = self._lines.read()
         except TimeoutError:
             if is_silence:
-                return SILENCE
+                return HEARTBEAT
             raise UpstreamTimeoutError("The pipeline did not answer within the time limit.") from None
         except OSError:
             message = None
         if self._cancellation.is_cancelled:
             raise CallCancelledError
         if message is None:
-            raise UpstreamCutError("The process of the pipelines ended before the answer was complete.")
+            raise UpstreamTruncatedError("The process of the pipelines ended before the answer was complete.")
         return message
 
     def _hang_up(self) -> None:
@@ -196,7 +198,7 @@ class PipelineCall(Iterator["JSON | Silence"]):
 
     def close(self) -> None:
         self._is_over = True
-        self._cancellation.forget(self._hang_up)
+        self._cancellation.remove_callback(self._hang_up)
         self._sock.close()
 
 
@@ -215,7 +217,7 @@ def _private_folder() -> Path:
 
 
 @contextmanager
-def lock(path: Path, cancellation: Cancellation) -> Iterator[None]:
+def lock(path: Path, cancellation: CancellationToken) -> Iterator[None]:
     """Held while the socket at `path` is made or taken away; those who wait stop waiting when their clients leave."""
     with (path.parent / "lock").open("w") as file:
         while True:
@@ -223,5 +225,5 @@ def lock(path: Path, cancellation: Cancellation) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
-                cancellation.wait(LOCK_PAUSE_SECONDS)
+                cancellation.wait(LOCK_POLL_INTERVAL)
         yield

@@ -17,27 +17,27 @@ from requests.exceptions import (
 )
 from requests.utils import get_environ_proxies
 
-from openai_compat.core.concurrency import Gate
+from openai_compat.core.concurrency import ConcurrencyLimiter
 from openai_compat.core.errors import (
     OpenAICompatError,
+    UpstreamConnectError,
     UpstreamConnectionError,
-    UpstreamCutError,
-    UpstreamNotConnectedError,
-    UpstreamReplyError,
+    UpstreamInvalidResponseError,
     UpstreamTimeoutError,
+    UpstreamTruncatedError,
 )
 from openai_compat.core.settings import Settings, Timeouts
-from openai_compat.core.streams import SILENCE, Silence
+from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import CallContext
 
-from .messages import ForwardedReply
-from .pool import Patience
+from .messages import UpstreamResponse
+from .pool import Deadlines
 from .transport import LlhttpAdapter, NotConnectedError, in_chunks
 
 log = logging.getLogger(__name__)
 
 
-class Forwarder:
+class UpstreamClient:
     """Sends requests to upstreams over one pool of connections, as large as the worker's concurrency."""
 
     def __init__(self, settings: Settings) -> None:
@@ -55,8 +55,8 @@ class Forwarder:
         context: CallContext,
         body: bytes | Iterator[bytes] | None = None,
         body_length: int | None = None,
-        gate: Gate | None = None,
-    ) -> UpstreamReply:
+        gate: ConcurrencyLimiter | None = None,
+    ) -> StreamedResponse:
         """The reply, whatever its status, once its headers have come. An iterator of unknown length goes in chunks.
 
         The call holds its place at the `gate` until the reply is closed.
@@ -65,29 +65,31 @@ class Forwarder:
             UpstreamConnectionError, UpstreamTimeoutError, UpstreamBusyError, CallCancelledError
         """
         request = _to_request(method, url, headers, body, body_length)
-        patience = Patience(timeouts, context.cancellation, context.silence_seconds)
+        patience = Deadlines(timeouts, context.cancellation, context.heartbeat_interval)
         proxies = get_environ_proxies(url) if self._trusts_environment else None
         if gate is not None:
-            gate.enter(context.cancellation)
+            gate.acquire(context.cancellation)
         try:
             context.cancellation.raise_if_cancelled()
             response = self._adapter.send(request, timeout=patience, verify=self._verify, proxies=proxies)
         except BaseException as error:
             if gate is not None:
-                gate.leave()
+                gate.release()
             if isinstance(error, RequestException):
                 raise _translated(error, url, context) from error
             raise
-        return UpstreamReply(response, url, context, gate)
+        return StreamedResponse(response, url, context, gate)
 
     def close(self) -> None:
         self._adapter.close()
 
 
-class UpstreamReply(ForwardedReply):
+class StreamedResponse(UpstreamResponse):
     """An upstream's answer. `headers` has all of them, names in lower case."""
 
-    def __init__(self, response: Response, url: str, context: CallContext, gate: Gate | None = None) -> None:
+    def __init__(
+        self, response: Response, url: str, context: CallContext, gate: ConcurrencyLimiter | None = None
+    ) -> None:
         self.status = response.status_code
         self.headers = {name.lower(): value for name, value in response.headers.items()}
         self._raw: Any = response.raw
@@ -95,7 +97,7 @@ class UpstreamReply(ForwardedReply):
         self._context = context
         self._gate = gate
 
-    def blocks(self) -> Iterator[bytes | Silence]:
+    def blocks(self) -> Iterator[bytes | Heartbeat]:
         """The iteration is inside the translation: a stream breaks while it is read."""
         block: bytes | None
         while True:
@@ -107,7 +109,7 @@ class UpstreamReply(ForwardedReply):
             if block == b"":
                 self._leave()  # the exchange is over, whether or not its reader closes it
                 return
-            yield SILENCE if block is None else block
+            yield HEARTBEAT if block is None else block
 
     def read(self) -> bytes:
         return b"".join(block for block in self.blocks() if isinstance(block, bytes))
@@ -116,10 +118,10 @@ class UpstreamReply(ForwardedReply):
         self._raw.close()
         self._leave()
 
-    def expect_end(self, seconds: float) -> None:
-        self._raw.expect_end(seconds)
+    def limit_remaining(self, seconds: float) -> None:
+        self._raw.limit_remaining(seconds)
 
-    def close_after_end(self) -> None:
+    def release(self) -> None:
         """`close`, for a reader that knows by the content that all of it has come: the connection can be kept."""
         close = getattr(self._raw, "close_after_end", self._raw.close)
         close()
@@ -128,7 +130,7 @@ class UpstreamReply(ForwardedReply):
     def _leave(self) -> None:
         gate, self._gate = self._gate, None
         if gate is not None:
-            gate.leave()
+            gate.release()
 
 
 def _to_request(
@@ -163,11 +165,11 @@ def _translated(error: RequestException, url: str, context: CallContext) -> Open
     if isinstance(error, ReadTimeout):
         return UpstreamTimeoutError("The upstream did not answer within the time limit.")
     if isinstance(error, ChunkedEncodingError):
-        return UpstreamCutError("The upstream's answer broke off before it was complete.")
+        return UpstreamTruncatedError("The upstream's answer broke off before it was complete.")
     if isinstance(error, ContentDecodingError):
-        return UpstreamReplyError("The upstream's answer could not be decoded.")
+        return UpstreamInvalidResponseError("The upstream's answer could not be decoded.")
     if isinstance(error, SSLError):
         return UpstreamConnectionError("No trusted connection to the upstream could be made.")
     if isinstance(error, NotConnectedError):
-        return UpstreamNotConnectedError("The upstream could not be reached.")
+        return UpstreamConnectError("The upstream could not be reached.")
     return UpstreamConnectionError("The upstream could not be reached.")

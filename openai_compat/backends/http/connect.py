@@ -14,9 +14,9 @@ from urllib.parse import unquote, urlsplit
 import certifi
 from requests.exceptions import InvalidURL, ProxyError
 
-from openai_compat.core.cancellation import Cancellation
+from openai_compat.core.cancellation import CancellationToken
 
-from .pool import MOST_HEADER_BYTES, Origin, Patience, shut_down
+from .pool import MAX_HEADER_BYTES, Deadlines, Origin, shut_down
 
 UNIX = "http+unix://"
 SocketAddress = tuple[socket.AddressFamily, tuple[Any, ...]]
@@ -91,7 +91,7 @@ def basic_authorization(user: str | None, password: str | None) -> str | None:
     return f"Basic {base64.b64encode(credentials.encode()).decode()}"
 
 
-def open_socket(origin: Origin, patience: Patience, verify: bool | str) -> socket.socket:
+def open_socket(origin: Origin, patience: Deadlines, verify: bool | str) -> socket.socket:
     """A connected socket, over TLS where the origin wants it. The limit holds for all addresses of a name together:
     each may take its share of what is left to be reached, and all that is left from then on.
 
@@ -104,11 +104,11 @@ def open_socket(origin: Origin, patience: Patience, verify: bool | str) -> socke
     limit = patience.timeouts.connect
     deadline = time.monotonic() + limit if limit else float("inf")
     proxy = parse_proxy(origin.proxy) if origin.proxy else None
-    addresses = _look_up(*(proxy[:2] if proxy else (origin.host, origin.port)))
+    addresses = _resolve(*(proxy[:2] if proxy else (origin.host, origin.port)))
     failure: OSError = OSError("the name has no address")
     for index, address in enumerate(addresses):
         patience.cancellation.raise_if_cancelled()
-        dialing = _Dialing(origin, proxy, patience.cancellation, deadline)
+        dialing = _Connector(origin, proxy, patience.cancellation, deadline)
         try:
             return dialing.connected(address, verify, _share(deadline, len(addresses) - index))
         except (ssl.SSLError, ProxyError):
@@ -129,7 +129,7 @@ def _open_unix_socket(path: str) -> socket.socket:
     return sock
 
 
-def _look_up(host: str, port: int) -> list[SocketAddress]:
+def _resolve(host: str, port: int) -> list[SocketAddress]:
     """The addresses of a name. One that is an address already is not looked up: that takes a thread under gevent."""
     for family in (socket.AF_INET, socket.AF_INET6):
         with suppress(OSError):
@@ -153,10 +153,10 @@ def _seconds_until(deadline: float) -> float | None:
     return left
 
 
-class _Dialing:
+class _Connector:
     """One attempt at one address. A cancellation ends it in whichever step it is."""
 
-    def __init__(self, origin: Origin, proxy: Proxy | None, cancellation: Cancellation, deadline: float) -> None:
+    def __init__(self, origin: Origin, proxy: Proxy | None, cancellation: CancellationToken, deadline: float) -> None:
         self._origin = origin
         self._proxy = proxy
         self._cancellation = cancellation
@@ -177,7 +177,7 @@ class _Dialing:
             self._sock.close()
             raise
         finally:
-            self._cancellation.forget(self._abort)
+            self._cancellation.remove_callback(self._abort)
         return self._sock
 
     def _secure(self, verify: bool | str) -> None:
@@ -212,7 +212,7 @@ def _open_tunnel(sock: socket.socket, origin: Origin, authorization: str | None,
         sock.settimeout(_seconds_until(deadline))
         data = sock.recv(4096)
         answer += data
-        if not data or len(answer) > MOST_HEADER_BYTES:
+        if not data or len(answer) > MAX_HEADER_BYTES:
             raise ProxyError("the proxy gave no answer")
     if answer.split(b" ", 2)[1:2] != [b"200"]:
         raise ProxyError("the proxy refused the connection")

@@ -19,10 +19,10 @@ from greenlet import greenlet
 
 READ: Final = 1
 """libev's EV_READ."""
-NEVER: Final = float("inf")
+INFINITY: Final = float("inf")
 
 
-class ReadWait:
+class SocketReader:
     """Reads from the socket `descriptor`, waiting in the greenlet that calls. `close` it before the socket.
 
     Watcher and timer go on from one wait to the next: the watcher is stopped when it fires and nobody waits, the timer
@@ -36,7 +36,7 @@ class ReadWait:
         self._hub = get_hub()
         self._readable: Any = self._hub.loop.io(descriptor, READ)
         self._timer: Any = None
-        self._deadline = self._rings_at = NEVER
+        self._deadline = self._rings_at = INFINITY
         self._waiter: Any = None
 
     def read(self, most: int, seconds: float | None) -> bytes:
@@ -45,7 +45,7 @@ class ReadWait:
         Raises:
             TimeoutError, OSError
         """
-        self._deadline = NEVER if seconds is None else monotonic() + seconds
+        self._deadline = INFINITY if seconds is None else monotonic() + seconds
         if self._deadline < self._rings_at:
             self._set_timer()
         while True:
@@ -75,8 +75,8 @@ class ReadWait:
         self._timer.start(self._ring)
 
     def _ring(self) -> None:
-        self._rings_at = NEVER
-        if self._waiter is None or self._deadline == NEVER:
+        self._rings_at = INFINITY
+        if self._waiter is None or self._deadline == INFINITY:
             return
         if monotonic() < self._deadline:
             self._set_timer()
@@ -96,8 +96,8 @@ class ReadWait:
         self._drop_timer()
 
 
-def read_wait(sock: socket.socket) -> ReadWait | None:
+def read_wait(sock: socket.socket) -> SocketReader | None:
     """None where a socket must wait for itself: outside gevent, and under TLS, which may hold what was read before."""
     if isinstance(sock, ssl.SSLSocket) or not is_module_patched("socket"):
         return None
-    return ReadWait(sock.fileno())
+    return SocketReader(sock.fileno())

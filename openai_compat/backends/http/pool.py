@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import httptools
 from gevent.monkey import get_original
 
-from openai_compat.core.cancellation import Cancellation
+from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.settings import Timeouts
 
 from .gevent_reader import read_wait
@@ -23,9 +23,9 @@ from .gevent_reader import read_wait
 log = logging.getLogger(__name__)
 
 RECEIVE_BYTES: Final = 65_536
-MOST_HEADER_BYTES: Final = 256 * 1024
-SWEEP_SECONDS: Final = 5.0
-IDLE_SECONDS: Final = 50.0
+MAX_HEADER_BYTES: Final = 256 * 1024
+REAP_INTERVAL: Final = 5.0
+IDLE_TIMEOUT: Final = 50.0
 """A connection unused for longer is not used again: many servers and balancers drop theirs after 60 s."""
 
 # The original also under gevent: without a wait it is one system call, 0.4 µs. gevent's `poll(0)` starts a watcher and
@@ -34,15 +34,15 @@ poll = get_original("select", "poll")
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class Deadlines:
     """What `send` takes as its `timeout`: how long each step may last, and what ends every wait at once.
 
-    After `silence_seconds` of quiet in an answer, `read1` returns None; 0 for never.
+    After `heartbeat_interval` of quiet in an answer, `read1` returns None; 0 for never.
     """
 
     timeouts: Timeouts = field(default_factory=Timeouts)
-    cancellation: Cancellation = field(default_factory=Cancellation)
-    silence_seconds: float = 0.0
+    cancellation: CancellationToken = field(default_factory=CancellationToken)
+    heartbeat_interval: float = 0.0
 
 
 class Origin(NamedTuple):
@@ -54,7 +54,7 @@ class Origin(NamedTuple):
     proxy: str | None
 
 
-def bounded(seconds: float, deadline: float) -> float | None:
+def remaining(seconds: float, deadline: float) -> float | None:
     """A socket's timeout that ends at the deadline at the latest; None for no limit at all."""
     if deadline == float("inf"):
         return seconds or None
@@ -84,9 +84,9 @@ class Connection:
         "idle_since",
         "is_complete",
         "is_head",
-        "is_kept",
         "is_reused",
         "is_started",
+        "keep_alive",
         "origin",
         "sock",
         "status",
@@ -110,12 +110,12 @@ class Connection:
         self.headers: dict[str, str] = {}
         self.body: list[bytes] = []
         self.is_head = is_head
-        self.is_started = self.is_complete = self.is_kept = self.ends_with_connection = False
+        self.is_started = self.is_complete = self.keep_alive = self.ends_with_connection = False
         self._header_bytes = 0
 
     def is_usable(self, now: float) -> bool:
         """An idle connection on which something arrived was closed by the peer, or is out of step."""
-        return now - self.idle_since < IDLE_SECONDS and not self._is_readable.poll(0)
+        return now - self.idle_since < IDLE_TIMEOUT and not self._is_readable.poll(0)
 
     @property
     def may_have_body(self) -> bool:
@@ -136,7 +136,7 @@ class Connection:
             self._wait.close()
         self.sock.close()
 
-    def limit_waits(self, seconds: float | None) -> None:
+    def set_read_timeout(self, seconds: float | None) -> None:
         """How long `receive` waits at most; None for as long as it takes."""
         self._limit = seconds
         if self._wait is None:
@@ -153,7 +153,7 @@ class Connection:
             return False
         if not self.is_started:
             self._header_bytes += len(data)
-            if self._header_bytes > MOST_HEADER_BYTES:
+            if self._header_bytes > MAX_HEADER_BYTES:
                 raise httptools.HttpParserError("its headers are too large")
         try:
             self._parser.feed_data(data)
@@ -162,7 +162,7 @@ class Connection:
         except httptools.HttpParserError:
             if not self.is_complete:
                 raise
-            self.is_kept = False  # what follows a whole answer is nobody's, and neither is the connection now
+            self.keep_alive = False  # what follows a whole answer is nobody's, and neither is the connection now
         return True
 
     # What the parser calls, in this order. Interim answers (100, 103) come as messages of their own.
@@ -182,10 +182,10 @@ class Connection:
         self.status = self._parser.get_status_code()
         if self.status >= 200:
             self.is_started = True
-            self.is_kept = self._parser.should_keep_alive()
+            self.keep_alive = self._parser.should_keep_alive()
             self.ends_with_connection = self._has_no_length()
             if self.is_head:
-                self.is_complete, self.is_kept = True, False
+                self.is_complete, self.keep_alive = True, False
 
     def on_body(self, data: bytes) -> None:
         self.body.append(data)
@@ -201,7 +201,7 @@ class Connection:
         return "content-length" not in self.headers and "chunked" not in self.headers.get("transfer-encoding", "")
 
 
-class Pool:
+class ConnectionPool:
     """Connections that wait for their next request: the last one used is the first one taken."""
 
     def __init__(self, most_idle: int) -> None:
@@ -220,7 +220,7 @@ class Pool:
             connection.close()
         return None
 
-    def give_back(self, connection: Connection) -> None:
+    def release(self, connection: Connection) -> None:
         idle = self._idle.setdefault(connection.origin, deque())
         connection.idle_since = time.monotonic()
         idle.append(connection)
@@ -228,14 +228,14 @@ class Pool:
             idle.popleft().close()
         if not self._is_swept:
             self._is_swept = True
-            threading.Thread(target=self._sweep, name="idle-connections", daemon=True).start()
+            threading.Thread(target=self._reap_idle, name="idle-connections", daemon=True).start()
 
-    def _sweep(self) -> None:
+    def _reap_idle(self) -> None:
         """Closes what has not been used for too long; a thread (a greenlet, under gevent) that ends with the last."""
         try:
             while any(list(self._idle.values())):
-                time.sleep(SWEEP_SECONDS)
-                self._close_unused(time.monotonic() - IDLE_SECONDS)
+                time.sleep(REAP_INTERVAL)
+                self._close_unused(time.monotonic() - IDLE_TIMEOUT)
         finally:
             self._is_swept = False
 

@@ -10,9 +10,9 @@ from typing import Final
 import httptools
 from requests.exceptions import ChunkedEncodingError, ContentDecodingError, ReadTimeout
 
-from .pool import Connection, Patience, Pool, bounded
+from .pool import Connection, ConnectionPool, Deadlines, remaining
 
-LAST_BYTES_SECONDS: Final = 0.05
+LAST_BYTES_TIMEOUT: Final = 0.05
 """How long the end of the framing may lag behind the last event before the connection is given up."""
 
 
@@ -34,10 +34,10 @@ class _Decoder:
         return b"".join(decoded)
 
 
-class Body:
+class ResponseBody:
     """The answer's body as it arrives: what `Response.raw` is."""
 
-    def __init__(self, connection: Connection, pool: Pool, patience: Patience, deadline: float) -> None:
+    def __init__(self, connection: Connection, pool: ConnectionPool, patience: Deadlines, deadline: float) -> None:
         self._connection: Connection | None = connection
         self._pool = pool
         self._patience = patience
@@ -53,7 +53,7 @@ class Body:
                 connection.headers.pop(name, None)
 
     def read1(self, _amount: int = -1) -> bytes | None:
-        """The next bytes there are; b"" at the end, None when the silence lasted for `silence_seconds`.
+        """The next bytes there are; b"" at the end, None when the silence lasted for `heartbeat_interval`.
 
         Raises:
             ReadTimeout: quiet for too long, or the whole call took too long.
@@ -87,11 +87,11 @@ class Body:
         if self._quiet_seconds or monotonic() > self._same_wait_until:
             self._wait = self._next_wait()
             self._same_wait_until = self._deadline - self._wait
-            connection.limit_waits(self._wait or None)
+            connection.set_read_timeout(self._wait or None)
         try:
             has_more = connection.receive()
         except TimeoutError as error:
-            return self._was_silent(self._wait, error)
+            return self._on_idle(self._wait, error)
         except (OSError, httptools.HttpParserError) as error:
             raise self._broken(error) from error
         if self._quiet_seconds:
@@ -103,12 +103,12 @@ class Body:
     def _next_wait(self) -> float:
         """How long the next bytes may take before something has to be said or done; 0 for as long as they like."""
         idle = self._patience.timeouts.idle
-        wait = self._patience.silence_seconds or idle
+        wait = self._patience.heartbeat_interval or idle
         if idle:
             wait = min(wait, max(idle - self._quiet_seconds, 0.001))
-        return bounded(wait, self._deadline) or 0.0
+        return remaining(wait, self._deadline) or 0.0
 
-    def _was_silent(self, seconds: float, error: Exception) -> bool:
+    def _on_idle(self, seconds: float, error: Exception) -> bool:
         self._quiet_seconds += seconds
         idle = self._patience.timeouts.idle
         if monotonic() >= self._deadline or (idle and self._quiet_seconds >= idle):
@@ -119,7 +119,7 @@ class Body:
     def _end(self, connection: Connection) -> None:
         if self._patience.cancellation.is_cancelled or not connection.ends_with_connection:
             raise self._broken("the connection was closed")
-        connection.is_complete, connection.is_kept = True, False
+        connection.is_complete, connection.keep_alive = True, False
 
     def _broken(self, reason: object) -> ChunkedEncodingError:
         self._abandon()
@@ -137,26 +137,26 @@ class Body:
         connection = self._connection
         if connection is None:
             return
-        if connection.is_complete and connection.is_kept and not connection.body:
+        if connection.is_complete and connection.keep_alive and not connection.body:
             self._connection = None
-            self._patience.cancellation.forget(connection.abort)
-            self._pool.give_back(connection)
+            self._patience.cancellation.remove_callback(connection.abort)
+            self._pool.release(connection)
         else:
             self._abandon()
 
-    def expect_end(self, seconds: float) -> None:
+    def limit_remaining(self, seconds: float) -> None:
         """Leaves no more than `seconds` for what is still to come."""
         self._deadline = min(self._deadline, monotonic() + seconds)
         self._same_wait_until = 0.0
 
-    def close_after_end(self) -> None:
+    def release(self) -> None:
         """`close`, for a reader that knows by the content that all of it has come.
 
         The end of the framing is then a moment away, and waiting for it saves the connection.
         """
         connection = self._connection
         if connection is not None and not connection.is_complete:
-            connection.limit_waits(LAST_BYTES_SECONDS)
+            connection.set_read_timeout(LAST_BYTES_TIMEOUT)
             with suppress(OSError, httptools.HttpParserError):
                 connection.receive()
         self.close()
@@ -164,7 +164,7 @@ class Body:
     def _abandon(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            self._patience.cancellation.forget(connection.abort)
+            self._patience.cancellation.remove_callback(connection.abort)
             connection.close()
 
     release_conn = close

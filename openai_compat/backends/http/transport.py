@@ -1,7 +1,7 @@
 """A transport adapter for `requests`: HTTP/1.1 on kept-alive sockets, parsed by llhttp.
 
 What the stock adapter cannot do and a gateway needs: a call that waits (for a connection, for the first byte, in the
-middle of an answer) ends the moment its `Cancellation` says so; the first byte, each pause and the whole call have
+middle of an answer) ends the moment its `CancellationToken` says so; the first byte, each pause and the whole call have
 limits of their own; bytes are handed on as they arrive. It also costs a fraction (`docs/performance.md`).
 
 Whoever knows `requests` finds its exceptions: ConnectTimeout, ConnectionError, SSLError, ReadTimeout, and
@@ -30,12 +30,12 @@ from requests.exceptions import (
 )
 
 from .connect import Address, open_socket, parse_address, parse_proxy
-from .pool import Connection, Origin, Patience, Pool, bounded
-from .response_body import Body
+from .pool import Connection, ConnectionPool, Deadlines, Origin, remaining
+from .response_body import ResponseBody
 
 REPEATABLE_METHODS: Final = frozenset({"GET", "HEAD"})
 """Without a body, safe to send twice; so are calls whose body is at hand: those are plain inference."""
-STALE_SECONDS: Final = 1.0
+STALE_WINDOW: Final = 1.0
 """A kept connection that its peer had closed fails within a round trip; one that fails later was at work."""
 SMALL_BODY_BYTES: Final = 65_536
 """A body up to this size is sent in one piece with its head; a larger one is not copied for that."""
@@ -71,7 +71,7 @@ class LlhttpAdapter(HTTPAdapter):
 
     def __init__(self, most_idle: int = 1000) -> None:
         super().__init__()
-        self._pool = Pool(most_idle)
+        self._pool = ConnectionPool(most_idle)
 
     def send(
         self,
@@ -82,7 +82,7 @@ class LlhttpAdapter(HTTPAdapter):
         cert: Any = None,
         proxies: Mapping[str, str] | None = None,
     ) -> Response:
-        patience = timeout if isinstance(timeout, Patience) else Patience()
+        patience = timeout if isinstance(timeout, Deadlines) else Deadlines()
         limits = patience.timeouts
         address = parse_address(request.url or "")
         origin = Origin(address.scheme, address.host, address.port, (proxies or {}).get(address.scheme))
@@ -98,13 +98,13 @@ class LlhttpAdapter(HTTPAdapter):
             # Once, and not on another kept connection: a request that kills its peer would be sent over each of them.
             connection = self._connect(origin, patience, verify)
             self._exchange(connection, request, head, patience, deadline)
-        return _to_response(request, connection, Body(connection, self._pool, patience, deadline), self)
+        return _to_response(request, connection, ResponseBody(connection, self._pool, patience, deadline), self)
 
     def close(self) -> None:
         super().close()
         self._pool.close()
 
-    def _connect(self, origin: Origin, patience: Patience, verify: bool | str) -> Connection:
+    def _connect(self, origin: Origin, patience: Deadlines, verify: bool | str) -> Connection:
         try:
             return Connection(open_socket(origin, patience, verify), origin)
         except TimeoutError as error:
@@ -117,7 +117,7 @@ class LlhttpAdapter(HTTPAdapter):
             raise NotConnectedError(f"no connection: {error}") from error
 
     def _exchange(
-        self, connection: Connection, request: PreparedRequest, head: bytes, patience: Patience, deadline: float
+        self, connection: Connection, request: PreparedRequest, head: bytes, patience: Deadlines, deadline: float
     ) -> None:
         """Sends the request and reads up to the end of the answer's headers.
 
@@ -131,10 +131,10 @@ class LlhttpAdapter(HTTPAdapter):
         patience.cancellation.on_cancel(connection.abort)
         try:
             _send_request(connection.sock, head, request.body, patience.timeouts.idle)
-            connection.limit_waits(bounded(patience.timeouts.first_byte, deadline))
+            connection.set_read_timeout(remaining(patience.timeouts.first_byte, deadline))
             _await_headers(connection)
         except BaseException as error:
-            patience.cancellation.forget(connection.abort)
+            patience.cancellation.remove_callback(connection.abort)
             connection.close()
             if isinstance(error, _BodyError):
                 raise error.reason from error.reason.__cause__
@@ -143,7 +143,7 @@ class LlhttpAdapter(HTTPAdapter):
             if isinstance(error, httptools.HttpParserError):
                 raise ConnectionError(f"the answer is not HTTP: {error}") from error
             if isinstance(error, OSError):
-                was_closed = connection.is_unanswered and monotonic() - began < STALE_SECONDS
+                was_closed = connection.is_unanswered and monotonic() - began < STALE_WINDOW
                 is_stale = connection.is_reused and was_closed and not patience.cancellation.is_cancelled
                 raise (_StaleConnectionError if is_stale else ConnectionError)(f"no answer: {error}") from error
             raise
@@ -175,12 +175,12 @@ def _send_request(sock: socket.socket, head: bytes, body: Any, idle_seconds: flo
         else:
             _sent(sock, head + (body or b""))
     elif _sent(sock, head):
-        for block in _told_apart(body):
+        for block in _guard_request_body(body):
             if not _sent(sock, block):
                 return
 
 
-def _told_apart(body: Iterable[bytes]) -> Iterator[bytes]:
+def _guard_request_body(body: Iterable[bytes]) -> Iterator[bytes]:
     """The body's blocks. A client's reset or time-out must not be read as the upstream's."""
     try:
         yield from body
@@ -218,7 +218,7 @@ def in_chunks(body: Iterator[bytes]) -> Iterator[bytes]:
     yield b"0\r\n\r\n"
 
 
-class _Answer(Response):
+class _ResponseParser(Response):
     """Without the cookie jar, with its lock, that `requests` makes for each response: none is ever kept here."""
 
     def __init__(self) -> None:
@@ -228,8 +228,10 @@ class _Answer(Response):
         self.history = []
 
 
-def _to_response(request: PreparedRequest, connection: Connection, body: Body, adapter: HTTPAdapter) -> Response:
-    response = _Answer()
+def _to_response(
+    request: PreparedRequest, connection: Connection, body: ResponseBody, adapter: HTTPAdapter
+) -> Response:
+    response = _ResponseParser()
     response.status_code = connection.status
     response.headers = connection.headers  # type: ignore[assignment]  # names in lower case, as everything here has them
     response.raw = body

@@ -10,20 +10,20 @@ from typing import Any, ClassVar, Final
 from urllib.parse import quote
 
 from openai_compat.backends.base import missing_capability
-from openai_compat.backends.http.client import UpstreamReply
-from openai_compat.backends.http.messages import ForwardedCall
+from openai_compat.backends.http.client import StreamedResponse
+from openai_compat.backends.http.messages import UpstreamRequest
 from openai_compat.backends.openai.backend import OpenAIBackend, OpenAIOptions
 from openai_compat.backends.resources import BackendResources
 from openai_compat.core.errors import (
     ModelBusyError,
     OpenAICompatError,
+    UpstreamConnectError,
     UpstreamConnectionError,
-    UpstreamNotConnectedError,
 )
-from openai_compat.core.settings import ModelEntry, Timeouts
+from openai_compat.core.settings import ModelConfig, Timeouts
 from openai_compat.core.types import CallContext
 
-from .engine_client import EngineProcess
+from .engine_client import EngineClient
 from .model_options import CAPABILITIES, LocalModelOptions
 
 log = logging.getLogger(__name__)
@@ -38,20 +38,20 @@ class HuggingFaceBackend(OpenAIBackend):
 
     Options: ClassVar[type[Any]] = LocalModelOptions
 
-    def __init__(self, entry: ModelEntry, options: LocalModelOptions, resources: BackendResources) -> None:
-        self._engine = resources.engine or EngineProcess(resources.settings)
+    def __init__(self, entry: ModelConfig, options: LocalModelOptions, resources: BackendResources) -> None:
+        self._engine = resources.engine or EngineClient(resources.settings)
         self._capabilities = options.capabilities
         self._window = options.max_context_tokens
         super().__init__(replace(entry, base_url=self._engine.url), OpenAIOptions(), resources)
         self._is_embedding_allowed = resources.settings.enable_embeddings_backend is not False
 
-    def forward(self, call: ForwardedCall, context: CallContext) -> UpstreamReply:
+    def forward(self, call: UpstreamRequest, context: CallContext) -> StreamedResponse:
         self._check(DOORS.get(call.path.partition("?")[0]))
-        if not self._engine.has_listened:
+        if not self._engine.socket_exists:
             self._engine.start(context.cancellation)
         try:
             return super().forward(call, context)
-        except UpstreamNotConnectedError:
+        except UpstreamConnectError:
             self._engine.start(context.cancellation)
         except UpstreamConnectionError as error:
             raise _stopped() from error
@@ -73,10 +73,10 @@ class HuggingFaceBackend(OpenAIBackend):
         """The model's state, as the engine has it; one that does not run has loaded nothing."""
         capabilities = list(self._capabilities or CAPABILITIES)  # until it is loaded: what it may be able to do
         known = {"capabilities": capabilities, "state": "absent", "context_window": self._window}
-        if self._engine.has_listened:
+        if self._engine.socket_exists:
             return {**known, **self._ask()}
-        obstacle = self._engine.obstacle
-        return known if obstacle is None else {**known, "state": "failed", "error": obstacle}
+        blocker = self._engine.blocker
+        return known if blocker is None else {**known, "state": "failed", "error": blocker}
 
     def _ask(self) -> Mapping[str, Any]:
         context = CallContext("describe")

@@ -14,27 +14,27 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Final
 
-from openai_compat.core.cancellation import Cancellation
+from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import ModelBusyError, ModelUnavailableError
 from openai_compat.core.extras import install_hint
 from openai_compat.core.settings import Settings
 
-from .engine_config import EnginePlan, missing_library, to_plan
-from .runtime_dir import PREFIX, EngineFolder, hold_shared, temporary_parent
+from .engine_config import EngineConfig, missing_library, to_engine_config
+from .runtime_dir import PREFIX, RuntimeDir, lock_shared, temporary_parent
 
 log = logging.getLogger(__name__)
 
-START_SECONDS: Final = 60.0
+START_TIMEOUT: Final = 60.0
 """An interpreter on a busy machine takes a second or two; whoever waits for longer is better told."""
-LOOK_SECONDS: Final = 0.05
+POLL_INTERVAL: Final = 0.05
 
 
-class EngineProcess:
+class EngineClient:
     """One for all local models of an application. It costs nothing until a local model is used."""
 
     def __init__(self, settings: Settings) -> None:
-        self.plan: EnginePlan = to_plan(settings)
-        self._folder = EngineFolder(_folder_of(settings), self.plan.identity)
+        self.plan: EngineConfig = to_engine_config(settings)
+        self._folder = RuntimeDir(_folder_of(settings), self.plan.identity)
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         self._held: list[int] = []
@@ -45,19 +45,19 @@ class EngineProcess:
         return self._folder.url
 
     @property
-    def has_listened(self) -> bool:
+    def socket_exists(self) -> bool:
         """Whether there is a socket; whoever made it may be gone."""
         return self._folder.socket.exists()
 
     @property
-    def obstacle(self) -> str | None:
+    def blocker(self) -> str | None:
         """Why it cannot be started, in a sentence; None where nothing is known to be in the way."""
         missing = missing_library(self.plan.loader)
         if missing is None:
             return None
         return f"Local models need '{missing}', which is not installed. It comes with {install_hint('local')}"
 
-    def start(self, cancellation: Cancellation) -> None:
+    def start(self, cancellation: CancellationToken) -> None:
         """Returns when the engine listens, whoever started it. Exactly one runs: all others find its lock taken.
 
         Raises:
@@ -66,15 +66,15 @@ class EngineProcess:
             CallCancelledError
         """
         self._check()
-        deadline = time.monotonic() + START_SECONDS
-        self._bury()
+        deadline = time.monotonic() + START_TIMEOUT
+        self._forget_exited()
         while not self._is_listening():
             self._spawn_unless_running()
             if time.monotonic() > deadline:
                 raise ModelBusyError("The engine for local models is still starting. Please try again later.")
-            cancellation.wait(LOOK_SECONDS)
+            cancellation.wait(POLL_INTERVAL)
 
-    def start_early(self) -> None:
+    def preload(self) -> None:
         """Starts it in the background, where the settings ask for models before anyone does."""
         if self.plan.preload:
             threading.Thread(target=self._start_early, name="start-engine", daemon=True).start()
@@ -86,13 +86,13 @@ class EngineProcess:
 
     def _start_early(self) -> None:
         try:
-            self.start(Cancellation())
+            self.start(CancellationToken())
         except (ModelUnavailableError, ModelBusyError) as error:
             log.error("PRELOAD_MODELS: %s", error.message)
 
     def _check(self) -> None:
-        if (obstacle := self.obstacle) is not None:
-            raise ModelUnavailableError(obstacle)
+        if (blocker := self.blocker) is not None:
+            raise ModelUnavailableError(blocker)
 
     def _is_listening(self) -> bool:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, suppress(OSError):
@@ -100,7 +100,7 @@ class EngineProcess:
             return True
         return False
 
-    def _bury(self) -> None:
+    def _forget_exited(self) -> None:
         """Forgets the engine of an earlier start, where it has ended."""
         with self._lock:
             if self._process is not None and self._process.poll() is not None:
@@ -121,7 +121,7 @@ class EngineProcess:
         try:
             self._folder.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not self._held:
-                self._held = [hold_shared(self._folder.server_lock), hold_shared(self._folder.users_lock)]
+                self._held = [lock_shared(self._folder.server_lock), lock_shared(self._folder.users_lock)]
         except OSError as error:
             log.error("the folder of the engine cannot be used: %s", error)
             raise ModelUnavailableError("The engine for local models has no folder to meet in.") from error
@@ -138,6 +138,6 @@ class EngineProcess:
 
 def _folder_of(settings: Settings) -> Path:
     """The server's, which gunicorn's configuration makes; else one for this process alone."""
-    if settings.local_engine_directory is not None:
-        return Path(settings.local_engine_directory)
+    if settings.local_runtime_dir is not None:
+        return Path(settings.local_runtime_dir)
     return temporary_parent() / f"{PREFIX}{os.getpid()}-{token_hex(4)}"

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from openai_compat.core.extras import missing_extra
-from openai_compat.core.settings import ModelEntry, Settings
+from openai_compat.core.settings import ModelConfig, Settings
 from openai_compat.core.version import __version__
 
 from .model_options import LocalModel
@@ -18,10 +18,10 @@ OWN_LOADER: Final = "openai_compat.sidecars.huggingface.models.loading:load_mode
 
 
 @dataclass(frozen=True)
-class EnginePlan:
+class EngineConfig:
     """`loader` is the dotted path of `load_model(entry, progress) -> Backend`. Bytes and seconds are whole numbers.
 
-    `memory_bytes` bounds the loaded models (0: no bound). A caller waits at most `load_wait_seconds` for a model that
+    `memory_bytes` bounds the loaded models (0: no bound). A caller waits at most `load_timeout` for a model that
     is being loaded. `queue_limit` callers of one model may wait behind those that are answered.
     """
 
@@ -29,7 +29,7 @@ class EnginePlan:
     loader: str
     preload: tuple[str, ...] = ()
     memory_bytes: int = 0
-    load_wait_seconds: float = 300.0
+    load_timeout: float = 300.0
     queue_limit: int = 64
     max_request_bytes: int = 32 * 1024 * 1024
     validation_error_status: int = 400
@@ -45,28 +45,28 @@ class EnginePlan:
         return json.dumps(asdict(self), sort_keys=True, default=str)
 
     @classmethod
-    def from_json(cls, text: str) -> EnginePlan:
+    def from_json(cls, text: str) -> EngineConfig:
         content = json.loads(text)
         models = tuple(LocalModel(**model) for model in content.pop("models"))
         return cls(models=models, preload=tuple(content.pop("preload")), **content)
 
-    def places(self, model: LocalModel) -> int:
+    def capacity(self, model: LocalModel) -> int:
         """How many callers a model takes at a time: those it answers, and those that may wait."""
         return model.max_batch + (self.queue_limit if model.queue_limit is None else model.queue_limit)
 
 
-def to_plan(settings: Settings) -> EnginePlan:
+def to_engine_config(settings: Settings) -> EngineConfig:
     """The plan of a server's local models."""
     configured = (*settings.entries.values(), *settings.hidden_entries.values())
     entries = [entry for entry in configured if entry.kind == KIND]
     names = {entry.name for entry in entries}
-    return EnginePlan(
+    return EngineConfig(
         models=tuple(to_local_model(entry, settings) for entry in entries),
         loader=settings.local_model_loader,
         preload=tuple(name for name in settings.preload_models if name in names),
         memory_bytes=settings.local_memory_bytes,
-        load_wait_seconds=settings.local_load_wait,
-        queue_limit=settings.local_queue_limit,
+        load_timeout=settings.local_load_timeout,
+        queue_limit=settings.local_max_queued,
         max_request_bytes=settings.max_request_bytes,
         validation_error_status=settings.validation_error_status,
         log_level=settings.log_level,
@@ -79,7 +79,7 @@ def missing_library(loader: str) -> str | None:
     return missing_extra() if loader == OWN_LOADER else None
 
 
-def to_local_model(entry: ModelEntry, settings: Settings) -> LocalModel:
+def to_local_model(entry: ModelConfig, settings: Settings) -> LocalModel:
     """A row with what the settings say where it says nothing."""
     model = LocalModel(
         name=entry.name,

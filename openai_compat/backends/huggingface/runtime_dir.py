@@ -14,24 +14,24 @@ from typing import Final
 from urllib.parse import quote
 
 PREFIX: Final = "openai-compat-engine-"
-MOST_SOCKET_CHARACTERS: Final = 103
+MAX_SOCKET_BYTES: Final = 103
 """The shortest limit there is: macOS's."""
-MOST_FOLDER_CHARACTERS: Final = 80
+MAX_FOLDER_BYTES: Final = 80
 
 
 def temporary_parent() -> Path:
     """Where temporary folders are made: `TMPDIR`, unless its path leaves no room for a socket's."""
     usual = Path(tempfile.gettempdir())
-    return usual if len(str(usual)) + 2 * len(PREFIX) <= MOST_FOLDER_CHARACTERS else Path("/tmp")  # noqa: S108
+    return usual if len(str(usual)) + 2 * len(PREFIX) <= MAX_FOLDER_BYTES else Path("/tmp")  # noqa: S108
 
 
-class EngineFolder:
+class RuntimeDir:
     """`identity` is the plan's: each configuration has an engine of its own."""
 
     def __init__(self, folder: Path, identity: str) -> None:
         self.folder = folder
         self.socket = folder / f"{identity}.sock"
-        if len(str(self.socket)) > MOST_SOCKET_CHARACTERS:
+        if len(str(self.socket)) > MAX_SOCKET_BYTES:
             raise ValueError(f"{folder} is too long a path for a socket")
         self.engine_lock = folder / f"{identity}.engine"
         """Held by the one engine."""
@@ -53,7 +53,7 @@ def open_server_folder(configured: str | None) -> str:
     """The folder of a server that begins, with a share in its lock, which all that this process forks has too."""
     folder = Path(configured or tempfile.mkdtemp(prefix=PREFIX, dir=temporary_parent()))
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    hold_shared(to_server_lock(folder))
+    lock_shared(to_server_lock(folder))
     return str(folder)
 
 
@@ -62,18 +62,18 @@ def remove_server_folder(path: str) -> None:
     folder = Path(path)
     if folder.parent != temporary_parent() or not folder.name.startswith(PREFIX):
         return
-    if not any(is_held(lock) for lock in folder.glob("*.engine")):
+    if not any(is_locked(lock) for lock in folder.glob("*.engine")):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def hold_shared(path: Path) -> int:
+def lock_shared(path: Path) -> int:
     """Joins those who hold the lock, until the descriptor is closed or the process and all it has forked are gone."""
     descriptor = _open(path)
     fcntl.flock(descriptor, fcntl.LOCK_SH)
     return descriptor
 
 
-def try_to_hold(path: Path) -> int | None:
+def try_lock(path: Path) -> int | None:
     """A descriptor that holds the lock alone, or None where somebody has it."""
     descriptor = _open(path)
     try:
@@ -84,9 +84,9 @@ def try_to_hold(path: Path) -> int | None:
     return descriptor
 
 
-def is_held(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
     """Whether anybody holds the lock."""
-    descriptor = try_to_hold(path)
+    descriptor = try_lock(path)
     if descriptor is None:
         return True
     os.close(descriptor)

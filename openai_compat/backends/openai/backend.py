@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 from urllib.parse import urlsplit, urlunsplit
 
-from openai_compat.backends.base import CHAT_PROMISES, Backend, SupportsChat, SupportsForwarding
-from openai_compat.backends.http.messages import ForwardedCall
+from openai_compat.backends.base import CHAT_PARAMETERS, Backend, SupportsChat, SupportsForwarding
+from openai_compat.backends.http.messages import UpstreamRequest
 from openai_compat.backends.parsing.openai_chat import read_chat_completion, read_chat_stream
 from openai_compat.backends.parsing.openai_errors import read_error, refuses_stream_options, to_status_error
 from openai_compat.backends.resources import BackendResources
 from openai_compat.core.errors import UpstreamAuthenticationError, UpstreamError, UpstreamStatusError
-from openai_compat.core.streams import Silence
+from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import CallContext, ChatDelta, ChatRequest
 
 if TYPE_CHECKING:
     from openai_compat.backends.auth.base import Credentials
-    from openai_compat.backends.http.client import UpstreamReply
+    from openai_compat.backends.http.client import StreamedResponse
 
-MOST_REMEMBERED: Final = 1000
+MAX_REMEMBERED: Final = 1000
 """How many models are known to give no usage: their names come from the clients."""
 
 
@@ -36,7 +36,7 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
     """Forwards what is already in its peer's language, and translates for those front doors that are not."""
 
     Options: ClassVar[type[Any]] = OpenAIOptions
-    chat_promises = CHAT_PROMISES
+    supported_chat_parameters = CHAT_PARAMETERS
 
     def __init__(
         self, entry: Any, options: OpenAIOptions, resources: BackendResources, credentials: Credentials | None = None
@@ -57,23 +57,23 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
         )
         # With API_KEYS set, what callers send is for this server alone: that an upstream misses one is not their fault.
         self._judges_caller = (
-            credentials.is_callers if credentials else not (self._has_credential or resources.settings.api_keys)
+            credentials.is_caller_owned if credentials else not (self._has_credential or resources.settings.api_keys)
         )
         refuses_usage = entry.profile is not None and entry.profile.refuses("stream_options")
         self._may_stream_usage = options.stream_usage and not refuses_usage
         self._without_usage: set[str] = set()
         self._gate = resources.gate(entry)
 
-    def may_ask_for_usage(self, model: str) -> bool:
+    def may_request_usage(self, model: str) -> bool:
         return self._may_stream_usage and model not in self._without_usage
 
-    def learned_no_usage(self, model: str) -> None:
+    def mark_usage_unsupported(self, model: str) -> None:
         """The peer refused `stream_options` for this model, and answered without: it is not asked again."""
-        if len(self._without_usage) >= MOST_REMEMBERED:
+        if len(self._without_usage) >= MAX_REMEMBERED:
             self._without_usage.clear()
         self._without_usage.add(model)
 
-    def forward(self, call: ForwardedCall, context: CallContext) -> UpstreamReply:
+    def forward(self, call: UpstreamRequest, context: CallContext) -> StreamedResponse:
         headers = {**call.headers, **self._headers}
         if self._credentials is not None:
             headers["authorization"] = self._credentials.authorization(context)
@@ -90,20 +90,20 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
     def _send_renewed(
         self,
         credentials: Credentials,
-        refused: UpstreamReply,
-        call: ForwardedCall,
+        refused: StreamedResponse,
+        call: UpstreamRequest,
         headers: dict[str, str],
         context: CallContext,
-    ) -> UpstreamReply:
+    ) -> StreamedResponse:
         """Once more with another credential, where there is one: nothing has been done for the refused call yet."""
         is_repeatable = call.body is None or isinstance(call.body, bytes)
-        authorization = credentials.renewed(headers["authorization"], context) if is_repeatable else None
+        authorization = credentials.refresh(headers["authorization"], context) if is_repeatable else None
         if authorization is None:
             return refused
         refused.close()
         return self._send(call, {**headers, "authorization": authorization}, context)
 
-    def _send(self, call: ForwardedCall, headers: Mapping[str, str], context: CallContext) -> UpstreamReply:
+    def _send(self, call: UpstreamRequest, headers: Mapping[str, str], context: CallContext) -> StreamedResponse:
         return self.resources.forwarder.send(
             call.method,
             self._url(call.path),
@@ -126,11 +126,11 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
         """For an error that came with status 200 and names another within."""
         return self._to_refusal(status) or to_status_error(status, body)
 
-    def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Silence]:
+    def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Heartbeat]:
         body: dict[str, Any] = {"model": self.upstream_model or request.model, "messages": request.messages}
         body.update(request.parameters)
         body["stream"] = request.is_streamed
-        if not (request.is_streamed and self.may_ask_for_usage(request.model)):
+        if not (request.is_streamed and self.may_request_usage(request.model)):
             return self._chat(body, context)
         try:
             return self._chat({**body, "stream_options": {"include_usage": True}}, context)
@@ -138,12 +138,12 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
             if not refuses_stream_options(error.upstream_status, error.to_envelope()["error"]):
                 raise
         deltas = self._chat(body, context)
-        self.learned_no_usage(request.model)
+        self.mark_usage_unsupported(request.model)
         return deltas
 
-    def _chat(self, body: Mapping[str, Any], context: CallContext) -> Iterator[ChatDelta | Silence]:
+    def _chat(self, body: Mapping[str, Any], context: CallContext) -> Iterator[ChatDelta | Heartbeat]:
         headers = {**context.headers, "content-type": "application/json"}
-        reply = self.forward(ForwardedCall("POST", "chat/completions", headers, json.dumps(body).encode()), context)
+        reply = self.forward(UpstreamRequest("POST", "chat/completions", headers, json.dumps(body).encode()), context)
         try:
             if reply.status >= 400:
                 raise read_error(reply)

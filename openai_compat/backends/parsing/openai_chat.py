@@ -11,18 +11,18 @@ import logging
 from collections.abc import Generator, Iterator, Mapping
 from typing import Any, Final, cast, get_args
 
-from openai_compat.backends.http.messages import ForwardedReply
-from openai_compat.core.errors import UpstreamCutError, UpstreamReplyError, UpstreamTimeoutError
-from openai_compat.core.streams import SILENCE, Silence
+from openai_compat.backends.http.messages import UpstreamResponse
+from openai_compat.core.errors import UpstreamInvalidResponseError, UpstreamTimeoutError, UpstreamTruncatedError
+from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import ChatDelta, FinishReason, JSONObject, TokenLogprob, Usage
 
 from .openai_errors import ToError, raise_error_in, to_status_error
-from .sse import iterate_events, started
+from .sse import iterate_events, primed
 from .tool_calls import ToolCallReader, to_text
 
 log = logging.getLogger(__name__)
 
-END_SECONDS: Final = 1.0
+DONE_GRACE: Final = 1.0
 """How long an answer that is whole may wait for its end mark: some servers send none, and keep the connection open."""
 END_OF_STREAM: Final = "[DONE]"
 _PLAIN_KEYS: Final = frozenset({"role", "content"})
@@ -53,15 +53,15 @@ def read_chat_completion(body: bytes, to_error: ToError = to_status_error) -> li
     completion = parse_object(body)
     raise_error_in(completion, to_error)
     if not isinstance(completion.get("choices"), list):
-        raise UpstreamReplyError("The upstream's answer is not a chat completion: it has no choices.")
-    reader = ChatReader()
+        raise UpstreamInvalidResponseError("The upstream's answer is not a chat completion: it has no choices.")
+    reader = ChatParser()
     return [*reader.read(completion), *reader.read_end()]
 
 
-@started
+@primed
 def read_chat_stream(
-    reply: ForwardedReply, to_error: ToError = to_status_error
-) -> Generator[ChatDelta | Silence, None, None]:
+    reply: UpstreamResponse, to_error: ToError = to_status_error
+) -> Generator[ChatDelta | Heartbeat, None, None]:
     """The deltas of a streamed reply, up to `[DONE]` or its end; closes the reply, also when closed itself.
 
     Raises:
@@ -71,18 +71,18 @@ def read_chat_stream(
         UpstreamError: an error told within the stream; what `to_error` makes of it.
         whatever reading the reply raises.
     """
-    reader = ChatReader()
+    reader = ChatParser()
     has_broken = False
     try:
-        yield SILENCE
+        yield HEARTBEAT
         for event in iterate_events(_blocks_to_the_end(reply, reader)):
-            if isinstance(event, Silence):
+            if isinstance(event, Heartbeat):
                 yield event
             elif event == END_OF_STREAM:
                 if has_broken and not reader.is_finished:
                     break
                 yield from reader.read_end()
-                reply.close_after_end()
+                reply.release()
                 return
             elif (chunk := _read_event(event)) is None:
                 has_broken = True
@@ -90,20 +90,20 @@ def read_chat_stream(
                 raise_error_in(chunk, to_error)
                 yield from reader.read(chunk)
                 if reader.is_complete:
-                    reply.expect_end(END_SECONDS)
+                    reply.limit_remaining(DONE_GRACE)
         if has_broken and not reader.is_finished:
-            raise UpstreamReplyError("The upstream's answer has a broken event in place of its end.")
+            raise UpstreamInvalidResponseError("The upstream's answer has a broken event in place of its end.")
         if not reader.is_finished:
-            raise UpstreamCutError("The upstream's stream ended before its answer was complete.")
+            raise UpstreamTruncatedError("The upstream's stream ended before its answer was complete.")
     finally:
         reply.close()
 
 
-def _blocks_to_the_end(reply: ForwardedReply, reader: ChatReader) -> Iterator[bytes | Silence]:
+def _blocks_to_the_end(reply: UpstreamResponse, reader: ChatParser) -> Iterator[bytes | Heartbeat]:
     """The reply's blocks. An answer that is whole may lack its end: some servers send none."""
     try:
         yield from reply.blocks()
-    except (UpstreamTimeoutError, UpstreamCutError):
+    except (UpstreamTimeoutError, UpstreamTruncatedError):
         if not reader.is_complete:
             raise
 
@@ -112,7 +112,7 @@ def _read_event(event: str) -> JSONObject | None:
     """The object in an event; None for a broken one."""
     try:
         return parse_object(event)
-    except UpstreamReplyError:
+    except UpstreamInvalidResponseError:
         log.warning("a broken event of the upstream's is left out: %.100r", event)
         return None
 
@@ -126,13 +126,13 @@ def parse_object(text: str | bytes) -> JSONObject:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UpstreamReplyError("The upstream's answer is not valid JSON.") from error
+        raise UpstreamInvalidResponseError("The upstream's answer is not valid JSON.") from error
     if not isinstance(value, dict):
-        raise UpstreamReplyError("The upstream's answer is not a JSON object.")
+        raise UpstreamInvalidResponseError("The upstream's answer is not a JSON object.")
     return value
 
 
-class ChatReader:
+class ChatParser:
     """Reads the objects of one answer in their order; remembers of each choice which tool calls it has made."""
 
     __slots__ = ("_choices", "_has_usage")
@@ -152,7 +152,7 @@ class ChatReader:
         choices = reply.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             if not isinstance(choice, dict):
-                raise UpstreamReplyError("The upstream's answer has a choice that is not an object.")
+                raise UpstreamInvalidResponseError("The upstream's answer has a choice that is not an object.")
             index = choice["index"] if isinstance(choice.get("index"), int) else 0
             if index not in self._choices:
                 self._choices[index] = _Choice(index)
@@ -188,7 +188,7 @@ class _Choice:
         self._tool_calls = ToolCallReader()
 
     def read(self, choice: JSONObject, usage: Usage | None) -> ChatDelta | None:
-        piece = to_object(choice.get("delta") or choice.get("message"))
+        piece = as_dict(choice.get("delta") or choice.get("message"))
         content = piece.get("content")
         is_plain = isinstance(content, str) and content and piece.keys() <= _PLAIN_KEYS
         if is_plain and not choice.get("finish_reason") and not choice.get("logprobs"):
@@ -274,19 +274,19 @@ def _count(counts: Any, *names: str) -> int | None:
 def _read_logprobs(logprobs: Any) -> tuple[TokenLogprob, ...]:
     return tuple(
         TokenLogprob(token, logprob, tuple(other[:2] for other in _read_tokens(entry.get("top_logprobs"))))
-        for token, logprob, entry in _read_tokens(to_object(logprobs).get("content"))
+        for token, logprob, entry in _read_tokens(as_dict(logprobs).get("content"))
     )
 
 
 def _read_tokens(tokens: Any) -> Iterator[tuple[str, float, JSONObject]]:
     """Token, log probability and the whole object of each entry that has both."""
     for entry in tokens if isinstance(tokens, list) else ():
-        found = to_object(entry)
+        found = as_dict(entry)
         token, logprob = found.get("token"), found.get("logprob")
         if isinstance(token, str) and isinstance(logprob, int | float):
             yield token, logprob, found
 
 
-def to_object(value: Any) -> JSONObject:
+def as_dict(value: Any) -> JSONObject:
     """The value if it is a JSON object, else an empty one."""
     return value if isinstance(value, dict) else {}

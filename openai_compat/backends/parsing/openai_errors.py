@@ -6,12 +6,12 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from openai_compat.backends.http.messages import ForwardedReply
+from openai_compat.backends.http.messages import UpstreamResponse
 from openai_compat.core.errors import UpstreamError, UpstreamStatusError, to_envelope
 from openai_compat.core.types import JSONObject
 
 RETRY_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
-MOST_WORDS = 1000
+MAX_MESSAGE_CHARS = 1000
 """Characters of an upstream's own words that are passed on."""
 
 # status -> (type, code) for an upstream that gives none (source: the error codes of OpenAI's documentation)
@@ -36,7 +36,7 @@ ToError = Callable[[int | None, bytes], UpstreamError]
 """Makes the exception of an error: of its status, None where nothing names one, and of the JSON that tells of it."""
 
 
-def read_error(reply: ForwardedReply) -> UpstreamStatusError:
+def read_error(reply: UpstreamResponse) -> UpstreamStatusError:
     """The error that a reply of status 400 or more stands for; reads the body."""
     return to_status_error(reply.status, reply.read(), retry_headers(reply.headers))
 
@@ -116,7 +116,7 @@ def to_error_object(status: int, body: bytes) -> dict[str, Any]:
     type_, code = _BY_STATUS.get(status, ("invalid_request_error" if status < 500 else "server_error", None))
     given_code = found.get("code", found.get("error_code"))
     standard = to_envelope(
-        (message or f"The upstream answered with status {status}.")[:MOST_WORDS],
+        (message or f"The upstream answered with status {status}.")[:MAX_MESSAGE_CHARS],
         _first_text(found, "type") or type_,
         _first_text(found, "param"),
         code if given_code is None else str(given_code),

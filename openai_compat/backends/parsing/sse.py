@@ -1,9 +1,9 @@
 """From blocks of bytes, cut anywhere, to server-sent events, lines or text, as each of them becomes whole.
 
-Every parser takes `blocks` as `ForwardedReply.blocks` yields them, lets `SILENCE` through in its place, costs time in
-proportion to the bytes it reads however they are cut, and closes `blocks` when it ends or is closed, even if it was
-never asked for anything. Bytes that are not text in the stream's encoding are an error, never a replacement character:
-an answer with holes must not look like a whole one.
+Every parser takes `blocks` as `UpstreamResponse.blocks` yields them, lets `HEARTBEAT` through in its place, costs
+time in proportion to the bytes it reads however they are cut, and closes `blocks` when it ends or is closed, even if it
+was never asked for anything. Bytes that are not text in the stream's encoding are an error, never a replacement
+character: an answer with holes must not look like a whole one.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from collections.abc import Callable, Generator, Iterator
 from functools import wraps
 from typing import Final, NamedTuple, ParamSpec, TypeVar
 
-from openai_compat.core.errors import UpstreamReplyError
-from openai_compat.core.streams import SILENCE, Silence, close_stream
+from openai_compat.core.errors import UpstreamInvalidResponseError
+from openai_compat.core.streams import HEARTBEAT, Heartbeat, close_stream
 
 MAX_RECORD_BYTES: Final = 64 * 1024 * 1024
 """The longest event or line that is put together in memory."""
 
 BYTE_ORDER_MARK: Final = codecs.BOM_UTF8
-Blocks = Iterator[bytes | Silence]
-TextStream = Generator[str | Silence, None, None]
+Blocks = Iterator[bytes | Heartbeat]
+TextStream = Generator[str | Heartbeat, None, None]
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def started(generator: Callable[P, Generator[T, None, None]]) -> Callable[P, Generator[T, None, None]]:
+def primed(generator: Callable[P, Generator[T, None, None]]) -> Callable[P, Generator[T, None, None]]:
     """Runs a generator to its first `yield` when it is made, so that its `close()` reaches its `finally` even if nobody
-    ever asks for a value. That first yield, a `SILENCE` as the first line of its `try`, is taken here.
+    ever asks for a value. That first yield, a `HEARTBEAT` as the first line of its `try`, is taken here.
     """
 
     @wraps(generator)
@@ -40,7 +40,7 @@ def started(generator: Callable[P, Generator[T, None, None]]) -> Callable[P, Gen
     return start
 
 
-class NamedEvent(NamedTuple):
+class SSEEvent(NamedTuple):
     """A server-sent event that has a name."""
 
     name: str
@@ -61,19 +61,19 @@ def iterate_events(blocks: Blocks) -> TextStream:
     return _iterate_records(blocks, _read_data)
 
 
-def iterate_named_events(blocks: Blocks) -> Generator[str | NamedEvent | Silence, None, None]:
+def iterate_named_events(blocks: Blocks) -> Generator[str | SSEEvent | Heartbeat, None, None]:
     """The same, with their names where they have any; one that has a name and no data is an event, too."""
     return _iterate_records(blocks, _read_named_event)
 
 
-@started
-def _iterate_records(blocks: Blocks, read: Callable[[bytes], T | None]) -> Generator[T | Silence, None, None]:
+@primed
+def _iterate_records(blocks: Blocks, read: Callable[[bytes], T | None]) -> Generator[T | Heartbeat, None, None]:
     """What `read` makes of each record between empty lines, where it is anything."""
     try:
-        yield SILENCE
-        records = _Records(b"\n\n")
+        yield HEARTBEAT
+        records = _RecordSplitter(b"\n\n")
         for block in blocks:
-            if isinstance(block, Silence):
+            if isinstance(block, Heartbeat):
                 yield block
                 continue
             for record in records.feed(block):
@@ -85,7 +85,7 @@ def _iterate_records(blocks: Blocks, read: Callable[[bytes], T | None]) -> Gener
         close_stream(blocks)
 
 
-@started
+@primed
 def iterate_lines(blocks: Blocks) -> TextStream:
     """Each line without its end (LF, CRLF or CR), empty ones too; the last needs no end.
 
@@ -94,10 +94,10 @@ def iterate_lines(blocks: Blocks) -> TextStream:
         whatever `blocks` raises.
     """
     try:
-        yield SILENCE
-        records = _Records(b"\n")
+        yield HEARTBEAT
+        records = _RecordSplitter(b"\n")
         for block in blocks:
-            if isinstance(block, Silence):
+            if isinstance(block, Heartbeat):
                 yield block
                 continue
             for record in records.feed(block):
@@ -108,7 +108,7 @@ def iterate_lines(blocks: Blocks) -> TextStream:
         close_stream(blocks)
 
 
-@started
+@primed
 def iterate_text(blocks: Blocks, encoding: str = "utf-8") -> TextStream:
     """The text as it arrives, in non-empty pieces that end between characters.
 
@@ -117,10 +117,10 @@ def iterate_text(blocks: Blocks, encoding: str = "utf-8") -> TextStream:
         whatever `blocks` raises.
     """
     try:
-        yield SILENCE
+        yield HEARTBEAT
         decoder = codecs.getincrementaldecoder("utf-8-sig" if encoding == "utf-8" else encoding)()
         for block in blocks:
-            if isinstance(block, Silence):
+            if isinstance(block, Heartbeat):
                 yield block
             elif text := _decode_part(decoder, block):
                 yield text
@@ -130,7 +130,7 @@ def iterate_text(blocks: Blocks, encoding: str = "utf-8") -> TextStream:
         close_stream(blocks)
 
 
-class _Records:
+class _RecordSplitter:
     """Cuts blocks at a separator of one or two line feeds, and keeps what is unfinished.
 
     Line ends become line feeds first, and a byte order mark before the first record is dropped. Each byte is searched
@@ -185,7 +185,9 @@ class _Records:
 
     def _check_size(self, size: int) -> None:
         if size > MAX_RECORD_BYTES:
-            raise UpstreamReplyError(f"The upstream sent an event or a line of more than {MAX_RECORD_BYTES} bytes.")
+            raise UpstreamInvalidResponseError(
+                f"The upstream sent an event or a line of more than {MAX_RECORD_BYTES} bytes."
+            )
 
 
 def _read_data(record: bytes) -> str:
@@ -200,7 +202,7 @@ def _read_data(record: bytes) -> str:
     return _decode(b"\n".join(lines))
 
 
-def _read_named_event(record: bytes) -> str | NamedEvent:
+def _read_named_event(record: bytes) -> str | SSEEvent:
     """The event, '' for a comment or anything else that is none."""
     if record.startswith(b"data: ") and b"\n" not in record:
         return _decode(record[6:])
@@ -209,7 +211,7 @@ def _read_named_event(record: bytes) -> str | NamedEvent:
         if line.startswith(b"event:"):
             name = line[6:].removeprefix(b" ")
     data = _read_data(record)
-    return NamedEvent(_decode(name), data) if name else data
+    return SSEEvent(_decode(name), data) if name else data
 
 
 def _decode(record: bytes) -> str:
@@ -226,5 +228,5 @@ def _decode_part(decoder: codecs.IncrementalDecoder, block: bytes, *, is_last: b
         raise _encoding_error(error.encoding) from error
 
 
-def _encoding_error(encoding: str) -> UpstreamReplyError:
-    return UpstreamReplyError(f"The upstream sent bytes that are not {encoding} text.")
+def _encoding_error(encoding: str) -> UpstreamInvalidResponseError:
+    return UpstreamInvalidResponseError(f"The upstream sent bytes that are not {encoding} text.")

@@ -11,16 +11,16 @@ from typing import Final
 from .html_text import read_html
 
 SUFFIXES: Final = frozenset({".md", ".markdown", ".txt", ".text", ".rst", ".html", ".htm", ".pdf"})
-MOST_BYTES: Final = 64 * 1024 * 1024
+MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 """Of a document: what is larger is no text for people."""
-MOST_CHARACTERS: Final = 1600
+MAX_CHUNK_CHARS: Final = 1600
 """Of a passage: about 400 tokens, so that five of them leave room in a small model's context."""
 _HEADING: Final = re.compile(r"#{1,6} +(.+?) *#*")
 _FENCE: Final = re.compile(r" {0,3}(```|~~~)")
 
 
 @dataclass(frozen=True, slots=True)
-class Passage:
+class Chunk:
     """A piece of a document. `source` is the file's path below the folder; `page` counts a PDF's pages from 1."""
 
     text: str
@@ -41,14 +41,14 @@ def find_files(folder: Path) -> list[Path]:
     return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
-def read_passages(path: Path, folder: Path) -> list[Passage]:
+def read_chunks(path: Path, folder: Path) -> list[Chunk]:
     """The passages of a file.
 
     Raises:
         OSError, ValueError: it cannot be read; ValueError with a sentence that says why.
     """
-    if path.stat().st_size > MOST_BYTES:
-        raise ValueError(f"it has more than {MOST_BYTES // 1024 // 1024} MB")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ValueError(f"it has more than {MAX_FILE_BYTES // 1024 // 1024} MB")
     source = path.relative_to(folder).as_posix()
     if path.suffix.lower() == ".pdf":
         return list(_pdf_passages(path, source))
@@ -57,10 +57,10 @@ def read_passages(path: Path, folder: Path) -> list[Passage]:
     if path.suffix.lower() in {".html", ".htm"}:
         title, text = read_html(text)
     title = title or _first_heading(text) or path.name
-    return [Passage(piece, source, title) for piece in split(text)]
+    return [Chunk(piece, source, title) for piece in split(text)]
 
 
-def _pdf_passages(path: Path, source: str) -> Iterator[Passage]:
+def _pdf_passages(path: Path, source: str) -> Iterator[Chunk]:
     from pypdf import PdfReader
 
     try:
@@ -68,7 +68,7 @@ def _pdf_passages(path: Path, source: str) -> Iterator[Passage]:
         title = str((reader.metadata.title if reader.metadata else None) or path.name)
         for number, page in enumerate(reader.pages, 1):
             for piece in split(page.extract_text()):
-                yield Passage(piece, source, title, number)
+                yield Chunk(piece, source, title, number)
     except Exception as error:  # a broken file makes a parser of such files raise anything
         raise ValueError(f"it is not a PDF that can be read ({error})") from error
 
@@ -80,7 +80,7 @@ def _first_heading(text: str) -> str | None:
     return None
 
 
-def split(text: str, most: int = MOST_CHARACTERS) -> Iterator[str]:
+def split(text: str, most: int = MAX_CHUNK_CHARS) -> Iterator[str]:
     """The text in passages of at most `most` characters: sections, cut between paragraphs where they are longer.
 
     Each passage but the first of a section begins with the section's heading, so that it can be found and understood

@@ -69,7 +69,9 @@ def cited_sources(text: str, documents: Sequence[Document]) -> list[Source]:
     return [source for source in sources if source.number in cited] or sources
 
 
-def to_listing(text: str, sources: Sequence[Source], document_url: str | None) -> tuple[str, list[dict[str, Any]]]:
+def render_citations(
+    text: str, sources: Sequence[Source], document_url: str | None
+) -> tuple[str, list[dict[str, Any]]]:
     """What is put after `text` to name the sources, and an annotation for each, pointing to where it is named.
 
     The annotation's form is OpenAI's for web search (`url_citation`); its indexes count characters of the whole text.

@@ -13,11 +13,11 @@ from openai_compat.core.types import JSONObject
 
 from .messages import split_system
 
-MOST_CONVERSATIONS: Final = 10_000
-MOST_MESSAGES: Final = 100
-MOST_CHARACTERS: Final = 400_000
+MAX_CONVERSATIONS: Final = 10_000
+MAX_MESSAGES: Final = 100
+MAX_CHARS: Final = 400_000
 """Of one conversation: what the largest models take."""
-FORGET_SECONDS: Final = 24 * 3600.0
+CONVERSATION_TTL: Final = 24 * 3600.0
 
 
 class Conversations(Protocol):
@@ -25,10 +25,10 @@ class Conversations(Protocol):
     the conversation, so no caller can reach another's.
     """
 
-    def recall(self, key: str) -> Sequence[JSONObject]:
+    def load(self, key: str) -> Sequence[JSONObject]:
         """OpenAI's messages in their order; none for a conversation that is new, or forgotten."""
 
-    def remember(self, key: str, messages: Sequence[JSONObject], *, replaces: bool) -> None:
+    def append(self, key: str, messages: Sequence[JSONObject], *, replaces: bool) -> None:
         """Puts messages at the conversation's end, or in place of all of it."""
 
 
@@ -38,7 +38,7 @@ class _Conversation:
     used: float = 0.0
 
 
-class ConversationsInMemory:
+class MemoryConversations:
     """Kept until the process ends, the oldest forgotten first; a conversation that grows too long loses its oldest
     turns.
     """
@@ -47,13 +47,13 @@ class ConversationsInMemory:
         self._conversations: OrderedDict[str, _Conversation] = OrderedDict()
         self._lock = threading.Lock()
 
-    def recall(self, key: str) -> Sequence[JSONObject]:
+    def load(self, key: str) -> Sequence[JSONObject]:
         with self._lock:
             self._forget_old()
             found = self._conversations.get(key)
             return list(found.messages) if found else []
 
-    def remember(self, key: str, messages: Sequence[JSONObject], *, replaces: bool) -> None:
+    def append(self, key: str, messages: Sequence[JSONObject], *, replaces: bool) -> None:
         with self._lock:
             kept = self._conversations.setdefault(key, _Conversation())
             kept.messages = _shortened([*([] if replaces else kept.messages), *messages])
@@ -62,10 +62,10 @@ class ConversationsInMemory:
             self._forget_old()
 
     def _forget_old(self) -> None:
-        oldest = time.monotonic() - FORGET_SECONDS
+        oldest = time.monotonic() - CONVERSATION_TTL
         while self._conversations:
             first = next(iter(self._conversations.values()))
-            if len(self._conversations) <= MOST_CONVERSATIONS and first.used >= oldest:
+            if len(self._conversations) <= MAX_CONVERSATIONS and first.used >= oldest:
                 return
             self._conversations.popitem(last=False)
 
@@ -74,9 +74,9 @@ def _shortened(messages: list[JSONObject]) -> list[JSONObject]:
     """The latest messages, from one of the user's on: an answer without its question is of no use."""
     characters = 0
     kept = 0
-    for message in reversed(messages[-MOST_MESSAGES:]):
+    for message in reversed(messages[-MAX_MESSAGES:]):
         characters += len(str(message.get("content")))
-        if characters > MOST_CHARACTERS:
+        if characters > MAX_CHARS:
             break
         kept += 1
     latest = messages[len(messages) - kept :]
@@ -85,7 +85,7 @@ def _shortened(messages: list[JSONObject]) -> list[JSONObject]:
     return latest
 
 
-def continued(remembered: Sequence[JSONObject], sent: Sequence[JSONObject]) -> tuple[list[JSONObject], bool]:
+def extend(remembered: Sequence[JSONObject], sent: Sequence[JSONObject]) -> tuple[list[JSONObject], bool]:
     """The conversation with what was sent now, and whether the client sent all of it.
 
     A client that sends answers brings the whole conversation, and is believed. Instructions are the latest ones.

@@ -8,7 +8,7 @@ from html import escape
 from itertools import pairwise
 from typing import Any, Final
 
-from .io_mapping import Mapped, Place
+from .io_mapping import IOMapping, Socket
 
 INPUT: Final = "conversation"
 OUTPUT: Final = "answer"
@@ -37,7 +37,7 @@ class Graph:
     edges: Sequence[Edge]
 
 
-def to_graph(pipeline: Any, mapped: Mapped) -> Graph:
+def to_graph(pipeline: Any, mapped: IOMapping) -> Graph:
     """The pipeline between the conversation and the answer."""
     boxes = {INPUT: "OpenAI's messages"}
     boxes |= {name: type(instance).__name__ for name, instance in pipeline.walk()}
@@ -57,7 +57,7 @@ def to_graph(pipeline: Any, mapped: Mapped) -> Graph:
     return Graph(boxes, edges)
 
 
-def _to_output(place: Place, what: str) -> Edge:
+def _to_output(place: Socket, what: str) -> Edge:
     return Edge(place.component, OUTPUT, place.socket + what)
 
 

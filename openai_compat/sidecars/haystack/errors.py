@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from openai_compat.core.errors import (
     InternalError,
     OpenAICompatError,
-    UpstreamCutError,
     UpstreamError,
     UpstreamStatusError,
+    UpstreamTruncatedError,
 )
 
 log = logging.getLogger(__name__)
@@ -18,11 +18,11 @@ log = logging.getLogger(__name__)
 TOLD_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
 
 
-class Abandoned(BaseException):
+class ClientDisconnected(BaseException):
     """Nobody waits for the answer any more."""
 
 
-class UnfitPipelineError(ValueError):
+class PipelineMismatchError(ValueError):
     """A row and its pipeline do not fit; the sentence is for whoever wrote the row, and shows nothing secret."""
 
 
@@ -62,5 +62,5 @@ def _from_openai(error: BaseException) -> OpenAICompatError | None:
     if isinstance(error, openai.APIConnectionError):
         return UpstreamError("The pipeline's model could not be reached.", code="upstream_unreachable")
     if isinstance(error, openai.APIError):
-        return UpstreamCutError(error.message)
+        return UpstreamTruncatedError(error.message)
     return None

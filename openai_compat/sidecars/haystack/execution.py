@@ -7,14 +7,14 @@ from typing import Any, Final
 
 from haystack.dataclasses import ChatMessage, ExtractedAnswer, GeneratedAnswer, StreamingChunk
 
-from openai_compat.backends.base import CHAT_PROMISES
-from openai_compat.backends.parsing.openai_chat import ChatReader, normalise_finish_reason, read_usage
-from openai_compat.core.errors import PayloadError, UpstreamReplyError
+from openai_compat.backends.base import CHAT_PARAMETERS
+from openai_compat.backends.parsing.openai_chat import ChatParser, normalise_finish_reason, read_usage
+from openai_compat.core.errors import InvalidRequestError, UpstreamInvalidResponseError
 from openai_compat.core.types import ChatDelta, FinishReason, JSONObject, Usage
-from openai_compat.services.parameters import check_promises
+from openai_compat.services.parameters import check_supported
 
-from .citations import cited_sources, to_listing
-from .conversations import Conversations, continued
+from .citations import cited_sources, render_citations
+from .conversations import Conversations, extend
 from .haystack_compat import run_pipeline
 from .loading import LoadedPipeline
 from .messages import query_of, to_chat_message, to_openai_chunk, to_openai_message
@@ -24,7 +24,7 @@ Results = Mapping[str, Mapping[str, Any]]
 Emit = Callable[[ChatDelta], None]
 
 
-class Run:
+class PipelineRun:
     """A call under way. `emit` takes each piece to the client, and raises when that has left."""
 
     def __init__(self, loaded: LoadedPipeline, request: Mapping[str, Any], emit: Emit, kept: Conversations) -> None:
@@ -35,7 +35,7 @@ class Run:
         self._key: str | None = request["conversation"]
         self._emit = emit
         self._kept = kept
-        self._reader = ChatReader()
+        self._reader = ChatParser()
         self._texts: dict[int, list[str]] = {}
         self._streamed_usage: Usage | None = None
         self._streamed_finish: str | None = None
@@ -47,22 +47,22 @@ class Run:
             whatever the pipeline's components raise.
         """
         self._refuse_what_cannot_be_kept()
-        messages, replaces = continued(self._kept.recall(self._key), self._sent) if self._key else (self._sent, True)
+        messages, replaces = extend(self._kept.load(self._key), self._sent) if self._key else (self._sent, True)
         results = run_pipeline(self._loaded.pipeline, self._to_inputs(messages), self._mapped.outputs_from)
         answers = self._answers_in(results)
         self._finish(answers, results)
         if self._key:
-            self._kept.remember(self._key, [*self._sent, self._to_message(answers[0])], replaces=replaces)
+            self._kept.append(self._key, [*self._sent, self._to_message(answers[0])], replaces=replaces)
 
     def _refuse_what_cannot_be_kept(self) -> None:
         """A pipeline without an input for parameters keeps no promise."""
         if not self._mapped.inputs["parameters"]:
-            check_promises(self._parameters, CHAT_PROMISES, frozenset(), self._loaded.entry.name)
+            check_supported(self._parameters, CHAT_PARAMETERS, frozenset(), self._loaded.entry.name)
 
     def _to_inputs(self, messages: Sequence[JSONObject]) -> dict[str, dict[str, Any]]:
         query = query_of(messages)
         if query is None and self._mapped.inputs["query"]:
-            raise PayloadError("The messages must have one with the role 'user'.", param="messages")
+            raise InvalidRequestError("The messages must have one with the role 'user'.", param="messages")
         speaker = self._mapped.stream_from if self._parameters.get("n", 1) == 1 else None
         asks_usage = speaker is not None and self._loaded.tells_usage
         conversation = [to_chat_message(message) for message in messages]
@@ -111,7 +111,7 @@ class Run:
                 for delta in self._reader.read({"choices": [{"index": index, **_to_choice(whole)}]}):
                     self._say(delta)
             if not self._texts and not has_calls(whole) and not self._finish_word(whole):
-                raise UpstreamReplyError("The pipeline ended without an answer.")
+                raise UpstreamInvalidResponseError("The pipeline ended without an answer.")
             usage = usage or read_usage(_meta_of(whole).get("usage"))
             self._name_sources(index, results)
             is_last = index == len(answers) - 1
@@ -136,7 +136,7 @@ class Run:
         if not documents or not pieces:
             return
         text = "".join(pieces)
-        listing, annotations = to_listing(text, cited_sources(text, documents), self._loaded.options.document_url)
+        listing, annotations = render_citations(text, cited_sources(text, documents), self._loaded.options.document_url)
         is_for_people = self._parameters.get("response_format", {}).get("type", "text") == "text"
         if is_for_people:
             self._emit(ChatDelta(listing, index, annotations=annotations))

@@ -13,7 +13,7 @@ from typing import Any, Final
 from haystack import Document
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 
-from .chunking import Passage, find_files, read_passages
+from .chunking import Chunk, find_files, read_chunks
 from .haystack_compat import new_document_store
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ Progress = Callable[[int, int, str], None]
 class Entry:
     """A passage in the index; `embedding` where the index has been given an embedding model."""
 
-    passage: Passage
+    passage: Chunk
     embedding: Sequence[float] | None = None
 
 
@@ -83,7 +83,7 @@ class DocumentIndex:
 
     def _read(self, path: Path, stamp: str) -> Indexed | None:
         try:
-            passages = read_passages(path, self.folder)
+            passages = read_chunks(path, self.folder)
         except (OSError, ValueError) as error:
             log.warning("%s is not in the index: %s", path, error)
             return None
@@ -91,7 +91,7 @@ class DocumentIndex:
             log.warning("%s has no text", path)
         return Indexed(stamp, list(self._embedded(passages)))
 
-    def _embedded(self, passages: Sequence[Passage]) -> Iterator[Entry]:
+    def _embedded(self, passages: Sequence[Chunk]) -> Iterator[Entry]:
         if self._embed is None:
             yield from map(Entry, passages)
             return
@@ -138,7 +138,7 @@ def _stamp(path: Path) -> str:
 
 
 def _from_json(file: Mapping[str, Any]) -> Indexed:
-    entries = [Entry(Passage(**entry["passage"]), entry["embedding"]) for entry in file["entries"]]
+    entries = [Entry(Chunk(**entry["passage"]), entry["embedding"]) for entry in file["entries"]]
     return Indexed(file["stamp"], entries)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from .errors import UnfitPipelineError
+from .errors import PipelineMismatchError
 from .generator import GroundedChatGenerator
 
 INPUT_NAMES: Final[Mapping[str, frozenset[str]]] = {
@@ -24,7 +24,7 @@ OUTPUT_NAMES: Final = ("replies", "answers", "last_message", "documents")
 """The outputs that can be an answer, the best first."""
 
 
-class Place(NamedTuple):
+class Socket(NamedTuple):
     """An input or an output of a component."""
 
     component: str
@@ -35,13 +35,13 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Mapped:
+class IOMapping:
     """`inputs` has the places of each thing that is said; `stream_from` the component whose pieces go to the client;
     `documents` where the passages come out that the answer rests on."""
 
-    inputs: Mapping[str, Sequence[Place]]
-    answer: Place
-    documents: Place | None
+    inputs: Mapping[str, Sequence[Socket]]
+    answer: Socket
+    documents: Socket | None
     stream_from: str | None
 
     @property
@@ -59,7 +59,7 @@ class Mapped:
 
 def map_pipeline(
     pipeline: Any, inputs: Mapping[str, Any], outputs: Mapping[str, Any], stream_from: str | None
-) -> Mapped:
+) -> IOMapping:
     """The row's own places, and guesses for the others.
 
     Raises:
@@ -70,51 +70,51 @@ def map_pipeline(
     unknown = [what for what in inputs if what not in INPUT_NAMES]
     unknown += [what for what in outputs if what not in {"answer", "documents"}]
     if unknown:
-        raise UnfitPipelineError(f"'{unknown[0]}' is neither one of {', '.join(INPUT_NAMES)} nor answer, documents")
+        raise PipelineMismatchError(f"'{unknown[0]}' is neither one of {', '.join(INPUT_NAMES)} nor answer, documents")
     places = {
         what: _parse(inputs[what], open_inputs, "input") if what in inputs else list(_guess(names, open_inputs))
         for what, names in INPUT_NAMES.items()
     }
     _check_filled(open_inputs, {place for listed in places.values() for place in listed})
-    speaker = stream_from or _guess_speaker(pipeline, open_inputs)
+    speaker = stream_from or _guess_streaming_component(pipeline, open_inputs)
     if speaker is not None and "streaming_callback" not in open_inputs.get(speaker, {}):
-        raise UnfitPipelineError(f"stream_from: '{speaker}' has no input `streaming_callback`")
+        raise PipelineMismatchError(f"stream_from: '{speaker}' has no input `streaming_callback`")
     named = {what: _parse(place, all_outputs, "output")[0] for what, place in outputs.items()}
     answer = named.get("answer") or _guess_answer(pipeline, speaker, all_outputs)
-    return Mapped(places, answer, named.get("documents") or _guess_documents(pipeline), speaker)
+    return IOMapping(places, answer, named.get("documents") or _guess_documents(pipeline), speaker)
 
 
-def _parse(value: Any, known: Mapping[str, Mapping[str, Any]], what: str) -> list[Place]:
-    places = [Place(*place.split(".", 1)) for place in (value if isinstance(value, list) else [value])]
+def _parse(value: Any, known: Mapping[str, Mapping[str, Any]], what: str) -> list[Socket]:
+    places = [Socket(*place.split(".", 1)) for place in (value if isinstance(value, list) else [value])]
     for place in places:
         if place.socket not in known.get(place.component, {}):
-            listed = ", ".join(str(Place(name, socket)) for name, sockets in known.items() for socket in sockets)
-            raise UnfitPipelineError(f"the pipeline has no free {what} {place}; it has {listed}")
+            listed = ", ".join(str(Socket(name, socket)) for name, sockets in known.items() for socket in sockets)
+            raise PipelineMismatchError(f"the pipeline has no free {what} {place}; it has {listed}")
     return places
 
 
-def _guess(names: frozenset[str], open_inputs: Mapping[str, Mapping[str, Any]]) -> Iterator[Place]:
+def _guess(names: frozenset[str], open_inputs: Mapping[str, Mapping[str, Any]]) -> Iterator[Socket]:
     for component, sockets in open_inputs.items():
-        yield from (Place(component, socket) for socket in sockets if socket in names)
+        yield from (Socket(component, socket) for socket in sockets if socket in names)
 
 
-def _check_filled(open_inputs: Mapping[str, Mapping[str, Any]], filled: set[Place]) -> None:
+def _check_filled(open_inputs: Mapping[str, Mapping[str, Any]], filled: set[Socket]) -> None:
     for component, sockets in open_inputs.items():
         for socket, facts in sockets.items():
-            if facts["is_mandatory"] and Place(component, socket) not in filled:
-                raise UnfitPipelineError(
+            if facts["is_mandatory"] and Socket(component, socket) not in filled:
+                raise PipelineMismatchError(
                     f"nothing fills the pipeline's input {component}.{socket}: name it under `inputs`"
                 )
 
 
-def _guess_speaker(pipeline: Any, open_inputs: Mapping[str, Mapping[str, Any]]) -> str | None:
+def _guess_streaming_component(pipeline: Any, open_inputs: Mapping[str, Mapping[str, Any]]) -> str | None:
     """The last component that can stream; one whose replies nobody else takes comes before all others."""
     able = [name for name, sockets in open_inputs.items() if "streaming_callback" in sockets]
     final = [name for name in able if name in pipeline.outputs()]
     return next(reversed(final or able), None)
 
 
-def _guess_answer(pipeline: Any, speaker: str | None, all_outputs: Mapping[str, Mapping[str, Any]]) -> Place:
+def _guess_answer(pipeline: Any, speaker: str | None, all_outputs: Mapping[str, Mapping[str, Any]]) -> Socket:
     preferred: list[Mapping[str, Mapping[str, Any]]] = [pipeline.outputs(), all_outputs]
     if speaker is not None:
         preferred.insert(0, {speaker: all_outputs.get(speaker, {})})
@@ -122,14 +122,16 @@ def _guess_answer(pipeline: Any, speaker: str | None, all_outputs: Mapping[str, 
         for socket in OUTPUT_NAMES:
             for component, sockets in reversed(list(outputs.items())):
                 if socket in sockets:
-                    return Place(component, socket)
-    raise UnfitPipelineError("the pipeline has no output that could be an answer: name it under `outputs` as `answer`")
+                    return Socket(component, socket)
+    raise PipelineMismatchError(
+        "the pipeline has no output that could be an answer: name it under `outputs` as `answer`"
+    )
 
 
-def _guess_documents(pipeline: Any) -> Place | None:
+def _guess_documents(pipeline: Any) -> Socket | None:
     """What the built-in generator is given: it numbers the passages as the answer's sources are numbered."""
     for sender, receiver, edge in pipeline.graph.edges(data=True):
         instance = pipeline.graph.nodes[receiver]["instance"]
         if isinstance(instance, GroundedChatGenerator) and edge["to_socket"].name == "documents":
-            return Place(sender, edge["from_socket"].name)
+            return Socket(sender, edge["from_socket"].name)
     return None

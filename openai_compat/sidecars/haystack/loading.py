@@ -18,13 +18,13 @@ from haystack.components.retrievers.in_memory import InMemoryBM25Retriever, InMe
 from haystack.utils import Secret
 
 from openai_compat.backends.haystack.backend import HaystackOptions
-from openai_compat.core.settings import ModelEntry
+from openai_compat.core.settings import ModelConfig
 
-from .errors import UnfitPipelineError
+from .errors import PipelineMismatchError
 from .generator import UNNAMED, GroundedChatGenerator, HaystackPipeline
 from .haystack_compat import is_pipeline, load_pipeline, set_transport
 from .index import DocumentIndex, Embed
-from .io_mapping import Mapped, map_pipeline
+from .io_mapping import IOMapping, map_pipeline
 from .transport import MODELS_URL
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PROGRESS_SECONDS: Final = 5.0
+PROGRESS_INTERVAL: Final = 5.0
 OWN_MODULES: Final = ("openai_compat.sidecars.haystack.*",)
 """What a pipeline's file may name besides Haystack's own classes and those that the row allows."""
 
@@ -42,15 +42,15 @@ class LoadedPipeline:
     """A row's pipeline. `index` is that of its documents, where it has any; `tells_usage` whether the component that
     streams can be asked for token usage."""
 
-    entry: ModelEntry
+    entry: ModelConfig
     options: HaystackOptions
     pipeline: Any
-    mapped: Mapped
+    mapped: IOMapping
     index: DocumentIndex | None
     tells_usage: bool
 
 
-def load(entry: ModelEntry, transports: Transports) -> LoadedPipeline:
+def load(entry: ModelConfig, transports: Transports) -> LoadedPipeline:
     """The pipeline of a row, its models reached through `transports`, its documents indexed.
 
     Raises:
@@ -87,7 +87,7 @@ class _LoggedProgress:
         self._told_at = time.monotonic()
 
     def __call__(self, done: int, total: int, _path: str) -> None:
-        if time.monotonic() - self._told_at > PROGRESS_SECONDS:
+        if time.monotonic() - self._told_at > PROGRESS_INTERVAL:
             self._told_at = time.monotonic()
             log.info("documents are being indexed", extra={"facts": {"done": done, "total": total}})
 
@@ -126,7 +126,7 @@ def _call_factory(path: str) -> Any:
     made = getattr(import_module(module_name), name)()
     pipeline = getattr(made, "pipeline", made)
     if not is_pipeline(pipeline):
-        raise UnfitPipelineError(f"factory: {path} returned no Pipeline, and nothing that has one")
+        raise PipelineMismatchError(f"factory: {path} returned no Pipeline, and nothing that has one")
     return pipeline
 
 
@@ -153,18 +153,18 @@ def _add_retrieval(pipeline: Any, options: HaystackOptions, index: DocumentIndex
     pipeline.connect("joiner.documents", "generator.documents")
 
 
-def _connect_models(pipeline: Any, entry: ModelEntry, options: HaystackOptions, transports: Transports) -> None:
+def _connect_models(pipeline: Any, entry: ModelConfig, options: HaystackOptions, transports: Transports) -> None:
     """Gives the pipeline's generators the row's model. Those that keep an address of their own are called through this
     server's forwarder, so that a client that leaves ends their calls.
     """
     is_named = bool(options.generator or entry.base_url)
     generators = list(_generators(pipeline))
     if options.generator and not generators:
-        raise UnfitPipelineError("generator: the pipeline has no OpenAIChatGenerator that could ask this model")
+        raise PipelineMismatchError("generator: the pipeline has no OpenAIChatGenerator that could ask this model")
     for generator in generators:
         is_unnamed = isinstance(generator, GroundedChatGenerator) and generator.model == UNNAMED
         if is_unnamed and not (is_named or transports.has_default):
-            raise UnfitPipelineError("it needs a `generator`, a `base_url`, or a default upstream (OPENAI_API_KEY)")
+            raise PipelineMismatchError("it needs a `generator`, a `base_url`, or a default upstream (OPENAI_API_KEY)")
         if is_named or is_unnamed:
             generator.model = options.generator or entry.name
             generator.api_base_url = MODELS_URL

@@ -16,20 +16,20 @@ from openai_compat.app import create_app
 from openai_compat.backends.auth.base import USER_TOKEN
 from openai_compat.backends.base import Backend
 from openai_compat.backends.haystack.backend import KIND
-from openai_compat.backends.http.client import Forwarder
-from openai_compat.core.cancellation import Cancellation
+from openai_compat.backends.http.client import UpstreamClient
+from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import InternalError, OpenAICompatError
-from openai_compat.core.settings import ModelEntry, Settings
+from openai_compat.core.settings import ModelConfig, Settings
 from openai_compat.core.types import CallContext, ChatDelta
 
-from .conversations import Conversations, ConversationsInMemory
-from .errors import UnfitPipelineError
+from .conversations import Conversations, MemoryConversations
+from .errors import PipelineMismatchError
 from .transport import ModelsTransport, UpstreamTransport, current_run
 
 log = logging.getLogger(__name__)
 
-NESTED: Final = "openai_compat.sidecars.haystack.registry:NestedPipeline"
-RETRY_SECONDS: Final = 10.0
+NESTED: Final = "openai_compat.sidecars.haystack.registry:ForbiddenPipeline"
+RETRY_INTERVAL: Final = 10.0
 """For how long a failed load is remembered, so that not every call tries again."""
 JSON = dict[str, Any]
 Emit = Callable[[ChatDelta], None]
@@ -47,13 +47,13 @@ class Transports:
     without_usage: frozenset[str] = frozenset()
 
 
-class PipelineCatalog:
+class PipelineRegistry:
     """`settings` are the workers'. The models that pipelines ask are served by an application within this process."""
 
     def __init__(self, settings: Settings, conversations: Conversations | None = None) -> None:
         self._settings = settings
-        self.conversations = conversations or ConversationsInMemory()
-        self._forwarder = Forwarder(settings)
+        self.conversations = conversations or MemoryConversations()
+        self._forwarder = UpstreamClient(settings)
         self._models = {
             name: PipelineModel(entry, self)
             for name, entry in {**settings.hidden_entries, **settings.entries}.items()
@@ -74,7 +74,7 @@ class PipelineCatalog:
         return self._models[name]
 
     def chat(
-        self, request: JSON, emit: Emit, cancellation: Cancellation, headers: dict[str, str] | None = None
+        self, request: JSON, emit: Emit, cancellation: CancellationToken, headers: dict[str, str] | None = None
     ) -> None:
         """Answers one call, each piece handed to `emit` when a component produces it. `headers` takes what the answer's
         are to say of it.
@@ -104,7 +104,7 @@ class PipelineCatalog:
 class PipelineModel:
     """One row: its pipeline when that is loaded, or why it could not be."""
 
-    def __init__(self, entry: ModelEntry, catalog: PipelineCatalog) -> None:
+    def __init__(self, entry: ModelConfig, catalog: PipelineRegistry) -> None:
         self._entry = entry
         self._catalog = catalog
         self._lock = threading.Lock()
@@ -136,27 +136,27 @@ class PipelineModel:
             self._loaded = load(self._entry, self._catalog.transports)
         except Exception as error:
             log.exception("the pipeline '%s' could not be loaded", self._entry.name)
-            reason = str(error) if isinstance(error, UnfitPipelineError) else "the server's log has the reason"
+            reason = str(error) if isinstance(error, PipelineMismatchError) else "the server's log has the reason"
             self._problem = InternalError(f"The pipeline '{self._entry.name}' could not be loaded: {reason}.")
-            self._retry_at = time.monotonic() + RETRY_SECONDS
+            self._retry_at = time.monotonic() + RETRY_INTERVAL
             raise self._problem from error
         facts = {"model": self._entry.name, "seconds": round(time.monotonic() - started, 1)}
         log.info("pipeline loaded", extra={"facts": facts})
 
     def chat(self, request: JSON, emit: Emit, context: CallContext) -> None:
-        from .execution import Run
+        from .execution import PipelineRun
 
         loaded = self.loaded()
         while not self._places.acquire(timeout=0.25):
             context.cancellation.raise_if_cancelled()
         try:
             current_run.set(context)
-            Run(loaded, request, emit, self._catalog.conversations).answer()
+            PipelineRun(loaded, request, emit, self._catalog.conversations).answer()
         finally:
             self._places.release()
 
 
-def _without_usage(entries: Mapping[str, ModelEntry]) -> Iterator[str]:
+def _without_usage(entries: Mapping[str, ModelConfig]) -> Iterator[str]:
     """The models that would refuse the call for it, as their profiles are strict, and those that may lead there."""
     strict = {name for name, entry in entries.items() if _refuses_usage(entry)}
     for name, entry in entries.items():
@@ -165,7 +165,7 @@ def _without_usage(entries: Mapping[str, ModelEntry]) -> Iterator[str]:
             yield name
 
 
-def _refuses_usage(entry: ModelEntry) -> bool:
+def _refuses_usage(entry: ModelConfig) -> bool:
     return entry.profile is not None and entry.profile.strict and entry.profile.refuses("stream_options")
 
 
@@ -184,16 +184,16 @@ def to_inner_settings(settings: Settings) -> Settings:
     )
 
 
-def _with_own_models(entries: Mapping[str, ModelEntry], settings: Settings) -> dict[str, ModelEntry]:
+def _with_own_models(entries: Mapping[str, ModelConfig], settings: Settings) -> dict[str, ModelConfig]:
     return {name: _to_own_model(entry, settings) for name, entry in entries.items()}
 
 
-def _to_own_model(entry: ModelEntry, settings: Settings) -> ModelEntry:
+def _to_own_model(entry: ModelConfig, settings: Settings) -> ModelConfig:
     """What a pipeline asks under its own name: its `base_url`, or else the default upstream."""
     if entry.kind != KIND:
         return entry
     if entry.base_url:
-        return ModelEntry(
+        return ModelConfig(
             entry.name,
             "openai",
             base_url=entry.base_url,
@@ -205,9 +205,9 @@ def _to_own_model(entry: ModelEntry, settings: Settings) -> ModelEntry:
         )
     upstream = settings.default_upstream
     if upstream is None or entry.options.get("generator"):
-        return ModelEntry(entry.name, NESTED)
+        return ModelConfig(entry.name, NESTED)
     return replace(upstream, name=entry.name, upstream_model=entry.upstream_model or entry.name)
 
 
-class NestedPipeline(Backend):
+class ForbiddenPipeline(Backend):
     """Stands for a pipeline among the models that pipelines ask, and can do nothing: no pipeline asks another."""

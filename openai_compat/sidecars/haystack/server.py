@@ -1,6 +1,6 @@
 """The process of the pipelines: takes its workers' calls, a thread each, and ends when no worker is left.
 
-A worker that hangs up has lost its client: the call's `Cancellation` ends whatever the pipeline waits for.
+A worker that hangs up has lost its client: the call's `CancellationToken` ends whatever the pipeline waits for.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from openai_compat.backends.haystack.protocol import (
 )
 from openai_compat.config.environment import quiet_haystack
 from openai_compat.core import logging as logs
-from openai_compat.core.cancellation import Cancellation
+from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import CallCancelledError
 from openai_compat.core.logging import configure_logging
 from openai_compat.core.profiles import ADAPTED_HEADER, from_header
 from openai_compat.core.settings import Settings
 from openai_compat.core.types import ChatDelta
 
-from .errors import Abandoned, to_known_error
-from .registry import PipelineCatalog
+from .errors import ClientDisconnected, to_known_error
+from .registry import PipelineRegistry
 
 log = logging.getLogger(__name__)
 
-LINGER_SECONDS: Final = 3.0
+IDLE_TIMEOUT: Final = 3.0
 """How long the process stays without a worker: a worker that was replaced finds the conversations again."""
 HANG_UP: Final = getattr(select, "POLLRDHUP", select.POLLHUP)
 
@@ -73,27 +73,27 @@ class PipelineServer:
     def __init__(self, settings: Settings, listener: socket.socket, path: Path) -> None:
         self._listener = listener
         self._path = path
-        self._catalog = PipelineCatalog(settings)
+        self._catalog = PipelineRegistry(settings)
         self._poll = select.poll()
         self._connections: dict[int, _Connection] = {}
 
     def run(self) -> None:
         self._poll.register(self._listener, select.POLLIN)
         while True:
-            events = self._poll.poll(LINGER_SECONDS * 1000)
+            events = self._poll.poll(IDLE_TIMEOUT * 1000)
             for descriptor, _ in events:
                 if descriptor == self._listener.fileno():
                     self._accept()
                 else:
                     self._poll.unregister(descriptor)
                     self._connections.pop(descriptor).end()
-            if not events and not self._connections and self._leaves():
+            if not events and not self._connections and self._shutdown_if_idle():
                 break
         self._catalog.close()
 
-    def _leaves(self) -> bool:
+    def _shutdown_if_idle(self) -> bool:
         """Takes the socket away, unless somebody is about to connect."""
-        at_once = Cancellation()
+        at_once = CancellationToken()
         at_once.cancel()
         try:
             with lock(self._path, at_once):
@@ -116,10 +116,10 @@ class PipelineServer:
 class _Connection:
     """One call of a worker, or its attendance: a connection that is held for as long as the worker lives."""
 
-    def __init__(self, sock: socket.socket, catalog: PipelineCatalog) -> None:
+    def __init__(self, sock: socket.socket, catalog: PipelineRegistry) -> None:
         self._sock = sock
         self._catalog = catalog
-        self._cancellation = Cancellation()
+        self._cancellation = CancellationToken()
 
     def serve(self) -> None:
         request = self._read()
@@ -129,7 +129,7 @@ class _Connection:
         try:
             if request is not None:
                 self._answer(request)
-        except Abandoned:
+        except ClientDisconnected:
             log.debug("the client left")
         finally:
             self._cancellation.cancel()  # ends whatever the pipeline has left behind
@@ -147,11 +147,11 @@ class _Connection:
             Abandoned: nobody waits for the answer any more.
         """
         if self._cancellation.is_cancelled:
-            raise Abandoned
+            raise ClientDisconnected
         try:
             send_line(self._sock, message)
         except OSError:
-            raise Abandoned from None
+            raise ClientDisconnected from None
 
     def _say(self, delta: ChatDelta, headers: dict[str, str]) -> None:
         """A piece; before it what there is to tell of the request."""

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 
 from openai_compat.backends.auth.base import USER_TOKEN
-from openai_compat.backends.http.client import Forwarder, UpstreamReply
-from openai_compat.core.cancellation import Cancellation
+from openai_compat.backends.http.client import StreamedResponse, UpstreamClient
+from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import CallCancelledError, UpstreamError, UpstreamTimeoutError
-from openai_compat.core.profiles import ADAPTED_HEADER, from_header, note_adapted
+from openai_compat.core.profiles import ADAPTED_HEADER, from_header, record_adaptations
 from openai_compat.core.settings import Timeouts
-from openai_compat.core.streams import Silence, close_stream
+from openai_compat.core.streams import Heartbeat, close_stream
 from openai_compat.core.types import CallContext
-from openai_compat.web.request_context import current_call
+from openai_compat.web.request_context import current_context
 
-from .errors import Abandoned
+from .errors import ClientDisconnected
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -58,7 +58,7 @@ class ModelsTransport(httpx.BaseTransport):
 class UpstreamTransport(httpx.BaseTransport):
     """Sends requests to whatever address a component has of its own."""
 
-    def __init__(self, forwarder: Forwarder, timeouts: Timeouts) -> None:
+    def __init__(self, forwarder: UpstreamClient, timeouts: Timeouts) -> None:
         self._forwarder = forwarder
         self._timeouts = timeouts
 
@@ -75,7 +75,7 @@ class UpstreamTransport(httpx.BaseTransport):
                 body=request.read(),
             )
         except CallCancelledError:
-            raise Abandoned from None
+            raise ClientDisconnected from None
         except UpstreamTimeoutError as error:
             raise httpx.ReadTimeout(error.message, request=request) from error
         except UpstreamError as error:
@@ -87,24 +87,24 @@ def _run() -> CallContext:
     """The run of this thread; a component's own threads have none, and are not ended by a client that leaves."""
     run = current_run.get(CallContext("-"))
     if run.cancellation.is_cancelled:
-        raise Abandoned
+        raise ClientDisconnected
     return run
 
 
 class _Blocks(Iterator[bytes]):
-    def __init__(self, reply: UpstreamReply) -> None:
+    def __init__(self, reply: StreamedResponse) -> None:
         self._blocks = reply.blocks()
         self.close = reply.close
 
     def __next__(self) -> bytes:
         block = next(self._blocks)
-        return b"" if isinstance(block, Silence) else block
+        return b"" if isinstance(block, Heartbeat) else block
 
 
 class _Stream(httpx.SyncByteStream):
     """A body as it comes; its end on every path is the end of the call behind it."""
 
-    def __init__(self, body: Iterable[bytes], cancellation: Cancellation) -> None:
+    def __init__(self, body: Iterable[bytes], cancellation: CancellationToken) -> None:
         self._body = body
         self._blocks = iter(body)
         self._last = b""
@@ -122,7 +122,7 @@ class _Stream(httpx.SyncByteStream):
         except UpstreamError as error:
             raise httpx.ReadError(error.message) from error
         if self._cancellation.is_cancelled:
-            raise Abandoned
+            raise ClientDisconnected
 
     def close(self) -> None:
         """Clients stop at the last event; the body is over when it has been asked once more."""
@@ -133,7 +133,7 @@ class _Stream(httpx.SyncByteStream):
 
 def _end_with_the_run() -> None:
     """The call that begins here, in the run's own thread, ends at once when the run is given up."""
-    _run().cancellation.on_cancel(current_call().cancellation.cancel)
+    _run().cancellation.on_cancel(current_context().cancellation.cancel)
 
 
 def _note_adapted(headers: Mapping[str, str], run: CallContext) -> None:
@@ -141,7 +141,7 @@ def _note_adapted(headers: Mapping[str, str], run: CallContext) -> None:
     is not.
     """
     adapted = from_header(headers.get(ADAPTED_HEADER, ""))
-    note_adapted({name: what for name, what in adapted.items() if name != "stream_options"}, run.reply_headers)
+    record_adaptations({name: what for name, what in adapted.items() if name != "stream_options"}, run.reply_headers)
 
 
 def _to_environ(request: httpx.Request, run: CallContext) -> dict[str, Any]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from openai_compat.backends.huggingface.engine_config import EnginePlan
-from openai_compat.backends.huggingface.runtime_dir import EngineFolder, try_to_hold
+from openai_compat.backends.huggingface.engine_config import EngineConfig
+from openai_compat.backends.huggingface.runtime_dir import RuntimeDir, try_lock
 
 
 def main() -> None:
-    plan = EnginePlan.from_json(sys.stdin.read())
-    folder = EngineFolder(Path(sys.argv[1]), plan.identity)
-    if try_to_hold(folder.engine_lock) is None:
+    plan = EngineConfig.from_json(sys.stdin.read())
+    folder = RuntimeDir(Path(sys.argv[1]), plan.identity)
+    if try_lock(folder.engine_lock) is None:
         return  # another worker was quicker: its engine serves all
     from .server import EngineServer
 

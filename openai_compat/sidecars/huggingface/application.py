@@ -1,4 +1,4 @@
-"""The engine's application: the server's own doors and services in front of the models of a `ModelStore`."""
+"""The engine's application: the server's own doors and services in front of the models of a `ModelPool`."""
 
 from __future__ import annotations
 
@@ -12,57 +12,57 @@ from werkzeug.wsgi import ClosingIterator
 
 from openai_compat.app import Application
 from openai_compat.backends.base import capabilities_of
-from openai_compat.backends.huggingface.engine_config import EnginePlan
+from openai_compat.backends.huggingface.engine_config import EngineConfig
 from openai_compat.core.logging import configure_logging
 from openai_compat.core.settings import Settings
 from openai_compat.core.tokens import TokenCounter
-from openai_compat.routing.router import Route, RoutingTable
+from openai_compat.routing.router import ModelRouter, Route
 from openai_compat.services.chat import ChatService
 from openai_compat.services.completions import CompletionService
 from openai_compat.services.embeddings import EmbeddingService
-from openai_compat.web.client_monitor import ClientWatch
+from openai_compat.web.client_monitor import DisconnectMonitor
 from openai_compat.web.errors import register_errors
-from openai_compat.web.request_context import current_call, register_calls
+from openai_compat.web.request_context import current_context, install_request_context
 from openai_compat.web.responses import json_response
 from openai_compat.web.routes import inference as chat
 
-from .loader import DottedLoader
-from .model_pool import ModelStore
+from .loader import ImportPathLoader
+from .model_pool import ModelPool
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-PLACES: Final = "openai_compat.places"
+SLOTS_KEY: Final = "openai_compat.places"
 """Where a request's environment has the ends of the places that it holds."""
 
 
-class LoadingTable(RoutingTable):
+class LazyModelRouter(ModelRouter):
     """Routes to models that are loaded when they are asked for, each with a place for the request under way."""
 
-    def __init__(self, store: ModelStore) -> None:
+    def __init__(self, store: ModelPool) -> None:
         super().__init__(Settings(), {}, None)
         self._store = store
 
     def route(self, model: str | None) -> Route:
         name = model or ""
-        backend = self._store.enter(name, current_call().cancellation)
-        request.environ[PLACES].append(partial(self._store.leave, name))
+        backend = self._store.acquire(name, current_context().cancellation)
+        request.environ[SLOTS_KEY].append(partial(self._store.release, name))
         return Route(name, backend)
 
 
-class GivesPlacesBack:
+class ReleaseMiddleware:
     """Middleware: what a request took is given back when its response is closed, which a server does on every path."""
 
     def __init__(self, application: WSGIApplication) -> None:
         self._application = application
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        places: list[Callable[[], None]] = []
-        environ[PLACES] = places
+        capacity: list[Callable[[], None]] = []
+        environ[SLOTS_KEY] = capacity
 
         def give_back() -> None:
-            while places:
-                places.pop()()
+            while capacity:
+                capacity.pop()()
 
         try:
             body = self._application(environ, start_response)
@@ -72,7 +72,7 @@ class GivesPlacesBack:
         return ClosingIterator(body, give_back)
 
 
-def create_engine_app(plan: EnginePlan) -> Application:
+def create_engine_app(plan: EngineConfig) -> Application:
     """The WSGI application; the store is at `app.extensions["engine"]`."""
     settings = Settings(
         log_level=plan.log_level,
@@ -85,21 +85,21 @@ def create_engine_app(plan: EnginePlan) -> Application:
     logging.getLogger("openai_compat.web.request_context").setLevel(
         "WARNING"
     )  # the workers write a line for each request
-    store = ModelStore(plan, DottedLoader(plan.loader))
+    store = ModelPool(plan, ImportPathLoader(plan.loader))
     app = Application("openai_compat.sidecars.huggingface", static_folder=None)
     app.extensions["engine"] = store
-    register_calls(app, settings, ClientWatch())
-    routing, tokens = LoadingTable(store), TokenCounter(None)
+    install_request_context(app, settings, DisconnectMonitor())
+    routing, tokens = LazyModelRouter(store), TokenCounter(None)
     app.register_blueprint(chat.chat_blueprint(routing, ChatService(tokens)))
     app.register_blueprint(chat.completions_blueprint(routing, CompletionService(tokens)))
     app.register_blueprint(chat.embeddings_blueprint(routing, EmbeddingService(tokens)))
     app.register_blueprint(states_blueprint(store))
     register_errors(app, settings)
-    app.wsgi_app = GivesPlacesBack(app.wsgi_app)  # type: ignore[method-assign]  # how Flask takes middleware
+    app.wsgi_app = ReleaseMiddleware(app.wsgi_app)  # type: ignore[method-assign]  # how Flask takes middleware
     return app
 
 
-def states_blueprint(store: ModelStore) -> Blueprint:
+def states_blueprint(store: ModelPool) -> Blueprint:
     """`GET /models/{id}`: what has become of a model. Asking loads nothing."""
     blueprint = Blueprint("states", __name__)
 

@@ -24,7 +24,7 @@ class Loader(Protocol):
     def estimate(self, model: LocalModel) -> int | None: ...
 
 
-class DottedLoader:
+class ImportPathLoader:
     """`package.module:function` is `load`; functions `fetch_weights` and `estimate_bytes` beside it are used too.
 
     The module is imported with the first model: it may take seconds, and may be missing.

@@ -10,9 +10,9 @@ from time import monotonic
 from typing import Any, Final, Literal
 
 from openai_compat.backends.base import Backend
-from openai_compat.backends.huggingface.engine_config import EnginePlan
+from openai_compat.backends.huggingface.engine_config import EngineConfig
 from openai_compat.backends.huggingface.model_options import LocalModel
-from openai_compat.core.cancellation import Cancellation
+from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import ModelBusyError, ModelNotFoundError, ModelUnavailableError, OpenAICompatError
 from openai_compat.core.extras import install_hint
 
@@ -22,18 +22,18 @@ log = logging.getLogger(__name__)
 
 State = Literal["absent", "loading", "ready", "failed"]
 
-FAILURE_SECONDS: Final = 60.0
+FAILURE_TTL: Final = 60.0
 """For how long a failed load is remembered: a hub or a disk may come back, but not between two requests."""
-LOADING_RETRY_SECONDS: Final = 10
-FULL_RETRY_SECONDS: Final = 2
+LOADING_RETRY_AFTER: Final = 10
+FULL_RETRY_AFTER: Final = 2
 
 
 @dataclass
-class _Slot:
+class _ModelSlot:
     """One model and what has become of it. `calls` counts the callers that hold a place."""
 
     model: LocalModel
-    places: int
+    capacity: int
     state: State = "absent"
     backend: Backend | None = None
     error: OpenAICompatError | None = None
@@ -49,20 +49,20 @@ class _Slot:
         return _size(self.backend) if self.backend is not None else 0
 
 
-class ModelStore:
+class ModelPool:
     """Gives out loaded models. All methods may be called from many threads."""
 
-    def __init__(self, plan: EnginePlan, loader: Loader) -> None:
+    def __init__(self, plan: EngineConfig, loader: Loader) -> None:
         self._plan = plan
         self._fetch, self._load, self._estimate = loader.fetch, loader.load, loader.estimate
-        self._slots = {model.name: _Slot(model, plan.places(model)) for model in plan.models}
+        self._slots = {model.name: _ModelSlot(model, plan.capacity(model)) for model in plan.models}
         self._changed = threading.Condition()
         self._one_at_a_time = threading.Lock()
         for name in plan.preload:
             self._begin(self._slots[name])
 
-    def enter(self, name: str, cancellation: Cancellation) -> Backend:
-        """The loaded model, and a place in it, which is the caller's until `leave`.
+    def acquire(self, name: str, cancellation: CancellationToken) -> Backend:
+        """The loaded model, and a place in it, which is the caller's until `release`.
 
         Raises:
             ModelNotFoundError, ModelBusyError: its places are taken, or it loads for longer than anyone should wait.
@@ -71,10 +71,10 @@ class ModelStore:
         """
         slot = self._slot(name)
         with self._changed:
-            if slot.calls >= slot.places:
+            if slot.calls >= slot.capacity:
                 raise ModelBusyError(
                     f"The model '{name}' has as many callers as it takes. Please try again later.",
-                    retry_after=FULL_RETRY_SECONDS,
+                    retry_after=FULL_RETRY_AFTER,
                 )
             slot.calls += 1
             try:
@@ -83,7 +83,7 @@ class ModelStore:
                 slot.calls -= 1
                 raise
 
-    def leave(self, name: str) -> None:
+    def release(self, name: str) -> None:
         """Gives a place back."""
         slot = self._slot(name)
         with self._changed:
@@ -121,15 +121,15 @@ class ModelStore:
             backends = [self._give_up(slot) for slot in slots]
         _close(backends)
 
-    def _slot(self, name: str) -> _Slot:
+    def _slot(self, name: str) -> _ModelSlot:
         slot = self._slots.get(name)
         if slot is None:
             raise ModelNotFoundError(name)
         return slot
 
-    def _loaded(self, slot: _Slot, cancellation: Cancellation) -> Backend:
+    def _loaded(self, slot: _ModelSlot, cancellation: CancellationToken) -> Backend:
         """Waits, with the lock given up meanwhile, until the model is there."""
-        deadline = monotonic() + self._plan.load_wait_seconds
+        deadline = monotonic() + self._plan.load_timeout
         cancellation.on_cancel(self._wake)
         try:
             while slot.backend is None:
@@ -139,37 +139,37 @@ class ModelStore:
                 if left <= 0:
                     raise ModelBusyError(
                         f"The model '{slot.model.name}' is still being loaded. Please try again later.",
-                        retry_after=LOADING_RETRY_SECONDS,
+                        retry_after=LOADING_RETRY_AFTER,
                         code="model_loading",
                     )
                 self._changed.wait(left)
         finally:
-            cancellation.forget(self._wake)
+            cancellation.remove_callback(self._wake)
         return slot.backend
 
     def _wake(self) -> None:
         with self._changed:
             self._changed.notify_all()
 
-    def _begin(self, slot: _Slot) -> None:
+    def _begin(self, slot: _ModelSlot) -> None:
         """Starts loading, unless that has been tried a moment ago.
 
         Raises:
             OpenAICompatError: what came of it then.
         """
-        if slot.state == "failed" and slot.error is not None and monotonic() < slot.failed_at + FAILURE_SECONDS:
+        if slot.state == "failed" and slot.error is not None and monotonic() < slot.failed_at + FAILURE_TTL:
             raise copy(slot.error)  # each caller's own: it carries the traceback of where it was raised
         if slot.state != "loading":
             slot.state, slot.progress = "loading", "waiting for its turn"
             threading.Thread(target=self._run, args=(slot,), name=f"load {slot.model.name}", daemon=True).start()
 
-    def _run(self, slot: _Slot) -> None:
+    def _run(self, slot: _ModelSlot) -> None:
         """Loads one model, in a thread of its own. Downloads go on side by side; loading is one model's turn."""
         began = monotonic()
         try:
             self._fetch(slot.model, lambda step: self._note(slot, step))
             with self._one_at_a_time:
-                self._make_room(slot)
+                self._free_memory(slot)
                 backend = self._load(slot.model, lambda step: self._note(slot, step))
                 self._check_size(slot, backend)
         except Exception as error:  # noqa: BLE001 - it is remembered for whoever waits, and logged
@@ -177,11 +177,11 @@ class ModelStore:
         else:
             self._keep(slot, backend, monotonic() - began)
 
-    def _note(self, slot: _Slot, step: str) -> None:
+    def _note(self, slot: _ModelSlot, step: str) -> None:
         slot.progress = step
         log.info("model '%s': %s", slot.model.name, step)
 
-    def _fail(self, slot: _Slot, error: OpenAICompatError) -> None:
+    def _fail(self, slot: _ModelSlot, error: OpenAICompatError) -> None:
         log.error("%s", error.message)
         with self._changed:
             slot.state, slot.error, slot.failed_at = "failed", error, monotonic()
@@ -189,7 +189,7 @@ class ModelStore:
                 slot.state = "absent"  # the next caller may find room
             self._changed.notify_all()
 
-    def _keep(self, slot: _Slot, backend: Backend, seconds: float) -> None:
+    def _keep(self, slot: _ModelSlot, backend: Backend, seconds: float) -> None:
         with self._changed:
             slot.backend, slot.state, slot.error = backend, "ready", None
             slot.used_at = monotonic()
@@ -198,7 +198,7 @@ class ModelStore:
         log.info("model '%s' is ready after %.1f s, with %d MB", slot.model.name, seconds, slot.memory // 1_000_000)
         _close(evicted)
 
-    def _make_room(self, slot: _Slot) -> None:
+    def _free_memory(self, slot: _ModelSlot) -> None:
         """Evicts idle models until `slot` fits, and waits for busy ones to become idle.
 
         Raises:
@@ -210,7 +210,7 @@ class ModelStore:
         needed = slot.last_size or self._estimate(slot.model) or 0
         if needed > budget:
             raise _too_large(slot.model, needed, budget)
-        deadline = monotonic() + self._plan.load_wait_seconds
+        deadline = monotonic() + self._plan.load_timeout
         while True:
             with self._changed:
                 evicted = self._evict(needed)
@@ -220,13 +220,13 @@ class ModelStore:
                     if not self._changed.wait(deadline - monotonic()):
                         raise ModelBusyError(
                             f"There is no memory for the model '{slot.model.name}' while others are busy.",
-                            retry_after=LOADING_RETRY_SECONDS,
+                            retry_after=LOADING_RETRY_AFTER,
                         )
             _close(evicted)
             if has_room:
                 return
 
-    def _check_size(self, slot: _Slot, backend: Backend) -> None:
+    def _check_size(self, slot: _ModelSlot, backend: Backend) -> None:
         """Notes what the model needs, for the next time; one that is too large is closed again."""
         slot.last_size = _size(backend)
         if self._plan.memory_bytes and slot.last_size > self._plan.memory_bytes:
@@ -236,7 +236,7 @@ class ModelStore:
     def _used(self) -> int:
         return sum(slot.memory for slot in self._slots.values())
 
-    def _evict(self, needed: int, but: _Slot | None = None) -> list[Backend]:
+    def _evict(self, needed: int, but: _ModelSlot | None = None) -> list[Backend]:
         """Takes out idle models, the longest unused first, while the budget is exceeded; the caller closes them."""
         evicted: list[Backend] = []
         idle = [
@@ -249,7 +249,7 @@ class ModelStore:
             evicted.append(self._give_up(slot))
         return evicted
 
-    def _give_up(self, slot: _Slot) -> Backend:
+    def _give_up(self, slot: _ModelSlot) -> Backend:
         backend, slot.backend, slot.state = slot.backend, None, "absent"
         assert backend is not None  # noqa: S101 - who calls has looked
         return backend

@@ -12,28 +12,28 @@ from typing import Any, Final
 from gunicorn.app.base import BaseApplication
 from gunicorn.workers.gthread import ThreadWorker
 
-from openai_compat.backends.huggingface.engine_config import EnginePlan
-from openai_compat.backends.huggingface.runtime_dir import EngineFolder, is_held, remove_server_folder
+from openai_compat.backends.huggingface.engine_config import EngineConfig
+from openai_compat.backends.huggingface.runtime_dir import RuntimeDir, is_locked, remove_server_folder
 
 log = logging.getLogger(__name__)
 
 SPARE_THREADS: Final = 32
 """For questions about states, and for callers who are told that there is no room."""
-LOOK_SECONDS: Final = 0.5
-UNUSED_SECONDS: Final = 15.0
+POLL_INTERVAL: Final = 0.5
+UNUSED_TIMEOUT: Final = 15.0
 """After a reload with another configuration, the old workers' engine goes when nobody has used it for so long."""
 
 
 class EngineServer(BaseApplication):
     """gunicorn's arbiter holds the socket and restarts the process with the models when it dies."""
 
-    def __init__(self, plan: EnginePlan, folder: EngineFolder) -> None:
+    def __init__(self, plan: EngineConfig, folder: RuntimeDir) -> None:
         self._plan = plan
         self._folder = folder
         super().__init__()
 
     def load_config(self) -> None:
-        threads = SPARE_THREADS + sum(self._plan.places(model) for model in self._plan.models)
+        threads = SPARE_THREADS + sum(self._plan.capacity(model) for model in self._plan.models)
         options: dict[str, Any] = {
             "bind": f"unix:{self._folder.socket}",
             "umask": 0o077,  # the socket is this user's alone, whatever folder it is in
@@ -62,25 +62,25 @@ class EngineServer(BaseApplication):
         threading.Thread(target=stop_when_unused, args=(self._folder, os.getppid()), daemon=True).start()
 
     def _clean_up(self, _arbiter: object) -> None:
-        if not is_held(self._folder.server_lock):
+        if not is_locked(self._folder.server_lock):
             self._folder.engine_lock.unlink(missing_ok=True)  # before others are looked for: they may be ending too
             remove_server_folder(str(self._folder.folder))
 
 
-def stop_when_unused(folder: EngineFolder, supervisor: int) -> None:
+def stop_when_unused(folder: RuntimeDir, supervisor: int) -> None:
     """Ends the engine when the server has ended, however it did, or has another configuration by now."""
     unused_since: float | None = None
     while True:
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_INTERVAL)
         if os.getppid() != supervisor:
             os._exit(1)  # a new engine needs the memory at once, and nobody restarts this one
-        if not folder.folder.exists() or not is_held(folder.server_lock):
+        if not folder.folder.exists() or not is_locked(folder.server_lock):
             break
-        if is_held(folder.users_lock):
+        if is_locked(folder.users_lock):
             unused_since = None
         elif unused_since is None:
             unused_since = time.monotonic()
-        elif time.monotonic() - unused_since > UNUSED_SECONDS:
+        elif time.monotonic() - unused_since > UNUSED_TIMEOUT:
             break
     log.info("the engine stops: nobody uses it")
     os.kill(supervisor, signal.SIGTERM)

@@ -1,6 +1,6 @@
 """Asks any server that speaks OpenAI's API what its clients depend on: `python -m openai_compat conformance URL`.
 
-Each question is a function in one of the modules here; a wrong answer raises `WrongAnswer` with what came instead. The
+Each question is a function in one of the modules here; a wrong answer raises `CheckFailed` with what came instead. The
 answers add up to a scorecard. A question is in because a client that gets it wrong breaks: `WHY` beside each says how.
 """
 
@@ -30,13 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit code 0 if every answer was right, 1 if one was wrong, 2 if there was nobody to ask."""
-    from .client import Interview, Subject
+    from .client import ConformanceClient, Target
     from .report import to_json, to_text
     from .runner import QUESTIONS, ask_all
 
     try:
-        subject = Subject.from_arguments(arguments)
-        interview = Interview(subject)
+        subject = Target.from_arguments(arguments)
+        interview = ConformanceClient(subject)
         interview.check_reachable()
     except (OSError, ValueError) as error:
         print(f"{arguments.url} cannot be asked: {error}", file=sys.stderr)

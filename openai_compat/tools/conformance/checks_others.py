@@ -7,7 +7,7 @@ import json
 import struct
 from urllib.parse import quote
 
-from .client import Interview, NotAsked, error_of, expect, to_object, to_stream
+from .client import CheckSkipped, ConformanceClient, error_of, expect, to_object, to_stream
 from .registry import Section
 
 COMPLETIONS = Section("text completions")
@@ -19,7 +19,7 @@ CLOSE = 1e-4
 
 
 @COMPLETIONS.question("it is a `text_completion` with text, finish_reason and usage", why="typed clients")
-def text_completion(interview: Interview) -> None:
+def text_completion(interview: ConformanceClient) -> None:
     completion = interview.completion
     expect(completion["object"] == "text_completion", f"object {completion['object']!r}")
     choice = completion["choices"][0]
@@ -29,7 +29,7 @@ def text_completion(interview: Interview) -> None:
 
 
 @COMPLETIONS.question("so are the chunks of its stream, and [DONE] ends it", why="they have no `.chunk` of their own")
-def text_completion_chunks(interview: Interview) -> None:
+def text_completion_chunks(interview: ConformanceClient) -> None:
     stream = to_stream(interview.ask_completion("Once upon a time", stream=True))
     expect(stream.data[-1] == "[DONE]", f"the end is {stream.data[-1][:80]}")
     for chunk in stream.objects:
@@ -40,18 +40,18 @@ def text_completion_chunks(interview: Interview) -> None:
 
 
 @COMPLETIONS.question("several prompts are answered in one call, in order", why="evaluations send them in batches")
-def several_prompts(interview: Interview) -> None:
+def several_prompts(interview: ConformanceClient) -> None:
     choices = to_object(interview.ask_completion(["One", "Two"]))["choices"]
     expect([choice["index"] for choice in choices] == [0, 1], f"{len(choices)} choices")
 
 
 @COMPLETIONS.question("a prompt may be token ids", why="evaluation tools send nothing else")
-def prompt_of_token_ids(interview: Interview) -> None:
+def prompt_of_token_ids(interview: ConformanceClient) -> None:
     to_object(interview.ask_completion([1, 2, 3]))
 
 
 @EMBEDDINGS.question("a list of `embedding` objects, with index and usage", why="typed clients")
-def embedding_objects(interview: Interview) -> None:
+def embedding_objects(interview: ConformanceClient) -> None:
     reply = to_object(interview.embed("A cat.", encoding_format="float"))
     expect(reply["object"] == "list", f"object {reply['object']!r}")
     item = reply["data"][0]
@@ -61,7 +61,7 @@ def embedding_objects(interview: Interview) -> None:
 
 
 @EMBEDDINGS.question("base64 is the same numbers, little-endian float32", why="the official clients ask for it unasked")
-def embedding_base64(interview: Interview) -> None:
+def embedding_base64(interview: ConformanceClient) -> None:
     (floats,) = interview.vectors("A cat.", encoding_format="float")
     (encoded,) = interview.vectors("A cat.", encoding_format="base64")
     expect(isinstance(encoded, str), "base64 was asked for, numbers came")
@@ -73,7 +73,7 @@ def embedding_base64(interview: Interview) -> None:
 
 
 @EMBEDDINGS.question("several inputs keep their order", why="vectors are stored under the wrong text otherwise")
-def embedding_order(interview: Interview) -> None:
+def embedding_order(interview: ConformanceClient) -> None:
     (first,) = interview.vectors("A cat.", encoding_format="float")
     both = interview.vectors(["A dog on a hill.", "A cat."], encoding_format="float")
     expect(len(both) == 2, f"{len(both)} vectors")
@@ -82,17 +82,17 @@ def embedding_order(interview: Interview) -> None:
 
 
 @EMBEDDINGS.question("inputs may be token ids", why="LangChain sends them")
-def embedding_of_token_ids(interview: Interview) -> None:
+def embedding_of_token_ids(interview: ConformanceClient) -> None:
     expect(len(interview.vectors([[1, 2, 3], [4, 5]], encoding_format="float")) == 2, "not two vectors")
 
 
 @EMBEDDINGS.question("an empty input is a 400", why="a vector of nothing poisons an index silently")
-def embedding_of_nothing(interview: Interview) -> None:
+def embedding_of_nothing(interview: ConformanceClient) -> None:
     error_of(interview.embed(""), 400)
 
 
 @EMBEDDINGS.question("`dimensions` is kept, or a 400", why="a longer vector does not fit into the index")
-def embedding_dimensions(interview: Interview) -> None:
+def embedding_dimensions(interview: ConformanceClient) -> None:
     answer = interview.embed("A cat.", encoding_format="float", dimensions=8)
     if answer.status == 400:
         error_of(answer, 400)
@@ -102,7 +102,7 @@ def embedding_dimensions(interview: Interview) -> None:
 
 
 @MODELS.question("the list has id, object, created and owned_by", why="typed clients and every model picker")
-def models_list(interview: Interview) -> None:
+def models_list(interview: ConformanceClient) -> None:
     reply = to_object(interview.send("GET", "models"))
     expect(reply["object"] == "list", f"object {reply['object']!r}")
     expect(isinstance(reply["data"], list), "data is no list")
@@ -113,7 +113,7 @@ def models_list(interview: Interview) -> None:
 
 
 @MODELS.question("one model is described under its id", why="some clients look before they ask")
-def models_one(interview: Interview) -> None:
+def models_one(interview: ConformanceClient) -> None:
     listed = to_object(interview.send("GET", "models"))["data"]
     names = [model["id"] for model in listed]
     name = interview.subject.model if interview.subject.model in names or not names else names[0]
@@ -122,19 +122,19 @@ def models_one(interview: Interview) -> None:
 
 
 @MODELS.question("an unknown one is a 404 in the envelope", why="the same")
-def models_unknown(interview: Interview) -> None:
+def models_unknown(interview: ConformanceClient) -> None:
     answer = interview.send("GET", "models/no-such-model-anywhere")
     if answer.status == 200:
-        raise NotAsked("it describes any model name")
+        raise CheckSkipped("it describes any model name")
     error_of(answer, 404)
 
 
 @RESPONSES.question("its stream has `response.created` first, rising numbers, one end, no [DONE]", why="state machines")
-def responses_stream(interview: Interview) -> None:
+def responses_stream(interview: ConformanceClient) -> None:
     payload = {"model": interview.subject.model, "input": "Say hello.", "stream": True}
     answer = interview.post("responses", payload)
     if answer.status in {400, 403, 404, 405, 501}:
-        raise NotAsked(f"there are no responses ({answer.status})")
+        raise CheckSkipped(f"there are no responses ({answer.status})")
     stream = to_stream(answer)
     events = [json.loads(text) for text in stream.data if text != "[DONE]"]
     expect("[DONE]" not in stream.data, "[DONE]")

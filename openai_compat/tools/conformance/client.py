@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from openai_compat.tools.http_probe import Address, Answer, send
+from openai_compat.tools.http_probe import Address, ProbeResponse, send
 
 from .events import EventStream, parse_events
 
@@ -25,22 +25,22 @@ TOOL: Final = {
 }
 
 
-class WrongAnswer(Exception):
+class CheckFailed(Exception):
     """The question was answered otherwise than OpenAI does; the message is what came."""
 
 
-class NotAsked(Exception):
+class CheckSkipped(Exception):
     """The question makes no sense for this server; the message says why."""
 
 
 def expect(condition: object, what_came: str) -> None:
     """Raises WrongAnswer unless `condition` holds."""
     if not condition:
-        raise WrongAnswer(what_came)
+        raise CheckFailed(what_came)
 
 
 @dataclass(frozen=True)
-class Subject:
+class Target:
     """Who is asked: an address, the models' names, and what goes with every request."""
 
     address: Address
@@ -52,7 +52,7 @@ class Subject:
     timeout: float = 60.0
 
     @classmethod
-    def from_arguments(cls, arguments: argparse.Namespace) -> Subject:
+    def from_arguments(cls, arguments: argparse.Namespace) -> Target:
         """Of the command line.
 
         Raises:
@@ -77,17 +77,17 @@ class Subject:
         )
 
 
-class Interview:
+class ConformanceClient:
     """Asks; an answer that several questions look at is asked for once."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Target) -> None:
         self.subject = subject
 
     def check_reachable(self) -> None:
         """Raises OSError where nobody answers."""
         self.send("GET", "models")
 
-    def send(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = {}) -> Answer:
+    def send(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = {}) -> ProbeResponse:
         """The answer to any request."""
         subject = self.subject
         return send(
@@ -100,7 +100,7 @@ class Interview:
             longest=subject.timeout,
         )
 
-    def post(self, path: str, payload: Any, headers: Mapping[str, str] = {}) -> Answer:
+    def post(self, path: str, payload: Any, headers: Mapping[str, str] = {}) -> ProbeResponse:
         return self.send("POST", path, json.dumps(payload).encode(), headers)
 
     def chat_payload(self, content: Any = "Say hello.", **parameters: Any) -> JSON:
@@ -111,7 +111,7 @@ class Interview:
             **parameters,
         }
 
-    def ask_chat(self, content: Any = "Say hello.", **parameters: Any) -> Answer:
+    def ask_chat(self, content: Any = "Say hello.", **parameters: Any) -> ProbeResponse:
         return self.post("chat/completions", self.chat_payload(content, **parameters))
 
     def ask_stream(self, content: Any = "Say hello.", **parameters: Any) -> EventStream:
@@ -128,14 +128,14 @@ class Interview:
         return to_object(self.chat_answer)
 
     @cached_property
-    def chat_answer(self) -> Answer:
+    def chat_answer(self) -> ProbeResponse:
         return self.ask_chat()
 
     @cached_property
-    def stream_answer(self) -> Answer:
-        return self.ask_for_story()
+    def stream_answer(self) -> ProbeResponse:
+        return self.stream_long_answer()
 
-    def ask_for_story(self) -> Answer:
+    def stream_long_answer(self) -> ProbeResponse:
         """A plain chat, streamed, for a client that could take it compressed."""
         payload = self.chat_payload(STORY, stream=True)
         return self.post("chat/completions", payload, {"Accept-Encoding": "gzip"})
@@ -149,7 +149,7 @@ class Interview:
         return self.ask_stream(stream_options={"include_usage": True})
 
     @cached_property
-    def tool_answer(self) -> Answer:
+    def tool_answer(self) -> ProbeResponse:
         """A chat that must end with a tool call."""
         return self.ask_chat("What is the weather in Paris?", tools=[TOOL], tool_choice="required")
 
@@ -164,7 +164,7 @@ class Interview:
             NotAsked: the model has no tools.
         """
         if self.tool_answer.status in {400, 404, 501}:
-            raise NotAsked(f"the model takes no tools ({self.tool_answer.status})")
+            raise CheckSkipped(f"the model takes no tools ({self.tool_answer.status})")
         choice = to_object(self.tool_answer)["choices"][0]
         return {**choice["message"], "finish_reason": choice["finish_reason"]}
 
@@ -172,7 +172,7 @@ class Interview:
     def completion(self) -> JSON:
         return to_object(self.ask_completion("Once upon a time"))
 
-    def ask_completion(self, prompt: Any, **parameters: Any) -> Answer:
+    def ask_completion(self, prompt: Any, **parameters: Any) -> ProbeResponse:
         """The answer of the old text completions.
 
         Raises:
@@ -181,10 +181,10 @@ class Interview:
         payload = {"model": self.subject.completion_model, "prompt": prompt, "max_tokens": 8, **parameters}
         answer = self.post("completions", payload)
         if answer.status in {403, 404, 405, 501}:
-            raise NotAsked(f"there are no text completions ({answer.status})")
+            raise CheckSkipped(f"there are no text completions ({answer.status})")
         return answer
 
-    def embed(self, texts: Any, **parameters: Any) -> Answer:
+    def embed(self, texts: Any, **parameters: Any) -> ProbeResponse:
         """The answer of the embeddings.
 
         Raises:
@@ -193,7 +193,7 @@ class Interview:
         payload = {"model": self.subject.embedding_model, "input": texts, **parameters}
         answer = self.post("embeddings", payload)
         if answer.status in {403, 404, 405, 501}:
-            raise NotAsked(f"there are no embeddings ({answer.status})")
+            raise CheckSkipped(f"there are no embeddings ({answer.status})")
         return answer
 
     def vectors(self, texts: Any, **parameters: Any) -> list[Any]:
@@ -202,7 +202,7 @@ class Interview:
         return [item["embedding"] for item in data]
 
 
-def to_object(answer: Answer) -> JSON:
+def to_object(answer: ProbeResponse) -> JSON:
     """The object of a successful answer.
 
     Raises:
@@ -212,11 +212,11 @@ def to_object(answer: Answer) -> JSON:
     expect(answer.media_type == "application/json", f"content-type {answer.headers.get('content-type')}")
     value = answer.json()
     if not isinstance(value, dict):
-        raise WrongAnswer(f"no object: {shown(answer.body)}")
+        raise CheckFailed(f"no object: {shown(answer.body)}")
     return value
 
 
-def to_stream(answer: Answer) -> EventStream:
+def to_stream(answer: ProbeResponse) -> EventStream:
     """The events of a streamed answer.
 
     Raises:
@@ -224,14 +224,14 @@ def to_stream(answer: Answer) -> EventStream:
         NotAsked: the model went on and on, as small ones do, so that there is no end to look at.
     """
     if answer.is_endless:
-        raise NotAsked(f"the model was still talking after {answer.arrivals[-1][0]:.0f} s")
+        raise CheckSkipped(f"the model was still talking after {answer.arrivals[-1][0]:.0f} s")
     expect(answer.status == 200, f"status {answer.status}: {shown(answer.body)}")
     expect(answer.media_type == "text/event-stream", f"content-type {answer.headers.get('content-type')}")
     expect(not answer.is_cut, "the connection broke within the stream")
     return parse_events(answer.text)
 
 
-def error_of(answer: Answer, *statuses: int) -> JSON:
+def error_of(answer: ProbeResponse, *statuses: int) -> JSON:
     """The error object of an answer that must have one of `statuses` and OpenAI's envelope.
 
     Raises:
@@ -242,7 +242,7 @@ def error_of(answer: Answer, *statuses: int) -> JSON:
     value = answer.json()
     error = value.get("error") if isinstance(value, dict) else None
     if not isinstance(error, dict):
-        raise WrongAnswer(f"no error object: {shown(answer.body)}")
+        raise CheckFailed(f"no error object: {shown(answer.body)}")
     missing = {"message", "type", "param", "code"} - error.keys()
     expect(not missing, f"the error has no {', '.join(sorted(missing))}: {shown(answer.body)}")
     expect(isinstance(error["message"], str) and error["message"], f"message {error['message']!r}")

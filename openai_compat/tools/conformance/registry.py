@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .client import Interview
+from .client import ConformanceClient
 
-Ask = Callable[[Interview], None]
+Ask = Callable[[ConformanceClient], None]
 
 
 @dataclass(frozen=True)
-class Question:
+class Check:
     """`why` says what breaks where the answer is another."""
 
     section: str
@@ -25,15 +25,15 @@ class Question:
 
 
 class Section:
-    """Collects a module's questions: `@SECTION.question("title", why="...")` on a function of an `Interview`."""
+    """The checks of one module, registered by the decorator `@SECTION.question("title", why="...")`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.questions: list[Question] = []
+        self.questions: list[Check] = []
 
     def question(self, title: str, *, why: str) -> Callable[[Ask], Ask]:
         def add(ask: Ask) -> Ask:
-            self.questions.append(Question(self.name, title, why, ask))
+            self.questions.append(Check(self.name, title, why, ask))
             return ask
 
         return add

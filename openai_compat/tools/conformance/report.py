@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, Final
 
-from .client import Subject
+from .client import Target
 from .runner import Result
 
 MARKS: Final = {"right": "✓", "wrong": "✗", "not asked": "?"}
@@ -16,7 +16,7 @@ def count(results: Sequence[Result], outcome: str) -> int:
     return sum(result.outcome == outcome for result in results)
 
 
-def to_text(subject: Subject, results: Sequence[Result]) -> str:
+def to_text(subject: Target, results: Sequence[Result]) -> str:
     """A table by section, then what was wrong, then the sum."""
     lines = [f"{subject.address}, model {subject.model}"]
     for section, group in groupby(results, key=lambda result: result.question.section):
@@ -33,7 +33,7 @@ def to_text(subject: Subject, results: Sequence[Result]) -> str:
     return "\n".join([*lines, "", f"{right} of {right + wrong} right, {count(results, 'not asked')} not asked"])
 
 
-def to_json(subject: Subject, results: Sequence[Result]) -> dict[str, Any]:
+def to_json(subject: Target, results: Sequence[Result]) -> dict[str, Any]:
     return {
         "url": str(subject.address),
         "model": subject.model,

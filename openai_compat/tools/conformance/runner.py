@@ -13,8 +13,8 @@ from . import checks_errors as ask_errors
 from . import checks_others as ask_others
 from . import checks_streams as ask_streams
 from . import checks_tools as ask_tools
-from .client import Interview, NotAsked, WrongAnswer
-from .registry import Question
+from .client import CheckFailed, CheckSkipped, ConformanceClient
+from .registry import Check
 
 Outcome = Literal["right", "wrong", "not asked"]
 SECTIONS: Final = (
@@ -33,13 +33,13 @@ QUESTIONS: Final = tuple(question for section in SECTIONS for question in sectio
 class Result:
     """`detail` is what came instead, or why the question was not asked."""
 
-    question: Question
+    question: Check
     outcome: Outcome
     detail: str
     seconds: float
 
 
-def ask_all(questions: Sequence[Question], interview: Interview, tell: Callable[[str], None]) -> list[Result]:
+def ask_all(questions: Sequence[Check], interview: ConformanceClient, tell: Callable[[str], None]) -> list[Result]:
     """Every question's result, in order; `tell` hears each before it is asked, as a slow model takes its time."""
     results = []
     for number, question in enumerate(questions, 1):
@@ -48,15 +48,15 @@ def ask_all(questions: Sequence[Question], interview: Interview, tell: Callable[
     return results
 
 
-def _ask(question: Question, interview: Interview) -> Result:
+def _ask(question: Check, interview: ConformanceClient) -> Result:
     began = time.monotonic()
     outcome: Outcome = "right"
     detail = ""
     try:
         question.ask(interview)
-    except NotAsked as reason:
+    except CheckSkipped as reason:
         outcome, detail = "not asked", str(reason)
-    except WrongAnswer as error:
+    except CheckFailed as error:
         outcome, detail = "wrong", str(error)
     except (OSError, http.client.HTTPException) as error:
         outcome, detail = "wrong", f"no answer: {error or type(error).__name__}"

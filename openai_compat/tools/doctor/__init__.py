@@ -34,13 +34,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Exit code 0 if all is well, 1 if something is to be changed, 2 if nothing could be asked."""
     from .checks import examine
     from .results import to_json, to_text
-    from .target import Patient, PatientError
+    from .target import Target, TargetError
 
     try:
-        patient = Patient.from_arguments(arguments)
+        patient = Target.from_arguments(arguments)
         show_progress(f"examining {patient.address}: silence is listened to for {patient.silence:g} s ...")
         findings = examine(patient)
-    except (PatientError, OSError, ValueError) as error:
+    except (TargetError, OSError, ValueError) as error:
         show_progress("")
         print(f"{arguments.url} cannot be examined: {error}", file=sys.stderr)
         return UNREACHABLE

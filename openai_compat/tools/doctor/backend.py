@@ -18,35 +18,35 @@ from pathlib import Path
 from typing import Any, Final
 
 from openai_compat.backends.base import Backend, SupportsChat
-from openai_compat.core.errors import PayloadError
-from openai_compat.core.settings import ModelEntry
-from openai_compat.core.streams import SILENCE, Silence
+from openai_compat.core.errors import InvalidRequestError
+from openai_compat.core.settings import ModelConfig
+from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import CallContext, ChatDelta, ChatRequest
 
 log = logging.getLogger(__name__)
 
 DOCTOR_MODEL: Final = "openai-compat-doctor"
-DOCTOR_ENTRY: Final = ModelEntry(DOCTOR_MODEL, "doctor")
-MOST_PAUSES: Final = 10_000
-MOST_SECONDS: Final = 3600.0
-REMEMBERED_SECONDS: Final = 600.0
+DOCTOR_ENTRY: Final = ModelConfig(DOCTOR_MODEL, "doctor")
+MAX_PAUSES: Final = 10_000
+MAX_SECONDS: Final = 3600.0
+RECORD_TTL: Final = 600.0
 
 
 class DoctorBackend(Backend, SupportsChat):
     """Each word is a line of JSON: `{"at": seconds since the call began}`."""
 
-    def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Silence]:
+    def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Heartbeat]:
         """Raises PayloadError for a message that is no instruction."""
-        order = _read_order(request)
+        order = _parse_command(request)
         if "about" in order:
-            return iter([_word(_Memory().recall(str(order["about"]))), ChatDelta(finish_reason="stop")])
+            return iter([_event(_DisconnectLog().recall(str(order["about"]))), ChatDelta(finish_reason="stop")])
         pauses = [float(pause) for pause in order.get("pauses", [])]
-        if len(pauses) > MOST_PAUSES or not all(pause >= 0 for pause in pauses) or sum(pauses) > MOST_SECONDS:
-            raise PayloadError("pauses must be seconds, an hour in all at most", param="messages")
-        return _speak(pauses, context, name=str(order.get("id", "")), has_comments=bool(order.get("comments")))
+        if len(pauses) > MAX_PAUSES or not all(pause >= 0 for pause in pauses) or sum(pauses) > MAX_SECONDS:
+            raise InvalidRequestError("pauses must be seconds, an hour in all at most", param="messages")
+        return _speak(pauses, context, name=str(order.get("id", "")), supports_comments=bool(order.get("comments")))
 
 
-def _read_order(request: ChatRequest) -> dict[str, Any]:
+def _parse_command(request: ChatRequest) -> dict[str, Any]:
     content = request.messages[-1].get("content")
     try:
         order = json.loads(content if isinstance(content, str) else "")
@@ -55,30 +55,30 @@ def _read_order(request: ChatRequest) -> dict[str, Any]:
             return order
     except (ValueError, TypeError):
         pass
-    raise PayloadError("This model takes orders from `python -m openai_compat doctor` only.", param="messages")
+    raise InvalidRequestError("This model takes orders from `python -m openai_compat doctor` only.", param="messages")
 
 
-def _word(value: dict[str, Any]) -> ChatDelta:
+def _event(value: dict[str, Any]) -> ChatDelta:
     return ChatDelta(content=json.dumps(value) + "\n")
 
 
 def _speak(
-    pauses: list[float], context: CallContext, *, name: str, has_comments: bool
-) -> Iterator[ChatDelta | Silence]:
+    pauses: list[float], context: CallContext, *, name: str, supports_comments: bool
+) -> Iterator[ChatDelta | Heartbeat]:
     began = time.monotonic()
     if name:
-        context.cancellation.on_cancel(lambda: _Memory().keep(name, time.monotonic() - began))
+        context.cancellation.on_cancel(lambda: _DisconnectLog().keep(name, time.monotonic() - began))
     for pause in pauses:
-        if has_comments:
+        if supports_comments:
             context.cancellation.wait(pause / 2)
-            yield SILENCE
+            yield HEARTBEAT
             pause /= 2
         context.cancellation.wait(pause)
-        yield _word({"at": round(time.monotonic() - began, 3)})
+        yield _event({"at": round(time.monotonic() - began, 3)})
     yield ChatDelta(finish_reason="stop")
 
 
-class _Memory:
+class _DisconnectLog:
     """When clients left, for every worker of this machine: the one that is asked need not be the one that was left."""
 
     def __init__(self) -> None:
@@ -109,5 +109,5 @@ class _Memory:
 
     def _forget_old(self) -> None:
         for file in self._folder.iterdir():
-            if file.stat().st_mtime < time.time() - REMEMBERED_SECONDS:
+            if file.stat().st_mtime < time.time() - RECORD_TTL:
                 file.unlink(missing_ok=True)

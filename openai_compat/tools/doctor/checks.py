@@ -7,17 +7,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from .requests import check_body, check_cors, check_errors
-from .results import Finding, good, not_checked
+from .results import CheckResult, good, not_checked
 from .streaming import check_comments, check_compression, check_events
-from .target import Patient, PatientError
+from .target import Target, TargetError
 from .timeouts import check_hang_up, check_reload, check_silence
 
-Check = Callable[[Patient], Sequence[Finding]]
+Check = Callable[[Target], Sequence[CheckResult]]
 OF_THE_WAY: Sequence[Check] = (check_body, check_cors, check_errors)
 OF_ANSWERS: Sequence[Check] = (check_events, check_compression, check_comments, check_hang_up, check_silence)
 
 
-def examine(patient: Patient) -> list[Finding]:
+def examine(patient: Target) -> list[CheckResult]:
     """Every finding. The checks that wait do so at the same time.
 
     Raises:
@@ -33,22 +33,22 @@ def examine(patient: Patient) -> list[Finding]:
     return [good("reachable", "and the doctor's model answers"), *found, *_made(check_reload, patient)]
 
 
-def _can_be_told(patient: Patient) -> tuple[bool, str]:
+def _can_be_told(patient: Target) -> tuple[bool, str]:
     try:
         answer = patient.order(stream=False, pauses=[0])
     except http.client.HTTPException as error:
-        raise PatientError(f"what answers is no HTTP: {error!r}") from error
+        raise TargetError(f"what answers is no HTTP: {error!r}") from error
     if answer.status in {401, 403}:
-        raise PatientError(f"it wants a key ({answer.status}): --api-key")
+        raise TargetError(f"it wants a key ({answer.status}): --api-key")
     if answer.status == 200 and b'\\"at\\"' in answer.body:
         return True, ""
     return False, (
         f"the server behind does not know the doctor's model (status {answer.status}): it is another one, or an "
-        "older one, or DOCTOR=false; only the way there could be checked"
+        "older one, or DIAGNOSTICS_ENABLED=false; only the way there could be checked"
     )
 
 
-def _made(check: Check, patient: Patient) -> Sequence[Finding]:
+def _made(check: Check, patient: Target) -> Sequence[CheckResult]:
     try:
         return check(patient)
     except (OSError, http.client.HTTPException, LookupError, ValueError, TypeError) as error:

@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from openai_compat.tools.http_probe import Answer, read_answer
+from openai_compat.tools.http_probe import ProbeResponse, read_answer
 
-from .results import Finding, bad, good, not_checked
-from .target import Patient
+from .results import CheckResult, bad, good, not_checked
+from .target import Target
 
 MIB: Final = 1024 * 1024
 STEPS: Final = (1, 2, 4, 8, 10, 16, 20, 32, 64, 100, 128, 256, 512)
-REFUSAL_SECONDS: Final = 1.0
+REFUSAL_LIMIT: Final = 1.0
 """A body that is too large is refused as soon as its length is known; one that is not is waited for."""
 OURS: Final = "openai-version"
 """The header by which an answer of this server is told from one of what stands before it."""
 
 
-def check_body(patient: Patient) -> Sequence[Finding]:
+def check_body(patient: Target) -> Sequence[CheckResult]:
     """The length is announced, and nothing sent: whoever minds says so at once."""
     sizes = [size for size in STEPS if size < patient.body] + [patient.body]
     with ThreadPoolExecutor(len(sizes)) as pool:
@@ -31,8 +31,8 @@ def check_body(patient: Patient) -> Sequence[Finding]:
     return [good("body", f"{patient.body} MiB are taken")]
 
 
-def _refusal(patient: Patient, length: int) -> Answer | None:
-    connection = patient.address.connect(REFUSAL_SECONDS)
+def _refusal(patient: Target, length: int) -> ProbeResponse | None:
+    connection = patient.address.connect(REFUSAL_LIMIT)
     try:
         connection.putrequest("POST", f"{patient.address.root}/chat/completions")
         for name, value in {**patient.headers, "Content-Length": str(length)}.items():
@@ -42,12 +42,12 @@ def _refusal(patient: Patient, length: int) -> Answer | None:
     except TimeoutError:
         return None
     except (http.client.HTTPException, ConnectionError):
-        return Answer(0, {})
+        return ProbeResponse(0, {})
     finally:
         connection.close()
 
 
-def _too_large(size: int, taken: Sequence[int], refusal: Answer) -> Finding:
+def _too_large(size: int, taken: Sequence[int], refusal: ProbeResponse) -> CheckResult:
     says = f"{size} MiB are refused with status {refusal.status or 'none at all'}"
     says += f", {taken[-1]} MiB are taken" if taken else ""
     if refusal.status not in {0, 413}:
@@ -57,7 +57,7 @@ def _too_large(size: int, taken: Sequence[int], refusal: Answer) -> Finding:
     return bad("body", f"{says}, before this server", f"nginx: client_max_body_size {size}m;")
 
 
-def check_cors(patient: Patient) -> Sequence[Finding]:
+def check_cors(patient: Target) -> Sequence[CheckResult]:
     origin = patient.origin
     if origin is None:
         return [not_checked("CORS", "say which page calls: --origin https://app.example.com")]
@@ -88,7 +88,7 @@ def check_cors(patient: Patient) -> Sequence[Finding]:
     return [good("CORS", f"{origin} may call")]
 
 
-def check_errors(patient: Patient) -> Sequence[Finding]:
+def check_errors(patient: Target) -> Sequence[CheckResult]:
     """What nobody but the first in line can answer: a header that is too long."""
     try:
         answer = patient.send("GET", "models", None, {"X-Padding": "x" * 40_000})

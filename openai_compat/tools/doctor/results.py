@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
-from .target import Patient
+from .target import Target
 
 Outcome = Literal["good", "bad", "not checked"]
 MARKS: Final = {"good": "✓", "bad": "✗", "not checked": "?"}
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """`says` is what was seen; `change` has the lines to change, of nginx or of this server's configuration."""
 
     check: str
@@ -22,19 +22,19 @@ class Finding:
     change: tuple[str, ...] = ()
 
 
-def good(check: str, says: str) -> Finding:
-    return Finding(check, "good", says)
+def good(check: str, says: str) -> CheckResult:
+    return CheckResult(check, "good", says)
 
 
-def bad(check: str, says: str, *change: str) -> Finding:
-    return Finding(check, "bad", says, change)
+def bad(check: str, says: str, *change: str) -> CheckResult:
+    return CheckResult(check, "bad", says, change)
 
 
-def not_checked(check: str, says: str) -> Finding:
-    return Finding(check, "not checked", says)
+def not_checked(check: str, says: str) -> CheckResult:
+    return CheckResult(check, "not checked", says)
 
 
-def to_text(patient: Patient, findings: Sequence[Finding]) -> str:
+def to_text(patient: Target, findings: Sequence[CheckResult]) -> str:
     """A line for each, and below what is bad the lines to change."""
     lines = [str(patient.address), ""]
     for finding in findings:
@@ -44,5 +44,5 @@ def to_text(patient: Patient, findings: Sequence[Finding]) -> str:
     return "\n".join([*lines, "", f"{bads} to change" if bads else "nothing to change"])
 
 
-def to_json(patient: Patient, findings: Sequence[Finding]) -> dict[str, Any]:
+def to_json(patient: Target, findings: Sequence[CheckResult]) -> dict[str, Any]:
     return {"url": str(patient.address), "findings": [asdict(finding) for finding in findings]}

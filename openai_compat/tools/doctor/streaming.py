@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from .results import Finding, bad, good
-from .target import Patient, words_of
+from .results import CheckResult, bad, good
+from .target import Target, parse_events
 
 PAUSES: Final = (0.0, 0.2, 0.2, 0.2)
 TRIES: Final = 3
@@ -23,7 +23,7 @@ COMPRESSION: Final = (
 )
 
 
-def check_events(patient: Patient) -> Sequence[Finding]:
+def check_events(patient: Target) -> Sequence[CheckResult]:
     """The best of a few tries: a path that collects events does so each time, a busy machine does not."""
     held, sent = min(_held_seconds(patient) for _ in range(TRIES))
     if held < sent * HELD_SHARE:
@@ -31,14 +31,14 @@ def check_events(patient: Patient) -> Sequence[Finding]:
     return [bad("events", f"held back: sent over {sent:.1f} s, they came within {sent - held:.2f} s", *BUFFERING)]
 
 
-def _held_seconds(patient: Patient) -> tuple[float, float]:
+def _held_seconds(patient: Target) -> tuple[float, float]:
     """For how long the first event was held back until the last had been sent, and how long they were sent over."""
-    words = words_of(patient.order(pauses=PAUSES))
+    words = parse_events(patient.order(pauses=PAUSES))
     sent = words[-1].said - words[0].said
     return sent - (words[-1].came - words[0].came), sent
 
 
-def check_compression(patient: Patient) -> Sequence[Finding]:
+def check_compression(patient: Target) -> Sequence[CheckResult]:
     answer = patient.order({"Accept-Encoding": "gzip, br"}, pauses=[0])
     encoding = answer.headers.get("content-encoding")
     if encoding is None:
@@ -46,7 +46,7 @@ def check_compression(patient: Patient) -> Sequence[Finding]:
     return [bad("compression", f"streams are compressed ({encoding}): events wait for a block", *COMPRESSION)]
 
 
-def check_comments(patient: Patient) -> Sequence[Finding]:
+def check_comments(patient: Target) -> Sequence[CheckResult]:
     answer = patient.order(pauses=[0, 0.4], comments=True)
     if any(line.startswith(b":") for line in answer.body.split(b"\n")):
         return [good("comments", "the comments that fill a silence come through")]

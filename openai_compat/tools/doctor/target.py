@@ -11,19 +11,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from openai_compat.tools.http_probe import Address, Answer, send
+from openai_compat.tools.http_probe import Address, ProbeResponse, send
 
 from .backend import DOCTOR_MODEL
 
 TIMEOUT: Final = 20.0
 
 
-class PatientError(Exception):
+class TargetError(Exception):
     """Nothing can be examined, and why."""
 
 
 @dataclass(frozen=True)
-class Word:
+class TimedEvent:
     """One event of the doctor's model: when it was said, by the server's clock, and when it came, both in seconds."""
 
     said: float
@@ -31,7 +31,7 @@ class Word:
 
 
 @dataclass(frozen=True)
-class Patient:
+class Target:
     """`silence`, `body`, `origin` and `reload` are what the command line asks to be checked."""
 
     address: Address
@@ -43,7 +43,7 @@ class Patient:
     reload_seconds: float = 15.0
 
     @classmethod
-    def from_arguments(cls, arguments: argparse.Namespace) -> Patient:
+    def from_arguments(cls, arguments: argparse.Namespace) -> Target:
         """Raises ValueError for a URL or a header that is none."""
         headers = {"Content-Type": "application/json"}
         if arguments.api_key:
@@ -70,12 +70,12 @@ class Patient:
         body: bytes | None = None,
         headers: Mapping[str, str] = {},
         timeout: float = TIMEOUT,
-    ) -> Answer:
+    ) -> ProbeResponse:
         return send(self.address, method, path, headers={**self.headers, **headers}, body=body, timeout=timeout)
 
     def order(
         self, headers: Mapping[str, str] = {}, timeout: float = TIMEOUT, *, stream: bool = True, **order: Any
-    ) -> Answer:
+    ) -> ProbeResponse:
         """What comes of an order to the doctor's model."""
         return self.send("POST", "chat/completions", to_body(order, stream=stream), headers, timeout)
 
@@ -109,7 +109,7 @@ def to_body(order: Mapping[str, Any], *, stream: bool) -> bytes:
     return json.dumps({"model": DOCTOR_MODEL, "stream": stream, "messages": [message]}).encode()
 
 
-def words_of(answer: Answer) -> list[Word]:
+def parse_events(answer: ProbeResponse) -> list[TimedEvent]:
     """The words of a streamed answer, each with the time at which its last byte came."""
     words = []
     end = 0
@@ -118,7 +118,7 @@ def words_of(answer: Answer) -> list[Word]:
         said = _said(event)
         if said is not None:
             came = next(seconds for seconds, total in answer.arrivals if total >= min(end, len(answer.body)))
-            words.append(Word(said, came))
+            words.append(TimedEvent(said, came))
     return words
 
 

@@ -21,7 +21,7 @@ OBJECTS_AT = {"chat/completions": chat_objects, "completions": completion_object
 
 
 @dataclass(frozen=True)
-class Answer:
+class MockAnswer:
     """A healthy answer, ready to be sent or to be spoiled."""
 
     payload: Json
@@ -52,7 +52,7 @@ class Answer:
         count = self.options.after if self.options.after >= 0 else len(self.pieces) // 2
         return self.pieces[:count]
 
-    def edited(self, edit: Callable[[list[Json]], list[Json]]) -> Answer:
+    def edited(self, edit: Callable[[list[Json]], list[Json]]) -> MockAnswer:
         """Return a copy whose objects are what `edit` makes of a copy of them."""
         return replace(self, objects=tuple(edit(deepcopy(list(self.objects)))))
 
@@ -63,11 +63,11 @@ def to_event(chunk: Json) -> bytes:
     return b"data: " + text.encode("utf-8", "replace") + b"\n\n"
 
 
-def build_answer(door: str, payload: Json, model: str, options: Options) -> Answer:
+def build_answer(door: str, payload: Json, model: str, options: Options) -> MockAnswer:
     """Return what OpenAI answers at `door`; raise `ApiError` for a request that it refuses."""
     is_stream = bool(payload.get("stream")) and door != "embeddings"
     if payload.get("stream_options") and not is_stream:
         message = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
         raise ApiError(400, message, param="stream_options")
     objects, usage = OBJECTS_AT[door](payload, model, options)
-    return Answer(payload, objects, usage, options, is_stream)
+    return MockAnswer(payload, objects, usage, options, is_stream)

@@ -9,13 +9,13 @@ from functools import lru_cache
 from itertools import count
 from urllib.parse import unquote
 
-from .answers import JSON_TYPE, Answer, build_answer
+from .answers import JSON_TYPE, MockAnswer, build_answer
 from .delivery import send_healthy
 from .errors import ApiError, Json
 from .exchange import Exchange, Request
-from .faults import MODELS, Model, Spells, find_model
+from .faults import MODELS, FaultCounters, Model, find_model
 from .options import Options
-from .recorder import Ledger
+from .recorder import RequestRecorder
 from .replies import CREATED
 
 CONTROL_PREFIX = "/__mock__/"
@@ -28,14 +28,14 @@ _CACHED_BODY_BYTES = 64 * 1024
 _BLOCK = bytes(range(256)) * 256
 
 
-class Application:
+class MockApplication:
     """The fake server without its sockets."""
 
     def __init__(self, api_key: str | None, defaults: Options) -> None:
         """Ask for `api_key` if there is one; `defaults` are the parameters of models that name none."""
-        self.ledger = Ledger()
+        self.ledger = RequestRecorder()
         self.request_numbers = count(1)
-        self._spells = Spells()
+        self._spells = FaultCounters()
         self._defaults = defaults
         self._credentials = (f"Bearer {api_key}", api_key) if api_key else None
 
@@ -92,7 +92,7 @@ class Application:
 
 
 @lru_cache(maxsize=64)
-def _prepare(door: str, deployment: str, body: bytes, defaults: Options) -> tuple[str, Model, Answer]:
+def _prepare(door: str, deployment: str, body: bytes, defaults: Options) -> tuple[str, Model, MockAnswer]:
     """Return the model's name, its behaviour and the healthy answer; kept, as benchmarks ask the same all the time."""
     payload = _parse(body)
     name = deployment or payload.get("model")

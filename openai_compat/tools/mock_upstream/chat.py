@@ -26,7 +26,7 @@ _EXAMPLES: dict[str, Any] = {"integer": 1, "number": 1.5, "boolean": True, "arra
 
 
 @dataclass(frozen=True)
-class Reply:
+class MockReply:
     """One choice: its text in pieces, or its tool calls."""
 
     pieces: Sequence[str]
@@ -76,15 +76,15 @@ def _text_of(message: Json) -> str:
     return content if isinstance(content, str) else ""
 
 
-def _reply(payload: Json, messages: Sequence[Json], index: int, options: Options) -> Reply:
+def _reply(payload: Json, messages: Sequence[Json], index: int, options: Options) -> MockReply:
     """Return one choice: tool calls when tools are offered, unless their results are what is answered."""
     question = next((_text_of(message) for message in reversed(messages) if message.get("role") == "user"), "")
     tool_calls = _tool_calls(payload, question, index, options.calls)
     if tool_calls and messages[-1].get("role") != "tool":
-        return Reply((), tool_calls, "tool_calls")
+        return MockReply((), tool_calls, "tool_calls")
     limit = payload.get("max_completion_tokens") or payload.get("max_tokens")
     pieces, finish_reason = cut_to_limit(split_reply(question, index, options), limit)
-    return Reply(pieces, (), finish_reason)
+    return MockReply(pieces, (), finish_reason)
 
 
 def _tool_calls(payload: Json, question: str, index: int, calls: int) -> list[Json]:
@@ -116,7 +116,7 @@ def _example_of(schema: Json, question: str) -> object:
     return _EXAMPLES.get(str(schema.get("type")), question)
 
 
-def _choice(index: int, reply: Reply) -> Json:
+def _choice(index: int, reply: MockReply) -> Json:
     """Return a choice of an answer that is not streamed."""
     message: Json = {"role": "assistant", "content": None if reply.tool_calls else "".join(reply.pieces)}
     if reply.tool_calls:
@@ -125,7 +125,7 @@ def _choice(index: int, reply: Reply) -> Json:
     return {"index": index, "message": message, "logprobs": None, "finish_reason": reply.finish_reason}
 
 
-def _chunks(head: Json, replies: Sequence[Reply]) -> Iterator[Json]:
+def _chunks(head: Json, replies: Sequence[MockReply]) -> Iterator[Json]:
     """Yield the chunks of a stream: all roles, the choices' deltas in turn, all reasons to finish."""
     head = {**head, "object": "chat.completion.chunk", "service_tier": "default", "system_fingerprint": FINGERPRINT}
 
@@ -141,7 +141,7 @@ def _chunks(head: Json, replies: Sequence[Reply]) -> Iterator[Json]:
         yield chunk(index, {}, reply.finish_reason)
 
 
-def _deltas(reply: Reply) -> Iterator[Json]:
+def _deltas(reply: MockReply) -> Iterator[Json]:
     """Yield what a choice says between its role and its end."""
     yield from ({"content": piece} for piece in reply.pieces)
     for index, call in enumerate(reply.tool_calls):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 
-from .answers import DONE, JSON_TYPE, Answer, to_event
+from .answers import DONE, JSON_TYPE, MockAnswer, to_event
 from .delivery import send_healthy, send_pieces, write_pieces
 from .errors import ApiError, Json
 from .exchange import REASONS, Exchange
@@ -19,7 +19,7 @@ _SAFE = {"filtered": False, "severity": "safe"}
 _PROMPT_FILTER = [{"prompt_index": 0, "content_filter_results": {"hate": _SAFE, "violence": _SAFE}}]
 
 
-def refuse(_exchange: Exchange, answer: Answer) -> None:
+def refuse(_exchange: Exchange, answer: MockAnswer) -> None:
     """Refuse with the status and the retry headers that the options name."""
     options = answer.options
     error = ApiError(options.code)
@@ -32,30 +32,30 @@ def refuse(_exchange: Exchange, answer: Answer) -> None:
     raise error
 
 
-def refuse_quota(_exchange: Exchange, _answer: Answer) -> None:
+def refuse_quota(_exchange: Exchange, _answer: MockAnswer) -> None:
     """Say that the account's quota is exhausted."""
     message = "You exceeded your current quota, please check your plan and billing details."
     raise ApiError(429, message, kind="insufficient_quota", code="insufficient_quota")
 
 
-def refuse_length(_exchange: Exchange, _answer: Answer) -> None:
+def refuse_length(_exchange: Exchange, _answer: MockAnswer) -> None:
     """Say that the prompt is too long."""
     message = "This model's maximum context length is 8192 tokens. However, your messages resulted in 9001 tokens."
     raise ApiError(400, message, param="messages", code="context_length_exceeded")
 
 
-def refuse_content(_exchange: Exchange, _answer: Answer) -> None:
+def refuse_content(_exchange: Exchange, _answer: MockAnswer) -> None:
     """Say that the content filter was triggered, as Azure does."""
     message = "The response was filtered due to the prompt triggering Azure OpenAI's content management policy."
     raise ApiError(400, message, param="prompt", code="content_filter")
 
 
-def refuse_as_databricks(exchange: Exchange, answer: Answer) -> None:
+def refuse_as_databricks(exchange: Exchange, answer: MockAnswer) -> None:
     """Refuse with Databricks' own error object."""
     _respond_json(exchange, answer.options.code, {"error_code": "BAD_REQUEST", "message": "Bad request: mock."})
 
 
-def serve_as_databricks(exchange: Exchange, answer: Answer) -> None:
+def serve_as_databricks(exchange: Exchange, answer: MockAnswer) -> None:
     """Be healthy, but refuse `stream_options` as Databricks does."""
     if "stream_options" not in answer.payload:
         send_healthy(exchange, answer)
@@ -64,14 +64,14 @@ def serve_as_databricks(exchange: Exchange, answer: Answer) -> None:
     _respond_json(exchange, 400, {"error_code": "BAD_REQUEST", "message": message})
 
 
-def refuse_as_vllm(exchange: Exchange, answer: Answer) -> None:
+def refuse_as_vllm(exchange: Exchange, answer: MockAnswer) -> None:
     """Refuse with the error object of older vLLM servers: no envelope, and a number as the code."""
     code = answer.options.code
     error = {"object": "error", "message": "mock refusal", "type": "BadRequestError", "param": None, "code": code}
     _respond_json(exchange, code, error)
 
 
-def refuse_as_html(exchange: Exchange, answer: Answer) -> None:
+def refuse_as_html(exchange: Exchange, answer: MockAnswer) -> None:
     """Answer with the HTML page of a proxy in front of the upstream."""
     code = answer.options.code
     exchange.respond(code, "text/html", _HTML.format(f"{code} {REASONS.get(code, '')}").encode())
@@ -82,22 +82,22 @@ def _respond_json(exchange: Exchange, status: int, body: Json) -> None:
     exchange.respond(status, JSON_TYPE, json.dumps(body).encode())
 
 
-def reject_stream_options(exchange: Exchange, answer: Answer) -> None:
+def reject_stream_options(exchange: Exchange, answer: MockAnswer) -> None:
     """Refuse `stream_options`, be healthy without it."""
     _reject("stream_options", exchange, answer)
 
 
-def reject_max_tokens(exchange: Exchange, answer: Answer) -> None:
+def reject_max_tokens(exchange: Exchange, answer: MockAnswer) -> None:
     """Refuse `max_tokens`, be healthy without it."""
     _reject("max_tokens", exchange, answer)
 
 
-def reject_max_completion_tokens(exchange: Exchange, answer: Answer) -> None:
+def reject_max_completion_tokens(exchange: Exchange, answer: MockAnswer) -> None:
     """Refuse `max_completion_tokens`, be healthy without it."""
     _reject("max_completion_tokens", exchange, answer)
 
 
-def _reject(name: str, exchange: Exchange, answer: Answer) -> None:
+def _reject(name: str, exchange: Exchange, answer: MockAnswer) -> None:
     """Refuse a request that has the parameter `name`."""
     if name in answer.payload:
         message = f"Unsupported parameter: '{name}' is not supported with this model."
@@ -105,7 +105,7 @@ def _reject(name: str, exchange: Exchange, answer: Answer) -> None:
     send_healthy(exchange, answer)
 
 
-def no_done(exchange: Exchange, answer: Answer) -> None:
+def no_done(exchange: Exchange, answer: MockAnswer) -> None:
     """Leave out `[DONE]`."""
     if answer.is_stream:
         send_pieces(exchange, answer, answer.pieces[:-1])
@@ -113,7 +113,7 @@ def no_done(exchange: Exchange, answer: Answer) -> None:
         send_healthy(exchange, answer)
 
 
-def no_end(exchange: Exchange, answer: Answer) -> None:
+def no_end(exchange: Exchange, answer: MockAnswer) -> None:
     """Leave out `[DONE]`, and the end of the connection."""
     if not answer.is_stream:
         send_healthy(exchange, answer)
@@ -123,7 +123,7 @@ def no_end(exchange: Exchange, answer: Answer) -> None:
     exchange.hang()
 
 
-def go_on(exchange: Exchange, answer: Answer) -> None:
+def continue_prefill(exchange: Exchange, answer: MockAnswer) -> None:
     """Leave out what the last message, if it is the assistant's, has said already."""
     said = _last_words(answer)
     if said is None or not answer.is_stream:
@@ -141,20 +141,20 @@ def go_on(exchange: Exchange, answer: Answer) -> None:
     send_healthy(exchange, answer.edited(edit))
 
 
-def reject_prefill(exchange: Exchange, answer: Answer) -> None:
+def reject_prefill(exchange: Exchange, answer: MockAnswer) -> None:
     """Refuse a conversation that ends with the assistant, be healthy with any other."""
     if _last_words(answer) is not None:
         raise ApiError(400, "This model does not support assistant message prefill.", param="messages")
     send_healthy(exchange, answer)
 
 
-def _last_words(answer: Answer) -> str | None:
+def _last_words(answer: MockAnswer) -> str | None:
     """Return what the assistant said last, if nobody spoke after it."""
     last = answer.payload.get("messages", [{}])[-1]
     return last.get("content") or "" if last.get("role") == "assistant" else None
 
 
-def no_finish(exchange: Exchange, answer: Answer) -> None:
+def no_finish(exchange: Exchange, answer: MockAnswer) -> None:
     """Leave out the chunk with the reason to finish; where nothing is streamed, the reason is null."""
 
     def edit(objects: list[Json]) -> list[Json]:
@@ -168,12 +168,12 @@ def no_finish(exchange: Exchange, answer: Answer) -> None:
         send_healthy(exchange, answer.edited(edit))
 
 
-def no_usage(exchange: Exchange, answer: Answer) -> None:
+def no_usage(exchange: Exchange, answer: MockAnswer) -> None:
     """Say nothing of usage, also when asked."""
     send_healthy(exchange, answer.edited(_without_usage))
 
 
-def usage_in_last_chunk(exchange: Exchange, answer: Answer) -> None:
+def usage_in_last_chunk(exchange: Exchange, answer: MockAnswer) -> None:
     """Put the usage into the chunk with the reason to finish, also when nobody asked."""
 
     def edit(objects: list[Json]) -> list[Json]:
@@ -184,12 +184,12 @@ def usage_in_last_chunk(exchange: Exchange, answer: Answer) -> None:
     send_healthy(exchange, answer.edited(edit))
 
 
-def empty_error(exchange: Exchange, answer: Answer) -> None:
+def empty_error(exchange: Exchange, answer: MockAnswer) -> None:
     """Give every object an empty `error`."""
     send_healthy(exchange, answer.edited(lambda objects: [{**item, "error": {}} for item in objects]))
 
 
-def empty_choices_first(exchange: Exchange, answer: Answer) -> None:
+def empty_choices_first(exchange: Exchange, answer: MockAnswer) -> None:
     """Begin a stream as Azure does, with a chunk that has no choices; where nothing is streamed, add its field."""
     added = {"prompt_filter_results": _PROMPT_FILTER}
 
@@ -201,7 +201,7 @@ def empty_choices_first(exchange: Exchange, answer: Answer) -> None:
     send_healthy(exchange, answer.edited(edit))
 
 
-def error_in_stream(exchange: Exchange, answer: Answer) -> None:
+def error_in_stream(exchange: Exchange, answer: MockAnswer) -> None:
     """Send an error event after some chunks, and end there; where nothing is streamed, refuse."""
     error = ApiError(answer.options.code)
     if not answer.is_stream:
@@ -209,7 +209,7 @@ def error_in_stream(exchange: Exchange, answer: Answer) -> None:
     send_pieces(exchange, answer, [*answer.beginning, to_event(error.to_envelope())])
 
 
-def bad_json_event(exchange: Exchange, answer: Answer) -> None:
+def bad_json_event(exchange: Exchange, answer: MockAnswer) -> None:
     """Put one broken event among good ones."""
     if answer.is_stream:
         rest = answer.pieces[len(answer.beginning) :]
@@ -218,7 +218,7 @@ def bad_json_event(exchange: Exchange, answer: Answer) -> None:
         send_healthy(exchange, answer)
 
 
-def bad_json(exchange: Exchange, answer: Answer) -> None:
+def bad_json(exchange: Exchange, answer: MockAnswer) -> None:
     """Leave out the last brace of every object."""
     if answer.is_stream:
         broken = [piece.replace(b"}\n\n", b"\n\n") for piece in answer.pieces if piece != DONE]

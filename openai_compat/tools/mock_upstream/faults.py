@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from . import corruptions as spoiling
 from . import delivery as sending
-from .answers import Answer
+from .answers import MockAnswer
 from .errors import ApiError
 from .exchange import Exchange
 from .options import Options
@@ -27,7 +27,7 @@ class Model:
 
     name: str
     meaning: str
-    behave: Callable[[Exchange, Answer], None]
+    behave: Callable[[Exchange, MockAnswer], None]
     defaults: str = ""
 
 
@@ -35,7 +35,9 @@ _ROWS = (
     Model(HEALTHY, "healthy", sending.send_healthy),
     Model("mock/model-with-slash", "healthy, with a name that has to survive in a path", sending.send_healthy),
     Model("mock-embedding", "healthy, and named for embeddings", sending.send_healthy),
-    Model("mock-prefill", "healthy, and goes on where a last message of the assistant's ends", spoiling.go_on),
+    Model(
+        "mock-prefill", "healthy, and goes on where a last message of the assistant's ends", spoiling.continue_prefill
+    ),
     # streams and bodies that end too early
     Model("fault-cut", "a clean HTTP end half-way: no finish_reason, no [DONE]", sending.cut),
     Model("fault-cut-mid-event", "the connection closes in the middle of an event", sending.cut_mid_event),
@@ -104,25 +106,25 @@ def find_model(name: str, defaults: Options) -> tuple[Model, Options]:
 
 
 @dataclass
-class Spell:
+class FaultCounter:
     """How often, and since when, one exact model name was asked for."""
 
     requests: int = 0
     since: float = field(default_factory=time.monotonic)
 
 
-class Spells:
+class FaultCounters:
     """Decides whether a fault with `times` or `seconds` still happens."""
 
     def __init__(self) -> None:
         """Begin with no fault asked for."""
-        self._spells: dict[str, Spell] = {}
+        self._spells: dict[str, FaultCounter] = {}
 
     def is_over(self, name: str, options: Options) -> bool:
         """Count a request for the model `name`, and tell whether its fault has passed."""
         if not options.times and not options.seconds:
             return False
-        spell = self._spells.setdefault(name, Spell())
+        spell = self._spells.setdefault(name, FaultCounter())
         spell.requests += 1
         is_used_up = 0 < options.times < spell.requests
         return is_used_up or 0 < options.seconds < time.monotonic() - spell.since

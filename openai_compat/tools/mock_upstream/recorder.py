@@ -14,7 +14,7 @@ KEPT_REQUESTS = 100
 KEPT_BODY_BYTES = 64 * 1024
 
 
-class PeerGoneError(Exception):
+class ClientGoneError(Exception):
     """The peer hung up before its answer was complete."""
 
 
@@ -39,7 +39,7 @@ class Record:
         }
 
 
-class Ledger:
+class RequestRecorder:
     """Counts connections and requests, and keeps the last requests."""
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class Ledger:
         self.connections_open += 1
         self.connections_total += 1
 
-    def disown_connection(self) -> None:
+    def ignore_connection(self) -> None:
         """Count a connection no longer: it came to read the counters."""
         self.connections_open -= 1
         self.connections_total -= 1
@@ -76,7 +76,7 @@ class Ledger:
         self.requests_open += 1
         try:
             yield
-        except (PeerGoneError, OSError):
+        except (ClientGoneError, OSError):
             record.is_aborted = not exchange.is_complete
             self.requests_aborted += record.is_aborted
             raise

@@ -14,11 +14,11 @@ import gevent.server
 import httptools
 from gevent.socket import socket as Connection
 
-from .app import CONTROL_PREFIX, Application
+from .app import CONTROL_PREFIX, MockApplication
 from .exchange import Exchange, Request, RequestReader
 from .faults import MODELS
 from .options import Options
-from .recorder import PeerGoneError
+from .recorder import ClientGoneError
 
 _BACKLOG = 4096  # a benchmark's thousands of clients connect at once
 _READABLE = 1  # the event of libev's io watchers
@@ -27,10 +27,10 @@ _READABLE = 1  # the event of libev's io watchers
 def serve(host: str, port: int, api_key: str | None, defaults: Options) -> int:
     """Answer until SIGINT or SIGTERM, and return the exit code: 0, or 1 if the address is not to be had."""
     _raise_open_files_limit()
-    application = Application(api_key, defaults)
+    application = MockApplication(api_key, defaults)
 
     def converse(connection: Connection, _address: object) -> None:
-        Conversation(application, connection).serve()
+        ConnectionHandler(application, connection).serve()
 
     server = gevent.server.StreamServer((host, port), converse, backlog=_BACKLOG)
     try:
@@ -54,10 +54,10 @@ def _raise_open_files_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-class Conversation:
+class ConnectionHandler:
     """One connection: reads its requests and has them answered."""
 
-    def __init__(self, application: Application, connection: Connection) -> None:
+    def __init__(self, application: MockApplication, connection: Connection) -> None:
         """Answer what comes over `connection` with `application`."""
         self._application = application
         self._ledger = application.ledger
@@ -72,7 +72,7 @@ class Conversation:
         try:
             while self._serve_one():
                 pass
-        except (PeerGoneError, OSError):
+        except (ClientGoneError, OSError):
             pass  # noted in the ledger
         finally:
             self._connection.close()
@@ -91,7 +91,7 @@ class Conversation:
             self._has_asked = True
             with self._ledger.recording(exchange), _watching(self._connection):
                 if not request.is_whole:
-                    raise PeerGoneError
+                    raise ClientGoneError
                 self._application.answer(exchange)
         return exchange.is_keep_alive
 
@@ -107,12 +107,12 @@ class Conversation:
         """Leave this connection out of the counters, if all it does is to ask for them."""
         if self._is_counted and not self._has_asked:
             self._is_counted = False
-            self._ledger.disown_connection()
+            self._ledger.ignore_connection()
 
 
 @contextmanager
 def _watching(connection: Connection) -> Iterator[None]:
-    """Raise `PeerGoneError` in the current greenlet as soon as the peer hangs up, whatever the greenlet waits for.
+    """Raise `ClientGoneError` in the current greenlet as soon as the peer hangs up, whatever the greenlet waits for.
 
     A peer that only closes its sending side is taken for one that left. While more data is there unread (a pipelined
     request) nothing is noticed.
@@ -123,7 +123,7 @@ def _watching(connection: Connection) -> Iterator[None]:
     def look() -> None:
         watcher.stop()
         if _is_at_end(connection):
-            gevent.kill(greenlet, PeerGoneError)
+            gevent.kill(greenlet, ClientGoneError)
 
     watcher.start(look)
     try:

@@ -14,7 +14,7 @@ from marshmallow import Schema
 
 from openai_compat.core.version import __version__
 from openai_compat.web.schemas import ask, chat, completions, embeddings, replies
-from openai_compat.web.schemas.fields import ArrayOf, OneOf, TextsOrTokens
+from openai_compat.web.schemas.fields import List, OneOf, PromptInput
 
 from . import examples as examples
 
@@ -45,13 +45,13 @@ class SchemaConverter(OpenAPIConverter):
         self.attribute_functions += [self.alternatives_of, self.least_items_of]
 
     def alternatives_of(self, field: Any, ret: dict[str, Any]) -> dict[str, Any]:
-        if not isinstance(field, OneOf | TextsOrTokens):
+        if not isinstance(field, OneOf | PromptInput):
             return {}
         choices: list[dict[str, Any]] = [self.field2property(alternative) for alternative in field.alternatives]
         return {"anyOf": [*choices, {"type": "null"}] if field.allow_none else choices}
 
     def least_items_of(self, field: Any, ret: dict[str, Any]) -> dict[str, Any]:
-        return {"minItems": field.least} if isinstance(field, ArrayOf) and field.least else {}
+        return {"minItems": field.least} if isinstance(field, List) and field.least else {}
 
 
 class SchemaPlugin(MarshmallowPlugin):

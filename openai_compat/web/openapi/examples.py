@@ -8,10 +8,10 @@ from typing import Any
 from openai_compat.core.errors import (
     AuthenticationError,
     CapabilityError,
+    InvalidRequestError,
     ModelNotFoundError,
     OpenAICompatError,
-    PayloadError,
-    PayloadTooLargeError,
+    RequestTooLargeError,
     UnsupportedMediaTypeError,
     UpstreamConnectionError,
 )
@@ -37,11 +37,13 @@ WEATHER_TOOL = {
 ERRORS: dict[int, tuple[str, OpenAICompatError]] = {
     400: (
         "The request is not what the API takes.",
-        PayloadError("Missing required parameter: 'messages'.", param="messages", code="missing_required_parameter"),
+        InvalidRequestError(
+            "Missing required parameter: 'messages'.", param="messages", code="missing_required_parameter"
+        ),
     ),
     401: ("No key, or a wrong one.", AuthenticationError("Incorrect API key provided.")),
     404: ("No such model.", ModelNotFoundError("gpt-unheard-of")),
-    413: ("The body is too large.", PayloadTooLargeError("The request body is too large.")),
+    413: ("The body is too large.", RequestTooLargeError("The request body is too large.")),
     415: ("The body is not JSON.", UnsupportedMediaTypeError("The Content-Type must be application/json.")),
     501: ("This model cannot do that.", CapabilityError("The model 'gpt2' does not support chat.", param="model")),
     502: (

@@ -7,25 +7,25 @@ from urllib.parse import quote
 from flask import Blueprint, Response
 
 from openai_compat.backends.base import SupportsForwarding
-from openai_compat.backends.http.messages import ForwardedCall
-from openai_compat.routing.router import RoutingTable
+from openai_compat.backends.http.messages import UpstreamRequest
+from openai_compat.routing.router import ModelRouter
 from openai_compat.services.forwarding import pass_through, to_answer
 from openai_compat.services.model_catalog import ModelCatalog
-from openai_compat.web.request_context import current_call
-from openai_compat.web.responses import WholeResponse, json_response
+from openai_compat.web.request_context import current_context
+from openai_compat.web.responses import BytesResponse, json_response
 
 from .passthrough import check_path
 
 ROOTS = ("/v1", "", "/api/v1", "/openai/v1", "/openai")
 
 
-def models_blueprint(routing: RoutingTable, catalog: ModelCatalog) -> Blueprint:
+def models_blueprint(routing: ModelRouter, catalog: ModelCatalog) -> Blueprint:
     """`GET {root}/models` and `GET {root}/models/{id}`; an id may contain slashes."""
     blueprint = Blueprint("models", __name__)
 
     @blueprint.get("/models")
     def list_models() -> Response:
-        return json_response(catalog.list_all(current_call().to_context(is_streamed=False)))
+        return json_response(catalog.list_all(current_context().to_context(is_streamed=False)))
 
     @blueprint.get("/models/<path:model>")
     def describe_model(model: str) -> Response:
@@ -39,10 +39,10 @@ def models_blueprint(routing: RoutingTable, catalog: ModelCatalog) -> Blueprint:
 
 def _ask_upstream(upstream: SupportsForwarding, model: str) -> Response:
     check_path(model)
-    context = current_call().to_context(is_streamed=False)
-    reply, body = pass_through(upstream, ForwardedCall("GET", f"models/{quote(model)}", context.headers), context)
+    context = current_context().to_context(is_streamed=False)
+    reply, body = pass_through(upstream, UpstreamRequest("GET", f"models/{quote(model)}", context.headers), context)
     try:
         answer = to_answer(reply, reply.read())
     finally:
         body.close()
-    return WholeResponse(answer.body, answer.status, answer.headers)
+    return BytesResponse(answer.body, answer.status, answer.headers)

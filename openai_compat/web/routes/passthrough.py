@@ -10,18 +10,18 @@ from flask import Blueprint, Request, Response, request
 from werkzeug.exceptions import HTTPException
 
 from openai_compat.backends.base import SupportsForwarding
-from openai_compat.backends.http.messages import ForwardedCall, ForwardedReply
-from openai_compat.core.errors import NotFoundError, PayloadError
+from openai_compat.backends.http.messages import UpstreamRequest, UpstreamResponse
+from openai_compat.core.errors import InvalidRequestError, NotFoundError
 from openai_compat.core.settings import Settings
-from openai_compat.core.streams import Silence
+from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import Usage
-from openai_compat.services.forwarding import FILE_HEADERS, ForwardedBody, pass_through, relayed_headers, to_answer
-from openai_compat.web.request_context import Call, current_call
-from openai_compat.web.responses import WholeResponse
+from openai_compat.services.forwarding import FILE_HEADERS, ForwardedBody, pass_through, response_headers, to_answer
+from openai_compat.web.request_context import RequestContext, current_context
+from openai_compat.web.responses import BytesResponse
 from openai_compat.web.sse import COMMENT, StreamBody
 
 READ_BYTES: Final = 65_536
-BODILESS: Final = frozenset({204, 304})
+NO_BODY_STATUSES: Final = frozenset({204, 304})
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
@@ -30,43 +30,43 @@ def passthrough_blueprint(upstream: SupportsForwarding, settings: Settings) -> B
     blueprint = Blueprint("passthrough", __name__)
 
     @blueprint.route("/<path:path>", methods=METHODS)
-    def pass_on(path: str) -> Response:
+    def proxy(path: str) -> Response:
         request.max_content_length = settings.max_upload_bytes
-        call = current_call()
+        call = current_context()
         context = call.to_context(is_streamed=True)
         headers = dict(context.headers)
         if request.content_type:
             headers["content-type"] = request.content_type
         body = _read_body(request)
-        forwarded = ForwardedCall(request.method, _raw_path(path), headers, body, request.content_length)
+        forwarded = UpstreamRequest(request.method, _raw_path(path), headers, body, request.content_length)
         reply, answer_body = pass_through(upstream, forwarded, context)
-        if reply.status >= 400 or reply.status in BODILESS or request.method == "HEAD":
+        if reply.status >= 400 or reply.status in NO_BODY_STATUSES or request.method == "HEAD":
             return _whole(reply)
         return _streamed(reply, answer_body, call)
 
     return blueprint
 
 
-def _whole(reply: ForwardedReply) -> Response:
+def _whole(reply: UpstreamResponse) -> Response:
     """An error, in the envelope, or an answer that is nothing but its head."""
     try:
         answer = to_answer(reply, reply.read(), FILE_HEADERS)
     finally:
         reply.close()
-    response = WholeResponse(answer.body, answer.status, answer.headers)
-    if reply.status in BODILESS:
+    response = BytesResponse(answer.body, answer.status, answer.headers)
+    if reply.status in NO_BODY_STATUSES:
         response.headers.remove("content-length")
     return response
 
 
-def _streamed(reply: ForwardedReply, body: ForwardedBody, call: Call) -> Response:
+def _streamed(reply: UpstreamResponse, body: ForwardedBody, call: RequestContext) -> Response:
     """An answer as it comes. One that breaks off breaks the connection: its type may have no place for an error."""
     headers = {
         "content-type": "application/octet-stream",
-        **relayed_headers(reply.headers, FILE_HEADERS),
+        **response_headers(reply.headers, FILE_HEADERS),
         "x-accel-buffering": "no",
     }
-    source = _Passing(body)
+    source = _ProxyBody(body)
     comment = COMMENT if headers["content-type"].startswith("text/event-stream") else b""
     stream = StreamBody(call, source, source, comment=comment, to_error=None, status=reply.status)
     return Response(stream, reply.status, headers, direct_passthrough=True)
@@ -108,13 +108,13 @@ def _blocks(stream: IO[bytes]) -> Iterator[bytes]:
         except HTTPException:
             raise
         except Exception as error:  # each WSGI server has exceptions of its own for it
-            raise PayloadError("The request body could not be read.") from error
+            raise InvalidRequestError("The request body could not be read.") from error
         if not block:
             return
         yield block
 
 
-class _Passing(Iterator["bytes | Silence"]):
+class _ProxyBody(Iterator["bytes | Heartbeat"]):
     """The bytes of an answer. Silence between two events can be filled, silence within one cannot."""
 
     usage: Usage | None = None
@@ -123,9 +123,9 @@ class _Passing(Iterator["bytes | Silence"]):
         self._body = body
         self._is_between_events = True
 
-    def __next__(self) -> bytes | Silence:
+    def __next__(self) -> bytes | Heartbeat:
         block = next(self._body)
-        if isinstance(block, Silence):
+        if isinstance(block, Heartbeat):
             return block if self._is_between_events else b""
         self._is_between_events = block.endswith((b"\n\n", b"\r\n\r\n"))
         return block

@@ -12,18 +12,18 @@ from __future__ import annotations
 from typing import Any
 
 from .base import RequestSchema, missing_error
-from .chat import ContentPartSchema, WritingSchema
-from .fields import AnyObject, ArrayOf, MessagesOf, ObjectOf, OneOf, Text, Whole
+from .chat import ContentPartSchema, GenerationSchema
+from .fields import AnyObject, Integer, List, Messages, Nested, OneOf, String
 
 
 class UIPartSchema(RequestSchema):
     """One part of a message of the AI SDK."""
 
-    type = Text(required=True, about="`text`, `file`, `reasoning`, `step-start`, `tool-...`, ...", example="text")
-    text = Text(about="The text of a part of type `text` or `reasoning`.", example="Hello!")
-    url = Text(about="The address of a part of type `file`, often a `data:` URL.")
-    mediaType = Text(about="The media type of a part of type `file`.")
-    filename = Text(about="The name of a part of type `file`.")
+    type = String(required=True, about="`text`, `file`, `reasoning`, `step-start`, `tool-...`, ...", example="text")
+    text = String(about="The text of a part of type `text` or `reasoning`.", example="Hello!")
+    url = String(about="The address of a part of type `file`, often a `data:` URL.")
+    mediaType = String(about="The media type of a part of type `file`.")
+    filename = String(about="The name of a part of type `file`.")
 
     def check(self, data: dict[str, Any]) -> None:
         if data["type"] == "text" and data.get("text") is None:
@@ -33,32 +33,32 @@ class UIPartSchema(RequestSchema):
 class AskMessageSchema(RequestSchema):
     """One message: `content`, or `parts`, or both."""
 
-    role = Text(required=True, about="`system`, `user` or `assistant`.", example="user")
-    content = OneOf(Text(), ArrayOf(ObjectOf(ContentPartSchema)), about="What was said.", example="Hello!")
-    parts = ArrayOf(ObjectOf(UIPartSchema), about="What was said, as the AI SDK's `useChat` sends it.")
+    role = String(required=True, about="`system`, `user` or `assistant`.", example="user")
+    content = OneOf(String(), List(Nested(ContentPartSchema)), about="What was said.", example="Hello!")
+    parts = List(Nested(UIPartSchema), about="What was said, as the AI SDK's `useChat` sends it.")
 
     def check(self, data: dict[str, Any]) -> None:
         if data.get("content") is None and data.get("parts") is None:
             raise missing_error("content")
 
 
-class WishesSchema(WritingSchema):
+class GenerationOptionsSchema(GenerationSchema):
     """What a model is told beside the messages."""
 
-    max_completion_tokens = Whole(about="The most tokens to generate, reasoning included.")
-    reasoning_effort = Text(about="`none`, `minimal`, `low`, `medium`, `high`, ...")
+    max_completion_tokens = Integer(about="The most tokens to generate, reasoning included.")
+    reasoning_effort = String(about="`none`, `minimal`, `low`, `medium`, `high`, ...")
 
 
-class AskRequestSchema(WishesSchema):
+class AskRequestSchema(GenerationOptionsSchema):
     """The body of `POST /ask`."""
 
-    messages = MessagesOf(ObjectOf(AskMessageSchema), least=1, required=True, about="The conversation so far.")
-    model = Text(about="The model that answers; the server's default model where absent.", example="mock-gpt-model")
-    id = Text(about="The AI SDK's name for the conversation.")
-    trigger = Text(about="Why the AI SDK sends it: `submit-message` or `regenerate-message`.")
-    messageId = Text(about="The message that the AI SDK wants anew.")
+    messages = Messages(Nested(AskMessageSchema), least=1, required=True, about="The conversation so far.")
+    model = String(about="The model that answers; the server's default model where absent.", example="mock-gpt-model")
+    id = String(about="The AI SDK's name for the conversation.")
+    trigger = String(about="Why the AI SDK sends it: `submit-message` or `regenerate-message`.")
+    messageId = String(about="The message that the AI SDK wants anew.")
     metadata = AnyObject()
 
 
 ASK_REQUEST = AskRequestSchema()
-WISHES = frozenset(WishesSchema().fields)
+GENERATION_OPTIONS = frozenset(GenerationOptionsSchema().fields)

@@ -46,12 +46,12 @@ class Strict:
             super()._validate(value)  # type: ignore[misc] # the field's, next in line
 
 
-class Text(Strict, fields.String):
+class String(Strict, fields.String):
     accepts = frozenset({str})
     expected = "a string"
 
 
-class Whole(Strict, fields.Integer):
+class Integer(Strict, fields.Integer):
     accepts = frozenset({int})
     expected = "an integer"
 
@@ -61,7 +61,7 @@ class Number(Strict, fields.Float):
     expected = "a decimal"
 
 
-class Flag(Strict, fields.Boolean):
+class Boolean(Strict, fields.Boolean):
     accepts = frozenset({bool})
     expected = "a boolean"
 
@@ -73,7 +73,7 @@ class AnyObject(Strict, fields.Dict):
     expected = "an object"
 
 
-class ObjectOf(Strict, fields.Nested):
+class Nested(Strict, fields.Nested):
     """An object that a schema describes."""
 
     accepts = frozenset({dict})
@@ -83,11 +83,11 @@ class ObjectOf(Strict, fields.Nested):
         return self.schema.load(value)
 
 
-class ArrayOf(Strict, fields.List[Any]):
+class List(Strict, fields.List[Any]):
     """An array whose items are all of one kind."""
 
     accepts = frozenset({list})
-    plurals: ClassVar[dict[type, str]] = {Text: "strings", Whole: "integers", Number: "decimals"}
+    plurals: ClassVar[dict[type, str]] = {String: "strings", Integer: "integers", Number: "decimals"}
 
     def __init__(self, inner: Any, *, least: int = 0, **options: Any) -> None:
         super().__init__(inner, **options)
@@ -113,7 +113,7 @@ class ArrayOf(Strict, fields.List[Any]):
             raise to_field_error(error).below(index) from None
 
 
-class MessagesOf(ArrayOf):
+class Messages(List):
     """A conversation.
 
     Nearly all messages are plain, a role with a text and perhaps a name, and nothing can be wrong with those: they are
@@ -153,7 +153,7 @@ def _without_article(alternatives: Iterable[Any]) -> Iterable[str]:
         yield field.expected.split(" ", 1)[1] if position else field.expected
 
 
-class TextsOrTokens(Strict, fields.Field[Any]):
+class PromptInput(Strict, fields.Field[Any]):
     """What is to be completed or embedded: a text, several texts, the token ids of one text, or those of several.
 
     `most` limits how many inputs there may be; `allows_empty` whether a text may be empty.
@@ -164,7 +164,7 @@ class TextsOrTokens(Strict, fields.Field[Any]):
     def __init__(self, *, most: int | None = None, allows_empty: bool = True, **options: Any) -> None:
         super().__init__(**options)
         self.most, self.allows_empty = most, allows_empty
-        self.alternatives = (Text(), ArrayOf(Text()), ArrayOf(Whole()), ArrayOf(ArrayOf(Whole())))
+        self.alternatives = (String(), List(String()), List(Integer()), List(List(Integer())))
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **options: Any) -> Any:
         if type(value) is str:

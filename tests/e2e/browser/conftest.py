@@ -59,7 +59,7 @@ def enough(models_file: Path) -> Path:
 @pytest.fixture(scope="session")
 def api(models_file: Path) -> Iterator[Nginx]:
     """The server with a model for every mood, behind nginx."""
-    settings = {"MODEL_REGISTRY_PATH": str(models_file), "DEFAULT_MODEL": "mock-gpt-model"}
+    settings = {"MODELS_FILE": str(models_file), "DEFAULT_MODEL": "mock-gpt-model"}
     with LiveServer(settings) as server, nginx_in_front_of(server.url) as nginx:
         yield nginx
 
@@ -68,7 +68,7 @@ def api(models_file: Path) -> Iterator[Nginx]:
 def keyed(models_file: Path) -> Iterator[Nginx]:
     """The same for those who have a key."""
     with (
-        LiveServer({"MODEL_REGISTRY_PATH": str(models_file), "API_KEYS": "key-for-anna"}) as server,
+        LiveServer({"MODELS_FILE": str(models_file), "API_KEYS": "key-for-anna"}) as server,
         nginx_in_front_of(server.url) as nginx,
     ):
         yield nginx

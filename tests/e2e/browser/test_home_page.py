@@ -42,7 +42,7 @@ def showcase(running_upstream: MockUpstream, tmp_path_factory: pytest.TempPathFa
     ]
     path = tmp_path_factory.mktemp("showcase") / "models.json"
     path.write_text(json.dumps(rows))
-    with LiveServer({"MODEL_REGISTRY_PATH": str(path)}) as server, nginx_in_front_of(server.url) as nginx:
+    with LiveServer({"MODELS_FILE": str(path)}) as server, nginx_in_front_of(server.url) as nginx:
         yield nginx
 
 

@@ -59,7 +59,7 @@ def configured_server(running_mock: MockUpstream, tmp_path_factory: pytest.TempP
     ]  # fmt: skip
     path = _write_models(tmp_path_factory.mktemp("models"), models)
     environment = {
-        "MODEL_REGISTRY_PATH": str(path),
+        "MODELS_FILE": str(path),
         "API_KEYS": ", ".join(KEYS),
         "UPSTREAM_KEY": UPSTREAM_KEY,
         "OPENAI_BASE_URL": base_url,

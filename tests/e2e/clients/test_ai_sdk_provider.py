@@ -28,7 +28,7 @@ def results(running_mock: MockUpstream, tmp_path_factory: pytest.TempPathFactory
         {"name": "stalls", "kind": "openai", "base_url": base_url, "upstream_model": "fault-stall"},
     ]
     path.write_text(json.dumps(rows))
-    with LiveServer({"MODEL_REGISTRY_PATH": str(path)}) as server:
+    with LiveServer({"MODELS_FILE": str(path)}) as server:
         command = [node, NODE_DIR / "provider.mjs", server.url, running_mock.url]
         done = subprocess.run(command, capture_output=True, timeout=50, check=False)
     assert done.returncode == 0, done.stderr.decode()

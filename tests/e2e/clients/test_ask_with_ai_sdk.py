@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from openai_compat.core.types import ChatDelta, ToolCallDelta
-from openai_compat.web.routes.ask.encoders import UIWriter, to_blocks
+from openai_compat.web.routes.ask.encoders import UIMessageEncoder, to_blocks
 from tests.support.live_server import LiveServer
 from tests.support.mock_upstream import MockUpstream
 from tests.support.tools import NODE_DIR, require_node
@@ -35,7 +35,9 @@ Results = dict[str, Any]
 def results(running_mock: MockUpstream) -> Results:
     """What came of each scenario; the page runs once for all of them."""
     node = require_node()
-    recorded = b"".join(block for block in to_blocks(UIWriter("msg_1"), iter(RICH), 0) if isinstance(block, bytes))
+    recorded = b"".join(
+        block for block in to_blocks(UIMessageEncoder("msg_1"), iter(RICH), 0) if isinstance(block, bytes)
+    )
     settings = {"OPENAI_BASE_URL": running_mock.base_url, "DEFAULT_MODEL": "mock-model"}
     with LiveServer(settings) as server:
         command = [node, NODE_DIR / "ask.mjs", server.url, running_mock.url]

@@ -47,7 +47,7 @@ def server(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> It
         **workspace.settings(*ENDPOINTS),
         "DATABRICKS_CREDENTIALS": "service-principal",
         "DATABRICKS_TOKEN": PERSONAL_TOKEN,
-        "MODEL_REGISTRY_PATH": str(file),
+        "MODELS_FILE": str(file),
     }
     with LiveServer(settings, workers=2) as server:
         yield server

@@ -50,7 +50,7 @@ def file(apis: ShapedAPIs, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(file: Path) -> Iterator[LiveServer]:
-    with LiveServer({"MODEL_REGISTRY_PATH": str(file), "APIS_KEY": KEY}) as server:
+    with LiveServer({"MODELS_FILE": str(file), "APIS_KEY": KEY}) as server:
         yield server
 
 
@@ -148,7 +148,7 @@ def test_each_error_means_what_is_declared(
 
 
 def test_a_key_that_is_refused_is_the_operators_to_mend(file: Path) -> None:
-    with LiveServer({"MODEL_REGISTRY_PATH": str(file), "APIS_KEY": "outdated-key"}) as server:
+    with LiveServer({"MODELS_FILE": str(file), "APIS_KEY": "outdated-key"}) as server:
         for model in MODELS:
             reply = ask(server, model)
             assert (reply.status_code, reply.json()["error"]["code"]) == (502, "upstream_authentication_failed")
@@ -281,7 +281,7 @@ def test_every_problem_of_an_adapter_is_told_with_its_place(tmp_path: Path) -> N
     file = tmp_path / "models.yaml"
     file.write_text(yaml.safe_dump([row, {**row, "name": "ssrf", "request": {"url": "https://{{ user }}/x"}}]))
     command = [sys.executable, "-m", "openai_compat", "check-config"]
-    environment = plain_environment({"MODEL_REGISTRY_PATH": str(file), "PYTHONPATH": str(ROOT)})
+    environment = plain_environment({"MODELS_FILE": str(file), "PYTHONPATH": str(ROOT)})
     told = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False).stderr
     for place in (
         "model 'wrong': request: there is no key 'bodyy'",

@@ -75,7 +75,7 @@ def server(upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> 
         {"name": "over-alias", "kind": "haystack", "documents": "documents", "generator": "aliased-model"},
     ]
     (folder / "models.json").write_text(json.dumps(rows))
-    with LiveServer({"MODEL_REGISTRY_PATH": "models.json"}, workers=2, folder=folder) as server:
+    with LiveServer({"MODELS_FILE": "models.json"}, workers=2, folder=folder) as server:
         yield server
 
 

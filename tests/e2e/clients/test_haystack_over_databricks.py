@@ -45,7 +45,7 @@ def server(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> It
     rows.append({**own, "profile": {"drop": ["metadata"]}})
     (folder / "models.json").write_text(json.dumps(rows))
     settings = {"DATABRICKS_HOST": workspace.url, "DATABRICKS_TOKEN": PERSONAL_TOKEN}
-    with LiveServer({"MODEL_REGISTRY_PATH": "models.json", **settings}, folder=folder) as server:
+    with LiveServer({"MODELS_FILE": "models.json", **settings}, folder=folder) as server:
         yield server
 
 

@@ -25,8 +25,8 @@ def test_workers_and_pipelines_share_one_engine_which_ends_with_the_server(tmp_p
         {"name": "pets", "kind": "haystack", "documents": "pets", "generator": "local", "embedder": "local"},
     ]
     (tmp_path / "models.json").write_text(json.dumps(rows))
-    settings = {"LOCAL_MODEL_LOADER": LOADER, "LOCAL_ENGINE_DIRECTORY": str(tmp_path)}
-    with LiveServer({"MODEL_REGISTRY_PATH": "models.json", **settings}, workers=2, folder=tmp_path) as server:
+    settings = {"LOCAL_MODEL_LOADER": LOADER, "LOCAL_RUNTIME_DIR": str(tmp_path)}
+    with LiveServer({"MODELS_FILE": "models.json", **settings}, workers=2, folder=tmp_path) as server:
 
         def ask(model: str) -> str:
             body = {"model": model, "messages": [{"role": "user", "content": SAID}]}

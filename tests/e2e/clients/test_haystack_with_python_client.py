@@ -101,7 +101,7 @@ def server(mock_behind: MockUpstream, tmp_path_factory: pytest.TempPathFactory) 
         {"name": "tells", "kind": "haystack", "factory": "my_factories:tells"},
     ]
     (folder / "models.json").write_text(json.dumps(rows))
-    environment = {"MODEL_REGISTRY_PATH": "models.json", "API_KEYS": ",".join(KEYS), "SSE_KEEPALIVE_SECONDS": "1"}
+    environment = {"MODELS_FILE": "models.json", "API_KEYS": ",".join(KEYS), "SSE_KEEPALIVE_SECONDS": "1"}
     with LiveServer(environment, workers=2, folder=folder) as server:
         yield server
 
@@ -267,7 +267,7 @@ def test_it_is_started_once_renewed_by_a_reload_and_ends_with_its_server(tmp_pat
         {"name": "pets", "kind": "haystack", "documents": "documents", "generator": "echo"},
     ]
     (tmp_path / "models.json").write_text(json.dumps(rows))
-    with LiveServer({"MODEL_REGISTRY_PATH": "models.json"}, workers=2, folder=tmp_path) as server:
+    with LiveServer({"MODELS_FILE": "models.json"}, workers=2, folder=tmp_path) as server:
         with ThreadPoolExecutor(20) as pool:
             first = set(pool.map(lambda _: ask_once(server, "tells", "Hi").split()[0], range(20)))
         assert len(first) == 1, "twenty first calls to two workers started more than one"

@@ -85,7 +85,7 @@ def folder(upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[LiveServer]:
-    with LiveServer({"MODEL_REGISTRY_PATH": "models.json"}, folder=folder) as server:
+    with LiveServer({"MODELS_FILE": "models.json"}, folder=folder) as server:
         yield server
 
 
@@ -182,5 +182,5 @@ def test_a_wrong_hook_is_told_at_the_start(tmp_path: Path, hooks: Any, words: st
     file = tmp_path / "models.json"
     file.write_text(json.dumps([{"name": "a", "kind": "echo", "hooks": hooks}]))
     with pytest.raises(ConfigurationError) as refused:
-        environment.load({"MODEL_REGISTRY_PATH": str(file)})
+        environment.load({"MODELS_FILE": str(file)})
     assert words in refused.value.message

@@ -134,9 +134,9 @@ def folder(upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> 
 def server(folder: Path) -> Iterator[LiveServer]:
     require_extra("haystack")
     settings = {
-        "MODEL_REGISTRY_PATH": "models.json",
+        "MODELS_FILE": "models.json",
         "LOCAL_MODEL_LOADER": LOADER,
-        "LOCAL_ENGINE_DIRECTORY": str(folder),
+        "LOCAL_RUNTIME_DIR": str(folder),
         "DBX": PERSONAL_TOKEN,
         "SSE_KEEPALIVE_SECONDS": "0.3",
     }

@@ -36,7 +36,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
     recites = {"name": "recites", "hf_repo": str(save_reciting_model(folder / "recites", None)), "device": "cpu"}
     file = folder / "models.json"
     file.write_text(json.dumps([*rows(), recites]))
-    environment = {"MODEL_REGISTRY_PATH": str(file), "OMP_NUM_THREADS": "1", "LOCAL_LOAD_WAIT": "280"}
+    environment = {"MODELS_FILE": str(file), "OMP_NUM_THREADS": "1", "LOCAL_LOAD_TIMEOUT": "280"}
     with LiveServer(environment) as server, OpenAI(base_url=server.base_url, api_key="none", timeout=290) as client:
         yield client
 

@@ -86,7 +86,7 @@ def server(running_mock: MockUpstream, tmp_path_factory: pytest.TempPathFactory)
     """A server with a slow echo model beside the upstream's: one goes the typed path, the other is forwarded."""
     models = tmp_path_factory.mktemp("models") / "models.json"
     models.write_text(json.dumps([{"name": "slow-echo", "kind": "echo", "delay": DELAY}]))
-    with LiveServer({"OPENAI_BASE_URL": running_mock.base_url, "MODEL_REGISTRY_PATH": str(models)}) as server:
+    with LiveServer({"OPENAI_BASE_URL": running_mock.base_url, "MODELS_FILE": str(models)}) as server:
         yield server
 
 

@@ -49,7 +49,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             {"name": "documents", "kind": "haystack", "generator": "echo", "documents": "pets"},
         ]
         (folder / "models.json").write_text(json.dumps(rows))
-        settings = {**workspace.settings(), "KEY": KEY, "MODEL_REGISTRY_PATH": "models.json"}
+        settings = {**workspace.settings(), "KEY": KEY, "MODELS_FILE": "models.json"}
         del settings["DATABRICKS_ENDPOINTS"]
         with LiveServer(settings, workers=2, folder=folder) as server:
             command = [node, NODE_DIR / "kinds.mjs", server.url, *MODELS]

@@ -95,7 +95,7 @@ def server(upstream: MockUpstream, api: RecordingAPI, tmp_path_factory: pytest.T
         {"name": "limits", "kind": "echo", "hooks": {"before_request": "rules:limit"}, "fallbacks": ["plain"]},
     ]
     (folder / "models.json").write_text(json.dumps({"profiles": {"small": PROFILE}, "models": rows}))
-    with LiveServer({"MODEL_REGISTRY_PATH": "models.json"}, folder=folder) as server:
+    with LiveServer({"MODELS_FILE": "models.json"}, folder=folder) as server:
         yield server
 
 
@@ -192,5 +192,5 @@ def test_what_a_hook_refuses_is_refused_and_one_that_fails_is_a_fault_of_its_row
 def test_an_alias_has_no_hooks_and_no_profile_of_its_own(tmp_path: Path) -> None:
     rows = [{"name": "a", "kind": "echo"}, {"name": "b", "targets": ["a"], "hooks": {}, "profile": {}}]
     (tmp_path / "models.json").write_text(json.dumps(rows))
-    (said,) = problems(MODEL_REGISTRY_PATH=str(tmp_path / "models.json"))
+    (said,) = problems(MODELS_FILE=str(tmp_path / "models.json"))
     assert "these keys belong to them: hooks, profile" in said

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from openai_compat.tools import conformance
-from openai_compat.tools.conformance.client import Interview, Subject
+from openai_compat.tools.conformance.client import ConformanceClient, Target
 from openai_compat.tools.conformance.runner import QUESTIONS, ask_all
-from openai_compat.tools.http_probe import Answer
+from openai_compat.tools.http_probe import ProbeResponse
 from tests.support.live_server import ROOT, LiveServer
 from tests.support.mock_upstream import MockUpstream
 
@@ -33,10 +33,10 @@ def ask(url: str, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
 
 
-def interview_of(url: str, model: str, timeout: str = "20") -> Interview:
+def interview_of(url: str, model: str, timeout: str = "20") -> ConformanceClient:
     parser = argparse.ArgumentParser()
     conformance.add_arguments(parser)
-    return Interview(Subject.from_arguments(parser.parse_args([url, "--model", model, "--timeout", timeout])))
+    return ConformanceClient(Target.from_arguments(parser.parse_args([url, "--model", model, "--timeout", timeout])))
 
 
 def wrong_answers(url: str, model: str) -> set[str]:
@@ -115,7 +115,7 @@ def test_a_stream_is_held_back_where_three_come_in_one_lump(
 ) -> None:
     (question,) = [question for question in QUESTIONS if question.name == "comes-as-it-is-made"]
     interview, answers = interview_of("http://127.0.0.1:1", "m"), iter(came)
-    monkeypatch.setattr(interview, "post", lambda *_: Answer(200, {}, arrivals=next(answers)))
+    monkeypatch.setattr(interview, "post", lambda *_: ProbeResponse(200, {}, arrivals=next(answers)))
     assert [result.outcome for result in ask_all([question], interview, lambda _: None)] == [outcome]
 
 

@@ -109,14 +109,14 @@ def test_a_reload_that_cuts_is_found(server: LiveServer) -> None:
 
 
 def test_the_servers_own_mistakes_are_told_as_its_own() -> None:
-    settings = {"MAX_REQUEST_BYTES": "3000000", "HALF_CLOSED_CLIENTS": "waiting"}
+    settings = {"MAX_REQUEST_BYTES": "3000000", "HALF_CLOSE_IS_DISCONNECT": "false"}
     with LiveServer(settings) as server:
         found = examine(server.url, "--origin", ORIGIN, code=1)
     # Of a stream the client may leave something unread, and is then told apart from one that waits.
     assert bads(found) - {"hang-up within a stream"} == {"body", "CORS", "hang-up before an answer"}
     assert found["body"]["change"] == ["here: MAX_REQUEST_BYTES=4194304"]
     assert found["CORS"]["change"] == [f"here: CORS_ALLOW_ORIGINS={ORIGIN}"]
-    assert "here: HALF_CLOSED_CLIENTS=gone" in found["hang-up before an answer"]["change"]
+    assert "here: HALF_CLOSE_IS_DISCONNECT=true" in found["hang-up before an answer"]["change"]
 
 
 def test_before_another_server_only_the_way_is_examined() -> None:

@@ -26,7 +26,7 @@ def server(tmp_path: Path) -> Iterator[LiveServer]:
     """Its model takes a second for an answer."""
     models = tmp_path / "models.json"
     models.write_text(json.dumps([{"name": "slow", "kind": "echo", "delay": 0.05}]))
-    with LiveServer({"MODEL_REGISTRY_PATH": str(models)}) as server:
+    with LiveServer({"MODELS_FILE": str(models)}) as server:
         yield server
 
 
@@ -86,7 +86,7 @@ def hasty(tmp_path: Path) -> Iterator[LiveServer]:
     """A server whose answers take longer than it gives them at a stop."""
     models = tmp_path / "models.json"
     models.write_text(json.dumps([{"name": "slow", "kind": "echo", "delay": 0.5}]))
-    with LiveServer({"MODEL_REGISTRY_PATH": str(models), "GRACEFUL_TIMEOUT": "1"}) as server:
+    with LiveServer({"MODELS_FILE": str(models), "GRACEFUL_TIMEOUT": "1"}) as server:
         yield server
 
 
@@ -142,7 +142,7 @@ def test_a_stop_is_heard_while_a_reload_is_still_under_way(tmp_path: Path) -> No
     """gunicorn's master would wait for the old worker's streams first, and then give the new ones as long again."""
     models = tmp_path / "models.json"
     models.write_text(json.dumps([{"name": "slow", "kind": "echo", "delay": 1}]))
-    with LiveServer({"MODEL_REGISTRY_PATH": str(models)}) as server:
+    with LiveServer({"MODELS_FILE": str(models)}) as server:
         reply = ask(server)
         old = server.workers()
         models.write_text(json.dumps([{"name": "new", "kind": "echo"}]))
@@ -160,7 +160,7 @@ def test_a_stop_is_heard_while_a_reload_is_still_under_way(tmp_path: Path) -> No
 def test_a_worker_that_is_killed_takes_only_its_own_streams(tmp_path: Path) -> None:
     models = tmp_path / "models.json"
     models.write_text(json.dumps([{"name": "slow", "kind": "echo", "delay": 0.15}]))
-    with LiveServer({"MODEL_REGISTRY_PATH": str(models)}, workers=2) as server:
+    with LiveServer({"MODELS_FILE": str(models)}, workers=2) as server:
         with ExitStack() as connections:  # until both have begun to take some
             wait_until(lambda: connect_once_more(connections, server) == 2, "two workers")
         streams = []
@@ -179,7 +179,7 @@ def test_a_worker_that_recycles_itself_cuts_nothing_and_leaves_no_gap(tmp_path: 
     """gunicorn would start the next one when the last stream of this one is over."""
     models = tmp_path / "models.json"
     models.write_text(json.dumps([{"name": "slow", "kind": "echo", "delay": 0.2}]))
-    environment = {"MODEL_REGISTRY_PATH": str(models), "GUNICORN_CMD_ARGS": "--max-requests 5"}
+    environment = {"MODELS_FILE": str(models), "GUNICORN_CMD_ARGS": "--max-requests 5"}
     with LiveServer(environment) as server:
         (first,) = server.workers()
         lines = open_stream(server)

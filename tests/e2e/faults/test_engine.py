@@ -28,7 +28,7 @@ def local_server(folder: Path, rows: list[dict[str, Any]], *, workers: int = 2, 
     """A server whose local models are what `rows` make of the echo model."""
     file = folder / "models.json"
     file.write_text(json.dumps(rows))
-    return LiveServer({"MODEL_REGISTRY_PATH": str(file), "LOCAL_MODEL_LOADER": LOADER, **settings}, workers=workers)
+    return LiveServer({"MODELS_FILE": str(file), "LOCAL_MODEL_LOADER": LOADER, **settings}, workers=workers)
 
 
 def ask(server: LiveServer, model: str, text: str = "hello there", **more: Any) -> requests.Response:
@@ -79,7 +79,7 @@ def server(folder: Path) -> Iterator[LiveServer]:
         {"name": "declared", "hf_repo": f"counts={folder}/declared", "capabilities": ["completions"]},
         {"name": "echo", "kind": "echo"},
     ]
-    with local_server(folder, rows, SSE_KEEPALIVE_SECONDS="0.2", LOCAL_LOAD_WAIT="3") as live:
+    with local_server(folder, rows, SSE_KEEPALIVE_SECONDS="0.2", LOCAL_LOAD_TIMEOUT="3") as live:
         yield live
 
 
@@ -265,7 +265,7 @@ def test_without_its_libraries_the_server_runs_and_names_the_extra(tmp_path: Pat
     (tmp_path / "models.json").write_text(
         json.dumps([{"name": "local", "hf_repo": "x"}, {"name": "e", "kind": "echo"}])
     )
-    environment = {"MODEL_REGISTRY_PATH": str(tmp_path / "models.json"), "PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    environment = {"MODELS_FILE": str(tmp_path / "models.json"), "PYTHONPATH": f"{tmp_path}:{ROOT}"}
     with LiveServer(environment) as server:
         reply = ask(server, "local")
         assert ask(server, "e").status_code == 200
@@ -278,7 +278,7 @@ def test_without_its_libraries_the_server_runs_and_names_the_extra(tmp_path: Pat
 
 def test_a_loader_that_is_not_there_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "models.json").write_text(json.dumps([{"name": "ready", "hf_repo": "x"}]))
-    environment = {"MODEL_REGISTRY_PATH": str(tmp_path / "models.json"), "LOCAL_MODEL_LOADER": "nowhere:load"}
+    environment = {"MODELS_FILE": str(tmp_path / "models.json"), "LOCAL_MODEL_LOADER": "nowhere:load"}
     with LiveServer(environment) as server:
         reply = ask(server, "ready")
         assert (reply.status_code, reply.json()["error"]["code"]) == (503, "model_unavailable")

@@ -181,7 +181,7 @@ def write_models(path: Path, rows: list[Row], base_url: str) -> str:
 @pytest.fixture(scope="module")
 def routed(upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     path = write_models(tmp_path_factory.mktemp("models") / "models.json", ROWS, upstream.base_url)
-    settings = {"MODEL_REGISTRY_PATH": path, "UPSTREAM_KEY": "sk-of-the-server"}
+    settings = {"MODELS_FILE": path, "UPSTREAM_KEY": "sk-of-the-server"}
     with LiveServer(settings, workers=2) as server:
         yield server
 
@@ -466,11 +466,11 @@ def last_line_of(server: LiveServer, what: str) -> str:
 def test_machines_share_through_a_redis_and_do_without_it(upstream: MockUpstream, tmp_path: Path) -> None:
     row = Row("shared", "fault-status:code=503")
     settings = {
-        "MODEL_REGISTRY_PATH": write_models(tmp_path / "models.json", [row], upstream.base_url),
+        "MODELS_FILE": write_models(tmp_path / "models.json", [row], upstream.base_url),
         "UPSTREAM_KEY": "sk-1",
     }
     with running_redis(tmp_path) as redis:
-        settings["STATE_URL"] = redis.url
+        settings["SHARED_STATE_URL"] = redis.url
         with LiveServer(settings) as one, LiveServer(settings) as other:
             assert text_of(ask(one, "shared-whole", stream=False)) == TEXT
             tries = tries_at(upstream, row, stream=False)
@@ -486,7 +486,7 @@ def test_machines_share_through_a_redis_and_do_without_it(upstream: MockUpstream
 
 def test_what_workers_share_goes_with_the_server(upstream: MockUpstream, tmp_path: Path) -> None:
     settings = {
-        "MODEL_REGISTRY_PATH": write_models(tmp_path / "models.json", [Row("left", "fault-quota")], upstream.base_url),
+        "MODELS_FILE": write_models(tmp_path / "models.json", [Row("left", "fault-quota")], upstream.base_url),
         "UPSTREAM_KEY": "sk-1",
         "TMPDIR": str(tmp_path),
     }
@@ -502,7 +502,7 @@ def test_an_upstream_that_is_started_again_is_used_again(upstream: MockUpstream,
         port = str(first.address[1])
         row = Row("away", "mock-model", {**FALL_BACK, "cooldown": 1, "base_url": first.base_url}, kinds=WHOLE)
         settings = {
-            "MODEL_REGISTRY_PATH": write_models(tmp_path / "models.json", [row], upstream.base_url),
+            "MODELS_FILE": write_models(tmp_path / "models.json", [row], upstream.base_url),
             "UPSTREAM_KEY": "sk-1",
         }
         with LiveServer(settings, workers=2) as server:

@@ -35,7 +35,7 @@ def test_the_faster_of_two_upstreams_gets_the_calls(tmp_path: Path, *, stream: b
         ]
         file = tmp_path / "models.json"
         file.write_text(json.dumps([*rows, {"name": "quick", "targets": list(upstreams), "balance": "latency"}]))
-        with LiveServer({"MODEL_REGISTRY_PATH": str(file)}, workers=WORKERS) as server:
+        with LiveServer({"MODELS_FILE": str(file)}, workers=WORKERS) as server:
             told = answers(server, stream=stream)
         asked = {name: len(upstream.requests()) for name, (upstream, _) in upstreams.items()}
     assert 1 <= told.count("slow") <= WORKERS, told

@@ -21,7 +21,7 @@ PROBES = ["/healthz", "/readyz", "/api/v1/healthcheck", "/v1/models"]
 
 
 def small_server(upstream: MockUpstream, **settings: str) -> LiveServer:
-    room = {"MAX_CONCURRENT_REQUESTS": str(PLACES), "MAX_QUEUED_REQUESTS": "1", "QUEUE_TIMEOUT": "20"}
+    room = {"MAX_CONCURRENT_REQUESTS": str(PLACES), "MAX_QUEUED_REQUESTS": "1", "REQUEST_QUEUE_TIMEOUT": "20"}
     return LiveServer({"OPENAI_BASE_URL": upstream.base_url, **room, **settings})
 
 
@@ -70,7 +70,7 @@ def test_who_waits_gets_its_answer_when_a_place_becomes_free(busy: tuple[LiveSer
 
 def test_who_waits_too_long_gets_a_503(upstream: MockUpstream) -> None:
     start_count(upstream)
-    with small_server(upstream, QUEUE_TIMEOUT="0.3") as server, ExitStack() as calls:
+    with small_server(upstream, REQUEST_QUEUE_TIMEOUT="0.3") as server, ExitStack() as calls:
         for _ in range(PLACES):
             calls.enter_context(connected(server, "fault-hang", stream=True))
         upstream.wait_until(lambda stats: stats["requests_open"] == PLACES)
@@ -115,7 +115,7 @@ def test_an_upstream_that_is_full_refuses_alone(upstream: MockUpstream, tmp_path
     row = {"kind": "openai", "base_url": upstream.base_url}
     small = {"name": "small", "upstream_model": "fault-hang", "max_concurrent": 1, **row}
     models.write_text(json.dumps([small, {"name": "large", "upstream_model": "mock-model", **row}]))
-    settings = {"MODEL_REGISTRY_PATH": str(models), "MAX_QUEUED_REQUESTS": "0"}
+    settings = {"MODELS_FILE": str(models), "MAX_QUEUED_REQUESTS": "0"}
     with LiveServer(settings) as server, connected(server, "small", stream=True):
         upstream.wait_until(lambda stats: stats["requests_open"] == 1)
         refused = ask(server, "small")

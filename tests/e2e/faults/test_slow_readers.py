@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from openai_compat.server.worker import UNSENT_BYTES
+from openai_compat.server.worker import NOTSENT_LOWAT
 from tests.e2e.clients.test_many_streams import Worker
 from tests.e2e.faults.test_streaming_rules import connected
 from tests.support.live_server import LiveServer
@@ -66,7 +66,7 @@ def test_500_clients_that_do_not_read_cost_their_sockets_and_hold_up_nobody(sour
             client = clients.enter_context(connected(server, "m", stream=True))
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         unread = wait_until_still(server, READERS)
-        assert max(unread) < 2 * UNSENT_BYTES + len(EVENT)
+        assert max(unread) < 2 * NOTSENT_LOWAT + len(EVENT)
         grown = (worker.proportional_bytes() - before) / READERS
         print(f"{grown / 1024:.0f} KiB each in the worker, {sum(unread) / READERS / 1024:.0f} KiB in the kernel")
         assert grown < MOST_BYTES
@@ -119,7 +119,7 @@ def test_a_client_that_reads_slowly_gets_all_of_a_large_answer() -> None:
 def patient(upstream: MockUpstream) -> Iterator[LiveServer]:
     settings = {
         "OPENAI_BASE_URL": upstream.base_url,
-        "HALF_CLOSED_CLIENTS": "waiting",
+        "HALF_CLOSE_IS_DISCONNECT": "false",
         "SSE_KEEPALIVE_SECONDS": "0.2",
     }
     with LiveServer(settings) as live:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from openai_compat.sidecars.haystack import chunking as documents
-from openai_compat.sidecars.haystack.chunking import MOST_CHARACTERS, find_files, read_passages, split
+from openai_compat.sidecars.haystack.chunking import MAX_CHUNK_CHARS, find_files, read_chunks, split
 from openai_compat.sidecars.haystack.html_text import read_html
 from tests.support.pdf import to_pdf
 
@@ -45,7 +45,7 @@ def test_files_are_found_below_the_folder_without_hidden_ones(tmp_path: Path) ->
 def test_markdown_is_cut_at_its_headings(tmp_path: Path) -> None:
     file = tmp_path / "guide.md"
     file.write_text("# Guide\n\n## First\n\nOne.\n\n```sh\n# no heading\n```\n\n## Second\n\nTwo.\n", "utf-8")
-    passages = read_passages(file, tmp_path)
+    passages = read_chunks(file, tmp_path)
     assert [passage.text for passage in passages] == [
         "# Guide\n\n## First\n\nOne.\n\n```sh\n# no heading\n```",
         "## Second\n\nTwo.",
@@ -55,7 +55,7 @@ def test_markdown_is_cut_at_its_headings(tmp_path: Path) -> None:
 
 def test_a_pdf_is_read_page_by_page(tmp_path: Path) -> None:
     (tmp_path / "manual.pdf").write_bytes(to_pdf("The pump is in the cellar.", "The key is under the mat."))
-    passages = read_passages(tmp_path / "manual.pdf", tmp_path)
+    passages = read_chunks(tmp_path / "manual.pdf", tmp_path)
     assert [(passage.text.strip(), passage.page) for passage in passages] == [
         ("The pump is in the cellar.", 1),
         ("The key is under the mat.", 2),
@@ -65,21 +65,21 @@ def test_a_pdf_is_read_page_by_page(tmp_path: Path) -> None:
 def test_what_is_no_pdf_says_so(tmp_path: Path) -> None:
     (tmp_path / "broken.pdf").write_bytes(b"not a PDF")
     with pytest.raises(ValueError, match="not a PDF"):
-        read_passages(tmp_path / "broken.pdf", tmp_path)
+        read_chunks(tmp_path / "broken.pdf", tmp_path)
 
 
 def test_what_is_too_large_for_people_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(documents, "MOST_BYTES", 3)
+    monkeypatch.setattr(documents, "MAX_FILE_BYTES", 3)
     (tmp_path / "a.txt").write_text("1234")
     with pytest.raises(ValueError, match="it has more than"):
-        read_passages(tmp_path / "a.txt", tmp_path)
+        read_chunks(tmp_path / "a.txt", tmp_path)
 
 
 def test_long_sections_are_cut_between_words_and_keep_their_heading() -> None:
     words = [f"word{number}" for number in range(2000)]
     passages = list(split("# Long\n\n" + " ".join(words)))
     assert len(passages) > 5
-    assert all(len(passage) <= MOST_CHARACTERS for passage in passages)
+    assert all(len(passage) <= MAX_CHUNK_CHARS for passage in passages)
     assert all(passage.startswith("# Long") for passage in passages)
     assert [word for passage in passages for word in passage.removeprefix("# Long").split()] == words
 

@@ -26,7 +26,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "documents" / "a.md").write_text("# Cats\n\nCats purr.")
     (tmp_path / "documents" / "b.txt").write_text("Dogs bark.")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MODEL_REGISTRY_PATH", "models.yaml")
+    monkeypatch.setenv("MODELS_FILE", "models.yaml")
     return tmp_path
 
 

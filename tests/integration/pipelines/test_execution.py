@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from openai_compat.core.cancellation import Cancellation
-from openai_compat.core.errors import InternalError, OpenAICompatError, PayloadError, UnsupportedParameterError
-from openai_compat.core.settings import ModelEntry, Settings
+from openai_compat.core.cancellation import CancellationToken
+from openai_compat.core.errors import InternalError, InvalidRequestError, OpenAICompatError, UnsupportedParameterError
+from openai_compat.core.settings import ModelConfig, Settings
 from openai_compat.core.types import ChatDelta
 
 SEED = """\
@@ -141,10 +141,10 @@ class Pipelines:
     """A catalog with one row, and the echo model."""
 
     def __init__(self, **options: Any) -> None:
-        from openai_compat.sidecars.haystack.registry import PipelineCatalog
+        from openai_compat.sidecars.haystack.registry import PipelineRegistry
 
-        rows = [ModelEntry("echo", "echo"), ModelEntry("it", "haystack", options=options)]
-        self.catalog = PipelineCatalog(Settings(entries={row.name: row for row in rows}, log_level="error"))
+        rows = [ModelConfig("echo", "echo"), ModelConfig("it", "haystack", options=options)]
+        self.catalog = PipelineRegistry(Settings(entries={row.name: row for row in rows}, log_level="error"))
 
     def ask(self, *texts: str, conversation: str | None = None, **parameters: Any) -> list[ChatDelta]:
         """The deltas; `texts` alternate between user and assistant."""
@@ -154,7 +154,7 @@ class Pipelines:
             "request_id": "req_test", "authorization": None,
         }  # fmt: skip
         deltas: list[ChatDelta] = []
-        self.catalog.chat(request, deltas.append, Cancellation())
+        self.catalog.chat(request, deltas.append, CancellationToken())
         return deltas
 
     def answer(self, *texts: str, **parameters: Any) -> str:
@@ -211,8 +211,8 @@ def test_a_query_needs_a_users_message(here: Path) -> None:
         "model": "it", "messages": [{"role": "system", "content": "x"}], "parameters": {}, "conversation": None,
         "request_id": "r", "authorization": None,
     }  # fmt: skip
-    with pytest.raises(PayloadError):
-        pipelines.catalog.chat(request, lambda _: None, Cancellation())
+    with pytest.raises(InvalidRequestError):
+        pipelines.catalog.chat(request, lambda _: None, CancellationToken())
 
 
 @pytest.mark.parametrize(
@@ -334,32 +334,32 @@ def test_a_named_conversation_goes_on(here: Path) -> None:
 def test_an_answer_is_remembered_without_its_sources_and_with_its_calls(here: Path) -> None:
     pipelines = Pipelines(documents="documents", generator="echo")
     pipelines.ask("Why do cats purr?", conversation="a")
-    assert pipelines.catalog.conversations.recall("a") == [
+    assert pipelines.catalog.conversations.load("a") == [
         {"role": "user", "content": "Why do cats purr?"},
         {"role": "assistant", "content": "Why do cats purr?"},
     ]
     tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
     pipelines.ask("Look!", conversation="b", tools=[tool], tool_choice="required")
-    (call,) = pipelines.catalog.conversations.recall("b")[-1]["tool_calls"]
+    (call,) = pipelines.catalog.conversations.load("b")[-1]["tool_calls"]
     assert (call["type"], call["function"]) == ("function", {"name": "look", "arguments": "{}"})
 
 
 def test_each_pipelines_own_model_stands_in_its_place() -> None:
     from openai_compat.sidecars.haystack.registry import NESTED, to_inner_settings
 
-    upstream = ModelEntry("*", "openai", "https://api.example/v1", api_key="k")
+    upstream = ModelConfig("*", "openai", "https://api.example/v1", api_key="k")
     rows = [
-        ModelEntry("echo", "echo"),
-        ModelEntry("a", "haystack", options={"generator": "echo"}),
-        ModelEntry("b", "haystack", "https://own.example/v1", "big", "own", options={"top_k": 3}),
-        ModelEntry("c", "haystack"),
+        ModelConfig("echo", "echo"),
+        ModelConfig("a", "haystack", options={"generator": "echo"}),
+        ModelConfig("b", "haystack", "https://own.example/v1", "big", "own", options={"top_k": 3}),
+        ModelConfig("c", "haystack"),
     ]
     settings = Settings(entries={row.name: row for row in rows}, default_upstream=upstream, api_keys=("secret",))
     inner = to_inner_settings(settings)
     assert inner.api_keys == ()
     assert inner.entries == {
         "echo": rows[0],
-        "a": ModelEntry("a", NESTED),
-        "b": ModelEntry("b", "openai", "https://own.example/v1", "big", "own"),
-        "c": ModelEntry("c", "openai", "https://api.example/v1", "c", "k"),
+        "a": ModelConfig("a", NESTED),
+        "b": ModelConfig("b", "openai", "https://own.example/v1", "big", "own"),
+        "c": ModelConfig("c", "openai", "https://api.example/v1", "c", "k"),
     }

@@ -16,10 +16,10 @@ from openai_compat import create_app
 from openai_compat.backends.base import missing_capability
 from openai_compat.backends.echo.backend import EchoBackend
 from openai_compat.config import environment
-from openai_compat.core.errors import UpstreamCutError, UpstreamStatusError
-from openai_compat.core.settings import ModelEntry, Settings
+from openai_compat.core.errors import UpstreamStatusError, UpstreamTruncatedError
+from openai_compat.core.settings import ModelConfig, Settings
 from openai_compat.core.types import CallContext, ChatDelta, ChatRequest
-from openai_compat.web.schemas.ask import WishesSchema
+from openai_compat.web.schemas.ask import GenerationOptionsSchema
 from tests.support.tools import ROOT
 
 PLAIN = [{"role": "user", "content": "Hello there!"}]
@@ -98,7 +98,7 @@ def test_a_page_says_how_the_model_is_to_write(client: FlaskClient) -> None:
 def test_the_documentation_names_all_that_it_may_say() -> None:
     section = (ROOT / "docs" / "http-api.md").read_text().partition("\n## /ask\n")[2].partition("\n## ")[0]
     sentence = section.partition("how the model is to write")[2].partition(". ")[0]
-    assert set(re.findall(r"`(\w+)`", sentence)) == set(WishesSchema().fields)
+    assert set(re.findall(r"`(\w+)`", sentence)) == set(GenerationOptionsSchema().fields)
 
 
 @pytest.mark.parametrize(
@@ -267,13 +267,13 @@ class Faulty(EchoBackend):
     def _answer(self, fault: str | None) -> Iterator[ChatDelta]:
         yield ChatDelta("Half")
         if fault == "cut":
-            raise UpstreamCutError("The upstream closed the connection.")
+            raise UpstreamTruncatedError("The upstream closed the connection.")
         yield ChatDelta(finish_reason="length")
 
 
 def faulty(fault: str) -> FlaskClient:
     settings = load()
-    entry = ModelEntry("faulty", f"{__name__}:Faulty", upstream_model=fault)
+    entry = ModelConfig("faulty", f"{__name__}:Faulty", upstream_model=fault)
     return create_app(replace(settings, entries={"faulty": entry}, default_model="faulty")).test_client()
 
 

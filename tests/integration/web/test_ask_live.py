@@ -37,7 +37,7 @@ def server(upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> 
     settings = {
         "OPENAI_BASE_URL": upstream.base_url,
         "OPENAI_API_KEY": "sk-of-the-server",
-        "MODEL_REGISTRY_PATH": str(models),
+        "MODELS_FILE": str(models),
         "SSE_KEEPALIVE_SECONDS": "0.2",
     }
     with LiveServer(settings) as live:

@@ -53,7 +53,7 @@ def test_a_call_that_nobody_left_is_not_known() -> None:
 def test_no_list_shows_it_and_a_setting_takes_it_away() -> None:
     client = client_of({})
     assert [model["id"] for model in client.get("/v1/models").json["data"]] == ["mock-gpt-model"]
-    answer = order(client_of({"DOCTOR": "false"}), '{"pauses": []}')
+    answer = order(client_of({"DIAGNOSTICS_ENABLED": "false"}), '{"pauses": []}')
     assert (answer.status_code, answer.json["error"]["code"]) == (404, "model_not_found")
 
 

@@ -140,9 +140,9 @@ def test_an_unexpected_fault_shows_nothing_of_itself(monkeypatch: pytest.MonkeyP
 
 
 def vars_of_echo() -> dict[str, Any]:
-    from openai_compat.core.settings import ModelEntry
+    from openai_compat.core.settings import ModelConfig
 
-    return {"entries": {"mock-gpt-model": ModelEntry("mock-gpt-model", "echo")}, "default_model": "mock-gpt-model"}
+    return {"entries": {"mock-gpt-model": ModelConfig("mock-gpt-model", "echo")}, "default_model": "mock-gpt-model"}
 
 
 def test_an_unexpected_fault_in_a_stream_is_told_in_the_stream(

@@ -11,7 +11,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from openai_compat import create_app
-from openai_compat.web.body_logging import masked
+from openai_compat.web.body_logging import redact
 from tests.integration.web.conftest import MakeClient
 from tests.support.mock_upstream import MockUpstream
 
@@ -72,11 +72,11 @@ def test_one_log_line_a_request_tells_what_happened(client: FlaskClient, *, stre
     client.post("/v1/chat/completions", json={**CHAT, "stream": stream}, buffered=True)
     logger.removeHandler(kept)
     (record,) = kept.records
-    facts = record.facts  # type: ignore[attr-defined]
+    log_fields = record.fields  # type: ignore[attr-defined]
     assert record.getMessage() == "POST /v1/chat/completions"
-    assert (facts["status"], facts["model"], facts["kind"]) == (200, "mock-gpt-model", "echo")
-    assert facts["prompt_tokens"] > 0
-    assert facts["completion_tokens"] > 0
+    assert (log_fields["status"], log_fields["model"], log_fields["kind"]) == (200, "mock-gpt-model", "echo")
+    assert log_fields["prompt_tokens"] > 0
+    assert log_fields["completion_tokens"] > 0
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
@@ -138,8 +138,8 @@ def test_bodies_are_logged_only_when_asked_and_without_secrets(
     ],
 )
 def test_what_looks_like_a_secret_is_masked(text: str) -> None:
-    assert "abc" not in masked(text)
-    assert "***" in masked(text)
+    assert "abc" not in redact(text)
+    assert "***" in redact(text)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_what_looks_like_a_secret_is_masked(text: str) -> None:
     ],
 )
 def test_what_is_no_secret_stays(text: str) -> None:
-    assert masked(text) == text
+    assert redact(text) == text
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_masking_takes_time_in_proportion(piece: str) -> None:
     def seconds(length: int) -> float:
         text = piece * (length // len(piece))
         started = time.thread_time()  # of this thread alone: nothing else on the machine counts
-        masked(text)
+        redact(text)
         return time.thread_time() - started
 
     # Sixteen times the text takes 256 times as long where the time grows with the square.

@@ -51,10 +51,10 @@ def test_a_wrong_option_is_told(words: tuple[str, str], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["serve", "check-config"])
 def test_a_wrong_setting_is_told(command: str, tmp_path: Path) -> None:
-    done = run(command, folder=tmp_path, PORT="eighty", MODEL_REGISTRY_PATH="nowhere.yaml")
+    done = run(command, folder=tmp_path, PORT="eighty", MODELS_FILE="nowhere.yaml")
     assert (done.returncode, done.stdout) == (2, "")
     assert "PORT must be a whole number" in done.stderr
-    assert "MODEL_REGISTRY_PATH: nowhere.yaml cannot be read" in done.stderr
+    assert "MODELS_FILE: nowhere.yaml cannot be read" in done.stderr
 
 
 def test_check_config_reads_dot_env_and_shows_no_key(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_the_banner_says_what_a_local_model_lacks(monkeypatch: pytest.MonkeyPatc
 
     def lines(missing: str | None) -> list[str]:
         monkeypatch.setattr("openai_compat.backends.huggingface.engine_config.missing_extra", lambda: missing)
-        settings = environment.load({"MODEL_REGISTRY_PATH": str(file), "INCLUDE_DEFAULT_MODELS": "false"})
+        settings = environment.load({"MODELS_FILE": str(file), "INCLUDE_DEFAULT_MODELS": "false"})
         return cli.to_banner(settings, "localhost", 80).splitlines()
 
     (lacking,) = [line for line in lines("torch") if "requirements-local.txt" in line]

@@ -25,7 +25,7 @@ def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         {"name": "far", "kind": "openai", "base_url": "http://user:secret@far.test/v1"},
     ]
     (tmp_path / "models.json").write_text(json.dumps(rows))
-    monkeypatch.setenv("MODEL_REGISTRY_PATH", str(tmp_path / "models.json"))
+    monkeypatch.setenv("MODELS_FILE", str(tmp_path / "models.json"))
     monkeypatch.setenv("LOCAL_MODEL_LOADER", LOADER)
     monkeypatch.setattr("openai_compat.backends.huggingface.engine_config.missing_extra", lambda: None)
     monkeypatch.setattr(hub, "place_of", lambda model: "folder" if Path(model.hf_repo).is_dir() else "not here")

@@ -60,7 +60,7 @@ def test_all_wrong_values_are_told_at_once_and_no_secret_is_shown(tmp_path: Path
         PORT="eighty",
         ASK_STREAM_FORMAT="xml",
         LOG_REQUEST_BODIES="perhaps",
-        MODEL_REGISTRY_PATH=path,
+        MODELS_FILE=path,
         DEFAULT_MODEL="c",
     )
     text = "\n".join(found)
@@ -131,7 +131,7 @@ def test_a_key_that_no_header_can_carry_is_told_at_the_start_and_not_shown(tmp_p
         OPENAI_API_KEY="sk-abc…",
         EXTERNAL_CHAT_API_KEY="clé",
         GPU_KEY="gpu\x7f",
-        MODEL_REGISTRY_PATH=models_file(tmp_path, rows),
+        MODELS_FILE=models_file(tmp_path, rows),
     )
     names = ("OPENAI_API_KEY", "EXTERNAL_CHAT_API_KEY", "model 'm': api_key_env", "model 'n': header X-Team")
     assert [name for name, problem in zip(names, found, strict=True) if problem.startswith(name)] == list(names)
@@ -148,7 +148,7 @@ def test_a_url_that_can_be_called_is_taken_as_it_is(url: str) -> None:
 @pytest.mark.parametrize("url", ["ftp://u:sekret@h", "http://u:sekret@[h", "http://h:99999/v1?key=sekret"])
 def test_nothing_of_a_wrong_url_is_shown(url: str, tmp_path: Path) -> None:
     path = models_file(tmp_path, [{"name": "m", "kind": "openai", "base_url": url}])
-    found = problems(OPENAI_BASE_URL=url, EXTERNAL_CHAT_URL=url, CORS_ALLOW_ORIGINS=url, MODEL_REGISTRY_PATH=path)
+    found = problems(OPENAI_BASE_URL=url, EXTERNAL_CHAT_URL=url, CORS_ALLOW_ORIGINS=url, MODELS_FILE=path)
     assert len(found) == 4
     assert "sekret" not in "\n".join(found)
 
@@ -222,7 +222,7 @@ ENTRY = {
 def test_an_entry_of_the_models_file(tmp_path: Path, shape: str) -> None:
     content: Any = [ENTRY] if shape == "list" else {"models": [ENTRY]}
     path = models_file(tmp_path, content, "models.yaml" if shape == "yaml" else "models.json")
-    settings = load(MODEL_REGISTRY_PATH=path, GPU_KEY="k", TEAM="blue")
+    settings = load(MODELS_FILE=path, GPU_KEY="k", TEAM="blue")
     entry = settings.entries["mine"]
     assert (entry.base_url, entry.upstream_model, entry.api_key) == ("https://gpu.test/v1", "org/real", "k")
     assert (entry.headers, entry.owned_by, entry.metadata) == ({"X-Team": "blue"}, "us", {"size": "7b"})
@@ -257,20 +257,20 @@ def test_an_entry_of_the_models_file(tmp_path: Path, shape: str) -> None:
 def test_a_wrong_entry_is_told_by_its_name(tmp_path: Path, row: Any, words: str | None) -> None:
     path = models_file(tmp_path, [row])
     if words is None:
-        assert load(MODEL_REGISTRY_PATH=path).entries
+        assert load(MODELS_FILE=path).entries
     else:
-        assert words in "\n".join(problems(MODEL_REGISTRY_PATH=path))
+        assert words in "\n".join(problems(MODELS_FILE=path))
 
 
 @pytest.mark.parametrize(
     "content", ["{", "[]", "3", '{"modells": []}', '[{"name": "a", "kind": "echo"}, {"name": "a", "kind": "echo"}]']
 )
 def test_a_wrong_file_is_told(tmp_path: Path, content: str) -> None:
-    assert problems(MODEL_REGISTRY_PATH=models_file(tmp_path, content))
+    assert problems(MODELS_FILE=models_file(tmp_path, content))
 
 
 def test_a_missing_file_is_told() -> None:
-    assert "cannot be read" in problems(MODEL_REGISTRY_PATH="/nowhere/models.json")[0]
+    assert "cannot be read" in problems(MODELS_FILE="/nowhere/models.json")[0]
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_a_missing_file_is_told() -> None:
     ],
 )
 def test_a_key_that_stands_twice_is_told(tmp_path: Path, name: str, content: str) -> None:
-    (problem,) = problems(MODEL_REGISTRY_PATH=models_file(tmp_path, content, name))
+    (problem,) = problems(MODELS_FILE=models_file(tmp_path, content, name))
     assert "the key 'delay' stands twice" in problem
 
 
@@ -292,13 +292,13 @@ def test_a_key_may_replace_what_is_merged_in(tmp_path: Path) -> None:
     - &other {<<: *base, name: b, delay: 2}
     - {<<: *other, name: c, delay: 3}
     """
-    entries = load(MODEL_REGISTRY_PATH=models_file(tmp_path, content, "models.yaml")).entries
+    entries = load(MODELS_FILE=models_file(tmp_path, content, "models.yaml")).entries
     assert [entry.options["delay"] for entry in entries.values()] == [1, 2, 3]
 
 
 def test_what_is_wrong_with_a_yaml_file_is_told_without_its_lines(tmp_path: Path) -> None:
     content = "- name: a\n  base_url: [https://u:sekret@host/v1\n  kind: openai\n"
-    (problem,) = problems(MODEL_REGISTRY_PATH=models_file(tmp_path, content, "models.yaml"))
+    (problem,) = problems(MODELS_FILE=models_file(tmp_path, content, "models.yaml"))
     assert "line 3" in problem
     assert "sekret" not in problem
 
@@ -347,11 +347,11 @@ def test_an_upstreams_limit_is_the_rows_or_else_the_settings(tmp_path: Path) -> 
     url = "base_url: http://localhost:1/v1"
     path = tmp_path / "models.yaml"
     path.write_text(f"- {{name: a, kind: openai, {url}, max_concurrent: 3}}\n- {{name: b, kind: openai, {url}}}\n")
-    settings = environment.load({"MODEL_REGISTRY_PATH": str(path), "UPSTREAM_MAX_CONCURRENT": "7"})
+    settings = environment.load({"MODELS_FILE": str(path), "UPSTREAM_MAX_CONCURRENT": "7"})
     assert {name: entry.max_concurrent for name, entry in settings.entries.items()} == {"a": 3, "b": 7}
     path.write_text("- {name: a, kind: echo, max_concurrent: 3}")
     with pytest.raises(ConfigurationError, match="max_concurrent counts the calls to a `base_url`"):
-        environment.load({"MODEL_REGISTRY_PATH": str(path)})
+        environment.load({"MODELS_FILE": str(path)})
     path.write_text(f"- {{name: a, kind: openai, {url}, max_concurrent: many}}")
     with pytest.raises(ConfigurationError, match="max_concurrent must be a number of calls"):
-        environment.load({"MODEL_REGISTRY_PATH": str(path)})
+        environment.load({"MODELS_FILE": str(path)})

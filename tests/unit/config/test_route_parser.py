@@ -10,7 +10,7 @@ import pytest
 
 from openai_compat.config import environment
 from openai_compat.core.errors import ConfigurationError
-from openai_compat.core.settings import ModelEntry, RoutePolicy, Settings
+from openai_compat.core.settings import ModelConfig, RoutePolicy, Settings
 
 A, B = {"name": "a", "kind": "echo"}, {"name": "b", "kind": "echo"}
 
@@ -18,10 +18,10 @@ A, B = {"name": "a", "kind": "echo"}, {"name": "b", "kind": "echo"}
 def load(tmp_path: Path, *rows: dict[str, Any], **variables: str) -> Settings:
     path = tmp_path / "models.json"
     path.write_text(json.dumps(list(rows)))
-    return environment.load({"MODEL_REGISTRY_PATH": str(path), **variables})
+    return environment.load({"MODELS_FILE": str(path), **variables})
 
 
-def first(tmp_path: Path, **keys: Any) -> ModelEntry:
+def first(tmp_path: Path, **keys: Any) -> ModelConfig:
     return load(tmp_path, {**A, **keys}, B).entries["a"]
 
 
@@ -49,11 +49,11 @@ def test_every_key_of_a_route(tmp_path: Path) -> None:
     expected = RoutePolicy(
         fallbacks=("b",),
         retries=2,
-        longest_wait=5.0,
+        max_retry_wait=5.0,
         cooldown=30.0,
-        faults_to_cool=4,
-        context_fallback="always",
-        midstream="continue",
+        failure_threshold=4,
+        context_overflow="always",
+        on_stream_break="continue",
     )
     assert found == expected
 
@@ -71,7 +71,7 @@ def test_targets_make_an_alias(tmp_path: Path, targets: Any) -> None:
     alias = load(tmp_path, {"name": "smart", "targets": targets, "balance": "latency"}, B).entries["smart"]
     assert alias.is_alias
     assert alias.routing is not None
-    assert (alias.routing.targets, alias.routing.balance) == ({"b": 1.0}, "latency")
+    assert (alias.routing.targets, alias.routing.strategy) == ({"b": 1.0}, "latency")
 
 
 def test_a_first_token_limit_bounds_the_first_byte_too_unless_that_is_named(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_first_token_limit_bounds_the_first_byte_too_unless_that_is_named(tmp_
 )
 def test_what_a_model_says_of_itself(tmp_path: Path, value: Any, prefill: str | None) -> None:
     entry = first(tmp_path, prefill=value, context_window=8192)
-    assert (entry.prefill, entry.context_window, entry.routing) == (prefill, 8192, None)
+    assert (entry.assistant_prefill, entry.context_window, entry.routing) == (prefill, 8192, None)
 
 
 def test_the_default_upstream_may_be_a_fallback(tmp_path: Path) -> None:
@@ -151,11 +151,11 @@ def test_what_is_wrong_with_an_alias_is_named(tmp_path: Path, row: dict[str, Any
 
 @pytest.mark.parametrize("url", ["memory:", "sqlite:/tmp/x", "redis://h:1/0", "rediss://h", "unix:///tmp/x"])
 def test_where_state_may_be(url: str) -> None:
-    assert environment.load({"STATE_URL": url}).state_url == url
+    assert environment.load({"SHARED_STATE_URL": url}).shared_state_url == url
 
 
 def test_an_address_of_state_that_is_none_is_refused_without_being_shown() -> None:
     with pytest.raises(ConfigurationError) as raised:
-        environment.load({"STATE_URL": "postgres://user:secret@h"})
-    assert "STATE_URL must be" in raised.value.message
+        environment.load({"SHARED_STATE_URL": "postgres://user:secret@h"})
+    assert "SHARED_STATE_URL must be" in raised.value.message
     assert "secret" not in raised.value.message

@@ -13,9 +13,9 @@ import pytest
 from openai_compat.core import logging as logs
 
 
-def line_of(message: str, *, exc_info: Any = None, **facts: Any) -> str:
+def line_of(message: str, *, exc_info: Any = None, **fields: Any) -> str:
     record = logging.LogRecord("openai_compat", logging.INFO, "x.py", 1, message, None, exc_info)
-    record.facts = facts
+    record.fields = fields
     logs.request_id.set("req_1")
     return logs.TextFormatter().format(record)
 

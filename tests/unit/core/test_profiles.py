@@ -10,7 +10,7 @@ import pytest
 
 from openai_compat.config import environment
 from openai_compat.core.errors import ConfigurationError, UnsupportedParameterError
-from openai_compat.core.profiles import PROFILES, Profile, adapt, parse_profile, to_header
+from openai_compat.core.profiles import PROFILES, Profile, apply_profile, parse_profile, to_header
 from openai_compat.core.settings import Settings
 
 PROFILE = parse_profile(
@@ -24,7 +24,7 @@ PROFILE = parse_profile(
 
 
 def adapted(**payload: Any) -> tuple[dict[str, Any], dict[str, str]]:
-    changed, told = adapt(PROFILE, payload, "m")
+    changed, told = apply_profile(PROFILE, payload, "m")
     return dict(changed), told
 
 
@@ -46,13 +46,13 @@ def test_what_it_names_is_adapted_and_told() -> None:
 
 def test_a_request_that_needs_nothing_is_the_same_object() -> None:
     payload = {"model": "m", "messages": [{"role": "user", "content": "y"}], "temperature": 1}
-    assert adapt(PROFILE, payload, "m") == (payload, {})
-    assert adapt(PROFILE, payload, "m")[0] is payload
+    assert apply_profile(PROFILE, payload, "m") == (payload, {})
+    assert apply_profile(PROFILE, payload, "m")[0] is payload
 
 
 def test_a_parameter_without_a_value_is_left_out_without_a_word() -> None:
     assert adapted(model="m", user=None, max_completion_tokens=None) == ({"model": "m"}, {})
-    assert adapt(Profile(drop=frozenset({"user"}), strict=True), {"user": None, "n": 1}, "m") == ({"n": 1}, {})
+    assert apply_profile(Profile(drop=frozenset({"user"}), strict=True), {"user": None, "n": 1}, "m") == ({"n": 1}, {})
 
 
 def test_the_peers_own_name_counts_where_both_are_there() -> None:
@@ -64,7 +64,7 @@ def test_a_strict_one_refuses_by_name() -> None:
     strict = parse_profile({"extends": "mine", "strict": True}, {"mine": PROFILE})
     for payload in ({"user": "u"}, {"max_completion_tokens": 5}, {"stream_options": {"include_usage": True}}):
         with pytest.raises(UnsupportedParameterError) as refusal:
-            adapt(strict, payload, "m")
+            apply_profile(strict, payload, "m")
         assert refusal.value.param == next(iter(payload))
 
 
@@ -98,7 +98,7 @@ def test_a_wrong_one_is_told(value: Any, words: str) -> None:
 def load(tmp_path: Path, content: Any, **environ: str) -> Settings:
     file = tmp_path / "models.json"
     file.write_text(json.dumps(content))
-    return environment.load({"MODEL_REGISTRY_PATH": str(file), **environ})
+    return environment.load({"MODELS_FILE": str(file), **environ})
 
 
 def problems(tmp_path: Path, content: Any, **environ: str) -> str:

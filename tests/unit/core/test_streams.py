@@ -8,9 +8,9 @@ from itertools import chain
 
 import pytest
 
-from openai_compat.core.cancellation import Cancellation
+from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import CallCancelledError
-from openai_compat.core.streams import SILENCE, Pending, PrimedStream
+from openai_compat.core.streams import HEARTBEAT, BackgroundStart, PrimedStream
 
 
 class Source:
@@ -41,8 +41,8 @@ def test_a_primed_stream_gives_everything_once() -> None:
 def test_silence_is_not_a_first_value() -> None:
     source = Source(fails=True)
     with pytest.raises(ValueError, match="broken"):
-        PrimedStream(chain([SILENCE, SILENCE], source))
-    assert list(PrimedStream(iter([SILENCE, 1, SILENCE, 2]))) == [1, SILENCE, 2]
+        PrimedStream(chain([HEARTBEAT, HEARTBEAT], source))
+    assert list(PrimedStream(iter([HEARTBEAT, 1, HEARTBEAT, 2]))) == [1, HEARTBEAT, 2]
 
 
 def test_a_failure_before_the_first_value_is_raised_at_once_and_closes_the_source() -> None:
@@ -76,11 +76,11 @@ def test_a_generator_that_nobody_read_is_closed_too() -> None:
 
 
 def test_cancelling_wakes_whoever_registered_before_or_after() -> None:
-    cancellation, woken = Cancellation(), []
+    cancellation, woken = CancellationToken(), []
     cancellation.on_cancel(lambda: woken.append("before"))
     forgotten = woken.append
     cancellation.on_cancel(forgotten)  # type: ignore[arg-type]  # it must never be called
-    cancellation.forget(forgotten)  # type: ignore[arg-type]
+    cancellation.remove_callback(forgotten)  # type: ignore[arg-type]
     cancellation.cancel()
     cancellation.on_cancel(lambda: woken.append("after"))
     cancellation.cancel()
@@ -88,15 +88,15 @@ def test_cancelling_wakes_whoever_registered_before_or_after() -> None:
 
 
 def test_a_wait_ends_with_the_cancellation() -> None:
-    cancellation = Cancellation()
+    cancellation = CancellationToken()
     threading.Timer(0.05, cancellation.cancel).start()
     with pytest.raises(CallCancelledError):
         cancellation.wait(30)
 
 
 def test_a_pending_start_gives_its_result_or_its_error() -> None:
-    assert Pending(lambda: 7).result() == 7
-    failing = Pending(lambda: Source(fails=True).__next__())
+    assert BackgroundStart(lambda: 7).result() == 7
+    failing = BackgroundStart(lambda: Source(fails=True).__next__())
     with pytest.raises(ValueError, match="broken"):
         failing.result()
 
@@ -108,7 +108,7 @@ def test_what_nobody_waits_for_any_more_is_closed_when_it_comes() -> None:
         may_start.wait()
         return source
 
-    pending = Pending(start)
+    pending = BackgroundStart(start)
     assert not pending.wait(0.01)
     pending.close()
     may_start.set()

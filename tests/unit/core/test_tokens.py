@@ -15,8 +15,8 @@ import pytest
 from openai_compat.core import tokens
 from openai_compat.core.tokens import (
     CL100K_BASE,
-    LONGEST_PIECE,
-    MOST_ESTIMATED,
+    MAX_ESTIMATED_CHARS,
+    MAX_PIECE_CHARS,
     O200K_BASE,
     TokenCounter,
     split_tokens,
@@ -53,7 +53,7 @@ def test_words_keep_the_space_before_them() -> None:
 
 def test_long_words_are_cut() -> None:
     pieces = split_tokens("Donaudampfschifffahrtsgesellschaft " + "=" * 50)
-    assert max(map(len, pieces)) == LONGEST_PIECE
+    assert max(map(len, pieces)) == MAX_PIECE_CHARS
     assert len(pieces) == 3 + 5
 
 
@@ -61,7 +61,11 @@ def test_long_words_are_cut() -> None:
     "grapheme", ["e\u0301", FAMILY, "🇩🇪", "\r\n", "👍🏽", "\U0001f3f4\U000e0067\U000e0062\U000e0073\U000e007f"]
 )
 def test_graphemes_stay_whole(grapheme: str) -> None:
-    for before in ("", *("x" * length for length in range(1, LONGEST_PIECE)), *(" " * length for length in (1, 2, 11))):
+    for before in (
+        "",
+        *("x" * length for length in range(1, MAX_PIECE_CHARS)),
+        *(" " * length for length in (1, 2, 11)),
+    ):
         text = before + grapheme * 10 + "x"
         pieces = split_tokens(text)
         ends = {len("".join(pieces[:count])) for count in range(len(pieces))}
@@ -113,12 +117,12 @@ def test_of_very_long_texts_the_beginning_is_looked_at(monkeypatch: pytest.Monke
     text = "abc " * 60_000
     assert TokenCounter().count(text * 10, "gpt-4o") == 600_000
     assert TokenCounter().count_messages([{"role": "", "content": text}] * 10, "gpt-4o") == 600_000 + 33
-    assert looked_at == [MOST_ESTIMATED] * 2
+    assert looked_at == [MAX_ESTIMATED_CHARS] * 2
 
 
 @pytest.mark.usefixtures("no_tokenizers")
 def test_up_to_the_bound_all_of_it_is_counted() -> None:
-    half = "x" * (MOST_ESTIMATED // 2)
+    half = "x" * (MAX_ESTIMATED_CHARS // 2)
     assert TokenCounter().count_all([half, half], "m") == 2 * TokenCounter().count(half, "m")
     assert TokenCounter().count_all([half, half, half], "m") == 3 * TokenCounter().count(half, "m")
 

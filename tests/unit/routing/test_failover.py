@@ -18,16 +18,16 @@ from openai_compat.core.errors import (
     OpenAICompatError,
     UpstreamAuthenticationError,
     UpstreamConnectionError,
-    UpstreamCutError,
     UpstreamStatusError,
     UpstreamTimeoutError,
+    UpstreamTruncatedError,
 )
-from openai_compat.core.settings import ModelEntry, RoutePolicy, Settings, Timeouts
+from openai_compat.core.settings import ModelConfig, RoutePolicy, Settings, Timeouts
 from openai_compat.core.types import CallContext
-from openai_compat.routing.circuit_breaker import Admission, Health
-from openai_compat.routing.failover import Failover
-from openai_compat.routing.load_balancer import ByWeight
-from openai_compat.routing.route import Plan, Target
+from openai_compat.routing.circuit_breaker import CircuitBreaker, Permit
+from openai_compat.routing.failover import FailoverExecutor
+from openai_compat.routing.load_balancer import WeightedRandom
+from openai_compat.routing.route import RoutePlan, Target
 from openai_compat.state.memory import MemoryStore
 from tests.unit.routing.test_policies import refusal
 
@@ -38,18 +38,18 @@ DEFAULT = RoutePolicy()
 class Rehearsal:
     """A plan over `scripts`: what each target does, try by try; its last line holds for all further tries."""
 
-    def __init__(self, scripts: dict[str, Script], policy: RoutePolicy = DEFAULT, **entries: ModelEntry) -> None:
+    def __init__(self, scripts: dict[str, Script], policy: RoutePolicy = DEFAULT, **entries: ModelConfig) -> None:
         self.scripts = {name: list(script) for name, script in scripts.items()}
         self.asked: list[str] = []
         names = list(scripts)
         targets = {
-            name: Target(name, Backend(entries.get(name, ModelEntry(name, "echo")), NoOptions(), RESOURCES))
+            name: Target(name, Backend(entries.get(name, ModelConfig(name, "echo")), NoOptions(), RESOURCES))
             for name in names
         }
-        self.health = Health(MemoryStore(), names)
+        self.health = CircuitBreaker(MemoryStore(), names)
         fallbacks = [targets[name] for name in names[1:]]
         first = {names[0]: targets[names[0]]}
-        self.plan = Plan(policy, first, fallbacks, ByWeight({names[0]: 1.0}), self.health)
+        self.plan = RoutePlan(policy, first, fallbacks, WeightedRandom({names[0]: 1.0}), self.health)
 
     def attempt(self, target: Target, context: CallContext) -> str:
         self.asked.append(target.model)
@@ -59,18 +59,18 @@ class Rehearsal:
             return line
         raise line
 
-    def failover(self, context: CallContext | None = None, **options: Any) -> Failover[str]:
-        return Failover(self.plan, context or CallContext("req_1"), **options)
+    def failover(self, context: CallContext | None = None, **options: Any) -> FailoverExecutor[str]:
+        return FailoverExecutor(self.plan, context or CallContext("req_1"), **options)
 
     def answer(self, **options: Any) -> str:
-        begun = self.failover(**options).answer(self.attempt)
+        begun = self.failover(**options).run(self.attempt)
         begun.ended()
         begun.close()
         return begun.result
 
 
 RESOURCES: Any = BackendResources(Settings(), None)  # type: ignore[arg-type]  # nothing is forwarded here
-BAD = UpstreamCutError("cut")
+BAD = UpstreamTruncatedError("cut")
 
 
 def test_a_fault_once_is_asked_again_at_the_same_target() -> None:
@@ -86,7 +86,7 @@ def test_a_fault_that_stays_goes_to_the_fallback_and_then_to_the_next() -> None:
 def test_what_happened_can_be_told() -> None:
     rehearsal = Rehearsal({"a": [refusal(500)], "b": ["from b"]})
     failover = rehearsal.failover()
-    failover.answer(rehearsal.attempt)
+    failover.run(rehearsal.attempt)
     assert (failover.attempts, failover.target and failover.target.model, failover.is_fallback) == (3, "b", True)
 
 
@@ -119,8 +119,8 @@ def test_silence_is_not_asked_again() -> None:
     assert (rehearsal.answer(), rehearsal.asked) == ("from b", ["a", "b"])
 
 
-def window(tokens: int | None) -> ModelEntry:
-    return ModelEntry("x", "echo", context_window=tokens)
+def window(tokens: int | None) -> ModelConfig:
+    return ModelConfig("x", "echo", context_window=tokens)
 
 
 @pytest.mark.parametrize(
@@ -139,14 +139,14 @@ def test_a_prompt_that_is_too_long_goes_to_a_larger_window(
 ) -> None:
     too_long = refusal(400, "context_length_exceeded")
     entries = {"a": window(windows[0]), "b": window(windows[1])}
-    rehearsal = Rehearsal({"a": [too_long], "b": ["from b"]}, RoutePolicy(context_fallback=policy), **entries)
+    rehearsal = Rehearsal({"a": [too_long], "b": ["from b"]}, RoutePolicy(context_overflow=policy), **entries)
     if answers:
         assert rehearsal.answer() == "from b"
     else:
         with pytest.raises(UpstreamStatusError):
             rehearsal.answer()
     assert rehearsal.asked == (["a", "b"] if answers else ["a"])
-    assert rehearsal.health.admit("a") is Admission.NORMAL
+    assert rehearsal.health.try_acquire("a") is Permit.NORMAL
 
 
 def test_the_next_caller_does_not_try_what_is_left_alone() -> None:
@@ -168,7 +168,7 @@ def test_who_is_left_alone_is_asked_when_nobody_else_answers() -> None:
 
 def test_a_probe_gets_one_try() -> None:
     rehearsal = Rehearsal(
-        {"a": [refusal(503)], "b": ["from b"]}, RoutePolicy(retries=3, cooldown=0.01, longest_wait=0.01)
+        {"a": [refusal(503)], "b": ["from b"]}, RoutePolicy(retries=3, cooldown=0.01, max_retry_wait=0.01)
     )
     rehearsal.answer()
     tries = len(rehearsal.asked)
@@ -195,9 +195,9 @@ def test_a_call_with_effects_is_repeated_only_where_nothing_was_done() -> None:
 def test_the_rest_of_the_plan_goes_on_where_it_stopped() -> None:
     rehearsal = Rehearsal({"a": ["from a"], "b": [BAD], "c": ["from c"]}, RoutePolicy(retries=0))
     failover = rehearsal.failover()
-    assert failover.answer(rehearsal.attempt).result == "from a"
+    assert failover.run(rehearsal.attempt).result == "from a"
     assert failover.has_more
-    assert failover.answer(rehearsal.attempt).result == "from c"
+    assert failover.run(rehearsal.attempt).result == "from c"
     assert not failover.has_more
 
 
@@ -206,12 +206,12 @@ def cancelled_soon(context: CallContext) -> None:
 
 
 def test_a_client_that_leaves_during_a_wait_ends_it() -> None:
-    rehearsal = Rehearsal({"a": [refusal(429, retry_after="30")], "b": ["from b"]}, RoutePolicy(longest_wait=60))
+    rehearsal = Rehearsal({"a": [refusal(429, retry_after="30")], "b": ["from b"]}, RoutePolicy(max_retry_wait=60))
     context = CallContext("req_1")
     cancelled_soon(context)
     began = time.monotonic()
     with pytest.raises(CallCancelledError):
-        rehearsal.failover(context).answer(rehearsal.attempt)
+        rehearsal.failover(context).run(rehearsal.attempt)
     assert time.monotonic() - began < 10
     assert rehearsal.asked == ["a"]
 
@@ -232,8 +232,8 @@ class Waiting(Rehearsal):
         return super().attempt(target, context)
 
 
-def patient(seconds: float) -> ModelEntry:
-    return ModelEntry("a", "echo", timeouts=replace(Timeouts(), first_token=seconds))
+def patient(seconds: float) -> ModelConfig:
+    return ModelConfig("a", "echo", timeouts=replace(Timeouts(), first_token=seconds))
 
 
 def test_a_first_token_that_does_not_come_is_waited_for_no_longer_than_the_limit() -> None:
@@ -247,9 +247,9 @@ def test_a_client_that_leaves_before_the_first_token_is_not_the_upstreams_fault(
     context = CallContext("req_1")
     cancelled_soon(context)
     with pytest.raises(CallCancelledError):
-        waiting.failover(context, limits_first_token=True).answer(waiting.attempt)
+        waiting.failover(context, limits_first_token=True).run(waiting.attempt)
     assert waiting.asked == ["a"]
-    assert waiting.health.admit("a") is Admission.NORMAL
+    assert waiting.health.try_acquire("a") is Permit.NORMAL
     assert not context.cancellation._callbacks
 
 
@@ -271,8 +271,8 @@ def test_an_answer_that_comes_too_late_is_closed() -> None:
         return late
 
     rehearsal = Rehearsal({"a": ["-"], "b": ["from b"]}, a=patient(0.1))
-    failover: Failover[Late] = Failover(rehearsal.plan, CallContext("req_1"), limits_first_token=True)
-    assert failover.answer(attempt).target.model == "b"
+    failover: FailoverExecutor[Late] = FailoverExecutor(rehearsal.plan, CallContext("req_1"), limits_first_token=True)
+    assert failover.run(attempt).target.model == "b"
     assert late.is_closed
 
 
@@ -285,7 +285,7 @@ def test_an_answer_in_time_lifts_the_limit() -> None:
         given.append(context)
         return rehearsal.attempt(target, context)
 
-    begun = rehearsal.failover(context, limits_first_token=True).answer(attempt)
+    begun = rehearsal.failover(context, limits_first_token=True).run(attempt)
     time.sleep(0.5)
     assert not given[0].cancellation.is_cancelled
     context.cancellation.cancel()
@@ -309,4 +309,4 @@ def test_a_fault_of_this_program_is_raised_as_it_is() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        rehearsal.failover().answer(attempt)
+        rehearsal.failover().run(attempt)

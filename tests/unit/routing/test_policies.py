@@ -14,21 +14,21 @@ from openai_compat.core.errors import (
     CallCancelledError,
     CapabilityError,
     InternalError,
+    InvalidRequestError,
     OpenAICompatError,
-    PayloadError,
     UpstreamAuthenticationError,
     UpstreamBusyError,
     UpstreamConnectionError,
-    UpstreamCutError,
-    UpstreamReplyError,
+    UpstreamInvalidResponseError,
     UpstreamStatusError,
     UpstreamTimeoutError,
+    UpstreamTruncatedError,
 )
 from openai_compat.core.settings import RoutePolicy
-from openai_compat.routing.circuit_breaker import LONGEST_COOLDOWN, PROBE_SECONDS, REFRESH_SECONDS, Admission, Health
-from openai_compat.routing.failure_policy import judge
-from openai_compat.routing.load_balancer import DECAY_SECONDS, ByLatency, ByWeight, PeakLatency
-from openai_compat.routing.retry import Backoff, named_wait
+from openai_compat.routing.circuit_breaker import MAX_COOLDOWN, PROBE_TIMEOUT, REFRESH_INTERVAL, CircuitBreaker, Permit
+from openai_compat.routing.failure_policy import classify
+from openai_compat.routing.load_balancer import DECAY_TIME, LeastLatency, PeakEWMA, WeightedRandom
+from openai_compat.routing.retry import Backoff, parse_retry_after
 from openai_compat.state.memory import MemoryStore
 
 
@@ -54,8 +54,8 @@ RETRY, FALL_BACK, TELL = (True, True), (False, True), (False, False)
         (refusal(504), RETRY),
         (refusal(408), RETRY),
         (UpstreamConnectionError("no"), RETRY),
-        (UpstreamCutError("no"), RETRY),
-        (UpstreamReplyError("no"), RETRY),
+        (UpstreamTruncatedError("no"), RETRY),
+        (UpstreamInvalidResponseError("no"), RETRY),
         (refusal(429, "insufficient_quota"), FALL_BACK),
         (refusal(429, x_should_retry="false"), FALL_BACK),
         (refusal(500, x_should_retry="false"), FALL_BACK),
@@ -73,27 +73,29 @@ RETRY, FALL_BACK, TELL = (True, True), (False, True), (False, False)
         (refusal(422), TELL),
         (refusal(501), TELL),
         (UpstreamAuthenticationError("no"), TELL),
-        (PayloadError("no"), TELL),
+        (InvalidRequestError("no"), TELL),
         (CapabilityError("no"), TELL),
         (CallCancelledError(), TELL),
     ],
 )
 def test_what_a_failure_means(error: OpenAICompatError, expected: tuple[bool, bool]) -> None:
-    verdict = judge(error)
-    assert (verdict.retries, verdict.falls_back) == expected
+    verdict = classify(error)
+    assert (verdict.retries, verdict.try_next) == expected
 
 
 def test_what_says_that_nobody_is_served_now_and_what_that_nothing_was_done() -> None:
-    assert [judge(error).is_outage for error in (refusal(429), refusal(503), UpstreamConnectionError("no"))] == [
+    assert [classify(error).is_outage for error in (refusal(429), refusal(503), UpstreamConnectionError("no"))] == [
         True
     ] * 3
-    assert not any(judge(error).is_outage for error in (refusal(500), UpstreamCutError("x"), UpstreamTimeoutError("x")))
-    assert [judge(error).did_nothing for error in (refusal(429), refusal(503))] == [True] * 2
-    assert not any(judge(error).did_nothing for error in (refusal(500), UpstreamConnectionError("x")))
-    assert all(judge(error).is_fault for error in (refusal(500), UpstreamTimeoutError("x"), refusal(429)))
     assert not any(
-        judge(error).is_fault
-        for error in (InternalError(), UpstreamBusyError(1), TOO_LONG, refusal(400), PayloadError("x"))
+        classify(error).is_outage for error in (refusal(500), UpstreamTruncatedError("x"), UpstreamTimeoutError("x"))
+    )
+    assert [classify(error).not_processed for error in (refusal(429), refusal(503))] == [True] * 2
+    assert not any(classify(error).not_processed for error in (refusal(500), UpstreamConnectionError("x")))
+    assert all(classify(error).is_fault for error in (refusal(500), UpstreamTimeoutError("x"), refusal(429)))
+    assert not any(
+        classify(error).is_fault
+        for error in (InternalError(), UpstreamBusyError(1), TOO_LONG, refusal(400), InvalidRequestError("x"))
     )
 
 
@@ -102,16 +104,16 @@ def test_what_says_that_nobody_is_served_now_and_what_that_nothing_was_done() ->
 
 def test_waits_double_up_to_the_longest_and_differ_by_chance() -> None:
     latest, soonest = Backoff(1.0, chance=lambda: 1.0), Backoff(1.0, chance=lambda: 0.0)
-    assert [latest.seconds_before(retry, None) for retry in range(4)] == [0.25, 0.5, 1.0, 1.0]
-    assert [soonest.seconds_before(retry, None) for retry in range(4)] == [0.125, 0.25, 0.5, 0.5]
+    assert [latest.delay(retry, None) for retry in range(4)] == [0.25, 0.5, 1.0, 1.0]
+    assert [soonest.delay(retry, None) for retry in range(4)] == [0.125, 0.25, 0.5, 0.5]
 
 
 def test_a_wait_that_the_upstream_names_is_kept_or_not_waited_at_all() -> None:
     backoff = Backoff(2.0, chance=lambda: 1.0)
-    assert backoff.seconds_before(0, 2.0) == pytest.approx(2.2)
-    assert Backoff(2.0, chance=lambda: 0.0).seconds_before(3, 0.5) == 0.5
-    assert backoff.seconds_before(0, 2.1) is None
-    assert backoff.seconds_before(0, 0.0) == 0.0
+    assert backoff.delay(0, 2.0) == pytest.approx(2.2)
+    assert Backoff(2.0, chance=lambda: 0.0).delay(3, 0.5) == 0.5
+    assert backoff.delay(0, 2.1) is None
+    assert backoff.delay(0, 0.0) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -130,7 +132,7 @@ def test_a_wait_that_the_upstream_names_is_kept_or_not_waited_at_all() -> None:
     ],
 )
 def test_the_wait_that_headers_name(headers: Mapping[str, str], seconds: float | None) -> None:
-    assert named_wait(headers, now=lambda: 1_000_000.0) == seconds
+    assert parse_retry_after(headers, now=lambda: 1_000_000.0) == seconds
 
 
 # balancing
@@ -138,7 +140,7 @@ def test_the_wait_that_headers_name(headers: Mapping[str, str], seconds: float |
 
 def test_calls_are_shared_by_weight() -> None:
     marks = cycle(number / 100 for number in range(100))
-    balancer = ByWeight({"a": 3, "b": 1, "never": 0}, chance=lambda: next(marks))
+    balancer = WeightedRandom({"a": 3, "b": 1, "never": 0}, chance=lambda: next(marks))
     orders = [balancer.order() for _ in range(300)]
     assert Counter(order[0] for order in orders)["never"] == 0
     assert Counter(order[0] for order in orders)["a"] == pytest.approx(225, abs=10)
@@ -147,19 +149,19 @@ def test_calls_are_shared_by_weight() -> None:
 
 def test_a_slow_answer_counts_at_once_and_is_forgotten_slowly() -> None:
     now = [100.0]
-    latency = PeakLatency(lambda: now[0])
+    latency = PeakEWMA(lambda: now[0])
     latency.add(0.1)
     latency.add(2.0)
     assert latency.now == 2.0
     now[0] += 1
     latency.add(0.1)
     assert 1.5 < latency.seconds < 2.0
-    now[0] += 10 * DECAY_SECONDS
+    now[0] += 10 * DECAY_TIME
     assert latency.now < 0.01
 
 
 def test_the_fastest_target_is_asked_until_it_is_busy() -> None:
-    balancer = ByLatency(["slow", "fast"], clock=lambda: 1.0, chance=lambda: 0.5)
+    balancer = LeastLatency(["slow", "fast"], clock=lambda: 1.0, chance=lambda: 0.5)
     balancer.answered("slow", 0.3)
     balancer.answered("fast", 0.1)
     assert balancer.order() == ["fast", "slow"]
@@ -172,7 +174,7 @@ def test_the_fastest_target_is_asked_until_it_is_busy() -> None:
 
 
 def test_a_target_that_was_never_measured_is_tried_and_a_fallback_is_not_counted() -> None:
-    balancer = ByLatency(["known", "new"], clock=lambda: 1.0, chance=lambda: 0.5)
+    balancer = LeastLatency(["known", "new"], clock=lambda: 1.0, chance=lambda: 0.5)
     balancer.answered("known", 0.01)
     balancer.began("somebody else")
     balancer.answered("somebody else", 1.0)
@@ -189,14 +191,14 @@ class Workers:
     def __init__(self, count: int = 2) -> None:
         self.now = 1_000_000.0
         self.store = MemoryStore(lambda: self.now)
-        self.all = [Health(self.store, ["up", "other"], lambda: self.now) for _ in range(count)]
+        self.all = [CircuitBreaker(self.store, ["up", "other"], lambda: self.now) for _ in range(count)]
 
     def later(self, seconds: float) -> None:
         self.now += seconds
 
-    def admissions(self, name: str = "up") -> list[Admission | None]:
-        self.later(REFRESH_SECONDS)
-        return [worker.admit(name) for worker in self.all]
+    def admissions(self, name: str = "up") -> list[Permit | None]:
+        self.later(REFRESH_INTERVAL)
+        return [worker.try_acquire(name) for worker in self.all]
 
 
 @pytest.fixture
@@ -204,18 +206,18 @@ def workers() -> Workers:
     return Workers()
 
 
-POLICY = RoutePolicy(cooldown=10, faults_to_cool=2)
-HEALTHY = [Admission.NORMAL, Admission.NORMAL]
+POLICY = RoutePolicy(cooldown=10, failure_threshold=2)
+HEALTHY = [Permit.NORMAL, Permit.NORMAL]
 
 
-def outage(worker: Health, named: float | None = None, admission: Admission = Admission.NORMAL) -> None:
+def outage(worker: CircuitBreaker, named: float | None = None, admission: Permit = Permit.NORMAL) -> None:
     worker.failed("up", POLICY, admission, is_outage=True, named=named)
 
 
 def test_an_outage_that_one_worker_meets_keeps_all_away_for_the_cooldown(workers: Workers) -> None:
     assert workers.admissions() == HEALTHY
     outage(workers.all[0])
-    assert workers.all[0].admit("up") is None
+    assert workers.all[0].try_acquire("up") is None
     assert workers.admissions() == [None, None]
     assert workers.admissions("other") == HEALTHY
 
@@ -223,20 +225,20 @@ def test_an_outage_that_one_worker_meets_keeps_all_away_for_the_cooldown(workers
 def test_after_the_cooldown_one_call_of_all_workers_probes(workers: Workers) -> None:
     outage(workers.all[0])
     workers.later(10)
-    assert workers.admissions() == [Admission.PROBE, None]
+    assert workers.admissions() == [Permit.PROBE, None]
     assert workers.admissions() == [None, None]
-    workers.all[0].answers("up")
+    workers.all[0].on_first_byte("up")
     assert workers.admissions() == HEALTHY
 
 
 def test_a_probe_that_fails_begins_another_cooldown(workers: Workers) -> None:
     outage(workers.all[0])
     workers.later(10)
-    assert workers.admissions()[0] is Admission.PROBE
-    workers.all[0].failed("up", POLICY, Admission.PROBE, is_outage=False)
+    assert workers.admissions()[0] is Permit.PROBE
+    workers.all[0].failed("up", POLICY, Permit.PROBE, is_outage=False)
     assert workers.admissions() == [None, None]
     workers.later(10)
-    assert workers.admissions().count(Admission.PROBE) == 1
+    assert workers.admissions().count(Permit.PROBE) == 1
 
 
 def test_a_worker_with_an_old_view_does_not_probe_once_more(workers: Workers) -> None:
@@ -244,29 +246,29 @@ def test_a_worker_with_an_old_view_does_not_probe_once_more(workers: Workers) ->
     workers.later(10.5)
     first, second = workers.all
     second.refresh()
-    assert first.admit("up") is Admission.PROBE
-    outage(first, admission=Admission.PROBE)
-    assert second.admit("up") is None
+    assert first.try_acquire("up") is Permit.PROBE
+    outage(first, admission=Permit.PROBE)
+    assert second.try_acquire("up") is None
 
 
 def test_a_probe_without_a_verdict_leaves_the_next_caller_to_probe(workers: Workers) -> None:
     outage(workers.all[0])
     workers.later(10)
-    assert workers.admissions() == [Admission.PROBE, None]
-    workers.all[0].release("up", Admission.PROBE)
-    assert workers.admissions() == [Admission.PROBE, None]
-    workers.later(PROBE_SECONDS)
-    assert workers.admissions() == [Admission.PROBE, None]
+    assert workers.admissions() == [Permit.PROBE, None]
+    workers.all[0].release("up", Permit.PROBE)
+    assert workers.admissions() == [Permit.PROBE, None]
+    workers.later(PROBE_TIMEOUT)
+    assert workers.admissions() == [Permit.PROBE, None]
 
 
 def test_faults_of_single_calls_count_in_a_row_over_all_workers(workers: Workers) -> None:
     first, second = workers.all
-    first.failed("up", POLICY, Admission.NORMAL, is_outage=False)
+    first.failed("up", POLICY, Permit.NORMAL, is_outage=False)
     assert workers.admissions() == HEALTHY
-    second.succeeded("up")
-    second.failed("up", POLICY, Admission.NORMAL, is_outage=False)
+    second.on_success("up")
+    second.failed("up", POLICY, Permit.NORMAL, is_outage=False)
     assert workers.admissions() == HEALTHY
-    first.failed("up", POLICY, Admission.NORMAL, is_outage=False)
+    first.failed("up", POLICY, Permit.NORMAL, is_outage=False)
     assert workers.admissions() == [None, None]
 
 
@@ -275,22 +277,22 @@ def test_an_upstream_that_names_its_time_is_left_alone_for_it_within_a_limit(wor
     workers.later(29)
     assert workers.admissions() == [None, None]
     workers.later(1)
-    assert Admission.PROBE in workers.admissions()
+    assert Permit.PROBE in workers.admissions()
     workers = Workers()
     outage(workers.all[0], named=86_400)
-    workers.later(LONGEST_COOLDOWN)
-    assert Admission.PROBE in workers.admissions()
+    workers.later(MAX_COOLDOWN)
+    assert Permit.PROBE in workers.admissions()
 
 
 def test_without_a_cooldown_nobody_is_left_alone(workers: Workers) -> None:
-    workers.all[0].failed("up", RoutePolicy(cooldown=0), Admission.NORMAL, is_outage=True)
+    workers.all[0].failed("up", RoutePolicy(cooldown=0), Permit.NORMAL, is_outage=True)
     assert workers.admissions() == HEALTHY
 
 
 def test_workers_share_what_they_measure(workers: Workers) -> None:
-    balancers = [ByLatency(["up", "other"], lambda: workers.now) for _ in workers.all]
+    balancers = [LeastLatency(["up", "other"], lambda: workers.now) for _ in workers.all]
     for worker, balancer in zip(workers.all, balancers, strict=True):
-        worker.share(balancer.latencies)
+        worker.share_latencies(balancer.latencies)
     balancers[0].answered("up", 5.0)
     balancers[0].answered("other", 0.1)
     workers.admissions()

@@ -15,7 +15,7 @@ from gunicorn.http.errors import ParseException
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import IterUnreader
 
-from openai_compat.server.request_parser import MOST_REQUEST_LINES, QuickRequest, http_date
+from openai_compat.server.request_parser import MAX_CACHED_REQUEST_LINES, FastRequest, http_date
 
 PLAIN = [
     "Host: example.com", "User-Agent: OpenAI/Python 3.5", "Content-Type: application/json", "Content-Length: 0",
@@ -67,20 +67,20 @@ def test_every_head_is_read_as_gunicorn_reads_it(peer: str, settings: dict[str, 
     outcomes = set()
     for head in heads(1500):
         expected = read(Request, head, peer, settings)
-        assert read(QuickRequest, head, peer, settings) == expected, head
+        assert read(FastRequest, head, peer, settings) == expected, head
         outcomes.add(expected if isinstance(expected, type) else "read")
     assert {"read"} < outcomes, "the heads must be of both kinds, or this shows nothing"
 
 
 def test_request_lines_are_remembered_for_a_while_and_not_for_good() -> None:
-    for number in range(3 * MOST_REQUEST_LINES):
+    for number in range(3 * MAX_CACHED_REQUEST_LINES):
         line = f"GET /v1/models/{number} HTTP/1.1\r\n\r\n".encode()
         for _ in range(2):
-            request = QuickRequest(Config(), IterUnreader([line]), ("127.0.0.1", 1), 1)
+            request = FastRequest(Config(), IterUnreader([line]), ("127.0.0.1", 1), 1)
             assert request.path == f"/v1/models/{number}"
     from openai_compat.server import request_parser as heads
 
-    assert len(heads._request_lines) <= MOST_REQUEST_LINES
+    assert len(heads._request_lines) <= MAX_CACHED_REQUEST_LINES
 
 
 def test_the_date_is_http_s_and_now() -> None:

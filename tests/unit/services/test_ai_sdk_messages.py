@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from openai_compat.core.errors import PayloadError
+from openai_compat.core.errors import InvalidRequestError
 from openai_compat.services.ai_sdk_messages import to_chat_messages
 
 USER = {"role": "user", "content": "Hello!"}
@@ -204,6 +204,6 @@ FAULTS = [
 
 @pytest.mark.parametrize(("messages", "param"), FAULTS)
 def test_what_no_model_could_read_is_refused_by_name(messages: list[dict[str, Any]], param: str) -> None:
-    with pytest.raises(PayloadError) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         to_chat_messages(messages)
     assert caught.value.param == param

@@ -10,7 +10,7 @@ import pytest
 
 from openai_compat.backends.base import Backend, NoOptions, SupportsChat, SupportsCompletions
 from openai_compat.backends.resources import BackendResources
-from openai_compat.core.settings import ModelEntry, Settings
+from openai_compat.core.settings import ModelConfig, Settings
 from openai_compat.core.tokens import TokenCounter
 from openai_compat.core.types import (
     CallContext,
@@ -31,7 +31,7 @@ class Scripted(Backend, SupportsChat, SupportsCompletions):
     """Gives the pieces it was made with."""
 
     def __init__(self, *pieces: Any) -> None:
-        super().__init__(ModelEntry("m", "scripted"), NoOptions(), BackendResources(Settings(), None))  # type: ignore[arg-type]
+        super().__init__(ModelConfig("m", "scripted"), NoOptions(), BackendResources(Settings(), None))  # type: ignore[arg-type]
         self.pieces = pieces
 
     def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta]:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from openai_compat.core.errors import UpstreamReplyError
+from openai_compat.core.errors import UpstreamInvalidResponseError
 from openai_compat.core.types import Usage
-from openai_compat.services.forwarding import read_whole
+from openai_compat.services.forwarding import validate_json_body
 from openai_compat.services.inference_call import InferenceCall
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2}
@@ -22,23 +22,23 @@ def answer(length: int) -> bytes:
 @pytest.mark.parametrize("length", [10, 200_000], ids=["short", "long"])
 @pytest.mark.parametrize("around", [b"", b"\n\n\n \n"], ids=["bare", "kept alive with white space"])
 def test_usage_is_read_from_whole_answers(length: int, around: bytes) -> None:
-    assert read_whole(around + answer(length) + around) == Usage(3, 2)
+    assert validate_json_body(around + answer(length) + around) == Usage(3, 2)
 
 
 @pytest.mark.parametrize("length", [10, 200_000], ids=["short", "long"])
 def test_an_answer_without_its_end_is_refused(length: int) -> None:
-    with pytest.raises(UpstreamReplyError):
-        read_whole(answer(length)[:-30])
+    with pytest.raises(UpstreamInvalidResponseError):
+        validate_json_body(answer(length)[:-30])
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"3", b"<html>", b"x" * 200_000])
 def test_what_is_no_object_is_refused(body: bytes) -> None:
-    with pytest.raises(UpstreamReplyError):
-        read_whole(body)
+    with pytest.raises(UpstreamInvalidResponseError):
+        validate_json_body(body)
 
 
 def test_a_long_answer_without_usage_has_none() -> None:
-    assert read_whole(json.dumps({"data": ["x" * 200_000]}).encode()) is None
+    assert validate_json_body(json.dumps({"data": ["x" * 200_000]}).encode()) is None
 
 
 @pytest.mark.parametrize(

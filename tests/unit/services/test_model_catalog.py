@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from openai_compat.backends.base import SupportsForwarding
-from openai_compat.backends.http.messages import ForwardedCall
+from openai_compat.backends.http.messages import UpstreamRequest
 from openai_compat.core.errors import OpenAICompatError, UpstreamConnectionError, UpstreamStatusError
 from openai_compat.core.types import CallContext
 from openai_compat.services import model_catalog as models
-from openai_compat.services.model_catalog import UpstreamModels
+from openai_compat.services.model_catalog import UpstreamModelCache
 from tests.support.fake_http_client import ScriptedReply, make
 
 CONTEXT = CallContext("r", headers={"if-none-match": '"a"', "range": "bytes=0-1", "user-agent": "x"})
@@ -28,10 +28,10 @@ class Upstream(SupportsForwarding):
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
-        self.calls: list[ForwardedCall] = []
+        self.calls: list[UpstreamRequest] = []
         self.may_answer = threading.Event()
 
-    def forward(self, call: ForwardedCall, context: CallContext) -> ScriptedReply:
+    def forward(self, call: UpstreamRequest, context: CallContext) -> ScriptedReply:
         self.calls.append(call)
         self.may_answer.wait(20)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
@@ -53,14 +53,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.fixture(autouse=True)
 def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "FIRST_WAIT_SECONDS", 0.3)
+    monkeypatch.setattr(models, "FIRST_FETCH_TIMEOUT", 0.3)
 
 
-def names(listed: UpstreamModels, context: CallContext = CONTEXT) -> list[str]:
+def names(listed: UpstreamModelCache, context: CallContext = CONTEXT) -> list[str]:
     return [model["id"] for model in listed.ask(context)]
 
 
-def settle(listed: UpstreamModels) -> None:
+def settle(listed: UpstreamModelCache) -> None:
     """Waits until no list is on its way."""
     deadline = time.monotonic() + 5
     while listed._fetches:
@@ -70,7 +70,7 @@ def settle(listed: UpstreamModels) -> None:
 
 def test_a_hanging_upstream_holds_up_the_first_callers_alone() -> None:
     upstream = Upstream(["a"])
-    listed = UpstreamModels(upstream, 300)
+    listed = UpstreamModelCache(upstream, 300)
     started = time.monotonic()
     with ThreadPoolExecutor(5) as pool:
         assert list(pool.map(lambda _: names(listed), range(5))) == [[]] * 5
@@ -93,7 +93,7 @@ def test_a_failure_is_logged_and_remembered_for_a_while(
 ) -> None:
     upstream = Upstream(failure, ["a"])
     upstream.answer()
-    listed = UpstreamModels(upstream, 300)
+    listed = UpstreamModelCache(upstream, 300)
     with caplog.at_level(logging.WARNING, "openai_compat"):
         for _ in range(10):
             with pytest.raises(expected):
@@ -101,14 +101,14 @@ def test_a_failure_is_logged_and_remembered_for_a_while(
             settle(listed)
     assert len(upstream.calls) == 1
     assert len(caplog.records) == 1
-    clock[0] += models.RETRY_SECONDS
+    clock[0] += models.RETRY_INTERVAL
     assert names(listed) == ["a"]
 
 
 def test_a_refresh_that_fails_keeps_the_old_list(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
     upstream = Upstream(["a"], UpstreamConnectionError("gone"), ["b"])
     upstream.answer()
-    listed = UpstreamModels(upstream, 300)
+    listed = UpstreamModelCache(upstream, 300)
     assert names(listed) == ["a"]
     clock[0] += 301
     with caplog.at_level(logging.WARNING, "openai_compat"):
@@ -116,7 +116,7 @@ def test_a_refresh_that_fails_keeps_the_old_list(clock: list[float], caplog: pyt
             assert names(listed) == ["a"]
             settle(listed)
     assert (len(upstream.calls), len(caplog.records)) == (2, 1)
-    clock[0] += models.RETRY_SECONDS
+    clock[0] += models.RETRY_INTERVAL
     assert names(listed) == ["a"]
     settle(listed)
     assert names(listed) == ["b"]
@@ -125,12 +125,12 @@ def test_a_refresh_that_fails_keeps_the_old_list(clock: list[float], caplog: pyt
 def test_a_list_that_hangs_after_a_failure_tells_the_failure(clock: list[float]) -> None:
     upstream = Upstream(UpstreamConnectionError("gone"))
     upstream.answer()
-    listed = UpstreamModels(upstream, 300)
+    listed = UpstreamModelCache(upstream, 300)
     with pytest.raises(UpstreamConnectionError):
         names(listed)
     settle(listed)
     upstream.may_answer.clear()
-    clock[0] += models.RETRY_SECONDS
+    clock[0] += models.RETRY_INTERVAL
     with pytest.raises(UpstreamConnectionError):
         names(listed)
     upstream.answer()
@@ -140,7 +140,7 @@ def test_a_list_that_hangs_after_a_failure_tells_the_failure(clock: list[float])
 def test_each_credential_has_its_own_list() -> None:
     upstream = Upstream(["a"], ["b"])
     upstream.answer()
-    listed = UpstreamModels(upstream, 300)
+    listed = UpstreamModelCache(upstream, 300)
     anna, bert = (CallContext("r", authorization=f"Bearer {name}") for name in ("anna", "bert"))
     assert [names(listed, anna), names(listed, bert), names(listed, anna)] == [["a"], ["b"], ["a"]]
 
@@ -149,5 +149,5 @@ def test_the_list_is_asked_for_whole() -> None:
     """It is for other callers too, who have no older one and want no piece of it."""
     upstream = Upstream(["a"])
     upstream.answer()
-    names(UpstreamModels(upstream, 300))
+    names(UpstreamModelCache(upstream, 300))
     assert upstream.calls[0].headers == {"user-agent": "x"}

@@ -8,26 +8,26 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from openai_compat.backends.http.messages import ForwardedReply
-from openai_compat.core.errors import UpstreamCutError, UpstreamReplyError, UpstreamTimeoutError
-from openai_compat.core.streams import SILENCE, Silence
+from openai_compat.backends.http.messages import UpstreamResponse
+from openai_compat.core.errors import UpstreamInvalidResponseError, UpstreamTimeoutError, UpstreamTruncatedError
+from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import Usage
-from openai_compat.services.sse_relay import EventRelay, UsualEvent
+from openai_compat.services.sse_relay import EventTemplate, SSERelay
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 
 
-class ScriptedReply(ForwardedReply):
+class ScriptedReply(UpstreamResponse):
     """A reply whose blocks are what the test says."""
 
     status = 200
     headers: Mapping[str, str] = {}
 
-    def __init__(self, blocks: list[bytes | Silence]) -> None:
+    def __init__(self, blocks: list[bytes | Heartbeat]) -> None:
         self._blocks = blocks
         self.endings: list[str] = []
 
-    def blocks(self) -> Iterator[bytes | Silence]:
+    def blocks(self) -> Iterator[bytes | Heartbeat]:
         return iter(self._blocks)
 
     def read(self) -> bytes:
@@ -36,7 +36,7 @@ class ScriptedReply(ForwardedReply):
     def close(self) -> None:
         self.endings.append("broken off")
 
-    def close_after_end(self) -> None:
+    def release(self) -> None:
         self.endings.append("ended")
 
 
@@ -52,8 +52,8 @@ FINISH = event(id="c", choices=[{"index": 0, "delta": {}, "finish_reason": "stop
 DONE = b"data: [DONE]\n\n"
 
 
-def relayed(*blocks: bytes | Silence, hides_usage: bool = False) -> bytes:
-    relay = EventRelay(ScriptedReply(list(blocks)), hides_usage=hides_usage)
+def relayed(*blocks: bytes | Heartbeat, strip_usage: bool = False) -> bytes:
+    relay = SSERelay(ScriptedReply(list(blocks)), strip_usage=strip_usage)
     return b"".join(block for block in relay if isinstance(block, bytes))
 
 
@@ -76,38 +76,38 @@ def test_however_the_bytes_are_cut_the_same_stream_comes_out(line_end: bytes) ->
 
 def test_an_event_is_handed_on_only_when_it_is_whole() -> None:
     first, second = content("one"), content("two")
-    relay = EventRelay(ScriptedReply([first + second[:10], second[10:], FINISH + DONE]), hides_usage=False)
+    relay = SSERelay(ScriptedReply([first + second[:10], second[10:], FINISH + DONE]), strip_usage=False)
     assert [next(relay), next(relay)] == [first, second]
 
 
 def test_silence_is_passed_on() -> None:
-    relay = EventRelay(ScriptedReply([SILENCE, content("a"), SILENCE, FINISH + DONE]), hides_usage=False)
-    assert [block is SILENCE for block in relay] == [True, False, True, False]
+    relay = SSERelay(ScriptedReply([HEARTBEAT, content("a"), HEARTBEAT, FINISH + DONE]), strip_usage=False)
+    assert [block is HEARTBEAT for block in relay] == [True, False, True, False]
 
 
 def test_usage_that_the_client_asked_for_is_seen_and_stays() -> None:
     stream = content("a", usage=None) + FINISH + event(id="c", choices=[], usage=USAGE) + DONE
-    relay = EventRelay(ScriptedReply([stream]), hides_usage=False)
+    relay = SSERelay(ScriptedReply([stream]), strip_usage=False)
     assert b"".join(block for block in relay if isinstance(block, bytes)) == stream
     assert relay.usage == Usage(3, 2)
 
 
 def test_usage_that_the_client_did_not_ask_for_is_seen_and_hidden() -> None:
     blocks = [content("a", usage=None), FINISH, event(id="c", choices=[], usage=USAGE), DONE]
-    relay = EventRelay(ScriptedReply([*blocks]), hides_usage=True)
+    relay = SSERelay(ScriptedReply([*blocks]), strip_usage=True)
     assert b"".join(block for block in relay if isinstance(block, bytes)) == content("a") + FINISH + DONE
     assert relay.usage == Usage(3, 2)
 
 
 def test_usage_in_the_last_chunk_is_taken_out_of_it() -> None:
     last = event(id="c", choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}], usage=USAGE)
-    assert relayed(content("a"), last, DONE, hides_usage=True) == content("a") + FINISH + DONE
+    assert relayed(content("a"), last, DONE, strip_usage=True) == content("a") + FINISH + DONE
 
 
 def test_azures_first_chunk_without_choices_stays() -> None:
     first = event(id="", choices=[], prompt_filter_results=[{"prompt_index": 0}])
     stream = first + content("a") + FINISH + DONE
-    assert relayed(stream, hides_usage=True) == stream
+    assert relayed(stream, strip_usage=True) == stream
 
 
 def test_an_empty_error_is_taken_out_because_clients_raise_on_it() -> None:
@@ -129,10 +129,10 @@ def test_one_finished_choice_of_two_is_a_cut_answer() -> None:
     def finish(index: int) -> bytes:
         return event(id="c", choices=[{"index": index, "delta": {}, "finish_reason": "stop"}])
 
-    both = EventRelay(ScriptedReply([content("a") + finish(0), finish(1)]), hides_usage=False, choices=2)
+    both = SSERelay(ScriptedReply([content("a") + finish(0), finish(1)]), strip_usage=False, choices=2)
     assert list(both)[-1] == DONE
-    one = EventRelay(ScriptedReply([content("a") + finish(0)]), hides_usage=False, choices=2)
-    with pytest.raises(UpstreamCutError):
+    one = SSERelay(ScriptedReply([content("a") + finish(0)]), strip_usage=False, choices=2)
+    with pytest.raises(UpstreamTruncatedError):
         list(one)
 
 
@@ -145,7 +145,7 @@ def test_a_broken_event_is_left_out_and_does_not_stop_the_good_ones(caplog: pyte
 
 def test_what_is_no_json_in_place_of_the_end_is_an_error() -> None:
     for stream in (content("a")[:-3] + b"\n\n" + DONE, content("a") + FINISH[:-3] + b"\n\n" + DONE):
-        with pytest.raises(UpstreamReplyError):
+        with pytest.raises(UpstreamInvalidResponseError):
             relayed(stream)
 
 
@@ -159,26 +159,26 @@ class EndlessReply(ScriptedReply):
 
     patience: float | None = None
 
-    def blocks(self) -> Iterator[bytes | Silence]:
+    def blocks(self) -> Iterator[bytes | Heartbeat]:
         yield from self._blocks
-        raise UpstreamTimeoutError("silence") if self.patience else UpstreamCutError("still silent")
+        raise UpstreamTimeoutError("silence") if self.patience else UpstreamTruncatedError("still silent")
 
-    def expect_end(self, seconds: float) -> None:
+    def limit_remaining(self, seconds: float) -> None:
         self.patience = seconds
 
 
-@pytest.mark.parametrize("hides_usage", [True, False])
-def test_a_whole_answer_with_no_end_mark_is_ended_promptly(*, hides_usage: bool) -> None:
+@pytest.mark.parametrize("strip_usage", [True, False])
+def test_a_whole_answer_with_no_end_mark_is_ended_promptly(*, strip_usage: bool) -> None:
     reply = EndlessReply([content("a"), FINISH, event(id="c", choices=[], usage=USAGE)])
-    relay = EventRelay(reply, hides_usage=hides_usage)
+    relay = SSERelay(reply, strip_usage=strip_usage)
     assert list(relay)[-1] == DONE
     assert reply.patience == 1.0
     assert relay.usage == Usage(3, 2)
 
 
 def test_silence_before_the_usage_is_no_end() -> None:
-    with pytest.raises(UpstreamCutError):
-        list(EventRelay(EndlessReply([content("a"), FINISH]), hides_usage=True))
+    with pytest.raises(UpstreamTruncatedError):
+        list(SSERelay(EndlessReply([content("a"), FINISH]), strip_usage=True))
 
 
 def test_a_finished_answer_without_an_end_mark_is_given_one() -> None:
@@ -194,17 +194,17 @@ def test_an_end_mark_without_its_blank_line_is_an_end() -> None:
     [[], [content("a")], [content("a"), content("b")[:20]], [FINISH, content("b")[:20]]],
     ids=["empty", "no finish", "in an event", "in an event after the finish"],
 )
-def test_a_cut_is_an_error(blocks: list[bytes | Silence]) -> None:
-    with pytest.raises(UpstreamCutError):
+def test_a_cut_is_an_error(blocks: list[bytes | Heartbeat]) -> None:
+    with pytest.raises(UpstreamTruncatedError):
         relayed(*blocks)
 
 
 def test_only_a_stream_read_to_its_end_keeps_the_connection() -> None:
     whole, broken = ScriptedReply([content("a") + FINISH + DONE]), ScriptedReply([content("a"), FINISH + DONE])
-    relay = EventRelay(whole, hides_usage=False)
+    relay = SSERelay(whole, strip_usage=False)
     list(relay)
     relay.close()
-    relay = EventRelay(broken, hides_usage=False)
+    relay = SSERelay(broken, strip_usage=False)
     next(relay)
     relay.close()
     assert (whole.endings, broken.endings) == (["ended"], ["broken off"])
@@ -238,28 +238,28 @@ ODD_BLOCKS = [
 ]
 
 
-@pytest.mark.parametrize("hides_usage", [False, True])
+@pytest.mark.parametrize("strip_usage", [False, True])
 def test_what_is_known_by_its_likeness_is_passed_as_what_is_inspected(
-    monkeypatch: pytest.MonkeyPatch, *, hides_usage: bool
+    monkeypatch: pytest.MonkeyPatch, *, strip_usage: bool
 ) -> None:
     """Random streams, relayed twice: the second time every event is inspected in full."""
 
-    def outcome(blocks: list[bytes | Silence]) -> object:
-        passed: list[bytes | Silence] = []
-        relay = EventRelay(ScriptedReply(blocks), hides_usage=hides_usage)
+    def outcome(blocks: list[bytes | Heartbeat]) -> object:
+        passed: list[bytes | Heartbeat] = []
+        relay = SSERelay(ScriptedReply(blocks), strip_usage=strip_usage)
         try:
             passed.extend(relay)
-        except (UpstreamCutError, UpstreamReplyError) as error:
+        except (UpstreamTruncatedError, UpstreamInvalidResponseError) as error:
             return passed, relay.usage, relay.has_failed, str(error)
         return passed, relay.usage, relay.has_failed
 
     rng = random.Random(7)
-    streams: list[list[bytes | Silence]] = []
+    streams: list[list[bytes | Heartbeat]] = []
     for _ in range(400):
         more = rng.choice([{}, {"usage": None}, {"model": "m", "usage": None}])
         texts = [content(rng.choice(TEXTS), **more) for _ in range(rng.randrange(1, 8))]
         odd = rng.sample(ODD_BLOCKS, rng.randrange(3))
         streams.append(rng.sample([*texts, *odd], len(texts) + len(odd)) + [FINISH, DONE][: rng.randrange(3)])
     known = [outcome(blocks) for blocks in streams]
-    monkeypatch.setattr(UsualEvent, "keep", lambda self, event: None)
+    monkeypatch.setattr(EventTemplate, "match", lambda self, event: None)
     assert [outcome(blocks) for blocks in streams] == known

@@ -10,22 +10,22 @@ from typing import Any
 import pytest
 
 from openai_compat.backends.base import Backend, NoOptions
-from openai_compat.core.errors import CallCancelledError, UpstreamCutError, UpstreamStatusError
-from openai_compat.core.settings import ModelEntry, RoutePolicy
-from openai_compat.core.streams import SILENCE, Silence
+from openai_compat.core.errors import CallCancelledError, UpstreamStatusError, UpstreamTruncatedError
+from openai_compat.core.settings import ModelConfig, RoutePolicy
+from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import CallContext, Usage
-from openai_compat.routing.circuit_breaker import Health
-from openai_compat.routing.failover import Failover
-from openai_compat.routing.load_balancer import ByWeight
-from openai_compat.routing.route import Plan, Target
-from openai_compat.services.failover_streams import EventSource
+from openai_compat.routing.circuit_breaker import CircuitBreaker
+from openai_compat.routing.failover import FailoverExecutor
+from openai_compat.routing.load_balancer import WeightedRandom
+from openai_compat.routing.route import RoutePlan, Target
+from openai_compat.services.failover_streams import EventStream
 from openai_compat.services.inference_call import InferenceCall
 from openai_compat.services.sse_events import DONE, to_event
-from openai_compat.services.stream_recovery import ContinuedEvents, can_continue, resumed
+from openai_compat.services.stream_recovery import RecoveringStream, can_continue, resume_request
 from openai_compat.state.memory import MemoryStore
 from tests.unit.routing.test_failover import RESOURCES
 
-CUT = UpstreamCutError("cut")
+CUT = UpstreamTruncatedError("cut")
 
 
 def piece(content: str | None = None, *, id_: str = "1", finish: str | None = None, **delta: Any) -> bytes:
@@ -41,12 +41,12 @@ class Source:
     has_failed = False
     usage: Usage | None = None
 
-    def __init__(self, *blocks: bytes | Silence | Exception) -> None:
+    def __init__(self, *blocks: bytes | Heartbeat | Exception) -> None:
         self.events = self._read(blocks)
         self.is_closed = False
 
     @staticmethod
-    def _read(blocks: tuple[bytes | Silence | Exception, ...]) -> Iterator[bytes | Silence]:
+    def _read(blocks: tuple[bytes | Heartbeat | Exception, ...]) -> Iterator[bytes | Heartbeat]:
         for block in blocks:
             if isinstance(block, Exception):
                 raise block
@@ -63,25 +63,25 @@ class Scene:
         self.sources = list(sources)
         self.calls: list[InferenceCall] = []
         names = [f"t{number}" for number in range(len(sources))]
-        entries = [ModelEntry(name, "echo", prefill=prefill) for name in names]
+        entries = [ModelConfig(name, "echo", assistant_prefill=prefill) for name in names]
         targets = [Target(entry.name, Backend(entry, NoOptions(), RESOURCES)) for entry in entries]
-        policy = RoutePolicy(retries=0, cooldown=0, midstream="continue")
-        health = Health(MemoryStore(), names)
-        self.plan = Plan(policy, {"t0": targets[0]}, targets[1:], ByWeight({"t0": 1}), health)
+        policy = RoutePolicy(retries=0, cooldown=0, on_stream_break="continue")
+        health = CircuitBreaker(MemoryStore(), names)
+        self.plan = RoutePlan(policy, {"t0": targets[0]}, targets[1:], WeightedRandom({"t0": 1}), health)
         body = {"messages": [{"role": "user", "content": "q"}], "stream": True, **payload}
         self.call = InferenceCall("chat/completions", json.dumps(body).encode(), body, "m")
 
-    def ask(self, call: InferenceCall, target: Target, context: CallContext) -> EventSource:
+    def ask(self, call: InferenceCall, target: Target, context: CallContext) -> EventStream:
         self.calls.append(call)
         source = self.sources.pop(0)
         if isinstance(source, Exception):
             raise source
         return source
 
-    def start(self, silence: float = 0.0) -> ContinuedEvents:
-        failover: Failover[EventSource] = Failover(self.plan, CallContext("req"))
-        begun = failover.answer(lambda target, context: self.ask(self.call, target, context))
-        return ContinuedEvents(failover, begun, self.call, self.ask, silence)
+    def start(self, silence: float = 0.0) -> RecoveringStream:
+        failover: FailoverExecutor[EventStream] = FailoverExecutor(self.plan, CallContext("req"))
+        begun = failover.run(lambda target, context: self.ask(self.call, target, context))
+        return RecoveringStream(failover, begun, self.call, self.ask, silence)
 
     def read(self) -> tuple[str, list[dict[str, Any]]]:
         """The text, and the chunks; raises what the stream raises."""
@@ -127,7 +127,7 @@ def test_one_that_refuses_to_go_on_is_asked_from_the_start() -> None:
     ids=["differs", "shorter", "differs at once", "fails", "breaks before"],
 )
 def test_where_it_cannot_go_on_the_break_is_told(second: Source | Exception) -> None:
-    with pytest.raises(UpstreamCutError):
+    with pytest.raises(UpstreamTruncatedError):
         Scene(Source(piece("one two"), CUT), second).read()
 
 
@@ -143,7 +143,7 @@ def test_where_it_cannot_go_on_the_break_is_told(second: Source | Exception) -> 
 )
 def test_only_a_run_of_text_is_continued(event: bytes) -> None:
     scene = Scene(Source(piece("a"), event, CUT), whole("a b"))
-    with pytest.raises(UpstreamCutError):
+    with pytest.raises(UpstreamTruncatedError):
         scene.read()
     assert len(scene.calls) == 1
 
@@ -155,8 +155,8 @@ def test_an_error_that_an_upstream_tells_is_a_break_and_what_came_before_it_is_s
 
 
 def test_comments_and_silences_pass() -> None:
-    events = list(Scene(Source(b": ping\n\n", SILENCE, piece("a", finish="stop") + DONE)).start())
-    assert events == [b": ping\n\n", SILENCE, piece("a", finish="stop") + DONE]
+    events = list(Scene(Source(b": ping\n\n", HEARTBEAT, piece("a", finish="stop") + DONE)).start())
+    assert events == [b": ping\n\n", HEARTBEAT, piece("a", finish="stop") + DONE]
 
 
 def test_the_first_one_is_closed_before_another_is_asked_and_that_one_at_the_end() -> None:
@@ -172,14 +172,14 @@ def test_while_another_is_looked_for_the_client_hears_something() -> None:
     may_answer = threading.Event()
 
     class Slow(Scene):
-        def ask(self, call: InferenceCall, target: Target, context: CallContext) -> EventSource:
+        def ask(self, call: InferenceCall, target: Target, context: CallContext) -> EventStream:
             if self.calls:
                 assert may_answer.wait(20)
             return super().ask(call, target, context)
 
     events = Slow(Source(piece("a"), CUT), whole("a", "b")).start(silence=0.01)
     assert next(events) == piece("a")
-    assert [next(events) for _ in range(3)] == [SILENCE] * 3
+    assert [next(events) for _ in range(3)] == [HEARTBEAT] * 3
     may_answer.set()
     assert b'"b"' in b"".join(block for block in events if isinstance(block, bytes))
 
@@ -188,7 +188,7 @@ def test_who_leaves_meanwhile_leaves_nothing_open() -> None:
     may_answer, second = threading.Event(), whole("a", "b")
 
     class Slow(Scene):
-        def ask(self, call: InferenceCall, target: Target, context: CallContext) -> EventSource:
+        def ask(self, call: InferenceCall, target: Target, context: CallContext) -> EventStream:
             if self.calls:
                 assert may_answer.wait(20)
             return super().ask(call, target, context)
@@ -244,11 +244,11 @@ def test_which_completions_can_be_continued(payload: dict[str, Any], *, possible
 
 def test_how_models_are_asked_to_go_on() -> None:
     chat = InferenceCall("chat/completions", b"", {"messages": [], "stream": True}, "m")
-    switched = resumed(chat, "so far", "continue_final_message")
+    switched = resume_request(chat, "so far", "continue_final_message")
     assert switched is not None
     assert switched.payload["continue_final_message"] is True
     assert switched.payload["add_generation_prompt"] is False
-    assert resumed(chat, "so far", None) is None
-    text = resumed(InferenceCall("completions", b"", {"prompt": "a"}, "m"), " b", None)
+    assert resume_request(chat, "so far", None) is None
+    text = resume_request(InferenceCall("completions", b"", {"prompt": "a"}, "m"), " b", None)
     assert text is not None
     assert text.payload["prompt"] == "a b"

@@ -18,8 +18,8 @@ import pytest
 from openai_compat.core.errors import ConfigurationError
 from openai_compat.state import open_store
 from openai_compat.state import redis as redis_store
-from openai_compat.state.base import SharedStore, StoreError
-from openai_compat.state.fallback import REST_SECONDS, ForgivingStore
+from openai_compat.state.base import StateStore, StoreError
+from openai_compat.state.fallback import RETRY_INTERVAL, FallbackStore
 from openai_compat.state.memory import MemoryStore
 from openai_compat.state.sqlite import SQLiteStore
 from tests.support.redis_server import running_redis
@@ -35,9 +35,9 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])
-def two_of_one(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[SharedStore, SharedStore]]:
+def two_of_one(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[StateStore, StateStore]]:
     """The same store as two workers see it."""
-    stores: tuple[SharedStore, SharedStore]
+    stores: tuple[StateStore, StateStore]
     if request.param == "memory":
         stores = (one := MemoryStore(), one)
     elif request.param == "sqlite":
@@ -58,52 +58,52 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_what_one_writes_the_other_reads(two_of_one: tuple[SharedStore, SharedStore]) -> None:
+def test_what_one_writes_the_other_reads(two_of_one: tuple[StateStore, StateStore]) -> None:
     one, other = two_of_one
     one.write("a", "1", 60)
     one.write("b", "é", 60)
     one.write("b", "ü", 60)
     assert other.read(["a", "b", "c"]) == {"a": "1", "b": "ü"}
-    other.forget("a")
+    other.delete("a")
     assert one.read(["a", "b"]) == {"b": "ü"}
     assert one.read([]) == {}
 
 
-def test_everything_expires(two_of_one: tuple[SharedStore, SharedStore]) -> None:
+def test_everything_expires(two_of_one: tuple[StateStore, StateStore]) -> None:
     one, other = two_of_one
     one.write("a", "1", BRIEFLY)
-    one.add("n", 5, BRIEFLY)
-    assert one.claim("c", BRIEFLY)
+    one.increment("n", 5, BRIEFLY)
+    assert one.set_if_absent("c", BRIEFLY)
     until(lambda: not other.read(["a", "n", "c"]))
-    assert other.add("n", 1, 60) == 1
-    assert other.claim("c", 60)
+    assert other.increment("n", 1, 60) == 1
+    assert other.set_if_absent("c", 60)
 
 
-def test_a_counter_counts_for_all_and_runs_from_its_first_addition(two_of_one: tuple[SharedStore, SharedStore]) -> None:
+def test_a_counter_counts_for_all_and_runs_from_its_first_addition(two_of_one: tuple[StateStore, StateStore]) -> None:
     one, other = two_of_one
-    assert [one.add("n", 1, 60), other.add("n", 2, 60), one.add("n", -1, 60)] == [1, 3, 2]
-    one.add("m", 1, BRIEFLY)
-    other.add("m", 1, 60)
+    assert [one.increment("n", 1, 60), other.increment("n", 2, 60), one.increment("n", -1, 60)] == [1, 3, 2]
+    one.increment("m", 1, BRIEFLY)
+    other.increment("m", 1, 60)
     until(lambda: "m" not in other.read(["m"]))
 
 
-def test_of_many_who_claim_one_gets_it(two_of_one: tuple[SharedStore, SharedStore]) -> None:
+def test_of_many_who_claim_one_gets_it(two_of_one: tuple[StateStore, StateStore]) -> None:
     one, other = two_of_one
     won: list[bool] = []
 
-    def claim(store: SharedStore) -> None:
+    def set_if_absent(store: StateStore) -> None:
         while True:
             with suppress(StoreError):  # a busy one gives up after a moment
-                return won.append(store.claim("c", 60))
+                return won.append(store.set_if_absent("c", 60))
 
-    claimants = [threading.Thread(target=claim, args=(store,)) for store in (one, other) * 4]
+    claimants = [threading.Thread(target=set_if_absent, args=(store,)) for store in (one, other) * 4]
     for claimant in claimants:
         claimant.start()
     for claimant in claimants:
         claimant.join()
     assert sorted(won) == [False] * 7 + [True]
-    one.forget("c")
-    assert other.claim("c", 60)
+    one.delete("c")
+    assert other.set_if_absent("c", 60)
 
 
 @pytest.mark.parametrize("count", [3000])
@@ -125,7 +125,7 @@ def test_two_processes_count_together(tmp_path: Path) -> None:
         "import sys; from openai_compat.state.sqlite import SQLiteStore, StoreError\n"
         "store, count = SQLiteStore(sys.argv[1]), 0\n"
         "while count < 200:\n"
-        "    try: count += bool(store.add('n', 1, 60))\n"
+        "    try: count += bool(store.increment('n', 1, 60))\n"
         "    except StoreError: pass  # the other one was at it for too long\n"
     )
     workers = [subprocess.Popen([sys.executable, "-c", script, path], cwd=ROOT) for _ in range(2)]
@@ -139,22 +139,22 @@ class BrokenStore(MemoryStore):
     is_broken = True
     questions = 0
 
-    def add(self, key: str, amount: int, seconds: float) -> int:
+    def increment(self, key: str, amount: int, seconds: float) -> int:
         self.questions += 1
         if self.is_broken:
             raise StoreError("no route")
-        return super().add(key, amount, seconds)
+        return super().increment(key, amount, seconds)
 
 
 def test_a_store_that_fails_fails_nobody_and_is_left_alone_for_a_while() -> None:
     now = [0.0]
     broken = BrokenStore()
-    store = ForgivingStore(broken, lambda: now[0])
-    assert [store.add("n", 1, 60), store.add("n", 1, 60)] == [1, 2]
+    store = FallbackStore(broken, lambda: now[0])
+    assert [store.increment("n", 1, 60), store.increment("n", 1, 60)] == [1, 2]
     assert broken.questions == 1
     broken.is_broken = False
-    now[0] += REST_SECONDS
-    assert store.add("n", 1, 60) == 1
+    now[0] += RETRY_INTERVAL
+    assert store.increment("n", 1, 60) == 1
 
 
 @pytest.mark.parametrize("scheme", ["file", "redis"])
@@ -162,27 +162,27 @@ def test_what_cannot_be_reached_is_a_store_error(scheme: str, tmp_path: Path) ->
     (tmp_path / "no-folder").write_text("")
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    store: SharedStore = SQLiteStore(str(tmp_path / "no-folder" / "state"))
+    store: StateStore = SQLiteStore(str(tmp_path / "no-folder" / "state"))
     if scheme == "redis":
         store = redis_store.RedisStore(f"redis://127.0.0.1:{port}")
     with pytest.raises(StoreError):
-        store.claim("a", 1)
+        store.set_if_absent("a", 1)
     with pytest.raises(StoreError):
-        store.add("a", 1, 1)
+        store.increment("a", 1, 1)
 
 
 def test_a_redis_that_says_nothing_holds_nobody_up_for_long() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         store = open_store(f"redis://127.0.0.1:{silent.getsockname()[1]}")
-        assert store.claim("a", 60)
-        assert not store.claim("a", 60)
+        assert store.set_if_absent("a", 60)
+        assert not store.set_if_absent("a", 60)
 
 
 def test_a_worker_that_dies_in_a_call_leaves_no_lock_behind(tmp_path: Path) -> None:
     path = str(tmp_path / "state")
     script = (
         "import sys; from openai_compat.state.sqlite import SQLiteStore\n"
-        "store = SQLiteStore(sys.argv[1]); store.claim('a', 60)\n"
+        "store = SQLiteStore(sys.argv[1]); store.set_if_absent('a', 60)\n"
         "store._database.execute('BEGIN IMMEDIATE'); print('locked', flush=True); sys.stdin.read()\n"
     )
     worker = subprocess.Popen(
@@ -195,13 +195,13 @@ def test_a_worker_that_dies_in_a_call_leaves_no_lock_behind(tmp_path: Path) -> N
         store.write("b", "1", 60)
     os.kill(worker.pid, signal.SIGKILL)
     worker.communicate()
-    assert not store.claim("a", 60)
+    assert not store.set_if_absent("a", 60)
 
 
 def test_a_url_chooses_the_store(tmp_path: Path) -> None:
     assert isinstance(open_store(None), MemoryStore)
     assert isinstance(open_store("memory:"), MemoryStore)
-    assert open_store(f"sqlite:{tmp_path}/state").claim("a", 1)
+    assert open_store(f"sqlite:{tmp_path}/state").set_if_absent("a", 1)
     assert (tmp_path / "state").exists()
 
 

@@ -9,10 +9,10 @@ import pytest
 from marshmallow import Schema, fields
 from marshmallow.validate import Range
 
-from openai_compat.core.errors import PayloadError
+from openai_compat.core.errors import InvalidRequestError
 from openai_compat.web.body import MAXIMUM_DEPTH, parse_json_object, validate
 from openai_compat.web.schemas.base import RequestSchema
-from openai_compat.web.schemas.fields import ObjectOf
+from openai_compat.web.schemas.fields import Nested
 
 BROKEN_BODIES = {
     "empty": (b"", "the body is empty"),
@@ -51,7 +51,7 @@ BROKEN_BODIES = {
 
 @pytest.mark.parametrize(("body", "reason"), BROKEN_BODIES.values(), ids=BROKEN_BODIES.keys())
 def test_a_body_that_cannot_be_read_is_refused_with_the_reason_and_the_place(body: bytes, reason: str) -> None:
-    with pytest.raises(PayloadError) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         parse_json_object(body)
     assert caught.value.message.startswith("We could not parse the JSON body of your request")
     assert reason in caught.value.message
@@ -70,7 +70,7 @@ def test_a_body_that_cannot_be_read_is_refused_with_the_reason_and_the_place(bod
     ],
 )
 def test_a_key_that_occurs_twice_is_named(body: bytes, key: str) -> None:
-    with pytest.raises(PayloadError) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         parse_json_object(body)
     assert caught.value.param == key
     assert f"the key '{key}' occurs twice" in caught.value.message
@@ -102,7 +102,7 @@ def test_code_in_a_text_is_not_mistaken_for_nesting() -> None:
 def test_nesting_is_accepted_up_to_the_limit() -> None:
     inner = MAXIMUM_DEPTH - 1
     assert parse_json_object(b'{"a": ' + b"[" * inner + b"]" * inner + b"}")
-    with pytest.raises(PayloadError):
+    with pytest.raises(InvalidRequestError):
         parse_json_object(b'{"a": ' + b"[" * (inner + 1) + b"]" * (inner + 1) + b"}")
 
 
@@ -111,7 +111,7 @@ class InnerSchema(RequestSchema):
 
 
 class OuterSchema(RequestSchema):
-    inner = ObjectOf(InnerSchema)
+    inner = Nested(InnerSchema)
 
 
 class StockSchema(Schema):
@@ -129,7 +129,7 @@ class StockSchema(Schema):
 def test_what_a_stock_validator_of_marshmallow_finds_is_told_in_the_same_form(
     schema: Schema, payload: dict[str, Any], param: str
 ) -> None:
-    with pytest.raises(PayloadError) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         validate(schema, payload)
     assert caught.value.param == param
     assert caught.value.code == "invalid_value"

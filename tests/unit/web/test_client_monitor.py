@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from openai_compat.core.cancellation import Cancellation
-from openai_compat.web.client_monitor import ClientWatch
+from openai_compat.core.cancellation import CancellationToken
+from openai_compat.web.client_monitor import DisconnectMonitor
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def wait_until(holds: Callable[[], bool], seconds: float = 3.0) -> bool:
 
 def test_a_client_that_leaves_is_noticed(pair: tuple[socket.socket, socket.socket]) -> None:
     server, client = pair
-    watch, cancellation = ClientWatch(), Cancellation()
+    watch, cancellation = DisconnectMonitor(), CancellationToken()
     watch.add(server.fileno(), cancellation)
     client.close()
     assert wait_until(lambda: cancellation.is_cancelled)
@@ -41,7 +41,7 @@ def test_one_failure_does_not_end_the_watch(
 ) -> None:
     """Else no client of the worker's life would be missed any more."""
     server, client = pair
-    watch, bad, good = ClientWatch(), Cancellation(), Cancellation()
+    watch, bad, good = DisconnectMonitor(), CancellationToken(), CancellationToken()
     with caplog.at_level(logging.ERROR, "openai_compat"):
         watch.add(-1, bad)
         assert wait_until(lambda: bool(caplog.records))
@@ -57,7 +57,7 @@ def test_a_callback_that_fails_does_not_either(pair: tuple[socket.socket, socket
 
     server, client = pair
     with socket.socketpair()[0] as gone:  # its peer is gone at once
-        watch, failing, good = ClientWatch(), Cancellation(), Cancellation()
+        watch, failing, good = DisconnectMonitor(), CancellationToken(), CancellationToken()
         failing.on_cancel(fail)
         watch.add(gone.fileno(), failing)
         assert wait_until(lambda: failing.is_cancelled)
@@ -70,7 +70,7 @@ def test_the_end_of_a_call_leaves_the_next_one_of_the_connection_watched(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
     server, client = pair
-    watch, first, second = ClientWatch(), Cancellation(), Cancellation()
+    watch, first, second = DisconnectMonitor(), CancellationToken(), CancellationToken()
     watch.add(server.fileno(), first)
     watch.add(server.fileno(), second)
     watch.remove(server.fileno(), first)

@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from jinja2 import TemplateError
 
-from openai_compat.core.errors import InternalError, PayloadError
+from openai_compat.core.errors import InternalError, InvalidRequestError
 from openai_compat.core.types import ChatDelta, ChatRequest, FinishReason, JSONObject
 
-from .sequence import Piece
+from .sequence import TextChunk
 from .tool_formats import ToolCallParser, ToolFormat, find_tool_format
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ ANY_OBJECT: Final = {"type": "object"}
 
 
 @dataclass(frozen=True, slots=True)
-class ToolUse:
+class ToolOptions:
     """How the answer's tool calls are read."""
 
     format: ToolFormat
@@ -38,10 +38,10 @@ class ChatPrompt:
     text: str
     schema: Mapping[str, Any] | None = None
     schema_param: str = ""
-    tools: ToolUse | None = None
+    tools: ToolOptions | None = None
 
 
-class ChatForm:
+class ChatTemplate:
     """The chat template of one model."""
 
     def __init__(self, tokenizer: Any) -> None:
@@ -65,9 +65,9 @@ class ChatForm:
             return _with_format(ChatPrompt(text), parameters.get("response_format") or {})
         takes_many = parameters.get("parallel_tool_calls") is not False
         if choice == "auto":
-            use = ToolUse(self.tool_format, is_forced=False, takes_many=takes_many)
+            use = ToolOptions(self.tool_format, is_forced=False, takes_many=takes_many)
             return ChatPrompt(text, tools=use)
-        use = ToolUse(self.tool_format, is_forced=True, takes_many=takes_many)
+        use = ToolOptions(self.tool_format, is_forced=True, takes_many=takes_many)
         schema = self.tool_format.schema(_chosen(tools, choice))
         return ChatPrompt(text + self.tool_format.begin, schema, "tools", use)
 
@@ -79,7 +79,7 @@ class ChatForm:
                 log.exception("The chat template failed")
                 raise InternalError("The model's chat template failed on this conversation.") from error
             # `raise_exception` in a template: the conversation is not one the model knows.
-            raise PayloadError(
+            raise InvalidRequestError(
                 f"The model's chat template refuses this conversation: {error}", param="messages"
             ) from error
         except Exception as error:
@@ -88,14 +88,14 @@ class ChatForm:
         return text
 
 
-class ChatReader:
+class ChatDeltaBuilder:
     """A chat's pieces as deltas; the tool calls in each choice's text are told apart."""
 
-    def __init__(self, tools: ToolUse | None) -> None:
+    def __init__(self, tools: ToolOptions | None) -> None:
         self._tools = tools
         self._parsers: dict[int, ToolCallParser] = {}
 
-    def read(self, piece: Piece, *, is_last: bool) -> Iterable[ChatDelta]:
+    def read(self, piece: TextChunk, *, is_last: bool) -> Iterable[ChatDelta]:
         if self._tools is None:
             delta = ChatDelta(piece.text or None, piece.choice, piece.finish_reason, logprobs=piece.logprobs)
         else:
@@ -103,7 +103,7 @@ class ChatReader:
         if delta.content or delta.tool_calls or delta.finish_reason or delta.logprobs:
             yield delta
 
-    def _with_calls(self, piece: Piece, tools: ToolUse) -> ChatDelta:
+    def _with_calls(self, piece: TextChunk, tools: ToolOptions) -> ChatDelta:
         parser = self._parsers.get(piece.choice)
         if parser is None:
             parser = ToolCallParser(tools.format, is_forced=tools.is_forced, takes_many=tools.takes_many)
@@ -125,11 +125,11 @@ def _template_options(parameters: Mapping[str, Any], messages: Sequence[JSONObje
     """
     given = parameters.get("chat_template_kwargs") or {}
     if not isinstance(given, Mapping):
-        raise PayloadError("'chat_template_kwargs' must be an object.", param="chat_template_kwargs")
+        raise InvalidRequestError("'chat_template_kwargs' must be an object.", param="chat_template_kwargs")
     goes_on = parameters.get("continue_final_message") is True
     if goes_on and not (messages[-1]["role"] == "assistant" and messages[-1].get("content")):
         message = "'continue_final_message' needs a last message of the assistant's that has a text."
-        raise PayloadError(message, param="continue_final_message")
+        raise InvalidRequestError(message, param="continue_final_message")
     return {**given, "continue_final_message": goes_on, "add_generation_prompt": not goes_on}
 
 
@@ -150,7 +150,7 @@ def _chosen(tools: Sequence[JSONObject], choice: Any) -> Sequence[JSONObject]:
     name = (choice.get("function") or {}).get("name")
     named = [tool for tool in tools if tool["function"]["name"] == name]
     if not named:
-        raise PayloadError(f"Invalid 'tool_choice': there is no tool '{name}'.", param="tool_choice")
+        raise InvalidRequestError(f"Invalid 'tool_choice': there is no tool '{name}'.", param="tool_choice")
     return named
 
 
@@ -168,7 +168,7 @@ def _to_text(content: Any, place: int) -> str:
     others = [part.get("type") for part in content if part.get("type") != "text"]
     if others:
         message = f"This model reads text alone, and message {place} has a part of the type '{others[0]}'."
-        raise PayloadError(message, param=f"messages[{place}].content")
+        raise InvalidRequestError(message, param=f"messages[{place}].content")
     return "".join(part["text"] for part in content)
 
 

@@ -14,8 +14,8 @@ import torch
 from openai_compat.backends.base import Backend, SupportsEmbeddings
 from openai_compat.backends.huggingface.model_options import LocalModel
 from openai_compat.backends.parameter_checks import check_embeddings
-from openai_compat.core.errors import ModelBusyError, ModelUnavailableError, PayloadError
-from openai_compat.core.settings import ModelEntry
+from openai_compat.core.errors import InvalidRequestError, ModelBusyError, ModelUnavailableError
+from openai_compat.core.settings import ModelConfig
 from openai_compat.core.types import CallContext, Embeddings, EmbeddingsRequest, Usage
 
 from .scheduler import OUT_OF_MEMORY, is_out_of_memory
@@ -45,7 +45,7 @@ class EmbeddingModel(Backend, SupportsEmbeddings):
     """Turns texts into vectors of length 1. `dimensions` cuts them, as models trained for it allow."""
 
     def __init__(self, entry: LocalModel, loaded: LoadedEncoder) -> None:
-        super().__init__(ModelEntry(entry.name, "huggingface"), entry, None)  # type: ignore[arg-type]
+        super().__init__(ModelConfig(entry.name, "huggingface"), entry, None)  # type: ignore[arg-type]
         self.context_window = loaded.window
         self.memory_bytes = loaded.weight_bytes
         self._loaded: LoadedEncoder | None = loaded
@@ -83,23 +83,23 @@ class EmbeddingModel(Backend, SupportsEmbeddings):
         wrong = next((token for token in text if not 0 <= token < len(loaded.tokenizer)), None)
         if wrong is not None:
             message = f"Invalid 'input': {wrong} is not a token of this model's {len(loaded.tokenizer)}."
-            raise PayloadError(message, param="input", code="invalid_token")
+            raise InvalidRequestError(message, param="input", code="invalid_token")
         return [*self._before, *text]
 
     def _vectors(self, loaded: LoadedEncoder, inputs: Sequence[list[int]], context: CallContext) -> torch.Tensor:
         """A forward pass for every `AT_ONCE` inputs, of like length so that little is padded."""
         order = sorted(range(len(inputs)), key=lambda place: len(inputs[place]))
         vectors = torch.empty(len(inputs), self._size)
-        for places in _slices(order):
+        for capacity in _slices(order):
             context.cancellation.raise_if_cancelled()
             with self._running:
-                vectors[places] = _run(loaded, [inputs[place] for place in places])
+                vectors[capacity] = _run(loaded, [inputs[place] for place in capacity])
         return vectors
 
 
-def _slices(places: Sequence[int]) -> Iterator[Sequence[int]]:
-    for begin in range(0, len(places), AT_ONCE):
-        yield places[begin : begin + AT_ONCE]
+def _slices(capacity: Sequence[int]) -> Iterator[Sequence[int]]:
+    for begin in range(0, len(capacity), AT_ONCE):
+        yield capacity[begin : begin + AT_ONCE]
 
 
 def _run(loaded: LoadedEncoder, inputs: Sequence[list[int]]) -> torch.Tensor:

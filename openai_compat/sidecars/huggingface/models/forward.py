@@ -10,14 +10,14 @@ import torch
 
 from openai_compat.core.errors import ModelUnavailableError
 
-from .kv_cache import RowCache
+from .kv_cache import BatchKVCache
 
 BATCHED_LAYERS: Final = frozenset({"full_attention", "sliding_attention"})
 """Kinds of layers whose memory of the past is keys and values; the others' cannot be padded, cut and joined."""
 
 
 class ForwardPass:
-    """Runs a causal language model over the rows of a `RowCache`."""
+    """Runs a causal language model over the rows of a `BatchKVCache`."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -27,10 +27,10 @@ class ForwardPass:
         self._takes_logits_to_keep = "logits_to_keep" in parameters
         self.device: torch.device = model.device
 
-    def new_cache(self) -> RowCache:
-        return RowCache(self._layers)
+    def new_cache(self) -> BatchKVCache:
+        return BatchKVCache(self._layers)
 
-    def extend(self, cache: RowCache, tokens: Sequence[Sequence[int]], *, all_scores: bool = False) -> torch.Tensor:
+    def extend(self, cache: BatchKVCache, tokens: Sequence[Sequence[int]], *, all_scores: bool = False) -> torch.Tensor:
         """Appends each row's `tokens`, and gives the scores after the last of them: [rows, 1, vocabulary].
 
         Rows may be of different lengths only where they have nothing in the cache yet: they are padded on the left.
@@ -45,7 +45,7 @@ class ForwardPass:
         cache.advance(gained)
         return logits
 
-    def _run(self, cache: RowCache, tokens: torch.Tensor, lengths: torch.Tensor, all_scores: bool) -> torch.Tensor:
+    def _run(self, cache: BatchKVCache, tokens: torch.Tensor, lengths: torch.Tensor, all_scores: bool) -> torch.Tensor:
         columns = tokens.shape[1]
         width = cache.width + columns
         arguments: dict[str, Any] = {}

@@ -25,7 +25,7 @@ RESERVE: Final = 128 << 20
 """Bytes of the machine's memory that are left alone."""
 
 
-class RowCache:
+class BatchKVCache:
     """Rows of keys and values for every layer of a model. `lengths` has the tokens of each row."""
 
     def __init__(self, layers: int) -> None:
@@ -67,7 +67,7 @@ class RowCache:
         self._end += max(columns)
         self.lengths = [length + gained for length, gained in zip(self.lengths, columns, strict=True)]
 
-    def join(self, other: RowCache, copies: Sequence[int]) -> None:
+    def join(self, other: BatchKVCache, copies: Sequence[int]) -> None:
         """Takes over the rows of `other`, each as often as `copies` says."""
         rows = self.rows + sum(copies)
         if other.width > self._end or rows > self._layers[0].rows:
@@ -94,7 +94,7 @@ class RowCache:
         """The first column in use, and the one after the last."""
         return self._end - self.width, self._end
 
-    def _rebuild(self, rows: int, width: int, columns: int, like: RowCache | None = None) -> None:
+    def _rebuild(self, rows: int, width: int, columns: int, like: BatchKVCache | None = None) -> None:
         """Moves everything into buffers of `rows` rows, with `width` columns in use and room for `columns` more."""
         capacity = width + columns + SPARE_COLUMNS
         models = self._layers if like is None else like._layers
@@ -114,7 +114,7 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
 
     is_sliding = False
 
-    def __init__(self, owner: RowCache) -> None:
+    def __init__(self, owner: BatchKVCache) -> None:
         super().__init__()
         self._owner = owner
 

@@ -9,23 +9,23 @@ from queue import Empty
 from typing import Generic, Protocol, TypeVar
 
 from openai_compat.core.errors import CallCancelledError
-from openai_compat.core.streams import SILENCE, Silence
+from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import CallContext, ChatDelta, TextDelta, TokenLogprob, Usage
 
-from .scheduler import Job, Scheduler
-from .sequence import Piece
+from .scheduler import GenerationRequest, Scheduler
+from .sequence import TextChunk
 
 Delta = TypeVar("Delta", ChatDelta, TextDelta)
 Read = TypeVar("Read", ChatDelta, TextDelta, covariant=True)
 
 
-class Reader(Protocol[Read]):
+class DeltaBuilder(Protocol[Read]):
     """Turns pieces into deltas; one that keeps pieces back gives them out with the last piece of all."""
 
-    def read(self, piece: Piece, *, is_last: bool) -> Iterable[Read]: ...
+    def read(self, piece: TextChunk, *, is_last: bool) -> Iterable[Read]: ...
 
 
-class Answer(Generic[Delta]):
+class OutputStream(Generic[Delta]):
     """One call's answer under way.
 
     The job is abandoned when the answer is closed, cancelled or failed; the last delta has the usage.
@@ -33,46 +33,46 @@ class Answer(Generic[Delta]):
 
     def __init__(
         self,
-        job: Job,
+        job: GenerationRequest,
         scheduler: Scheduler,
-        reader: Reader[Delta],
+        reader: DeltaBuilder[Delta],
         usage: Callable[[int], Usage],
         context: CallContext,
     ) -> None:
         self._job = job
         self._scheduler = scheduler
-        self._reader: Reader[Delta] = reader
+        self._reader: DeltaBuilder[Delta] = reader
         self._usage = usage
         self._cancellation = context.cancellation
-        self._silence_seconds = context.silence_seconds or None
+        self._silence_seconds = context.heartbeat_interval or None
         self._open_choices = len(job.waiting)
         self._tokens = 0
         self._ready: deque[Delta] = deque()
         self._cancellation.on_cancel(self._abandon)
         scheduler.submit(job)
 
-    def __iter__(self) -> Iterator[Delta | Silence]:
+    def __iter__(self) -> Iterator[Delta | Heartbeat]:
         return self
 
-    def __next__(self) -> Delta | Silence:
+    def __next__(self) -> Delta | Heartbeat:
         while not self._ready:
             if self._cancellation.is_cancelled:
                 self.close()
                 raise CallCancelledError
             if not self._open_choices:
-                self._cancellation.forget(self._abandon)
+                self._cancellation.remove_callback(self._abandon)
                 raise StopIteration
             try:
                 piece = self._job.pieces.get(timeout=self._silence_seconds)
             except Empty:
-                return SILENCE
+                return HEARTBEAT
             if piece is not None:
                 self._take(piece)
         return self._ready.popleft()
 
     def close(self) -> None:
         """Frees the job's places before the next token."""
-        self._cancellation.forget(self._abandon)
+        self._cancellation.remove_callback(self._abandon)
         if self._open_choices:
             self._open_choices = 0
             self._abandon()
@@ -81,7 +81,7 @@ class Answer(Generic[Delta]):
     def _abandon(self) -> None:
         self._scheduler.abandon(self._job)
 
-    def _take(self, piece: Piece) -> None:
+    def _take(self, piece: TextChunk) -> None:
         if piece.error is not None:
             self.close()
             raise piece.error
@@ -93,29 +93,29 @@ class Answer(Generic[Delta]):
             self._ready[-1] = replace(self._ready[-1], usage=self._usage(self._tokens))
 
 
-class CompletionReader:
+class CompletionDeltaBuilder:
     """Text completions: a piece is a delta. `echoed` has the text that each choice begins with."""
 
     def __init__(self, echoed: Sequence[str] = ()) -> None:
         self._echoed = dict(enumerate(echoed))
 
-    def read(self, piece: Piece, *, is_last: bool) -> Iterable[TextDelta]:
+    def read(self, piece: TextChunk, *, is_last: bool) -> Iterable[TextDelta]:
         text = self._echoed.pop(piece.choice, "") + piece.text
         if text or piece.finish_reason or piece.logprobs:
             yield TextDelta(text, piece.choice, piece.finish_reason, piece.logprobs)
 
 
-class BestOfReader:
+class BestOfDeltaBuilder:
     """The `n` likeliest of `candidates` for each prompt, by the mean log probability of their tokens."""
 
-    def __init__(self, reader: CompletionReader, candidates: int, n: int, *, shows_logprobs: bool) -> None:
+    def __init__(self, reader: CompletionDeltaBuilder, candidates: int, n: int, *, shows_logprobs: bool) -> None:
         self._reader = reader
         self._candidates = candidates
         self._n = n
         self._shows_logprobs = shows_logprobs
-        self._pieces: dict[int, list[Piece]] = {}
+        self._pieces: dict[int, list[TextChunk]] = {}
 
-    def read(self, piece: Piece, *, is_last: bool) -> Iterable[TextDelta]:
+    def read(self, piece: TextChunk, *, is_last: bool) -> Iterable[TextDelta]:
         self._pieces.setdefault(piece.choice, []).append(piece)
         if not is_last:
             return

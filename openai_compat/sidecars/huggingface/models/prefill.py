@@ -9,7 +9,7 @@ import torch
 
 from .forward import ForwardPass
 from .sampling import Chosen
-from .sequence import Choice
+from .sequence import GeneratedSequence
 
 TOKENS_AT_ONCE: Final = 256
 """Tokens of prompts between two tokens of the running batch: half a second for a small model on two cores."""
@@ -18,11 +18,11 @@ TOKENS_AT_ONCE: Final = 256
 class Prefill:
     """Prompts on their way into a cache of their own. Each group of choices continues one prompt, one row."""
 
-    def __init__(self, forward: ForwardPass, groups: list[list[Choice]]) -> None:
+    def __init__(self, forward: ForwardPass, groups: list[list[GeneratedSequence]]) -> None:
         self.groups = groups
         self.cache = forward.new_cache()
         self.cache.begin(len(groups))
-        self.begun: list[Choice] | None = None
+        self.begun: list[GeneratedSequence] | None = None
         """The choices that have their first token, where they could not join the batch."""
         self._forward = forward
         self._prompts = [group[0].prompt for group in groups]
@@ -31,7 +31,7 @@ class Prefill:
         self._prompt_scores: list[Chosen] = []
 
     @property
-    def choices(self) -> list[Choice]:
+    def choices(self) -> list[GeneratedSequence]:
         return [choice for group in self.groups for choice in group]
 
     def step(self) -> torch.Tensor | None:
@@ -61,7 +61,7 @@ class Prefill:
             self._prompt_scores.append(Chosen(token, float(logprobs[place, token]), alternatives))
 
 
-def fits_in(groups: Sequence[Sequence[Choice]], choice: Choice) -> bool:
+def fits_in(groups: Sequence[Sequence[GeneratedSequence]], choice: GeneratedSequence) -> bool:
     """Whether the choice's prompt can be read together with those: padding must not cost more than it saves."""
     if not groups:
         return True

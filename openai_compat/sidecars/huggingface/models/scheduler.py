@@ -19,24 +19,24 @@ from openai_compat.core.errors import InternalError, ModelBusyError, OpenAICompa
 from .forward import ForwardPass
 from .prefill import Prefill, fits_in
 from .sampling import Chosen
-from .sequence import Choice, Piece
+from .sequence import GeneratedSequence, TextChunk
 
 log = logging.getLogger(__name__)
 OUT_OF_MEMORY: Final = "There is not enough memory for this request now. Try a shorter one, or again later."
 
 
-class Job:
+class GenerationRequest:
     """The choices of one call. `pieces` gives what they gain; None means that the call was abandoned."""
 
-    def __init__(self, choices: Iterable[Choice]) -> None:
-        self.pieces: SimpleQueue[Piece | None] = SimpleQueue()
+    def __init__(self, choices: Iterable[GeneratedSequence]) -> None:
+        self.pieces: SimpleQueue[TextChunk | None] = SimpleQueue()
         self.waiting = deque(choices)
         self.is_abandoned = False
         for choice in self.waiting:
-            choice.tell = self.pieces.put
+            choice.emit = self.pieces.put
             choice.job = self
 
-    def next_group(self, most: int) -> list[Choice]:
+    def next_group(self, most: int) -> list[GeneratedSequence]:
         """The next choices that continue one prompt: it is read once for all of them."""
         group = [self.waiting.popleft()]
         while self.waiting and len(group) < most and self.waiting[0].prompt is group[0].prompt:
@@ -51,10 +51,10 @@ class Scheduler:
         self._forward = forward
         self._max_batch = max_batch
         self._changed = threading.Condition()
-        self._jobs: deque[Job] = deque()
+        self._jobs: deque[GenerationRequest] = deque()
         self._is_closed = False
         self._cache = forward.new_cache()
-        self._running: list[tuple[Choice, int]] = []
+        self._running: list[tuple[GeneratedSequence, int]] = []
         """One row of the cache each: the choice, and its newest token, which the cache does not have yet."""
         self._prefill: Prefill | None = None
         self._thread = threading.Thread(target=self._run, name=f"model {name}", daemon=True)
@@ -75,7 +75,7 @@ class Scheduler:
                 jobs |= {choice.job for choice in self._prefill.choices}
         return sum(not job.is_abandoned for job in jobs if job is not None)
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: GenerationRequest) -> None:
         """Queues a job; its pieces come from the scheduler's thread.
 
         Raises:
@@ -87,7 +87,7 @@ class Scheduler:
             self._jobs.append(job)
             self._changed.notify()
 
-    def abandon(self, job: Job) -> None:
+    def abandon(self, job: GenerationRequest) -> None:
         """Nobody reads the job any more: its places are free before the next token. From any thread, at any time."""
         job.is_abandoned = True
         job.pieces.put(None)
@@ -145,9 +145,9 @@ class Scheduler:
             prefill, self._prefill = self._prefill, None
             self._join(prefill, scores)
 
-    def _admit(self) -> list[list[Choice]]:
+    def _admit(self) -> list[list[GeneratedSequence]]:
         """Prompts to be read together, taken from the waiting calls in turn."""
-        groups: list[list[Choice]] = []
+        groups: list[list[GeneratedSequence]] = []
         with self._changed:
             free = self._max_batch - len(self._running)
             while self._jobs and free and fits_in(groups, self._jobs[0].waiting[0]):
@@ -228,14 +228,14 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
-def _first_token(choice: Choice, scores: torch.Tensor) -> int | None:
+def _first_token(choice: GeneratedSequence, scores: torch.Tensor) -> int | None:
     if choice.limit == 0:
         choice.end_without_tokens()
         return None
     return _next_token(choice, lambda: choice.sampler.choose(scores[-1]))
 
 
-def _next_token(choice: Choice, choose: Callable[[], Chosen]) -> int | None:
+def _next_token(choice: GeneratedSequence, choose: Callable[[], Chosen]) -> int | None:
     """The choice's next token, or None where that was its end; a fault is that choice's alone."""
     try:
         chosen = choose()
@@ -248,7 +248,7 @@ def _next_token(choice: Choice, choose: Callable[[], Chosen]) -> int | None:
     return None
 
 
-def _choose_all(choices: Sequence[Choice], scores: torch.Tensor) -> list[int | None]:
+def _choose_all(choices: Sequence[GeneratedSequence], scores: torch.Tensor) -> list[int | None]:
     """The next token of each row; the plainly greedy ones are found in one operation."""
     values, tokens = (tensor.tolist() for tensor in scores.max(-1))
     chosen: list[int | None] = []

@@ -14,13 +14,13 @@ from .sampling import Chosen, Sampler
 from .stop_strings import StopStrings
 
 if TYPE_CHECKING:
-    from .scheduler import Job
+    from .scheduler import GenerationRequest
 
 Finish = Literal["stop", "length"]
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class TextChunk:
     """Text that a choice has gained; the last piece of each choice carries its finish reason.
 
     `tokens` counts what was generated for it, the end-of-text token included; `scores` are the log probabilities of
@@ -35,8 +35,8 @@ class Piece:
     error: Exception | None = None
 
 
-class Choice:
-    """What is being generated for one choice: the scheduler feeds it tokens, and it tells `tell` the pieces.
+class GeneratedSequence:
+    """What is being generated for one choice: the scheduler feeds it tokens, and it tells `emit` the pieces.
 
     `limit` is the number of tokens it may gain. `scores_prompt` asks for the log probabilities of the prompt's tokens.
     """
@@ -59,8 +59,8 @@ class Choice:
         self.limit = limit
         self.sampler = sampler
         self.scores_prompt = scores_prompt
-        self.tell: Callable[[Piece], None] = lambda piece: None
-        self.job: Job | None = None
+        self.emit: Callable[[TextChunk], None] = lambda piece: None
+        self.job: GenerationRequest | None = None
         self.token_count = 0
         self._detokenizer = detokenizer
         self._stops = stops
@@ -104,7 +104,7 @@ class Choice:
         logprobs = [to_logprob(self._tokenizer, detokenizer.push(chosen.token), chosen) for chosen in scored]
         rest = detokenizer.flush()
         logprobs[-1] = replace(logprobs[-1], token=logprobs[-1].token + rest)
-        self.tell(Piece(self.number, "".join(logprob.token for logprob in logprobs), None, tuple(logprobs)))
+        self.emit(TextChunk(self.number, "".join(logprob.token for logprob in logprobs), None, tuple(logprobs)))
 
     def end_without_tokens(self) -> None:
         """None were asked for."""
@@ -112,7 +112,7 @@ class Choice:
 
     def fail(self, error: Exception) -> None:
         """Nothing more will come."""
-        self.tell(Piece(self.number, error=error))
+        self.emit(TextChunk(self.number, error=error))
 
     def _finish(self, reason: Finish, told: str = "") -> bool:
         """Ends with what had been held back: no stop string came of it."""
@@ -132,7 +132,7 @@ class Choice:
     def _tell(self, text: str, reason: Finish | None) -> None:
         tokens, self._untold_tokens = self._untold_tokens, 0
         logprobs = self._logprobs_of(text, is_last=reason is not None)
-        self.tell(Piece(self.number, text, reason, logprobs, tokens))
+        self.emit(TextChunk(self.number, text, reason, logprobs, tokens))
 
     def _logprobs_of(self, text: str, *, is_last: bool) -> tuple[TokenLogprob, ...]:
         """Those of the tokens that make up `text`; a token that a stop string cut goes with what is left of it."""

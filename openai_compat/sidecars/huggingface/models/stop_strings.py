@@ -18,10 +18,10 @@ class StopStrings:
         if not self._stops:
             return text
         text = self._held + text
-        places = [place for place in map(text.find, self._stops) if place >= 0]
-        if places:
+        capacity = [place for place in map(text.find, self._stops) if place >= 0]
+        if capacity:
             self.is_stopped, self._held = True, ""
-            return text[: min(places)]
+            return text[: min(capacity)]
         cut = len(text) - self._length_of_beginning(text)
         self._held = text[cut:]
         return text[:cut]

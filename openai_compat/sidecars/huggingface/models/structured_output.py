@@ -12,7 +12,7 @@ import llguidance.hf
 import numpy
 import torch
 
-from openai_compat.core.errors import PayloadError
+from openai_compat.core.errors import InvalidRequestError
 
 # One way to write white space: a model that may choose can lose itself in blank lines.
 LAYOUT: Final = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -70,5 +70,7 @@ class ConstraintFactory:
         return self._vocabulary
 
 
-def _refusal(reason: str, param: str) -> PayloadError:
-    return PayloadError(f"Invalid schema: {reason.strip().splitlines()[0]}", param=param, code="invalid_json_schema")
+def _refusal(reason: str, param: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"Invalid schema: {reason.strip().splitlines()[0]}", param=param, code="invalid_json_schema"
+    )

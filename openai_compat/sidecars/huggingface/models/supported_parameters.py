@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from openai_compat.backends.base import COMPLETION_PROMISES
+from openai_compat.backends.base import COMPLETION_PARAMETERS
 
-CHAT_PROMISES_KEPT: Final = frozenset(
+SUPPORTED_CHAT_PARAMETERS: Final = frozenset(
     {
         "n",
         "logprobs",
@@ -19,8 +19,8 @@ CHAT_PROMISES_KEPT: Final = frozenset(
     }
 )
 """By every model that chats."""
-TEMPLATE_PROMISES: Final = frozenset({"tools"})
+TEMPLATE_PARAMETERS: Final = frozenset({"tools"})
 """Besides, by those whose chat template knows them."""
-COMPLETION_PROMISES_KEPT: Final = COMPLETION_PROMISES - {"suffix"}
+SUPPORTED_COMPLETION_PARAMETERS: Final = COMPLETION_PARAMETERS - {"suffix"}
 SAMPLED: Final = frozenset({"temperature", "top_p", "presence_penalty", "frequency_penalty", "seed"})
 """Hints that choose the next token; what is in none of these sets has no meaning."""

@@ -10,21 +10,21 @@ from typing import Any, ClassVar, Final
 from openai_compat.backends.base import Backend, SupportsChat, SupportsCompletions
 from openai_compat.backends.huggingface.model_options import LocalModel
 from openai_compat.backends.parameter_checks import Range, check_chat, check_completion, stops_of
-from openai_compat.core.errors import PayloadError
-from openai_compat.core.settings import ModelEntry
-from openai_compat.core.streams import Silence
+from openai_compat.core.errors import InvalidRequestError
+from openai_compat.core.settings import ModelConfig
+from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import CallContext, ChatDelta, ChatRequest, CompletionRequest, TextDelta
 
-from .chat_template import ChatForm, ChatReader
+from .chat_template import ChatDeltaBuilder, ChatTemplate
 from .detokenizer import Detokenizer
 from .forward import ForwardPass
-from .output import Answer, BestOfReader, CompletionReader, Reader, count_usage
+from .output import BestOfDeltaBuilder, CompletionDeltaBuilder, DeltaBuilder, OutputStream, count_usage
 from .sampling import Sampler, SamplingOptions
-from .scheduler import Job, Scheduler
-from .sequence import Choice
+from .scheduler import GenerationRequest, Scheduler
+from .sequence import GeneratedSequence
 from .stop_strings import StopStrings
 from .structured_output import Constraint, ConstraintFactory
-from .supported_parameters import CHAT_PROMISES_KEPT, COMPLETION_PROMISES_KEPT, TEMPLATE_PROMISES
+from .supported_parameters import SUPPORTED_CHAT_PARAMETERS, SUPPORTED_COMPLETION_PARAMETERS, TEMPLATE_PARAMETERS
 
 DEFAULT_MAX_TOKENS: Final = 16
 """Of a completion (source: OpenAI's API reference); a chat may fill the window."""
@@ -50,10 +50,10 @@ class LoadedText:
 class TextModel(Backend, SupportsCompletions):
     """A language model that continues texts."""
 
-    completion_promises: ClassVar[frozenset[str]] = COMPLETION_PROMISES_KEPT
+    supported_completion_parameters: ClassVar[frozenset[str]] = SUPPORTED_COMPLETION_PARAMETERS
 
     def __init__(self, entry: LocalModel, loaded: LoadedText) -> None:
-        super().__init__(ModelEntry(entry.name, "huggingface"), entry, None)  # type: ignore[arg-type]
+        super().__init__(ModelConfig(entry.name, "huggingface"), entry, None)  # type: ignore[arg-type]
         self.context_window = loaded.window
         self._tokenizer = loaded.tokenizer
         self._facts = loaded.facts
@@ -80,7 +80,7 @@ class TextModel(Backend, SupportsCompletions):
     def close(self) -> None:
         self._scheduler.close()
 
-    def complete(self, request: CompletionRequest, context: CallContext) -> Iterator[TextDelta | Silence]:
+    def complete(self, request: CompletionRequest, context: CallContext) -> Iterator[TextDelta | Heartbeat]:
         check_completion(request)
         context.cancellation.raise_if_cancelled()
         parameters = request.parameters
@@ -98,10 +98,12 @@ class TextModel(Backend, SupportsCompletions):
             for number, prompt in enumerate(prompt for prompt in prompts for _ in range(candidates))
         ]
         echoed = [self._text_of(prompt) for prompt in request.prompts if echoes and not scores_prompt]
-        plain = CompletionReader([text for text in echoed for _ in range(candidates)])
-        best = BestOfReader(plain, candidates, n, shows_logprobs=logprobs is not None)
-        reader: Reader[TextDelta] = best if candidates > n else plain
-        return Answer(Job(choices), self._scheduler, reader, count_usage(sum(map(len, prompts))), context)
+        plain = CompletionDeltaBuilder([text for text in echoed for _ in range(candidates)])
+        best = BestOfDeltaBuilder(plain, candidates, n, shows_logprobs=logprobs is not None)
+        reader: DeltaBuilder[TextDelta] = best if candidates > n else plain
+        return OutputStream(
+            GenerationRequest(choices), self._scheduler, reader, count_usage(sum(map(len, prompts))), context
+        )
 
     def _choice(
         self,
@@ -114,9 +116,9 @@ class TextModel(Backend, SupportsCompletions):
         constraint: Constraint | None = None,
         scores_prompt: bool = False,
         keeps_special: bool = False,
-    ) -> Choice:
+    ) -> GeneratedSequence:
         room = self.context_window - len(prompt)
-        return Choice(
+        return GeneratedSequence(
             number,
             prompt,
             min(limit, room),
@@ -137,7 +139,7 @@ class TextModel(Backend, SupportsCompletions):
             wrong = next((token for token in tokens if not 0 <= token < self._vocabulary_size), None)
             if wrong is not None:
                 message = f"Invalid 'prompt': {wrong} is not a token of this model's {self._vocabulary_size}."
-                raise PayloadError(message, param="prompt", code="invalid_token")
+                raise InvalidRequestError(message, param="prompt", code="invalid_token")
         return self._checked(tokens or [self._first_token()], "prompt")
 
     def _first_token(self) -> int:
@@ -152,7 +154,7 @@ class TextModel(Backend, SupportsCompletions):
                 f"However, your {param} resulted in {len(tokens)} tokens, and at least one must be left for the "
                 f"answer. Please reduce the length of the {param}."
             )
-            raise PayloadError(message, param=param, code="context_length_exceeded")
+            raise InvalidRequestError(message, param=param, code="context_length_exceeded")
         return tokens
 
     def _text_of(self, prompt: str | Sequence[int]) -> str:
@@ -177,9 +179,9 @@ class TextModel(Backend, SupportsCompletions):
         for token, value in given.items():
             if not (token.isascii() and token.isdigit() and int(token) < self._vocabulary_size):
                 message = f"Invalid key in 'logit_bias': {token!r} is not a token of this model."
-                raise PayloadError(message, param="logit_bias", code="invalid_token")
+                raise InvalidRequestError(message, param="logit_bias", code="invalid_token")
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise PayloadError("Invalid value in 'logit_bias': it must be a number.", param="logit_bias")
+                raise InvalidRequestError("Invalid value in 'logit_bias': it must be a number.", param="logit_bias")
             BIAS.check(value, "logit_bias")
             bias[int(token)] = float(value)
         return bias
@@ -190,11 +192,11 @@ class ChatTextModel(TextModel, SupportsChat):
 
     def __init__(self, entry: LocalModel, loaded: LoadedText) -> None:
         super().__init__(entry, loaded)
-        self._form = ChatForm(loaded.tokenizer)
-        of_template = TEMPLATE_PROMISES if self._form.tool_format is not None else frozenset()
-        self.chat_promises = CHAT_PROMISES_KEPT | of_template  # type: ignore[misc] # what this model keeps, not its class
+        self._form = ChatTemplate(loaded.tokenizer)
+        of_template = TEMPLATE_PARAMETERS if self._form.tool_format is not None else frozenset()
+        self.supported_chat_parameters = SUPPORTED_CHAT_PARAMETERS | of_template  # type: ignore[misc] # what this model keeps, not its class
 
-    def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Silence]:
+    def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Heartbeat]:
         check_chat(request)
         context.cancellation.raise_if_cancelled()
         parameters = request.parameters
@@ -217,7 +219,13 @@ class ChatTextModel(TextModel, SupportsChat):
             )
             for number in range(n)
         ]
-        return Answer(Job(choices), self._scheduler, ChatReader(prompt.tools), count_usage(len(tokens)), context)
+        return OutputStream(
+            GenerationRequest(choices),
+            self._scheduler,
+            ChatDeltaBuilder(prompt.tools),
+            count_usage(len(tokens)),
+            context,
+        )
 
     def _constraint(self, schema: Mapping[str, Any] | None, param: str) -> Constraint | None:
         return None if schema is None else self._constraints.from_schema(schema, param)

@@ -9,20 +9,20 @@ from time import monotonic
 from typing import Any, ClassVar, Final
 
 from openai_compat.core.errors import OpenAICompatError
-from openai_compat.core.streams import SILENCE, Silence
+from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import ChatDelta, FinishReason, ToolCallDelta
 from openai_compat.web.sse import DONE, HEADERS, to_event
 
 from .errors import sentence_for, to_ask_error
 
 
-class AnswerWriter(ABC):
+class StreamEncoder(ABC):
     """Writes one answer in one format, from its first byte to its last."""
 
     headers: ClassVar[Mapping[str, str]] = HEADERS
-    has_comments: ClassVar[bool] = True
+    supports_comments: ClassVar[bool] = True
     """Whether the format has room for something that means nothing, to fill a silence with."""
-    tells_errors: ClassVar[bool] = True
+    supports_errors: ClassVar[bool] = True
     """Whether an error can be told within the stream; where it cannot, the connection is broken off."""
 
     def begin(self) -> bytes:
@@ -42,7 +42,7 @@ class AnswerWriter(ABC):
         """What comes in place of the rest when there is an error."""
 
 
-class EventWriter(AnswerWriter):
+class SSEEncoder(StreamEncoder):
     """`sse`: an event for each piece of text, then one with the reason why the answer ends (source: seed 4)."""
 
     def write(self, delta: ChatDelta) -> bytes:
@@ -56,7 +56,7 @@ class EventWriter(AnswerWriter):
         return to_event({**to_ask_error(error), "finish_reason": "error"})
 
 
-class TextWriter(AnswerWriter):
+class TextEncoder(StreamEncoder):
     """`text`: the text and nothing else, as `useChat({streamProtocol: 'text'})` of version 4 of the AI SDK and its
     `TextStreamChatTransport` of version 5 and later read it.
 
@@ -68,8 +68,8 @@ class TextWriter(AnswerWriter):
         "content-type": "text/plain; charset=utf-8",
         "x-content-type-options": "nosniff",
     }
-    has_comments = False
-    tells_errors = False
+    supports_comments = False
+    supports_errors = False
 
     def write(self, delta: ChatDelta) -> bytes:
         return text_of(delta).encode("utf-8", "replace")
@@ -87,7 +87,7 @@ _UI_FINISH_REASONS: Final[Mapping[str | None, str]] = {
 }
 
 
-class UIWriter(AnswerWriter):
+class UIMessageEncoder(StreamEncoder):
     """`ui`: version 1 of the AI SDK's UI message stream (source: `uiMessageChunkSchema` in the npm package `ai`).
 
     Versions 5.0.0 to 5.0.91 of the package take no key that they do not know, so nothing is sent but what the protocol
@@ -180,20 +180,20 @@ def text_of(delta: ChatDelta) -> str:
 
 
 def to_blocks(
-    writer: AnswerWriter, deltas: Iterator[ChatDelta | Silence], silence_seconds: float
-) -> Iterator[bytes | Silence]:
+    writer: StreamEncoder, deltas: Iterator[ChatDelta | Heartbeat], heartbeat_interval: float
+) -> Iterator[bytes | Heartbeat]:
     """The answer as bytes. A model that thinks aloud is silent in a format without a place for that."""
     yield writer.begin()
     finish_reason: FinishReason | None = None
     spoke_at = monotonic()
     for delta in deltas:
-        if isinstance(delta, Silence):
+        if isinstance(delta, Heartbeat):
             yield delta
             continue
         finish_reason = delta.finish_reason or finish_reason
         data = writer.write(delta)
         now = monotonic()
-        if data or (silence_seconds and now - spoke_at >= silence_seconds):
+        if data or (heartbeat_interval and now - spoke_at >= heartbeat_interval):
             spoke_at = now
-            yield data or SILENCE
+            yield data or HEARTBEAT
     yield writer.end(finish_reason)

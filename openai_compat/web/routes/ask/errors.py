@@ -12,22 +12,22 @@ from openai_compat.core.errors import (
     InternalError,
     ModelNotFoundError,
     OpenAICompatError,
-    PayloadTooLargeError,
     RequestError,
-    UpstreamCutError,
+    RequestTooLargeError,
     UpstreamTimeoutError,
+    UpstreamTruncatedError,
 )
 from openai_compat.web.errors import headers_of, log_error
 from openai_compat.web.responses import json_response
 
 # The first that fits is said.
-_SENTENCES: Final[Mapping[type[OpenAICompatError], str]] = {
+USER_MESSAGES: Final[Mapping[type[OpenAICompatError], str]] = {
     AuthenticationError: "This chat needs a valid API key.",
     ModelNotFoundError: "The model that was asked for is not available.",
-    PayloadTooLargeError: "The message is too large.",
+    RequestTooLargeError: "The message is too large.",
     RequestError: "The request could not be understood.",
     UpstreamTimeoutError: "The answer took too long. Please try again.",
-    UpstreamCutError: "The answer broke off before it was complete. Please try again.",
+    UpstreamTruncatedError: "The answer broke off before it was complete. Please try again.",
     InternalError: "Something went wrong here. Please try again.",
     OpenAICompatError: "No answer can be had right now. Please try again in a moment.",
 }
@@ -42,7 +42,7 @@ _SENTENCES_BY_CODE: Final[Mapping[str, str]] = {
 def sentence_for(error: OpenAICompatError) -> str:
     """What the user is told: a sentence without a technical word in it."""
     by_code = _SENTENCES_BY_CODE.get(error.code or "")
-    return by_code or next(sentence for kind, sentence in _SENTENCES.items() if isinstance(error, kind))
+    return by_code or next(sentence for kind, sentence in USER_MESSAGES.items() if isinstance(error, kind))
 
 
 def to_ask_error(error: OpenAICompatError) -> dict[str, str]:
@@ -54,7 +54,7 @@ def status_of(error: OpenAICompatError) -> int:
     """400 for what the client can mend, 500 for everything else, whichever status it has behind other doors."""
     if isinstance(error, AuthenticationError):
         return 401
-    if isinstance(error, PayloadTooLargeError):
+    if isinstance(error, RequestTooLargeError):
         return 413
     return 400 if isinstance(error, RequestError) else 500
 

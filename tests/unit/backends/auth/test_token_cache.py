@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from openai_compat.backends.auth.token_cache import SharedToken, Token
+from openai_compat.backends.auth.token_cache import CachedToken, Token
 from openai_compat.core.errors import CallCancelledError, UpstreamConnectionError
 from openai_compat.core.types import CallContext
 
@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "shared"
 
 
-def ask(token: SharedToken) -> str:
+def ask(token: CachedToken) -> str:
     return token.authorization(CallContext("r"))
 
 
@@ -57,7 +57,7 @@ def test_twenty_callers_at_once_fetch_one_token(folder: Path, is_shared: bool) -
     folder.mkdir()
     folder.chmod(0o700 if is_shared else 0o777)
     source = Source()
-    token = SharedToken(source, "me", folder)
+    token = CachedToken(source, "me", folder)
     source.may_answer.clear()
     with ThreadPoolExecutor(20) as pool:
         answers = [pool.submit(ask, token) for _ in range(20)]
@@ -68,14 +68,14 @@ def test_twenty_callers_at_once_fetch_one_token(folder: Path, is_shared: bool) -
 
 def test_workers_share_one(folder: Path) -> None:
     source = Source()
-    workers = [SharedToken(source, "me", folder) for _ in range(4)]
+    workers = [CachedToken(source, "me", folder) for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
         assert set(pool.map(ask, workers)) == {"Bearer token-1"}
-    assert ask(SharedToken(source, "another", folder)) == "Bearer token-2"
+    assert ask(CachedToken(source, "another", folder)) == "Bearer token-2"
 
 
 def test_what_they_share_is_for_this_user_alone(folder: Path) -> None:
-    ask(SharedToken(Source(), "me", folder))
+    ask(CachedToken(Source(), "me", folder))
     assert {path.stat().st_mode & 0o077 for path in [folder, *folder.iterdir()]} == {0}
 
 
@@ -84,26 +84,26 @@ def test_a_folder_that_others_can_write_to_is_not_used(folder: Path) -> None:
     folder.chmod(0o777)
     source = Source()
     for number in (1, 2):
-        assert ask(SharedToken(source, "me", folder)) == f"Bearer token-{number}"
+        assert ask(CachedToken(source, "me", folder)) == f"Bearer token-{number}"
     assert list(folder.glob("*.json")) == []
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
 def test_without_a_folder_each_worker_fetches_for_itself(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    assert ask(SharedToken(Source(), "me", tmp_path / "shared")) == "Bearer token-1"
+    assert ask(CachedToken(Source(), "me", tmp_path / "shared")) == "Bearer token-1"
 
 
 def test_a_broken_file_is_no_token(folder: Path) -> None:
     source = Source()
-    ask(SharedToken(source, "me", folder))
+    ask(CachedToken(source, "me", folder))
     next(folder.glob("*.json")).write_text("{")
-    assert ask(SharedToken(source, "me", folder)) == "Bearer token-2"
+    assert ask(CachedToken(source, "me", folder)) == "Bearer token-2"
 
 
 def test_it_is_renewed_before_it_ends_and_nobody_waits_for_that(folder: Path) -> None:
     source = Source(age=3000)
-    token = SharedToken(source, "me", folder)
+    token = CachedToken(source, "me", folder)
     ask(token)
     source.may_answer.clear()
     assert [ask(token) for _ in range(5)] == ["Bearer token-1"] * 5
@@ -114,7 +114,7 @@ def test_it_is_renewed_before_it_ends_and_nobody_waits_for_that(folder: Path) ->
 
 def test_a_renewal_that_fails_leaves_the_old_one(folder: Path) -> None:
     source = Source(age=3000)
-    token = SharedToken(source, "me", folder)
+    token = CachedToken(source, "me", folder)
     ask(token)
     source.fails = True
     assert [ask(token) for _ in range(5)] == ["Bearer token-1"] * 5
@@ -122,7 +122,7 @@ def test_a_renewal_that_fails_leaves_the_old_one(folder: Path) -> None:
 
 def test_one_that_has_ended_is_never_sent(folder: Path) -> None:
     source = Source(age=3590)
-    token = SharedToken(source, "me", folder)
+    token = CachedToken(source, "me", folder)
     ask(token)
     assert ask(token) == "Bearer token-2"
     source.fails = True
@@ -134,7 +134,7 @@ def test_one_that_has_ended_is_never_sent(folder: Path) -> None:
 
 def test_whoever_leaves_does_not_wait(folder: Path) -> None:
     source = Source()
-    token = SharedToken(source, "me", folder)
+    token = CachedToken(source, "me", folder)
     source.may_answer.clear()
     context = CallContext("r")
     threading.Timer(0.05, context.cancellation.cancel).start()
@@ -146,7 +146,7 @@ def test_whoever_leaves_does_not_wait(folder: Path) -> None:
 
 def test_a_refused_one_is_replaced_once(folder: Path) -> None:
     source = Source()
-    first, second = (SharedToken(source, "me", folder) for _ in range(2))
+    first, second = (CachedToken(source, "me", folder) for _ in range(2))
     assert ask(first) == ask(second) == "Bearer token-1"
     context = CallContext("r")
     assert first.renewed("Bearer token-1", context) == "Bearer token-2"
@@ -158,7 +158,7 @@ def test_a_refused_one_is_replaced_once(folder: Path) -> None:
 
 def test_many_whose_token_is_refused_at_once_wait_for_the_same_new_one(folder: Path) -> None:
     source = Source()
-    token = SharedToken(source, "me", folder)
+    token = CachedToken(source, "me", folder)
     ask(token)
     source.may_answer.clear()
     with ThreadPoolExecutor(10) as pool:

@@ -12,9 +12,9 @@ import pytest
 
 from openai_compat.backends.echo.backend import EchoBackend, EchoOptions
 from openai_compat.backends.resources import BackendResources
-from openai_compat.core.errors import PayloadError, UnsupportedParameterError
-from openai_compat.core.settings import ModelEntry, Settings
-from openai_compat.core.streams import SILENCE
+from openai_compat.core.errors import InvalidRequestError, UnsupportedParameterError
+from openai_compat.core.settings import ModelConfig, Settings
+from openai_compat.core.streams import HEARTBEAT
 from openai_compat.core.types import (
     CallContext,
     ChatDelta,
@@ -29,7 +29,7 @@ from openai_compat.core.types import (
 
 def make_echo(**options: Any) -> EchoBackend:
     resources = BackendResources(Settings(), forwarder=cast(Any, None))
-    return EchoBackend(ModelEntry("mock-gpt-model", "echo"), EchoOptions(**options), resources)
+    return EchoBackend(ModelConfig("mock-gpt-model", "echo"), EchoOptions(**options), resources)
 
 
 def chat(messages: str | list[dict[str, Any]], **parameters: Any) -> list[ChatDelta]:
@@ -226,7 +226,7 @@ class TestTools:
         ],
     )
     def test_a_choice_that_is_none(self, choice: Any) -> None:
-        with pytest.raises(PayloadError) as refusal:
+        with pytest.raises(InvalidRequestError) as refusal:
             chat("Hi", tools=[TIME], tool_choice=choice)
         assert refusal.value.param == "tool_choice"
 
@@ -275,13 +275,13 @@ class TestTools:
     ],
 )
 def test_values_that_cannot_be_meant(parameters: dict[str, Any], param: str) -> None:
-    with pytest.raises(PayloadError) as refusal:
+    with pytest.raises(InvalidRequestError) as refusal:
         make_echo().chat(ChatRequest("m", [{"role": "user", "content": "Hi"}], parameters), CallContext("r"))
     assert refusal.value.param == param
 
 
 def test_refusals_speak_as_openai_does() -> None:
-    with pytest.raises(PayloadError) as refusal:
+    with pytest.raises(InvalidRequestError) as refusal:
         chat("Hi", temperature=2.5)
     assert refusal.value.code == "decimal_above_max_value"
     expected = "Invalid 'temperature': decimal above maximum value. Expected a value <= 2, but got 2.5 instead."
@@ -354,7 +354,7 @@ class TestEmbeddings:
 
     @pytest.mark.parametrize("inputs", [[], ["x", ""], [[]], ["x"] * 2049])
     def test_inputs_that_cannot_be_meant(self, inputs: Any) -> None:
-        with pytest.raises(PayloadError) as refusal:
+        with pytest.raises(InvalidRequestError) as refusal:
             embed(*inputs)
         assert refusal.value.param == "input"
 
@@ -372,8 +372,8 @@ class TestPace:
 
     def test_a_long_delay_is_filled_with_silence(self) -> None:
         request = ChatRequest("m", [{"role": "user", "content": "Hi"}])
-        stream = make_echo(delay=0.1).chat(request, CallContext("r", silence_seconds=0.03))
-        assert [delta if delta is SILENCE else "delta" for delta in stream] == [SILENCE] * 3 + ["delta"] * 2
+        stream = make_echo(delay=0.1).chat(request, CallContext("r", heartbeat_interval=0.03))
+        assert [delta if delta is HEARTBEAT else "delta" for delta in stream] == [HEARTBEAT] * 3 + ["delta"] * 2
 
     @pytest.mark.parametrize(
         "options",

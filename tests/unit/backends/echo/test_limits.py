@@ -10,11 +10,11 @@ import pytest
 
 from openai_compat.backends.echo import limits as echo_limits
 from openai_compat.backends.echo.backend import EchoBackend, EchoOptions
-from openai_compat.backends.echo.limits import FairTokenizer
+from openai_compat.backends.echo.limits import CooperativeTokenizer
 from openai_compat.backends.resources import BackendResources
-from openai_compat.core.cancellation import Cancellation
-from openai_compat.core.errors import CallCancelledError, PayloadError
-from openai_compat.core.settings import ModelEntry, Settings
+from openai_compat.core.cancellation import CancellationToken
+from openai_compat.core.errors import CallCancelledError, InvalidRequestError
+from openai_compat.core.settings import ModelConfig, Settings
 from openai_compat.core.tokens import split_tokens
 from openai_compat.core.types import (
     CallContext,
@@ -25,7 +25,7 @@ from openai_compat.core.types import (
     TextDelta,
 )
 
-ECHO = EchoBackend(ModelEntry("m", "echo"), EchoOptions(), BackendResources(Settings(), forwarder=cast(Any, None)))
+ECHO = EchoBackend(ModelConfig("m", "echo"), EchoOptions(), BackendResources(Settings(), forwarder=cast(Any, None)))
 
 
 def chat(*texts: str, **parameters: Any) -> list[ChatDelta]:
@@ -56,7 +56,7 @@ class TestWindow:
         ],
     )
     def test_too_long_a_conversation_is_refused_in_openais_words(self, texts: list[str], tokens: int) -> None:
-        with pytest.raises(PayloadError) as refusal:
+        with pytest.raises(InvalidRequestError) as refusal:
             chat(*texts)
         assert (refusal.value.code, refusal.value.param) == ("context_length_exceeded", "messages")
         assert refusal.value.message == (
@@ -65,7 +65,7 @@ class TestWindow:
         )
 
     def test_too_many_messages_are_refused_even_when_they_are_empty(self) -> None:
-        with pytest.raises(PayloadError) as refusal:
+        with pytest.raises(InvalidRequestError) as refusal:
             chat(*[""] * 128_001)
         assert refusal.value.code == "context_length_exceeded"
 
@@ -81,7 +81,7 @@ class TestWindow:
         ],
     )
     def test_too_long_a_prompt(self, prompts: list[Any], parameters: dict[str, Any], tokens: int) -> None:
-        with pytest.raises(PayloadError) as refusal:
+        with pytest.raises(InvalidRequestError) as refusal:
             complete(*prompts, max_tokens=5, **parameters)
         assert (refusal.value.code, refusal.value.param) == ("context_length_exceeded", "prompt")
         assert refusal.value.message == (
@@ -91,13 +91,13 @@ class TestWindow:
 
     @pytest.mark.parametrize("content", [words(8_193), [7] * 8_193, "x" * 98_305])
     def test_too_long_an_input(self, content: Any) -> None:
-        with pytest.raises(PayloadError) as refusal:
+        with pytest.raises(InvalidRequestError) as refusal:
             embed("x", content)
         assert (refusal.value.code, refusal.value.param) == ("context_length_exceeded", "input")
         assert refusal.value.message.startswith("This model's maximum context length is 8192 tokens, however you ")
 
     def test_too_many_tokens_in_all_inputs(self) -> None:
-        with pytest.raises(PayloadError) as refusal:
+        with pytest.raises(InvalidRequestError) as refusal:
             embed(*[[7] * 8_192] * 37)
         assert (refusal.value.code, refusal.value.param) == ("max_tokens_per_request", "input")
         assert refusal.value.message == "Requested 303104 tokens, max 300000 tokens per request"
@@ -110,7 +110,7 @@ class TestWindow:
         embed(words(8_192), [7] * 8_192, "x" * 98_304)
 
     def test_too_many_prompts(self) -> None:
-        with pytest.raises(PayloadError) as refusal:
+        with pytest.raises(InvalidRequestError) as refusal:
             complete(*["x"] * 2049)
         assert (refusal.value.code, refusal.value.param) == ("array_above_max_length", "prompt")
 
@@ -150,12 +150,12 @@ class TestAnswers:
     def test_a_repeated_prompt_is_not_cut_but_refused(self) -> None:
         assert len(complete(words(30_000), echo=True, n=2, max_tokens=1)) == 2 * (30_000 + 1 + 1)
         for parameters in ({"n": 3}, {"n": 1, "logprobs": 2}):
-            with pytest.raises(PayloadError) as refusal:
+            with pytest.raises(InvalidRequestError) as refusal:
                 complete(words(30_000), echo=True, max_tokens=1, **parameters)
             assert (refusal.value.code, refusal.value.param) == ("context_length_exceeded", "prompt")
 
     def test_choices_without_a_single_token(self) -> None:
-        with pytest.raises(PayloadError) as refusal:
+        with pytest.raises(InvalidRequestError) as refusal:
             complete(*["x"] * 2048, n=33)
         assert refusal.value.param == "n"
 
@@ -166,31 +166,31 @@ SNIPPETS = ["word", " ", "\n", "  ", "漢", "e\u0301", "!?", "x" * 30, "👩\u20
 class TestFairTokenizer:
     @pytest.mark.parametrize("slice_", [40, 100, 300])
     def test_slices_make_no_difference(self, monkeypatch: pytest.MonkeyPatch, slice_: int) -> None:
-        monkeypatch.setattr(echo_limits, "SLICE", slice_)
+        monkeypatch.setattr(echo_limits, "CHUNK_CHARS", slice_)
         chance = random.Random(slice_)
         for _ in range(300):
             text = "".join(chance.choices(SNIPPETS, [9, 9, 1, 1, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1], k=60))
-            tokens = FairTokenizer(Cancellation()).tokens(text)
+            tokens = CooperativeTokenizer(CancellationToken()).tokens(text)
             assert "".join(tokens) == text
             if not any(run.isspace() and len(run) > 3 for run in split_tokens(text)):
                 assert tokens == split_tokens(text)
 
     @pytest.mark.parametrize("text", ["", " " * 50_000, "\n" * 50_000, "x" * 50_000, "e" + "\u0301" * 50_000])
     def test_monotonous_texts(self, text: str) -> None:
-        tokenizer = FairTokenizer(Cancellation())
+        tokenizer = CooperativeTokenizer(CancellationToken())
         assert "".join(tokenizer.tokens(text)) == text
         assert tokenizer.first(text, 3) == tokenizer.tokens(text)[:3]
 
     def test_a_client_that_leaves_ends_it(self) -> None:
-        cancellation = Cancellation()
+        cancellation = CancellationToken()
         cancellation.cancel()
         with pytest.raises(CallCancelledError):
-            FairTokenizer(cancellation).tokens("word " * 10_000)
+            CooperativeTokenizer(cancellation).tokens("word " * 10_000)
 
     def test_other_calls_get_a_turn_every_few_thousand_characters(self, monkeypatch: pytest.MonkeyPatch) -> None:
         turns: list[float] = []
         monkeypatch.setattr("time.sleep", turns.append)
-        tokenizer = FairTokenizer(Cancellation())
+        tokenizer = CooperativeTokenizer(CancellationToken())
         for text in ("word " * 20_000, *["word " * 200] * 100):
             tokenizer.count(text)
         assert 20 <= len(turns) <= 40

@@ -8,14 +8,14 @@ import pytest
 
 from openai_compat.backends.external.backend import ExternalOptions
 from openai_compat.core.errors import (
+    InvalidRequestError,
     OpenAICompatError,
-    PayloadError,
     UpstreamAuthenticationError,
     UpstreamConnectionError,
-    UpstreamCutError,
     UpstreamError,
-    UpstreamReplyError,
+    UpstreamInvalidResponseError,
     UpstreamStatusError,
+    UpstreamTruncatedError,
 )
 from openai_compat.core.settings import Timeouts
 from openai_compat.core.types import CallContext, ChatRequest
@@ -166,7 +166,7 @@ def test_the_words_are_bounded_and_the_credentials_masked() -> None:
 def test_an_error_body_is_read_no_further_than_needed_and_may_break_off() -> None:
     endless = make([b"x" * 40_000, b"y" * 40_000, AssertionError("read too far")], None, 500, is_chunked=True)
     assert len(refusal(endless).message) < 600
-    broken = make([b"it broke", UpstreamCutError("cut")], None, 500, is_chunked=True)
+    broken = make([b"it broke", UpstreamTruncatedError("cut")], None, 500, is_chunked=True)
     assert refusal(broken).message.endswith("it broke")
 
 
@@ -234,7 +234,7 @@ def test_credentials_are_masked_in_an_error_with_status_200() -> None:
 @pytest.mark.parametrize("status", [301, 302, 307])
 def test_redirects_are_not_followed(status: int) -> None:
     error = refusal(make(b"", None, status, location="https://elsewhere.example"))
-    assert isinstance(error, UpstreamReplyError)
+    assert isinstance(error, UpstreamInvalidResponseError)
     assert "elsewhere" not in error.message
 
 
@@ -258,5 +258,5 @@ def test_a_callers_value_is_one_part_of_the_url(user: str, url: str | None) -> N
 @pytest.mark.parametrize("user", [".", ".."])
 def test_none_leads_to_another_path(user: str) -> None:
     backend = make_backend(ScriptedForwarder(make({})), ExternalOptions(request={"url": "/{{ user }}/say"}))
-    with pytest.raises(PayloadError, match="cannot stand in the URL"):
+    with pytest.raises(InvalidRequestError, match="cannot stand in the URL"):
         backend.chat(ChatRequest("m", [{"role": "user", "content": "hi"}], {"user": user}), CallContext("r"))

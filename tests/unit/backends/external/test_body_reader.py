@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from openai_compat.backends.external import known_shapes as reply_shapes
-from openai_compat.core.errors import UpstreamCutError, UpstreamError, UpstreamReplyError
-from openai_compat.core.streams import SILENCE, close_stream
+from openai_compat.core.errors import UpstreamError, UpstreamInvalidResponseError, UpstreamTruncatedError
+from openai_compat.core.streams import HEARTBEAT, close_stream
 from openai_compat.core.types import ChatDelta, Usage
 from tests.support.fake_http_client import EVENTS, JSON, LINES, TEXT, ask, events, lines, make, read, text_of
 
@@ -129,7 +129,7 @@ def test_the_path_leads_to_the_text(path: str, body: Any, text: str) -> None:
 @pytest.mark.parametrize("path", [None, "data.answer", "choices.7.text", "choices.x"])
 def test_where_no_text_is_found_the_keys_are_named_and_no_value(path: str | None) -> None:
     reply = make({"choices": [], "state": {"said": "secret words"}, "n": 4} if path else {"state": 1, "n": [4]})
-    with pytest.raises(UpstreamReplyError) as raised:
+    with pytest.raises(UpstreamInvalidResponseError) as raised:
         ask(reply, reply_path=path)
     assert "'state', 'n'" in raised.value.message
     assert "reply_path" in raised.value.message
@@ -212,7 +212,7 @@ def test_plain_text(content: bytes, content_type: str | None, text: str) -> None
 )
 def test_what_is_no_answer(content: bytes, content_type: str | None) -> None:
     reply = make(content, content_type)
-    with pytest.raises(UpstreamReplyError):
+    with pytest.raises(UpstreamInvalidResponseError):
         read(reply)
     assert reply.ending == "closed"
 
@@ -302,10 +302,10 @@ def test_a_piece_is_handed_on_when_it_has_come() -> None:
         LINES: [lines({"text": "a", "done": False}), lines({"text": "b", "done": True})],
         TEXT: [b"This is a text", b" in two pieces"],
     }.items():
-        reply = make([pieces[0], SILENCE, pieces[1]], content_type, is_chunked=True)
+        reply = make([pieces[0], HEARTBEAT, pieces[1]], content_type, is_chunked=True)
         deltas = ask(reply, is_streamed=True)
         assert isinstance(next(deltas), ChatDelta)
-        assert next(deltas) is SILENCE
+        assert next(deltas) is HEARTBEAT
         assert isinstance(next(deltas), ChatDelta)
 
 
@@ -353,17 +353,17 @@ def test_a_stream_that_would_have_said_its_end_was_cut(content_type: str, conten
     reply = make(content, content_type, is_chunked=True)
     deltas = ask(reply, is_streamed=True)
     assert next(deltas) == ChatDelta("a")
-    with pytest.raises(UpstreamCutError):
+    with pytest.raises(UpstreamTruncatedError):
         next(deltas)
     assert reply.ending == "closed"
 
 
 @pytest.mark.parametrize("content_type", [EVENTS, LINES, TEXT, JSON])
 def test_a_connection_that_breaks_is_no_end(content_type: str) -> None:
-    reply = make([b'data: {"text": "a"}\n\n', UpstreamCutError("cut")], content_type, is_chunked=True)
+    reply = make([b'data: {"text": "a"}\n\n', UpstreamTruncatedError("cut")], content_type, is_chunked=True)
     deltas = ask(reply, is_streamed=True)
     assert next(deltas) == ChatDelta("a")
-    with pytest.raises(UpstreamCutError, match="cut"):
+    with pytest.raises(UpstreamTruncatedError, match="cut"):
         next(deltas)
     assert reply.ending == "closed"
 
@@ -378,7 +378,7 @@ def test_an_event_that_is_called_an_error_is_no_text(said: bytes) -> None:
 def test_half_an_event_is_no_event() -> None:
     deltas = ask(make(b'data: {"text": "a"}\n\ndata: {"te', EVENTS, is_chunked=True), is_streamed=True)
     next(deltas)
-    with pytest.raises(UpstreamReplyError, match="not valid JSON"):
+    with pytest.raises(UpstreamInvalidResponseError, match="not valid JSON"):
         next(deltas)
 
 

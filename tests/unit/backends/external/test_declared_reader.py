@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 
 from openai_compat.backends.external.backend import ExternalOptions
-from openai_compat.core.errors import UpstreamCutError, UpstreamError, UpstreamReplyError, UpstreamStatusError
+from openai_compat.core.errors import (
+    UpstreamError,
+    UpstreamInvalidResponseError,
+    UpstreamStatusError,
+    UpstreamTruncatedError,
+)
 from openai_compat.core.streams import PrimedStream
 from openai_compat.core.types import CallContext, ChatDelta, ChatRequest, Usage
 from tests.support.fake_http_client import (
@@ -38,7 +43,7 @@ def read(reply: ScriptedReply, declared: dict[str, Any], **options: Any) -> list
 )
 def test_a_stream_that_does_not_say_its_declared_end_was_cut(body: bytes, kind: str) -> None:
     for declared in (STREAMED, {"text": "t", "finish_reason": "why"}):
-        with pytest.raises(UpstreamCutError):
+        with pytest.raises(UpstreamTruncatedError):
             read(make([body], kind, is_chunked=True), declared)
     assert text_of(read(make([body], kind, is_chunked=True), {"text": "t"})) == "ab"
 
@@ -51,17 +56,17 @@ def test_the_declared_end_ends_it_once() -> None:
 def test_what_repeats_itself_must_say_the_same() -> None:
     declared = {"text": "t", "cumulative": True}
     assert text_of(read(make([events({"t": "a"}, {"t": "ab"})], EVENTS, is_chunked=True), declared)) == "ab"
-    with pytest.raises(UpstreamReplyError, match="changed what it had said"):
+    with pytest.raises(UpstreamInvalidResponseError, match="changed what it had said"):
         read(make([events({"t": "ab"}, {"t": "ac"})], EVENTS, is_chunked=True), declared)
 
 
 def test_no_text_where_it_is_declared_is_no_answer() -> None:
-    with pytest.raises(UpstreamReplyError, match=r"nothing at `data\.answer`"):
+    with pytest.raises(UpstreamInvalidResponseError, match=r"nothing at `data\.answer`"):
         read(make({"reply": "elsewhere"}), {"text": "data.answer"})
 
 
 def test_declared_json_that_is_none() -> None:
-    with pytest.raises(UpstreamReplyError, match="not valid JSON"):
+    with pytest.raises(UpstreamInvalidResponseError, match="not valid JSON"):
         read(make(b"It is sunny.", "text/plain"), {"format": "json", "text": "t"})
 
 
@@ -114,7 +119,7 @@ def test_events_are_told_apart_by_their_names_and_may_be_text() -> None:
     assert text_of(deltas) == "Hel{} lo"
     assert [delta.usage for delta in deltas if delta.usage] == [Usage(7, 3)]
     cut = NAMED[: NAMED.index(b"event: bye")]
-    with pytest.raises(UpstreamCutError):
+    with pytest.raises(UpstreamTruncatedError):
         read(make([cut], EVENTS, is_chunked=True), declared)
 
 

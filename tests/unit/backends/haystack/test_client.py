@@ -19,15 +19,15 @@ from openai_compat.backends.haystack.protocol import (
 )
 from openai_compat.core.errors import (
     CallCancelledError,
+    InvalidRequestError,
     OpenAICompatError,
-    PayloadError,
     UnsupportedParameterError,
-    UpstreamCutError,
     UpstreamStatusError,
     UpstreamTimeoutError,
+    UpstreamTruncatedError,
 )
 from openai_compat.core.settings import Timeouts
-from openai_compat.core.streams import SILENCE
+from openai_compat.core.streams import HEARTBEAT
 from openai_compat.core.types import CallContext, ChatDelta, TokenLogprob, ToolCallDelta, Usage
 
 WHOLE = ChatDelta(
@@ -62,9 +62,9 @@ def test_a_delta_is_the_same_on_the_other_side(delta: ChatDelta) -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        PayloadError("wrong", param="messages"),
+        InvalidRequestError("wrong", param="messages"),
         UnsupportedParameterError("stop", "model", "why"),
-        UpstreamCutError("cut"),
+        UpstreamTruncatedError("cut"),
         UpstreamStatusError("slow down", upstream_status=429, type_="requests", code="x", headers={"retry-after": "3"}),
     ],
 )
@@ -107,7 +107,7 @@ def test_an_answer_without_its_end_was_cut(ends: tuple[socket.socket, socket.soc
     send_line(theirs, {"content": "x"})
     theirs.close()
     assert next(answer) == {"content": "x"}
-    with pytest.raises(UpstreamCutError):
+    with pytest.raises(UpstreamTruncatedError):
         next(answer)
     assert list(answer) == []
 
@@ -130,8 +130,8 @@ def test_a_pause_has_a_limit_of_its_own(ends: tuple[socket.socket, socket.socket
 
 
 def test_silence_is_told_up_to_the_limit(ends: tuple[socket.socket, socket.socket]) -> None:
-    answer = call(ends[0], CallContext("test", silence_seconds=0.02), first_byte=0.1)
-    assert next(answer) is SILENCE
+    answer = call(ends[0], CallContext("test", heartbeat_interval=0.02), first_byte=0.1)
+    assert next(answer) is HEARTBEAT
     with pytest.raises(UpstreamTimeoutError):
         list(answer)
 

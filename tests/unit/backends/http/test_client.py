@@ -17,20 +17,20 @@ from requests import exceptions
 
 from openai_compat.backends.base import Backend
 from openai_compat.backends.external.backend import ExternalBackend, ExternalOptions
-from openai_compat.backends.http.client import Forwarder, UpstreamReply
+from openai_compat.backends.http.client import StreamedResponse, UpstreamClient
 from openai_compat.backends.openai.backend import OpenAIBackend, OpenAIOptions
 from openai_compat.backends.resources import BackendResources
-from openai_compat.core.concurrency import Gate
+from openai_compat.core.concurrency import ConcurrencyLimiter
 from openai_compat.core.errors import (
     CallCancelledError,
     OpenAICompatError,
     OverloadedError,
     UpstreamConnectionError,
-    UpstreamCutError,
-    UpstreamReplyError,
+    UpstreamInvalidResponseError,
     UpstreamTimeoutError,
+    UpstreamTruncatedError,
 )
-from openai_compat.core.settings import ModelEntry, Settings, Timeouts
+from openai_compat.core.settings import ModelConfig, Settings, Timeouts
 from openai_compat.core.types import CallContext, ChatRequest
 from tests.support.raw_server import RawServer, read_request
 
@@ -43,9 +43,9 @@ def mocked() -> Iterator[responses.RequestsMock]:
         yield mock
 
 
-def send(context: CallContext | None = None, **options: object) -> UpstreamReply:
+def send(context: CallContext | None = None, **options: object) -> StreamedResponse:
     arguments = {"headers": {"x-y": "z"}, "timeouts": Timeouts(), "context": context or CallContext("req_1"), **options}
-    return Forwarder(Settings()).send("POST", URL, **arguments)  # type: ignore[arg-type]
+    return UpstreamClient(Settings()).send("POST", URL, **arguments)  # type: ignore[arg-type]
 
 
 def test_the_bytes_go_out_and_the_bytes_come_back(mocked: responses.RequestsMock) -> None:
@@ -66,7 +66,7 @@ def test_a_body_of_unknown_length_goes_in_chunks(mocked: responses.RequestsMock)
 
 
 def test_a_call_has_its_place_at_the_gate_until_it_is_over(mocked: responses.RequestsMock) -> None:
-    gate = Gate(1, 0, 0)
+    gate = ConcurrencyLimiter(1, 0, 0)
     mocked.post(URL, body=b"{}")
     for _ in range(2):
         assert send(gate=gate).read() == b"{}"  # to its end: nobody has to close it
@@ -78,12 +78,12 @@ def test_a_call_has_its_place_at_the_gate_until_it_is_over(mocked: responses.Req
     held = send(gate=gate)
     with pytest.raises(OverloadedError):
         send(gate=gate)
-    held.close_after_end()
+    held.release()
     send(gate=gate).close()
 
 
 def test_a_call_that_fails_gives_its_place_back(mocked: responses.RequestsMock) -> None:
-    gate = Gate(1, 0, 0)
+    gate = ConcurrencyLimiter(1, 0, 0)
     mocked.post(URL, body=exceptions.ConnectionError())
     for _ in range(2):
         with pytest.raises(UpstreamConnectionError):
@@ -96,8 +96,8 @@ FAULTS: dict[type[requests.RequestException], type[OpenAICompatError]] = {
     exceptions.ConnectionError: UpstreamConnectionError,
     exceptions.SSLError: UpstreamConnectionError,
     exceptions.ProxyError: UpstreamConnectionError,
-    exceptions.ChunkedEncodingError: UpstreamCutError,
-    exceptions.ContentDecodingError: UpstreamReplyError,
+    exceptions.ChunkedEncodingError: UpstreamTruncatedError,
+    exceptions.ContentDecodingError: UpstreamInvalidResponseError,
     exceptions.InvalidURL: UpstreamConnectionError,
     exceptions.InvalidHeader: UpstreamConnectionError,
 }
@@ -160,10 +160,10 @@ def test_the_credential_of_a_base_url_goes_out_unless_there_is_a_key(
         client.sendall(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n")
 
     settings = Settings()
-    forwarder = Forwarder(settings)
+    forwarder = UpstreamClient(settings)
     with RawServer(refuses) as server:
         url = server.url.replace("//", "//user:hunter2@")
-        entry = ModelEntry("m", "any", base_url=url, api_key=api_key)
+        entry = ModelConfig("m", "any", base_url=url, api_key=api_key)
         backend = kind(entry, options, BackendResources(settings, forwarder))
         context = CallContext("req_1", authorization="Bearer the-client's-own")
         with pytest.raises(OpenAICompatError) as caught:

@@ -28,9 +28,9 @@ from requests.exceptions import (
     SSLError,
 )
 
-from openai_compat.backends.http.pool import Connection, Origin, Patience, Pool
+from openai_compat.backends.http.pool import Connection, ConnectionPool, Deadlines, Origin
 from openai_compat.backends.http.transport import LlhttpAdapter, in_chunks
-from openai_compat.core.cancellation import Cancellation
+from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import CallCancelledError
 from openai_compat.core.settings import Timeouts
 from tests.support.raw_server import RawServer, Script, answer_bytewise, answer_with, read_request, wait_for_close
@@ -274,7 +274,7 @@ def test_a_request_that_reached_a_dying_connection_is_sent_once_more(adapter: Ll
 def test_a_request_that_a_peer_may_have_worked_on_is_not_sent_again(
     adapter: LlhttpAdapter, monkeypatch: pytest.MonkeyPatch, sign_of_life: bytes
 ) -> None:
-    monkeypatch.setattr("openai_compat.backends.http.transport.STALE_SECONDS", 60.0 if sign_of_life else 0.1)
+    monkeypatch.setattr("openai_compat.backends.http.transport.STALE_WINDOW", 60.0 if sign_of_life else 0.1)
 
     def dies_at_work(client: socket.socket) -> None:
         read_request(client)
@@ -316,7 +316,7 @@ def test_an_empty_block_is_not_the_end_of_a_body(adapter: LlhttpAdapter) -> None
         seen.append(read_request(client).partition(b"\r\n\r\n")[2])
         client.sendall(OK)
 
-    limits = Patience(Timeouts(first_byte=5))
+    limits = Deadlines(Timeouts(first_byte=5))
     with RawServer(script) as server:
         body = iter([b"a", b"", b"b"])
         get(adapter, server.url, "POST", headers={"Content-Length": "2"}, body=body, timeout=limits)
@@ -324,8 +324,8 @@ def test_an_empty_block_is_not_the_end_of_a_body(adapter: LlhttpAdapter) -> None
 
 
 def test_one_connection_that_cannot_be_closed_keeps_no_other_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("openai_compat.backends.http.pool.IDLE_SECONDS", 0.02)
-    monkeypatch.setattr("openai_compat.backends.http.pool.SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr("openai_compat.backends.http.pool.IDLE_TIMEOUT", 0.02)
+    monkeypatch.setattr("openai_compat.backends.http.pool.REAP_INTERVAL", 0.01)
     is_closed = threading.Event()
 
     class Idle(Connection):
@@ -336,17 +336,17 @@ def test_one_connection_that_cannot_be_closed_keeps_no_other_open(monkeypatch: p
     def fail() -> None:
         raise RuntimeError("it cannot be closed")
 
-    pool = Pool(9)
-    pool.give_back(Idle(fail))
-    pool.give_back(Idle(is_closed.set))
+    pool = ConnectionPool(9)
+    pool.release(Idle(fail))
+    pool.release(Idle(is_closed.set))
     assert is_closed.wait(5)
 
 
 def test_connections_that_nobody_needs_are_closed_in_time(
     adapter: LlhttpAdapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("openai_compat.backends.http.pool.IDLE_SECONDS", 0.02)
-    monkeypatch.setattr("openai_compat.backends.http.pool.SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr("openai_compat.backends.http.pool.IDLE_TIMEOUT", 0.02)
+    monkeypatch.setattr("openai_compat.backends.http.pool.REAP_INTERVAL", 0.01)
     is_closed = threading.Event()
 
     def script(client: socket.socket) -> None:
@@ -452,16 +452,16 @@ STARTED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n"
 
 def test_the_first_byte_has_a_limit(adapter: LlhttpAdapter) -> None:
     with silent_after(b"") as server, pytest.raises(ReadTimeout):
-        get(adapter, server.url, timeout=Patience(Timeouts(first_byte=0.1)))
+        get(adapter, server.url, timeout=Deadlines(Timeouts(first_byte=0.1)))
 
 
 @pytest.mark.parametrize("timeouts", [Timeouts(idle=0.1), Timeouts(idle=0, total=0.1)], ids=["idle", "total"])
-@pytest.mark.parametrize("silence_seconds", [0.0, 0.03])
+@pytest.mark.parametrize("heartbeat_interval", [0.0, 0.03])
 def test_silence_within_an_answer_has_a_limit(
-    adapter: LlhttpAdapter, timeouts: Timeouts, silence_seconds: float
+    adapter: LlhttpAdapter, timeouts: Timeouts, heartbeat_interval: float
 ) -> None:
     with silent_after(STARTED) as server:
-        raw = get(adapter, server.url, timeout=Patience(timeouts, Cancellation(), silence_seconds)).raw
+        raw = get(adapter, server.url, timeout=Deadlines(timeouts, CancellationToken(), heartbeat_interval)).raw
         assert raw.read1() == b"hel"
         with pytest.raises(ReadTimeout):
             all(raw.read1() is None for _ in range(100))
@@ -469,7 +469,7 @@ def test_silence_within_an_answer_has_a_limit(
 
 def test_silence_is_told_before_it_is_too_long(adapter: LlhttpAdapter) -> None:
     with silent_after(STARTED) as server:
-        raw = get(adapter, server.url, timeout=Patience(Timeouts(), Cancellation(), 0.02)).raw
+        raw = get(adapter, server.url, timeout=Deadlines(Timeouts(), CancellationToken(), 0.02)).raw
         assert [raw.read1(), raw.read1(), raw.read1()] == [b"hel", None, None]
         raw.close()
 
@@ -484,12 +484,12 @@ def test_a_cancelled_call_ends_at_once_and_closes_the_connection(adapter: Llhttp
         wait_for_close(client)
         is_closed.set()
 
-    cancellation = Cancellation()
+    cancellation = CancellationToken()
     threading.Timer(0.05, cancellation.cancel).start()
     began = time.monotonic()
     with RawServer(script) as server:
         with pytest.raises((ConnectionError, ChunkedEncodingError)):
-            read(get(adapter, server.url, timeout=Patience(Timeouts(), cancellation)))
+            read(get(adapter, server.url, timeout=Deadlines(Timeouts(), cancellation)))
         assert is_closed.wait(5)
     assert time.monotonic() - began < 5
 
@@ -497,9 +497,9 @@ def test_a_cancelled_call_ends_at_once_and_closes_the_connection(adapter: Llhttp
 def test_a_cancelled_call_is_over_even_where_the_end_of_the_connection_would_end_the_answer(
     adapter: LlhttpAdapter,
 ) -> None:
-    cancellation = Cancellation()
+    cancellation = CancellationToken()
     with silent_after(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhel") as server:
-        raw = get(adapter, server.url, timeout=Patience(Timeouts(), cancellation)).raw
+        raw = get(adapter, server.url, timeout=Deadlines(Timeouts(), cancellation)).raw
         assert raw.read1() == b"hel"
         threading.Timer(0.05, cancellation.cancel).start()
         with pytest.raises(ChunkedEncodingError):
@@ -517,7 +517,7 @@ def test_a_reader_that_knows_the_end_keeps_the_connection(adapter: LlhttpAdapter
         for _ in range(2):
             raw = get(adapter, server.url).raw
             assert raw.read1() == b"hel"
-            raw.close_after_end()
+            raw.release()
         assert server.connections == 1
 
 
@@ -653,11 +653,11 @@ def test_a_client_that_leaves_an_answer_over_tls_ends_it(
 
 
 def assert_ends_with_the_call(adapter: LlhttpAdapter, url: str, **options: object) -> None:
-    cancellation = Cancellation()
+    cancellation = CancellationToken()
     threading.Timer(0.3, cancellation.cancel).start()
     began = time.monotonic()
     with pytest.raises((ConnectionError, ChunkedEncodingError, CallCancelledError)):
-        read(get(adapter, url, timeout=Patience(Timeouts(connect=30), cancellation), **options))
+        read(get(adapter, url, timeout=Deadlines(Timeouts(connect=30), cancellation), **options))
     assert 0.2 < time.monotonic() - began < 5
     assert not cancellation._callbacks
 
@@ -683,7 +683,7 @@ def test_an_address_where_nobody_answers_leaves_time_for_the_next(
 ) -> None:
     with RawServer(answer_with(OK)) as server:
         at_addresses(monkeypatch, deaf_port, server.port)
-        response = get(adapter, "http://upstream.test/", timeout=Patience(Timeouts(connect=0.5)))
+        response = get(adapter, "http://upstream.test/", timeout=Deadlines(Timeouts(connect=0.5)))
         assert read(response) == b"hello"
 
 
@@ -693,10 +693,10 @@ def test_all_addresses_together_have_one_limit(
     at_addresses(monkeypatch, *[deaf_port] * 20)
     began = time.monotonic()
     with pytest.raises(ConnectTimeout):
-        get(adapter, "http://upstream.test/", timeout=Patience(Timeouts(connect=0.3)))
+        get(adapter, "http://upstream.test/", timeout=Deadlines(Timeouts(connect=0.3)))
     assert time.monotonic() - began < 3
 
 
 def test_a_handshake_that_nobody_answers_has_the_same_limit(adapter: LlhttpAdapter) -> None:
     with RawServer(wait_for_close) as server, pytest.raises(ConnectTimeout):
-        get(adapter, server.url.replace("http:", "https:"), timeout=Patience(Timeouts(connect=0.2)))
+        get(adapter, server.url.replace("http:", "https:"), timeout=Deadlines(Timeouts(connect=0.2)))

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from openai_compat.backends.huggingface.engine_client import EngineProcess
-from openai_compat.backends.huggingface.engine_config import EnginePlan, to_plan
-from openai_compat.backends.huggingface.runtime_dir import MOST_FOLDER_CHARACTERS, EngineFolder
+from openai_compat.backends.huggingface.engine_client import EngineClient
+from openai_compat.backends.huggingface.engine_config import EngineConfig, to_engine_config
+from openai_compat.backends.huggingface.runtime_dir import MAX_FOLDER_BYTES, RuntimeDir
 from openai_compat.config import environment, models_file
-from openai_compat.core.cancellation import Cancellation
+from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import ConfigurationError, ModelUnavailableError
 from openai_compat.core.settings import Settings
 
@@ -37,7 +37,7 @@ def load(folder: Path, rows: Any = None, **environ: str) -> Settings:
     if rows is not None:
         file = folder / "models.json"
         file.write_text(rows if isinstance(rows, str) else json.dumps(rows))
-        environ["MODEL_REGISTRY_PATH"] = str(file)
+        environ["MODELS_FILE"] = str(file)
     return environment.load(environ)
 
 
@@ -49,7 +49,7 @@ def problems(folder: Path, rows: Any = None, **environ: str) -> str:
 
 def test_a_registry_of_the_earlier_server_is_a_models_file(tmp_path: Path) -> None:
     settings = load(tmp_path, SEED_3)
-    (model,) = to_plan(settings).models
+    (model,) = to_engine_config(settings).models
     assert settings.entries["GPT3-dev-350m-2805"].kind == "huggingface"
     assert (model.name, model.hf_repo) == ("GPT3-dev-350m-2805", "k050506koch/GPT3-dev-350m-2805")
     assert (model.dtype, model.device, model.max_context_tokens) == ("float16", "auto", 4096)
@@ -60,7 +60,7 @@ def test_nulls_are_absent_keys_and_settings_fill_in(tmp_path: Path) -> None:
     row = {"name": "a", "hf_repo": "x", "dtype": None, "device": None, "max_context_tokens": None}
     on_cpu = {"name": "b", "hf_repo": "x", "device": "cpu"}
     settings = load(tmp_path, [row, on_cpu], DEFAULT_DEVICE="cuda", MAX_CONTEXT_TOKENS="512")
-    first, second = to_plan(settings).models
+    first, second = to_engine_config(settings).models
     assert (first.dtype, first.device, first.max_context_tokens) == ("auto", "cuda", None)
     assert (first.default_context_tokens, second.device) == (512, "cpu")
 
@@ -99,7 +99,7 @@ def test_what_is_wrong_with_a_row_is_told(tmp_path: Path) -> None:
         ("DEFAULT_DEVICE", "gpu"),
         ("MAX_CONTEXT_TOKENS", "0"),
         ("LOCAL_MODEL_LOADER", "no colon"),
-        ("LOCAL_ENGINE_DIRECTORY", "/" + "x" * MOST_FOLDER_CHARACTERS),
+        ("LOCAL_RUNTIME_DIR", "/" + "x" * MAX_FOLDER_BYTES),
     ],
 )
 def test_a_wrong_setting_is_told(tmp_path: Path, name: str, value: str) -> None:
@@ -138,7 +138,7 @@ class TestPreset:
         assert settings.default_model == "gpt-4o-mini"
 
     def test_its_rows_say_what_they_cannot_do_and_trust_nobody(self, tmp_path: Path) -> None:
-        for model in to_plan(load(tmp_path, INCLUDE_DEFAULT_MODELS="true")).models:
+        for model in to_engine_config(load(tmp_path, INCLUDE_DEFAULT_MODELS="true")).models:
             assert model.capabilities == ("completions",)
             assert not model.trust_remote_code
             assert model.metadata["description"]
@@ -146,27 +146,27 @@ class TestPreset:
 
 def test_a_plan_survives_its_way_to_the_engine(tmp_path: Path) -> None:
     rows = [{"name": "a", "hf_repo": "x", "capabilities": ["chat"], "metadata": {"of": ["us"]}, "queue_limit": 0}]
-    plan = to_plan(load(tmp_path, rows, PRELOAD_MODELS="a", LOCAL_QUEUE_LIMIT="5"))
-    assert EnginePlan.from_json(plan.to_json()) == plan
-    assert plan.places(plan.models[0]) == plan.models[0].max_batch
+    plan = to_engine_config(load(tmp_path, rows, PRELOAD_MODELS="a", LOCAL_MAX_QUEUED="5"))
+    assert EngineConfig.from_json(plan.to_json()) == plan
+    assert plan.capacity(plan.models[0]) == plan.models[0].max_batch
 
 
 def test_another_configuration_has_another_engine(tmp_path: Path) -> None:
     rows = [{"name": "a", "hf_repo": "x"}]
-    same = {to_plan(load(tmp_path, rows)).identity for _ in range(2)}
-    other = to_plan(load(tmp_path, rows, MAX_CONTEXT_TOKENS="99")).identity
+    same = {to_engine_config(load(tmp_path, rows)).identity for _ in range(2)}
+    other = to_engine_config(load(tmp_path, rows, MAX_CONTEXT_TOKENS="99")).identity
     assert len(same) == 1
     assert other not in same
 
 
 def test_a_folder_too_deep_for_a_socket_is_refused() -> None:
     with pytest.raises(ValueError, match="too long"):
-        EngineFolder(Path("/" + "x" * 100), "identity")
+        RuntimeDir(Path("/" + "x" * 100), "identity")
 
 
 def test_without_its_libraries_nothing_is_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("openai_compat.backends.huggingface.engine_config.missing_extra", lambda: "transformers")
-    engine = EngineProcess(load(tmp_path, [{"name": "a", "hf_repo": "x"}], LOCAL_ENGINE_DIRECTORY=str(tmp_path / "e")))
+    engine = EngineClient(load(tmp_path, [{"name": "a", "hf_repo": "x"}], LOCAL_RUNTIME_DIR=str(tmp_path / "e")))
     with pytest.raises(ModelUnavailableError, match=r"need 'transformers'.*openai-compat\[local\]"):
-        engine.start(Cancellation())
+        engine.start(CancellationToken())
     assert not (tmp_path / "e").exists()

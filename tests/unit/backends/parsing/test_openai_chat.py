@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from openai_compat.backends.http.messages import ForwardedReply
-from openai_compat.backends.parsing.openai_chat import ChatReader, read_chat_completion, read_chat_stream, read_usage
-from openai_compat.core.errors import UpstreamCutError, UpstreamReplyError, UpstreamStatusError
-from openai_compat.core.streams import SILENCE, Silence
+from openai_compat.backends.http.messages import UpstreamResponse
+from openai_compat.backends.parsing.openai_chat import ChatParser, read_chat_completion, read_chat_stream, read_usage
+from openai_compat.core.errors import UpstreamInvalidResponseError, UpstreamStatusError, UpstreamTruncatedError
+from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import ChatDelta, TokenLogprob, ToolCallDelta, Usage
 
 DONE = "[DONE]"
@@ -27,15 +27,15 @@ def completion(message: Any, finish_reason: str | None = "stop", **fields: Any) 
     ).encode()
 
 
-class Reply(ForwardedReply):
+class Reply(UpstreamResponse):
     def __init__(self, *events: Any) -> None:
         self.status, self.headers = 200, {}
         self.events = events
         self.ending = ""
 
-    def blocks(self) -> Iterator[bytes | Silence]:
+    def blocks(self) -> Iterator[bytes | Heartbeat]:
         for event in self.events:
-            if isinstance(event, Silence):
+            if isinstance(event, Heartbeat):
                 yield event
             else:
                 yield b"data: %b\n\n" % (event if isinstance(event, str) else json.dumps(event)).encode()
@@ -46,11 +46,11 @@ class Reply(ForwardedReply):
     def close(self) -> None:
         self.ending = self.ending or "closed"
 
-    def close_after_end(self) -> None:
+    def release(self) -> None:
         self.ending = "closed after its end"
 
 
-def read(*events: Any) -> list[ChatDelta | Silence]:
+def read(*events: Any) -> list[ChatDelta | Heartbeat]:
     return list(read_chat_stream(Reply(*events)))
 
 
@@ -62,14 +62,14 @@ def test_a_stream_as_openai_sends_it() -> None:
     assert read(
         chunk({"role": "assistant", "content": ""}, usage=None),
         chunk({"content": "Hel"}, usage=None),
-        SILENCE,
+        HEARTBEAT,
         chunk({"content": "lo"}),
         chunk({}, "stop"),
         {"choices": [], "usage": usage},
         DONE,
     ) == [
         ChatDelta("Hel"),
-        SILENCE,
+        HEARTBEAT,
         ChatDelta("lo"),
         ChatDelta(finish_reason="stop"),
         ChatDelta(usage=Usage(5, 2, cached_tokens=3, reasoning_tokens=1)),
@@ -103,13 +103,13 @@ def test_azures_first_chunk_and_empty_errors_say_nothing() -> None:
     ],
 )
 def test_text_and_reasoning_wherever_they_sit(delta: Any, expected: ChatDelta) -> None:
-    assert list(ChatReader().read(chunk(delta))) == [expected]
+    assert list(ChatParser().read(chunk(delta))) == [expected]
 
 
 def test_log_probabilities() -> None:
     token = {"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": [{"token": "b", "logprob": -1, "bytes": []}]}
     choice = {"index": 0, "delta": {"content": "a"}, "logprobs": {"content": [token], "refusal": None}}
-    assert list(ChatReader().read({"choices": [choice]})) == [
+    assert list(ChatParser().read({"choices": [choice]})) == [
         ChatDelta("a", logprobs=(TokenLogprob("a", -0.5, (("b", -1),)),))
     ]
 
@@ -120,7 +120,7 @@ def test_log_probabilities() -> None:
      ("SAFETY", "content_filter"), ("tool_use", "tool_calls"), ("whatever", "stop")],
 )  # fmt: skip
 def test_finish_reasons_by_any_name(word: str, reason: str) -> None:
-    assert [delta.finish_reason for delta in ChatReader().read(chunk({}, word))] == [reason]
+    assert [delta.finish_reason for delta in ChatParser().read(chunk({}, word))] == [reason]
 
 
 def call(index: int | None, id_: str | None = None, name: str | None = None, arguments: Any = None) -> dict[str, Any]:
@@ -165,10 +165,10 @@ TOOL_CALLS = {
 @pytest.mark.parametrize(("pieces", "expected"), TOOL_CALLS.values(), ids=TOOL_CALLS)
 def test_tool_calls_are_numbered_and_named_once(pieces: list[Any], expected: list[ToolCallDelta]) -> None:
     """ollama#15457, litellm#33678, openai-python#2806: indexes missing or wrong break clients' accumulators."""
-    reader = ChatReader()
+    reader = ChatParser()
     apart = [delta for piece in pieces for delta in reader.read(chunk({"tool_calls": [piece]}))]
     assert [found for delta in apart for found in delta.tool_calls] == expected
-    (together,) = ChatReader().read(chunk({"tool_calls": pieces}))
+    (together,) = ChatParser().read(chunk({"tool_calls": pieces}))
     assert list(together.tool_calls) == expected
 
 
@@ -179,7 +179,7 @@ def test_stop_after_tool_calls_means_tool_calls() -> None:
 
 
 def test_the_older_function_call() -> None:
-    (delta,) = ChatReader().read(chunk({"function_call": {"name": "f", "arguments": "{}"}}, "function_call"))
+    (delta,) = ChatParser().read(chunk({"function_call": {"name": "f", "arguments": "{}"}}, "function_call"))
     assert delta == ChatDelta(finish_reason="function_call", tool_calls=(ToolCallDelta(0, "{}", None, "f"),))
 
 
@@ -192,7 +192,7 @@ def test_done_without_a_finish_reason_implies_one() -> None:
     "events", [[], [chunk({"content": "a"})], [chunk({}, "stop"), chunk({"content": "b"}, index=1)]]
 )
 def test_a_stream_that_ends_early_was_cut(events: list[Any]) -> None:
-    with pytest.raises(UpstreamCutError):
+    with pytest.raises(UpstreamTruncatedError):
         read(*events)
 
 
@@ -202,7 +202,7 @@ def test_a_finish_reason_is_an_end_too() -> None:
 
 @pytest.mark.parametrize("event", ["{", "[]", "null", "text", '{"choices": [3]}', "[" * 100_000])
 def test_an_event_that_is_no_chunk(event: str) -> None:
-    with pytest.raises(UpstreamReplyError):
+    with pytest.raises(UpstreamInvalidResponseError):
         read(event)
 
 
@@ -212,7 +212,7 @@ def test_an_event_that_is_no_chunk(event: str) -> None:
      chunk({"tool_calls": 3, "content": 4, "refusal": []}), {"choices": [{"logprobs": {"content": [{"token": 1}]}}]}],
 )  # fmt: skip
 def test_junk_in_a_chunk_is_left_out(event: Any) -> None:
-    assert list(ChatReader().read(event)) == []
+    assert list(ChatParser().read(event)) == []
 
 
 def test_an_error_within_the_stream() -> None:
@@ -228,7 +228,7 @@ def test_an_error_within_the_stream() -> None:
 def test_the_reply_is_closed_on_every_path() -> None:
     done, cut, left, untouched = (Reply(chunk({"content": "a"}), *rest) for rest in ([DONE], [], [DONE], [DONE]))
     list(read_chat_stream(done))
-    with pytest.raises(UpstreamCutError):
+    with pytest.raises(UpstreamTruncatedError):
         list(read_chat_stream(cut))
     started = read_chat_stream(left)
     next(started)
@@ -255,7 +255,7 @@ def test_a_completion_without_a_finish_reason_has_one() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"reply": "a"}', b"\xff"])
 def test_what_is_no_completion(body: bytes) -> None:
-    with pytest.raises(UpstreamReplyError):
+    with pytest.raises(UpstreamInvalidResponseError):
         read_chat_completion(body)
 
 

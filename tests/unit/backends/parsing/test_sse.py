@@ -10,14 +10,14 @@ import pytest
 
 from openai_compat.backends.parsing import sse as event_stream
 from openai_compat.backends.parsing.sse import (
-    NamedEvent,
+    SSEEvent,
     iterate_events,
     iterate_lines,
     iterate_named_events,
     iterate_text,
 )
-from openai_compat.core.errors import UpstreamCutError, UpstreamReplyError
-from openai_compat.core.streams import SILENCE, Silence
+from openai_compat.core.errors import UpstreamInvalidResponseError, UpstreamTruncatedError
+from openai_compat.core.streams import HEARTBEAT, Heartbeat
 
 SMILE = "naïve 😀 漢字"
 
@@ -57,7 +57,7 @@ LINES = {
 }
 
 
-def cut(content: bytes, *places: int) -> Iterator[bytes | Silence]:
+def cut(content: bytes, *places: int) -> Iterator[bytes | Heartbeat]:
     """`content` in blocks that end at `places`; none is empty."""
     borders = sorted({0, *places, len(content)})
     return iter([content[start:end] for start, end in pairwise(borders)])
@@ -66,7 +66,7 @@ def cut(content: bytes, *places: int) -> Iterator[bytes | Silence]:
 class Blocks:
     """Blocks that know whether they were closed, and may break off."""
 
-    def __init__(self, *blocks: bytes | Silence, error: Exception | None = None) -> None:
+    def __init__(self, *blocks: bytes | Heartbeat, error: Exception | None = None) -> None:
         self.blocks = list(blocks)
         self.error = error
         self.closings = 0
@@ -74,7 +74,7 @@ class Blocks:
     def __iter__(self) -> Blocks:
         return self
 
-    def __next__(self) -> bytes | Silence:
+    def __next__(self) -> bytes | Heartbeat:
         if self.blocks:
             return self.blocks.pop(0)
         if self.error:
@@ -127,8 +127,8 @@ def test_any_soup_of_fields_and_line_ends_in_any_blocks_reads_by_the_letter(seed
     for _ in range(20):
         places = choice.sample(range(len(content)), choice.randint(0, min(40, len(content))))
         assert list(iterate_events(cut(content, *places))) == expected
-        named = [event for event in iterate_named_events(cut(content, *places)) if not isinstance(event, Silence)]
-        data = [event.data if isinstance(event, NamedEvent) else event for event in named]
+        named = [event for event in iterate_named_events(cut(content, *places)) if not isinstance(event, Heartbeat)]
+        data = [event.data if isinstance(event, SSEEvent) else event for event in named]
         assert [text for text in data if text] == expected
 
 
@@ -153,24 +153,24 @@ def test_text_in_another_encoding() -> None:
 
 
 @pytest.mark.parametrize("parser", [iterate_events, iterate_lines, iterate_text])
-def test_silence_passes_in_its_place(parser: Callable[[Blocks], Iterator[str | Silence]]) -> None:
-    blocks = Blocks(SILENCE, b"data: a\n", SILENCE, b"\ndata: b\n\n", SILENCE)
-    found = [SILENCE if isinstance(piece, Silence) else "x" for piece in parser(blocks)]
-    assert found[0] is found[-1] is SILENCE
-    assert found.count(SILENCE) == 3
+def test_silence_passes_in_its_place(parser: Callable[[Blocks], Iterator[str | Heartbeat]]) -> None:
+    blocks = Blocks(HEARTBEAT, b"data: a\n", HEARTBEAT, b"\ndata: b\n\n", HEARTBEAT)
+    found = [HEARTBEAT if isinstance(piece, Heartbeat) else "x" for piece in parser(blocks)]
+    assert found[0] is found[-1] is HEARTBEAT
+    assert found.count(HEARTBEAT) == 3
 
 
 @pytest.mark.parametrize("parser", [iterate_events, iterate_lines, iterate_text])
 @pytest.mark.parametrize("content", [b"data: \xff\n\n", b"data: \xf0\x9f\x98", b"data: caf\xe9\ndata: x\n\n"])
 def test_bytes_that_are_no_text_are_an_error(
-    parser: Callable[[Blocks], Iterator[str | Silence]], content: bytes
+    parser: Callable[[Blocks], Iterator[str | Heartbeat]], content: bytes
 ) -> None:
-    with pytest.raises(UpstreamReplyError, match=r"not utf-8 text|not UTF-8 text"):
+    with pytest.raises(UpstreamInvalidResponseError, match=r"not utf-8 text|not UTF-8 text"):
         list(parser(Blocks(content)))
 
 
 @pytest.mark.parametrize("parser", [iterate_events, iterate_lines, iterate_text])
-def test_closing_closes_the_blocks_started_or_not(parser: Callable[[Blocks], Iterator[str | Silence]]) -> None:
+def test_closing_closes_the_blocks_started_or_not(parser: Callable[[Blocks], Iterator[str | Heartbeat]]) -> None:
     untouched, started, finished = (Blocks(b"data: a\n\n", b"data: b\n\n") for _ in range(3))
     parser(untouched).close()  # type: ignore[attr-defined]
     stream = parser(started)
@@ -181,19 +181,19 @@ def test_closing_closes_the_blocks_started_or_not(parser: Callable[[Blocks], Ite
 
 
 @pytest.mark.parametrize("parser", [iterate_events, iterate_lines, iterate_text])
-def test_a_broken_connection_stays_one(parser: Callable[[Blocks], Iterator[str | Silence]]) -> None:
-    blocks = Blocks(b"data: a\n\ndata: b", error=UpstreamCutError("cut"))
-    with pytest.raises(UpstreamCutError):
+def test_a_broken_connection_stays_one(parser: Callable[[Blocks], Iterator[str | Heartbeat]]) -> None:
+    blocks = Blocks(b"data: a\n\ndata: b", error=UpstreamTruncatedError("cut"))
+    with pytest.raises(UpstreamTruncatedError):
         list(parser(blocks))
     assert blocks.closings == 1
 
 
 @pytest.mark.parametrize("parser", [iterate_events, iterate_lines])
 def test_an_endless_record_is_given_up(
-    parser: Callable[[Iterator[bytes]], Iterator[str | Silence]], monkeypatch: pytest.MonkeyPatch
+    parser: Callable[[Iterator[bytes]], Iterator[str | Heartbeat]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event_stream, "MAX_RECORD_BYTES", 1000)
-    with pytest.raises(UpstreamReplyError, match="more than 1000 bytes"):
+    with pytest.raises(UpstreamInvalidResponseError, match="more than 1000 bytes"):
         list(parser(b"data:" + b"x" * 95 for _ in range(11)))
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from openai_compat.backends.base import Backend
-from openai_compat.backends.huggingface.engine_config import EnginePlan
+from openai_compat.backends.huggingface.engine_config import EngineConfig
 from openai_compat.backends.huggingface.model_options import LocalModel
-from openai_compat.core.cancellation import Cancellation
+from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import (
     CallCancelledError,
     ModelBusyError,
@@ -21,9 +21,9 @@ from openai_compat.core.errors import (
     ModelUnavailableError,
     OpenAICompatError,
 )
-from openai_compat.core.settings import ModelEntry
+from openai_compat.core.settings import ModelConfig
 from openai_compat.sidecars.huggingface import model_pool as store_module
-from openai_compat.sidecars.huggingface.model_pool import ModelStore
+from openai_compat.sidecars.huggingface.model_pool import ModelPool
 from tests.contracts.backend_contract import wait_until
 
 SECONDS = 10.0
@@ -33,7 +33,7 @@ class Loaded(Backend):
     """A model that says what it occupies, and whether it was closed."""
 
     def __init__(self, name: str, memory_bytes: int) -> None:
-        super().__init__(ModelEntry(name, "huggingface"), None, None)  # type: ignore[arg-type]
+        super().__init__(ModelConfig(name, "huggingface"), None, None)  # type: ignore[arg-type]
         self.memory_bytes = memory_bytes
         self.is_closed = False
 
@@ -76,21 +76,21 @@ def loader() -> Iterator[Loader]:
     made.may_go.set()
 
 
-def make_store(loader: Loader, *names: str, max_batch: int = 4, **plan: Any) -> ModelStore:
+def make_store(loader: Loader, *names: str, max_batch: int = 4, **plan: Any) -> ModelPool:
     models = tuple(LocalModel(name=name, hf_repo="x", max_batch=max_batch) for name in names or ("a",))
-    return ModelStore(EnginePlan(models, "unused:here", **plan), loader)
+    return ModelPool(EngineConfig(models, "unused:here", **plan), loader)
 
 
 @contextmanager
-def using(store: ModelStore, name: str) -> Iterator[Backend]:
-    backend = store.enter(name, Cancellation())
+def using(store: ModelPool, name: str) -> Iterator[Backend]:
+    backend = store.acquire(name, CancellationToken())
     try:
         yield backend
     finally:
-        store.leave(name)
+        store.release(name)
 
 
-def state(store: ModelStore, name: str = "a") -> str:
+def state(store: ModelPool, name: str = "a") -> str:
     return str(store.describe(name)["state"])
 
 
@@ -99,7 +99,7 @@ def test_many_callers_load_it_once_and_share_it(loader: Loader) -> None:
     store = make_store(loader, max_batch=20)
     assert state(store) == "absent"
     with ThreadPoolExecutor(20) as pool:
-        entered = [pool.submit(store.enter, "a", Cancellation()) for _ in range(20)]
+        entered = [pool.submit(store.acquire, "a", CancellationToken()) for _ in range(20)]
         wait_until(lambda: state(store) == "loading" and store.describe("a").get("progress") == "half way", SECONDS)
         loader.may_go.set()
         assert {future.result(SECONDS) for future in entered} == {loader.loaded[0]}
@@ -119,7 +119,7 @@ def test_one_model_is_loaded_at_a_time_while_others_are_fetched(loader: Loader) 
 
 def test_an_unknown_model_is_not_found(loader: Loader) -> None:
     with pytest.raises(ModelNotFoundError):
-        make_store(loader).enter("b", Cancellation())
+        make_store(loader).acquire("b", CancellationToken())
 
 
 def test_what_is_preloaded_is_there_before_anybody_asks(loader: Loader) -> None:
@@ -141,7 +141,7 @@ def test_a_failed_load_is_told_with_its_cause_and_not_repeated(loader: Loader, c
     store = make_store(loader)
     for _ in range(3):
         with pytest.raises(ModelUnavailableError) as caught:
-            store.enter("a", Cancellation())
+            store.acquire("a", CancellationToken())
         assert said in caught.value.message
         assert "secret" not in caught.value.message
     assert loader.attempts == ["a"]
@@ -154,18 +154,18 @@ def test_after_a_while_a_failed_load_is_tried_again(loader: Loader, monkeypatch:
     loader.errors["a"] = RuntimeError()
     store = make_store(loader)
     with pytest.raises(ModelUnavailableError):
-        store.enter("a", Cancellation())
+        store.acquire("a", CancellationToken())
     del loader.errors["a"]
-    monkeypatch.setattr(store_module, "FAILURE_SECONDS", 0.0)
+    monkeypatch.setattr(store_module, "FAILURE_TTL", 0.0)
     with using(store, "a") as backend:
         assert backend is loader.loaded[0]
 
 
 def test_callers_wait_no_longer_than_the_limit_while_it_loads_on(loader: Loader) -> None:
     loader.may_go.clear()
-    store = make_store(loader, load_wait_seconds=0.05)
+    store = make_store(loader, load_timeout=0.05)
     with pytest.raises(ModelBusyError) as caught:
-        store.enter("a", Cancellation())
+        store.acquire("a", CancellationToken())
     assert caught.value.code == "model_loading"
     assert caught.value.retry_after > 0
     loader.may_go.set()
@@ -177,9 +177,9 @@ def test_callers_wait_no_longer_than_the_limit_while_it_loads_on(loader: Loader)
 def test_a_caller_who_leaves_while_it_loads_gives_the_place_back_at_once(loader: Loader) -> None:
     loader.may_go.clear()
     store = make_store(loader)
-    cancellation = Cancellation()
+    cancellation = CancellationToken()
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(store.enter, "a", cancellation)
+        waiting = pool.submit(store.acquire, "a", cancellation)
         wait_until(lambda: store.describe("a").get("callers") == 1, SECONDS)
         cancellation.cancel()
         with pytest.raises(CallCancelledError):
@@ -191,12 +191,12 @@ def test_a_caller_who_leaves_while_it_loads_gives_the_place_back_at_once(loader:
 def test_more_callers_than_it_has_places_are_refused(loader: Loader) -> None:
     store = make_store(loader, max_batch=2, queue_limit=1)
     for _ in range(3):
-        store.enter("a", Cancellation())
+        store.acquire("a", CancellationToken())
     with pytest.raises(ModelBusyError) as caught:
-        store.enter("a", Cancellation())
+        store.acquire("a", CancellationToken())
     assert caught.value.retry_after > 0
-    store.leave("a")
-    store.enter("a", Cancellation())
+    store.release("a")
+    store.acquire("a", CancellationToken())
 
 
 class TestMemory:
@@ -225,7 +225,7 @@ class TestMemory:
         store = make_store(loader, "a", "b", memory_bytes=9_000_000)
         with ThreadPoolExecutor(1) as pool:
             with using(store, "a"):
-                waiting = pool.submit(store.enter, "b", Cancellation())
+                waiting = pool.submit(store.acquire, "b", CancellationToken())
                 wait_until(lambda: "memory" in store.describe("b").get("progress", ""), SECONDS)
                 assert not loader.loaded[0].is_closed
             assert waiting.result(SECONDS).name == "b"
@@ -234,10 +234,10 @@ class TestMemory:
     def test_others_that_stay_busy_are_told_and_not_remembered_as_a_failure(self, loader: Loader) -> None:
         loader.sizes = {"a": 6_000_000, "b": 6_000_000}
         loader.estimate = lambda model: 6_000_000  # type: ignore[method-assign]
-        store = make_store(loader, "a", "b", memory_bytes=9_000_000, load_wait_seconds=0.05)
+        store = make_store(loader, "a", "b", memory_bytes=9_000_000, load_timeout=0.05)
         with using(store, "a"):
             with pytest.raises(ModelBusyError):
-                store.enter("b", Cancellation())
+                store.acquire("b", CancellationToken())
             wait_until(lambda: state(store, "b") == "absent", SECONDS)
         with using(store, "b") as backend:
             assert backend.name == "b"
@@ -249,7 +249,7 @@ class TestMemory:
             loader.estimate = lambda model: 20_000_000  # type: ignore[method-assign]
         store = make_store(loader, memory_bytes=9_000_000)
         with pytest.raises(ModelUnavailableError, match="needs 20 MB"):
-            store.enter("a", Cancellation())
+            store.acquire("a", CancellationToken())
         assert [model.is_closed for model in loader.loaded] == ([] if is_known else [True])
 
     def test_one_that_cannot_be_closed_keeps_no_other_open(self, loader: Loader, monkeypatch: Any) -> None:
@@ -274,6 +274,6 @@ def test_an_error_of_an_earlier_caller_is_not_shared(loader: Loader) -> None:
     caught: list[OpenAICompatError] = []
     for _ in range(2):
         with pytest.raises(ModelUnavailableError) as raised:
-            store.enter("a", Cancellation())
+            store.acquire("a", CancellationToken())
         caught.append(raised.value)
     assert caught[0] is not caught[1]

@@ -12,14 +12,14 @@ import pytest
 from openai.types import completion_create_params, embedding_create_params
 from openai.types.chat import completion_create_params as chat_create_params
 
-from openai_compat.core.errors import PayloadError
+from openai_compat.core.errors import InvalidRequestError
 from openai_compat.web.body import validate
 from openai_compat.web.schemas.ask import ASK_REQUEST
 from openai_compat.web.schemas.base import FieldError, RequestSchema
 from openai_compat.web.schemas.chat import CHAT_REQUEST, MessageSchema
 from openai_compat.web.schemas.completions import COMPLETION_REQUEST
-from openai_compat.web.schemas.embeddings import EMBEDDINGS_REQUEST, MOST_INPUTS
-from openai_compat.web.schemas.fields import ArrayOf, MessagesOf, ObjectOf
+from openai_compat.web.schemas.embeddings import EMBEDDINGS_REQUEST, MAX_INPUTS
+from openai_compat.web.schemas.fields import List, Messages, Nested
 
 HELLO: list[dict[str, Any]] = [{"role": "user", "content": "Hello!"}]
 FUNCTION = {"name": "get_weather", "description": None, "parameters": {"type": "object"}, "strict": True}
@@ -250,7 +250,7 @@ def test_a_chat_request_is_accepted_and_handed_on_untouched(payload: dict[str, A
 def test_a_chat_request_is_refused_in_the_words_of_openai(
     payload: dict[str, Any], param: str, code: str | None, words: str
 ) -> None:
-    with pytest.raises(PayloadError) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         validate(CHAT_REQUEST, payload)
     assert caught.value.to_envelope() == {
         "error": {"message": words, "type": "invalid_request_error", "param": param, "code": code}
@@ -279,7 +279,7 @@ INPUTS = {
     "texts": ["Once", "Twice"],
     "token ids": [1, 2, 3],
     "lists of token ids": [[1, 2], [3]],
-    "more token ids than there may be inputs": list(range(MOST_INPUTS + 1)),
+    "more token ids than there may be inputs": list(range(MAX_INPUTS + 1)),
 }
 BAD_INPUTS: dict[str, tuple[Any, str, str]] = {
     "null": (None, "", "invalid_type"),
@@ -309,7 +309,7 @@ def test_prompts_and_inputs_take_every_documented_form(value: Any) -> None:
 def test_prompts_and_inputs_of_other_forms_are_refused_at_the_first_wrong_place(
     schema: RequestSchema, name: str, value: Any, place: str, code: str
 ) -> None:
-    with pytest.raises(PayloadError) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         validate(schema, {name: value})
     assert (caught.value.param, caught.value.code) == (f"{name}{place}", code)
 
@@ -319,12 +319,12 @@ def test_prompts_and_inputs_of_other_forms_are_refused_at_the_first_wrong_place(
     [
         ("", "input", "empty_string"),
         (["a", ""], "input[1]", "empty_string"),
-        (["a"] * (MOST_INPUTS + 1), "input", "array_above_max_length"),
-        ([[1]] * (MOST_INPUTS + 1), "input", "array_above_max_length"),
+        (["a"] * (MAX_INPUTS + 1), "input", "array_above_max_length"),
+        ([[1]] * (MAX_INPUTS + 1), "input", "array_above_max_length"),
     ],
 )
 def test_embeddings_refuse_empty_texts_and_too_many_inputs(value: Any, param: str, code: str) -> None:
-    with pytest.raises(PayloadError) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         validate(EMBEDDINGS_REQUEST, {"input": value})
     assert (caught.value.param, caught.value.code) == (param, code)
 
@@ -412,7 +412,7 @@ def test_ask_takes_what_front_ends_send(payload: dict[str, Any]) -> None:
     ],
 )
 def test_ask_says_what_is_wrong(payload: dict[str, Any], param: str) -> None:
-    with pytest.raises(PayloadError) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         validate(ASK_REQUEST, payload)
     assert caught.value.param == param
 
@@ -444,7 +444,7 @@ def all_messages() -> Iterator[Any]:
     yield from VALUES[1:]
 
 
-def verdict(field: ArrayOf, items: list[Any]) -> str | None:
+def verdict(field: List, items: list[Any]) -> str | None:
     try:
         field.deserialize(items)
     except FieldError as error:
@@ -453,7 +453,7 @@ def verdict(field: ArrayOf, items: list[Any]) -> str | None:
 
 
 def test_plain_messages_that_are_waved_through_are_judged_as_the_schema_judges_them() -> None:
-    quick, thorough = MessagesOf(ObjectOf(MessageSchema)), ArrayOf(ObjectOf(MessageSchema))
+    quick, thorough = Messages(Nested(MessageSchema)), List(Nested(MessageSchema))
     verdicts = {(verdict(quick, [item]), verdict(thorough, [item])) for item in all_messages()}
     assert len(verdicts) > 10
     assert all(one == other for one, other in verdicts)

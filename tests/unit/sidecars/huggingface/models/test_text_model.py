@@ -28,7 +28,7 @@ require_local_extra()
 import torch  # noqa: E402 - it may not be there
 
 from openai_compat.backends.huggingface.model_options import LocalModel  # noqa: E402
-from openai_compat.core.errors import InternalError, ModelBusyError, ModelUnavailableError, PayloadError  # noqa: E402
+from openai_compat.core.errors import InternalError, InvalidRequestError, ModelBusyError, ModelUnavailableError  # noqa: E402
 from openai_compat.core.streams import close_stream  # noqa: E402
 from openai_compat.core.types import CallContext, ChatRequest, CompletionRequest, EmbeddingsRequest  # noqa: E402
 from openai_compat.sidecars.huggingface.models.loading import estimate_bytes, load_model  # noqa: E402
@@ -92,13 +92,13 @@ def test_goes_on_with_a_message_of_the_assistants_where_that_is_asked(reciting: 
     assert said(begun, continue_final_message=True) == SCRIPT[4:]
     assert said(begun) == said(begun, continue_final_message=False) == SCRIPT[1:]
     for messages in (begun[:1], [*begun[:1], {"role": "assistant", "content": ""}]):
-        with pytest.raises(PayloadError, match="continue_final_message"):
+        with pytest.raises(InvalidRequestError, match="continue_final_message"):
             said(messages, continue_final_message=True)
 
 
 @pytest.mark.parametrize("options", ["x", ["x"], 1])
 def test_options_of_the_template_that_are_no_object_are_refused(reciting: Any, options: Any) -> None:
-    with pytest.raises(PayloadError, match="chat_template_kwargs"):
+    with pytest.raises(InvalidRequestError, match="chat_template_kwargs"):
         chat(reciting, chat_template_kwargs=options)
 
 
@@ -228,7 +228,7 @@ def test_best_of_gives_the_likeliest(noisy: Any) -> None:
 
 def test_a_prompt_beyond_the_window_names_both_numbers(reciting: Any) -> None:
     for ask in (lambda: complete(reciting, "a" * 300), lambda: chat(reciting, "a" * 300)):
-        with pytest.raises(PayloadError, match=r"256 tokens.* 3[0-9]+ tokens") as refusal:
+        with pytest.raises(InvalidRequestError, match=r"256 tokens.* 3[0-9]+ tokens") as refusal:
             ask()
         assert refusal.value.code == "context_length_exceeded"
 
@@ -244,7 +244,7 @@ def test_the_window_ends_an_answer(noisy: Any) -> None:
     [([[5, 100_000]], {}), ([[-1]], {}), ("a", {"logit_bias": {"x": 1}}), ("a", {"logit_bias": {"5": float("nan")}})],
 )
 def test_nonsense_is_refused(reciting: Any, prompt: Any, parameters: Any) -> None:
-    with pytest.raises(PayloadError):
+    with pytest.raises(InvalidRequestError):
         complete(reciting, prompt, **parameters)
 
 
@@ -346,7 +346,7 @@ def test_chat_goes_through_the_template(reciting: Any) -> None:
     rendered = reciting._form.render(ChatRequest("m", [{"role": "user", "content": "Hi"}]))
     assert rendered.text == "user: Hi\na"
     parts = [{"type": "image_url", "image_url": {"url": "data:,"}}]
-    with pytest.raises(PayloadError, match="image_url"):
+    with pytest.raises(InvalidRequestError, match="image_url"):
         reciting._form.render(ChatRequest("m", [{"role": "user", "content": parts}]))
 
 
@@ -356,13 +356,13 @@ def test_a_template_that_fails(load: Callable[..., Any]) -> None:
         chat(broken)
     assert text_of(complete(broken), 0) == SCRIPT[1:]
     strict = load(save_reciting_model, "{{ raise_exception('only the user may speak') }}")
-    with pytest.raises(PayloadError, match="only the user may speak"):
+    with pytest.raises(InvalidRequestError, match="only the user may speak"):
         chat(strict)
 
 
 def test_tools_only_where_the_template_knows_them(reciting: Any, load: Callable[..., Any]) -> None:
-    assert "tools" not in reciting.chat_promises
-    assert "tools" in load(save_reciting_model, TOOL_TEMPLATE).chat_promises
+    assert "tools" not in reciting.supported_chat_parameters
+    assert "tools" in load(save_reciting_model, TOOL_TEMPLATE).supported_chat_parameters
 
 
 def test_without_a_template_there_is_no_chat(noisy: Any) -> None:
@@ -389,7 +389,7 @@ def test_embeddings_tell_what_was_cut(load: Callable[..., Any]) -> None:
     assert list(result.truncated) == [1]
     assert list(result.vectors[0]) == pytest.approx(list(result.vectors[2]))
     assert result.usage.prompt_tokens == 6 + 16 + 6
-    with pytest.raises(PayloadError):
+    with pytest.raises(InvalidRequestError):
         model.embed(EmbeddingsRequest("m", [[100_000]]), CallContext("test"))
 
 
@@ -457,7 +457,7 @@ def test_int8_keeps_what_the_model_says(tmp_path: Path) -> None:
 def test_where_memory_runs_out_while_rows_are_moved_nothing_is_lost(monkeypatch: Any) -> None:
     from openai_compat.sidecars.huggingface.models import kv_cache as row_cache
 
-    cache = row_cache.RowCache(layers=3)
+    cache = row_cache.BatchKVCache(layers=3)
     cache.begin(1)
     states = torch.arange(8.0).view(1, 1, 4, 2)
     for layer in cache._layers:

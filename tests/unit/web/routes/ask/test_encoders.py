@@ -8,28 +8,30 @@ from typing import Any
 
 import pytest
 
-from openai_compat.core.streams import SILENCE, Silence
+from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import ChatDelta, ToolCallDelta
 from openai_compat.web.routes.ask import encoders as ask_formats
-from openai_compat.web.routes.ask.encoders import AnswerWriter, EventWriter, TextWriter, UIWriter, to_blocks
+from openai_compat.web.routes.ask.encoders import SSEEncoder, StreamEncoder, TextEncoder, UIMessageEncoder, to_blocks
 
 THOUGHT = ChatDelta(reasoning="Hm.")
 SAID = ChatDelta("Hello")
 STOP = ChatDelta(finish_reason="stop")
 
 
-def write(writer: AnswerWriter, *deltas: ChatDelta | Silence, silence_seconds: float = 0.0) -> list[bytes | Silence]:
-    return [block for block in to_blocks(writer, iter(deltas), silence_seconds) if block != b""]
+def write(
+    writer: StreamEncoder, *deltas: ChatDelta | Heartbeat, heartbeat_interval: float = 0.0
+) -> list[bytes | Heartbeat]:
+    return [block for block in to_blocks(writer, iter(deltas), heartbeat_interval) if block != b""]
 
 
-def values(blocks: Iterable[bytes | Silence]) -> list[Any]:
+def values(blocks: Iterable[bytes | Heartbeat]) -> list[Any]:
     body = b"".join(block for block in blocks if isinstance(block, bytes)).decode()
     return [json.loads(line[6:]) for line in body.split("\n\n") if line and line != "data: [DONE]"]
 
 
-def ui(*deltas: ChatDelta | Silence) -> list[Any]:
+def ui(*deltas: ChatDelta | Heartbeat) -> list[Any]:
     """The chunks between the step's begin and its end."""
-    chunks = values(write(UIWriter("msg_1"), *deltas))
+    chunks = values(write(UIMessageEncoder("msg_1"), *deltas))
     assert chunks[:2] == [{"type": "start", "messageId": "msg_1"}, {"type": "start-step"}]
     assert [chunk["type"] for chunk in chunks[-2:]] == ["finish-step", "finish"]
     return chunks[2:-2]
@@ -48,14 +50,14 @@ def test_ui_shows_thoughts_in_parts_of_their_own() -> None:
 
 
 def test_thoughts_are_not_part_of_the_plain_answer() -> None:
-    assert [event["content"] for event in values(write(EventWriter(), THOUGHT, SAID, STOP))] == ["Hello", ""]
-    assert write(TextWriter(), THOUGHT, SAID, STOP) == [b"Hello"]
+    assert [event["content"] for event in values(write(SSEEncoder(), THOUGHT, SAID, STOP))] == ["Hello", ""]
+    assert write(TextEncoder(), THOUGHT, SAID, STOP) == [b"Hello"]
 
 
 def test_a_refusal_is_said() -> None:
     refused = ChatDelta(refusal="I may not.")
-    assert write(TextWriter(), refused, STOP) == [b"I may not."]
-    assert values(write(EventWriter(), refused, STOP))[0]["content"] == "I may not."
+    assert write(TextEncoder(), refused, STOP) == [b"I may not."]
+    assert values(write(SSEEncoder(), refused, STOP))[0]["content"] == "I may not."
     assert ui(refused, STOP)[1]["delta"] == "I may not."
 
 
@@ -89,13 +91,13 @@ def test_ui_says_when_a_tools_input_is_no_json() -> None:
     [("stop", "stop"), ("length", "length"), ("content_filter", "content-filter"), ("tool_calls", "tool-calls")],
 )
 def test_ui_has_its_own_words_for_the_end(reason: Any, told: str) -> None:
-    chunks = values(write(UIWriter("msg_1"), SAID, ChatDelta(finish_reason=reason)))
+    chunks = values(write(UIMessageEncoder("msg_1"), SAID, ChatDelta(finish_reason=reason)))
     assert chunks[-1] == {"type": "finish", "finishReason": told}
 
 
-@pytest.mark.parametrize("writer", [EventWriter(), UIWriter("msg_1")])
-def test_a_silence_is_handed_on_to_be_filled(writer: AnswerWriter) -> None:
-    assert SILENCE in write(writer, SAID, SILENCE, STOP)
+@pytest.mark.parametrize("writer", [SSEEncoder(), UIMessageEncoder("msg_1")])
+def test_a_silence_is_handed_on_to_be_filled(writer: StreamEncoder) -> None:
+    assert HEARTBEAT in write(writer, SAID, HEARTBEAT, STOP)
 
 
 def test_a_model_that_thinks_aloud_is_silent_in_a_format_without_a_place_for_it(
@@ -103,10 +105,10 @@ def test_a_model_that_thinks_aloud_is_silent_in_a_format_without_a_place_for_it(
 ) -> None:
     clock = iter(range(100))
     monkeypatch.setattr(ask_formats, "monotonic", lambda: next(clock))
-    blocks = write(EventWriter(), *[THOUGHT] * 7, STOP, silence_seconds=3)
-    assert blocks[:-1] == [SILENCE, SILENCE]
+    blocks = write(SSEEncoder(), *[THOUGHT] * 7, STOP, heartbeat_interval=3)
+    assert blocks[:-1] == [HEARTBEAT, HEARTBEAT]
 
 
 def test_half_a_character_ends_no_stream() -> None:
-    assert write(TextWriter(), ChatDelta("a\ud83c"), STOP) == [b"a?"]
-    assert values(write(EventWriter(), ChatDelta("a\ud83c"), STOP))[0]["content"] == "a?"
+    assert write(TextEncoder(), ChatDelta("a\ud83c"), STOP) == [b"a?"]
+    assert values(write(SSEEncoder(), ChatDelta("a\ud83c"), STOP))[0]["content"] == "a?"
