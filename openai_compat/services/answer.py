@@ -83,6 +83,10 @@ class StreamingAnswer(ABC, Generic[Delta]):
             self._texts += self._texts_of(delta)
 
     @abstractmethod
+    def chunks(self, *, includes_usage: bool) -> Iterator[JSON | Heartbeat]:
+        """Yield the answer as OpenAI's chunks, and last the usage if it is asked for."""
+
+    @abstractmethod
     def _texts_of(self, delta: Delta) -> Iterable[str]:
         """What of a piece counts as tokens."""
 

@@ -1,100 +1,44 @@
-"""What a routed call has to show for itself: an answer, and a plan that hears how it ended."""
+"""Streams of routed calls, observed for the circuit breaker."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Iterator
 
 from openai_compat.core.errors import BackendError, UpstreamTruncatedError
 from openai_compat.core.streams import Heartbeat
-from openai_compat.core.types import ChatDelta, Usage
+from openai_compat.core.types import Usage
 from openai_compat.routing.failover import Attempt
 
-from .chat import ChatAnswer
-
-T = TypeVar("T")
+from .event_stream import EventStream
 
 
-class EventStream(Protocol):
-    """A stream of events that has begun, from whichever kind of backend."""
+class FailoverStream(EventStream):
+    """The stream of the target that answers. Its end or failure is reported to the circuit breaker."""
 
-    @property
-    def events(self) -> Iterator[bytes | Heartbeat]: ...
-
-    @property
-    def headers(self) -> Mapping[str, str]: ...
+    def __init__(self, attempt: Attempt[EventStream]) -> None:
+        self._attempt = attempt
+        self._events = iter(attempt.result)
+        self.headers = attempt.result.headers
 
     @property
-    def usage(self) -> Usage | None: ...
+    def usage(self) -> Usage | None:
+        return self._attempt.result.usage
 
-    @property
-    def has_failed(self) -> bool: ...
-
-    def close(self) -> None: ...
-
-
-class ObservedStream(Iterator[T], Generic[T]):
-    """`values`, whose end or failure is told to the plan behind `begun`."""
-
-    def __init__(self, values: Iterator[T], begun: Attempt[Any]) -> None:
-        self._values = values
-        self._begun = begun
-
-    def __next__(self) -> T:
-        try:
-            return next(self._values)
-        except StopIteration:
-            self._begun.ended()
-            raise
-        except BackendError as error:
-            self._begun.failed(error)
-            raise
-
-
-class FailoverEventStream(Iterator["bytes | Heartbeat"]):
-    """The events of the target that answers."""
-
-    def __init__(self, begun: Attempt[EventStream]) -> None:
-        self._begun = begun
+    def __iter__(self) -> Iterator[bytes | Heartbeat]:
+        return self
 
     def __next__(self) -> bytes | Heartbeat:
-        source = self._begun.result
         try:
-            return next(source.events)
+            return next(self._events)
         except StopIteration:
-            if source.has_failed:
-                self._begun.failed(UpstreamTruncatedError("The upstream told of an error within its answer."))
+            if self._attempt.result.has_failed:
+                self._attempt.failed(UpstreamTruncatedError("The upstream sent an error within its answer."))
             else:
-                self._begun.ended()
+                self._attempt.ended()
             raise
         except BackendError as error:
-            self._begun.failed(error)
+            self._attempt.failed(error)
             raise
 
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return self._begun.result.headers
-
-    @property
-    def usage(self) -> Usage | None:
-        return self._begun.result.usage
-
     def close(self) -> None:
-        self._begun.close()
-
-
-class FailoverChat:
-    """The deltas of the target that answers."""
-
-    def __init__(self, begun: Attempt[ChatAnswer]) -> None:
-        self._begun = begun
-
-    @property
-    def usage(self) -> Usage | None:
-        return self._begun.result.usage
-
-    def deltas(self) -> Iterator[ChatDelta | Heartbeat]:
-        return ObservedStream(self._begun.result.deltas(), self._begun)
-
-    def close(self) -> None:
-        self._begun.close()
+        self._attempt.close()

@@ -1,4 +1,4 @@
-"""Calls to a peer that speaks OpenAI's protocol: its bytes, its status, its errors, and a look at the usage."""
+"""Passthrough to upstreams that speak the client's protocol: bytes in, bytes out, with the usage observed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from openai_compat.backends.base import SupportsForwarding
@@ -15,12 +15,15 @@ from openai_compat.backends.parsing.openai_chat import parse_object, read_usage
 from openai_compat.backends.parsing.openai_errors import refuses_stream_options, to_envelope_bytes, to_error_object
 from openai_compat.core.errors import UpstreamInvalidResponseError, UpstreamStatusError
 from openai_compat.core.hooks import Hooks
-from openai_compat.core.streams import Heartbeat, PrimedStream
+from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import CallContext, Usage
 
 from .body_rewrite import to_body, to_upstream_body
+from .completion_chunks import to_chunks
+from .event_stream import ChunkFilter, CompleteAnswer, EventStream
 from .inference_call import InferenceCall
 from .preparation import prepare_call
+from .sse_events import encode_chunks
 from .sse_relay import SSERelay
 
 log = logging.getLogger(__name__)
@@ -41,104 +44,81 @@ FILE_HEADERS: Final = frozenset(
         "location",
     }
 )
-"""Relayed besides, where any kind of content may pass through."""
+"""Also relayed where any kind of content may pass."""
 
 USAGE_TAIL_BYTES: Final = 4096
 MAX_PARSED_BYTES: Final = 65_536
-# White space before an answer keeps a connection alive while the model works: some providers send a lot of it.
+# Some providers send a lot of white space before an answer, to keep the connection alive.
 _OBJECT_START = re.compile(rb"\s*\{")
 _OBJECT_END = re.compile(rb"\}\s*\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class ForwardedAnswer:
-    """A whole answer, to be sent as it is."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    usage: Usage | None = None
-
-    def close(self) -> None:
-        """Nothing is open any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class ForwardedStream:
-    """A stream that has begun; `relay` knows the usage at its end."""
-
-    status: int
-    headers: Mapping[str, str]
-    events: PrimedStream[bytes | Heartbeat]
-    relay: SSERelay
-
-    @property
-    def usage(self) -> Usage | None:
-        return self.relay.usage
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether the upstream has told of an error within the stream."""
-        return self.relay.has_failed
-
-    def close(self) -> None:
-        self.relay.close()
-
-
 class UpstreamRefusalError(UpstreamStatusError):
-    """An upstream's refusal as an exception, for whoever may do better elsewhere; `answer` is what it sent."""
+    """An upstream's refusal. `answer` is what it sent, ready to be passed on."""
 
-    def __init__(self, answer: ForwardedAnswer) -> None:
-        told = to_error_object(answer.status, answer.body)
+    def __init__(self, answer: CompleteAnswer) -> None:
+        error = to_error_object(answer.status, answer.body)
         super().__init__(
-            told["message"],
+            error["message"],
             upstream_status=answer.status,
-            type_=told["type"],
-            param=told["param"],
-            code=told["code"],
+            type_=error["type"],
+            param=error["param"],
+            code=error["code"],
             headers=answer.headers,
         )
         self.answer = answer
 
 
-def forward_or_raise(
-    backend: SupportsForwarding, call: InferenceCall, context: CallContext
-) -> ForwardedAnswer | ForwardedStream:
-    """`forward`, with refusals raised like all other failures.
+class CompletionStream(EventStream):
+    """The stream made of a complete answer, for an upstream that ignores `stream: true`."""
 
-    Raises:
-        ForwardedRefusalError; and what `forward` raises.
-    """
-    result = forward(backend, call, context)
-    if isinstance(result, ForwardedAnswer) and result.status >= 400:
-        raise UpstreamRefusalError(result)
-    return result
+    def __init__(self, answer: CompleteAnswer, call: InferenceCall, chunk_filter: ChunkFilter | None) -> None:
+        self.headers = {name: value for name, value in answer.headers.items() if name != "content-type"}
+        self._usage = answer.usage
+        chunks = to_chunks(parse_object(answer.body), includes_usage=call.wants_usage)
+        self._events = encode_chunks(chunks, chunk_filter)
+
+    @property
+    def usage(self) -> Usage | None:
+        return self._usage
+
+    def __iter__(self) -> Iterator[bytes | Heartbeat]:
+        return self._events
+
+    def close(self) -> None:
+        """Do nothing: the answer was read before the stream was made."""
 
 
 def forward(
-    backend: SupportsForwarding, call: InferenceCall, context: CallContext
-) -> ForwardedAnswer | ForwardedStream:
-    """Passes a call on. Whatever its status, an answer that is no event stream is read whole before it is returned,
-    so that one that breaks off is an error and not half an answer.
+    backend: SupportsForwarding, call: InferenceCall, context: CallContext, chunk_filter: ChunkFilter | None = None
+) -> CompleteAnswer | EventStream:
+    """Pass a call on to an upstream that speaks the client's protocol. A streamed call gets an `EventStream`.
+
+    An answer that is no event stream is read whole before it is returned, so a truncated one is an error.
 
     Raises:
-        UpstreamError: no answer, a broken one, or one that refuses the server's own credential.
+        UpstreamRefusalError: the upstream answered with a status of 400 or above.
+        UpstreamError: no answer, a broken one, or one that refuses this server's own credential.
         CallCancelledError
     """
     if backend.profile is not None or backend.hooks is not None:
         call = prepare_call(backend, call, context)
     asks_for_usage = call.is_streamed and not call.wants_usage and backend.may_request_usage(call.model)
-    answer = _forward(backend, call, context, asks_for_usage=asks_for_usage)
-    if backend.hooks is not None and isinstance(answer, ForwardedAnswer) and answer.status < 400:
-        return apply_reply_hook(backend.hooks, answer, call.model, context)
-    return answer
+    answer = _forward(backend, call, context, chunk_filter, asks_for_usage=asks_for_usage)
+    if isinstance(answer, EventStream):
+        return answer
+    if answer.status >= 400:
+        raise UpstreamRefusalError(answer)
+    if backend.hooks is not None:
+        answer = apply_reply_hook(backend.hooks, answer, call.model, context)
+    return CompletionStream(answer, call, chunk_filter) if call.is_streamed else answer
 
 
-def apply_reply_hook(hooks: Hooks, answer: ForwardedAnswer, model: str, context: CallContext) -> ForwardedAnswer:
-    """A whole answer as the model's hook leaves it.
+def apply_reply_hook(hooks: Hooks, answer: CompleteAnswer, model: str, context: CallContext) -> CompleteAnswer:
+    """Return a complete answer as the model's `after_reply` hook leaves it.
 
     Raises:
-        UpstreamReplyError: it is no JSON object. OpenAICompatError: the hook's own.
+        UpstreamInvalidResponseError: it is no JSON object. OpenAICompatError: the hook's own.
     """
     if hooks.after_reply is None:
         return answer
@@ -147,40 +127,54 @@ def apply_reply_hook(hooks: Hooks, answer: ForwardedAnswer, model: str, context:
 
 
 def _forward(
-    backend: SupportsForwarding, call: InferenceCall, context: CallContext, *, asks_for_usage: bool
-) -> ForwardedAnswer | ForwardedStream:
-    reply = _send(backend, call, context, asks_for_usage=asks_for_usage)
+    backend: SupportsForwarding,
+    call: InferenceCall,
+    context: CallContext,
+    chunk_filter: ChunkFilter | None,
+    *,
+    asks_for_usage: bool,
+) -> CompleteAnswer | EventStream:
+    response = _send(backend, call, context, asks_for_usage=asks_for_usage)
     try:
-        if reply.status < 400 and call.is_streamed and _is_event_stream(reply):
-            return _to_stream(reply, SSERelay(reply, strip_usage=asks_for_usage, choices=call.choices))
-        if 300 <= reply.status < 400:
-            raise UpstreamInvalidResponseError(
-                "The upstream answered with a redirect, which is not followed: mend its base_url."
+        if response.status < 400 and call.is_streamed and _is_event_stream(response):
+            relay = SSERelay(
+                response,
+                strip_usage=asks_for_usage,
+                choices=call.choices,
+                headers=response_headers(response.headers),
+                chunk_filter=chunk_filter,
             )
-        body = reply.read()
+            relay.prime()
+            return relay
+        if 300 <= response.status < 400:
+            raise UpstreamInvalidResponseError(
+                "The upstream answered with a redirect, which is not followed: correct its base_url."
+            )
+        body = response.read()
     except BaseException:
-        reply.close()
+        response.close()
         raise
-    reply.close()
-    if asks_for_usage and refuses_stream_options(reply.status, body):
-        # It was this server that put the refused parameter in, so the client must not hear of it.
+    response.close()
+    if asks_for_usage and refuses_stream_options(response.status, body):
+        # This server added the parameter that the upstream refuses, so the client must not see the refusal.
         log.info("the upstream refuses stream_options for '%s': `stream_usage: false` saves asking", call.model)
-        answer = _forward(backend, call, context, asks_for_usage=False)
-        if answer.status < 400:
+        answer = _forward(backend, call, context, chunk_filter, asks_for_usage=False)
+        if isinstance(answer, EventStream) or answer.status < 400:
             backend.mark_usage_unsupported(call.model)
         return answer
-    if reply.status < 400 and reply.headers.get("content-type", "").lower().startswith("application/json"):
-        return ForwardedAnswer(reply.status, response_headers(reply.headers), body, validate_json_body(body))
-    return to_answer(reply, body)
+    if response.status < 400 and response.headers.get("content-type", "").lower().startswith("application/json"):
+        return CompleteAnswer(response.status, response_headers(response.headers), body, validate_json_body(body))
+    return to_answer(response, body)
 
 
 def validate_json_body(body: bytes) -> Usage | None:
-    """The usage in an answer of JSON, which must be whole: most likely one that is not has lost its end.
+    """Return the usage in a JSON answer, which must be complete.
 
-    A long one is judged by its ends alone: parsing megabytes would hold up every other call.
+    Only the two ends of an answer above `MAX_PARSED_BYTES` are checked, because parsing megabytes would block every
+    other call of the worker.
 
     Raises:
-        UpstreamReplyError
+        UpstreamInvalidResponseError: it is not a complete JSON object.
     """
     try:
         if len(body) <= MAX_PARSED_BYTES:
@@ -201,27 +195,23 @@ def _send(
     return backend.forward(UpstreamRequest("POST", call.path, headers, body), context)
 
 
-def _is_event_stream(reply: UpstreamResponse) -> bool:
-    return reply.headers.get("content-type", "").lower().startswith("text/event-stream")
+def _is_event_stream(response: UpstreamResponse) -> bool:
+    return response.headers.get("content-type", "").lower().startswith("text/event-stream")
 
 
-def _to_stream(reply: UpstreamResponse, relay: SSERelay) -> ForwardedStream:
-    return ForwardedStream(reply.status, response_headers(reply.headers), PrimedStream(relay), relay)
-
-
-def to_answer(reply: UpstreamResponse, body: bytes, more: frozenset[str] = frozenset()) -> ForwardedAnswer:
-    """A reply that was read whole, ready to be sent: untouched, but for an error that does not wear the envelope."""
-    if reply.status < 400:
-        return ForwardedAnswer(reply.status, response_headers(reply.headers, more), body)
-    headers = response_headers(reply.headers)
-    envelope = to_envelope_bytes(reply.status, body)
+def to_answer(response: UpstreamResponse, body: bytes, more: frozenset[str] = frozenset()) -> CompleteAnswer:
+    """Return a response that was read whole, unchanged. An error that is not in OpenAI's envelope is put into it."""
+    if response.status < 400:
+        return CompleteAnswer(response.status, response_headers(response.headers, more), body)
+    headers = response_headers(response.headers)
+    envelope = to_envelope_bytes(response.status, body)
     if envelope is not body:
         headers["content-type"] = "application/json"
-    return ForwardedAnswer(reply.status, headers, envelope)
+    return CompleteAnswer(response.status, headers, envelope)
 
 
 def find_usage(body: bytes) -> Usage | None:
-    """The usage of a long answer, read without parsing the rest: it stands near the end."""
+    """Return the usage of a long answer without parsing the rest. It stands near the end."""
     at = body.rfind(b'"usage"')
     start = body.find(b"{", at) if at >= 0 else -1
     if start < 0:
@@ -234,7 +224,7 @@ def find_usage(body: bytes) -> Usage | None:
 
 
 def response_headers(headers: Mapping[str, str], more: frozenset[str] = frozenset()) -> dict[str, str]:
-    """Those of an upstream's headers that are for the client: an allow-list, so that no cookie or secret gets out."""
+    """Return the upstream's headers that the client may see. It is an allow-list, so no cookie or secret passes."""
     return {
         name: value
         for name, value in headers.items()
@@ -243,26 +233,26 @@ def response_headers(headers: Mapping[str, str], more: frozenset[str] = frozense
 
 
 class ForwardedBody(Iterator["bytes | Heartbeat"]):
-    """The bytes of an answer of any kind, as they come; `close()` reaches the upstream even before the first."""
+    """The bytes of a response of any kind, as they arrive. `close()` reaches the upstream even before the first."""
 
-    def __init__(self, reply: UpstreamResponse) -> None:
-        self._reply = reply
-        self._blocks = reply.blocks()
+    def __init__(self, response: UpstreamResponse) -> None:
+        self._response = response
+        self._blocks = response.blocks()
 
     def __next__(self) -> bytes | Heartbeat:
         return next(self._blocks)
 
     def close(self) -> None:
-        self._reply.close()
+        self._response.close()
 
 
 def pass_through(
-    backend: SupportsForwarding, call: UpstreamRequest, context: CallContext
+    backend: SupportsForwarding, request: UpstreamRequest, context: CallContext
 ) -> tuple[UpstreamResponse, ForwardedBody]:
-    """Any other call of the API: files, images, audio, batches; whatever comes back, as it comes.
+    """Send any other request of the API on: files, images, audio, batches. The response passes as it arrives.
 
     Raises:
-        UpstreamError, CallCancelledError: before there is an answer.
+        UpstreamError, CallCancelledError: before there is a response.
     """
-    reply = backend.forward(call, context)
-    return reply, ForwardedBody(reply)
+    response = backend.forward(request, context)
+    return response, ForwardedBody(response)

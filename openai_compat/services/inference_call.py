@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
+
+CHAT_PATH: Final = "chat/completions"
+COMPLETIONS_PATH: Final = "completions"
+EMBEDDINGS_PATH: Final = "embeddings"
 
 
 @dataclass(frozen=True, slots=True)
 class InferenceCall:
-    """A validated call: `body` are the client's bytes, `payload` what they say, `model` the name that was asked for."""
+    """A validated request. `path` is relative to an API's root, `body` holds the client's bytes, `payload` their JSON.
+
+    `model` is the name that the client asked for.
+    """
 
     path: str
     body: bytes
@@ -17,20 +24,22 @@ class InferenceCall:
     model: str
 
     def for_model(self, model: str) -> InferenceCall:
-        """The same call, for the model that is to answer it."""
+        """Return the same call for the model that is to answer it."""
         return self if model == self.model else replace(self, model=model)
 
     @property
     def is_streamed(self) -> bool:
-        return self.payload.get("stream") is True
+        """Embeddings are never streamed."""
+        return self.payload.get("stream") is True and self.path != EMBEDDINGS_PATH
 
     @property
     def choices(self) -> int:
-        """How many answers the client gets: `n` for each prompt."""
+        """The number of answers: `n` for each prompt."""
         prompt = self.payload.get("prompt")
         prompts = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
         return prompts * (self.payload.get("n") or 1)
 
     @property
     def wants_usage(self) -> bool:
+        """True if the client asked for the usage at the end of a stream."""
         return bool((self.payload.get("stream_options") or {}).get("include_usage"))

@@ -1,9 +1,10 @@
-"""Token usage as OpenAI writes it, and counted here where a backend counts none."""
+"""Parts of OpenAI's objects: ids, times, usage, and their JSON."""
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -13,8 +14,13 @@ from openai_compat.core.types import Usage
 from .parameters import Text
 
 
+def to_json(value: Mapping[str, Any]) -> bytes:
+    """Return `value` as JSON. Lone surrogates, which UTF-8 cannot encode, become question marks."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
 def to_usage_object(usage: Usage) -> dict[str, Any]:
-    """The `usage` of chat and text completions, with its detail objects."""
+    """Return the `usage` of chat and text completions, with its detail objects."""
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
@@ -30,16 +36,16 @@ def to_usage_object(usage: Usage) -> dict[str, Any]:
 
 
 def count_texts(texts: Sequence[Text], model: str, tokens: TokenCounter) -> int:
-    """The tokens of prompts or inputs; token ids count as what they are."""
+    """Return the number of tokens in prompts or inputs. Each token id counts as one."""
     ids = sum(len(text) for text in texts if not isinstance(text, str))
     return ids + tokens.count_all([text for text in texts if isinstance(text, str)], model)
 
 
 def new_id(prefix: str) -> str:
-    """`chatcmpl-` and the like, followed by 32 random characters."""
+    """Return `prefix` followed by 32 random characters."""
     return prefix + uuid4().hex
 
 
 def now() -> int:
-    """Unix time in whole seconds, as `created` wants it."""
+    """Return the Unix time in whole seconds, as `created` has it."""
     return int(time.time())

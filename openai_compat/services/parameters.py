@@ -1,4 +1,4 @@
-"""What a request asks for that a backend must be able to keep."""
+"""Parameters of a payload: nulls, prompts in four shapes, and the check that a backend supports them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from openai_compat.core.errors import UnsupportedParameterError
 
-# A value that asks for nothing: the parameter's default, spelled out.
+# A parameter that is set to its default asks for nothing.
 DEFAULT_VALUES: Mapping[str, Any] = {
     "n": 1,
     "best_of": 1,
@@ -19,14 +19,16 @@ DEFAULT_VALUES: Mapping[str, Any] = {
 }
 
 
-def check_supported(parameters: Mapping[str, Any], asked: frozenset[str], kept: frozenset[str], model: str) -> None:
-    """Refuses, by name, the first parameter among `asked` that is used and not `kept`.
+def check_supported(
+    parameters: Mapping[str, Any], required: frozenset[str], supported: frozenset[str], model: str
+) -> None:
+    """Raise for the first parameter among `required` that is used and not `supported`.
 
     Raises:
         UnsupportedParameterError
     """
     for name in _used(parameters):
-        if name in asked and name not in kept:
+        if name in required and name not in supported:
             raise UnsupportedParameterError(name, model)
 
 
@@ -40,16 +42,16 @@ def _used(parameters: Mapping[str, Any]) -> Iterator[str]:
 
 
 Text = str | Sequence[int]
-"""A text, or the token ids of one."""
+"""A text, or its token ids."""
 
 
-def drop_nulls(payload: Mapping[str, Any], *left_out: str) -> dict[str, Any]:
-    """The parameters of a payload: what was given a value, but for the fields that have a place of their own."""
-    return {name: value for name, value in payload.items() if value is not None and name not in left_out}
+def drop_nulls(payload: Mapping[str, Any], *omitted: str) -> dict[str, Any]:
+    """Return the fields of a payload that have a value, without those named."""
+    return {name: value for name, value in payload.items() if value is not None and name not in omitted}
 
 
 def to_texts(value: Any) -> Sequence[Text]:
-    """A prompt or input in any of its four shapes, as a list with one entry a text."""
+    """Return a prompt or input, given in any of its four shapes, as a list with one entry for each text."""
     if isinstance(value, str) or (value and isinstance(value[0], int)):
         return [value]
     return list(value)

@@ -1,10 +1,10 @@
-"""A request as the peer behind a model takes it, by the model's capability profile; the client is told of it."""
+"""Request preparation: the model's hook and parameter profile, and whether its answers need translation."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from openai_compat.backends.base import Backend, SupportsForwarding
 from openai_compat.core.errors import CapabilityError
@@ -12,18 +12,13 @@ from openai_compat.core.profiles import Profile, apply_profile, record_adaptatio
 from openai_compat.core.types import CallContext
 
 from .body_rewrite import to_body
-
-if TYPE_CHECKING:
-    from .inference_call import InferenceCall
-
-CHAT_PATH = "chat/completions"
-COMPLETIONS_PATH = "completions"
+from .inference_call import CHAT_PATH, COMPLETIONS_PATH, InferenceCall
 
 
 def adapt_payload(
     profile: Profile | None, payload: Mapping[str, Any], model: str, context: CallContext
 ) -> Mapping[str, Any]:
-    """The payload as the peer takes it; what had to be adapted goes into the answer's headers.
+    """Return the payload as the upstream takes it. What was adapted is reported in the response headers.
 
     Raises:
         UnsupportedParameterError: the profile is strict.
@@ -38,7 +33,7 @@ def adapt_payload(
 def prepare_payload(
     backend: Backend | SupportsForwarding, payload: Mapping[str, Any], model: str, context: CallContext
 ) -> Mapping[str, Any]:
-    """The payload as the model's hook leaves it, then as its peer takes it.
+    """Return the payload as the model's hook and then its profile leave it.
 
     Raises:
         UnsupportedParameterError: the profile is strict. OpenAICompatError: the hook's own.
@@ -49,16 +44,16 @@ def prepare_payload(
 
 
 def prepare_call(backend: SupportsForwarding, call: InferenceCall, context: CallContext) -> InferenceCall:
-    """The same for a call that is forwarded: its bytes stay as they are where nothing was changed."""
+    """Prepare a call that is forwarded. Its bytes stay as they are where nothing was changed."""
     changed = prepare_payload(backend, call.payload, call.model, context)
     return call if changed is call.payload else replace(call, payload=changed, body=to_body(changed))
 
 
 def needs_translation(backend: SupportsForwarding, call: InferenceCall) -> bool:
-    """Whether a peer of OpenAI's protocol is asked by the typed path all the same, as its answer is to be made anew.
+    """Return True if the answer of an OpenAI-compatible upstream has to be translated: for a hook, or by its profile.
 
     Raises:
-        CapabilityError: it would have to be, for the sake of a hook, but it is no chat.
+        CapabilityError: a hook needs it, but the call is no chat.
     """
     profile, hooks = backend.profile, backend.hooks
     if profile is None and hooks is None:
@@ -67,7 +62,7 @@ def needs_translation(backend: SupportsForwarding, call: InferenceCall) -> bool:
     if call.path != CHAT_PATH:
         if has_to_see and call.path == COMPLETIONS_PATH:
             raise CapabilityError(
-                f"The model '{call.model}' has a hook that sees chat only, so it serves no completions.",
+                f"The model '{call.model}' has a hook for chat only, so it serves no completions.",
                 param="model",
                 code="hook_not_available",
             )

@@ -1,19 +1,50 @@
-"""Single events of OpenAI's streams, as bytes and as what they say."""
+"""Single events of OpenAI's streams, as bytes and as parsed chunks."""
 
 from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
+
+from openai_compat.core.streams import Heartbeat
+
+from .event_stream import ChunkFilter
 
 EVENT_END: Final = re.compile(rb"\n\r?\n|\r\r")
 DATA: Final = re.compile(rb"^data: ?([^\r\n]*)", re.MULTILINE)
 DONE: Final = b"data: [DONE]\n\n"
+YIELD_EVERY: Final = 32
+"""Events that are encoded before other greenlets get a turn: about a millisecond's work."""
+
+
+def to_event(chunk: Mapping[str, Any]) -> bytes:
+    """Return one `data:` event. Lone surrogates, which UTF-8 cannot encode, become question marks."""
+    return b"data: " + json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n\n"
+
+
+def encode_chunks(
+    chunks: Iterator[dict[str, Any] | Heartbeat], chunk_filter: ChunkFilter | None = None
+) -> Iterator[bytes | Heartbeat]:
+    """Yield chunks as events, and `[DONE]` after the last one. After an error there is no `[DONE]`.
+
+    Other greenlets get a turn after every `YIELD_EVERY` events, also where no chunk has to be waited for.
+    """
+    for count, chunk in enumerate(chunks, 1):
+        if isinstance(chunk, Heartbeat):
+            yield chunk
+        elif chunk_filter is None:
+            yield to_event(chunk)
+        elif (kept := chunk_filter(chunk)) is not None:
+            yield to_event(kept)
+        if not count % YIELD_EVERY:
+            time.sleep(1e-9)  # with 0, gevent polls other clients' sockets only every 50th time
+    yield DONE
 
 
 def split_events(events: bytes) -> Iterator[bytes]:
-    """Each event with its end; what follows the last end, too."""
+    """Yield each event with its end mark, and last what follows the last end mark."""
     at = 0
     for mark in EVENT_END.finditer(events):
         yield events[at : mark.end()]
@@ -23,7 +54,7 @@ def split_events(events: bytes) -> Iterator[bytes]:
 
 
 def parse_object(data: bytes) -> dict[str, Any] | None:
-    """The JSON object that `data` is; None where it is something else."""
+    """Return the JSON object in `data`, or None if it is anything else."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
@@ -31,28 +62,17 @@ def parse_object(data: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def chunk_of(event: bytes) -> dict[str, Any] | None:
-    """The chunk that an event carries in one line; None for comments, `[DONE]`, and what is broken."""
-    found = DATA.search(event)
-    return parse_object(found[1]) if found else None
-
-
-def to_event(chunk: Mapping[str, Any]) -> bytes:
-    """A chunk as an event."""
-    return b"data: " + json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n\n"
-
-
 def choices_of(chunk: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """A chunk's choices, whatever an upstream put in their place."""
+    """Return the chunk's choices that are objects."""
     choices = chunk.get("choices")
     return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
 
 
 def has_content(chunk: Mapping[str, Any]) -> bool:
-    """Whether a chunk has a piece of an answer or its end, and not only a role or an empty text."""
-    return any(choice.get("finish_reason") or choice.get("text") or _has_piece(choice) for choice in choices_of(chunk))
+    """Return True if the chunk carries content or a finish reason, and not only a role or an empty text."""
+    return any(choice.get("finish_reason") or choice.get("text") or _has_delta(choice) for choice in choices_of(chunk))
 
 
-def _has_piece(choice: Mapping[str, Any]) -> bool:
+def _has_delta(choice: Mapping[str, Any]) -> bool:
     delta = choice.get("delta")
     return isinstance(delta, dict) and any(value for name, value in delta.items() if name != "role")

@@ -1,4 +1,4 @@
-"""Going on with a stream whose upstream broke off in the middle (`midstream: continue`)."""
+"""Mid-stream recovery: another model continues a stream that broke off (`on_stream_break: continue`)."""
 
 from __future__ import annotations
 
@@ -15,45 +15,42 @@ from openai_compat.routing.failover import Attempt, FailoverExecutor
 from openai_compat.routing.failure_policy import classify
 from openai_compat.routing.route import Target
 
-from .failover_streams import EventStream
-from .first_content import to_error
-from .inference_call import InferenceCall
-from .sse_events import choices_of, chunk_of, split_events, to_event
+from .event_stream import JSON, ChunkFilter, EventStream
+from .inference_call import CHAT_PATH, COMPLETIONS_PATH, InferenceCall
+from .sse_events import choices_of
 
 log = logging.getLogger(__name__)
 
-Ask = Callable[[InferenceCall, Target, CallContext], EventStream]
-"""Puts a call to one target; returns when its stream says something."""
+OpenStream = Callable[[InferenceCall, Target, CallContext, ChunkFilter], EventStream]
+"""Send a call to one target. Return its stream, primed, with every chunk passed through the filter."""
 
-CHAT: Final = "chat/completions"
-COMPLETIONS: Final = "completions"
 PLAIN_KEYS: Final = frozenset({"role", "content", "refusal"})
-"""What a delta may have that is plain text, or null."""
+"""Keys of a delta that is plain text."""
 
 
 def can_continue(call: InferenceCall) -> bool:
-    """Whether the answer of `call` is one run of text, so that another model can go on where it ends."""
+    """Return True if the answer is a single run of text, which another model can continue."""
     payload = call.payload
     if call.choices != 1 or payload.get("logprobs") or payload.get("best_of"):
         return False
-    if call.path == COMPLETIONS:
+    if call.path == COMPLETIONS_PATH:
         return isinstance(payload.get("prompt"), str) and not (payload.get("echo") or payload.get("suffix"))
-    return call.path == CHAT
+    return call.path == CHAT_PATH
 
 
 def resume_request(call: InferenceCall, text: str, prefill: str | None) -> InferenceCall | None:
-    """The call that asks for what comes after `text`; None where the model cannot be asked so.
+    """Return the call that asks for the rest of an answer that began with `text`, or None if the model has no such way.
 
-    `prefix` is what DeepSeek and Mistral call it, `continue_final_message` is vLLM's; many other models go on from a
-    last message that is the assistant's.
+    `prefix` is the spelling of DeepSeek and Mistral, `continue_final_message` that of vLLM. Many other models continue
+    a last message whose role is `assistant`.
     """
     payload = dict(call.payload)
-    if call.path == COMPLETIONS:
+    if call.path == COMPLETIONS_PATH:
         payload["prompt"] += text
     elif prefill is None:
         return None
     else:
-        message: dict[str, Any] = {"role": "assistant", "content": text}
+        message: JSON = {"role": "assistant", "content": text}
         if prefill == "prefix":
             message["prefix"] = True
         elif prefill == "continue_final_message":
@@ -62,127 +59,115 @@ def resume_request(call: InferenceCall, text: str, prefill: str | None) -> Infer
     return replace(call, payload=payload, body=json.dumps(payload).encode())
 
 
-class RecoveringStream(Iterator["bytes | Heartbeat"]):
-    """The events of the target that answers, and after a break those of the next one, as one answer with one id.
+class RecoveringStream(EventStream):
+    """The events of the first target that answers and, after a break, those of the next one, with one id.
 
-    The next one is asked to go on from the text that was sent, where it can be asked so, and else from the start: as
-    long as it says the same, that is dropped, and at the first difference the break is told after all. A break in a
-    tool call, in reasoning or after the finish is told at once.
+    The next target is asked to continue the text that was sent, where its model supports that. Otherwise it is asked
+    from the start: the repeated beginning is dropped, and an answer that differs from it is reported as the break that
+    it is. A break within a tool call, within reasoning, or after the finish reason is an error at once.
+
+    Raises:
+        The constructor: what `FailoverExecutor.run` raises.
     """
 
     def __init__(
         self,
         failover: FailoverExecutor[EventStream],
-        begun: Attempt[EventStream],
         call: InferenceCall,
-        ask: Ask,
-        silence: float,
+        open_stream: OpenStream,
+        heartbeat_interval: float,
     ) -> None:
         self._failover = failover
-        self._begun = begun
         self._call = call
-        self._ask = ask
-        self._silence_seconds = silence
+        self._open_stream = open_stream
+        self._heartbeat_interval = heartbeat_interval
         self._is_text = can_continue(call)
-        self._is_finished = False
-        self._is_resumed = False
+        self._is_finished = self._is_resumed = False
         self._sent: list[str] = []
-        self._identity: dict[str, Any] = {}
+        self._identity: JSON = {}
         self._repeated: str | None = None
-        self._break: UpstreamError | None = None
+        self._error: UpstreamTruncatedError | None = None
         self._pending: BackgroundStart[Attempt[EventStream]] | None = None
-        self.headers = begun.result.headers
+        self._use(failover.run(self._start_first))
+
+    def _use(self, attempt: Attempt[EventStream]) -> None:
+        self._attempt = attempt
+        self._events = iter(attempt.result)
+        if not self._is_resumed:
+            self.headers = attempt.result.headers
 
     @property
     def usage(self) -> Usage | None:
-        return self._begun.result.usage
+        return self._attempt.result.usage
+
+    def __iter__(self) -> Iterator[bytes | Heartbeat]:
+        return self
 
     def __next__(self) -> bytes | Heartbeat:
-        while True:
-            if self._break is not None and self._pending is None:
-                self._start_failover(self._break)
-            if self._pending is not None and not self._poll_failover(self._pending):
-                return HEARTBEAT
-            block = self._next_block()
-            if isinstance(block, Heartbeat):
+        while self._pending is None:
+            try:
+                block = next(self._events)
+            except StopIteration:
+                self._attempt.ended()
+                raise
+            except UpstreamError as error:
+                self._start_failover(error)
+            except BackendError as error:
+                self._attempt.failed(error)
+                raise
+            else:
+                if self._error is not None:
+                    raise self._error
                 return block
-            passed = b"".join(self._inspected(block)) if block else b""
-            if passed:
-                return passed
+        return self._poll_failover(self._pending)
 
     def close(self) -> None:
         if self._pending is not None:
             self._pending.close()
-        self._begun.close()
-
-    def _next_block(self) -> bytes | Heartbeat:
-        """What the target sends; nothing where it broke off."""
-        try:
-            return next(self._begun.result.events)
-        except StopIteration:
-            self._begun.ended()
-            raise
-        except UpstreamError as error:
-            self._break = error
-            return b""
-        except BackendError as error:
-            self._begun.failed(error)
-            raise
+        self._attempt.close()
 
     def _start_failover(self, error: UpstreamError) -> None:
-        self._break = None
-        self._begun.failed(error)
+        self._attempt.failed(error)
         if self._is_finished or not self._is_text or not self._failover.has_more:
             raise error
-        log.warning("'%s' broke off in the middle; another is asked to go on: %s", self._begun.target.model, error)
-        self._begun.close()
-        self._pending = BackgroundStart(lambda: self._failover.run(self._attempt))
+        log.warning("'%s' broke off mid-stream, the next target continues: %s", self._attempt.target.model, error)
+        self._attempt.close()
+        self._sent = ["".join(self._sent)]
+        self._pending = BackgroundStart(lambda: self._failover.run(self._start_next))
 
-    def _poll_failover(self, pending: BackgroundStart[Attempt[EventStream]]) -> bool:
-        """Whether somebody goes on; False while that is not known, and something must be said meanwhile."""
-        if not pending.wait(self._silence_seconds or None):
-            return False
+    def _poll_failover(self, pending: BackgroundStart[Attempt[EventStream]]) -> bytes | Heartbeat:
+        """Return a heartbeat while the next target has not started, and then its first event."""
+        if not pending.wait(self._heartbeat_interval or None):
+            return HEARTBEAT
         self._pending = None
         try:
-            self._begun = pending.result()
+            self._use(pending.result())
         except BackendError as error:
-            raise self._told() from error
-        self._is_resumed = True
-        return True
+            raise _not_continued() from error
+        return next(self)
 
-    def _attempt(self, target: Target, context: CallContext) -> EventStream:
-        text = "".join(self._sent)
+    def _start_first(self, target: Target, context: CallContext) -> EventStream:
+        self._identity, self._sent = {}, []
+        return self._open_stream(self._call, target, context, self._filter)
+
+    def _start_next(self, target: Target, context: CallContext) -> EventStream:
+        text = self._sent[0]
+        self._sent, self._is_finished, self._is_resumed = [text], False, True
         call = resume_request(self._call, text, target.backend.entry.assistant_prefill)
         if call is not None:
+            self._repeated = None
             try:
-                source = self._ask(call, target, context)
-                self._repeated = None
-                return source
+                return self._open_stream(call, target, context, self._filter)
             except UpstreamStatusError as error:
                 if classify(error).try_next:
                     raise
-                log.info("'%s' does not go on from half an answer, and is asked from the start", target.model)
-        source = self._ask(self._call, target, context)
+                log.info("'%s' does not continue a partial answer and is asked from the start", target.model)
         self._repeated = text or None
-        return source
+        return self._open_stream(self._call, target, context, self._filter)
 
-    def _told(self) -> UpstreamTruncatedError:
-        self._is_text = False
-        return UpstreamTruncatedError("The upstream's answer broke off, and no other could go on with it.")
-
-    def _inspected(self, block: bytes) -> Iterator[bytes]:
-        """The events that the client is to see, up to one that tells of an error."""
-        for event in split_events(block):
-            chunk = chunk_of(event)
-            if chunk is None:
-                yield event
-            elif chunk.get("error"):
-                self._break = to_error(chunk)
-                return
-            else:
-                yield self._inspected_event(event, chunk)
-
-    def _inspected_event(self, event: bytes, chunk: dict[str, Any]) -> bytes:
+    def _filter(self, chunk: JSON) -> JSON | None:
+        if self._error is not None:
+            return chunk
         changes = self._changes(chunk)
         shown = {**chunk, **changes} if changes else chunk
         choices = choices_of(shown)
@@ -190,12 +175,13 @@ class RecoveringStream(Iterator["bytes | Heartbeat"]):
             text = self._text_of(choices[0])
             if self._repeated is not None:
                 return self._deduplicate(shown, choices[0], text)
-            self._note(choices[0], text)
-        return to_event(shown) if changes else event
+            self._record(choices[0], text)
+        return shown
 
-    def _changes(self, chunk: Mapping[str, Any]) -> dict[str, Any]:
-        """What makes the chunk one of the answer that the client knows: its id, and no role for a second time, which
-        clients would put behind the first: `assistantassistant`.
+    def _changes(self, chunk: Mapping[str, Any]) -> JSON:
+        """Return what makes the chunk part of the answer that the client has begun to read.
+
+        That is its id, and no second role: clients join repeated strings to `assistantassistant`.
         """
         if not self._identity:
             self._identity = {name: chunk[name] for name in ("id", "created") if chunk.get(name)}
@@ -207,25 +193,27 @@ class RecoveringStream(Iterator["bytes | Heartbeat"]):
             changes["choices"] = [{**choices[0], "delta": rest}]
         return changes
 
-    def _deduplicate(self, chunk: dict[str, Any], choice: Mapping[str, Any], text: str) -> bytes:
-        """An event of an answer that began anew, less what the client has; nothing where it has all of it."""
+    def _deduplicate(self, chunk: JSON, choice: Mapping[str, Any], text: str) -> JSON | None:
+        """Return a chunk of an answer that started again, without the text that the client has."""
         known = self._repeated or ""
         if text.startswith(known):
             rest, self._repeated = text[len(known) :], None
         elif known.startswith(text):
             rest, self._repeated = "", known[len(text) :]
         else:
-            raise self._told()
+            self._error = _not_continued()
         if self._repeated is not None and (choice.get("finish_reason") or not self._is_text):
-            raise self._told()  # it ends before the place where the first one broke off
+            self._error = _not_continued()  # it ends before the place where the first one broke off
+        if self._error is not None:
+            return chunk  # not sent: the error is raised in its place
         if not rest and not choice.get("finish_reason"):
-            return b""
+            return None
         shown = {**choice, "text": rest} if "text" in choice else {**choice, "delta": {"content": rest} if rest else {}}
-        self._note(shown, rest)
-        return to_event({**chunk, "choices": [shown]})
+        self._record(shown, rest)
+        return {**chunk, "choices": [shown]}
 
     def _text_of(self, choice: Mapping[str, Any]) -> str:
-        """The text of a chunk; notes where it has what is no text."""
+        """Return the text of a chunk. Record that the answer is no plain text if the chunk has anything else."""
         delta = choice.get("delta")
         if not isinstance(delta, dict):
             return str(choice.get("text") or "")
@@ -233,8 +221,12 @@ class RecoveringStream(Iterator["bytes | Heartbeat"]):
             self._is_text = False
         return str(delta.get("content") or "")
 
-    def _note(self, choice: Mapping[str, Any], text: str) -> None:
+    def _record(self, choice: Mapping[str, Any], text: str) -> None:
         if text:
             self._sent.append(text)
         if choice.get("finish_reason"):
             self._is_finished = True
+
+
+def _not_continued() -> UpstreamTruncatedError:
+    return UpstreamTruncatedError("The upstream's answer broke off, and no other could go on with it.")

@@ -21,9 +21,10 @@ from openai_compat.core.errors import (
     UpstreamStatusError,
 )
 from openai_compat.core.settings import Settings
+from openai_compat.services.forwarding import UpstreamRefusalError
 
 from .request_context import current_context
-from .responses import json_response
+from .responses import BytesResponse, json_response
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,8 @@ def headers_of(error: OpenAICompatError) -> dict[str, str]:
 
 def to_response(error: OpenAICompatError, settings: Settings) -> Response:
     """The error in OpenAI's envelope."""
+    if isinstance(error, UpstreamRefusalError):
+        return BytesResponse(error.answer.body, error.answer.status, error.answer.headers)
     log_error(error)
     return json_response(error.to_envelope(), status_of(error, settings), headers_of(error))
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from flask import Response
+
+from openai_compat.services.openai_objects import to_json
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -36,8 +37,3 @@ class BytesResponse(Response):
 def json_response(value: Mapping[str, Any], status: int = HTTPStatus.OK, headers: Mapping[str, str] = {}) -> Response:
     """`value` as a response."""
     return BytesResponse(to_json(value), status, headers)
-
-
-def to_json(value: Mapping[str, Any]) -> bytes:
-    """`value` as JSON. Text that UTF-8 cannot hold becomes question marks rather than a fault of this server."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")

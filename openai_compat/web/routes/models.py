@@ -30,8 +30,9 @@ def models_blueprint(routing: ModelRouter, catalog: ModelCatalog) -> Blueprint:
     @blueprint.get("/models/<path:model>")
     def describe_model(model: str) -> Response:
         route = routing.route(model)
-        if route.plan is None and route.backend is routing.upstream and isinstance(route.backend, SupportsForwarding):
-            return _ask_upstream(route.backend, model)
+        upstream = routing.forwarding_upstream
+        if route.plan is None and route.backend is routing.upstream and upstream is not None:
+            return _ask_upstream(upstream, model)
         return json_response(catalog.describe(route))
 
     return blueprint

@@ -18,7 +18,7 @@ from openai_compat.core.types import Usage
 from openai_compat.services.forwarding import FILE_HEADERS, ForwardedBody, pass_through, response_headers, to_answer
 from openai_compat.web.request_context import RequestContext, current_context
 from openai_compat.web.responses import BytesResponse
-from openai_compat.web.sse import COMMENT, StreamBody
+from openai_compat.web.sse import COMMENT, StreamBody, StreamFormat
 
 READ_BYTES: Final = 65_536
 NO_BODY_STATUSES: Final = frozenset({204, 304})
@@ -68,7 +68,7 @@ def _streamed(reply: UpstreamResponse, body: ForwardedBody, call: RequestContext
     }
     source = _ProxyBody(body)
     comment = COMMENT if headers["content-type"].startswith("text/event-stream") else b""
-    stream = StreamBody(call, source, source, comment=comment, to_error=None, status=reply.status)
+    stream = StreamBody(call, source, source, StreamFormat(headers, comment, to_error=None), reply.status)
     return Response(stream, reply.status, headers, direct_passthrough=True)
 
 

@@ -4,40 +4,17 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import pytest
 
-from openai_compat.backends.http.messages import UpstreamResponse
 from openai_compat.core.errors import UpstreamInvalidResponseError, UpstreamTimeoutError, UpstreamTruncatedError
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import Usage
 from openai_compat.services.sse_relay import EventTemplate, SSERelay
+from tests.support.scripted_response import ScriptedResponse
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
-
-
-class ScriptedReply(UpstreamResponse):
-    """A reply whose blocks are what the test says."""
-
-    status = 200
-    headers: Mapping[str, str] = {}
-
-    def __init__(self, blocks: list[bytes | Heartbeat]) -> None:
-        self._blocks = blocks
-        self.endings: list[str] = []
-
-    def blocks(self) -> Iterator[bytes | Heartbeat]:
-        return iter(self._blocks)
-
-    def read(self) -> bytes:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        self.endings.append("broken off")
-
-    def release(self) -> None:
-        self.endings.append("ended")
 
 
 def event(**chunk: object) -> bytes:
@@ -53,7 +30,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 def relayed(*blocks: bytes | Heartbeat, strip_usage: bool = False) -> bytes:
-    relay = SSERelay(ScriptedReply(list(blocks)), strip_usage=strip_usage)
+    relay = SSERelay(ScriptedResponse(*blocks), strip_usage=strip_usage)
     return b"".join(block for block in relay if isinstance(block, bytes))
 
 
@@ -76,25 +53,25 @@ def test_however_the_bytes_are_cut_the_same_stream_comes_out(line_end: bytes) ->
 
 def test_an_event_is_handed_on_only_when_it_is_whole() -> None:
     first, second = content("one"), content("two")
-    relay = SSERelay(ScriptedReply([first + second[:10], second[10:], FINISH + DONE]), strip_usage=False)
+    relay = SSERelay(ScriptedResponse(first + second[:10], second[10:], FINISH + DONE), strip_usage=False)
     assert [next(relay), next(relay)] == [first, second]
 
 
 def test_silence_is_passed_on() -> None:
-    relay = SSERelay(ScriptedReply([HEARTBEAT, content("a"), HEARTBEAT, FINISH + DONE]), strip_usage=False)
+    relay = SSERelay(ScriptedResponse(HEARTBEAT, content("a"), HEARTBEAT, FINISH + DONE), strip_usage=False)
     assert [block is HEARTBEAT for block in relay] == [True, False, True, False]
 
 
 def test_usage_that_the_client_asked_for_is_seen_and_stays() -> None:
     stream = content("a", usage=None) + FINISH + event(id="c", choices=[], usage=USAGE) + DONE
-    relay = SSERelay(ScriptedReply([stream]), strip_usage=False)
+    relay = SSERelay(ScriptedResponse(stream), strip_usage=False)
     assert b"".join(block for block in relay if isinstance(block, bytes)) == stream
     assert relay.usage == Usage(3, 2)
 
 
 def test_usage_that_the_client_did_not_ask_for_is_seen_and_hidden() -> None:
     blocks = [content("a", usage=None), FINISH, event(id="c", choices=[], usage=USAGE), DONE]
-    relay = SSERelay(ScriptedReply([*blocks]), strip_usage=True)
+    relay = SSERelay(ScriptedResponse(*blocks), strip_usage=True)
     assert b"".join(block for block in relay if isinstance(block, bytes)) == content("a") + FINISH + DONE
     assert relay.usage == Usage(3, 2)
 
@@ -129,9 +106,9 @@ def test_one_finished_choice_of_two_is_a_cut_answer() -> None:
     def finish(index: int) -> bytes:
         return event(id="c", choices=[{"index": index, "delta": {}, "finish_reason": "stop"}])
 
-    both = SSERelay(ScriptedReply([content("a") + finish(0), finish(1)]), strip_usage=False, choices=2)
+    both = SSERelay(ScriptedResponse(content("a") + finish(0), finish(1)), strip_usage=False, choices=2)
     assert list(both)[-1] == DONE
-    one = SSERelay(ScriptedReply([content("a") + finish(0)]), strip_usage=False, choices=2)
+    one = SSERelay(ScriptedResponse(content("a") + finish(0)), strip_usage=False, choices=2)
     with pytest.raises(UpstreamTruncatedError):
         list(one)
 
@@ -154,13 +131,13 @@ def test_an_event_of_several_lines_and_one_without_data_are_not_broken() -> None
     assert relayed(stream) == stream
 
 
-class EndlessReply(ScriptedReply):
+class EndlessResponse(ScriptedResponse):
     """After its blocks it is silent for as long as anybody waits."""
 
     patience: float | None = None
 
     def blocks(self) -> Iterator[bytes | Heartbeat]:
-        yield from self._blocks
+        yield from super().blocks()
         raise UpstreamTimeoutError("silence") if self.patience else UpstreamTruncatedError("still silent")
 
     def limit_remaining(self, seconds: float) -> None:
@@ -169,7 +146,7 @@ class EndlessReply(ScriptedReply):
 
 @pytest.mark.parametrize("strip_usage", [True, False])
 def test_a_whole_answer_with_no_end_mark_is_ended_promptly(*, strip_usage: bool) -> None:
-    reply = EndlessReply([content("a"), FINISH, event(id="c", choices=[], usage=USAGE)])
+    reply = EndlessResponse(content("a"), FINISH, event(id="c", choices=[], usage=USAGE))
     relay = SSERelay(reply, strip_usage=strip_usage)
     assert list(relay)[-1] == DONE
     assert reply.patience == 1.0
@@ -178,7 +155,7 @@ def test_a_whole_answer_with_no_end_mark_is_ended_promptly(*, strip_usage: bool)
 
 def test_silence_before_the_usage_is_no_end() -> None:
     with pytest.raises(UpstreamTruncatedError):
-        list(SSERelay(EndlessReply([content("a"), FINISH]), strip_usage=True))
+        list(SSERelay(EndlessResponse(content("a"), FINISH), strip_usage=True))
 
 
 def test_a_finished_answer_without_an_end_mark_is_given_one() -> None:
@@ -200,14 +177,14 @@ def test_a_cut_is_an_error(blocks: list[bytes | Heartbeat]) -> None:
 
 
 def test_only_a_stream_read_to_its_end_keeps_the_connection() -> None:
-    whole, broken = ScriptedReply([content("a") + FINISH + DONE]), ScriptedReply([content("a"), FINISH + DONE])
+    whole, broken = ScriptedResponse(content("a") + FINISH + DONE), ScriptedResponse(content("a"), FINISH + DONE)
     relay = SSERelay(whole, strip_usage=False)
     list(relay)
     relay.close()
     relay = SSERelay(broken, strip_usage=False)
     next(relay)
     relay.close()
-    assert (whole.endings, broken.endings) == (["ended"], ["broken off"])
+    assert (whole.endings, broken.endings) == (["released"], ["closed"])
 
 
 TEXTS = [
@@ -246,7 +223,7 @@ def test_what_is_known_by_its_likeness_is_passed_as_what_is_inspected(
 
     def outcome(blocks: list[bytes | Heartbeat]) -> object:
         passed: list[bytes | Heartbeat] = []
-        relay = SSERelay(ScriptedReply(blocks), strip_usage=strip_usage)
+        relay = SSERelay(ScriptedResponse(*blocks), strip_usage=strip_usage)
         try:
             passed.extend(relay)
         except (UpstreamTruncatedError, UpstreamInvalidResponseError) as error:

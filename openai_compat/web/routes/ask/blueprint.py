@@ -1,47 +1,47 @@
-"""`POST /ask`: the door of a chat page in a browser: takes the page's messages as they are, and streams the answer."""
+"""The `POST /ask` endpoint, which takes a chat page's messages as they are and streams the answer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
 from flask import Blueprint, Response, request
 
 from openai_compat.core.errors import InvalidRequestError
 from openai_compat.core.settings import Settings
-from openai_compat.core.streams import BackgroundStart
 from openai_compat.core.types import CallContext
-from openai_compat.routing.failover import FailoverExecutor
 from openai_compat.routing.route import Target
 from openai_compat.routing.router import ModelRouter, Route
 from openai_compat.services.ai_sdk_messages import to_chat_messages
-from openai_compat.services.chat import ChatAnswer, ChatService
-from openai_compat.services.failover_streams import FailoverChat
+from openai_compat.services.chat import ChatService
+from openai_compat.services.event_stream import ChunkFilter, EventStream
+from openai_compat.services.inference import Endpoint, TranslatedStream, answer_call
+from openai_compat.services.inference_call import CHAT_PATH, InferenceCall
 from openai_compat.services.openai_objects import new_id
-from openai_compat.web.deferred import deferred_response, start_or_defer
 from openai_compat.web.errors import to_known_error
-from openai_compat.web.failover import add_route_headers
-from openai_compat.web.inference import choose_route, read_payload
+from openai_compat.web.inference import add_route_headers, choose_route, read_payload
 from openai_compat.web.request_context import current_context
+from openai_compat.web.respond import respond
 from openai_compat.web.schemas.ask import GENERATION_OPTIONS, AskRequestSchema
-from openai_compat.web.sse import StreamBody, stream_response
+from openai_compat.web.sse import StreamFormat
 
-from .encoders import SSEEncoder, StreamEncoder, TextEncoder, UIMessageEncoder, to_blocks
+from .encoders import SSEEncoder, StreamEncoder, TextEncoder, UIMessageEncoder, encode_deltas
 from .errors import to_ask_response
 
 FORMATS: Final = ("sse", "text", "ui")
 
 
-def ask_blueprint(routing: ModelRouter, chats: ChatService, settings: Settings) -> Blueprint:
-    """`POST /ask`, with errors of its own shape: the assistant says what went wrong."""
+def ask_blueprint(router: ModelRouter, chats: ChatService, settings: Settings) -> Blueprint:
+    """`POST /ask`. Its errors have the shape of an assistant's message."""
     blueprint = Blueprint("ask", __name__)
     schema = AskRequestSchema()
 
     @blueprint.post("/ask")
     def ask() -> Response:
         _, payload = read_payload(schema)
-        writer = to_writer(negotiate_format(payload, settings.ask_stream_format), payload)
-        return answer(routing, chats, payload, writer)
+        encoder = to_encoder(negotiate_format(payload, settings.ask_stream_format), payload)
+        return answer(router, chats, payload, encoder)
 
     @blueprint.errorhandler(Exception)
     def handle(error: Exception) -> Response:
@@ -50,53 +50,56 @@ def ask_blueprint(routing: ModelRouter, chats: ChatService, settings: Settings) 
     return blueprint
 
 
-def answer(routing: ModelRouter, chats: ChatService, payload: Mapping[str, Any], writer: StreamEncoder) -> Response:
-    """The streamed answer; an error before its first piece is raised, one after it is told in the stream."""
-    wanted = {name: value for name, value in payload.items() if name in GENERATION_OPTIONS}
-    chat = {**wanted, "messages": to_chat_messages(payload["messages"]), "stream": True}
-    route = choose_route(routing, payload.get("model"), {**payload, **chat})
-    call = current_context()
-    call.log_fields.update(model=route.model, kind=route.entry.kind)
-    context = call.to_context(is_streamed=writer.supports_comments)
+class AskEndpoint(Endpoint):
+    """Chat answers in one of the page's formats, translated from any backend that can chat."""
 
-    def ask(target: Target | Route, context: CallContext) -> ChatAnswer:
-        return chats.start(target.backend, target.model, chat, context)
+    path = CHAT_PATH
+    is_forwarded = False
 
-    def start() -> ChatAnswer | FailoverChat:
-        if route.plan is None:
-            return ask(route, context)
-        failover: FailoverExecutor[ChatAnswer] = FailoverExecutor(route.plan, context, limits_first_token=True)
-        try:
-            return FailoverChat(failover.run(ask))
-        finally:
-            add_route_headers(call, failover)
+    def __init__(self, chats: ChatService, encoder: StreamEncoder) -> None:
+        self._chats = chats
+        self._encoder = encoder
 
-    def to_stream(started: ChatAnswer | FailoverChat) -> Any:
-        return to_blocks(writer, started.deltas(), context.heartbeat_interval)
+    def translate(
+        self, call: InferenceCall, target: Target | Route, context: CallContext, chunk_filter: ChunkFilter | None
+    ) -> EventStream:
+        answer = self._chats.start(target.backend, target.model, call.payload, context)
+        return TranslatedStream(answer, encode_deltas(self._encoder, answer.deltas(), context.heartbeat_interval))
 
-    started = start_or_defer(start, context)
-    to_error = writer.to_error if writer.supports_errors else None
-    if isinstance(started, BackgroundStart):
-        return deferred_response(call, context, started, to_stream, headers=writer.headers, to_error=to_error)
-    return stream_response(StreamBody(call, to_stream(started), started, to_error=to_error), writer.headers)
+
+def answer(router: ModelRouter, chats: ChatService, payload: Mapping[str, Any], encoder: StreamEncoder) -> Response:
+    """Stream the answer. An error before its first delta is raised, a later one is reported in the stream."""
+    options = {name: value for name, value in payload.items() if name in GENERATION_OPTIONS}
+    chat = {**options, "messages": to_chat_messages(payload["messages"]), "stream": True}
+    route = choose_route(router, payload.get("model"), {**payload, **chat})
+    context = current_context()
+    context.log_fields.update(model=route.model, kind=route.entry.kind)
+    call_context = context.to_context(is_streamed=encoder.supports_comments)
+    call = InferenceCall(CHAT_PATH, b"", chat, route.model)
+    endpoint, on_routed = AskEndpoint(chats, encoder), partial(add_route_headers, context)
+    stream_format = StreamFormat(encoder.headers, to_error=encoder.to_error if encoder.supports_errors else None)
+    return respond(
+        context, call_context, partial(answer_call, endpoint, route, call, call_context, on_routed), stream_format
+    )
 
 
 def negotiate_format(payload: Mapping[str, Any], default: str) -> str:
-    """How the caller wants the answer.
+    """Return the format of the answer.
 
-    Its query says so, else its `Accept`, else the shape of its messages, else the setting. Pages of the AI SDK send
-    `Accept: */*`, and `axios` names `text/plain` beside it: what is accepted no less than everything else is no wish.
+    It is the query's `format`, else that of the `Accept` header, else that of the messages' shape, else the setting's.
+    A media type that `Accept` ranks no higher than others is no preference: pages of the AI SDK send `Accept: */*`, and
+    `axios` adds `text/plain`.
 
     Raises:
-        PayloadError: a `format` that there is not.
+        InvalidRequestError: the query names an unknown format.
     """
-    wish = request.args.get("format")
-    if wish:
-        if wish not in FORMATS:
+    requested = request.args.get("format")
+    if requested:
+        if requested not in FORMATS:
             raise InvalidRequestError(
-                f"Unknown format: '{wish[:40]}'. It must be one of {', '.join(FORMATS)}.", param="format"
+                f"Unknown format: '{requested[:40]}'. It must be one of {', '.join(FORMATS)}.", param="format"
             )
-        return wish
+        return requested
     has_parts = any(message.get("parts") for message in payload["messages"])
     events, text = (request.accept_mimetypes.quality(kind) for kind in ("text/event-stream", "text/plain"))
     if events > text:
@@ -107,10 +110,10 @@ def negotiate_format(payload: Mapping[str, Any], default: str) -> str:
 
 
 def _is_version_4(payload: Mapping[str, Any]) -> bool:
-    """Whether version 4 of the AI SDK asks, which cannot read `ui`, invented with version 5.
+    """Return True if the client is version 4 of the AI SDK, which cannot read `ui`.
 
-    It names the conversation (`id`), knows no `trigger`, and sends every text twice, as `content` and in `parts`
-    (source: `useChat` in the npm package `@ai-sdk/react`, version 1).
+    It sends the conversation's `id`, no `trigger`, and every text twice, as `content` and in `parts` (source: `useChat`
+    in the npm package `@ai-sdk/react`, version 1).
     """
     last = payload["messages"][-1]
     return (
@@ -121,15 +124,18 @@ def _is_version_4(payload: Mapping[str, Any]) -> bool:
     )
 
 
-def to_writer(name: str, payload: Mapping[str, Any]) -> StreamEncoder:
-    """What writes one answer in the format `name`."""
+def to_encoder(name: str, payload: Mapping[str, Any]) -> StreamEncoder:
+    """Return the encoder of one answer in the format `name`."""
     if name == "ui":
         return UIMessageEncoder(_message_id(payload["messages"][-1]))
     return TextEncoder() if name == "text" else SSEEncoder()
 
 
 def _message_id(last: Mapping[str, Any]) -> str:
-    """The name of the answer in the page: an assistant's last message goes on, after its tools have been called
-    (source: `getResponseUIMessageId` in the npm package `ai`)."""
+    """Return the id of the answer in the page.
+
+    An answer after tool calls continues the assistant's last message (source: `getResponseUIMessageId` in the npm
+    package `ai`).
+    """
     identifier = last.get("id")
     return identifier if last["role"] == "assistant" and isinstance(identifier, str) and identifier else new_id("msg_")

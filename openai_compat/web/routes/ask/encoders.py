@@ -1,4 +1,4 @@
-"""The three ways in which `POST /ask` writes an answer: its own events, plain text, and the AI SDK's message stream."""
+"""Stream encoders of `POST /ask`: its own events, plain text, and the AI SDK's message stream."""
 
 from __future__ import annotations
 
@@ -11,39 +11,40 @@ from typing import Any, ClassVar, Final
 from openai_compat.core.errors import OpenAICompatError
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import ChatDelta, FinishReason, ToolCallDelta
-from openai_compat.web.sse import DONE, HEADERS, to_event
+from openai_compat.services.sse_events import DONE, to_event
+from openai_compat.web.sse import HEADERS
 
-from .errors import sentence_for, to_ask_error
+from .errors import to_ask_error, user_message
 
 
 class StreamEncoder(ABC):
-    """Writes one answer in one format, from its first byte to its last."""
+    """An encoder of one answer, from its first byte to its last."""
 
     headers: ClassVar[Mapping[str, str]] = HEADERS
     supports_comments: ClassVar[bool] = True
-    """Whether the format has room for something that means nothing, to fill a silence with."""
+    """True if the format has comments, which fill idle gaps."""
     supports_errors: ClassVar[bool] = True
-    """Whether an error can be told within the stream; where it cannot, the connection is broken off."""
+    """True if the format can carry an error. Otherwise the connection is reset."""
 
     def begin(self) -> bytes:
-        """What comes before the first piece."""
+        """Return what precedes the first delta."""
         return b""
 
     @abstractmethod
     def write(self, delta: ChatDelta) -> bytes:
-        """A piece of the answer; nothing, where the format has no place for what the delta brings."""
+        """Return one encoded delta, empty if the format cannot carry it."""
 
     def end(self, finish_reason: FinishReason | None) -> bytes:
-        """What comes after the last piece of an answer that is complete."""
+        """Return what follows the last delta of a complete answer."""
         return b""
 
     @abstractmethod
     def to_error(self, error: OpenAICompatError) -> bytes:
-        """What comes in place of the rest when there is an error."""
+        """Return what replaces the rest of the answer after an error."""
 
 
 class SSEEncoder(StreamEncoder):
-    """`sse`: an event for each piece of text, then one with the reason why the answer ends (source: seed 4)."""
+    """The format `sse`, one event for each text delta and one with the finish reason (source: seed 4)."""
 
     def write(self, delta: ChatDelta) -> bytes:
         text = text_of(delta)
@@ -57,10 +58,10 @@ class SSEEncoder(StreamEncoder):
 
 
 class TextEncoder(StreamEncoder):
-    """`text`: the text and nothing else, as `useChat({streamProtocol: 'text'})` of version 4 of the AI SDK and its
-    `TextStreamChatTransport` of version 5 and later read it.
+    """The format `text`, the text and nothing else.
 
-    `nosniff` because browsers hold plain text back until they have enough of it to guess whether it is something else.
+    `useChat({streamProtocol: 'text'})` of the AI SDK's version 4 and `TextStreamChatTransport` of later ones read it.
+    Without `nosniff` browsers buffer plain text until they have enough of it to guess its type.
     """
 
     headers: ClassVar[Mapping[str, str]] = {
@@ -88,11 +89,11 @@ _UI_FINISH_REASONS: Final[Mapping[str | None, str]] = {
 
 
 class UIMessageEncoder(StreamEncoder):
-    """`ui`: version 1 of the AI SDK's UI message stream (source: `uiMessageChunkSchema` in the npm package `ai`).
+    """The format `ui`, version 1 of the AI SDK's UI message stream.
 
-    Versions 5.0.0 to 5.0.91 of the package take no key that they do not know, so nothing is sent but what the protocol
-    has; `finishReason` came with 5.0.92. `message_id` is the message's name in the page; where the answer goes on with
-    the page's last message, it is that message's.
+    Source: `uiMessageChunkSchema` in the npm package `ai`. Its versions 5.0.0 to 5.0.91 reject unknown keys, so only
+    keys of the protocol are sent. `finishReason` exists since 5.0.92. `message_id` is the message's id in the page. An
+    answer that continues the page's last message has that message's id.
     """
 
     headers: ClassVar[Mapping[str, str]] = {**HEADERS, "x-vercel-ai-ui-message-stream": "v1"}
@@ -109,14 +110,14 @@ class UIMessageEncoder(StreamEncoder):
     def write(self, delta: ChatDelta) -> bytes:
         data = b""
         if delta.reasoning:
-            data = self._say("reasoning", delta.reasoning)
+            data = self._write_part("reasoning", delta.reasoning)
         if text := text_of(delta):
-            data += self._say("text", text)
+            data += self._write_part("text", text)
         for call in delta.tool_calls:
-            data += self._call(call)
+            data += self._write_call(call)
         return data
 
-    def _say(self, kind: str, text: str) -> bytes:
+    def _write_part(self, kind: str, text: str) -> bytes:
         opening = b"" if kind == self._open_kind else self._close_part() + self._open_part(kind)
         return opening + to_event({"type": f"{kind}-delta", "id": str(self._part_count), "delta": text})
 
@@ -129,7 +130,7 @@ class UIMessageEncoder(StreamEncoder):
         kind, self._open_kind = self._open_kind, None
         return to_event({"type": f"{kind}-end", "id": str(self._part_count)}) if kind else b""
 
-    def _call(self, delta: ToolCallDelta) -> bytes:
+    def _write_call(self, delta: ToolCallDelta) -> bytes:
         data = b""
         call = self._calls.get(delta.index)
         if call is None:
@@ -143,11 +144,11 @@ class UIMessageEncoder(StreamEncoder):
         return data + to_event({"type": "finish-step"}) + to_event(finish) + DONE
 
     def to_error(self, error: OpenAICompatError) -> bytes:
-        return to_event({"type": "error", "errorText": sentence_for(error)})
+        return to_event({"type": "error", "errorText": user_message(error)})
 
 
 class _UICall:
-    """A tool call on its way to the page: its input grows piece by piece and is given once more as a whole."""
+    """A tool call in progress. Its input is sent in deltas and once more complete."""
 
     def __init__(self, identifier: str, name: str) -> None:
         self._base = {"toolCallId": identifier, "toolName": name}
@@ -169,31 +170,31 @@ class _UICall:
         try:
             value: Any = json.loads(text or "{}")
         except (ValueError, RecursionError):
-            problem = "The model wrote a tool's input that is not valid JSON."
+            problem = "The model wrote tool input that is not valid JSON."
             return to_event({"type": "tool-input-error", **self._base, "input": text, "errorText": problem})
         return to_event({"type": "tool-input-available", **self._base, "input": value})
 
 
 def text_of(delta: ChatDelta) -> str:
-    """What the assistant says; a refusal is said too."""
+    """Return the delta's text, that of a refusal included."""
     return (delta.content or "") + (delta.refusal or "")
 
 
-def to_blocks(
-    writer: StreamEncoder, deltas: Iterator[ChatDelta | Heartbeat], heartbeat_interval: float
+def encode_deltas(
+    encoder: StreamEncoder, deltas: Iterator[ChatDelta | Heartbeat], heartbeat_interval: float
 ) -> Iterator[bytes | Heartbeat]:
-    """The answer as bytes. A model that thinks aloud is silent in a format without a place for that."""
-    yield writer.begin()
+    """Yield the answer as bytes. Deltas that the format cannot carry, such as reasoning, count as idle time."""
+    yield encoder.begin()
     finish_reason: FinishReason | None = None
-    spoke_at = monotonic()
+    sent_at = monotonic()
     for delta in deltas:
         if isinstance(delta, Heartbeat):
             yield delta
             continue
         finish_reason = delta.finish_reason or finish_reason
-        data = writer.write(delta)
+        data = encoder.write(delta)
         now = monotonic()
-        if data or (heartbeat_interval and now - spoke_at >= heartbeat_interval):
-            spoke_at = now
+        if data or (heartbeat_interval and now - sent_at >= heartbeat_interval):
+            sent_at = now
             yield data or HEARTBEAT
-    yield writer.end(finish_reason)
+    yield encoder.end(finish_reason)

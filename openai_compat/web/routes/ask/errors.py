@@ -1,4 +1,4 @@
-"""The errors of `POST /ask`: what a chat page shows as if the assistant had said it, and what its developer needs."""
+"""Errors of `POST /ask`, as a message that a chat page shows and with details for its developer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from openai_compat.core.errors import (
 from openai_compat.web.errors import headers_of, log_error
 from openai_compat.web.responses import json_response
 
-# The first that fits is said.
+# The first class that matches is used.
 USER_MESSAGES: Final[Mapping[type[OpenAICompatError], str]] = {
     AuthenticationError: "This chat needs a valid API key.",
     ModelNotFoundError: "The model that was asked for is not available.",
@@ -31,7 +31,7 @@ USER_MESSAGES: Final[Mapping[type[OpenAICompatError], str]] = {
     InternalError: "Something went wrong here. Please try again.",
     OpenAICompatError: "No answer can be had right now. Please try again in a moment.",
 }
-_SENTENCES_BY_CODE: Final[Mapping[str, str]] = {
+_USER_MESSAGES_BY_CODE: Final[Mapping[str, str]] = {
     "context_length_exceeded": "The conversation has become too long for the model.",
     "content_filter": "The model may not answer this message.",
     "chat_completions_not_available": "This model does not chat. Please choose another one.",
@@ -39,19 +39,19 @@ _SENTENCES_BY_CODE: Final[Mapping[str, str]] = {
 }
 
 
-def sentence_for(error: OpenAICompatError) -> str:
-    """What the user is told: a sentence without a technical word in it."""
-    by_code = _SENTENCES_BY_CODE.get(error.code or "")
-    return by_code or next(sentence for kind, sentence in USER_MESSAGES.items() if isinstance(error, kind))
+def user_message(error: OpenAICompatError) -> str:
+    """Return the message for the user, one sentence without technical words."""
+    by_code = _USER_MESSAGES_BY_CODE.get(error.code or "")
+    return by_code or next(message for kind, message in USER_MESSAGES.items() if isinstance(error, kind))
 
 
 def to_ask_error(error: OpenAICompatError) -> dict[str, str]:
-    """The error as a message of the assistant's (source: "Error Handling" in the README of seed 4)."""
-    return {"role": "assistant", "content": sentence_for(error), "error": error.type, "details": error.message}
+    """Return the error as an assistant's message (source: "Error Handling" in the README of seed 4)."""
+    return {"role": "assistant", "content": user_message(error), "error": error.type, "details": error.message}
 
 
 def status_of(error: OpenAICompatError) -> int:
-    """400 for what the client can mend, 500 for everything else, whichever status it has behind other doors."""
+    """Return 400 for what the client can correct and 500 for everything else, 401 and 413 excepted."""
     if isinstance(error, AuthenticationError):
         return 401
     if isinstance(error, RequestTooLargeError):
@@ -60,6 +60,6 @@ def status_of(error: OpenAICompatError) -> int:
 
 
 def to_ask_response(error: OpenAICompatError) -> Response:
-    """The whole response, with the headers that say when to try again."""
+    """Return the response, with the headers that report when to retry."""
     log_error(error)
     return json_response(to_ask_error(error), status_of(error), headers_of(error))

@@ -11,7 +11,13 @@ import pytest
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import ChatDelta, ToolCallDelta
 from openai_compat.web.routes.ask import encoders as ask_formats
-from openai_compat.web.routes.ask.encoders import SSEEncoder, StreamEncoder, TextEncoder, UIMessageEncoder, to_blocks
+from openai_compat.web.routes.ask.encoders import (
+    SSEEncoder,
+    StreamEncoder,
+    TextEncoder,
+    UIMessageEncoder,
+    encode_deltas,
+)
 
 THOUGHT = ChatDelta(reasoning="Hm.")
 SAID = ChatDelta("Hello")
@@ -21,7 +27,7 @@ STOP = ChatDelta(finish_reason="stop")
 def write(
     writer: StreamEncoder, *deltas: ChatDelta | Heartbeat, heartbeat_interval: float = 0.0
 ) -> list[bytes | Heartbeat]:
-    return [block for block in to_blocks(writer, iter(deltas), heartbeat_interval) if block != b""]
+    return [block for block in encode_deltas(writer, iter(deltas), heartbeat_interval) if block != b""]
 
 
 def values(blocks: Iterable[bytes | Heartbeat]) -> list[Any]:

@@ -1,0 +1,53 @@
+"""The two forms of an answer: complete bytes, or a stream of server-sent events."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from openai_compat.core.streams import Heartbeat
+from openai_compat.core.types import Usage
+
+JSON = dict[str, Any]
+ChunkFilter = Callable[[JSON], "JSON | None"]
+"""Return the chunk that the client gets: the given object, a changed copy, or None to drop it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompleteAnswer:
+    """A non-streaming answer, ready to be sent."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    usage: Usage | None = None
+
+
+class EventStream(ABC):
+    """A started stream, from any kind of backend.
+
+    Iterating it yields blocks of complete events, and `HEARTBEAT` in idle gaps. The stream is primed: its first content
+    has arrived, so earlier failures were raised while the response could still have a status of its own.
+
+    Raises (while iterating):
+        BackendError: the answer broke off. CallCancelledError
+    """
+
+    headers: Mapping[str, str] = {}
+    """Headers of the upstream that the client may see, with lower-case names."""
+    has_failed: bool = False
+    """True once an error event of the upstream was passed on."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[bytes | Heartbeat]: ...
+
+    @property
+    @abstractmethod
+    def usage(self) -> Usage | None:
+        """The token usage, known at the end of the stream."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the work behind the stream, on every path and at any time."""

@@ -1,0 +1,167 @@
+"""Answers to inference calls: passthrough or translation, with failover where the route has it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from openai_compat.backends.base import Backend, SupportsForwarding
+from openai_compat.core.streams import Heartbeat
+from openai_compat.core.types import CallContext, Usage
+from openai_compat.routing.failover import FailoverExecutor
+from openai_compat.routing.route import RoutePlan, Target
+from openai_compat.routing.router import Route
+
+from .answer import StreamingAnswer
+from .embeddings import EmbeddingService
+from .event_stream import ChunkFilter, CompleteAnswer, EventStream
+from .failover_streams import FailoverStream
+from .forwarding import forward
+from .inference_call import EMBEDDINGS_PATH, InferenceCall
+from .openai_objects import to_json
+from .preparation import needs_translation
+from .sse_events import encode_chunks
+from .stream_recovery import RecoveringStream
+
+TRUNCATED_HEADER = "x-truncated-inputs"
+"""Indexes of the inputs whose embeddings leave out the end of the input."""
+
+Answer = CompleteAnswer | EventStream
+StartAnswer = Callable[[Backend, str, Mapping[str, Any], CallContext], StreamingAnswer[Any]]
+
+
+class Endpoint(ABC):
+    """One kind of inference. A protocol adds an endpoint: a path for the passthrough, and a translation."""
+
+    path: str
+    """Path below an API's root under which an upstream of the same protocol has it."""
+    is_forwarded: bool = True
+    """False if the protocol is this server's own, so that every call is translated."""
+
+    @abstractmethod
+    def translate(
+        self, call: InferenceCall, target: Target | Route, context: CallContext, chunk_filter: ChunkFilter | None
+    ) -> Answer:
+        """Answer by a backend that speaks another protocol. A streamed call gets an `EventStream`.
+
+        Raises:
+            RequestError: the backend cannot do what is asked. BackendError, CallCancelledError
+        """
+
+
+class TranslatedStream(EventStream):
+    """The events made of a backend's deltas."""
+
+    def __init__(self, answer: StreamingAnswer[Any], events: Iterator[bytes | Heartbeat]) -> None:
+        self._answer = answer
+        self._events = events
+
+    @property
+    def usage(self) -> Usage | None:
+        return self._answer.usage
+
+    def __iter__(self) -> Iterator[bytes | Heartbeat]:
+        return self._events
+
+    def close(self) -> None:
+        self._answer.close()
+
+
+class GenerationEndpoint(Endpoint):
+    """Chat completions or text completions."""
+
+    def __init__(self, path: str, start: StartAnswer) -> None:
+        self.path = path
+        self._start = start
+
+    def translate(
+        self, call: InferenceCall, target: Target | Route, context: CallContext, chunk_filter: ChunkFilter | None
+    ) -> Answer:
+        answer = self._start(target.backend, target.model, call.payload, context)
+        if call.is_streamed:
+            chunks = answer.chunks(includes_usage=call.wants_usage)
+            return TranslatedStream(answer, encode_chunks(chunks, chunk_filter))
+        try:
+            return CompleteAnswer(200, {}, to_json(answer.to_completion()), answer.usage)
+        finally:
+            answer.close()
+
+
+class EmbeddingsEndpoint(Endpoint):
+    """Embeddings, which are never streamed."""
+
+    path = EMBEDDINGS_PATH
+
+    def __init__(self, embeddings: EmbeddingService) -> None:
+        self._embeddings = embeddings
+
+    def translate(
+        self, call: InferenceCall, target: Target | Route, context: CallContext, chunk_filter: ChunkFilter | None
+    ) -> Answer:
+        vectors, usage, truncated = self._embeddings.create(target.backend, target.model, call.payload, context)
+        headers = {TRUNCATED_HEADER: ",".join(map(str, truncated))} if truncated else {}
+        return CompleteAnswer(200, headers, to_json(vectors), usage)
+
+
+def answer_call(
+    endpoint: Endpoint,
+    route: Route,
+    call: InferenceCall,
+    context: CallContext,
+    on_routed: Callable[[FailoverExecutor[Any]], None],
+) -> Answer:
+    """Answer a call by the route's backend, or by the first of its targets that has an answer.
+
+    `on_routed` gets the executor once the attempts of a route with several targets or tries are over.
+
+    Raises:
+        UpstreamRefusalError: an upstream refused the call. OpenAICompatError
+    """
+    if route.plan is None:
+        return _ask(endpoint, call, route, context)
+    # What a stored completion leaves behind must not be there twice.
+    may_repeat = not call.payload.get("store")
+    failover: FailoverExecutor[Any] = FailoverExecutor(
+        route.plan, context, limits_first_token=call.is_streamed, may_repeat=may_repeat
+    )
+    try:
+        return _answer_with_failover(endpoint, route.plan, call, context, failover)
+    finally:
+        on_routed(failover)
+
+
+def _ask(
+    endpoint: Endpoint,
+    call: InferenceCall,
+    target: Target | Route,
+    context: CallContext,
+    chunk_filter: ChunkFilter | None = None,
+) -> Answer:
+    """Ask one backend. Here, and nowhere else, a call is forwarded or translated."""
+    backend = target.backend
+    if endpoint.is_forwarded and isinstance(backend, SupportsForwarding) and not needs_translation(backend, call):
+        return forward(backend, call.for_model(target.model), context, chunk_filter)
+    return endpoint.translate(call, target, context, chunk_filter)
+
+
+def _answer_with_failover(
+    endpoint: Endpoint, plan: RoutePlan, call: InferenceCall, context: CallContext, failover: FailoverExecutor[Any]
+) -> Answer:
+    if call.is_streamed and endpoint.is_forwarded and plan.policy.on_stream_break == "continue":
+
+        def open_stream(
+            call: InferenceCall, target: Target, context: CallContext, chunk_filter: ChunkFilter
+        ) -> EventStream:
+            answer = _ask(endpoint, call, target, context, chunk_filter)
+            assert isinstance(answer, EventStream)  # noqa: S101 - a streamed call gets one
+            return answer
+
+        return RecoveringStream(failover, call, open_stream, context.heartbeat_interval)
+    attempt = failover.run(lambda target, context: _ask(endpoint, call, target, context))
+    if isinstance(attempt.result, EventStream):
+        return FailoverStream(attempt)
+    answer: CompleteAnswer = attempt.result
+    attempt.ended()
+    attempt.close()
+    return answer

@@ -1,0 +1,75 @@
+"""The one response path of all inference endpoints: start an answer, then send it complete or as a stream.
+
+The first token may take long: a model thinks, a local one is loaded. Nothing is sent before it arrives, so that a
+failure can still have its HTTP status. After the heartbeat interval the response starts with keep-alive comments, so
+that no proxy closes the idle connection, and later failures are reported inside the stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from flask import Response
+
+from openai_compat.core.streams import HEARTBEAT, BackgroundStart, Heartbeat
+from openai_compat.core.types import CallContext, Usage
+from openai_compat.services.event_stream import CompleteAnswer, EventStream
+from openai_compat.services.inference import Answer
+
+from .request_context import RequestContext
+from .responses import BytesResponse
+from .sse import OPENAI_FORMAT, StreamBody, StreamFormat, stream_response
+
+
+def respond(
+    context: RequestContext,
+    call_context: CallContext,
+    start: Callable[[], Answer],
+    stream_format: StreamFormat = OPENAI_FORMAT,
+) -> Response:
+    """Return the response to the answer that `start` gives, a deferred one if the first token takes long.
+
+    Raises:
+        OpenAICompatError: what `start` raises within the heartbeat interval.
+    """
+    if not call_context.heartbeat_interval:
+        answer = start()
+    else:
+        pending = BackgroundStart(start)
+        if not pending.wait(call_context.heartbeat_interval):
+            deferred = DeferredStream(pending, call_context.heartbeat_interval)
+            return stream_response(StreamBody(context, deferred, deferred, stream_format), stream_format.headers)
+        answer = pending.result()
+    if isinstance(answer, CompleteAnswer):
+        context.note_usage(answer.usage)
+        return BytesResponse(answer.body, answer.status, answer.headers)
+    body = StreamBody(context, iter(answer), answer, stream_format)
+    return stream_response(body, {**answer.headers, **stream_format.headers})
+
+
+class DeferredStream(Iterator["bytes | Heartbeat"]):
+    """Heartbeats until the answer has started, then its events. `close()` closes the answer, now or when it starts."""
+
+    def __init__(self, pending: BackgroundStart[Answer], heartbeat_interval: float) -> None:
+        self._pending = pending
+        self._heartbeat_interval = heartbeat_interval
+        self._events: Iterator[bytes | Heartbeat] | None = None
+        self._has_begun = False
+
+    def __next__(self) -> bytes | Heartbeat:
+        if self._events is None:
+            # The wait for the answer was an idle gap already: the first heartbeat is sent at once.
+            if not self._has_begun or not self._pending.wait(self._heartbeat_interval):
+                self._has_begun = True
+                return HEARTBEAT
+            answer = self._pending.result()
+            assert isinstance(answer, EventStream)  # noqa: S101 - only streamed calls have heartbeats
+            self._events = iter(answer)
+        return next(self._events)
+
+    @property
+    def usage(self) -> Usage | None:
+        return None if self._events is None else self._pending.result().usage
+
+    def close(self) -> None:
+        self._pending.close()
