@@ -138,27 +138,47 @@ def test_the_files_of_the_documentation_pages_arrive() -> None:
             assert (status, bool(body)) == (200, True), path
 
 
-LATE = {
-    b"429 Slow Down": b'{"error":{"message":"m","type":"t","param":null,"code":"rate_limit_exceeded"}}',
-    b"200 OK": b'{\n  "choices": [],\n  "usage": null\n}',
-}
+REFUSAL = b'{"error":{"message":"m","type":"t","param":null,"code":"rate_limit_exceeded"}}'
+COMPLETION = json.dumps(
+    {
+        "id": "c",
+        "object": "chat.completion",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 1},
+    },
+    indent=1,
+).encode()
 
 
-@pytest.mark.parametrize(("status", "answer"), LATE.items(), ids=["refusal", "answer"])
-def test_what_comes_late_and_whole_is_one_event(status: bytes, answer: bytes) -> None:
+def streamed_events(status: bytes, answer: bytes, delay: float) -> tuple[int, list[bytes]]:
+    """Return the status and the data of the events that a streamed call gets from an upstream that sends JSON."""
+
     def script(client: socket.socket) -> None:
         read_request(client)
-        time.sleep(0.3)  # a slow upstream; the comments come meanwhile
+        time.sleep(delay)  # comments are sent meanwhile
         head = b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (status, len(answer))
         client.sendall(head + answer)
 
     body = json.dumps({"model": "m", "stream": True, "messages": [{"role": "user", "content": "x"}]}).encode()
     with in_front_of(script, SSE_KEEPALIVE_SECONDS="0.05") as server:
         code, _, received = ask(server, "POST", "/v1/chat/completions", body)
-    events = [line[6:] for line in received.split(b"\n") if line.startswith(b"data: ")]
+    return code, [line[6:] for line in received.split(b"\n") if line.startswith(b"data: ")]
+
+
+def test_a_late_refusal_becomes_an_error_event_without_an_end_mark() -> None:
+    code, events = streamed_events(b"429 Slow Down", REFUSAL, 0.3)
     assert code == 200
-    assert json.loads(events[0]) == json.loads(answer)
-    assert events[1:] == ([] if status.startswith(b"429") else [b"[DONE]"])
+    assert [json.loads(event) for event in events] == [json.loads(REFUSAL)]
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.3], ids=["at once", "late"])
+def test_a_complete_answer_to_a_streamed_call_becomes_chunks(delay: float) -> None:
+    code, events = streamed_events(b"200 OK", COMPLETION, delay)
+    assert (code, events[-1]) == (200, b"[DONE]")
+    chunks = [json.loads(event) for event in events[:-1]]
+    assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
+    deltas = [(chunk["choices"][0]["delta"], chunk["choices"][0]["finish_reason"]) for chunk in chunks]
+    assert deltas == [({"role": "assistant", "content": "hi"}, None), ({}, "stop")]
 
 
 OUTSIDE = [
