@@ -177,3 +177,11 @@ def _graph() -> dict[str, set[str]]:
         name: {used for parts in own_imports(path) if (used := ".".join(parts)) in names and used != name}
         for name, path in names.items()
     }
+
+
+def test_web_never_decides_between_passthrough_and_translation() -> None:
+    """`services.inference` does, once for all endpoints."""
+    for path in (PACKAGE / "web").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
+                assert "SupportsForwarding" not in ast.unparse(node), place_of(path)
