@@ -1,8 +1,8 @@
-"""The messages of a chat page, told in OpenAI's terms.
+"""Conversion of a chat page's messages into OpenAI's.
 
-Two kinds come in: OpenAI's own (`role` and `content`), and the Vercel AI SDK's, whose `parts` list what a message is
-made of. Source of the latter: `UIMessage` and `convertToModelMessages` in the npm package `ai`, versions 5 to 7, and
-`Message` in version 4, which has `content` beside the `parts` and names some of them differently.
+A page sends OpenAI's own messages (`role` and `content`), or those of the Vercel AI SDK, which consist of `parts`.
+Source of the latter: `UIMessage` and `convertToModelMessages` in the npm package `ai`, versions 5 to 7, and `Message`
+in version 4, which has `content` beside the `parts` and other names for some of them.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ _AUDIO_FORMATS: Final[Mapping[str, str]] = {
 
 
 def to_chat_messages(messages: Sequence[Mapping[str, Any]]) -> list[JSON]:
-    """OpenAI's messages for a page's; those that have nothing to say to a model are left out.
+    """Return OpenAI's messages for a page's. Messages without content for a model are dropped.
 
-    Left out are the parts that are for the page alone (`reasoning`, `step-start`, `source-...`, `data-...`), an
-    assistant's files, and tool calls without a result: a model takes none of them back.
+    Parts for the page alone (`reasoning`, `step-start`, `source-...`, `data-...`), files of an assistant, and tool
+    calls without a result are dropped, because models accept none of them.
 
     Raises:
-        PayloadError: a file or tool part that lacks what it is made of, a file that no model could be given, or a last
-            message of the user's that says nothing.
+        InvalidRequestError: a file or tool part is incomplete, a file cannot be given to a model, or the user's last
+            message is empty.
     """
     converted: list[JSON] = []
     for index, message in enumerate(messages):
         added = list(_convert(message, f"messages[{index}]"))
         if not added and index == len(messages) - 1 and message["role"] != "assistant":
             raise InvalidRequestError(
-                "The last message has nothing in it that a model could read.", param=f"messages[{index}]"
+                "The last message has no content that a model could read.", param=f"messages[{index}]"
             )
         converted += added
     if not converted:
-        raise InvalidRequestError("There is no message with anything in it that a model could read.", param="messages")
+        raise InvalidRequestError("No message has content that a model could read.", param="messages")
     return converted
 
 
@@ -50,7 +50,7 @@ def _convert(message: Mapping[str, Any], path: str) -> Iterator[JSON]:
     parts = message.get("parts")
     attachments = message.get("experimental_attachments")
     if not parts and not attachments:
-        # Nothing else is passed on: chat pages add keys of their own (`id`, `createdAt`), which OpenAI refuses.
+        # Chat pages add keys of their own (`id`, `createdAt`), which OpenAI refuses.
         if message.get("content") is not None:
             yield {"role": message["role"], "content": message["content"]}
     elif message["role"] == "assistant":
@@ -69,7 +69,7 @@ def _to_own_content(content: Any) -> list[JSON]:
 
 
 def _joined(content: list[JSON]) -> str | list[JSON]:
-    """One text where there is nothing but text: the form that every model takes."""
+    """Return a single text if all parts are text. Every model takes that form."""
     if all(part["type"] == "text" for part in content):
         return "".join(part["text"] for part in content)
     return content
@@ -86,7 +86,7 @@ def _to_content(parts: Sequence[Mapping[str, Any]], path: str) -> list[JSON]:
 
 
 def _to_attachments(attachments: Any, path: str) -> list[JSON]:
-    """Version 4's files: `{name, contentType, url}`."""
+    """Return the content parts of version 4's files, `{name, contentType, url}`."""
     content = []
     for index, found in enumerate(attachments if isinstance(attachments, list) else []):
         place = f"{path}.experimental_attachments[{index}]"
@@ -100,21 +100,21 @@ def _to_attachments(attachments: Any, path: str) -> list[JSON]:
 
 
 def _version_5_file(part: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A file part as version 5 has it; version 4's have `mimeType` and bare base64 `data` for the `url`."""
+    """Return a file part in version 5's form. Version 4 has `mimeType`, and bare base64 in `data` instead of `url`."""
     if part.get("url") is None and isinstance(part.get("data"), str) and isinstance(part.get("mimeType"), str):
         return {"mediaType": part["mimeType"], "url": f"data:{part['mimeType']};base64,{part['data']}"}
     return part
 
 
 def _to_file(file: Mapping[str, Any], path: str) -> JSON:
-    """OpenAI's content part for a file: pictures by any address, sounds and all others with their bytes."""
+    """Return OpenAI's content part for a file. Images may have any URL, audio and other files a `data:` URL."""
     url = _text_in(file, "url", path)
     media_type = file.get("mediaType") if isinstance(file.get("mediaType"), str) else None
     media_type = media_type or _media_type_of(url)
     if media_type.split("/")[0] == "image":
         return {"type": "image_url", "image_url": {"url": url}}
     if not url.startswith("data:"):
-        reason = "Only pictures can be given by their address; send other files as a 'data:' URL."
+        reason = "Only images can be given by URL. Send other files as a 'data:' URL."
         raise InvalidRequestError(reason, param=f"{path}.url", code="invalid_value")
     if media_type in _AUDIO_FORMATS:
         audio = {"data": url.partition(",")[2], "format": _AUDIO_FORMATS[media_type]}
@@ -128,13 +128,13 @@ def _media_type_of(url: str) -> str:
 
 
 def _convert_assistant(parts: Sequence[Mapping[str, Any]], content: Any, path: str) -> Iterator[JSON]:
-    """What was said and called in each step, and after each step what the tools gave back."""
-    said = False
+    """Yield the text and tool calls of each step, followed by the step's tool results."""
+    has_content = False
     for step in _steps(parts, path):
         for message in step.to_messages():
-            said = True
+            has_content = True
             yield message
-    if not said and content:
+    if not has_content and content:
         yield {"role": "assistant", "content": content}
 
 
@@ -155,7 +155,7 @@ def _steps(parts: Sequence[Mapping[str, Any]], path: str) -> Iterator[_Step]:
 
 
 def _version_5_call(part: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Version 4's tool part as version 5 has it."""
+    """Return version 4's tool part in version 5's form."""
     found = part.get("toolInvocation")
     if not isinstance(found, Mapping):
         return {}
@@ -164,7 +164,7 @@ def _version_5_call(part: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 class _Step:
-    """One turn of the model within an assistant's message: its words, its tool calls, their results."""
+    """One turn of the model within an assistant's message, with its text, tool calls and their results."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -172,7 +172,7 @@ class _Step:
         self.results: list[JSON] = []
 
     def add_call(self, part: Mapping[str, Any], path: str) -> None:
-        """Adds a tool part that has a result: models refuse calls that were never answered."""
+        """Add a tool part that has a result. Models refuse calls without one."""
         identifier = _text_in(part, "toolCallId", path)
         kind: str = part["type"]
         name = _text_in(part, "toolName", path) if kind == "dynamic-tool" else kind.removeprefix("tool-")
@@ -194,7 +194,7 @@ class _Step:
 
 
 def _to_result(part: Mapping[str, Any]) -> str | None:
-    """What a tool gave back, as text; None while it has given nothing."""
+    """Return a tool's result as text, or None while there is none."""
     state = part.get("state")
     if state == "output-available":
         return _to_text(part.get("output"))

@@ -1,4 +1,4 @@
-"""What the answers of chats and of completions share: a backend's pieces, checked for a whole answer, and counted."""
+"""An answer made of a backend's deltas, shared by chat and text completions."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .openai_objects import new_id, now
 
 JSON = dict[str, Any]
 Finish = Callable[[JSON], JSON]
-"""The model's `after_reply` hook."""
+"""The `after_reply` hook of a model."""
 Delta = TypeVar("Delta", ChatDelta, TextDelta)
 
 
 class StreamingAnswer(ABC, Generic[Delta]):
-    """One answer under way. Read it once: as a whole (`to_completion`), or by its `deltas`.
+    """An answer in progress. Read it once, either complete (`to_completion`) or as `deltas` or `chunks`.
 
-    `usage` is there when it has been read to its end. `close()` ends the backend's work at any time.
+    `usage` is known once it has been read to its end. `close()` ends the backend's work at any time.
     """
 
     id_prefix: str
@@ -42,40 +42,40 @@ class StreamingAnswer(ABC, Generic[Delta]):
         close_stream(self._deltas)
 
     def deltas(self) -> Iterator[Delta | Heartbeat]:
-        """The backend's pieces, as they come. The hook sees the whole of a streamed answer after them.
+        """Yield the backend's deltas as they arrive. The `after_reply` hook sees a streamed answer after the last one.
 
         Raises:
-            UpstreamCutError: a choice ended without a `finish_reason`.
+            UpstreamTruncatedError: a choice ended without a `finish_reason`.
         """
         open_choices = set(range(self._choices))
-        shown: list[Delta] | None = [] if self._finish and self._is_streamed else None
+        kept: list[Delta] | None = [] if self._finish and self._is_streamed else None
         for delta in self._deltas:
             if not isinstance(delta, Heartbeat):
-                self._note(delta)
-                if shown is not None:
-                    shown.append(delta)
+                self._accumulate(delta)
+                if kept is not None:
+                    kept.append(delta)
                 if delta.finish_reason is not None:
                     open_choices.discard(delta.index)
             yield delta
         if open_choices:
             raise UpstreamTruncatedError("The model's answer ended before it was complete.")
         self.final_usage()
-        if shown is not None and self._finish is not None:
-            self._finish(self._to_object(shown))
+        if kept is not None and self._finish is not None:
+            self._finish(self._to_object(kept))
 
     def to_completion(self) -> JSON:
-        """Reads the answer to its end, and makes OpenAI's object of it."""
+        """Read the answer to its end and return OpenAI's object."""
         completion = self._to_object(self.deltas())
         return self._finish(completion) if self._finish and not self._is_streamed else completion
 
     def final_usage(self) -> Usage:
-        """What the backend counted, or what is counted here where it did not."""
+        """Return the usage that the backend reported, or the one counted here if it reported none."""
         if self.usage is None:
             self.usage = self._count("".join(self._texts))
         return self.usage
 
-    def _note(self, delta: Delta) -> None:
-        """Keeps the text to be counted, until the backend says that it counts for itself."""
+    def _accumulate(self, delta: Delta) -> None:
+        """Keep the text for counting until the backend reports a usage of its own."""
         if delta.usage is not None:
             self.usage = delta.usage
             self._texts.clear()
@@ -88,12 +88,12 @@ class StreamingAnswer(ABC, Generic[Delta]):
 
     @abstractmethod
     def _texts_of(self, delta: Delta) -> Iterable[str]:
-        """What of a piece counts as tokens."""
+        """Return the texts of a delta that count as tokens."""
 
     @abstractmethod
     def _count(self, text: str) -> Usage:
-        """The usage, where the backend tells none: of the request, and of the answer's whole `text`."""
+        """Count the usage of the request and of the answer's complete `text`."""
 
     @abstractmethod
     def _to_object(self, deltas: Iterable[Delta | Heartbeat]) -> JSON:
-        """The whole answer as OpenAI's object; `deltas` are read to their end first."""
+        """Return the complete answer as OpenAI's object, made of `deltas`."""

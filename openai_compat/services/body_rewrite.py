@@ -1,4 +1,4 @@
-"""Changing two fields of a JSON body without touching the rest of its bytes."""
+"""Patches of a JSON body that leave its other bytes unchanged."""
 
 from __future__ import annotations
 
@@ -10,30 +10,29 @@ from typing import Any
 from openai_compat.core.errors import InvalidRequestError
 
 _ESCAPED_LETTER = b"\\u006"
-"""With it a key can be spelled so that it is not found; every letter of "model" is in that row of Unicode."""
+"""The escape of a letter. With it, the key "model" can be spelled so that a byte search misses it."""
 
 _VALUE = re.compile(rb'"model"\s*:\s*("[^"\\]*")')
 
 
 def to_upstream_body(body: bytes, payload: Mapping[str, Any], *, model: str, asks_for_usage: bool) -> bytes:
-    """The body to send on: `body`, the bytes of `payload`, with `model` named and, for a stream whose usage is to be
-    read, `stream_options.include_usage` set. The same object when nothing has to change.
+    """Return `body`, the bytes of `payload`, with the upstream's `model` and, on request, `include_usage` set.
 
-    Where the place of a change cannot be told for sure from the bytes (a second key "model" further in, escapes), the
-    payload is written anew: the same JSON, other bytes.
+    It is the same object when nothing has to change. If the bytes do not show for sure where to change them (a nested
+    key "model", escapes), the payload is encoded again: the same JSON in other bytes.
     """
     edits: list[tuple[int, int, bytes]] = []
     is_certain = True
     if payload.get("model") != model:
-        is_certain = _name_model(body, payload, model, edits)
+        is_certain = _set_model(body, payload, model, edits)
     if asks_for_usage:
-        is_certain = _ask_for_usage(body, payload, edits) and is_certain
+        is_certain = _request_usage(body, payload, edits) and is_certain
     if not is_certain:
-        return _rewritten(payload, model, asks_for_usage)
-    return _edited(body, edits) if edits else body
+        return _encode_again(payload, model, asks_for_usage)
+    return _apply(body, edits) if edits else body
 
 
-def _name_model(body: bytes, payload: Mapping[str, Any], model: str, edits: list[tuple[int, int, bytes]]) -> bool:
+def _set_model(body: bytes, payload: Mapping[str, Any], model: str, edits: list[tuple[int, int, bytes]]) -> bool:
     value = json.dumps(model).encode()
     if "model" not in payload:
         start = body.index(b"{") + 1
@@ -48,7 +47,7 @@ def _name_model(body: bytes, payload: Mapping[str, Any], model: str, edits: list
     return True
 
 
-def _ask_for_usage(body: bytes, payload: Mapping[str, Any], edits: list[tuple[int, int, bytes]]) -> bool:
+def _request_usage(body: bytes, payload: Mapping[str, Any], edits: list[tuple[int, int, bytes]]) -> bool:
     if "stream_options" in payload:
         return False
     end = body.rindex(b"}")
@@ -56,17 +55,17 @@ def _ask_for_usage(body: bytes, payload: Mapping[str, Any], edits: list[tuple[in
     return True
 
 
-def _edited(body: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
-    """One copy, however many edits; they come in the order of their places."""
+def _apply(body: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
+    """Apply the edits, which are in order, with a single copy."""
     view, at = memoryview(body), 0
-    pieces: list[bytes | memoryview] = []
+    parts: list[bytes | memoryview] = []
     for start, end, replacement in edits:
-        pieces += [view[at:start], replacement]
+        parts += [view[at:start], replacement]
         at = end
-    return b"".join([*pieces, view[at:]])
+    return b"".join([*parts, view[at:]])
 
 
-def _rewritten(payload: Mapping[str, Any], model: str, asks_for_usage: bool) -> bytes:
+def _encode_again(payload: Mapping[str, Any], model: str, asks_for_usage: bool) -> bytes:
     changed = {**payload, "model": model}
     if asks_for_usage:
         changed["stream_options"] = {**(payload.get("stream_options") or {}), "include_usage": True}
@@ -74,10 +73,10 @@ def _rewritten(payload: Mapping[str, Any], model: str, asks_for_usage: bool) -> 
 
 
 def to_body(payload: Mapping[str, Any]) -> bytes:
-    """The payload written anew.
+    """Return the payload as JSON.
 
     Raises:
-        PayloadError: it is nested too deeply.
+        InvalidRequestError: it is nested too deeply.
     """
     try:
         return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()

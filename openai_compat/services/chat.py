@@ -1,4 +1,4 @@
-"""Chat: from a validated payload to a completion, or to the chunks of one."""
+"""Chat completions, complete or as chunks, made of a backend's deltas."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from .response_hooks import apply_hooks
 
 
 class ChatService:
-    """Answers chat calls from any backend that can chat; ids, times, usage and the shape are made here."""
+    """The chat endpoint for backends that can chat. Ids, times, usage and shapes are made here."""
 
     def __init__(self, tokens: TokenCounter) -> None:
         self._tokens = tokens
 
     def start(self, backend: Backend, model: str, payload: Mapping[str, Any], context: CallContext) -> ChatAnswer:
-        """The answer, begun: the backend has refused what it refuses and has given its first piece.
+        """Start an answer and wait for its first delta.
 
         Raises:
-            CapabilityError, UnsupportedParameterError, PayloadError
-            BackendError, CallCancelledError: the backend's, before its first piece.
+            CapabilityError, UnsupportedParameterError, InvalidRequestError
+            BackendError, CallCancelledError: raised by the backend before its first delta.
         """
         if not isinstance(backend, SupportsChat):
             raise missing_capability(model, "chat", capabilities_of(backend))
         payload = prepare_payload(backend, payload, model, context)
         parameters = drop_nulls(payload, "model", "messages", "stream", "stream_options")
-        check_supported(parameters, CHAT_PARAMETERS, _promises_of(backend), model)
+        check_supported(parameters, CHAT_PARAMETERS, _supported_by(backend), model)
         is_legacy = "functions" in parameters
         if is_legacy:
             parameters = to_tools(parameters)
@@ -45,14 +45,14 @@ class ChatService:
         return ChatAnswer(request, deltas, self._tokens, is_legacy=is_legacy, finish=finish)
 
 
-def _promises_of(backend: SupportsChat) -> frozenset[str]:
-    """Backends see tools alone: one that keeps those keeps `functions`, and one that does not keeps neither."""
-    promises = backend.supported_chat_parameters - {"functions"}
-    return promises | {"functions"} if "tools" in promises else promises
+def _supported_by(backend: SupportsChat) -> frozenset[str]:
+    """Return the parameters that a backend supports. `functions` follow `tools`, because backends see only tools."""
+    supported = backend.supported_chat_parameters - {"functions"}
+    return supported | {"functions"} if "tools" in supported else supported
 
 
 class ChatAnswer(StreamingAnswer[ChatDelta]):
-    """A chat's answer under way. It may also be read as the chunks of a stream."""
+    """A chat answer in progress."""
 
     id_prefix = "chatcmpl-"
 
@@ -94,7 +94,7 @@ class ChatAnswer(StreamingAnswer[ChatDelta]):
         }
 
     def chunks(self, *, includes_usage: bool) -> Iterator[JSON | Heartbeat]:
-        """The objects `chat.completion.chunk`: each choice's role, pieces and finish; last the usage, if asked for."""
+        """Yield chunks with each choice's role, deltas and finish reason, and last the usage on request."""
         introduced: set[int] = set()
         for delta in self.deltas():
             if isinstance(delta, Heartbeat):
@@ -106,14 +106,13 @@ class ChatAnswer(StreamingAnswer[ChatDelta]):
                 yield self._chunk(
                     delta.index, {"role": "assistant", "content": content, "refusal": None}, includes_usage
                 )
-            yield from self._pieces(delta, includes_usage)
+            yield from self._delta_chunks(delta, includes_usage)
         if includes_usage:
             yield {**self._frame(), "choices": [], "usage": to_usage_object(self.final_usage())}
 
-    def _pieces(self, delta: ChatDelta, includes_usage: bool) -> Iterator[JSON]:
-        pieces = _to_pieces(delta)
-        for piece in pieces:
-            shown = to_legacy_chunk(piece) if self._is_legacy else piece
+    def _delta_chunks(self, delta: ChatDelta, includes_usage: bool) -> Iterator[JSON]:
+        for part in _to_chunk_deltas(delta):
+            shown = to_legacy_chunk(part) if self._is_legacy else part
             yield self._chunk(delta.index, shown, includes_usage, logprobs=to_logprobs(delta.logprobs))
         if delta.finish_reason is not None:
             finish = _legacy_finish(delta.finish_reason) if self._is_legacy else delta.finish_reason
@@ -139,7 +138,7 @@ class ChatAnswer(StreamingAnswer[ChatDelta]):
 
 
 class _Choice:
-    """Puts the pieces of one choice together."""
+    """One choice, collected from its deltas."""
 
     def __init__(self) -> None:
         self.content: list[str] = []
@@ -182,7 +181,7 @@ class _Choice:
 
 
 class _Call:
-    """Puts the pieces of one tool call together; makes an id where the backend gives none."""
+    """One tool call, collected from its deltas. It gets an id if the backend gives none."""
 
     def __init__(self) -> None:
         self.id: str | None = None
@@ -199,25 +198,25 @@ class _Call:
         return {"id": self.id or new_id("call_"), "type": "function", "function": function}
 
 
-def _to_pieces(delta: ChatDelta) -> list[JSON]:
-    """The chunk deltas that one domain delta makes: text first, then each tool call's head and its arguments."""
-    piece: JSON = {}
+def _to_chunk_deltas(delta: ChatDelta) -> list[JSON]:
+    """Return the chunk deltas of one backend delta, text first, then the start and the arguments of each tool call."""
+    text: JSON = {}
     if delta.content:
-        piece["content"] = delta.content
+        text["content"] = delta.content
     if delta.refusal:
-        piece["refusal"] = delta.refusal
+        text["refusal"] = delta.refusal
     if delta.reasoning:
-        piece["reasoning_content"] = delta.reasoning
+        text["reasoning_content"] = delta.reasoning
     if delta.annotations:
-        piece["annotations"] = list(delta.annotations)
-    pieces = [piece] if piece else []
+        text["annotations"] = list(delta.annotations)
+    parts = [text] if text else []
     for call in delta.tool_calls:
         if call.name is not None or call.id is not None:
-            head = {"index": call.index, "id": call.id or new_id("call_"), "type": "function"}
-            pieces.append({"tool_calls": [{**head, "function": {"name": call.name or "", "arguments": ""}}]})
+            start = {"index": call.index, "id": call.id or new_id("call_"), "type": "function"}
+            parts.append({"tool_calls": [{**start, "function": {"name": call.name or "", "arguments": ""}}]})
         if call.arguments:
-            pieces.append({"tool_calls": [{"index": call.index, "function": {"arguments": call.arguments}}]})
-    return pieces
+            parts.append({"tool_calls": [{"index": call.index, "function": {"arguments": call.arguments}}]})
+    return parts
 
 
 def _legacy_finish(reason: str | None) -> str | None:
@@ -225,7 +224,7 @@ def _legacy_finish(reason: str | None) -> str | None:
 
 
 def to_logprobs(logprobs: Any) -> JSON | None:
-    """Chat's `logprobs` object; None where there are none."""
+    """Return chat's `logprobs` object, or None if there are none."""
     if not logprobs:
         return None
     return {

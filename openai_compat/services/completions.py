@@ -1,4 +1,4 @@
-"""Text completions: from a validated payload to a completion, or to the chunks of one."""
+"""Text completions, complete or as chunks, made of a backend's deltas."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from .response_hooks import apply_hooks
 
 
 class CompletionService:
-    """Answers completion calls from any backend that continues text."""
+    """The completions endpoint for backends that continue text."""
 
     def __init__(self, tokens: TokenCounter) -> None:
         self._tokens = tokens
 
     def start(self, backend: Backend, model: str, payload: Mapping[str, Any], context: CallContext) -> CompletionAnswer:
-        """The answer, begun; raises as `ChatService.start` does."""
+        """Start an answer. Raise as `ChatService.start` does."""
         if not isinstance(backend, SupportsCompletions):
             raise missing_capability(model, "completions", capabilities_of(backend))
         payload = prepare_payload(backend, payload, model, context)
@@ -40,7 +40,7 @@ class CompletionService:
         is_streamed = payload.get("stream") is True
         if is_streamed and parameters.get("best_of", 1) > parameters.get("n", 1):
             raise InvalidRequestError(
-                "'best_of' cannot be streamed: the best is known only at the end.", param="best_of"
+                "'best_of' cannot be streamed, because the best answer is known only at the end.", param="best_of"
             )
         request = CompletionRequest(model, to_texts(payload["prompt"]), parameters, is_streamed)
         deltas: Iterator[TextDelta | Heartbeat] = PrimedStream(backend.complete(request, context))
@@ -49,7 +49,7 @@ class CompletionService:
 
 
 class CompletionAnswer(StreamingAnswer[TextDelta]):
-    """A completion's answer under way; the counterpart of `ChatAnswer`."""
+    """A text completion in progress."""
 
     id_prefix = "cmpl-"
 
@@ -77,11 +77,11 @@ class CompletionAnswer(StreamingAnswer[TextDelta]):
         for delta in deltas:
             if isinstance(delta, TextDelta):
                 texts.setdefault(delta.index, []).append(delta)
-        choices = [_to_whole_choice(index, texts[index]) for index in sorted(texts)]
+        choices = [_to_complete_choice(index, texts[index]) for index in sorted(texts)]
         return {**self._frame(), "choices": choices, "usage": to_usage_object(self.final_usage())}
 
     def chunks(self, *, includes_usage: bool) -> Iterator[JSON | Heartbeat]:
-        """The same object in pieces; last the usage, if asked for."""
+        """Yield `text_completion` objects with one delta each, and last the usage on request."""
         offsets: dict[int, int] = {}
         for delta in self.deltas():
             if isinstance(delta, Heartbeat):
@@ -98,7 +98,7 @@ class CompletionAnswer(StreamingAnswer[TextDelta]):
         return {"id": self.id, "object": "text_completion", "created": self.created, "model": self._request.model}
 
 
-def _to_whole_choice(index: int, deltas: Sequence[TextDelta]) -> JSON:
+def _to_complete_choice(index: int, deltas: Sequence[TextDelta]) -> JSON:
     finish_reason = next(delta.finish_reason for delta in reversed(deltas) if delta.finish_reason is not None)
     logprobs = [logprob for delta in deltas for logprob in delta.logprobs]
     return _to_choice(index, "".join(delta.text for delta in deltas), logprobs, finish_reason, 0)
@@ -114,7 +114,7 @@ def _to_choice(index: int, text: str, logprobs: Sequence[TokenLogprob], finish_r
 
 
 def _to_legacy_logprobs(logprobs: Sequence[TokenLogprob], offset: int) -> JSON | None:
-    """Completions' own shape: parallel lists, with offsets in characters from the start of the text."""
+    """Return the legacy shape, parallel lists with offsets in characters from the start of the text."""
     if not logprobs:
         return None
     offsets = []

@@ -1,4 +1,4 @@
-"""Embeddings: vectors as lists of numbers or as base64, in the order of the inputs."""
+"""Embeddings as lists of numbers or as base64, in the order of the inputs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .preparation import prepare_payload
 
 
 class EmbeddingService:
-    """Answers embeddings calls from any backend that has them."""
+    """The embeddings endpoint for backends that have them."""
 
     def __init__(self, tokens: TokenCounter) -> None:
         self._tokens = tokens
@@ -27,10 +27,10 @@ class EmbeddingService:
     def create(
         self, backend: Backend, model: str, payload: Mapping[str, Any], context: CallContext
     ) -> tuple[dict[str, Any], Usage, Sequence[int]]:
-        """The `list` object of embeddings, its usage, and the indexes of inputs that were cut to the model's window.
+        """Return the `list` object, its usage, and the indexes of inputs that were cut to the model's context window.
 
         Raises:
-            CapabilityError, UnsupportedParameterError, PayloadError, BackendError, CallCancelledError
+            CapabilityError, UnsupportedParameterError, InvalidRequestError, BackendError, CallCancelledError
         """
         if not isinstance(backend, SupportsEmbeddings):
             raise missing_capability(model, "embeddings", capabilities_of(backend))
@@ -63,7 +63,7 @@ def _encoder(encoding_format: str | None) -> Any:
 
 
 def to_base64(vector: Sequence[float]) -> str:
-    """Little-endian 32-bit floats (source: both official clients decode them so)."""
+    """Return little-endian 32-bit floats as base64 (source: both official clients decode them so)."""
     numbers = array("f", vector)
     if sys.byteorder == "big":
         numbers.byteswap()

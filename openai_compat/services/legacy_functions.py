@@ -1,4 +1,4 @@
-"""The older spelling of tools, `functions` and `function_call`: backends see tools alone."""
+"""Conversion between `functions` with `function_call`, OpenAI's older form, and tools. Backends see only tools."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ JSON = dict[str, Any]
 
 
 def to_tools(parameters: Mapping[str, Any]) -> JSON:
-    """`functions` as `tools`, `function_call` as `tool_choice`; one call at a time, as the older spelling can tell.
+    """Return the parameters with `functions` as `tools`, `function_call` as `tool_choice`, and one call at a time.
 
     Raises:
-        PayloadError: both spellings at once.
+        InvalidRequestError: both forms are used.
     """
     if "tools" in parameters:
         raise InvalidRequestError(
-            "'functions' and 'tools' cannot be used together; 'tools' is the newer one.", param="functions"
+            "'functions' and 'tools' cannot be used together. 'tools' is the newer one.", param="functions"
         )
     modern = {name: value for name, value in parameters.items() if name not in {"functions", "function_call"}}
     modern["tools"] = [{"type": "function", "function": function} for function in parameters["functions"]]
@@ -32,7 +32,7 @@ def to_tools(parameters: Mapping[str, Any]) -> JSON:
 
 
 def to_legacy_message(message: JSON) -> JSON:
-    """A message whose `tool_calls` become its one `function_call`."""
+    """Return a message with its first tool call as `function_call`."""
     if "tool_calls" not in message:
         return message
     legacy = {name: value for name, value in message.items() if name != "tool_calls"}
@@ -41,7 +41,7 @@ def to_legacy_message(message: JSON) -> JSON:
 
 
 def to_legacy_chunk(delta: JSON) -> JSON:
-    """The same for the delta of a chunk."""
+    """Return a chunk's delta with its tool call as `function_call`."""
     if "tool_calls" not in delta:
         return delta
     return {"function_call": delta["tool_calls"][0]["function"]}

@@ -1,4 +1,4 @@
-"""The list of models: those configured here, and those of the default upstream, remembered for a while."""
+"""The list of models, those configured here and the cached ones of the default upstream."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ log = logging.getLogger(__name__)
 
 JSON = dict[str, Any]
 FIRST_FETCH_TIMEOUT: Final = 2.0
-"""For how long after the upstream was asked callers wait for its first list; those that come later do not wait."""
+"""Seconds that callers wait for the upstream's first list, counted from the request for it."""
 RETRY_INTERVAL: Final = 5.0
-"""For how long a failure is remembered, so that not every caller asks again."""
+"""Seconds for which a failure is cached, so that not every caller asks again."""
 MAX_CALLERS: Final = 256
 NOT_SHARED: Final = frozenset({"range", "if-none-match", "if-modified-since"})
-"""Headers that ask for a piece of an answer, or for none: what comes back is for other callers too."""
+"""Headers that ask for a part of an answer, or for none. They are not sent, because the cached answer is shared."""
 
 
 class ModelCatalog:
-    """Lists and describes models as `GET /v1/models` does."""
+    """The models endpoint."""
 
     def __init__(self, settings: Settings, routing: ModelRouter) -> None:
         self._routing = routing
@@ -41,10 +41,10 @@ class ModelCatalog:
         self._upstream = UpstreamModelCache(upstream, settings.models_cache_ttl) if upstream else None
 
     def list_all(self, context: CallContext) -> JSON:
-        """Every model that this server answers for.
+        """Return every model that this server answers for.
 
         Raises:
-            UpstreamError: the default upstream refused, and there is no model but its own.
+            UpstreamError: the default upstream failed, and no other model is configured.
         """
         models = {route.model: to_model_object(route) for route in self._routing.routes()}
         for model in self._upstream_models(context, is_alone=not models):
@@ -56,14 +56,14 @@ class ModelCatalog:
         if self._upstream is None:
             return []
         try:
-            return self._upstream.ask(context)
+            return self._upstream.get(context)
         except OpenAICompatError:
             if is_alone:
                 raise
             return []
 
     def describe(self, route: Route) -> JSON:
-        """One configured model, with what its backend knows of it."""
+        """Return one configured model with its backend's details."""
         entry = route.entry
         details: JSON = {"metadata": dict(entry.metadata)} if entry.metadata else {}
         if entry.context_window is not None:
@@ -81,14 +81,14 @@ class ModelCatalog:
 
 
 def to_model_object(route: Route) -> JSON:
-    """OpenAI's model object. `permission` is gone from OpenAI's own; older clients still read it."""
+    """Return OpenAI's model object. OpenAI no longer sends `permission`, but older clients read it."""
     entry = route.entry
     return {"id": entry.name, "object": "model", "created": entry.created, "owned_by": entry.owned_by, "permission": []}
 
 
 @dataclass(frozen=True, slots=True)
 class _CacheEntry:
-    """What came of a fetch: models, or the error in their place. After a failed refresh the older models stay."""
+    """The result of a fetch, models or an error. After a failed refresh the older models stay."""
 
     models: list[JSON]
     error: OpenAICompatError | None
@@ -96,12 +96,12 @@ class _CacheEntry:
 
     def value(self) -> list[JSON]:
         if self.error is not None:
-            raise self.error.with_traceback(None)  # it is raised again and again, and would carry each time's
+            raise self.error.with_traceback(None)  # raised many times, it would collect a traceback each time
         return self.models
 
 
 class _Refresh:
-    """A list on its way, and since when."""
+    """A fetch in progress."""
 
     def __init__(self, fetch: Callable[[], list[JSON]]) -> None:
         self.started = monotonic()
@@ -112,9 +112,9 @@ class _Refresh:
 
 
 class UpstreamModelCache:
-    """An upstream's list of models, one for each credential it was asked with.
+    """Stale-while-revalidate cache of an upstream's models, one list for each credential.
 
-    A list that is too old is still given, while a new one is fetched: a slow upstream blocks nobody.
+    An expired list is still returned while a new one is fetched, so that a slow upstream blocks no caller.
     """
 
     def __init__(self, upstream: SupportsForwarding, seconds: float) -> None:
@@ -124,11 +124,11 @@ class UpstreamModelCache:
         self._fetches: dict[str | None, _Refresh] = {}
         self._lock = Lock()
 
-    def ask(self, context: CallContext) -> list[JSON]:
-        """The models; empty where the upstream has not answered yet.
+    def get(self, context: CallContext) -> list[JSON]:
+        """Return the models, an empty list while the upstream has not answered yet.
 
         Raises:
-            OpenAICompatError: what the last fetch raised, where none has brought a list.
+            OpenAICompatError: the last fetch failed, and no earlier one succeeded.
         """
         caller = context.authorization
         known = self._known.get(caller)
@@ -142,7 +142,7 @@ class UpstreamModelCache:
         return known.value() if known is not None else []
 
     def _fetch_once(self, caller: str | None, context: CallContext) -> _Refresh:
-        """One fetch at a time for each caller. It outlives the request that began it."""
+        """Return the caller's fetch in progress, or a new one. It outlives the request that started it."""
         headers = {name: value for name, value in context.headers.items() if name not in NOT_SHARED}
         own = replace(context, headers=headers, cancellation=CancellationToken(), heartbeat_interval=0.0)
         with self._lock:
@@ -152,33 +152,33 @@ class UpstreamModelCache:
 
     def _fetch(self, caller: str | None, context: CallContext) -> list[JSON]:
         try:
-            models = self._ask(context)
-            self._remember(caller, _CacheEntry(models, None, monotonic() + self._seconds))
+            models = self._request(context)
+            self._store(caller, _CacheEntry(models, None, monotonic() + self._seconds))
             return models
         except OpenAICompatError as error:
-            log.warning("the upstream's list of models could not be had: %s", error.message)
-            self._remember_failure(caller, error)
+            log.warning("the upstream's list of models is not available: %s", error.message)
+            self._store_failure(caller, error)
             raise
         finally:
             with self._lock:
                 self._fetches.pop(caller, None)
 
-    def _remember_failure(self, caller: str | None, error: OpenAICompatError) -> None:
+    def _store_failure(self, caller: str | None, error: OpenAICompatError) -> None:
         known = self._known.get(caller)
         until = monotonic() + RETRY_INTERVAL
         if known is not None and known.error is None:
-            self._remember(caller, replace(known, until=until))
+            self._store(caller, replace(known, until=until))
         else:
-            self._remember(caller, _CacheEntry([], error, until))
+            self._store(caller, _CacheEntry([], error, until))
 
-    def _remember(self, caller: str | None, remembered: _CacheEntry) -> None:
+    def _store(self, caller: str | None, entry: _CacheEntry) -> None:
         with self._lock:
             self._known.pop(caller, None)
             while len(self._known) >= MAX_CALLERS:
                 self._known.pop(next(iter(self._known)))
-            self._known[caller] = remembered
+            self._known[caller] = entry
 
-    def _ask(self, context: CallContext) -> list[JSON]:
+    def _request(self, context: CallContext) -> list[JSON]:
         reply = self._upstream.forward(UpstreamRequest("GET", "models", context.headers), context)
         try:
             if reply.status >= 400:

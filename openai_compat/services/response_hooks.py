@@ -1,4 +1,4 @@
-"""The pieces of an answer on their way through a model's hooks."""
+"""A model's response hooks, applied to the deltas of an answer."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Delta = TypeVar("Delta")
 
 
 class HookedDeltas(Iterator["Delta | Heartbeat"], Generic[Delta]):
-    """The pieces as `hook` leaves them; closing it closes their source.
+    """Deltas as `hook` leaves them. Closing it closes their source.
 
-    Of a piece that the hook leaves out, what belongs to the frame stays: its finish reason and the usage.
+    A delta that the hook drops keeps its finish reason and its usage.
     """
 
     def __init__(self, source: Iterator[Delta | Heartbeat], hook: Hook, model: str, context: CallContext) -> None:
@@ -42,7 +42,7 @@ class HookedDeltas(Iterator["Delta | Heartbeat"], Generic[Delta]):
 def apply_hooks(
     hooks: Hooks | None, deltas: Iterator[Delta | Heartbeat], model: str, context: CallContext
 ) -> tuple[Iterator[Delta | Heartbeat], Finish | None]:
-    """The pieces on their way through the model's hook, and the hook for the whole answer, where there are such."""
+    """Return the deltas as the `on_delta` hook leaves them, and the `after_reply` hook for the complete answer."""
     if hooks is None:
         return deltas, None
     finish = partial(hooks.run_after_reply, model=model, context=context) if hooks.after_reply is not None else None

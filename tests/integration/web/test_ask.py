@@ -207,7 +207,7 @@ REFUSED: list[tuple[Any, str]] = [
     ({"messages": [{"content": "Hello"}]}, "'messages[0].role'"),
     ({"messages": [{"role": "user", "content": 3}]}, "'messages[0].content'"),
     ({"messages": [{"role": "user", "parts": [{"type": "text"}]}]}, "'messages[0].parts[0].text'"),
-    ({"messages": [{"role": "user", "parts": []}]}, "nothing"),
+    ({"messages": [{"role": "user", "parts": []}]}, "no content"),
     ({"messages": PLAIN, "model": 3}, "'model'"),
     ({"messages": PLAIN, "model": "unknown"}, "'unknown'"),
 ]

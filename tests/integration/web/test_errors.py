@@ -151,7 +151,7 @@ def test_an_unexpected_fault_in_a_stream_is_told_in_the_stream(
     def fail(*_: object) -> None:
         raise RuntimeError("secret /etc/passwd")
 
-    monkeypatch.setattr("openai_compat.services.chat._to_pieces", fail)
+    monkeypatch.setattr("openai_compat.services.chat._to_chunk_deltas", fail)
     response = client.post("/v1/chat/completions", json={**CHAT, "stream": True})
     assert response.status_code == 200
     assert '"code":"internal_error"' in response.text

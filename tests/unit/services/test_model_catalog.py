@@ -57,7 +57,7 @@ def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def names(listed: UpstreamModelCache, context: CallContext = CONTEXT) -> list[str]:
-    return [model["id"] for model in listed.ask(context)]
+    return [model["id"] for model in listed.get(context)]
 
 
 def settle(listed: UpstreamModelCache) -> None:
