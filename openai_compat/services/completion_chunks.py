@@ -1,4 +1,4 @@
-"""A complete answer as the chunks of a stream, for upstreams that ignore `stream: true`."""
+"""A complete answer as the chunks of a stream, for upstreams that ignore the parameter `stream`."""
 
 from __future__ import annotations
 

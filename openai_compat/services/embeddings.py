@@ -63,7 +63,7 @@ def _encoder(encoding_format: str | None) -> Any:
 
 
 def to_base64(vector: Sequence[float]) -> str:
-    """Return little-endian 32-bit floats as base64 (source: both official clients decode them so)."""
+    """Return little-endian 32-bit floats as base64. Both official clients decode them so."""
     numbers = array("f", vector)
     if sys.byteorder == "big":
         numbers.byteswap()

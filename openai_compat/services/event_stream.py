@@ -1,4 +1,4 @@
-"""The two forms of an answer: complete bytes, or a stream of server-sent events."""
+"""The two forms of an answer, complete bytes or a stream of server-sent events."""
 
 from __future__ import annotations
 

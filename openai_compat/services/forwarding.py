@@ -1,4 +1,7 @@
-"""Passthrough to upstreams that speak the client's protocol: bytes in, bytes out, with the usage observed."""
+"""Passthrough to upstreams that speak the client's protocol.
+
+Bytes go in and bytes come out, while the usage and the end of the answer are observed.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +73,7 @@ class UpstreamRefusalError(UpstreamStatusError):
 
 
 class CompletionStream(EventStream):
-    """The stream made of a complete answer, for an upstream that ignores `stream: true`."""
+    """The stream made of a complete answer, for an upstream that ignores the parameter `stream`."""
 
     def __init__(self, answer: CompleteAnswer, call: InferenceCall, chunk_filter: ChunkFilter | None) -> None:
         self.headers = {name: value for name, value in answer.headers.items() if name != "content-type"}
@@ -86,7 +89,7 @@ class CompletionStream(EventStream):
         return self._events
 
     def close(self) -> None:
-        """Do nothing: the answer was read before the stream was made."""
+        """Do nothing. The answer was read before the stream was made."""
 
 
 def forward(
@@ -249,7 +252,7 @@ class ForwardedBody(Iterator["bytes | Heartbeat"]):
 def pass_through(
     backend: SupportsForwarding, request: UpstreamRequest, context: CallContext
 ) -> tuple[UpstreamResponse, ForwardedBody]:
-    """Send any other request of the API on: files, images, audio, batches. The response passes as it arrives.
+    """Send any other request of the API on, such as files and images. The response passes as it arrives.
 
     Raises:
         UpstreamError, CallCancelledError: before there is a response.

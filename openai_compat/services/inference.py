@@ -1,4 +1,4 @@
-"""Answers to inference calls: passthrough or translation, with failover where the route has it."""
+"""Answers to inference calls by passthrough or translation, with failover where the route has it."""
 
 from __future__ import annotations
 

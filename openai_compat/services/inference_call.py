@@ -34,7 +34,7 @@ class InferenceCall:
 
     @property
     def choices(self) -> int:
-        """The number of answers: `n` for each prompt."""
+        """The number of answers, `n` for each prompt."""
         prompt = self.payload.get("prompt")
         prompts = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
         return prompts * (self.payload.get("n") or 1)

@@ -1,4 +1,4 @@
-"""Parts of OpenAI's objects: ids, times, usage, and their JSON."""
+"""Parts of OpenAI's objects, such as ids, times and usage."""
 
 from __future__ import annotations
 

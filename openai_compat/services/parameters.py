@@ -1,4 +1,4 @@
-"""Parameters of a payload: nulls, prompts in four shapes, and the check that a backend supports them."""
+"""Parameters of a payload, and the check that a backend supports them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Request preparation: the model's hook and parameter profile, and whether its answers need translation."""
+"""Request preparation by the model's hook and parameter profile."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def prepare_call(backend: SupportsForwarding, call: InferenceCall, context: Call
 
 
 def needs_translation(backend: SupportsForwarding, call: InferenceCall) -> bool:
-    """Return True if the answer of an OpenAI-compatible upstream has to be translated: for a hook, or by its profile.
+    """Return True if a hook or a profile needs the answer of an OpenAI-compatible upstream to be translated.
 
     Raises:
         CapabilityError: a hook needs it, but the call is no chat.

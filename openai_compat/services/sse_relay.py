@@ -1,4 +1,4 @@
-"""SSE passthrough that validates: complete events only, with the usage and the end of the answer observed."""
+"""SSE passthrough that validates events and observes the usage and the end of the answer."""
 
 from __future__ import annotations
 

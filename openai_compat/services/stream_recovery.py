@@ -1,4 +1,7 @@
-"""Mid-stream recovery: another model continues a stream that broke off (`on_stream_break: continue`)."""
+"""Mid-stream recovery, in which another model continues a stream that broke off.
+
+It is switched on by `on_stream_break: continue` in the models file.
+"""
 
 from __future__ import annotations
 
