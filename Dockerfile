@@ -2,7 +2,7 @@
 # docker run --rm -p 8000:8000 --env-file .env openai-compat
 #
 # No setting and no key is baked in: an image is pushed, pulled and kept, and whoever has it has what is in it.
-# docs/deployment.md says more. tests/e2e/deploy/test_dockerfile.py walks through these steps without Docker.
+# docs/guides/deployment.md says more. tests/e2e/deploy/test_dockerfile.py walks through these steps without Docker.
 
 # --- dependencies: built again only when requirements.txt changes -----------------------------------------------------
 FROM python:3.13-slim AS dependencies

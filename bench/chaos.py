@@ -1,6 +1,6 @@
 """Calls with a random fault each, and what became of every one of them: `make chaos`, or `python -m bench.chaos`.
 
-The mock upstream misbehaves in every way of docs/routing.md's table; two workers route the calls. Each call asks a
+The mock upstream misbehaves in every way of docs/guides/routing.md's table; two workers route the calls. Each asks a
 question of its own, so that an answer that is short, mixed with another or given twice is told from the right one. At
 the end nothing may be open at the upstream, and the workers must have the memory and the files that they had before,
 after a warm-up.

@@ -1,4 +1,4 @@
-"""Every fault of docs/routing.md's table, each on routes that mend it in another way."""
+"""Every fault of docs/guides/routing.md's table, each on routes that mend it in another way."""
 
 from __future__ import annotations
 

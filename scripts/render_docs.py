@@ -56,12 +56,12 @@ from openai_compat.web.schemas.completions import CompletionRequestSchema
 ROOT: Final = Path(__file__).resolve().parent.parent
 DOCUMENTS: Final = (
     "README.md",
-    "docs/configuration.md",
-    "docs/architecture.md",
-    "docs/backends.md",
-    "docs/mock-upstream.md",
-    "docs/conformance.md",
-    "docs/performance.md",
+    "docs/reference/configuration.md",
+    "docs/internals/architecture.md",
+    "docs/reference/backends.md",
+    "docs/guides/fault-injection.md",
+    "docs/guides/conformance-tests.md",
+    "docs/internals/performance.md",
 )
 EXAMPLE: Final = ".env.example"
 

@@ -1,6 +1,6 @@
 """The one place where configuration enters: the only reader of the environment and of `.env`.
 
-`SETTINGS` is the whole of it; `docs/configuration.md` and `.env.example` are held to it by a test.
+`SETTINGS` is the whole of it; `docs/reference/configuration.md` and `.env.example` are held to it by a test.
 """
 
 from __future__ import annotations

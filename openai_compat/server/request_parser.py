@@ -1,7 +1,7 @@
 """The heads of requests and answers: gunicorn's own work, with what is the same every time done once.
 
 Reading a head, gunicorn looks at each header by itself, and at its configuration at every step. Here a head that is
-plain is taken in one step; anything else is gunicorn's to judge. `docs/performance.md` has what that is worth, and
+plain is taken in one step; anything else is gunicorn's to judge. `docs/internals/performance.md` has the gain, and
 `tests/unit/server/test_request_parser.py` holds that both read every head alike.
 """
 

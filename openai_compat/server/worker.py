@@ -1,7 +1,7 @@
 """What this server changes about gunicorn's workers: how they write, whom they let go, and how they end.
 
 gunicorn sends the head of an answer and its first bytes one after the other, and gevent's `sendall` asks for the size
-of the socket's buffer each time; `docs/performance.md` has what that cost.
+of the socket's buffer each time; `docs/internals/performance.md` has what that cost.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ class BytesResponse(Response):
     """A response whose body is one piece, JSON where the headers say nothing else. It goes out as it is.
 
     Werkzeug's own looks on the way for locations to make absolute, bodies to encode and iterables to close; here none
-    of these can be, and the looking costs as much as validating the request did (`docs/performance.md`).
+    of these can be, and the looking costs as much as validating the request did (`docs/internals/performance.md`).
     """
 
     def __init__(self, body: bytes, status: int, headers: Mapping[str, str]) -> None:

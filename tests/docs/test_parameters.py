@@ -1,4 +1,4 @@
-"""What docs/backends.md says of each parameter is what a live server does with it."""
+"""What docs/reference/backends.md says of each parameter is what a live server does with it."""
 
 from __future__ import annotations
 

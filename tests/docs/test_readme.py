@@ -13,7 +13,7 @@ from tests.docs.snippet_runner import Reader, World
 from tests.support.live_server import LiveServer
 from tests.support.tools import ROOT
 
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 OTHERS = ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "bench/README.md", "examples/haystack-rag/README.md")
 PAGES = [*DOCUMENTS, *(ROOT / name for name in OTHERS), ROOT / "examples/nextjs-chat/README.md"]
 SECTIONS = [section for document in DOCUMENTS for section in read_sections(document)]

@@ -78,9 +78,9 @@ def test_our_files_are_found_in_commands() -> None:
 
 
 def test_sections_are_read_with_their_places(tmp_path: Path) -> None:
-    sections = read_sections(ROOT / "docs" / "extending.md")
+    sections = read_sections(ROOT / "docs" / "guides" / "writing-a-backend.md")
     (python, yaml, *_) = sections[0].blocks
     assert (python.language, python.file_name) == ("python", "shouting.py")
     assert (yaml.language, yaml.file_name) == ("yaml", "models.yaml")
     line = int(python.place.partition(":")[2])
-    assert (ROOT / "docs" / "extending.md").read_text().splitlines()[line] == "# shouting.py"
+    assert (ROOT / "docs" / "guides" / "writing-a-backend.md").read_text().splitlines()[line] == "# shouting.py"

@@ -70,7 +70,7 @@ def test_a_new_setting_would_be_missed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_check_fails_and_changes_nothing_where_a_table_is_old(tmp_path: Path) -> None:
     for name in (*render_docs.DOCUMENTS, render_docs.EXAMPLE):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     for name in ("scripts", "openai_compat", "bench", "config.py"):
         (tmp_path / name).symlink_to(ROOT / name)
@@ -94,7 +94,7 @@ sys.exit(render_docs.main())
 
 
 def test_every_key_of_the_models_file_is_explained() -> None:
-    explained = {CODE.findall(row[0])[0]: row[1] for row in rows(page("configuration"), "key")}
+    explained = {CODE.findall(row[0])[0]: row[1] for row in rows(page("reference/configuration"), "key")}
     options = {option: kind for kind in KINDS for option in option_names(load_backend_class(kind))}
     assert explained.keys() == COMMON_KEYS | options.keys()
     for option, kind in options.items():
@@ -105,7 +105,7 @@ def test_every_error_is_explained() -> None:
     """Each with its status, or the setting that decides it, its type, and whether it is of use to try again."""
     explained = {
         code: (status.strip("`"), CODE.findall(kind)[0], "x-should-retry: false" in meaning)
-        for codes, status, kind, meaning in rows(page("http-api"), "code")
+        for codes, status, kind, meaning in rows(page("reference/http-api"), "code")
         for code in CODE.findall(codes)
     }
     coded = [error for error in _errors(errors.OpenAICompatError) if error.code is not None]
@@ -133,9 +133,9 @@ def _status_of(error: type[errors.OpenAICompatError]) -> str:
 
 def test_the_headers_that_pass_are_named() -> None:
     """All of them, and no other."""
-    _, inwards, outwards, *_ = re.split(r"From an? (?:client|upstream) to ", page("http-api"))
+    _, inwards, outwards, *_ = re.split(r"From an? (?:client|upstream) to ", page("reference/http-api"))
     travelling = {calls._forwarded_name(name, calls._FORWARDED_WITH_GET) for name in calls._FORWARDED_WITH_GET}
-    travelling |= {f"{calls._travelling_name(prefix, frozenset())}*" for prefix in calls._FORWARDED_PREFIXES}
+    travelling |= {f"{calls._forwarded_name(prefix, frozenset())}*" for prefix in calls._FORWARDED_PREFIXES}
     relayed = RELAYED_HEADERS | FILE_HEADERS | {f"{prefix}*" for prefix in RELAYED_PREFIXES}
     assert set(CODE.findall(inwards)) == travelling
     assert set(CODE.findall(outwards.partition("\n## ")[0])) == relayed | {"/v1"}
@@ -151,7 +151,7 @@ def test_the_roots_of_the_doors_are_named() -> None:
 
 
 def _doors() -> Iterator[list[str]]:
-    return rows(page("http-api"), "door")
+    return rows(page("reference/http-api"), "door")
 
 
 def test_what_a_kind_serves_is_said() -> None:
@@ -165,17 +165,26 @@ def test_what_a_kind_serves_is_said() -> None:
 
 
 def _kinds() -> Iterator[list[str]]:
-    return rows(page("backends"), "kind")
+    return rows(page("reference/backends"), "kind")
 
 
-@pytest.mark.parametrize("name", ["architecture", "extending", "configuration", "deployment", "dependencies"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "internals/architecture",
+        "guides/writing-a-backend",
+        "reference/configuration",
+        "guides/deployment",
+        "internals/dependencies",
+    ],
+)
 def test_every_file_that_is_named_is_there(name: str) -> None:
     others = {"shouting.py", "sites-enabled/"}  # a reader's own, and nginx's
     for file in set(FILE.findall(page(name))) - others:
-        places = [ROOT / file, ROOT / "openai_compat" / file, *(ROOT / "openai_compat").glob(f"*/{file}")]
+        places = [ROOT / file, ROOT / "openai_compat" / file, *(ROOT / "openai_compat").rglob(file.lstrip("/"))]
         assert any(place.exists() for place in places), f"docs/{name}.md names {file}"
 
 
 def test_every_parameter_of_the_mock_upstream_is_explained() -> None:
-    explained = [name for row in rows(page("mock-upstream"), "parameter") for name in CODE.findall(row[0])]
+    explained = [name for row in rows(page("guides/fault-injection"), "parameter") for name in CODE.findall(row[0])]
     assert sorted(explained) == sorted(NAMES)

@@ -1,4 +1,4 @@
-"""Chat APIs of six shapes on one loopback server: those of the worked examples in docs/external-apis.md.
+"""Chat APIs of six shapes on one loopback server: those of the worked examples in docs/guides/custom-http-apis.md.
 
 Each says what it was told, and wants its key. `asked` has what came: method, path with query, headers, body.
 """

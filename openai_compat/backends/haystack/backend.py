@@ -32,7 +32,7 @@ MAX_ID_CHARS: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class HaystackOptions:
-    """The keys of a row; `docs/haystack.md` says what each of them means."""
+    """The keys of a row; `docs/guides/haystack.md` says what each of them means."""
 
     generator: str | None = None
     pipeline: str | None = None

@@ -1,7 +1,7 @@
 """Waiting for a socket under gevent, at a third of what gevent's own `recv` spends on it.
 
 That begins with a read that finds nothing and raises, and makes a timer for each wait; an event of a stream is short
-enough for both to show (`docs/performance.md`).
+enough for both to show (`docs/internals/performance.md`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 What the stock adapter cannot do and a gateway needs: a call that waits (for a connection, for the first byte, in the
 middle of an answer) ends the moment its `CancellationToken` says so; the first byte, each pause and the whole call have
-limits of their own; bytes are handed on as they arrive. It also costs a fraction (`docs/performance.md`).
+limits of their own; bytes are handed on as they arrive. It also costs a fraction (`docs/internals/performance.md`).
 
 Whoever knows `requests` finds its exceptions: ConnectTimeout, ConnectionError, SSLError, ReadTimeout, and
 ChunkedEncodingError for an answer that broke off. Redirects are not followed and no cookie is kept: an answer is

@@ -1,4 +1,4 @@
-"""The worked examples of docs/external-apis.md in front of APIs of six shapes: streams, errors, requests."""
+"""The worked examples of docs/guides/custom-http-apis.md in front of APIs of six shapes: streams, errors, requests."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def apis() -> Iterator[ShapedAPIs]:
 @pytest.fixture(scope="module")
 def file(apis: ShapedAPIs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The rows as the page shows them: the last of each name."""
-    blocks = [block for section in read_sections(ROOT / "docs" / "external-apis.md") for block in section.blocks]
+    blocks = [
+        block for section in read_sections(ROOT / "docs" / "guides" / "custom-http-apis.md") for block in section.blocks
+    ]
     rows = {
         row["name"]: row
         for block in blocks

@@ -1,4 +1,4 @@
-"""A stop and a reload let running streams finish; docs/deployment.md counts on it."""
+"""A stop and a reload let running streams finish; docs/guides/deployment.md counts on it."""
 
 from __future__ import annotations
 

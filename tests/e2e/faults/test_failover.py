@@ -1,4 +1,4 @@
-"""docs/routing.md's table, row by row: an upstream with that fault, real sockets, gunicorn with two workers.
+"""docs/guides/routing.md's table, row by row: an upstream with that fault, real sockets, gunicorn with two workers.
 
 Every row has a model of its own, streamed and not, so that no cooldown of one is another's. `spare` is healthy, and the
 `model` of an answer tells who gave it.

@@ -96,7 +96,9 @@ def test_a_page_says_how_the_model_is_to_write(client: FlaskClient) -> None:
 
 
 def test_the_documentation_names_all_that_it_may_say() -> None:
-    section = (ROOT / "docs" / "http-api.md").read_text().partition("\n## /ask\n")[2].partition("\n## ")[0]
+    section = (
+        (ROOT / "docs" / "reference" / "http-api.md").read_text().partition("\n## /ask\n")[2].partition("\n## ")[0]
+    )
     sentence = section.partition("how the model is to write")[2].partition(". ")[0]
     assert set(re.findall(r"`(\w+)`", sentence)) == set(GenerationOptionsSchema().fields)
 
