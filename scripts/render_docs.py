@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.report import to_summary, to_targets
+from bench.targets import CHAT, EVENT, to_value
 from config import SETTINGS
 from openai_compat.backends.base import (
     CHAT_PARAMETERS,
@@ -258,6 +259,21 @@ def modules_table() -> str:
     return to_table(("`openai_compat/`", "what it is"), rows)
 
 
+def headline_list(result: dict[str, Any]) -> str:
+    """Return the benchmark's three headline figures as a list."""
+    value = to_value(result["figures"])
+
+    def compare(figure: str) -> list[str]:
+        return [f"{value(name, figure):,.0f}" for name in ("ours", "litellm")]
+
+    chat, event, memory = (compare(figure) for figure in (CHAT, EVENT, "memory/idle_worker_mb"))
+    return (
+        f"- {chat[0]} µs for a chat (LiteLLM: {chat[1]} µs)\n"
+        f"- {event[0]} µs for a streamed event (LiteLLM: {event[1]} µs)\n"
+        f"- {memory[0]} MB of memory for an idle worker (LiteLLM: {memory[1]} MB)"
+    )
+
+
 def _of_newest_run(to_table: Callable[[dict[str, Any]], str]) -> str:
     """A table of the newest whole run of the benchmark."""
     newest = max((ROOT / "bench" / "results").glob("*-run.json"))
@@ -278,6 +294,7 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "questions": questions_table,
     "modules": modules_table,
     "bench": lambda: _of_newest_run(to_summary),
+    "bench-headline": lambda: _of_newest_run(headline_list),
     "bench-targets": lambda: _of_newest_run(to_targets),
 }
 

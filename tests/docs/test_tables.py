@@ -27,6 +27,7 @@ from openai_compat.web.routes import models as model_doors
 from scripts import render_docs
 from tests.support.tools import ROOT
 
+SETTINGS_PAGE = "docs/reference/configuration.md"
 FILE = re.compile(r"`([\w./-]+(?:\.py|\.conf|\.yaml|\.toml|/))`")
 CODE = re.compile(r"`([^`]+)`")
 
@@ -61,8 +62,8 @@ def test_a_new_setting_would_be_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the tables, and in `.env.example`, where it comes last."""
     another = Setting(("HOST",), parse_text, "Another meaning.")
     monkeypatch.setattr(render_docs, "SETTINGS", [*settings_table.SETTINGS, another])
-    readme, example = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", ".env.example"))
-    assert "Another meaning." in render_docs.render("README.md", readme)
+    table, example = ((ROOT / name).read_text(encoding="utf-8") for name in (SETTINGS_PAGE, ".env.example"))
+    assert "Another meaning." in render_docs.render(SETTINGS_PAGE, table)
     assert "# Another meaning.\n# HOST=0.0.0.0\n" in render_docs.render(".env.example", example)
     monkeypatch.setattr(render_docs, "SETTINGS", settings_table.SETTINGS[1:])
     assert "# HOST=" not in render_docs.render(".env.example", example)
@@ -76,13 +77,13 @@ def test_check_fails_and_changes_nothing_where_a_table_is_old(tmp_path: Path) ->
         (tmp_path / name).symlink_to(ROOT / name)
     command = [sys.executable, "-c", _RENDER_HERE, str(tmp_path)]
     assert subprocess.run([*command, "--check"], cwd=tmp_path, capture_output=True).returncode == 0
-    old = (tmp_path / "README.md").read_text().replace("| `8000` |", "| `80` |")
-    (tmp_path / "README.md").write_text(old)
+    old = (tmp_path / SETTINGS_PAGE).read_text().replace("| `8000` |", "| `80` |")
+    (tmp_path / SETTINGS_PAGE).write_text(old)
     check = subprocess.run([*command, "--check"], cwd=tmp_path, capture_output=True, text=True)
-    assert (check.returncode, check.stdout) == (1, "README.md is out of date: make docs\n")
-    assert (tmp_path / "README.md").read_text() == old
+    assert (check.returncode, check.stdout) == (1, f"{SETTINGS_PAGE} is out of date: make docs\n")
+    assert (tmp_path / SETTINGS_PAGE).read_text() == old
     assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 0
-    assert (tmp_path / "README.md").read_text() == (ROOT / "README.md").read_text()
+    assert (tmp_path / SETTINGS_PAGE).read_text() == (ROOT / SETTINGS_PAGE).read_text()
 
 
 _RENDER_HERE = """
