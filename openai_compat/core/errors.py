@@ -1,32 +1,36 @@
-"""One exception tree, and the one error envelope that every failure wears.
+"""Exception hierarchy and OpenAI's error envelope.
 
     OpenAICompatError
-    ├── ConfigurationError                 the start is refused; lists every problem at once
-    ├── CallCancelledError                 the client left; nobody reads an answer
-    ├── RequestError                       the client's to mend (4xx, logged at INFO)
-    │   ├── PayloadError                   the body is not what the API takes
-    │   ├── UnsupportedParameterError      a promise that this model cannot keep
-    │   ├── AuthenticationError            no key of ours came with the request
-    │   ├── RateLimitedError               this caller asks too often (429, with Retry-After): for hooks to raise
-    │   ├── ModelNotFoundError
-    │   ├── NotFoundError, MethodNotAllowedError, UnsupportedMediaTypeError, PayloadTooLargeError
-    │   └── CapabilityError                this model cannot do that at all (501, never retried)
-    └── BackendError                       not the client's fault (5xx, logged with its cause)
-        ├── InternalError                  a fault of this server
-        ├── ServerShuttingDownError        this server's process ends, and the call's time is up
-        ├── OverloadedError                no place is free, and none became free in time
-        ├── ModelBusyError                 too much at once: come again (503, with Retry-After)
-        ├── ModelUnavailableError          the model cannot be had, and trying again is of no use (503)
-        └── UpstreamError                  a fault beyond this server
-            ├── UpstreamConnectionError    no connection, or it broke before an answer
-            │   └── UpstreamNotConnectedError  no connection: nothing was sent
-            ├── UpstreamTimeoutError       a time limit ran out
-            ├── UpstreamCutError           the answer broke off or ended early
-            ├── UpstreamReplyError         the answer cannot be understood
-            ├── UpstreamAuthenticationError  the upstream refused the credential of *this server*
-            └── UpstreamStatusError        the upstream answered with an error of its own, relayed
+    ├── ConfigurationError                   the settings or the models file are invalid
+    ├── CallCancelledError                   the client disconnected
+    ├── RequestError                         a mistake in the request (4xx, logged at INFO)
+    │   ├── InvalidRequestError              the body fails validation
+    │   ├── UnsupportedParameterError        the model does not support a parameter
+    │   ├── AuthenticationError              the API key is missing or unknown (401)
+    │   ├── RateLimitedError                 the caller exceeded a rate limit (429)
+    │   ├── ModelNotFoundError               no model has this name (404)
+    │   ├── NotFoundError                    no endpoint has this URL (404)
+    │   ├── MethodNotAllowedError            the endpoint does not accept this method (405)
+    │   ├── UnsupportedMediaTypeError        the content type is not accepted (415)
+    │   ├── RequestTooLargeError             the body exceeds its size limit (413)
+    │   └── CapabilityError                  the model does not support the endpoint (501, not retryable)
+    └── BackendError                         not the client's mistake (5xx, logged with its cause)
+        ├── InternalError                    a defect of this server (500)
+        ├── ServerShuttingDownError          the worker stopped before the answer was complete (503)
+        ├── OverloadedError                  the server's request queue is full (503)
+        ├── ModelBusyError                   the model has no capacity at the moment (503)
+        ├── ModelUnavailableError            the model cannot be loaded (503, not retryable)
+        └── UpstreamError                    the upstream failed (502)
+            ├── UpstreamConnectionError      the connection failed before a response arrived
+            │   └── UpstreamConnectError     the connection was never established
+            ├── UpstreamTimeoutError         a timeout expired
+            ├── UpstreamTruncatedError       the response ended early
+            ├── UpstreamInvalidResponseError the response cannot be parsed
+            ├── UpstreamBusyError            the upstream's request queue is full (503)
+            ├── UpstreamAuthenticationError  the upstream rejected this server's credentials (not retryable)
+            └── UpstreamStatusError          the upstream returned an error status, which is relayed
 
-Backends raise these by name and know no status code; `status` is read by `web/errors.py` alone.
+Backends raise these errors and know no status codes. Only `web/errors.py` reads `status`.
 """
 
 from __future__ import annotations
@@ -36,21 +40,27 @@ from typing import Any, ClassVar
 
 
 def to_envelope(message: str, type_: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
-    """OpenAI's error body: all four keys, always (source: the `Error` schema of OpenAI's API reference)."""
+    """Return OpenAI's error body.
+
+    All four keys are always present, as in the `Error` schema of OpenAI's API reference.
+    """
     return {"error": {"message": message, "type": type_, "param": param, "code": code}}
 
 
 class OpenAICompatError(Exception):
-    """The root. `message` is safe to show to a client: no secret, no path, no traceback."""
+    """Base class of all errors of this package.
+
+    `message` is safe to show to a client. It contains no secret, no path and no traceback.
+    """
 
     status: ClassVar[int | None] = 500
-    """HTTP status; None where a setting decides it (`VALIDATION_ERROR_STATUS`, `UPSTREAM_ERROR_STATUS`)."""
+    """HTTP status, or None if a setting decides it (`VALIDATION_ERROR_STATUS`, `UPSTREAM_ERROR_STATUS`)."""
     type: str = "server_error"
     code: str | None = None
     is_retryable: ClassVar[bool | None] = None
-    """False tells the official clients not to try again (`x-should-retry: false`); None leaves it to them."""
+    """False tells the official clients not to retry (`x-should-retry: false`). None leaves the decision to them."""
     retry_after: int | None = None
-    """Seconds after which trying again makes sense, where this server knows (the header `Retry-After`)."""
+    """Value of the header `Retry-After` in seconds, or None if unknown."""
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -60,11 +70,15 @@ class OpenAICompatError(Exception):
             self.code = code
 
     def to_envelope(self) -> dict[str, Any]:
+        """Return OpenAI's error body for this error."""
         return to_envelope(self.message, self.type, self.param, self.code)
 
 
 class ConfigurationError(OpenAICompatError):
-    """The configuration is wrong. `problems` has one sentence for each thing to mend."""
+    """The settings or the models file are invalid.
+
+    `problems` has one sentence per problem.
+    """
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
@@ -72,7 +86,10 @@ class ConfigurationError(OpenAICompatError):
 
 
 class CallCancelledError(OpenAICompatError):
-    """The client hung up, so the work for it was given up. 499 is nginx's word for it; only logs show it."""
+    """The client disconnected before the answer was complete.
+
+    Status 499 is nginx's convention. It appears only in logs.
+    """
 
     status = 499
     type = "request_cancelled"
@@ -82,20 +99,20 @@ class CallCancelledError(OpenAICompatError):
 
 
 class RequestError(OpenAICompatError):
-    """A mistake in the request."""
+    """The request contains a mistake."""
 
     status: ClassVar[int | None] = 400
     type = "invalid_request_error"
 
 
 class InvalidRequestError(RequestError):
-    """The body is not what the API takes; `param` is the dotted path of the first thing that is wrong."""
+    """The body fails validation. `param` is the dotted path of the first invalid field."""
 
     status = None
 
 
 class UnsupportedParameterError(RequestError):
-    """`param` asks for something that this model cannot do, so nothing was done."""
+    """The model does not support the parameter `param`, so the call was not made."""
 
     code = "unsupported_parameter"
 
@@ -107,12 +124,17 @@ class UnsupportedParameterError(RequestError):
 
 
 class AuthenticationError(RequestError):
+    """The API key is missing or unknown."""
+
     status = 401
     code = "invalid_api_key"
 
 
 class RateLimitedError(RequestError):
-    """The caller has asked too much for now; `retry_after` is in seconds. For hooks to raise: nothing here counts."""
+    """The caller exceeded a rate limit and may retry after `retry_after` seconds.
+
+    This server never raises it by itself. Hooks may.
+    """
 
     status = 429
     type = "rate_limit_error"
@@ -124,6 +146,8 @@ class RateLimitedError(RequestError):
 
 
 class ModelNotFoundError(RequestError):
+    """No model has this name."""
+
     status = 404
     code = "model_not_found"
 
@@ -133,38 +157,46 @@ class ModelNotFoundError(RequestError):
 
 
 class NotFoundError(RequestError):
+    """No endpoint has this URL."""
+
     status = 404
     code = "unknown_url"
 
 
 class MethodNotAllowedError(RequestError):
+    """The endpoint does not accept this HTTP method."""
+
     status = 405
     code = "method_not_allowed"
 
 
 class UnsupportedMediaTypeError(RequestError):
+    """The endpoint does not accept this content type."""
+
     status = 415
     code = "unsupported_media_type"
 
 
 class RequestTooLargeError(RequestError):
+    """The body exceeds its size limit."""
+
     status = 413
     code = "request_too_large"
 
 
 class CapabilityError(RequestError):
-    """The model cannot do what the path asks, and never will: a 501 that says not to try again."""
+    """The model does not support this endpoint, so a retry cannot succeed."""
 
     status = 501
     is_retryable = False
 
 
 class BackendError(OpenAICompatError):
-    """A failure that the client cannot mend."""
+    """The call failed for a reason that the client cannot correct."""
 
 
 class InternalError(BackendError):
-    """A fault of this server; the log has the cause, the client gets the request id to ask about."""
+    """This server has a defect. The log has the cause, and the client gets the request id."""
 
     code = "internal_error"
 
@@ -175,7 +207,7 @@ class InternalError(BackendError):
 
 
 class ServerShuttingDownError(BackendError):
-    """The time that running calls get at a stop is up; another process, or this one anew, can be asked at once."""
+    """The worker stopped before the answer was complete. Another worker can answer a retry at once."""
 
     status = 503
     code = "server_shutting_down"
@@ -186,7 +218,7 @@ class ServerShuttingDownError(BackendError):
 
 
 class OverloadedError(BackendError):
-    """As many requests as may be are under way, and as many as may wait."""
+    """The server has no capacity for this request, and its queue is full or the wait timed out."""
 
     status = 503
     code = "server_overloaded"
@@ -199,7 +231,10 @@ class OverloadedError(BackendError):
 
 
 class ModelBusyError(BackendError):
-    """No room for this call now: a queue is full, a model is still loading. `retry_after` is in seconds."""
+    """The model has no capacity at the moment and may have some after `retry_after` seconds.
+
+    Its queue is full, or it is still loading.
+    """
 
     status = 503
     code = "model_busy"
@@ -210,7 +245,7 @@ class ModelBusyError(BackendError):
 
 
 class ModelUnavailableError(BackendError):
-    """What a model needs is not there (its weights, a library, memory): for the operator to mend, not for a retry."""
+    """The model cannot be loaded until the operator provides its weights, a library or memory."""
 
     status = 503
     code = "model_unavailable"
@@ -218,34 +253,45 @@ class ModelUnavailableError(BackendError):
 
 
 class UpstreamError(BackendError):
-    """The server behind this one failed; the setting `UPSTREAM_ERROR_STATUS` decides the status (502)."""
+    """The upstream failed. The setting `UPSTREAM_ERROR_STATUS` decides the status (502)."""
 
     status: ClassVar[int | None] = None
     type = "upstream_error"
 
 
 class UpstreamConnectionError(UpstreamError):
+    """The connection to the upstream failed before a response arrived."""
+
     code = "upstream_unreachable"
 
 
 class UpstreamConnectError(UpstreamConnectionError):
-    """There was no connection, so that nothing was sent: the call may be made again."""
+    """The connection to the upstream was never established.
+
+    No part of the request was sent, so a retry is safe.
+    """
 
 
 class UpstreamTimeoutError(UpstreamError):
+    """A timeout of the call to the upstream expired."""
+
     code = "upstream_timeout"
 
 
 class UpstreamTruncatedError(UpstreamError):
+    """The upstream's response ended early."""
+
     code = "upstream_cut"
 
 
 class UpstreamInvalidResponseError(UpstreamError):
+    """The upstream's response cannot be parsed."""
+
     code = "upstream_bad_reply"
 
 
 class UpstreamBusyError(UpstreamError):
-    """This upstream has as many calls as it may have, and as many wait for it as may."""
+    """The upstream has no capacity for this call, and its queue is full or the wait timed out."""
 
     status = 503
     code = "upstream_overloaded"
@@ -258,16 +304,17 @@ class UpstreamBusyError(UpstreamError):
 
 
 class UpstreamAuthenticationError(UpstreamError):
-    """The upstream does not take the key that this server holds: for its operator to mend, not for a retry."""
+    """The upstream rejected the credentials of this server, which its operator must correct."""
 
     code = "upstream_authentication_failed"
     is_retryable = False
 
 
 class UpstreamStatusError(UpstreamError):
-    """The upstream's own error, to be relayed: its status, its words, and when to come again.
+    """The upstream returned an error status.
 
-    `upstream_status` is the status it sent; `headers` those of its reply headers that clients act upon.
+    Its message, type, code and `upstream_status` are relayed to the client, and so are `headers`, the response
+    headers about retries.
     """
 
     def __init__(

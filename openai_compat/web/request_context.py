@@ -139,7 +139,9 @@ class RequestContext:
             has_left = self.cancellation.is_cancelled and self.cancellation.reason is None
             log_fields = {"status": 499 if has_left else status, "ms": self.milliseconds, **self.log_fields}
             place = self._place.encode("latin-1").decode("utf-8", "replace")
-            log.handle(logs.AccessRecord(log.name, level, place, log_fields))
+            record = logging.LogRecord(log.name, level, "", 0, place, None, None)  # `log.log` takes 2 µs more
+            record.fields = log_fields
+            log.handle(record)
 
 
 def authorization_of(environ: Mapping[str, Any]) -> str | None:

@@ -127,7 +127,7 @@ class SidecarClient:
         listener.close()
         with suppress(BrokenPipeError), cast("IO[bytes]", process.stdin) as stdin:
             pickle.dump((str(path), self._settings), stdin)
-        log.info("the process of the pipelines was started", extra={"facts": {"pid": process.pid}})
+        log.info("the process of the pipelines was started", extra={"fields": {"pid": process.pid}})
 
 
 class PipelineCall(Iterator["JSON | Heartbeat"]):

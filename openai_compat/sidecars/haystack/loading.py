@@ -76,7 +76,7 @@ def build_index(options: HaystackOptions, transports: Transports) -> DocumentInd
     index = DocumentIndex(folder, Path(options.index) if options.index else None, options.embedder, embed)
     index.build(_LoggedProgress())
     facts = {"files": len(index.files), "passages": sum(1 for _ in index.entries)}
-    log.info("documents are indexed", extra={"facts": facts})
+    log.info("documents are indexed", extra={"fields": facts})
     return index
 
 
@@ -89,7 +89,7 @@ class _LoggedProgress:
     def __call__(self, done: int, total: int, _path: str) -> None:
         if time.monotonic() - self._told_at > PROGRESS_INTERVAL:
             self._told_at = time.monotonic()
-            log.info("documents are being indexed", extra={"facts": {"done": done, "total": total}})
+            log.info("documents are being indexed", extra={"fields": {"done": done, "total": total}})
 
 
 def to_embed(model: str, transport: httpx.BaseTransport) -> Embed:

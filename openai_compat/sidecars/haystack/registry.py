@@ -141,7 +141,7 @@ class PipelineModel:
             self._retry_at = time.monotonic() + RETRY_INTERVAL
             raise self._problem from error
         facts = {"model": self._entry.name, "seconds": round(time.monotonic() - started, 1)}
-        log.info("pipeline loaded", extra={"facts": facts})
+        log.info("pipeline loaded", extra={"fields": facts})
 
     def chat(self, request: JSON, emit: Emit, context: CallContext) -> None:
         from .execution import PipelineRun

@@ -1,7 +1,8 @@
-"""The lines of the text log: one for each record, whatever is in it."""
+"""Log lines, of which a record becomes exactly one."""
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
@@ -20,7 +21,7 @@ def line_of(message: str, *, exc_info: Any = None, **fields: Any) -> str:
     return logs.TextFormatter().format(record)
 
 
-def test_a_line() -> None:
+def test_a_text_line_has_the_time_the_request_id_and_the_fields() -> None:
     assert re.fullmatch(
         r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO req_1 POST /v1/é status=200 ms=7",
         line_of("POST /v1/é", status=200, ms=7),
@@ -46,17 +47,35 @@ def test_control_characters_are_escaped(character: str, escaped: str) -> None:
     assert line_of("GET /", model=f"a{character}b").endswith(f"model=a{escaped}b")
 
 
-def test_not_one_control_character_is_left_and_all_else_is() -> None:
+def test_every_control_character_is_escaped_and_no_other_character() -> None:
     text = "".join(map(chr, range(0x3000)))
     line = line_of(text)
     assert not [character for character in line if unicodedata.category(character) in {"Cc", "Zl", "Zp"}]
     assert all(character in line for character in text if unicodedata.category(character) not in {"Cc", "Zl", "Zp"})
 
 
-def test_a_traceback_keeps_its_lines_and_nothing_else() -> None:
+def test_a_traceback_keeps_its_newlines_and_no_other_control_character() -> None:
     try:
         raise ValueError("red \x1b[31m \r alert")
     except ValueError:
         line = line_of("it failed", exc_info=sys.exc_info())
     assert line.count("\n") >= 3
     assert line.endswith(r"ValueError: red \x1b[31m \r alert")
+
+
+def test_fields_become_pairs_in_text_and_keys_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.request_id.set("req_1")
+    for log_format in ("text", "json"):
+        logs.configure_logging("info", log_format)
+        logging.getLogger(f"{logs.LOGGER}.web").info("GET /é", extra={"fields": {"status": 200}})
+    text, line = capsys.readouterr().err.splitlines()
+    assert text.endswith(" INFO req_1 GET /é status=200")
+    entry = json.loads(line)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", entry.pop("time"))
+    assert entry == {
+        "level": "info",
+        "logger": "openai_compat.web",
+        "request_id": "req_1",
+        "message": "GET /é",
+        "status": 200,
+    }
