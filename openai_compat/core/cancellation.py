@@ -1,4 +1,4 @@
-"""Cancellation of one call."""
+"""Cooperative cancellation of one call."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from .errors import CallCancelledError, OpenAICompatError
 
 
 class CancellationToken:
-    """Tells one call's workers that the answer is not wanted any more: its client left, or this server ends.
+    """Token that signals the end of one call, because its client disconnected or the server shuts down.
 
-    Whoever blocks registers a callback that wakes it (a socket's `shutdown`); whoever computes asks `is_cancelled`.
-    `cancel()` may come from any thread or greenlet, any number of times, before or after a callback is registered.
+    Blocking code registers a callback that wakes it (a socket's `shutdown`). Computing code checks `is_cancelled`.
+    `cancel` may be called from any thread or greenlet, repeatedly, before or after a callback is registered.
     """
 
     __slots__ = ("_callbacks", "is_cancelled", "reason")
@@ -23,7 +23,10 @@ class CancellationToken:
         self._callbacks: list[Callable[[], None]] = []
 
     def cancel(self, reason: OpenAICompatError | None = None) -> None:
-        """Ends the call; `reason` is what a client that is still there is told. Without one, it has left."""
+        """Cancel the call and run the callbacks.
+
+        `reason` is the error for a client that is still connected. None means that the client disconnected.
+        """
         if not self.is_cancelled:
             self.reason = reason
         self.is_cancelled = True
@@ -31,29 +34,30 @@ class CancellationToken:
             self._callbacks.pop()()
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
-        """Calls `callback` at the cancellation: at once when that has already happened."""
+        """Register `callback` to run at cancellation, or run it now if the call is already cancelled."""
         self._callbacks.append(callback)
         if self.is_cancelled:
             self.cancel()
 
     def remove_callback(self, callback: Callable[[], None]) -> None:
-        """The work that `callback` would have stopped is over."""
+        """Unregister `callback`, if it is registered."""
         if callback in self._callbacks:
             self._callbacks.remove(callback)
 
     def to_error(self) -> OpenAICompatError:
-        """What the cancelled call ends with."""
+        """Return the error that the cancelled call ends with."""
         return self.reason or CallCancelledError()
 
     def raise_if_cancelled(self) -> None:
+        """Raise the error of `to_error` if the call is cancelled."""
         if self.is_cancelled:
             raise self.to_error()
 
     def wait(self, seconds: float) -> None:
-        """Sleeps, but not beyond the cancellation.
+        """Sleep for `seconds`, or until the cancellation.
 
         Raises:
-            CallCancelledError, or the reason it was cancelled for: before or during the wait.
+            CallCancelledError or the cancellation's reason: The call is cancelled before or during the wait.
         """
         woken = threading.Event()
         self.on_cancel(woken.set)

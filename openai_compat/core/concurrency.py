@@ -1,4 +1,4 @@
-"""A bounded number of calls at once, and a bounded queue for the rest."""
+"""Concurrency limiter with a bounded FIFO queue."""
 
 from __future__ import annotations
 
@@ -10,78 +10,79 @@ from .cancellation import CancellationToken
 from .errors import OpenAICompatError, OverloadedError
 
 MAX_RETRY_AFTER = 30
+"""Upper bound of `retry_after`, in seconds."""
 
 
 class _Waiter:
-    """Somebody's turn in the queue: `is_given` when a place has become theirs."""
+    """Queued call. `is_granted` becomes True when it gets a slot."""
 
-    __slots__ = ("event", "is_given")
+    __slots__ = ("event", "is_granted")
 
     def __init__(self) -> None:
         self.event = threading.Event()
-        self.is_given = False
+        self.is_granted = False
 
 
 class ConcurrencyLimiter:
-    """Limit concurrency to `max_concurrent` calls and queue up to `max_queued` more for `wait_seconds` each.
+    """Limiter that runs up to `max_concurrent` calls at once and queues up to `max_queued` more.
 
-    Raise `to_error(retry_after)` when the queue is full or the wait times out.
+    A queued call waits for up to `timeout` seconds. Calls that get no slot fail with `to_error(retry_after)`.
     """
 
     def __init__(
         self,
         max_concurrent: int,
         max_queued: int,
-        wait_seconds: float,
+        timeout: float,
         to_error: Callable[[int], OpenAICompatError] = OverloadedError,
     ) -> None:
-        self._most = max_concurrent
-        self._most_waiting = max_queued
-        self._wait_seconds = wait_seconds
+        self._max_concurrent = max_concurrent
+        self._max_queued = max_queued
+        self._timeout = timeout
         self._to_error = to_error
-        self._inside = 0
+        self._active = 0
         self._queue: deque[_Waiter] = deque()
         self._lock = threading.Lock()
 
     def acquire(self, cancellation: CancellationToken) -> None:
-        """Returns when the caller may go on, who must `release` once for it.
+        """Wait for a slot and take it. The caller must call `release` once.
 
         Raises:
-            OverloadedError, or what `to_error` makes: no place, and none to wait at either; or not in time.
-            CallCancelledError, or the reason for the cancellation: while waiting.
+            OverloadedError or the result of `to_error`: The queue is full, or the wait timed out.
+            CallCancelledError or the cancellation's reason: The call was cancelled during the wait.
         """
         with self._lock:
-            if self._inside < self._most:
-                self._inside += 1
+            if self._active < self._max_concurrent:
+                self._active += 1
                 return
-            if len(self._queue) >= self._most_waiting or not self._wait_seconds:
-                raise self._refusal()
-            place = _Waiter()
-            self._queue.append(place)
-        self._wait(place, cancellation)
+            if len(self._queue) >= self._max_queued or not self._timeout:
+                raise self._rejection()
+            waiter = _Waiter()
+            self._queue.append(waiter)
+        self._wait(waiter, cancellation)
 
     def release(self) -> None:
-        """Gives the place to the first in line."""
+        """Pass the slot to the first waiter, or free it."""
         with self._lock:
             if self._queue:
-                place = self._queue.popleft()
-                place.is_given = True
-                place.event.set()
+                waiter = self._queue.popleft()
+                waiter.is_granted = True
+                waiter.event.set()
             else:
-                self._inside -= 1
+                self._active -= 1
 
-    def _wait(self, place: _Waiter, cancellation: CancellationToken) -> None:
-        cancellation.on_cancel(place.event.set)
-        place.event.wait(self._wait_seconds)
-        cancellation.remove_callback(place.event.set)
+    def _wait(self, waiter: _Waiter, cancellation: CancellationToken) -> None:
+        cancellation.on_cancel(waiter.event.set)
+        waiter.event.wait(self._timeout)
+        cancellation.remove_callback(waiter.event.set)
         with self._lock:
-            if not place.is_given:
-                self._queue.remove(place)
-        if cancellation.is_cancelled and place.is_given:
+            if not waiter.is_granted:
+                self._queue.remove(waiter)
+        if cancellation.is_cancelled and waiter.is_granted:
             self.release()
         cancellation.raise_if_cancelled()
-        if not place.is_given:
-            raise self._refusal()
+        if not waiter.is_granted:
+            raise self._rejection()
 
-    def _refusal(self) -> OpenAICompatError:
-        return self._to_error(int(min(max(self._wait_seconds, 1), MAX_RETRY_AFTER)))
+    def _rejection(self) -> OpenAICompatError:
+        return self._to_error(int(min(max(self._timeout, 1), MAX_RETRY_AFTER)))

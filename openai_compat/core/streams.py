@@ -1,7 +1,7 @@
-"""Starting, watching and ending a stream of values; standard library only.
+"""Primitives for starting, priming and closing streams of values.
 
-A stream here is any iterator with a `close()`. Between values it may yield `HEARTBEAT`, its word for "nothing happened
-for a while", so that whoever writes to the client can fill the pause without a thread of its own.
+A stream is any iterator with a `close()`. It may yield `HEARTBEAT` during an idle gap, so that the response body can
+send a keep-alive to the client without a thread of its own.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ T = TypeVar("T")
 
 
 class _Heartbeat:
-    """The type of `HEARTBEAT`: a value of its own, so that no delta is ever mistaken for it."""
+    """Type of `HEARTBEAT`, distinct from every type of delta."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return "SILENCE"
+        return "HEARTBEAT"
 
 
 HEARTBEAT: Final = _Heartbeat()
@@ -29,14 +29,11 @@ Heartbeat = _Heartbeat
 
 
 class PrimedStream(Generic[T]):
-    """An iterator whose first value has already been fetched, and whose `close()` always reaches its source.
+    """Iterator that has already fetched its first value, and whose `close()` always reaches its source.
 
-    Priming runs the source up to its first value that is not `HEARTBEAT`, so a failure before it is raised here, while
-    the response can still carry a status of its own. A generator that was never started ignores `close()`; this class
-    does not: the source has been started.
-
-    Raises:
-        whatever the source raises before its first value; StopIteration never: an empty source is an empty stream.
+    The constructor runs the source up to its first value that is not `HEARTBEAT`. It raises the source's errors up to
+    there, while the response can still have an error status. As the source has started by then, `close()` runs its
+    `finally` blocks, which a generator that never started would ignore. An empty source is an empty stream.
     """
 
     __slots__ = ("_first", "_has_first", "_source")
@@ -53,7 +50,7 @@ class PrimedStream(Generic[T]):
             raise
 
     def __iter__(self) -> Iterator[T]:
-        """Without a step of this class for each value."""
+        """Return an iterator that adds no call of this class to each value."""
         if not self._has_first:
             return self._source
         self._has_first = False
@@ -66,22 +63,23 @@ class PrimedStream(Generic[T]):
         return next(self._source)
 
     def close(self) -> None:
+        """Close the source."""
         self._has_first = False
         close_stream(self._source)
 
 
 class BackgroundStart(Generic[T]):
-    """Something that is being started in a thread (a greenlet, under gevent), so that its starter can do other things.
+    """Future of `start()`, which runs in a thread (under gevent, in a greenlet).
 
-    Made for the first piece of an answer: it may take minutes, and the client must hear something meanwhile.
+    It is used for the first token of an answer, which may take minutes in which the client needs keep-alives.
     """
 
     def __init__(self, start: Callable[[], T]) -> None:
         self._start = start
-        # A lock and a bare thread: `threading`'s Event and Thread cost as much as the rest of a stream's beginning.
+        # A lock and a bare thread, as `threading`'s Event and Thread would double the cost of a stream's start.
         self._running = _thread.allocate_lock()
         self._running.acquire()
-        self._is_abandoned = False
+        self._is_closed = False
         self._result: T | None = None
         self._error: BaseException | None = None
         _thread.start_new_thread(copy_context().run, (self._run,))
@@ -89,40 +87,40 @@ class BackgroundStart(Generic[T]):
     def _run(self) -> None:
         try:
             self._result = self._start()
-        except BaseException as error:  # noqa: BLE001 - it is raised again in `result`, by whoever waits
+        except BaseException as error:  # noqa: BLE001 - `result` raises it
             self._error = error
         self._running.release()
-        if self._is_abandoned:
+        if self._is_closed:
             close_stream(self._result)
 
     @property
-    def is_over(self) -> bool:
-        """Whether it has come to an end, one way or the other."""
+    def is_done(self) -> bool:
+        """True once `start()` has returned or raised."""
         return not self._running.locked()
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Whether it is over, one way or the other, after at most `seconds`."""
-        is_over = self._running.acquire(timeout=-1 if seconds is None else seconds)
-        if is_over:
+        """Wait for up to `seconds`, and return True if `start()` has returned or raised."""
+        is_done = self._running.acquire(timeout=-1 if seconds is None else seconds)
+        if is_done:
             self._running.release()
-        return is_over
+        return is_done
 
     def result(self) -> T:
-        """What was started, once it is over; raises what starting it raised."""
+        """Wait for `start()`, and return its result or raise its error."""
         self.wait()
         if self._error is not None:
             raise self._error
         return cast(T, self._result)
 
     def close(self) -> None:
-        """Nobody wants the result: it is closed as soon as it is there."""
-        self._is_abandoned = True
+        """Discard the result, and close it as soon as it exists."""
+        self._is_closed = True
         if not self._running.locked():
             close_stream(self._result)
 
 
 def close_stream(stream: object) -> None:
-    """Closes what can be closed: lists and plain iterators have nothing to give back."""
+    """Close `stream` if it has a `close` method, which lists and plain iterators lack."""
     close = getattr(stream, "close", None)
     if close is not None:
         close()

@@ -1,4 +1,7 @@
-"""The values that cross the layers: frozen, without behaviour of their own, free of HTTP and of any library."""
+"""Frozen value types that cross the layers.
+
+They depend on no library and know nothing of HTTP.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ JSONObject = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts of one call; cached tokens are part of the prompt's, reasoning tokens of the completion's."""
+    """Token counts of one call.
+
+    `prompt_tokens` includes the cached tokens, and `completion_tokens` includes the reasoning tokens.
+    """
 
     prompt_tokens: int
     completion_tokens: int = 0
@@ -28,12 +34,12 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """One chat call as a backend sees it.
+    """One chat call as a backend receives it.
 
     `messages` are OpenAI's message objects, validated. `parameters` holds every other field that the client sent with
     a value other than null (`temperature`, `tools`, `n`, unknown ones, ...), except `model`, `stream` and
-    `stream_options`, which belong to the service. `is_streamed` tells whether the client reads along: a backend that
-    can stream should, one that cannot may yield its whole answer as one delta.
+    `stream_options`, which the service handles. `is_streamed` is True if the client requested a stream. A backend that
+    cannot stream may yield its complete answer as one delta.
     """
 
     model: str
@@ -44,7 +50,7 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallDelta:
-    """A piece of a tool call: `id` and `name` come with the first piece of each `index` only."""
+    """Delta of a tool call. Only the first one of each `index` has `id` and `name`."""
 
     index: int
     arguments: str = ""
@@ -54,9 +60,10 @@ class ToolCallDelta:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """The log probability of one token; `top` has the likeliest (token, logprob) pairs in falling order.
+    """Log probability of one token.
 
-    `logprob` is None for the first token of an echoed prompt: nothing came before it.
+    `top` has the likeliest (token, logprob) pairs, the likeliest first. `logprob` is None for the first token of an
+    echoed prompt, which no token precedes.
     """
 
     token: str
@@ -66,11 +73,11 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class ChatDelta:
-    """One piece of an answer. `index` is the choice it belongs to.
+    """Delta of the answer's choice number `index`.
 
-    The last delta of each choice carries its `finish_reason`; a choice without one was cut off. `usage` may come with
-    any delta, counts the whole call, and the last one holds. `reasoning` is sent on as `reasoning_content`.
-    `annotations` are OpenAI's own objects (`{"type": "url_citation", ...}`): what the text rests on, and where.
+    The last delta of each choice has its `finish_reason`. A choice without one was truncated. Any delta may have
+    `usage`, which counts the complete call, and the last one applies. Clients receive `reasoning` as
+    `reasoning_content`. `annotations` are OpenAI's objects for citations (`{"type": "url_citation", ...}`).
     """
 
     content: str | None = None
@@ -86,7 +93,10 @@ class ChatDelta:
 
 @dataclass(frozen=True, slots=True)
 class CompletionRequest:
-    """One text completion call. `prompts` has one entry a prompt, each a text or a list of token ids."""
+    """One text completion call.
+
+    Each prompt is a text or a list of token ids.
+    """
 
     model: str
     prompts: Sequence[str | Sequence[int]]
@@ -96,7 +106,7 @@ class CompletionRequest:
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """One piece of a completion; `index` counts choices prompt by prompt (`prompt * n + choice`)."""
+    """Delta of a text completion. `index` counts the choices of all prompts (`prompt * n + choice`)."""
 
     text: str = ""
     index: int = 0
@@ -107,7 +117,10 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingsRequest:
-    """One embeddings call. `inputs` has one entry a vector, each a text or a list of token ids."""
+    """One embeddings call.
+
+    Each input is a text or a list of token ids, and results in one vector.
+    """
 
     model: str
     inputs: Sequence[str | Sequence[int]]
@@ -117,9 +130,9 @@ class EmbeddingsRequest:
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """`vectors` in the order of the inputs, each of the same length. Usage counts the inputs' tokens.
+    """Vectors of equal length, in the order of the inputs.
 
-    `truncated` has the indexes of the inputs whose ends did not fit into the model's window.
+    `truncated` has the indexes of the inputs that were cut to the model's context window.
     """
 
     vectors: Sequence[Sequence[float]]
@@ -133,15 +146,17 @@ def _no_header(_name: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class CallContext:
-    """What a backend may know of the caller, besides the request itself.
+    """What a backend may know of the call beside its request.
 
-    `headers` are those of the client's headers that may travel on (names in lower case), `authorization` its
-    `Authorization` value where it may be shown to an upstream that has no key of its own, else None.
-    `heartbeat_interval` is how long a stream may be quiet before it must yield `HEARTBEAT`; 0 means never. `caller` is
-    the credential that the call came with, to tell callers apart and for nothing else; `conversation_id` what the
-    header `X-Conversation-Id` names. `sent_header` looks up any header of the request, for a backend that is configured
-    to know it; it is to travel nowhere else. `reply_headers` takes what the answer's headers are to say, until the
-    first piece of the answer is there.
+    Attributes:
+        headers: The client's headers that may be forwarded, with names in lower case.
+        authorization: The client's `Authorization` header, if an upstream without a key of its own may receive it.
+        heartbeat_interval: Idle seconds after which a stream must yield `HEARTBEAT`. 0 means never.
+        caller: The call's credential, which must only be used to distinguish callers.
+        conversation_id: Value of the header `X-Conversation-Id`.
+        sent_header: Looks up any header of the client's request, for backends that are configured to read it. The
+            value must not be forwarded elsewhere.
+        reply_headers: Headers of the response, to which a backend may add until its first delta.
     """
 
     request_id: str

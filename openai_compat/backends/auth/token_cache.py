@@ -101,7 +101,7 @@ class CachedToken(Credentials):
         """
         with self._lock:
             pending = self._pending
-            if pending is not None and not pending.is_over:
+            if pending is not None and not pending.is_done:
                 return pending
             if time.monotonic() - self._replaced_at < RETRY_AFTER:
                 return None
@@ -112,7 +112,7 @@ class CachedToken(Credentials):
         """The fetch that is under way, or a new one. One that never ends is given up for."""
         with self._lock:
             pending = self._pending
-            if pending is None or pending.is_over or time.monotonic() - self._begun_at > FETCH_TIMEOUT:
+            if pending is None or pending.is_done or time.monotonic() - self._begun_at > FETCH_TIMEOUT:
                 pending = self._pending = BackgroundStart(lambda: self._obtain(instead_of))
                 self._begun_at = time.monotonic()
             return pending
@@ -122,7 +122,7 @@ class CachedToken(Credentials):
         event is set.
         """
         deadline = time.monotonic() + FETCH_TIMEOUT
-        while not pending.is_over:
+        while not pending.is_done:
             context.cancellation.wait(POLL_INTERVAL)
             if time.monotonic() > deadline:
                 raise UpstreamTimeoutError("The upstream's token could not be had within the time limit.")

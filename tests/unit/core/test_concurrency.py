@@ -1,4 +1,4 @@
-"""A bounded number of calls at once, and a bounded queue."""
+"""Concurrency limiter."""
 
 from __future__ import annotations
 
@@ -19,110 +19,112 @@ def in_thread() -> Callable[[Callable[[], None]], Future[None]]:
     return ThreadPoolExecutor(8).submit
 
 
-def queued(gate: ConcurrencyLimiter) -> int:
-    return len(gate._queue)
+def queued(limiter: ConcurrencyLimiter) -> int:
+    return len(limiter._queue)
 
 
-def test_as_many_as_may_are_let_in_and_the_next_is_told_when_to_come_again() -> None:
-    gate = ConcurrencyLimiter(2, 0, 7)
-    gate.acquire(CancellationToken())
-    gate.acquire(CancellationToken())
+def test_calls_beyond_the_limit_fail_with_a_retry_after() -> None:
+    limiter = ConcurrencyLimiter(2, 0, 7)
+    limiter.acquire(CancellationToken())
+    limiter.acquire(CancellationToken())
     with pytest.raises(OverloadedError) as refused:
-        gate.acquire(CancellationToken())
+        limiter.acquire(CancellationToken())
     assert refused.value.retry_after == 7
-    gate.release()
-    gate.acquire(CancellationToken())
+    limiter.release()
+    limiter.acquire(CancellationToken())
 
 
-def test_an_upstreams_gate_refuses_with_an_error_of_the_upstream() -> None:
+def test_the_error_class_can_be_chosen() -> None:
     with pytest.raises(UpstreamBusyError):
         ConcurrencyLimiter(0, 5, 0, UpstreamBusyError).acquire(CancellationToken())
 
 
-def test_who_waits_is_let_in_in_turn(in_thread: Callable[..., Future[None]]) -> None:
-    gate, order = ConcurrencyLimiter(1, 3, 10), list[int]()
+def test_waiters_get_slots_in_first_in_first_out_order(in_thread: Callable[..., Future[None]]) -> None:
+    limiter, order = ConcurrencyLimiter(1, 3, 10), list[int]()
 
-    def come(number: int) -> None:
-        gate.acquire(CancellationToken())
+    def call(number: int) -> None:
+        limiter.acquire(CancellationToken())
         order.append(number)
-        gate.release()
+        limiter.release()
 
-    gate.acquire(CancellationToken())
+    limiter.acquire(CancellationToken())
     waiting = []
     for number in range(3):
-        waiting.append(in_thread(come, number))
-        assert wait_until(lambda: queued(gate) == len(waiting))
+        waiting.append(in_thread(call, number))
+        assert wait_until(lambda: queued(limiter) == len(waiting))
     with pytest.raises(OverloadedError):
-        gate.acquire(CancellationToken())
-    gate.release()
-    for one in waiting:
-        one.result(5)
+        limiter.acquire(CancellationToken())
+    limiter.release()
+    for future in waiting:
+        future.result(5)
     assert order == [0, 1, 2]
-    gate.acquire(CancellationToken())  # the place was given back as often as it was taken
+    limiter.acquire(CancellationToken())  # every slot was released
 
 
-def test_who_waits_too_long_is_refused_and_forgotten() -> None:
-    gate = ConcurrencyLimiter(1, 1, 0.05)
-    gate.acquire(CancellationToken())
+def test_a_wait_that_times_out_fails_and_leaves_the_queue() -> None:
+    limiter = ConcurrencyLimiter(1, 1, 0.05)
+    limiter.acquire(CancellationToken())
     for _ in range(3):
         with pytest.raises(OverloadedError):
-            gate.acquire(CancellationToken())
-    gate.release()
-    gate.acquire(CancellationToken())
-    assert not queued(gate)
+            limiter.acquire(CancellationToken())
+    limiter.release()
+    limiter.acquire(CancellationToken())
+    assert not queued(limiter)
 
 
-def test_who_leaves_while_waiting_frees_its_turn(in_thread: Callable[..., Future[None]]) -> None:
-    gate, call = ConcurrencyLimiter(1, 1, 10), CancellationToken()
-    gate.acquire(CancellationToken())
-    waiting = in_thread(gate.acquire, call)
-    assert wait_until(lambda: queued(gate) == 1)
+def test_a_cancelled_waiter_leaves_the_queue(in_thread: Callable[..., Future[None]]) -> None:
+    limiter, call = ConcurrencyLimiter(1, 1, 10), CancellationToken()
+    limiter.acquire(CancellationToken())
+    waiting = in_thread(limiter.acquire, call)
+    assert wait_until(lambda: queued(limiter) == 1)
     call.cancel()
     with pytest.raises(CallCancelledError):
         waiting.result(5)
-    assert not queued(gate)
-    gate.release()
-    gate.acquire(CancellationToken())
+    assert not queued(limiter)
+    limiter.release()
+    limiter.acquire(CancellationToken())
 
 
-def test_a_place_given_to_one_that_leaves_at_that_moment_is_passed_on(in_thread: Callable[..., Future[None]]) -> None:
-    gate, call = ConcurrencyLimiter(1, 1, 10), CancellationToken()
-    gate.acquire(CancellationToken())
-    waiting = in_thread(gate.acquire, call)
-    assert wait_until(lambda: queued(gate) == 1)
-    with gate._lock:  # both happen before the waiting one can look
-        place = gate._queue.popleft()
-        place.is_given = True
+def test_a_slot_granted_to_a_waiter_that_is_cancelled_at_that_moment_is_released(
+    in_thread: Callable[..., Future[None]],
+) -> None:
+    limiter, call = ConcurrencyLimiter(1, 1, 10), CancellationToken()
+    limiter.acquire(CancellationToken())
+    waiting = in_thread(limiter.acquire, call)
+    assert wait_until(lambda: queued(limiter) == 1)
+    with limiter._lock:  # both happen before the waiter runs
+        waiter = limiter._queue.popleft()
+        waiter.is_granted = True
         call.cancel()
     with pytest.raises(CallCancelledError):
         waiting.result(5)
-    gate.acquire(CancellationToken())
+    limiter.acquire(CancellationToken())
 
 
-def test_no_place_is_lost_when_many_come_go_and_leave() -> None:
-    gate = ConcurrencyLimiter(3, 20, 0.02)
-    inside, most, lock = [0], [0], threading.Lock()
+def test_no_slot_is_lost_among_many_calls_some_of_them_cancelled() -> None:
+    limiter = ConcurrencyLimiter(3, 20, 0.02)
+    active, peak, lock = [0], [0], threading.Lock()
 
-    def come(number: int) -> None:
+    def run(number: int) -> None:
         call = CancellationToken()
         if not number % 3:
             threading.Timer(0.005, call.cancel).start()
         try:
-            gate.acquire(call)
+            limiter.acquire(call)
         except (OverloadedError, CallCancelledError):
             return
         with lock:
-            inside[0] += 1
-            most[0] = max(most[0], inside[0])
+            active[0] += 1
+            peak[0] = max(peak[0], active[0])
         threading.Event().wait(0.004)
         with lock:
-            inside[0] -= 1
-        gate.release()
+            active[0] -= 1
+        limiter.release()
 
     with ThreadPoolExecutor(12) as pool:
-        list(pool.map(come, range(200)))
-    assert most[0] == 3
+        list(pool.map(run, range(200)))
+    assert peak[0] == 3
     for _ in range(3):
-        gate.acquire(CancellationToken())
+        limiter.acquire(CancellationToken())
     with pytest.raises(OverloadedError):
-        gate.acquire(CancellationToken())
+        limiter.acquire(CancellationToken())

@@ -1,4 +1,4 @@
-"""Starting, watching and closing streams."""
+"""Primed streams, background starts and cancellation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from openai_compat.core.streams import HEARTBEAT, BackgroundStart, PrimedStream
 
 
 class Source:
-    """Counts; remembers whether it was closed."""
+    """Iterator that records whether it was closed."""
 
     def __init__(self, *values: int, fails: bool = False) -> None:
         self._values = iter(values)
@@ -33,19 +33,19 @@ class Source:
         self.is_closed = True
 
 
-def test_a_primed_stream_gives_everything_once() -> None:
+def test_a_primed_stream_yields_every_value_once() -> None:
     assert list(PrimedStream(iter([1, 2, 3]))) == [1, 2, 3]
     assert list(PrimedStream(iter([]))) == []
 
 
-def test_silence_is_not_a_first_value() -> None:
+def test_heartbeats_before_the_first_value_are_dropped() -> None:
     source = Source(fails=True)
     with pytest.raises(ValueError, match="broken"):
         PrimedStream(chain([HEARTBEAT, HEARTBEAT], source))
     assert list(PrimedStream(iter([HEARTBEAT, 1, HEARTBEAT, 2]))) == [1, HEARTBEAT, 2]
 
 
-def test_a_failure_before_the_first_value_is_raised_at_once_and_closes_the_source() -> None:
+def test_priming_raises_an_early_failure_and_closes_the_source() -> None:
     source = Source(fails=True)
     with pytest.raises(ValueError, match="broken"):
         PrimedStream(source)
@@ -53,7 +53,7 @@ def test_a_failure_before_the_first_value_is_raised_at_once_and_closes_the_sourc
 
 
 @pytest.mark.parametrize("read", [0, 1, 2])
-def test_close_reaches_the_source_however_much_was_read(read: int) -> None:
+def test_close_reaches_the_source_after_any_number_of_values(read: int) -> None:
     source = Source(1, 2, 3)
     stream = PrimedStream(source)
     for _ in range(read):
@@ -62,7 +62,7 @@ def test_close_reaches_the_source_however_much_was_read(read: int) -> None:
     assert source.is_closed
 
 
-def test_a_generator_that_nobody_read_is_closed_too() -> None:
+def test_close_reaches_a_generator_that_was_never_read() -> None:
     events: list[str] = []
 
     def generate() -> Iterator[int]:
@@ -75,12 +75,12 @@ def test_a_generator_that_nobody_read_is_closed_too() -> None:
     assert events == ["closed"]
 
 
-def test_cancelling_wakes_whoever_registered_before_or_after() -> None:
+def test_callbacks_registered_before_and_after_the_cancellation_run_once() -> None:
     cancellation, woken = CancellationToken(), []
     cancellation.on_cancel(lambda: woken.append("before"))
-    forgotten = woken.append
-    cancellation.on_cancel(forgotten)  # type: ignore[arg-type]  # it must never be called
-    cancellation.remove_callback(forgotten)  # type: ignore[arg-type]
+    removed = woken.append
+    cancellation.on_cancel(removed)  # type: ignore[arg-type]  # it must never be called
+    cancellation.remove_callback(removed)  # type: ignore[arg-type]
     cancellation.cancel()
     cancellation.on_cancel(lambda: woken.append("after"))
     cancellation.cancel()
@@ -94,14 +94,14 @@ def test_a_wait_ends_with_the_cancellation() -> None:
         cancellation.wait(30)
 
 
-def test_a_pending_start_gives_its_result_or_its_error() -> None:
+def test_a_background_start_returns_its_result_or_raises_its_error() -> None:
     assert BackgroundStart(lambda: 7).result() == 7
     failing = BackgroundStart(lambda: Source(fails=True).__next__())
     with pytest.raises(ValueError, match="broken"):
         failing.result()
 
 
-def test_what_nobody_waits_for_any_more_is_closed_when_it_comes() -> None:
+def test_a_closed_background_start_closes_its_result_as_soon_as_it_exists() -> None:
     source, may_start = Source(1), threading.Event()
 
     def start() -> Source:
