@@ -188,7 +188,7 @@ def treatment_of(kind: str, parameter: str, *, is_chat: bool) -> str:
     profile = PROFILES.get(kind, Profile())
     if parameter in profile.rename:
         return f"as `{profile.rename[parameter]}`"
-    if profile.refuses(parameter):
+    if profile.strips(parameter):
         return DROPPED
     if issubclass(backend_class, SupportsForwarding):
         return "passed on"

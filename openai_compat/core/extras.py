@@ -1,4 +1,4 @@
-"""Extras: packages that only some kinds of models need, and how whoever lacks one gets it."""
+"""Optional dependencies and how to install them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from typing import Final
 
 
 def install_hint(extra: str) -> str:
-    """The part of a sentence that names an extra and how it is installed: in a clone, and where the package is."""
+    """Return words that name an extra and its installation commands, for a clone and for the installed package."""
     return f"the extra `{extra}`: pip install -r requirements-{extra}.txt, or pip install 'openai-compat[{extra}]'"
 
 
-EXTRA: Final = ("torch", "transformers")
+LOCAL_LIBRARIES: Final = ("torch", "transformers")
 
 
 def missing_extra() -> str | None:
-    """The first library of the extra `local` that is not installed, found without loading any."""
-    return next((name for name in EXTRA if find_spec(name) is None), None)
+    """Return the first library of the extra `local` that is not installed, or None.
+
+    No library is imported.
+    """
+    return next((name for name in LOCAL_LIBRARIES if find_spec(name) is None), None)

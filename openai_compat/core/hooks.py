@@ -1,4 +1,7 @@
-"""A user's own code on the way of a call: functions that a row of the models file names, for any kind of backend."""
+"""Hooks, which are functions of the user that an entry of the models file names.
+
+They work with every kind of backend.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +21,15 @@ JSON = dict[str, Any]
 Hook = Callable[[Any, "HookCall"], Any]
 T = TypeVar("T")
 REQUIRED_FIELDS: Final = ("messages", "prompt", "input")
-"""What the requests of each door are about."""
+"""The field that every request needs, by endpoint."""
 
 
 @dataclass(frozen=True, slots=True)
 class HookCall:
-    """What a hook may know of the call beside its subject. `header` looks up a header of the client's request."""
+    """Second argument of every hook.
+
+    `header` returns a header of the client's request by its name, or None.
+    """
 
     model: str
     request_id: str
@@ -32,15 +38,19 @@ class HookCall:
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """The functions of one row; each gets its subject and a `HookCall`. What one raises of `openai_compat.core.errors`
-    is the answer to the client, anything else a 500 whose cause is in the log.
+    """Hooks of one model config.
 
-    `choose_model(request)` returns the name of the model that is to answer instead, or None. `before_request(request)`:
-    the request to go on with, or None for the one it got, and may have changed. `on_delta(delta)`: the piece of the
-    answer to send on (`ChatDelta`, `TextDelta`), or None to leave its text out. `after_reply(reply)`: the answer to
-    send, in OpenAI's form, or None for the one it got; what was streamed is only shown to it.
+    Each one is called with its subject and a `HookCall`. Errors of `openai_compat.core.errors` that it raises are sent
+    to the client. Other exceptions become a 500, and the log has their cause.
 
-    `paths` is what the row says: another process loads the hooks by it.
+    Attributes:
+        choose_model: Gets the request. Returns the name of the model that answers instead, or None.
+        before_request: Gets the request. Returns the request to continue with, or None for the one that it got and may
+            have changed.
+        on_delta: Gets a `ChatDelta` or `TextDelta`. Returns the delta to send, or None to remove its text.
+        after_reply: Gets the response in OpenAI's format. Returns the response to send, or None for the one that it
+            got. After a stream the result is ignored.
+        paths: The value in the models file, from which another process loads the hooks.
     """
 
     choose_model: Hook | None = None
@@ -50,15 +60,17 @@ class Hooks:
     paths: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Of what a path leads to, an instance or a `partial` say, many a thing cannot be pickled."""
+        """Return the paths for pickling, as a hook may be an object that cannot be pickled."""
         return load_hooks, (dict(self.paths),)
 
     def run_before_request(self, payload: Mapping[str, Any], model: str, context: CallContext) -> Mapping[str, Any]:
-        """The payload to go on with; the same object where nothing was changed. Whether the answer is streamed is the
-        client's to say.
+        """Run `before_request` and return the payload to continue with.
+
+        An unchanged payload is returned as the same object. Changes of `stream` are ignored.
 
         Raises:
-            OpenAICompatError: the hook's own. InternalError: it failed, or left no request.
+            OpenAICompatError: The hook raised it.
+            InternalError: The hook failed, or its request lacks a required field.
         """
         if self.before_request is None:
             return payload
@@ -67,13 +79,13 @@ class Hooks:
         changed = changed if result is None else result
         if changed == payload:
             return payload
-        if problem := _missing_field(payload, changed):
-            log.error("the hook %s left %s", _name_of(self.before_request), problem)
+        if problem := _find_problem(payload, changed):
+            log.error("the hook %s produced %s", _name_of(self.before_request), problem)
             raise InternalError
         return _with_stream_of(payload, changed)
 
     def run_after_reply(self, reply: JSON, model: str, context: CallContext) -> JSON:
-        """The answer to send."""
+        """Run `after_reply` and return the response to send."""
         if self.after_reply is None:
             return reply
         result = run(self.after_reply, reply, to_hook_call(model, context), dict)
@@ -81,15 +93,16 @@ class Hooks:
 
 
 def to_hook_call(model: str, context: CallContext) -> HookCall:
+    """Return the second argument of the hooks of this call."""
     return HookCall(model, context.request_id, context.sent_header)
 
 
 def run(hook: Hook, subject: Any, call: HookCall, type_: type[T]) -> T | None:
-    """What the hook returns: a `type_` or None.
+    """Call the hook and return its result.
 
     Raises:
-        OpenAICompatError: the hook's own.
-        InternalError: it failed, or returned something else.
+        OpenAICompatError: The hook raised it.
+        InternalError: The hook failed, or its result is neither a `type_` nor None.
     """
     try:
         result = hook(subject, call)
@@ -108,16 +121,16 @@ def _name_of(hook: Hook) -> str:
     return f"{getattr(hook, '__module__', '?')}:{getattr(hook, '__qualname__', None) or repr(hook)}"
 
 
-def _missing_field(payload: Mapping[str, Any], changed: Mapping[str, Any]) -> str | None:
-    """What a changed request lacks that every one consists of."""
+def _find_problem(payload: Mapping[str, Any], changed: Mapping[str, Any]) -> str | None:
+    """Return what makes a changed request unusable, or None."""
     missing = [name for name in REQUIRED_FIELDS if name in payload and not changed.get(name)]
     if missing:
-        return f"a request without its {missing[0]}"
+        return f"a request without {missing[0]}"
     messages = changed.get("messages", [])
     are_messages = isinstance(messages, list) and all(
         isinstance(message, dict) and isinstance(message.get("role"), str) for message in messages
     )
-    return None if are_messages else "messages that are none: each is a mapping with a role"
+    return None if are_messages else "invalid messages (each must be a mapping with a role)"
 
 
 def _with_stream_of(payload: Mapping[str, Any], changed: JSON) -> JSON:
@@ -128,10 +141,10 @@ def _with_stream_of(payload: Mapping[str, Any], changed: JSON) -> JSON:
 
 
 def load_hooks(value: Any) -> Hooks:
-    """The hooks that a row names, each by `package.module:function`.
+    """Return the hooks that `value` of the models file names, each by `package.module:function`.
 
     Raises:
-        ValueError: with a sentence for the user.
+        ValueError: `value` is invalid, or a function cannot be loaded. The message is a sentence for the user.
     """
     if not isinstance(value, dict):
         raise ValueError("must be a mapping of hooks to package.module:function")
@@ -147,9 +160,9 @@ def _load(name: str, path: Any) -> Hook:
     if not colon:
         raise ValueError(f"{name} must be package.module:function, not {path!r}")
     try:
-        found = getattr(import_module(module), function)
+        hook = getattr(import_module(module), function)
     except Exception as error:
         raise ValueError(f"{name}: {path} cannot be loaded: {error}") from error
-    if not callable(found):
+    if not callable(hook):
         raise ValueError(f"{name}: {path} is not a function")
-    return found  # type: ignore[no-any-return]
+    return hook  # type: ignore[no-any-return]

@@ -1,7 +1,7 @@
-"""Capability profiles: what a peer that speaks OpenAI's protocol does not take as OpenAI takes it, as rows of data.
+"""Parameter profiles of upstreams whose OpenAI-compatible API lacks some of OpenAI's parameters.
 
-A row of the models file names one (`profile: databricks`) or has its own (`profile: {drop: [user]}`). What was adapted
-is told to the client, by name; `strict` refuses it instead.
+An entry of the models file names a profile (`profile: databricks`) or defines one (`profile: {drop: [user]}`). A
+response header lists the adapted parameters, unless the profile is `strict` and rejects the request.
 """
 
 from __future__ import annotations
@@ -15,22 +15,30 @@ from typing import Any, Final
 from .errors import UnsupportedParameterError
 
 EMULATIONS: Final = frozenset({"stream_options"})
-"""What can be done here in a peer's place: the usage at the end of a stream, by `stream_options.include_usage`."""
+"""Parameters that this server can implement for an upstream.
+
+For `stream_options.include_usage`, it adds the usage to the end of the stream.
+"""
 ADAPTED_HEADER: Final = "x-openai-compat-adapted"
 DROPPED: Final = "dropped"
 MESSAGES: Final = "messages."
-"""What stands before the name of a message's key: `messages.name` is the `name` of every message."""
+"""Prefix of a message's key, such as the `name` of every message in `messages.name`."""
 
 _NAME = re.compile(r"[\w.-]+", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What to do with the parameters of a request before the peer sees it.
+    """Changes to the parameters of a request before it is sent to the upstream.
 
-    `drop` names those that are left out, `rename` has a peer's own names for some, `emulate` those that are left out
-    and done here. `roles` renames the roles of messages. `rebuild` has chat answers read and written anew, for a peer
-    whose answers differ from OpenAI's (content as a list of parts). `strict` refuses a request rather than adapting it.
+    Attributes:
+        drop: Parameters to remove.
+        rename: The upstream's names of parameters.
+        emulate: Parameters to remove and to implement here.
+        roles: The upstream's names of message roles.
+        rebuild: Whether to translate chat responses, for an upstream whose responses differ from OpenAI's (content as
+            a list of parts).
+        strict: Whether to reject a request instead of adapting it.
     """
 
     drop: frozenset[str] = frozenset()
@@ -40,8 +48,8 @@ class Profile:
     rebuild: bool = False
     strict: bool = False
 
-    def refuses(self, parameter: str) -> bool:
-        """Whether the peer must not get this parameter."""
+    def strips(self, parameter: str) -> bool:
+        """Return True if the upstream must not receive a parameter of this name."""
         return parameter in self.drop or parameter in self.emulate or parameter in self.rename
 
 
@@ -65,15 +73,16 @@ PROFILES: Final = MappingProxyType(
         ),
     }
 )  # fmt: skip
-"""Those that a row can name."""
+"""Profiles that an entry can name."""
 
 
 def parse_profile(value: Any, known: Mapping[str, Profile] = PROFILES) -> Profile:
-    """The profile that a row of the models file has: the name of one, or a mapping of `Profile`'s fields. `extends`
-    names the one that such a mapping adds to.
+    """Return the profile that `value` of the models file names or defines.
+
+    A definition is a mapping of `Profile`'s fields. Its key `extends` names a profile that it adds to.
 
     Raises:
-        ValueError: with a sentence for the user.
+        ValueError: `value` is invalid. The message is a sentence for the user.
     """
     if isinstance(value, str):
         if value not in known:
@@ -102,14 +111,14 @@ def _parse_names(value: Mapping[str, Any], key: str) -> frozenset[str]:
     if not (isinstance(names, list) and all(map(_is_name, names))):
         raise ValueError(f"{key} must be a list of parameters")
     if not {"model", "messages", "prompt", "input", "stream"}.isdisjoint(names):
-        raise ValueError(f"{key} cannot have what every request consists of (model, messages, prompt, input, stream)")
+        raise ValueError(f"{key} cannot contain required parameters (model, messages, prompt, input, stream)")
     return frozenset(names)
 
 
 def _parse_emulations(value: Mapping[str, Any]) -> frozenset[str]:
     names = _parse_names(value, "emulate")
     if unknown := sorted(names - EMULATIONS):
-        raise ValueError(f"emulate cannot have {', '.join(unknown)}; it knows {', '.join(sorted(EMULATIONS))}")
+        raise ValueError(f"emulate cannot contain {', '.join(unknown)}, only {', '.join(sorted(EMULATIONS))}")
     return names
 
 
@@ -132,21 +141,22 @@ def _parse_switch(value: Mapping[str, Any], key: str, default: bool) -> bool:
 
 
 def apply_profile(profile: Profile, payload: Mapping[str, Any], model: str) -> tuple[Mapping[str, Any], dict[str, str]]:
-    """The payload as the peer takes it, and what was adapted: `{"user": "dropped", "max_completion_tokens":
-    "max_tokens", "stream_options": "emulated"}`. The payload itself where nothing had to be.
+    """Return the payload for the upstream and the adaptations.
 
-    A parameter without a value asks for nothing, and is left out without a word.
+    The adaptations are such as `{"user": "dropped", "max_completion_tokens": "max_tokens", "stream_options":
+    "emulated"}`. A payload that needs no change is returned as the same object. Stripped parameters whose value is null
+    are removed and not listed.
 
     Raises:
-        UnsupportedParameterError: the profile is strict, and something would have to be adapted.
+        UnsupportedParameterError: The profile is strict, and the payload needs an adaptation.
     """
     changed: dict[str, Any] = {}
     adapted: dict[str, str] = {}
     for name, value in payload.items():
         if name == "messages":
             changed[name] = _adapt_messages(profile, value, adapted)
-        elif not profile.refuses(name):
-            if value is not None or name not in changed:  # another may have taken the name
+        elif not profile.strips(name):
+            if value is not None or name not in changed:  # a renamed parameter may have set it
                 changed[name] = value
         elif value is not None:
             adapted[name] = _adapt(profile, name, payload)
@@ -158,10 +168,13 @@ def apply_profile(profile: Profile, payload: Mapping[str, Any], model: str) -> t
 
 
 def _adapt(profile: Profile, name: str, payload: Mapping[str, Any]) -> str:
-    """What becomes of a parameter. One that the request has under the peer's own name too counts by that alone."""
+    """Return the adaptation of one parameter.
+
+    A parameter is dropped if the request also has the one that it would be renamed to.
+    """
     if name in profile.rename:
-        own = profile.rename[name]
-        return own if payload.get(own) is None else DROPPED
+        upstream_name = profile.rename[name]
+        return upstream_name if payload.get(upstream_name) is None else DROPPED
     return "emulated" if name in profile.emulate else DROPPED
 
 
@@ -185,16 +198,16 @@ def _adapt_message(profile: Profile, dropped: set[str], message: Any, adapted: d
 
 
 def record_adaptations(adapted: Mapping[str, str], headers: dict[str, str]) -> None:
-    """Adds what was adapted to the headers of the answer."""
+    """Add the adaptations to the headers of the response."""
     if adapted:
         headers[ADAPTED_HEADER] = to_header({**from_header(headers.get(ADAPTED_HEADER, "")), **adapted})
 
 
 def from_header(value: str) -> dict[str, str]:
-    """What a value of `ADAPTED_HEADER` says was adapted."""
+    """Parse a value of `ADAPTED_HEADER` into adaptations."""
     return dict(pair.split("=", 1) for pair in value.split(", ") if pair)
 
 
 def to_header(adapted: Mapping[str, str]) -> str:
-    """What was adapted, as the value of `ADAPTED_HEADER`."""
-    return ", ".join(f"{name}={what}" for name, what in adapted.items())
+    """Format adaptations as a value of `ADAPTED_HEADER`."""
+    return ", ".join(f"{name}={adaptation}" for name, adaptation in adapted.items())

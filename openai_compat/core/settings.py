@@ -1,4 +1,7 @@
-"""What the server is configured to do, as frozen values. `config.py` makes them; nothing here reads the environment."""
+"""Frozen values of the configuration.
+
+`openai_compat.config` reads them from the environment and the models file. This module reads neither.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,21 @@ from .profiles import Profile
 ECHO_MODEL = "mock-gpt-model"
 OPENAI_URL = "https://api.openai.com/v1"
 SERVER_ID_VARIABLE = "OPENAI_COMPAT_SERVER_ID"
-"""Set by `gunicorn.conf.py` for its workers, anew at each start and reload; nobody else's to set."""
+"""Environment variable that gunicorn's configuration sets for its workers at each start and reload."""
 VARIABLE: Final = re.compile(r"\$\{(\w+)\}")
-"""A variable of the environment in the models file."""
+"""Reference to an environment variable in the models file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Limits on one call to an upstream, in seconds; 0 means no limit.
+    """Timeouts of one call to an upstream, in seconds. 0 means no limit.
 
-    `connect` covers TCP, TLS and a proxy's handshake; `first_byte` the wait from the request's last byte to the
-    reply's first; `idle` each pause after that; `total` the call from beginning to end. `first_token` is the wait for
-    the first piece of a stream that says something; routing keeps it, whatever kind of backend answers.
+    Attributes:
+        connect: From the start of the call to an established connection, including TLS and a proxy's handshake.
+        first_byte: From the request's last byte to the response's first byte.
+        idle: Each pause between two reads of the response.
+        total: The complete call.
+        first_token: The time to first token of a stream. Routing enforces it for backends of every kind.
     """
 
     connect: float = 10.0
@@ -37,12 +43,19 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class RoutePolicy:
-    """What is to happen when an upstream fails, as a row of the models file says it. Times are in seconds.
+    """Routing of one model config: load balancing, retries, fallbacks and circuit breaker.
 
-    `targets` (name -> weight) makes the model an alias: `strategy` says how its calls are shared. `fallbacks` are asked
-    in their order when all before them have failed. An upstream gets `retries` more tries, with waits of
-    `max_retry_wait` at most, and is left alone for `cooldown` seconds once `failure_threshold` calls in a row gave it
-    up.
+    Attributes:
+        fallbacks: Models to try in this order once the model or all its targets failed.
+        targets: Weight by model name. They make the model an alias that balances its calls among them.
+        strategy: How an alias selects a target, either by weight or by latency.
+        retries: Further attempts at an upstream after the first one failed.
+        max_retry_wait: Longest delay before a retry, in seconds.
+        cooldown: Seconds for which the circuit of a failing upstream stays open.
+        failure_threshold: Consecutive failed calls that open the circuit.
+        context_overflow: Which targets to try after a prompt exceeded the context window. "larger" means only those
+            with a larger window.
+        on_stream_break: Whether a stream that breaks off ends with an error or continues at another target.
     """
 
     fallbacks: tuple[str, ...] = ()
@@ -58,16 +71,22 @@ class RoutePolicy:
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """One model that this server answers for: a row of the models file, or what a setting stands for.
+    """Configuration of one model, from an entry of the models file or from settings.
 
-    `base_url` is the API's root for kind `openai`, the chat URL itself for kind `external`. `max_concurrent` bounds the
-    calls under way to it, 0 does not. `options` has the keys that belong to the kind, `metadata` whatever its owner
-    wants `GET /v1/models/{id}` to show. `profile` says what the peer does not take as OpenAI does; `hooks` are a user's
-    own functions, `variables` the environment's values that `options` and `base_url` name. Times are in Unix seconds.
-
-    `routing` is None where a call gets one try at one backend. `context_window` is in tokens. `assistant_prefill` says
-    how the model is asked to go on from the beginning of an answer: "message" (an assistant's message comes last),
-    "prefix" (the same, marked so), "continue_final_message" (vLLM's switch); None where it cannot.
+    Attributes:
+        base_url: Root of the API for kind `openai`, the chat URL for kind `external`.
+        created: Unix time in seconds.
+        metadata: Values that `GET /v1/models/{id}` adds to the model.
+        max_concurrent: Limit on concurrent calls. 0 means no limit.
+        options: Keys that only this kind of backend has.
+        routing: None if a call gets a single attempt at a single backend.
+        context_window: Limit on prompt and completion, in tokens.
+        assistant_prefill: How the model is asked to continue a partial answer. "message" sends it as the last
+            assistant message, "prefix" also marks that message, "continue_final_message" sets vLLM's parameter. None
+            means that the model cannot continue.
+        profile: Parameters that the upstream handles differently from OpenAI.
+        hooks: Functions of the user that see requests and responses.
+        variables: Values of the environment variables that `options` and `base_url` refer to.
     """
 
     name: str
@@ -91,28 +110,36 @@ class ModelConfig:
 
     @property
     def is_alias(self) -> bool:
-        """Whether other entries answer for this one."""
+        """True if the model routes its calls to other entries."""
         return self.routing is not None and bool(self.routing.targets)
 
     def expand(self, text: str | None) -> str | None:
-        """`text` with the environment's values for `${NAME}`, as far as `variables` has them."""
+        """Return `text` with each `${NAME}` replaced by its value in `variables`, if it has one."""
         return text and VARIABLE.sub(lambda found: self.variables.get(found[1], found[0]), text)
 
     def secrets(self) -> list[str]:
-        """What must not be shown, the longest first: the key, what headers hold, what comes from the environment."""
-        headers = {value for whole in self.headers.values() for value in (whole, whole.rpartition(" ")[2])}
-        found = {self.api_key, *headers, *self.variables.values()}
-        return sorted(filter(None, found), key=len, reverse=True)
+        """Return the values that must not be shown, the longest first.
+
+        They are the API key, the values of headers with and without their scheme, and those of `variables`.
+        """
+        headers = {part for value in self.headers.values() for part in (value, value.rpartition(" ")[2])}
+        secrets = {self.api_key, *headers, *self.variables.values()}
+        return sorted(filter(None, secrets), key=len, reverse=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Every setting under its own name in lower case (`config.SETTINGS` says what each means), and what they add up to:
-    `entries`, the models by name, and `default_upstream`, which answers for every model that no entry names.
-    `hidden_entries` are those that `MODEL_ALLOW_LIST` keeps from clients, while a route still leads to them.
+    """Every setting under its name in lower case, and the models that they configure.
+
+    `config.SETTINGS` describes each setting.
+
+    Attributes:
+        entries: Model configs by name.
+        hidden_entries: Model configs that `MODEL_ALLOW_LIST` hides from clients, and that routes still use.
+        default_upstream: Upstream of every model without an entry.
     """
 
-    host: str = "0.0.0.0"  # noqa: S104 - a server listens to the outside unless told otherwise
+    host: str = "0.0.0.0"  # noqa: S104 - a server accepts connections from other machines by default
     port: int = 8000
     web_concurrency: int = 1
     worker_connections: int = 2000
@@ -175,11 +202,11 @@ class Settings:
     hidden_entries: Mapping[str, ModelConfig] = field(default_factory=dict)
     default_upstream: ModelConfig | None = None
     server_id: str = field(default_factory=lambda: token_hex(8), compare=False)
-    """The same in all workers that were started or reloaded together: they share what bears it."""
+    """Id of one start or reload, equal in all its workers, which find their shared sidecar process by it."""
 
     @property
     def timeouts(self) -> Timeouts:
-        """The limits of an upstream whose entry sets none."""
+        """Default timeouts of upstreams."""
         return Timeouts(
             self.upstream_connect_timeout,
             self.upstream_first_byte_timeout,

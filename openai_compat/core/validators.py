@@ -1,4 +1,4 @@
-"""Parsers and checks of configured values."""
+"""Parsers and checks for values of the configuration."""
 
 from __future__ import annotations
 
@@ -8,39 +8,46 @@ from typing import Final
 from urllib.parse import urlsplit
 
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:[0-9]{1,5})?", re.IGNORECASE)
-
-
 _HEADER_NAME: Final = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
 
 
 def to_address(host: str, port: int) -> str:
-    """Host and port as URLs and gunicorn have them: an IPv6 address stands in brackets."""
+    """Return host and port as in a URL, with an IPv6 address in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def parse_text(text: str) -> str:
+    """Return `text` unchanged."""
     return text
 
 
 def parse_key(text: str) -> str:
-    """A key, as it goes into a header."""
+    """Return an API key.
+
+    Raises:
+        ValueError: The key is not a valid header value.
+    """
     if not is_header_value(text):
         raise ValueError("must be made of printable ASCII characters")
     return text
 
 
 def is_header_name(text: str) -> bool:
-    """Whether it is a token (RFC 9110, 5.1)."""
+    """Return True if `text` is a valid header name (RFC 9110, 5.1)."""
     return _HEADER_NAME.fullmatch(text) is not None
 
 
 def is_header_value(text: str) -> bool:
-    """Whether every peer reads it as it is: beyond ASCII no encoding is agreed on for headers (RFC 9110, 5.5)."""
+    """Return True if `text` is printable ASCII, as headers have no agreed encoding beyond it (RFC 9110, 5.5)."""
     return text.isascii() and text.isprintable()
 
 
 def parse_list(text: str) -> tuple[str, ...]:
-    """`a, b` -> `("a", "b")`. A list without an entry is refused: no list means that all may pass."""
+    """Split `a, b` into `("a", "b")`.
+
+    Raises:
+        ValueError: The list is empty, which must not be mistaken for an unset one that allows everything.
+    """
     parts = tuple(part.strip() for part in text.split(",") if part.strip())
     if not parts:
         raise ValueError("must have an entry, or not be set")
@@ -48,10 +55,13 @@ def parse_list(text: str) -> tuple[str, ...]:
 
 
 def check_origins(origins: tuple[str, ...]) -> None:
-    """An origin as browsers send it, or `*` for all.
+    """Check that each origin is `*` or an origin as browsers send it.
 
-    Nothing in it may look like a pattern to flask-cors, which takes it for a regular expression then, and compares no
-    more than the beginning. IPv6 addresses do: they stand in brackets.
+    Characters of regular expressions are rejected. flask-cors would treat the origin as a pattern and match only its
+    beginning. This excludes IPv6 addresses, which contain brackets.
+
+    Raises:
+        ValueError: An origin is invalid.
     """
     for origin in origins:
         if origin != "*" and not _ORIGIN.fullmatch(origin):
@@ -62,7 +72,11 @@ def check_origins(origins: tuple[str, ...]) -> None:
 
 
 def check_host(host: str) -> None:
-    """A name or an address to listen on, as sockets take it."""
+    """Check that `host` is a name or an address to listen on.
+
+    Raises:
+        ValueError: It is neither.
+    """
     try:
         if ":" in host:
             IPv6Address(host)
@@ -73,6 +87,7 @@ def check_host(host: str) -> None:
 
 
 def parse_boolean(text: str) -> bool:
+    """Parse true, yes, on or 1, or their opposites, in any case."""
     word = text.lower()
     if word in {"1", "true", "yes", "on"}:
         return True
@@ -82,14 +97,18 @@ def parse_boolean(text: str) -> bool:
 
 
 def parse_url(text: str) -> str:
-    """A URL that can be called. What is wrong is said without repeating any of it: it may hold credentials."""
+    """Return a valid HTTP URL without a slash at its end.
+
+    Raises:
+        ValueError: The URL is invalid. The message does not repeat it, as it may contain credentials.
+    """
     if not text.startswith(("http://", "https://")):
         raise ValueError("must begin with http:// or https://")
     if not is_header_value(text) or " " in text:
         raise ValueError("must be a URL without spaces, and percent-encoded beyond ASCII")
     try:
         host = urlsplit(text).hostname or ""
-        host.encode("idna")  # what a look-up does; it finds empty and overlong parts
+        host.encode("idna")  # as a DNS lookup does, which finds empty and too long labels
     except ValueError:
         raise ValueError("must be a URL, and its host cannot be read") from None
     if not host:
@@ -100,7 +119,7 @@ def parse_url(text: str) -> str:
 
 
 def parse_state_url(text: str) -> str:
-    """Where state is shared: in this process, in a file of this machine, or in a Redis."""
+    """Return a valid URL of a state store, which is this process, a file, or a Redis."""
     is_known = text == "memory:" or text.startswith(("redis://", "rediss://", "unix://"))
     if not (is_known or (text.startswith("sqlite:") and text != "sqlite:")):
         raise ValueError("must be memory:, sqlite:PATH or redis://HOST:PORT/DATABASE")
@@ -108,7 +127,10 @@ def parse_state_url(text: str) -> str:
 
 
 def parse_workspace(text: str) -> str:
-    """A workspace's address, with or without its scheme: Databricks Apps give it without."""
+    """Return the URL of a Databricks workspace.
+
+    The scheme is optional, as Databricks Apps set the variable without it.
+    """
     return parse_url(text if "://" in text else f"https://{text}")
 
 
@@ -120,25 +142,25 @@ def _has_usable_port(url: str) -> bool:
 
 
 def without_secrets(url: str) -> str:
-    """A URL that `parse_url` took, as it may be shown: without credentials and without its query."""
+    """Return `url`, which `parse_url` accepted, without its credentials and its query."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 class WholeNumber:
-    """Parses a whole number between two bounds, both included."""
+    """Parser of a whole number between two bounds, both included."""
 
-    def __init__(self, least: int, most: int = 2**40) -> None:
-        self.least, self.most = least, most
+    def __init__(self, minimum: int, maximum: int = 2**40) -> None:
+        self.minimum, self.maximum = minimum, maximum
 
     def __call__(self, text: str) -> int:
-        if not text.isascii() or not text.isdigit() or not self.least <= int(text) <= self.most:
-            raise ValueError(f"must be a whole number from {self.least} to {self.most}")
+        if not text.isascii() or not text.isdigit() or not self.minimum <= int(text) <= self.maximum:
+            raise ValueError(f"must be a whole number from {self.minimum} to {self.maximum}")
         return int(text)
 
 
 def parse_seconds(text: str | float) -> float:
-    """Seconds, 0 for none."""
+    """Parse a number of seconds, 0 or more."""
     try:
         seconds = float(text)
     except ValueError:
@@ -149,7 +171,7 @@ def parse_seconds(text: str | float) -> float:
 
 
 class OneOf:
-    """Parses one of a few words, in whichever case."""
+    """Parser of one of several words, in any case."""
 
     def __init__(self, *words: str) -> None:
         self.words = words

@@ -59,7 +59,7 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
         self._judges_caller = (
             credentials.is_caller_owned if credentials else not (self._has_credential or resources.settings.api_keys)
         )
-        refuses_usage = entry.profile is not None and entry.profile.refuses("stream_options")
+        refuses_usage = entry.profile is not None and entry.profile.strips("stream_options")
         self._may_stream_usage = options.stream_usage and not refuses_usage
         self._without_usage: set[str] = set()
         self._gate = resources.gate(entry)

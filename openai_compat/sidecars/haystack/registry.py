@@ -166,7 +166,7 @@ def _without_usage(entries: Mapping[str, ModelConfig]) -> Iterator[str]:
 
 
 def _refuses_usage(entry: ModelConfig) -> bool:
-    return entry.profile is not None and entry.profile.strict and entry.profile.refuses("stream_options")
+    return entry.profile is not None and entry.profile.strict and entry.profile.strips("stream_options")
 
 
 def to_inner_settings(settings: Settings) -> Settings:

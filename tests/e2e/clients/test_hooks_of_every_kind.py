@@ -178,8 +178,8 @@ def test_a_hook_does_not_change_how_the_answer_is_sent(server: LiveServer, kind:
 @pytest.mark.parametrize(
     ("model", "named"),
     [
-        ("forgets", "the hook rules:forget_messages left a request without its messages"),
-        ("spoils", "the hook rules:spoil_messages left messages that are none"),
+        ("forgets", "the hook rules:forget_messages produced a request without messages"),
+        ("spoils", "the hook rules:spoil_messages produced invalid messages"),
         ("says-text", "the hook rules:say_text returned a str, not a ChatDelta"),
         ("gives-list", "the hook rules:give_list returned a list, not a dict"),
         ("breaks-late", "the hook rules:break_late failed"),

@@ -1,4 +1,4 @@
-"""What a profile does to a request, what it tells of it, and what is wrong with one."""
+"""Parameter profiles: changes to requests, the list of adaptations, and problems of the configuration."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ PROFILE = parse_profile(
 
 
 def adapted(**payload: Any) -> tuple[dict[str, Any], dict[str, str]]:
-    changed, told = apply_profile(PROFILE, payload, "m")
-    return dict(changed), told
+    changed, adaptations = apply_profile(PROFILE, payload, "m")
+    return dict(changed), adaptations
 
 
-def test_what_it_names_is_adapted_and_told() -> None:
-    changed, told = adapted(
+def test_listed_parameters_are_adapted_and_reported() -> None:
+    changed, adaptations = adapted(
         model="m",
         user="u",
         max_completion_tokens=5,
@@ -38,29 +38,29 @@ def test_what_it_names_is_adapted_and_told() -> None:
     )
     messages = [{"role": "system", "content": "x"}, {"role": "user", "content": "y"}]
     assert changed == {"model": "m", "max_tokens": 5, "messages": messages}
-    assert to_header(told) == (
+    assert to_header(adaptations) == (
         "user=dropped, max_completion_tokens=max_tokens, stream_options=emulated, messages.name=dropped, "
         "messages.role=system"
     )
 
 
-def test_a_request_that_needs_nothing_is_the_same_object() -> None:
+def test_a_request_that_needs_no_change_is_the_same_object() -> None:
     payload = {"model": "m", "messages": [{"role": "user", "content": "y"}], "temperature": 1}
     assert apply_profile(PROFILE, payload, "m") == (payload, {})
     assert apply_profile(PROFILE, payload, "m")[0] is payload
 
 
-def test_a_parameter_without_a_value_is_left_out_without_a_word() -> None:
+def test_a_null_parameter_is_removed_and_not_reported() -> None:
     assert adapted(model="m", user=None, max_completion_tokens=None) == ({"model": "m"}, {})
     assert apply_profile(Profile(drop=frozenset({"user"}), strict=True), {"user": None, "n": 1}, "m") == ({"n": 1}, {})
 
 
-def test_the_peers_own_name_counts_where_both_are_there() -> None:
+def test_the_upstreams_name_wins_over_a_renamed_parameter() -> None:
     assert adapted(max_completion_tokens=5, max_tokens=6) == ({"max_tokens": 6}, {"max_completion_tokens": "dropped"})
     assert adapted(max_completion_tokens=5, max_tokens=None)[0] == {"max_tokens": 5}
 
 
-def test_a_strict_one_refuses_by_name() -> None:
+def test_a_strict_profile_rejects_the_parameter_by_name() -> None:
     strict = parse_profile({"extends": "mine", "strict": True}, {"mine": PROFILE})
     for payload in ({"user": "u"}, {"max_completion_tokens": 5}, {"stream_options": {"include_usage": True}}):
         with pytest.raises(UnsupportedParameterError) as refusal:
@@ -68,7 +68,7 @@ def test_a_strict_one_refuses_by_name() -> None:
         assert refusal.value.param == next(iter(payload))
 
 
-def test_one_adds_to_the_one_that_it_extends() -> None:
+def test_a_profile_adds_to_the_one_it_extends() -> None:
     profile = parse_profile({"extends": "databricks", "drop": ["tools"], "rebuild": False})
     assert profile.drop == PROFILES["databricks"].drop | {"tools"}
     assert (profile.rebuild, profile.rename) == (False, PROFILES["databricks"].rename)
@@ -77,20 +77,20 @@ def test_one_adds_to_the_one_that_it_extends() -> None:
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ("nobody", "there is no profile 'nobody'; known are databricks"),
+        ("missing", "there is no profile 'missing'; known are databricks"),
         (["user"], "must be the name of a profile, or a mapping"),
         ({"drops": ["user"]}, "unknown keys: drops"),
         ({"drop": "user"}, "drop must be a list of parameters"),
         ({"drop": ["a\nb"]}, "drop must be a list of parameters"),
-        ({"drop": ["model"]}, "cannot have what every request consists of"),
-        ({"emulate": ["logprobs"]}, "emulate cannot have logprobs"),
+        ({"drop": ["model"]}, "cannot contain required parameters"),
+        ({"emulate": ["logprobs"]}, "emulate cannot contain logprobs"),
         ({"rename": ["a"]}, "rename must be a mapping of names to names"),
         ({"roles": {"developer": 1}}, "roles must be a mapping of names to names"),
         ({"strict": "yes"}, "strict must be true or false"),
-        ({"extends": "nobody"}, "there is no profile 'nobody'"),
+        ({"extends": "missing"}, "there is no profile 'missing'"),
     ],
 )
-def test_a_wrong_one_is_told(value: Any, words: str) -> None:
+def test_an_invalid_profile_is_a_problem(value: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         parse_profile(value)
 
@@ -107,26 +107,26 @@ def problems(tmp_path: Path, content: Any, **environ: str) -> str:
     return refused.value.message
 
 
-def test_rows_name_profiles_of_the_file(tmp_path: Path) -> None:
-    row = {"kind": "openai", "base_url": "http://x/v1"}
-    rows = [{"name": "a", **row, "profile": "old"}, {"name": "b", **row, "profile": {}}, {"name": "c", **row}]
-    settings = load(tmp_path, {"profiles": {"old": {"drop": ["user"]}}, "models": rows})
+def test_entries_name_profiles_of_the_models_file(tmp_path: Path) -> None:
+    keys = {"kind": "openai", "base_url": "http://x/v1"}
+    entries = [{"name": "a", **keys, "profile": "old"}, {"name": "b", **keys, "profile": {}}, {"name": "c", **keys}]
+    settings = load(tmp_path, {"profiles": {"old": {"drop": ["user"]}}, "models": entries})
     assert [settings.entries[name].profile for name in "abc"] == [Profile(drop=frozenset({"user"})), Profile(), None]
 
 
-def test_every_wrong_profile_is_told_by_its_place(tmp_path: Path) -> None:
-    rows = [{"name": "a", "kind": "echo", "profile": "old"}]
-    told = problems(tmp_path, {"profiles": {"old": {"drop": 1}}, "models": rows})
-    assert "profile 'old': drop must be a list" in told
-    assert "model 'a': profile: there is no profile 'old'" in told
-    assert "profiles must be a mapping" in problems(tmp_path, {"profiles": [1], "models": rows})
+def test_each_invalid_profile_is_a_problem_with_its_location(tmp_path: Path) -> None:
+    entries = [{"name": "a", "kind": "echo", "profile": "old"}]
+    found = problems(tmp_path, {"profiles": {"old": {"drop": 1}}, "models": entries})
+    assert "profile 'old': drop must be a list" in found
+    assert "model 'a': profile: there is no profile 'old'" in found
+    assert "profiles must be a mapping" in problems(tmp_path, {"profiles": [1], "models": entries})
 
 
-ROW = {"name": "a", "kind": "databricks"}
+ENTRY = {"name": "a", "kind": "databricks"}
 
 
 @pytest.mark.parametrize(
-    ("row", "environ", "words"),
+    ("keys", "environ", "words"),
     [
         ({}, {"DATABRICKS_TOKEN": "t"}, "needs DATABRICKS_HOST, or a `base_url`"),
         ({}, {"DATABRICKS_HOST": "ws.test"}, "needs DATABRICKS_TOKEN"),
@@ -137,10 +137,10 @@ ROW = {"name": "a", "kind": "databricks"}
         ({"client_id": "i", "client_secret": "${NOT_SET}"}, {}, "NOT_SET, which is not set"),
     ],
 )
-def test_a_databricks_row_that_cannot_work_is_told(
-    tmp_path: Path, row: dict[str, str], environ: dict[str, str], words: str
+def test_an_incomplete_databricks_entry_is_a_problem(
+    tmp_path: Path, keys: dict[str, str], environ: dict[str, str], words: str
 ) -> None:
-    assert words in problems(tmp_path, [{**ROW, **row}], **environ)
+    assert words in problems(tmp_path, [{**ENTRY, **keys}], **environ)
 
 
 def test_databricks_endpoints_are_models_and_a_host_needs_no_scheme() -> None:
