@@ -1,7 +1,8 @@
-"""Tokens: pieces of a text for backends without a tokenizer of their own, and counts where an upstream gives none.
+"""Token splitting for backends without a tokenizer, and token counts for upstreams that report none.
 
-A count is exact for OpenAI's models when a vocabulary is at hand: bundled in the package `rs-bpe`, or in the cache
-directory of `tiktoken`. Nothing here ever opens a connection. Without either it is an estimate, `estimate_tokens`.
+Counts for OpenAI's models are exact if the package `rs-bpe` is installed, which contains the vocabularies, or if
+`tiktoken` is installed and its cache directory contains them. Otherwise they are estimates (`estimate_tokens`). This
+module never opens a connection.
 """
 
 from __future__ import annotations
@@ -17,24 +18,29 @@ from typing import Any, Final
 
 from .types import JSONObject
 
-MAX_PIECE_CHARS: Final = 12
-"""Characters of the longest piece, as long as no grapheme has to be cut for it."""
+MAX_TOKEN_CHARS: Final = 12
+"""Maximum length of a token, which only a grapheme at its end may exceed."""
 
 PART_TOKENS: Final[Mapping[str, int]] = {"image_url": 765, "input_audio": 300, "file": 1000}
-"""A fixed estimate for each part that is not text: an image of 1024 x 1024 pixels in high detail, audio of 30 seconds
-(ten tokens a second), a file of two pages."""
+"""Fixed estimate of each content part that is not text.
+
+It stands for an image of 1024 x 1024 pixels in high detail, for audio of 30 seconds at 10 tokens per second, and for a
+file of two pages.
+"""
 
 LOW_DETAIL_IMAGE_TOKENS: Final = 85
 
 MAX_ESTIMATED_CHARS: Final = 100_000
-"""Characters of one call that are looked at for an estimate: 5 ms, in which no other call of the process goes on."""
+"""Maximum number of characters per call that an estimate reads. They take 5 ms, which block every other call."""
 MAX_COUNTED_CHARS: Final = 1_000_000
-"""The same for an exact count: more than the longest context windows of OpenAI's models take."""
+"""Maximum number of characters per call that an exact count reads, more than OpenAI's largest context windows hold."""
+TIKTOKEN_SLICE_CHARS: Final = 100_000
+"""Maximum number of characters that tiktoken gets at once. It panics on a million spaces, as a client may send."""
 
 _PUNCTUATION = r"!-/:-@\[-`{-~"
 _IDEOGRAPHS = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 _MARKS = r"[\u0300-\u036f\u20d0-\u20ff\u3099\u309a\ufe00-\ufe0f\U000e0100-\U000e01ef]*"
-_PIECE = re.compile(
+_SPLIT_TOKEN = re.compile(
     rf" ?[{_IDEOGRAPHS}]{_MARKS}"
     rf"| ?[^\s{_PUNCTUATION}{_IDEOGRAPHS}]+"
     rf"| ?[{_PUNCTUATION}]+{_MARKS}"
@@ -55,33 +61,36 @@ _ZERO_WIDTH_JOINER = "\u200d"
 
 
 def split_tokens(text: str) -> list[str]:
-    """Cuts a text into pieces such as a tokenizer makes; joined they are the text again.
+    """Split a text into tokens like those of a tokenizer. Joined, they are the text.
 
-    A piece is a word or a run of punctuation, either with the space before it, one Chinese, Japanese or Korean
-    character, or a run of white space. Longer ones are cut into pieces of 12 characters, never within a grapheme.
+    A token is a word or a run of punctuation, either with the space before it, one Chinese, Japanese or Korean
+    character, or a run of white space. Longer tokens are split after 12 characters, but never within a grapheme.
     """
-    pieces: list[str] = _PIECE.findall(text)
-    if all(len(piece) <= MAX_PIECE_CHARS for piece in pieces):
-        return pieces
-    return [part for piece in pieces for part in _cut(piece)]
+    tokens: list[str] = _SPLIT_TOKEN.findall(text)
+    if all(len(token) <= MAX_TOKEN_CHARS for token in tokens):
+        return tokens
+    return [part for token in tokens for part in _split_long(token)]
 
 
-def _cut(piece: str) -> list[str]:
-    """Cuts a long piece after every twelfth character, later where a grapheme spans the cut."""
+def _split_long(token: str) -> list[str]:
+    """Split a token after every twelfth character, or later where a grapheme continues."""
     parts = []
-    start, end = 0, MAX_PIECE_CHARS
-    while end < len(piece):
-        if _is_within_grapheme(piece[end - 1], piece[end]):
+    start, end = 0, MAX_TOKEN_CHARS
+    while end < len(token):
+        if _is_within_grapheme(token[end - 1], token[end]):
             end += 1
             continue
-        parts.append(piece[start:end])
-        start, end = end, end + MAX_PIECE_CHARS
-    parts.append(piece[start:])
+        parts.append(token[start:end])
+        start, end = end, end + MAX_TOKEN_CHARS
+    parts.append(token[start:])
     return parts
 
 
 def _is_within_grapheme(before: str, after: str) -> bool:
-    """Whether two neighbours belong together; two flags in a row do, as their halves cannot be told apart here."""
+    """Return True if two adjacent characters belong to one grapheme, or to adjacent flags.
+
+    Two characters do not show which halves of adjacent flags form a pair.
+    """
     return (
         before == _ZERO_WIDTH_JOINER
         or after == _ZERO_WIDTH_JOINER
@@ -95,7 +104,7 @@ def _is_within_grapheme(before: str, after: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """One of OpenAI's vocabularies: where tiktoken downloads it from, and its SHA-256."""
+    """One of OpenAI's vocabularies, with the URL that tiktoken downloads it from."""
 
     name: str
     url: str
@@ -103,7 +112,7 @@ class Vocabulary:
 
     @property
     def file_name(self) -> str:
-        """What tiktoken calls the file in its cache directory."""
+        """Name of the file in tiktoken's cache directory."""
         return hashlib.sha1(self.url.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -124,21 +133,20 @@ _CL100K_MODELS = ("gpt-4", "gpt-3.5", "gpt-35", "text-embedding-")
 
 
 def vocabulary_of(model: str) -> Vocabulary:
-    """The vocabulary of an OpenAI model; o200k_base, the current one, for every other name."""
+    """Return the vocabulary of an OpenAI model, or the current one (o200k_base) for every other name."""
     if model.startswith(_CL100K_MODELS) and not model.startswith(_O200K_MODELS):
         return CL100K_BASE
     return O200K_BASE
 
 
 class TokenCounter:
-    """Counts tokens, exactly where a vocabulary is at hand, by the estimate of this module otherwise.
+    """Counter of tokens, exact if a vocabulary is available and estimating otherwise.
 
-    `cache_directory` is where tiktoken keeps its downloads (its `TIKTOKEN_CACHE_DIR`), None for nowhere. A vocabulary
-    is loaded at the first count for a model that needs it, and never ahead: most servers stand in front of upstreams
-    that count for themselves. It takes about 0.07 s and 60 MB with `rs-bpe`, 0.5 s and 85 MB with tiktoken.
+    `cache_directory` is tiktoken's cache (its `TIKTOKEN_CACHE_DIR`), or None. A vocabulary is loaded at the first count
+    that needs it, as most upstreams report usage themselves. That takes about 0.07 s and 60 MB with `rs-bpe`, 0.5 s and
+    85 MB with tiktoken.
 
-    Of very long texts (`MAX_COUNTED_CHARS`, `MAX_ESTIMATED_CHARS`) only the beginning is counted, and the rest
-    is taken to be alike.
+    Counts of longer texts than `MAX_COUNTED_CHARS` or `MAX_ESTIMATED_CHARS` are extrapolated from their beginning.
     """
 
     def __init__(self, cache_directory: Path | None = None) -> None:
@@ -146,19 +154,19 @@ class TokenCounter:
         self._counts: dict[str, Callable[[str], int]] = {}
 
     def count(self, text: str, model: str) -> int:
-        """The tokens of a text; text that looks like a special token counts as the plain text it is."""
+        """Return the number of tokens of a text. Special tokens such as `<|endoftext|>` count as plain text."""
         return self.count_all([text], model)
 
     def count_all(self, texts: Sequence[str], model: str) -> int:
-        """The tokens of texts of which each stands by itself."""
+        """Return the number of tokens of several separate texts."""
         count = self._count_function(model)
-        most = MAX_ESTIMATED_CHARS if count is estimate_tokens else MAX_COUNTED_CHARS
+        limit = MAX_ESTIMATED_CHARS if count is estimate_tokens else MAX_COUNTED_CHARS
         tokens = length = 0
         for text in texts:
-            if length < most:
-                tokens += _count_safely(count, text[: most - length])
+            if length < limit:
+                tokens += _count_safely(count, text[: limit - length])
             length += len(text)
-        return tokens if length <= most else round(tokens * length / most)
+        return tokens if length <= limit else round(tokens * length / limit)
 
     def _count_function(self, model: str) -> Callable[[str], int]:
         vocabulary = vocabulary_of(model)
@@ -169,10 +177,10 @@ class TokenCounter:
         return self._counts[vocabulary.name]
 
     def count_messages(self, messages: Sequence[JSONObject], model: str) -> int:
-        """The prompt tokens of a conversation, by the rule of OpenAI's cookbook ("How to count tokens with tiktoken").
+        """Return the number of prompt tokens of a conversation.
 
-        Each message costs 3 besides its role and its content, a name 1 more, and the answer's beginning 3.
-        Parts that are not text count as `PART_TOKENS` has them.
+        By OpenAI's cookbook ("How to count tokens with tiktoken"), each message costs 3 tokens beside its role and
+        content, a name 1 more, and the start of the answer 3. Parts that are not text cost what `PART_TOKENS` lists.
         """
         texts = [text for message in messages for text in _texts_of(message)]
         return 3 + sum(3 + _fixed_tokens(message) for message in messages) + self.count_all(texts, model)
@@ -181,12 +189,12 @@ class TokenCounter:
 def _count_safely(count: Callable[[str], int], text: str) -> int:
     try:
         return count(text)
-    except UnicodeEncodeError:  # half a surrogate pair
+    except UnicodeEncodeError:  # an unpaired surrogate
         return count(text.encode("utf-8", "replace").decode())
 
 
 def _texts_of(message: JSONObject) -> Iterator[str]:
-    """Everything in a message that is counted as text."""
+    """Return every text of a message that is tokenized."""
     texts = [message.get("role"), message.get("name"), message.get("refusal")]
     calls = [call.get("function") or {} for call in message.get("tool_calls") or ()]
     for call in [*calls, message.get("function_call") or {}]:
@@ -198,7 +206,7 @@ def _texts_of(message: JSONObject) -> Iterator[str]:
 
 
 def _fixed_tokens(message: JSONObject) -> int:
-    """What a message costs besides its text."""
+    """Return the tokens that a message costs beside its texts."""
     return sum(map(_part_tokens, _parts_of(message))) + (1 if message.get("name") else 0)
 
 
@@ -208,11 +216,12 @@ def _parts_of(message: JSONObject) -> Sequence[JSONObject]:
 
 
 def estimate_tokens(text: str) -> int:
-    """The count without a vocabulary: one token for at most nine letters of ASCII, four other letters, three digits or
-    signs of punctuation, one Chinese, Japanese or Korean character, or a run of white space.
+    """Estimate the number of tokens of a text without a vocabulary.
 
-    Measured against o200k_base: English and French prose, Python and JSON within 15 %; German, Russian, Hindi, Chinese
-    and Japanese within 20 %; Finnish, Arabic and Korean within 35 %; half of the truth for Thai and for base64.
+    One token is up to nine ASCII letters, four other letters, three digits or punctuation characters, one Chinese,
+    Japanese or Korean character, or a run of white space. Compared with o200k_base, the estimate is within 15 % for
+    English and French prose, Python and JSON, within 20 % for German, Russian, Hindi, Chinese and Japanese, and within
+    35 % for Finnish, Arabic and Korean. For Thai and base64 it is half of the exact count.
     """
     return len(_ESTIMATED_TOKEN.findall(text))
 
@@ -225,7 +234,7 @@ def _part_tokens(part: JSONObject) -> int:
 
 
 def _load_bundled(vocabulary: Vocabulary) -> Callable[[str], int] | None:
-    """Counts with `rs-bpe`, which carries the vocabularies; None where it is not installed."""
+    """Return the counting function of `rs-bpe`, or None if it is not installed."""
     try:
         package: Any = import_module("rs_bpe")
     except ImportError:
@@ -235,7 +244,7 @@ def _load_bundled(vocabulary: Vocabulary) -> Callable[[str], int] | None:
 
 
 def _load_tiktoken(vocabulary: Vocabulary, cache_directory: Path | None) -> Callable[[str], int] | None:
-    """Counts with `tiktoken` over its cached file; None where either is missing, or the file is damaged."""
+    """Return a counting function on tiktoken, or None if the package or a valid file in its cache is missing."""
     if cache_directory is None:
         return None
     try:
@@ -244,6 +253,11 @@ def _load_tiktoken(vocabulary: Vocabulary, cache_directory: Path | None) -> Call
     except (ImportError, OSError):
         return None
     if hashlib.sha256(content).hexdigest() != vocabulary.sha256:
-        return None  # tiktoken would fetch it anew
-    encoding = tiktoken.get_encoding(vocabulary.name)
-    return lambda text: len(encoding.encode_ordinary(text))
+        return None  # tiktoken would download it again
+    encode = tiktoken.get_encoding(vocabulary.name).encode_ordinary
+
+    def count(text: str) -> int:
+        starts = range(0, len(text), TIKTOKEN_SLICE_CHARS)
+        return sum(len(encode(text[start : start + TIKTOKEN_SLICE_CHARS])) for start in starts)
+
+    return count

@@ -12,7 +12,7 @@ from typing import Final
 
 from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import InvalidRequestError
-from openai_compat.core.tokens import MAX_PIECE_CHARS, split_tokens
+from openai_compat.core.tokens import MAX_TOKEN_CHARS, split_tokens
 
 CONTEXT_WINDOW: Final = 128_000
 """Tokens of all messages, or of all prompts with their suffixes; this and the next are gpt-4o's (source: OpenAI's list
@@ -95,7 +95,7 @@ def oversized_by(prompts: Sequence[str | Sequence[int]], window: int) -> int:
     """About how many tokens these are, where their length alone shows that they are more than `window`; else 0."""
     characters = sum(len(prompt) for prompt in prompts if isinstance(prompt, str))
     ids = sum(len(prompt) for prompt in prompts if not isinstance(prompt, str))
-    return characters // ESTIMATED_CHARACTERS + ids if characters // MAX_PIECE_CHARS + ids > window else 0
+    return characters // ESTIMATED_CHARACTERS + ids if characters // MAX_TOKEN_CHARS + ids > window else 0
 
 
 def count_messages(texts: Sequence[str], messages: int, tokenizer: CooperativeTokenizer) -> int:

@@ -1,4 +1,4 @@
-"""Tokens: the pieces make up the text, and the counts need no network."""
+"""Token splitting and counting, without a network."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from openai_compat.core import tokens
 from openai_compat.core.tokens import (
     CL100K_BASE,
     MAX_ESTIMATED_CHARS,
-    MAX_PIECE_CHARS,
+    MAX_TOKEN_CHARS,
     O200K_BASE,
+    TIKTOKEN_SLICE_CHARS,
     TokenCounter,
     split_tokens,
     vocabulary_of,
@@ -41,36 +42,36 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_the_pieces_joined_are_the_text(text: str) -> None:
-    pieces = split_tokens(text)
-    assert "".join(pieces) == text
-    assert "" not in pieces
+def test_the_tokens_joined_are_the_text(text: str) -> None:
+    parts = split_tokens(text)
+    assert "".join(parts) == text
+    assert "" not in parts
 
 
-def test_words_keep_the_space_before_them() -> None:
+def test_a_word_includes_the_space_before_it() -> None:
     assert split_tokens("Hello there, 2 worlds!") == ["Hello", " there", ",", " 2", " worlds", "!"]
 
 
-def test_long_words_are_cut() -> None:
-    pieces = split_tokens("Donaudampfschifffahrtsgesellschaft " + "=" * 50)
-    assert max(map(len, pieces)) == MAX_PIECE_CHARS
-    assert len(pieces) == 3 + 5
+def test_long_words_are_split() -> None:
+    parts = split_tokens("Donaudampfschifffahrtsgesellschaft " + "=" * 50)
+    assert max(map(len, parts)) == MAX_TOKEN_CHARS
+    assert len(parts) == 3 + 5
 
 
 @pytest.mark.parametrize(
     "grapheme", ["e\u0301", FAMILY, "🇩🇪", "\r\n", "👍🏽", "\U0001f3f4\U000e0067\U000e0062\U000e0073\U000e007f"]
 )
-def test_graphemes_stay_whole(grapheme: str) -> None:
+def test_graphemes_are_not_split(grapheme: str) -> None:
     for before in (
         "",
-        *("x" * length for length in range(1, MAX_PIECE_CHARS)),
+        *("x" * length for length in range(1, MAX_TOKEN_CHARS)),
         *(" " * length for length in (1, 2, 11)),
     ):
         text = before + grapheme * 10 + "x"
-        pieces = split_tokens(text)
-        ends = {len("".join(pieces[:count])) for count in range(len(pieces))}
+        parts = split_tokens(text)
+        ends = {len("".join(parts[:count])) for count in range(len(parts))}
         inside = {len(before) + index for index in range(len(grapheme) * 10) if index % len(grapheme)}
-        assert not ends & inside, pieces
+        assert not ends & inside, parts
 
 
 def test_a_long_text_takes_linear_time() -> None:
@@ -80,7 +81,7 @@ def test_a_long_text_takes_linear_time() -> None:
 
 @pytest.fixture
 def no_tokenizers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither package is installed, and whoever opens a socket fails the test."""
+    """Hide both packages, and fail the test if a socket is opened."""
     monkeypatch.setitem(sys.modules, "rs_bpe", None)
     monkeypatch.setitem(sys.modules, "tiktoken", None)
 
@@ -100,44 +101,44 @@ def no_tokenizers(monkeypatch: pytest.MonkeyPatch) -> None:
         ('{"id": 17, "name": "item 17", "value": 23.29}', 22),
     ],
 )
-def test_the_estimate_is_near_o200k(text: str, exact: int) -> None:
+def test_the_estimate_is_close_to_the_exact_count(text: str, exact: int) -> None:
     assert TokenCounter().count(text, "gpt-4o") == pytest.approx(exact, rel=0.35)
 
 
 @pytest.mark.usefixtures("no_tokenizers")
-def test_of_very_long_texts_the_beginning_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    """9 MB took 0.4 s, in which no other call of the process went on."""
-    looked_at = []
+def test_the_estimate_reads_only_the_beginning_of_very_long_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text of 9 MB took 0.4 s, which blocked every other call."""
+    lengths = []
 
     def estimate(text: str) -> int:
-        looked_at.append(len(text))
+        lengths.append(len(text))
         return len(text) // 4
 
     monkeypatch.setattr(tokens, "estimate_tokens", estimate)
     text = "abc " * 60_000
     assert TokenCounter().count(text * 10, "gpt-4o") == 600_000
     assert TokenCounter().count_messages([{"role": "", "content": text}] * 10, "gpt-4o") == 600_000 + 33
-    assert looked_at == [MAX_ESTIMATED_CHARS] * 2
+    assert lengths == [MAX_ESTIMATED_CHARS] * 2
 
 
 @pytest.mark.usefixtures("no_tokenizers")
-def test_up_to_the_bound_all_of_it_is_counted() -> None:
+def test_texts_up_to_the_limit_are_read_completely() -> None:
     half = "x" * (MAX_ESTIMATED_CHARS // 2)
     assert TokenCounter().count_all([half, half], "m") == 2 * TokenCounter().count(half, "m")
     assert TokenCounter().count_all([half, half, half], "m") == 3 * TokenCounter().count(half, "m")
 
 
 @pytest.mark.usefixtures("no_tokenizers")
-def test_messages_cost_what_the_cookbook_says() -> None:
+def test_messages_cost_what_openais_cookbook_specifies() -> None:
     counter = TokenCounter()
     one = counter.count_messages([{"role": "user", "content": "Hello"}], "gpt-4o")
-    assert one == 3 + 3 + 1 + 1  # the answer's beginning, the message, its role, its content
+    assert one == 3 + 3 + 1 + 1  # the start of the answer, the message, its role, its content
     named = counter.count_messages([{"role": "user", "content": "Hello", "name": "zoe"}], "gpt-4o")
     assert named == one + 1 + 1
 
 
 @pytest.mark.usefixtures("no_tokenizers")
-def test_parts_and_calls_are_counted() -> None:
+def test_content_parts_and_tool_calls_are_counted() -> None:
     counter = TokenCounter()
 
     def cost(message: dict[str, Any]) -> int:
@@ -151,27 +152,28 @@ def test_parts_and_calls_are_counted() -> None:
     assert cost({"content": None, "tool_calls": None, "function_call": None}) == 0
 
 
-def test_which_vocabulary() -> None:
+def test_the_model_name_selects_the_vocabulary() -> None:
     of_cl100k = ["gpt-4", "gpt-4-turbo", "gpt-3.5-turbo", "gpt-35-turbo", "text-embedding-3-small"]
     assert {vocabulary_of(model) for model in of_cl100k} == {CL100K_BASE}
     assert {vocabulary_of(model) for model in ["gpt-4o-mini", "gpt-4.1", "gpt-5", "o3", "llama"]} == {O200K_BASE}
 
 
-def test_tiktokens_names_of_its_files() -> None:
-    """What `TIKTOKEN_CACHE_DIR` holds after tiktoken's own download."""
+def test_vocabulary_files_have_tiktokens_names() -> None:
+    """These are the files in `TIKTOKEN_CACHE_DIR` after tiktoken's own download."""
     assert CL100K_BASE.file_name == "9b5ad71b2ce5302211f9c61530b329a4922fc6a4"
     assert O200K_BASE.file_name == "fb374d419588a4632f3f557e76b4b70aebbca790"
 
 
 @pytest.fixture
 def fake_tiktoken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A cache directory with a tiny vocabulary, and an encoding that counts the bytes of what it is given."""
+    """Make a cache directory with a tiny vocabulary, whose encoding has one token per byte."""
 
     class Encoding:
         def __init__(self, name: str) -> None:
             assert name == "tiny"
 
         def encode_ordinary(self, text: str) -> list[int]:
+            assert len(text) <= TIKTOKEN_SLICE_CHARS
             return list(text.encode())
 
     content = b"".join(base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate([b"a", b"b"]))
@@ -183,12 +185,18 @@ def fake_tiktoken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_counts_with_tiktokens_cached_vocabulary(fake_tiktoken: Path) -> None:
+def test_tiktoken_counts_with_its_cached_vocabulary(fake_tiktoken: Path) -> None:
     assert TokenCounter(fake_tiktoken).count("abababab", "gpt-4o") == 8
     assert TokenCounter(fake_tiktoken).count("\ud800", "gpt-4o") == 1
 
 
-def test_a_damaged_or_missing_vocabulary_means_the_estimate(fake_tiktoken: Path) -> None:
+def test_tiktoken_gets_long_texts_in_slices(fake_tiktoken: Path) -> None:
+    """tiktoken 0.14 overflows its stack on a million spaces, and raises no `Exception` but a `BaseException`."""
+    length = 3 * TIKTOKEN_SLICE_CHARS + 1
+    assert TokenCounter(fake_tiktoken).count(" " * length, "gpt-4o") == length
+
+
+def test_a_damaged_or_missing_vocabulary_leads_to_the_estimate(fake_tiktoken: Path) -> None:
     assert TokenCounter(fake_tiktoken / "elsewhere").count("abababab", "gpt-4o") == 1
     assert TokenCounter(None).count("abababab", "gpt-4o") == 1
     (file,) = fake_tiktoken.iterdir()
@@ -197,9 +205,9 @@ def test_a_damaged_or_missing_vocabulary_means_the_estimate(fake_tiktoken: Path)
     assert file.exists()
 
 
-def test_the_bundled_vocabularies_count_as_openai_does() -> None:
+def test_the_bundled_vocabularies_count_like_tiktoken() -> None:
     pytest.importorskip("rs_bpe", reason="the extra `tokens` is not installed")
     text = "a <|endoftext|> b, don't  \n\n x 123456 日本語 e\u0301"
-    assert TokenCounter().count(text, "gpt-4o") == 20  # both figures by tiktoken 0.14
+    assert TokenCounter().count(text, "gpt-4o") == 20  # both numbers are tiktoken 0.14's
     assert TokenCounter().count(text, "gpt-4") == 22
     assert TokenCounter().count("\ud800", "gpt-4o") == 1
