@@ -1,4 +1,4 @@
-"""Which store a `SHARED_STATE_URL` means."""
+"""State stores, and the choice of one by `SHARED_STATE_URL`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from .sqlite import SQLiteStore
 
 
 def open_store(url: str | None) -> StateStore:
-    """The store at `url`; nothing is opened before it is first asked.
+    """Return the store at `url`. It connects on first use.
 
     Raises:
-        ConfigurationError: it needs what is not installed, or is no address.
+        ConfigurationError: The URL is invalid, or the store needs an extra that is not installed.
     """
     if url is None or url == "memory:":
         return MemoryStore()

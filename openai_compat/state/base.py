@@ -1,4 +1,7 @@
-"""The seam for what workers share: small values that expire, counters, and claims that one of them wins."""
+"""Interface of the state that workers share.
+
+It holds small values that expire, counters and locks.
+"""
 
 from __future__ import annotations
 
@@ -7,36 +10,41 @@ from collections.abc import Mapping, Sequence
 
 
 class StoreError(Exception):
-    """The store could not be asked. Whoever uses one goes on without it."""
+    """The store is unavailable. Callers continue without it."""
 
 
 class StateStore(ABC):
-    """Keys are texts, values short texts; everything expires. Every call is atomic among all who share the store, and
-    brief: what takes longer than a few milliseconds (a Redis: `SOCKET_TIMEOUT` of it) is given up.
+    """Key-value store whose values are short strings that expire.
 
-    Raises:
-        StoreError: from every method but `close`.
+    Each operation is atomic among all users of the store. As it blocks the worker, it fails with `StoreError` after a
+    few milliseconds, or for Redis after its `SOCKET_TIMEOUT`. Only `close` never raises `StoreError`.
     """
 
     @abstractmethod
     def read(self, keys: Sequence[str]) -> Mapping[str, str]:
-        """The values of those `keys` that there are."""
+        """Return the values of those `keys` that exist."""
 
     @abstractmethod
     def write(self, key: str, value: str, seconds: float) -> None:
-        """Keeps `value` for `seconds`."""
+        """Store `value` for `seconds`."""
 
     @abstractmethod
     def delete(self, key: str) -> None:
-        """Removes what was written, added or claimed."""
+        """Delete `key`."""
 
     @abstractmethod
     def increment(self, key: str, amount: int, seconds: float) -> int:
-        """Adds to a counter and returns its new value; it begins at 0, and anew `seconds` after its first addition."""
+        """Add `amount` to a counter and return the new value.
+
+        A counter starts at 0, and restarts `seconds` after its first increment.
+        """
 
     @abstractmethod
     def set_if_absent(self, key: str, seconds: float) -> bool:
-        """Whether the caller is the one that gets `key`: nobody else does for `seconds`, or until it is forgotten."""
+        """Return True if `key` was absent, and store it for `seconds`.
 
-    def close(self) -> None:  # noqa: B027 - not every store opens something
-        """Gives back what was opened."""
+        Of several concurrent callers, a single one gets True.
+        """
+
+    def close(self) -> None:  # noqa: B027 - not every store has resources
+        """Release the store's resources."""

@@ -1,4 +1,4 @@
-"""A store that never fails anybody: while the shared one is out of order, this process remembers for itself."""
+"""State store that falls back to process memory while the shared store is unavailable."""
 
 from __future__ import annotations
 
@@ -14,41 +14,44 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 RETRY_INTERVAL: Final = 5.0
-"""After a failure the store is not asked for so long: each call to one that is gone may take its whole time limit."""
+"""Seconds without a call to the shared store after a failure, as each one may take its complete timeout."""
 
 
 class FallbackStore(StateStore):
-    """Asks `shared`, and a memory of its own where that fails: workers then know less of each other, and no more."""
+    """Store that calls `shared`, and a `MemoryStore` while `shared` is unavailable.
+
+    Workers do not share their state meanwhile.
+    """
 
     def __init__(self, shared: StateStore, clock: Callable[[], float] = monotonic) -> None:
         self._shared = shared
-        self._own = MemoryStore()
+        self._local = MemoryStore()
         self._clock = clock
-        self._rests_until = 0.0
+        self._retry_at = 0.0
 
     def read(self, keys: Sequence[str]) -> Mapping[str, str]:
-        return self._ask(lambda store: store.read(keys))
+        return self._call(lambda store: store.read(keys))
 
     def write(self, key: str, value: str, seconds: float) -> None:
-        self._ask(lambda store: store.write(key, value, seconds))
+        self._call(lambda store: store.write(key, value, seconds))
 
     def delete(self, key: str) -> None:
-        self._ask(lambda store: store.delete(key))
+        self._call(lambda store: store.delete(key))
 
     def increment(self, key: str, amount: int, seconds: float) -> int:
-        return self._ask(lambda store: store.increment(key, amount, seconds))
+        return self._call(lambda store: store.increment(key, amount, seconds))
 
     def set_if_absent(self, key: str, seconds: float) -> bool:
-        return self._ask(lambda store: store.set_if_absent(key, seconds))
+        return self._call(lambda store: store.set_if_absent(key, seconds))
 
     def close(self) -> None:
         self._shared.close()
 
-    def _ask(self, question: Callable[[StateStore], T]) -> T:
-        if self._clock() >= self._rests_until:
+    def _call(self, operation: Callable[[StateStore], T]) -> T:
+        if self._clock() >= self._retry_at:
             try:
-                return question(self._shared)
+                return operation(self._shared)
             except StoreError as error:
-                self._rests_until = self._clock() + RETRY_INTERVAL
-                log.warning("the shared state cannot be had, each worker goes by its own for now: %s", error)
-        return question(self._own)
+                self._retry_at = self._clock() + RETRY_INTERVAL
+                log.warning("the shared state is unavailable, each worker uses its own for now: %s", error)
+        return operation(self._local)

@@ -1,4 +1,4 @@
-"""Shared state of one process."""
+"""State store in the memory of one process."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Final
 
 from .base import StateStore
 
-SWEEP_EVERY: Final = 1000
-"""So many writes, and what has expired is thrown away."""
+WRITES_PER_SWEEP: Final = 1000
+"""Number of writes after which expired entries are deleted."""
 
 
 class MemoryStore(StateStore):
-    """A dictionary, for a server with one worker, and for one whose store is out of order."""
+    """Store in a dictionary, for a server with one worker and for `FallbackStore`."""
 
     def __init__(self, clock: Callable[[], float] = time) -> None:
         self._clock = clock
-        self._rows: dict[str, tuple[str, float]] = {}
+        self._entries: dict[str, tuple[str, float]] = {}
         self._lock = Lock()
         self._writes = 0
 
     def read(self, keys: Sequence[str]) -> Mapping[str, str]:
         now = self._clock()
-        found = {key: self._rows.get(key) for key in keys}
-        return {key: row[0] for key, row in found.items() if row is not None and row[1] > now}
+        found = {key: self._entries.get(key) for key in keys}
+        return {key: entry[0] for key, entry in found.items() if entry is not None and entry[1] > now}
 
     def write(self, key: str, value: str, seconds: float) -> None:
         with self._lock:
@@ -33,30 +33,30 @@ class MemoryStore(StateStore):
 
     def delete(self, key: str) -> None:
         with self._lock:
-            self._rows.pop(key, None)
+            self._entries.pop(key, None)
 
     def increment(self, key: str, amount: int, seconds: float) -> int:
         with self._lock:
             now = self._clock()
-            value, until = self._rows.get(key, ("0", 0.0))
-            if until <= now:
-                value, until = "0", now + seconds
+            value, expires_at = self._entries.get(key, ("0", 0.0))
+            if expires_at <= now:
+                value, expires_at = "0", now + seconds
             total = int(value) + amount
-            self._put(key, str(total), until)
+            self._put(key, str(total), expires_at)
             return total
 
     def set_if_absent(self, key: str, seconds: float) -> bool:
         with self._lock:
             now = self._clock()
-            if key in self._rows and self._rows[key][1] > now:
+            if key in self._entries and self._entries[key][1] > now:
                 return False
             self._put(key, "1", now + seconds)
             return True
 
-    def _put(self, key: str, value: str, until: float) -> None:
-        self._rows[key] = (value, until)
+    def _put(self, key: str, value: str, expires_at: float) -> None:
+        self._entries[key] = (value, expires_at)
         self._writes += 1
-        if self._writes >= SWEEP_EVERY:
+        if self._writes >= WRITES_PER_SWEEP:
             self._writes = 0
             now = self._clock()
-            self._rows = {key: row for key, row in self._rows.items() if row[1] > now}
+            self._entries = {key: entry for key, entry in self._entries.items() if entry[1] > now}

@@ -1,4 +1,4 @@
-"""Shared state of several machines: a Redis, or a server that speaks its protocol (extra `redis`)."""
+"""State store in Redis, which several machines can share (extra `redis`)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from openai_compat.core.errors import ConfigurationError
 from .base import StateStore, StoreError
 
 SOCKET_TIMEOUT: Final = 0.25
-"""For a connection and for an answer: a Redis on the same network takes less than a millisecond."""
+"""Timeout in seconds for a connection and for a reply. A Redis on the same network takes less than 1 ms."""
 PREFIX: Final = "openai-compat:"
 
-# The counter's time runs from its first addition. One script is one step: nobody sees a counter without its end.
-_ADD = """
+# The counter expires after its first increment's time. The script is atomic, so every counter has an expiry.
+_INCREMENT_SCRIPT = """
 local total = redis.call('INCRBY', KEYS[1], ARGV[1])
 if redis.call('PTTL', KEYS[1]) < 0 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
 return total
@@ -22,7 +22,7 @@ return total
 
 
 class RedisStore(StateStore):
-    """Keys begin with `openai-compat:`, so that the Redis may serve others too."""
+    """Store in Redis. Its keys begin with `openai-compat:`, so that other applications can use the same database."""
 
     def __init__(self, url: str) -> None:
         try:
@@ -42,31 +42,31 @@ class RedisStore(StateStore):
             )
         except ValueError as error:
             raise ConfigurationError([f"SHARED_STATE_URL: {error}"]) from error
-        self._add = self._redis.register_script(_ADD)
+        self._increment_script = self._redis.register_script(_INCREMENT_SCRIPT)
 
     def read(self, keys: Sequence[str]) -> Mapping[str, str]:
-        values = self._ask("mget", [PREFIX + key for key in keys]) if keys else []
+        values = self._call("mget", [PREFIX + key for key in keys]) if keys else []
         return {key: value for key, value in zip(keys, values, strict=True) if value is not None}
 
     def write(self, key: str, value: str, seconds: float) -> None:
-        self._ask("set", PREFIX + key, value, px=_milliseconds(seconds))
+        self._call("set", PREFIX + key, value, px=_milliseconds(seconds))
 
     def delete(self, key: str) -> None:
-        self._ask("delete", PREFIX + key)
+        self._call("delete", PREFIX + key)
 
     def increment(self, key: str, amount: int, seconds: float) -> int:
         try:
-            return int(self._add(keys=[PREFIX + key], args=[amount, _milliseconds(seconds)]))
+            return int(self._increment_script(keys=[PREFIX + key], args=[amount, _milliseconds(seconds)]))
         except self._errors as error:
             raise StoreError(str(error)) from error
 
     def set_if_absent(self, key: str, seconds: float) -> bool:
-        return bool(self._ask("set", PREFIX + key, "1", px=_milliseconds(seconds), nx=True))
+        return bool(self._call("set", PREFIX + key, "1", px=_milliseconds(seconds), nx=True))
 
     def close(self) -> None:
         self._redis.close()
 
-    def _ask(self, method: str, *arguments: Any, **options: Any) -> Any:
+    def _call(self, method: str, *arguments: Any, **options: Any) -> Any:
         try:
             return getattr(self._redis, method)(*arguments, **options)
         except self._errors as error:

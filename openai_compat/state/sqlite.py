@@ -1,4 +1,4 @@
-"""Shared state of one machine: a file that all workers open."""
+"""State store in an SQLite file, which the workers of one machine share."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Any, Final
 from .base import StateStore, StoreError
 
 BUSY_TIMEOUT: Final = 0.05
-"""How long a call waits for another worker's to end, which takes 10 µs: SQLite's calls hold up the whole worker."""
-SWEEP_EVERY: Final = 1000
+"""Seconds to wait for another worker's call, which takes 10 µs. Calls to SQLite block all greenlets of a worker."""
+WRITES_PER_SWEEP: Final = 1000
+"""Number of writes after which expired entries are deleted."""
 
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS state (key TEXT PRIMARY KEY, value TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID"
@@ -22,20 +23,21 @@ _WRITE = (
     "INSERT INTO state VALUES (:key, :value, :until) "
     "ON CONFLICT (key) DO UPDATE SET value = excluded.value, until = excluded.until"
 )
-_ADD = (
+_INCREMENT = (
     "INSERT INTO state VALUES (:key, :amount, :until) ON CONFLICT (key) DO UPDATE SET "
     "value = CASE WHEN until > :now THEN value + :amount ELSE excluded.value END, "
     "until = CASE WHEN until > :now THEN until ELSE excluded.until END RETURNING value"
 )
-_CLAIM = (
+_SET_IF_ABSENT = (
     "INSERT INTO state VALUES (:key, '1', :until) ON CONFLICT (key) DO UPDATE SET "
     "value = excluded.value, until = excluded.until WHERE state.until <= :now RETURNING 1"
 )
 
 
 class SQLiteStore(StateStore):
-    """A database in WAL mode, in which readers and a writer do not wait for each other. Nothing is flushed to the disk:
-    what is in it is worth a few seconds, and a crash of the machine ends those.
+    """Store in an SQLite database in WAL mode, in which readers and a writer do not block each other.
+
+    Writes are not flushed to disk, because the values are worth a few seconds, which a crash of the machine outlasts.
     """
 
     def __init__(self, path: str, clock: Callable[[], float] = time) -> None:
@@ -47,20 +49,20 @@ class SQLiteStore(StateStore):
 
     def read(self, keys: Sequence[str]) -> Mapping[str, str]:
         marks = ",".join("?" * len(keys))
-        query = f"SELECT key, value FROM state WHERE until > ? AND key IN ({marks})"  # noqa: S608 - marks alone
-        return dict(self._ask(query, (self._clock(), *keys)))
+        query = f"SELECT key, value FROM state WHERE until > ? AND key IN ({marks})"  # noqa: S608 - only question marks
+        return dict(self._execute(query, (self._clock(), *keys)))
 
     def write(self, key: str, value: str, seconds: float) -> None:
-        self._change(_WRITE, key, seconds, value=value)
+        self._write(_WRITE, key, seconds, value=value)
 
     def delete(self, key: str) -> None:
-        self._ask("DELETE FROM state WHERE key = ?", (key,))
+        self._execute("DELETE FROM state WHERE key = ?", (key,))
 
     def increment(self, key: str, amount: int, seconds: float) -> int:
-        return int(self._change(_ADD, key, seconds, amount=amount)[0][0])
+        return int(self._write(_INCREMENT, key, seconds, amount=amount)[0][0])
 
     def set_if_absent(self, key: str, seconds: float) -> bool:
-        return bool(self._change(_CLAIM, key, seconds))
+        return bool(self._write(_SET_IF_ABSENT, key, seconds))
 
     def close(self) -> None:
         with self._lock:
@@ -68,24 +70,24 @@ class SQLiteStore(StateStore):
                 self._database.close()
                 self._database = None
 
-    def _change(self, statement: str, key: str, seconds: float, **values: Any) -> list[Any]:
+    def _write(self, statement: str, key: str, seconds: float, **values: Any) -> list[Any]:
         now = self._clock()
-        rows = self._ask(statement, {"key": key, "now": now, "until": now + seconds, **values})
+        rows = self._execute(statement, {"key": key, "now": now, "until": now + seconds, **values})
         self._writes += 1
-        if self._writes % SWEEP_EVERY == 0:
-            self._ask("DELETE FROM state WHERE until <= ?", (now,))
+        if self._writes % WRITES_PER_SWEEP == 0:
+            self._execute("DELETE FROM state WHERE until <= ?", (now,))
         return rows
 
-    def _ask(self, statement: str, values: Any) -> list[Any]:
+    def _execute(self, statement: str, values: Any) -> list[Any]:
         with self._lock:
             try:
                 if self._database is None:
-                    self._database = self._opened()
+                    self._database = self._open()
                 return self._database.execute(statement, values).fetchall()
             except (sqlite3.Error, OSError) as error:
                 raise StoreError(f"{self._path}: {error}") from error
 
-    def _opened(self) -> sqlite3.Connection:
+    def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         database = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
         try:

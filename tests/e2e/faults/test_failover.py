@@ -479,7 +479,7 @@ def test_machines_share_through_a_redis_and_do_without_it(upstream: MockUpstream
             assert tries_at(upstream, row, stream=False) == tries == 2
             redis.stop()
             deadline = time.monotonic() + 10
-            while "the shared state cannot be had" not in one.log() + other.log():
+            while "the shared state is unavailable" not in one.log() + other.log():
                 assert [text_of(ask(server, "shared-whole", stream=False)) for server in (one, other)] == [TEXT] * 2
                 assert time.monotonic() < deadline
 

@@ -1,4 +1,4 @@
-"""One suite for every store that workers may share."""
+"""State stores, which one suite covers."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(params=["memory", "sqlite", "redis"])
-def two_of_one(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[StateStore, StateStore]]:
-    """The same store as two workers see it."""
+def two_clients(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[StateStore, StateStore]]:
+    """Yield two clients of one store, as two workers have them."""
     stores: tuple[StateStore, StateStore]
     if request.param == "memory":
         stores = (one := MemoryStore(), one)
@@ -58,8 +58,8 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_what_one_writes_the_other_reads(two_of_one: tuple[StateStore, StateStore]) -> None:
-    one, other = two_of_one
+def test_one_client_reads_what_the_other_writes(two_clients: tuple[StateStore, StateStore]) -> None:
+    one, other = two_clients
     one.write("a", "1", 60)
     one.write("b", "é", 60)
     one.write("b", "ü", 60)
@@ -69,8 +69,8 @@ def test_what_one_writes_the_other_reads(two_of_one: tuple[StateStore, StateStor
     assert one.read([]) == {}
 
 
-def test_everything_expires(two_of_one: tuple[StateStore, StateStore]) -> None:
-    one, other = two_of_one
+def test_values_counters_and_locks_expire(two_clients: tuple[StateStore, StateStore]) -> None:
+    one, other = two_clients
     one.write("a", "1", BRIEFLY)
     one.increment("n", 5, BRIEFLY)
     assert one.set_if_absent("c", BRIEFLY)
@@ -79,24 +79,24 @@ def test_everything_expires(two_of_one: tuple[StateStore, StateStore]) -> None:
     assert other.set_if_absent("c", 60)
 
 
-def test_a_counter_counts_for_all_and_runs_from_its_first_addition(two_of_one: tuple[StateStore, StateStore]) -> None:
-    one, other = two_of_one
+def test_a_counter_is_shared_and_expires_after_its_first_increment(two_clients: tuple[StateStore, StateStore]) -> None:
+    one, other = two_clients
     assert [one.increment("n", 1, 60), other.increment("n", 2, 60), one.increment("n", -1, 60)] == [1, 3, 2]
     one.increment("m", 1, BRIEFLY)
     other.increment("m", 1, 60)
     until(lambda: "m" not in other.read(["m"]))
 
 
-def test_of_many_who_claim_one_gets_it(two_of_one: tuple[StateStore, StateStore]) -> None:
-    one, other = two_of_one
+def test_a_single_one_of_many_concurrent_callers_sets_an_absent_key(two_clients: tuple[StateStore, StateStore]) -> None:
+    one, other = two_clients
     won: list[bool] = []
 
-    def set_if_absent(store: StateStore) -> None:
+    def claim(store: StateStore) -> None:
         while True:
-            with suppress(StoreError):  # a busy one gives up after a moment
+            with suppress(StoreError):  # a busy store fails after a short wait
                 return won.append(store.set_if_absent("c", 60))
 
-    claimants = [threading.Thread(target=set_if_absent, args=(store,)) for store in (one, other) * 4]
+    claimants = [threading.Thread(target=claim, args=(store,)) for store in (one, other) * 4]
     for claimant in claimants:
         claimant.start()
     for claimant in claimants:
@@ -107,15 +107,15 @@ def test_of_many_who_claim_one_gets_it(two_of_one: tuple[StateStore, StateStore]
 
 
 @pytest.mark.parametrize("count", [3000])
-def test_what_has_expired_does_not_pile_up(tmp_path: Path, count: int) -> None:
+def test_expired_entries_are_deleted(tmp_path: Path, count: int) -> None:
     now = [0.0]
     memory, file = MemoryStore(lambda: now[0]), SQLiteStore(str(tmp_path / "state"), lambda: now[0])
     for number in range(count):
         now[0] += 1
         memory.write(str(number), "x", 10)
         file.write(str(number), "x", 10)
-    assert len(memory._rows) <= 1010
-    assert file._ask("SELECT COUNT(*) FROM state", ())[0][0] <= 1010
+    assert len(memory._entries) <= 1010
+    assert file._execute("SELECT COUNT(*) FROM state", ())[0][0] <= 1010
     file.close()
 
 
@@ -126,7 +126,7 @@ def test_two_processes_count_together(tmp_path: Path) -> None:
         "store, count = SQLiteStore(sys.argv[1]), 0\n"
         "while count < 200:\n"
         "    try: count += bool(store.increment('n', 1, 60))\n"
-        "    except StoreError: pass  # the other one was at it for too long\n"
+        "    except StoreError: pass  # the other process held the lock for too long\n"
     )
     workers = [subprocess.Popen([sys.executable, "-c", script, path], cwd=ROOT) for _ in range(2)]
     assert [worker.wait(30) for worker in workers] == [0, 0]
@@ -134,31 +134,31 @@ def test_two_processes_count_together(tmp_path: Path) -> None:
 
 
 class BrokenStore(MemoryStore):
-    """Fails while it `is_broken`."""
+    """Store that fails while `is_broken` is True."""
 
     is_broken = True
-    questions = 0
+    calls = 0
 
     def increment(self, key: str, amount: int, seconds: float) -> int:
-        self.questions += 1
+        self.calls += 1
         if self.is_broken:
             raise StoreError("no route")
         return super().increment(key, amount, seconds)
 
 
-def test_a_store_that_fails_fails_nobody_and_is_left_alone_for_a_while() -> None:
+def test_while_the_shared_store_fails_the_local_one_is_used_until_the_retry() -> None:
     now = [0.0]
     broken = BrokenStore()
     store = FallbackStore(broken, lambda: now[0])
     assert [store.increment("n", 1, 60), store.increment("n", 1, 60)] == [1, 2]
-    assert broken.questions == 1
+    assert broken.calls == 1
     broken.is_broken = False
     now[0] += RETRY_INTERVAL
     assert store.increment("n", 1, 60) == 1
 
 
 @pytest.mark.parametrize("scheme", ["file", "redis"])
-def test_what_cannot_be_reached_is_a_store_error(scheme: str, tmp_path: Path) -> None:
+def test_an_unreachable_store_raises_a_store_error(scheme: str, tmp_path: Path) -> None:
     (tmp_path / "no-folder").write_text("")
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
@@ -171,14 +171,14 @@ def test_what_cannot_be_reached_is_a_store_error(scheme: str, tmp_path: Path) ->
         store.increment("a", 1, 1)
 
 
-def test_a_redis_that_says_nothing_holds_nobody_up_for_long() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        store = open_store(f"redis://127.0.0.1:{silent.getsockname()[1]}")
+def test_a_redis_that_does_not_reply_times_out() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        store = open_store(f"redis://127.0.0.1:{server.getsockname()[1]}")
         assert store.set_if_absent("a", 60)
         assert not store.set_if_absent("a", 60)
 
 
-def test_a_worker_that_dies_in_a_call_leaves_no_lock_behind(tmp_path: Path) -> None:
+def test_a_worker_killed_during_a_call_releases_its_lock(tmp_path: Path) -> None:
     path = str(tmp_path / "state")
     script = (
         "import sys; from openai_compat.state.sqlite import SQLiteStore\n"
@@ -198,14 +198,14 @@ def test_a_worker_that_dies_in_a_call_leaves_no_lock_behind(tmp_path: Path) -> N
     assert not store.set_if_absent("a", 60)
 
 
-def test_a_url_chooses_the_store(tmp_path: Path) -> None:
+def test_the_url_selects_the_store(tmp_path: Path) -> None:
     assert isinstance(open_store(None), MemoryStore)
     assert isinstance(open_store("memory:"), MemoryStore)
     assert open_store(f"sqlite:{tmp_path}/state").set_if_absent("a", 1)
     assert (tmp_path / "state").exists()
 
 
-def test_a_redis_without_its_extra_is_a_problem_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_redis_extra_is_a_problem_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "redis", None)
     with pytest.raises(ConfigurationError, match="extra 'redis'"):
         open_store("redis://localhost")
