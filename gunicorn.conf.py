@@ -1,4 +1,4 @@
-"""How gunicorn serves `wsgi:app`; it finds this file by itself and reads it again at each reload."""
+"""Configuration of gunicorn for `wsgi:app`, which gunicorn finds by this file's name."""
 
 from runpy import run_module
 

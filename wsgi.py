@@ -1,4 +1,4 @@
-"""The WSGI application object: `gunicorn wsgi:app`."""
+"""WSGI application for `gunicorn wsgi:app`."""
 
 from openai_compat import create_app
 

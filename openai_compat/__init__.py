@@ -3,7 +3,7 @@
     from openai_compat import create_app
     app = create_app()          # a WSGI application, configured by the environment
 
-Importing this package loads nothing heavy: `create_app` brings Flask in when it is called.
+Importing this package is cheap, because `create_app` imports Flask when it is called.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ __all__ = ["__version__", "create_app"]
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """The WSGI application for `settings`, or for the environment's when none are given.
+    """Return the WSGI application for `settings`, which are read from the environment by default.
 
     Raises:
-        ConfigurationError: with every wrong setting and every wrong row of the models file at once.
+        ConfigurationError: Settings or entries of the models file are invalid. The error lists every problem.
     """
     from .app import create_app as create
 

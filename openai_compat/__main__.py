@@ -1,4 +1,4 @@
-"""`python -m openai_compat`."""
+"""Entry point of `python -m openai_compat`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Wiring, and nothing else: settings -> backends -> routing -> services -> blueprints -> error handlers."""
+"""Application factory, which wires settings, backends, routing, services, blueprints and error handlers."""
 
 from __future__ import annotations
 
@@ -36,8 +36,7 @@ from openai_compat.web.auth import require_api_key
 from openai_compat.web.client_monitor import DisconnectMonitor
 from openai_compat.web.errors import register_errors
 from openai_compat.web.request_context import current_request, install_request_context, limit_concurrency
-from openai_compat.web.routes import inference as chat
-from openai_compat.web.routes import models
+from openai_compat.web.routes import inference, models
 from openai_compat.web.routes.ask.blueprint import ask_blueprint
 from openai_compat.web.routes.docs import docs_blueprint
 from openai_compat.web.routes.health import health_blueprint
@@ -51,13 +50,13 @@ log = logging.getLogger(__name__)
 EXPOSED_HEADERS = [
     "x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "x-truncated-inputs",
     "x-openai-compat-adapted", "x-openai-compat-upstream", "x-openai-compat-attempts", "x-openai-compat-fallback",
-    *(f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")),
+    *(f"x-ratelimit-{value}-{unit}" for value in ("limit", "remaining", "reset") for unit in ("requests", "tokens")),
 ]  # fmt: skip
-"""What a page on another origin may read of an answer."""
+"""Response headers that pages on other origins may read."""
 
 
 class NoSessions(SessionInterface):
-    """No cookie is read or set."""
+    """Session interface that neither reads nor sets cookies."""
 
     def open_session(self, app: Flask, request: Request) -> NullSession:
         return NullSession()
@@ -70,12 +69,12 @@ class NoSessions(SessionInterface):
 
 
 class Application(Flask):
-    """Flask, less what this server has no use for and would pay for with every request."""
+    """Flask without features that this server does not use and that cost time in every request."""
 
     session_interface = NoSessions()
 
     def create_url_adapter(self, request: Request | None) -> MapAdapter | None:
-        """No host is told from another here: Flask looks at it closely, twice a request."""
+        """Return a URL adapter that ignores the host, which Flask would parse twice per request."""
         if request is None:
             return None
         environ = request.environ
@@ -91,55 +90,56 @@ class Application(Flask):
         )
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """Every view and hook here is a plain function; Flask looks each of them up, six times a request."""
+        """Return `func`, as all views and hooks are synchronous. Flask would check six of them per request."""
         return func
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class State:
-    """What an application holds, at `app.extensions["openai_compat"]`: nothing of it is global.
+    """Components of one application, at `app.extensions["openai_compat"]`.
 
-    It is closed once: by `close`, when the application is gone, or when the process ends.
+    They are closed once, by `close`, by the application's garbage collection, or at the process's exit.
     """
 
     settings: Settings
-    routing: ModelRouter
+    router: ModelRouter
     catalog: ModelCatalog
     backends: tuple[Backend, ...]
-    forwarder: UpstreamClient
-    clients: DisconnectMonitor
+    upstream_client: UpstreamClient
+    disconnect_monitor: DisconnectMonitor
     store: StateStore
-    engine: EngineClient | None
-    _end: Callable[[], object] = field(init=False, repr=False)
+    engine_client: EngineClient | None
+    _finalizer: Callable[[], object] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        end = weakref.finalize(self, _close_all, *self.backends, self.forwarder, self.store, self.engine)
-        object.__setattr__(self, "_end", end)  # frozen
+        components = (*self.backends, self.upstream_client, self.store, self.engine_client)
+        finalizer = weakref.finalize(self, _close_all, *components)
+        object.__setattr__(self, "_finalizer", finalizer)  # frozen
 
     def close(self) -> None:
-        """Ends the backends' work, and last the connections that they share."""
-        self._end()
+        """Close the backends, and then the connections that they share."""
+        self._finalizer()
 
 
-def _close_all(*parts: Backend | UpstreamClient | StateStore | EngineClient | None) -> None:
-    for part in parts:
+def _close_all(*components: Backend | UpstreamClient | StateStore | EngineClient | None) -> None:
+    for component in components:
         try:
-            if part is not None:
-                part.close()
-        except Exception:  # the others are to be closed all the same
-            log.exception("%s could not be closed", type(part).__name__)
+            if component is not None:
+                component.close()
+        except Exception:  # the others must be closed as well
+            log.exception("%s could not be closed", type(component).__name__)
 
 
 def create_app(settings: Settings | None = None) -> Flask:
-    """See `openai_compat.create_app`."""
+    """Return the WSGI application, as described at `openai_compat.create_app`."""
     settings = settings or load_settings()
     configure_logging(settings.log_level, settings.log_format)
     warn_without_gevent()
     state = _build_state(settings)
     app = Application("openai_compat", static_folder=None)
-    app.url_map.merge_slashes = False  # a redirect would be a page of HTML, and no client of an API follows it
+    app.url_map.merge_slashes = False  # clients of an API do not follow its redirects
     app.extensions["openai_compat"] = state
-    install_request_context(app, settings, state.clients)
+    install_request_context(app, settings, state.disconnect_monitor)
     _register_blueprints(app, state)
     register_errors(app, settings)
     _allow_origins(app, settings)
@@ -147,7 +147,7 @@ def create_app(settings: Settings | None = None) -> Flask:
 
 
 def _allow_origins(app: Flask, settings: Settings) -> None:
-    """flask-cors, asked only where a browser says that a page of some origin wants to know."""
+    """Add CORS headers, and call flask-cors only for requests with an `Origin` header."""
     CORS(
         app, origins=list(settings.cors_allow_origins), expose_headers=EXPOSED_HEADERS, max_age=600, send_wildcard=True
     )
@@ -158,52 +158,54 @@ def _allow_origins(app: Flask, settings: Settings) -> None:
         environ = current_request().environ
         if "HTTP_ORIGIN" in environ:
             add_headers(response)
-        if environ["REQUEST_METHOD"] == "GET":  # so that no cache gives one page what was meant for another
+        if environ["REQUEST_METHOD"] == "GET":  # a cached response is valid for one origin only
             response.vary.add("Origin")
         return response
 
 
 def _build_state(settings: Settings) -> State:
-    forwarder = UpstreamClient(settings)
+    upstream_client = UpstreamClient(settings)
     entries = [entry for entry in (*settings.entries.values(), *settings.hidden_entries.values()) if not entry.is_alias]
-    engine = EngineClient(settings) if any(entry.kind == KIND for entry in entries) else None
-    resources = BackendResources(settings, forwarder, engine)
+    engine_client = EngineClient(settings) if any(entry.kind == KIND for entry in entries) else None
+    resources = BackendResources(settings, upstream_client, engine_client)
     backends = {entry.name: build_backend(entry, resources) for entry in entries}
     upstream = build_backend(settings.default_upstream, resources) if settings.default_upstream else None
     store = open_store(settings.shared_state_url)
-    routing = ModelRouter(settings, backends, upstream, store)
+    router = ModelRouter(settings, backends, upstream, store)
     if settings.diagnostics_enabled:
-        routing.add_internal(DoctorBackend(DOCTOR_ENTRY, NoOptions(), resources))
+        router.add_internal(DoctorBackend(DOCTOR_ENTRY, NoOptions(), resources))
     owned = (*backends.values(), *([upstream] if upstream else []))
-    clients = DisconnectMonitor(half_close_is_disconnect=settings.half_close_is_disconnect)
-    if engine is not None:
-        engine.preload()
-    return State(settings, routing, ModelCatalog(settings, routing), owned, forwarder, clients, store, engine)
+    monitor = DisconnectMonitor(half_close_is_disconnect=settings.half_close_is_disconnect)
+    if engine_client is not None:
+        engine_client.preload()
+    catalog = ModelCatalog(settings, router)
+    return State(settings, router, catalog, owned, upstream_client, monitor, store, engine_client)
 
 
 def _register_blueprints(app: Flask, state: State) -> None:
-    settings, routing = state.settings, state.routing
+    settings, router = state.settings, state.router
     tokens = TokenCounter(Path(settings.tiktoken_cache_dir) if settings.tiktoken_cache_dir else None)
     chats = ChatService(tokens)
     guarded: list[tuple[Blueprint, tuple[str, ...]]] = [
-        (chat.chat_blueprint(routing, chats), chat.URL_PREFIXES),
-        (chat.completions_blueprint(routing, CompletionService(tokens)), chat.URL_PREFIXES),
-        (chat.embeddings_blueprint(routing, EmbeddingService(tokens)), chat.URL_PREFIXES),
-        (models.models_blueprint(routing, state.catalog), models.ROOTS),
-        (ask_blueprint(routing, chats, settings), ("",)),
+        (inference.chat_blueprint(router, chats), inference.URL_PREFIXES),
+        (inference.completions_blueprint(router, CompletionService(tokens)), inference.URL_PREFIXES),
+        (inference.embeddings_blueprint(router, EmbeddingService(tokens)), inference.URL_PREFIXES),
+        (models.models_blueprint(router, state.catalog), models.ROOTS),
+        (ask_blueprint(router, chats, settings), ("",)),
     ]
-    if routing.forwarding_upstream is not None:
-        guarded.append((passthrough_blueprint(routing.forwarding_upstream, settings), ("/v1",)))
+    if router.forwarding_upstream is not None:
+        guarded.append((passthrough_blueprint(router.forwarding_upstream, settings), ("/v1",)))
     check = require_api_key(settings.api_keys)
-    gate = ConcurrencyLimiter(
+    limiter = ConcurrencyLimiter(
         settings.max_concurrent_requests, settings.max_queued_requests, settings.request_queue_timeout
     )
-    for blueprint, roots in guarded:
+    for blueprint, prefixes in guarded:
         blueprint.before_request(check)
-        if settings.max_concurrent_requests and blueprint.name != "models":  # a list that front ends ask for often
-            blueprint.before_request(limit_concurrency(gate))
-        for root in roots:
-            app.register_blueprint(blueprint, url_prefix=root or None, name=f"{blueprint.name}{root}".replace(".", "_"))
+        if settings.max_concurrent_requests and blueprint.name != "models":  # front ends poll the model list
+            blueprint.before_request(limit_concurrency(limiter))
+        for prefix in prefixes:
+            name = f"{blueprint.name}{prefix}".replace(".", "_")
+            app.register_blueprint(blueprint, url_prefix=prefix or None, name=name)
     app.register_blueprint(health_blueprint())
     app.register_blueprint(docs_blueprint(settings.default_model or ECHO_MODEL))
     if settings.home_page:

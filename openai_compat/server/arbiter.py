@@ -1,7 +1,8 @@
-"""What this server changes about gunicorn's master: careful reloads, and a new worker for each that is ending.
+"""Changes to gunicorn's arbiter for validated reloads and for the replacement of draining workers.
 
-A worker that ends may take minutes, as its streams finish. gunicorn would wait for all of them after a reload, deaf to
-signals and to workers that die, and it would not replace one that recycles itself until its last stream is over.
+A worker may drain for minutes, until its streams are complete. gunicorn would wait for all of them after a reload, and
+handle neither signals nor crashed workers meanwhile. It would also not replace a worker that recycles itself before its
+last stream is complete.
 """
 
 from __future__ import annotations
@@ -18,43 +19,46 @@ if TYPE_CHECKING:
 
 
 def mark_draining(worker: Worker) -> None:
-    """Tells the master, from within the worker. They share one file, whose time is the worker's heartbeat."""
-    os.write(worker.tmp.fileno(), b"ending")
+    """Report to the arbiter that this worker drains.
+
+    The two share a file, whose modification time is the worker's heartbeat.
+    """
+    os.write(worker.tmp.fileno(), b"draining")
     worker.tmp.notify()
 
 
 def is_draining(worker: Worker) -> bool:
-    """Whether the worker has said so: it takes no connections any more."""
+    """Return True if the worker has reported that it drains, and thus accepts no connections."""
     try:
         return os.fstat(worker.tmp.fileno()).st_size > 0
-    except (OSError, ValueError):  # it is gone already, and its file with it
+    except (OSError, ValueError):  # the worker has exited, and its file is deleted
         return False
 
 
 class _ReloadDone(Exception):
-    """The part of a reload that is wanted is done."""
+    """The new workers are running, which ends gunicorn's reload early."""
 
 
 class SafeReload:
-    """Puts its own methods into gunicorn's master: `when_ready = CarefulMaster` in the configuration."""
+    """Patch of gunicorn's arbiter, installed by `when_ready = SafeReload` in the configuration."""
 
     def __init__(self, arbiter: Arbiter) -> None:
         self._arbiter = arbiter
         self._reload: Callable[[], None] = arbiter.reload
         self._manage_workers: Callable[[], None] = arbiter.manage_workers
         self._is_reloading = False
-        # gunicorn looks its handlers up by their names
+        # gunicorn finds its signal handlers by name
         arbiter.handle_hup = self.handle_hup  # type: ignore[method-assign]
         arbiter.manage_workers = self.manage_workers  # type: ignore[method-assign]
 
     def handle_hup(self) -> None:
-        """Makes a SIGHUP with a configuration that is wrong a line in the log: the old workers go on serving.
+        """Reload at SIGHUP, or log an error and keep the old workers if the configuration is invalid.
 
-        gunicorn itself would replace them by workers that cannot start, and then give up. Checked in a process of its
-        own: a wrong line in the models file must not end a running server.
+        gunicorn would replace the old workers by new ones that cannot start, and then exit. The check runs in a process
+        of its own, so that no mistake in the models file can end the server.
         """
         command = [sys.executable, "-m", "openai_compat", "check-config"]
-        check = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - no word is foreign
+        check = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - fixed arguments
         if check.returncode:
             if self._arbiter.log is not None:
                 self._arbiter.log.error("not reloaded: %s", check.stderr.strip())
@@ -63,18 +67,18 @@ class SafeReload:
         try:
             self._reload()
         except _ReloadDone:
-            pass  # what gunicorn would do next is wait for the old ones
+            pass  # gunicorn would wait for the old workers next
         finally:
             self._is_reloading = False
 
     def manage_workers(self) -> None:
-        """gunicorn's own, for as many workers as are wanted beside those that are ending."""
+        """Run gunicorn's method, with the draining workers not counted as workers."""
         arbiter = self._arbiter
-        wanted = arbiter.num_workers
-        arbiter.num_workers = wanted + sum(is_draining(worker) for worker in arbiter.WORKERS.values())
+        configured = arbiter.num_workers
+        arbiter.num_workers = configured + sum(is_draining(worker) for worker in arbiter.WORKERS.values())
         try:
             self._manage_workers()
         finally:
-            arbiter.num_workers = wanted
+            arbiter.num_workers = configured
         if self._is_reloading:
             raise _ReloadDone

@@ -1,4 +1,4 @@
-"""Checks of how gunicorn runs this server."""
+"""Check of gunicorn's worker class."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ GUNICORN_FILE: Final = Path(__file__).with_name("gunicorn_conf.py")
 
 
 def warn_without_gevent() -> None:
-    """Says so where gunicorn runs this server with workers that do not suit it.
+    """Log a warning if gunicorn runs this server without gevent workers.
 
-    It looks for its file in the folder where it is started, and says nothing when there is none. Asked of what has been
-    imported, so that a process without gunicorn or gevent imports neither.
+    gunicorn looks for its configuration file in the current directory and reports no missing one. The check reads
+    `sys.modules`, so that it imports neither gunicorn nor gevent.
     """
     patches = sys.modules.get("gevent.monkey")
     is_patched = patches is not None and patches.is_module_patched("socket")
     if "gunicorn.arbiter" in sys.modules and not is_patched:
         log.warning(
-            "gunicorn runs without gevent workers: they serve few callers at a time, and may cut streams after 30 s. "
+            "gunicorn runs without gevent workers, so it serves few clients at a time and may cut streams after 30 s. "
             "Start it with -c %s",
             GUNICORN_FILE,
         )

@@ -1,4 +1,7 @@
-"""How gunicorn serves `wsgi:app`; it finds this file by itself. Every number is a setting or has its reason here."""
+"""Configuration of gunicorn for `wsgi:app`.
+
+Every number is a setting or has its reason beside it.
+"""
 
 import gc
 import os
@@ -24,73 +27,77 @@ except ConfigurationError as error:
 
 bind = to_address(settings.host, settings.port)
 workers = settings.web_concurrency
-# What all workers of one start or reload have in common, and find each other by (the process of the pipelines).
+# An id that all workers of one start or reload share. It names the process of the pipelines.
 raw_env = [f"{SERVER_ID_VARIABLE}={token_hex(8)}"]
 
-# A stream waits more than it works: thousands of them share a process as greenlets. Patching happens in the worker,
-# so nothing may be preloaded (`requests` and `ssl` imported before it would block the whole process).
+# A stream mostly waits, so thousands of them share a process as greenlets. gevent patches the standard library in the
+# worker, so nothing may be preloaded. `requests` and `ssl`, imported before that, would block the complete process.
 worker_class = "openai_compat.server.worker.Worker"
 worker_connections = settings.worker_connections
 preload_app = False
 
 
 def on_starting(server: Any) -> None:
-    """Gives the workers, and those of a later reload, a file in which they tell each other of upstreams that are out
-    of order, where no setting names a place for it; and a folder in which they find one engine for local models, which
-    ends with this process. They learn of both by the settings.
+    """Create the resources that all workers share, now and after a reload.
+
+    They are a file for the state of upstreams, unless `SHARED_STATE_URL` is set, and the runtime directory of the
+    engine for local models. Both are passed to the workers as settings.
     """
     if settings.shared_state_url is None:
         server.state_folder = tempfile.mkdtemp(prefix="openai-compat-")
         os.environ["SHARED_STATE_URL"] = f"sqlite:{server.state_folder}/state"
     os.environ["LOCAL_RUNTIME_DIR"] = open_server_folder(settings.local_runtime_dir)
-    # The engine inherits it: torch's threads would spin while they wait, on the cores that the workers need.
+    # The engine inherits it. By default, torch's idle threads would spin on the cores that the workers need.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def on_exit(server: Any) -> None:
+    """Delete what `on_starting` created."""
     shutil.rmtree(vars(server).get("state_folder", ""), ignore_errors=True)
     remove_server_folder(os.environ["LOCAL_RUNTIME_DIR"])
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """A setting that gunicorn has no word for; and a stop that comes now is heard, not only when all is loaded.
+    """Set the write timeout and handle SIGTERM from now on.
 
-    Until then the worker would take signals for the master's, and the stop would wait for it as long as for a stream.
+    gunicorn installs the worker's signal handlers once the application is loaded. A stop before that would wait for the
+    complete graceful timeout.
     """
     worker.write_timeout = settings.client_write_timeout or None
     signal.signal(signal.SIGTERM, worker.handle_exit)
 
 
 def post_worker_init(worker: Any) -> None:
-    """Ctrl-C reaches the workers too; it is the master's to stop them, without a traceback from each.
+    """Ignore SIGINT and exclude the loaded application from garbage collection.
 
-    What the start has made stays: the collector need not look through it again and again, which held up all streams.
+    Ctrl-C reaches the workers as well as the arbiter, which stops them. A collection that scans the application's
+    objects would pause all streams.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.collect()
     gc.freeze()
 
 
-# A reload is checked first, and neither it nor a worker's end keeps the master from its work.
+# Validates reloads, and keeps the arbiter responsive while workers drain.
 when_ready = SafeReload
 
-# One file in the user's home for every server of theirs, for commands that nobody gives here.
+# The control socket is unused, and all servers of a user would share its path.
 control_socket_disable = True
 
-# For gevent workers this is a heartbeat, not a limit on requests: a stream may take as long as it takes.
+# For gevent workers this is the heartbeat's timeout and no limit on the duration of a request.
 timeout = 60
-# Streams under way at a reload or a stop get GRACEFUL_TIMEOUT to finish; then the rest is told why it ends, and at last
-# the process is killed.
+# At a reload or a stop, running streams get GRACEFUL_TIMEOUT to finish. The others then end with an error, before the
+# worker is killed.
 graceful_timeout = settings.graceful_timeout + SHUTDOWN_GRACE
-# Longer than the 60 s for which nginx and most load balancers keep a connection: they must be the ones to close it.
+# Longer than the 60 s for which nginx and most load balancers keep a connection, so that they close it first.
 keepalive = 75
 
-# A full queue of connections that wait to be accepted, for a burst of callers.
+# Length of the queue of connections to accept, for bursts.
 backlog = 2048
-# Long prompts in query strings do not occur; long headers do (signed cookies, tokens of single sign-on).
+# Headers may be long (signed cookies, tokens of single sign-on). Query strings contain no prompts.
 limit_request_line = 8190
 limit_request_field_size = 16380
 
-# The application writes one line a request itself, with its id and its tokens; gunicorn's own would double it.
+# The application writes its own access log, which has the request id and the token counts.
 accesslog = None
 loglevel = "warning" if settings.log_level == "info" else settings.log_level

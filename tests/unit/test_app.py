@@ -1,4 +1,4 @@
-"""What an application holds, and how it lets go of it."""
+"""Components of an application, and how they are closed."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ ENVIRONMENT = {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "EXTERNAL_CHAT_URL": 
 
 @pytest.fixture
 def closed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of what has been closed, in order."""
-    gc.collect()  # what other tests have left is closed before
+    """Return a list that gets the name of each closed component."""
+    gc.collect()  # close the components of earlier tests first
     names: list[str] = []
 
-    def note(part: Any) -> None:
-        names.append(getattr(part, "name", type(part).__name__))
+    def record(component: Any) -> None:
+        names.append(getattr(component, "name", type(component).__name__))
 
-    monkeypatch.setattr("openai_compat.backends.base.Backend.close", note)
-    monkeypatch.setattr(UpstreamClient, "close", note)
+    monkeypatch.setattr("openai_compat.backends.base.Backend.close", record)
+    monkeypatch.setattr(UpstreamClient, "close", record)
     return names
 
 
@@ -37,14 +37,14 @@ def make_app(**environ: str) -> Flask:
     return create_app(environment.load({**ENVIRONMENT, **environ}))
 
 
-def test_all_is_closed_once_the_forwarder_last(closed: list[str]) -> None:
+def test_components_are_closed_once_with_the_upstream_client_last(closed: list[str]) -> None:
     state = make_app().extensions["openai_compat"]
     for _ in range(2):
         state.close()
         assert closed == ["external-chat", "*", "UpstreamClient"]
 
 
-def test_one_that_cannot_be_closed_does_not_keep_the_others(
+def test_a_component_that_fails_to_close_does_not_prevent_the_others(
     closed: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(_: Any) -> None:
@@ -56,18 +56,18 @@ def test_one_that_cannot_be_closed_does_not_keep_the_others(
     assert "EchoBackend could not be closed" in capsys.readouterr().err
 
 
-def test_an_application_that_is_gone_has_let_go_of_everything(closed: list[str]) -> None:
-    """Two in one process, one after the other, is what tests and tools make hundreds of."""
+def test_a_collected_application_has_closed_its_components(closed: list[str]) -> None:
+    """Tests and tools create hundreds of applications in one process."""
     app = make_app()
     app.test_client().get("/v1/models/external-chat")
-    gone = weakref.ref(app)
+    reference = weakref.ref(app)
     del app
     gc.collect()
-    assert gone() is None
+    assert reference() is None
     assert closed == ["external-chat", "*", "UpstreamClient"]
 
 
-def test_the_end_of_the_process_closes_too() -> None:
+def test_components_are_closed_at_the_end_of_the_process() -> None:
     program = (
         "from openai_compat.config import environment\n"
         "from openai_compat import create_app\n"
