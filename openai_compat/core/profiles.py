@@ -1,4 +1,4 @@
-"""Parameter profiles of upstreams whose OpenAI-compatible API lacks some of OpenAI's parameters.
+"""Parameter profiles of upstreams that support only some of OpenAI's parameters.
 
 An entry of the models file names a profile (`profile: databricks`) or defines one (`profile: {drop: [user]}`). A
 response header lists the adapted parameters, unless the profile is `strict` and rejects the request.
@@ -36,8 +36,8 @@ class Profile:
         rename: The upstream's names of parameters.
         emulate: Parameters to remove and to implement here.
         roles: The upstream's names of message roles.
-        rebuild: Whether to translate chat responses, for an upstream whose responses differ from OpenAI's (content as
-            a list of parts).
+        rebuild: Whether to translate chat responses, because the upstream's differ from OpenAI's (content as a list of
+            parts).
         strict: Whether to reject a request instead of adapting it.
     """
 
@@ -144,7 +144,7 @@ def apply_profile(profile: Profile, payload: Mapping[str, Any], model: str) -> t
     """Return the payload for the upstream and the adaptations.
 
     The adaptations are such as `{"user": "dropped", "max_completion_tokens": "max_tokens", "stream_options":
-    "emulated"}`. A payload that needs no change is returned as the same object. Stripped parameters whose value is null
+    "emulated"}`. A payload that needs no change is returned as the same object. Stripped parameters with the value null
     are removed and not listed.
 
     Raises:

@@ -43,7 +43,7 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class RoutePolicy:
-    """Routing of one model config: load balancing, retries, fallbacks and circuit breaker.
+    """Routing policy of one model config.
 
     Attributes:
         fallbacks: Models to try in this order once the model or all its targets failed.

@@ -29,7 +29,7 @@ Heartbeat = _Heartbeat
 
 
 class PrimedStream(Generic[T]):
-    """Iterator that has already fetched its first value, and whose `close()` always reaches its source.
+    """Iterator that has already fetched its first value, with a `close()` that always reaches the source.
 
     The constructor runs the source up to its first value that is not `HEARTBEAT`. It raises the source's errors up to
     there, while the response can still have an error status. As the source has started by then, `close()` runs its

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def mark_draining(worker: Worker) -> None:
     """Report to the arbiter that this worker drains.
 
-    The two share a file, whose modification time is the worker's heartbeat.
+    They share a file. Its modification time is the worker's heartbeat.
     """
     os.write(worker.tmp.fileno(), b"draining")
     worker.tmp.notify()

@@ -14,7 +14,7 @@ class StoreError(Exception):
 
 
 class StateStore(ABC):
-    """Key-value store whose values are short strings that expire.
+    """Key-value store of short strings that expire.
 
     Each operation is atomic among all users of the store. As it blocks the worker, it fails with `StoreError` after a
     few milliseconds, or for Redis after its `SOCKET_TIMEOUT`. Only `close` never raises `StoreError`.

@@ -1,4 +1,4 @@
-"""Parameter profiles: changes to requests, the list of adaptations, and problems of the configuration."""
+"""Parameter profiles, their changes to requests and their list of adaptations."""
 
 from __future__ import annotations
 

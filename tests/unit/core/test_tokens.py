@@ -166,7 +166,7 @@ def test_vocabulary_files_have_tiktokens_names() -> None:
 
 @pytest.fixture
 def fake_tiktoken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Make a cache directory with a tiny vocabulary, whose encoding has one token per byte."""
+    """Make a cache directory with a tiny vocabulary and an encoding of one token per byte."""
 
     class Encoding:
         def __init__(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""`heads.QuickRequest` reads every head as gunicorn's own request does: the same fields, or the same refusal."""
+"""`FastRequest` parses every request as gunicorn's own class does, with the same result or the same error."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from gunicorn.http.errors import ParseException
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import IterUnreader
 
+from openai_compat.server import request_parser
 from openai_compat.server.request_parser import MAX_CACHED_REQUEST_LINES, FastRequest, http_date
 
-PLAIN = [
+COMMON = [
     "Host: example.com", "User-Agent: OpenAI/Python 3.5", "Content-Type: application/json", "Content-Length: 0",
     "Accept:*/*", "Authorization:  Bearer sk-1 ", "X-Empty:", "X-Latin: caf\xe9", "X-Tab:\ta\tb\t", "Connection: close",
 ]  # fmt: skip
-ODD = [
+UNUSUAL = [
     "X-Forwarded-Proto: https", "X-Forwarded-Protocol: ssl", "X-Forwarded-Proto: http", "X_Forwarded_For: 1.2.3.4",
     "Expect: 100-continue", "Expect: the best", "Host: other.example", "Content-Type: text/plain", "Content-Length: 1",
     "Transfer-Encoding: chunked", "Transfer-Encoding: gzip", "No colon", ": no name", "Bad name: x", "Name : x",
@@ -35,55 +36,56 @@ LINES = [
 ]  # fmt: skip
 
 
-def heads(count: int) -> Iterator[bytes]:
-    """Heads with up to three oddities each, the same in every run."""
-    chance = random.Random(7)
+def generate_requests(count: int) -> Iterator[bytes]:
+    """Yield requests with up to three unusual headers each, the same ones in every run."""
+    generator = random.Random(7)
     for _ in range(count):
-        fields = chance.sample(PLAIN, chance.randint(0, len(PLAIN))) + chance.sample(ODD, chance.randint(0, 3))
-        chance.shuffle(fields)
-        line = LINES[0] if chance.random() < 0.7 else chance.choice(LINES)
-        yield "".join(f"{part}\r\n" for part in [line, *fields, ""]).encode("latin-1")
+        common = generator.sample(COMMON, generator.randint(0, len(COMMON)))
+        headers = common + generator.sample(UNUSUAL, generator.randint(0, 3))
+        generator.shuffle(headers)
+        line = LINES[0] if generator.random() < 0.7 else generator.choice(LINES)
+        yield "".join(f"{part}\r\n" for part in [line, *headers, ""]).encode("latin-1")
 
 
-def read(kind: type[Request], head: bytes, peer: str, settings: dict[str, Any]) -> object:
-    configuration = Config()
-    for name, value in settings.items():
-        configuration.set(name, value)
+def parse(request_class: type[Request], data: bytes, client: str, configuration: Config) -> object:
+    """Return every value of the parsed request, or the class of the parser's error."""
     try:
-        request = kind(configuration, IterUnreader([head]), (peer, 5000), 1)
+        request = request_class(configuration, IterUnreader([data]), (client, 5000), 1)
     except (ParseException, StopIteration) as error:
         return type(error)
-    facts = (request.method, request.uri, request.path, request.query, request.fragment, request.version)
-    return (*facts, request.headers, request.scheme, request.should_close(), request._expected_100_continue)
+    line = (request.method, request.uri, request.path, request.query, request.fragment, request.version)
+    return (*line, request.headers, request.scheme, request.should_close(), request._expected_100_continue)
 
 
-@pytest.mark.parametrize("peer", ["127.0.0.1", "10.0.0.9"])
+@pytest.mark.parametrize("client", ["127.0.0.1", "10.0.0.9"])
 @pytest.mark.parametrize(
     "settings",
     [{}, {"header_map": "refuse"}, {"limit_request_fields": 4}, {"limit_request_field_size": 24}],
     ids=["defaults", "underscores refused", "few fields", "short fields"],
 )
-def test_every_head_is_read_as_gunicorn_reads_it(peer: str, settings: dict[str, Any]) -> None:
+def test_the_result_equals_gunicorns(client: str, settings: dict[str, Any]) -> None:
+    configuration = Config()
+    for name, value in settings.items():
+        configuration.set(name, value)
     outcomes = set()
-    for head in heads(1500):
-        expected = read(Request, head, peer, settings)
-        assert read(FastRequest, head, peer, settings) == expected, head
-        outcomes.add(expected if isinstance(expected, type) else "read")
-    assert {"read"} < outcomes, "the heads must be of both kinds, or this shows nothing"
+    for data in generate_requests(1500):
+        expected = parse(Request, data, client, configuration)
+        assert parse(FastRequest, data, client, configuration) == expected, data
+        outcomes.add(expected if isinstance(expected, type) else "valid")
+    assert {"valid"} < outcomes, "the test needs both valid and invalid requests"
 
 
-def test_request_lines_are_remembered_for_a_while_and_not_for_good() -> None:
+def test_the_cache_of_request_lines_is_bounded() -> None:
+    configuration = Config()
     for number in range(3 * MAX_CACHED_REQUEST_LINES):
         line = f"GET /v1/models/{number} HTTP/1.1\r\n\r\n".encode()
         for _ in range(2):
-            request = FastRequest(Config(), IterUnreader([line]), ("127.0.0.1", 1), 1)
+            request = FastRequest(configuration, IterUnreader([line]), ("127.0.0.1", 1), 1)
             assert request.path == f"/v1/models/{number}"
-    from openai_compat.server import request_parser as heads
-
-    assert len(heads._request_lines) <= MAX_CACHED_REQUEST_LINES
+    assert len(request_parser._request_lines) <= MAX_CACHED_REQUEST_LINES
 
 
-def test_the_date_is_http_s_and_now() -> None:
+def test_the_date_is_the_current_time_in_the_format_of_http() -> None:
     before = int(time.time())
     date = http_date()
     assert re.fullmatch(r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT", date)
