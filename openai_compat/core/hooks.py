@@ -1,6 +1,6 @@
-"""Hooks, which are functions of the user that an entry of the models file names.
+"""Hooks, which are a user's functions that see the requests and responses of a model.
 
-They work with every kind of backend.
+An entry of the models file names them. They work with every kind of backend.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ JSON = dict[str, Any]
 Hook = Callable[[Any, "HookCall"], Any]
 T = TypeVar("T")
 REQUIRED_FIELDS: Final = ("messages", "prompt", "input")
-"""The field that every request needs, by endpoint."""
+"""Required field of the requests of each endpoint."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,7 @@ def _parse_names(value: Mapping[str, Any], key: str) -> frozenset[str]:
     if not (isinstance(names, list) and all(map(_is_name, names))):
         raise ValueError(f"{key} must be a list of parameters")
     if not {"model", "messages", "prompt", "input", "stream"}.isdisjoint(names):
-        raise ValueError(f"{key} cannot contain required parameters (model, messages, prompt, input, stream)")
+        raise ValueError(f"{key} cannot contain model, messages, prompt, input or stream")
     return frozenset(names)
 
 

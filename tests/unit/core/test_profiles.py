@@ -82,7 +82,7 @@ def test_a_profile_adds_to_the_one_it_extends() -> None:
         ({"drops": ["user"]}, "unknown keys: drops"),
         ({"drop": "user"}, "drop must be a list of parameters"),
         ({"drop": ["a\nb"]}, "drop must be a list of parameters"),
-        ({"drop": ["model"]}, "cannot contain required parameters"),
+        ({"drop": ["model"]}, "drop cannot contain model, messages, prompt, input or stream"),
         ({"emulate": ["logprobs"]}, "emulate cannot contain logprobs"),
         ({"rename": ["a"]}, "rename must be a mapping of names to names"),
         ({"roles": {"developer": 1}}, "roles must be a mapping of names to names"),
