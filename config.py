@@ -1,7 +1,7 @@
 """Settings of the server for other programs in this directory.
 
-    import config
-    settings = config.load()
+import config
+settings = config.load()
 """
 
 from openai_compat.config.environment import load, read_environment
