@@ -100,7 +100,7 @@ class TestPlainText(ExternalContract):
     has_usage = False
 
     def promises(self, backend: Any) -> frozenset[str]:
-        """Leave out the limits: plain text cannot report `length`, and the other forms test that limits are sent."""
+        """Exclude the limits, because plain text cannot report `length`. The other forms test that limits are sent."""
         return super().promises(backend) - {"max_tokens", "max_completion_tokens"}
 
 

@@ -29,7 +29,7 @@ class RecordedRequest(NamedTuple):
 
 
 class FakeChatAPIs:
-    """`with FakeChatAPIs() as apis: apis.url`. Each API answers a text that contains "busy" with its own error."""
+    """Server of all six APIs. Each one answers a text that contains "busy" with its own error."""
 
     def __init__(self) -> None:
         self.requests: list[RecordedRequest] = []
@@ -83,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
         respond(query, body)
 
     def _helpdesk(self, _query: dict[str, str], body: str) -> None:
-        """Answer with JSON, also errors, which have status 200."""
+        """Send JSON, and errors with status 200."""
         request = json.loads(body)
         text = request["question"]
         if "busy" in text:
@@ -96,7 +96,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, "application/json", json.dumps({"status": "ok", "ticket": "t-17", "data": data}))
 
     def _typing(self, query: dict[str, str], _body: str) -> None:
-        """Answer GET with events that repeat the answer from its beginning."""
+        """Send events that repeat the answer from its beginning, in response to GET."""
         if "busy" in query["q"]:
             self._send(503, "text/plain", "come back later", {"X-Come-Back": "2"})
             return
@@ -108,7 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._stream("text/event-stream", (f"data: {json.dumps(event)}\n\n" for event in events))
 
     def _parlour(self, is_known: bool, request: dict[str, Any]) -> None:
-        """Answer with named events, some of them bare text or errors."""
+        """Send named events, some of them with bare text or errors."""
         text = request["chat"][-1]["says"]
         if "busy" in text or not is_known:
             fault = {"number": 1402 if is_known else 1401, "why": "No table is free."}
@@ -120,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._stream("text/event-stream", (f"event: {name}\ndata: {data}\n\n" for name, data in events))
 
     def _lines(self, _query: dict[str, str], body: str) -> None:
-        """Answer with JSON at one path, and with lines of JSON at another."""
+        """Send JSON at one path, and lines of JSON at another."""
         text = json.loads(body)["turns"][-1]["says"]
         if "busy" in text:
             self._send(422, "application/json", json.dumps({"errors": [{"title": "I do not take that."}]}))
@@ -134,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._stream("application/x-ndjson", (json.dumps(line) + "\n" for line in lines))
 
     def _oracle(self, _query: dict[str, str], body: str) -> None:
-        """Answer a form with bare text."""
+        """Send bare text in response to a form."""
         form = parse_qs(body)
         text = form["prompt"][0].rpartition("User: ")[2]
         if "busy" in text:
@@ -143,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._stream("text/plain; charset=utf-8", iter(split_tokens(text)))
 
     def _messages(self, _query: dict[str, str], body: str) -> None:
-        """Answer as Anthropic's Messages API (source: its API reference)."""
+        """Respond as Anthropic's Messages API, by its API reference."""
         request = json.loads(body)
         text = request["messages"][-1]["content"]
         if "busy" in text:

@@ -158,7 +158,7 @@ class _ExampleGenerator:
         return self._make_unique(items, schema) if schema.get("uniqueItems") else items
 
     def _make_unique(self, items: list[Any], schema: dict[str, Any]) -> list[Any]:
-        """Return different items: the values of their `enum`, higher numbers, or texts with a number at the end."""
+        """Return distinct items, using other values of their `enum`, higher numbers or numbered texts."""
         choices = self._flatten(schema.get("items") or {}).get("enum", [])
         if choices:
             return list(choices[: len(items)])

@@ -1,10 +1,9 @@
-"""Backend for any HTTP chat API: it posts the conversation as JSON and reads the reply as an answer.
+"""Backend for any HTTP chat API, which posts the conversation as JSON and reads the reply as an answer.
 
 Without a `request` declaration, `stop`, `max_tokens` and `max_completion_tokens` are passed on and count as supported,
 because there is no way to find out whether the API honours them. Sampling parameters and unknown parameters are passed
-on too. The other supported-parameter checks (tools, `n`, `logprobs`, `response_format`, ...) concern the shape of the
-answer, which is unknown, so those parameters are refused. With a `request` declaration, the parameters that it uses
-are supported.
+on too. Parameters that change the shape of the answer (tools, `n`, `logprobs`, `response_format`, ...) are refused,
+because the shape is unknown. With a `request` declaration, the parameters that it uses are supported.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Body reader of external replies: it detects the format of the bytes and turns them into deltas.
+"""Body reader of external replies, which detects the format of the bytes and converts them to deltas.
 
 The formats are a JSON document, lines of JSON, server-sent events with JSON or text, and plain text. The first bytes
 count more than the `Content-Type`.

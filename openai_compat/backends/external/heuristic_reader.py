@@ -50,16 +50,16 @@ class HeuristicReader:
 
     def read_value(self, value: Any) -> Iterator[ChatDelta]:
         """Yield the deltas in one JSON value, which is a complete reply, an event or a line."""
-        metadata = _last_object(value)
-        raise_error_in(metadata, self._to_error)
-        if self._path is None and _is_openai_shaped(metadata):
+        last_object = _last_object(value)
+        raise_error_in(last_object, self._to_error)
+        if self._path is None and _is_openai_shaped(last_object):
             self._is_openai = True
-            yield from (delta for delta in self._chat.read(metadata) if delta.index == 0)
+            yield from (delta for delta in self._chat.read(last_object) if delta.index == 0)
             return
-        if is_failure(metadata):
-            raise_error_in({"error": metadata}, self._to_error)
-        self._keys = list(metadata) or self._keys
-        parts = to_parts(metadata)
+        if is_failure(last_object):
+            raise_error_in({"error": last_object}, self._to_error)
+        self._keys = list(last_object) or self._keys
+        parts = to_parts(last_object)
         text = self._find_text(value)
         finish_reason = self._read_finish_reason(parts)
         self._has_text = self._has_text or text is not None
@@ -177,8 +177,8 @@ _EMPTY = ChatDelta()
 
 def is_reply(value: Any) -> bool:
     """Return True if a JSON value has the shape of a reply or an event, which is a text or an error."""
-    metadata = _last_object(value)
-    return bool(metadata.get("error")) or _is_openai_shaped(metadata) or find_reply(value) is not None
+    last_object = _last_object(value)
+    return bool(last_object.get("error")) or _is_openai_shaped(last_object) or find_reply(value) is not None
 
 
 def _is_openai_shaped(value: JSONObject) -> bool:

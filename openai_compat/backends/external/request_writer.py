@@ -127,7 +127,8 @@ def to_document(request: ChatRequest, entry: ModelConfig, *, is_streamed: bool) 
     """Return the document for the expressions of a request, with its parameters and the conversation in several forms.
 
     `messages` are OpenAI's messages. `conversation` has them as `{"role", "text"}` without the system messages, and
-    `history` leaves out the last one. `system_prompt`, `last_user_message` and `transcript` are texts.
+    `history` is the conversation without the last message. `system_prompt`, `last_user_message` and `transcript` are
+    texts.
     """
     texts = [(message["role"], read_content(message.get("content"))[0]) for message in request.messages]
     conversation = [{"role": role, "text": text} for role, text in texts if role not in {"system", "developer"}]

@@ -1,4 +1,4 @@
-"""Fairness of the echo model: a large call must not block the other calls of the same worker process."""
+"""Tests that a large call of the echo model does not block the other calls of the same worker."""
 
 from __future__ import annotations
 

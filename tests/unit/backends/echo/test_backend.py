@@ -307,7 +307,7 @@ class TestCompletions:
         assert complete("Once upon", suffix=" the end")[-1].usage == Usage(4, 2)
 
     def test_echo_without_a_completion_scores_the_prompt(self) -> None:
-        """Evaluation harnesses request log probabilities of a prompt this way."""
+        """Check the request that evaluation harnesses send for the log probabilities of a prompt."""
         deltas = complete("Once upon", echo=True, max_tokens=0, logprobs=1)
         assert [logprob.token for delta in deltas for logprob in delta.logprobs] == ["Once", " upon"]
         assert deltas[-1] == TextDelta(finish_reason="length", usage=Usage(2, 0))

@@ -1,4 +1,4 @@
-"""Tests of generated strings: they match their pattern, and unsupported or hostile patterns are refused."""
+"""Tests of strings generated for a pattern, and of the refusal of unsupported or hostile patterns."""
 
 from __future__ import annotations
 
@@ -123,6 +123,6 @@ def test_a_hostile_pattern_is_refused(pattern: str) -> None:
 
 
 def test_an_omitted_part_is_not_generated() -> None:
-    """The part alone would have 4 * 10**9 characters."""
+    # The omitted part alone would have 4 * 10**9 characters.
     assert generate_match("^b(a{4294967294}){0}$", 0, 10_000) == "b"
     assert generate_match("^(b|(a{4294967294}){4294967294})$", 0, 10_000) == "b"

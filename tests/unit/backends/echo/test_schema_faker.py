@@ -1,4 +1,4 @@
-"""Tests of generated values: they match their schema, and schemas that cannot be satisfied are refused."""
+"""Tests of values generated for a JSON schema, and of the refusal of schemas that cannot be satisfied."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_a_schema_without_an_example_is_refused(schema: Any) -> None:
 
 
 def test_an_exponential_schema_is_refused_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One kilobyte of nested references asks for 10**9 values. Each schema visited is counted."""
+    """Count the schemas visited for one kilobyte of nested references, which asks for 10**9 values."""
     visits = 0
     flatten = schema_faker._ExampleGenerator._flatten
 

@@ -1,4 +1,4 @@
-"""Tests of the external backend: the requests that it sends, and the mapping of the API's errors."""
+"""Tests of the requests that the external backend sends, and of its mapping of the API's errors."""
 
 from __future__ import annotations
 
@@ -151,10 +151,9 @@ def test_an_error_in_openais_form_is_relayed_unchanged() -> None:
     ],
 )
 def test_other_failures_are_an_upstream_error_with_a_one_line_message(status: int, body: Any, message: str) -> None:
-    """The setting `UPSTREAM_ERROR_STATUS` decides the status."""
     error = refusal(make(body, None, status))
     assert type(error) is UpstreamError
-    assert error.status is None
+    assert error.status is None  # the setting `UPSTREAM_ERROR_STATUS` decides it
     assert error.message == message
 
 
@@ -215,7 +214,7 @@ def test_an_error_with_status_200_is_an_error(body: Any, content_type: str) -> N
 def test_an_error_with_status_200_is_classified_by_the_status_that_it_names(
     body: Any, expected: type[UpstreamError], content_type: str
 ) -> None:
-    """The refused key is this server's, so the client must not get a 401."""
+    """Check that the client gets no 401, since the refused key is this server's."""
     error = refusal(make(events(body) if content_type == EVENTS else body, content_type), api_key="sk-mine-123")
     assert type(error) is expected
     if isinstance(error, UpstreamStatusError):
@@ -223,7 +222,7 @@ def test_an_error_with_status_200_is_classified_by_the_status_that_it_names(
 
 
 def test_secrets_from_the_environment_are_masked_in_errors() -> None:
-    """A key in the declared query or body, or in the URL, is as secret as one in a header."""
+    """Check a key as it may stand in a declared query or body or in the URL."""
     response = make({"error": "key abc/def-123 (abc%2Fdef-123) of Key ghi-456 is wrong"}, status=400)
     error = refusal(response, variables={"K": "abc/def-123"}, headers={"Authorization": "Key ghi-456"})
     assert error.message == "key *** (***) of *** is wrong"

@@ -1,4 +1,4 @@
-"""Tests of the reader of declared replies: values, truncated streams and errors."""
+"""Tests of the reader of declared replies, their truncated streams and their errors."""
 
 from __future__ import annotations
 
