@@ -12,7 +12,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from openai_compat.backends.external.backend import ExternalBackend, ExternalOptions
-from openai_compat.backends.external.body_reader import Reader
+from openai_compat.backends.external.body_reader import ReplyReader
 from openai_compat.backends.external.declared_reader import DeclaredReader
 from openai_compat.backends.external.expressions import Expression
 from openai_compat.backends.http.client import UpstreamClient
@@ -190,12 +190,12 @@ class _TracingBackend(ExternalBackend):
             say(f"  nothing is found of, and left out: {', '.join(unresolved)}")
 
     def read(
-        self, reply: UpstreamResponse, context: CallContext, *, splits_whole: bool
+        self, reply: UpstreamResponse, context: CallContext, *, simulate_stream: bool
     ) -> Iterator[ChatDelta | Heartbeat]:
         declared = self.adapter.reply.format if self.adapter.reply else "auto"
         say = partial(_say, self.entry)
         say(f"  {reply.status} {reply.headers.get('content-type', 'without a content-type')}, read as {declared}")
-        return super().read(reply, context, splits_whole=False)
+        return super().read(reply, context, simulate_stream=False)
 
     def to_error(self, status: int, body: bytes, headers: Mapping[str, str]) -> UpstreamError:
         explaining = _TracingReader(None, partial(_say, self.entry))
@@ -208,7 +208,7 @@ class _TracingBackend(ExternalBackend):
             self.errors.trace = explaining.tell
         return super().to_error(status, body, headers)
 
-    def make_reader(self, context: CallContext) -> Reader:
+    def make_reader(self, context: CallContext) -> ReplyReader:
         explaining = _TracingReader(super().make_reader(context), partial(_say, self.entry))
         if self.errors is not None:
             self.errors.trace = explaining.tell
@@ -221,7 +221,7 @@ class _TracingReader:
     something besides the text are shown.
     """
 
-    def __init__(self, reader: Reader | None, say: Any) -> None:
+    def __init__(self, reader: ReplyReader | None, say: Any) -> None:
         self._reader: Any = reader
         self._say = say
         self._count = 0
@@ -247,21 +247,21 @@ class _TracingReader:
         self._show_piece(_named(name, data))
         return iter(self._reader.read_text_event(name, data))
 
-    def read_whole(self, value: Any) -> Iterator[ChatDelta]:
+    def read_complete(self, value: Any) -> Iterator[ChatDelta]:
         self.show(json.dumps(value, ensure_ascii=False))
-        return iter(self._reader.read_whole(value))
+        return iter(self._reader.read_complete(value))
 
     def read_text(self, text: str) -> Iterator[ChatDelta]:
         self._show_piece(text)
         return iter(self._reader.read_text(text))
 
-    def read_end(self, *, is_proper: bool) -> Iterator[ChatDelta]:
+    def read_end(self, *, is_complete: bool) -> Iterator[ChatDelta]:
         if self._count > MAX_SHOWN_DELTAS:
             self._say(f"  ... {self._count} pieces in all")
         never = [what for what, is_found in self._found.items() if not is_found and not what.startswith("errors.")]
         if never and not self._is_whole:
             self._say(f"  in none of the pieces: {', '.join(never)}")
-        return iter(self._reader.read_end(is_proper=is_proper))
+        return iter(self._reader.read_end(is_complete=is_complete))
 
     def show(self, text: str) -> None:
         """What the reader gets."""

@@ -1,4 +1,4 @@
-"""The echo model keeps the contract of all three capabilities."""
+"""Contract tests of the echo model for all three capabilities."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The external backend keeps the contract with chat APIs of many forms behind it, on real sockets."""
+"""Contract tests of the external backend with chat APIs of many forms on real sockets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.chat_api import ChatAPI, Form
 
 
 class ExternalBackendAndAPI(ExternalBackend):
-    """The backend under test, with the API that it was pointed at."""
+    """Backend under test, together with its API."""
 
     api: ChatAPI
 
@@ -56,7 +56,7 @@ class TestJSONDocument(ExternalContract):
 
 
 class TestDeclared(ExternalContract):
-    """Ollama's lines, as a row declares them."""
+    """Ollama's lines, as a declaration describes them."""
 
     form = "lines"
     options: ClassVar[dict[str, Any]] = {
@@ -79,7 +79,7 @@ class TestDeclared(ExternalContract):
 
 
 class TestEvents(ExternalContract):
-    """Seed 4's events."""
+    """Events with a top-level `content` and `finish_reason`."""
 
     form = "events"
     has_usage = False
@@ -100,12 +100,12 @@ class TestPlainText(ExternalContract):
     has_usage = False
 
     def promises(self, backend: Any) -> frozenset[str]:
-        """Text has no place for the reason `length`; that a limit is passed on is seen with the other forms."""
+        """Exclude the limits, because plain text cannot report `length`. The other forms test that limits are sent."""
         return super().promises(backend) - {"max_tokens", "max_completion_tokens"}
 
 
 @pytest.mark.parametrize("form", ["document", "events", "lines", "openai", "text"])
-def test_a_hundred_answers_left_at_any_point_leave_nothing_behind(form: Form) -> None:
+def test_streams_closed_at_any_point_leave_no_request_running(form: Form) -> None:
     for backend in start(form):
         request = ChatRequest("contract-model", [{"role": "user", "content": "one two three " * 20}], is_streamed=True)
         for number in range(100):

@@ -34,7 +34,7 @@ from tests.contracts.backend_contract import (
     last_usage,
     text_of,
 )
-from tests.support.fake_http_client import ScriptedForwarder, ScriptedReply
+from tests.support.fake_http_client import ScriptedClient, ScriptedResponse
 from tests.support.mock_upstream import MockUpstream
 
 NOT_KEPT_BY_THE_MOCK = frozenset({"stop", "logprobs", "top_logprobs", "response_format"})
@@ -212,10 +212,10 @@ class TestAnswers:
     @pytest.mark.parametrize(("named", "key"), [(401, "sk-1"), ("invalid_api_key", "sk-1"), (401, None)])
     def test_a_key_refused_with_status_200_is_judged_alike(self, named: Any, key: str | None, stream: bool) -> None:
         body = json.dumps({"error": {"message": "no", "type": "t", "code": named}}).encode()
-        reply = ScriptedReply(200, {"content-type": "text/event-stream" if stream else "application/json"}, [
+        reply = ScriptedResponse(200, {"content-type": "text/event-stream" if stream else "application/json"}, [
             b"data: %b\n\n" % body if stream else body
         ])  # fmt: skip
-        resources = BackendResources(Settings(), ScriptedForwarder(reply))  # type: ignore[arg-type]
+        resources = BackendResources(Settings(), ScriptedClient(reply))  # type: ignore[arg-type]
         entry = ModelConfig("contract-model", "openai", "http://upstream.test/v1", api_key=key)
         with pytest.raises(UpstreamAuthenticationError if key else UpstreamStatusError):
             ask(OpenAIBackend(entry, OpenAIOptions(), resources), stream=stream)

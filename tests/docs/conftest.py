@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.docs.snippet_runner import World
-from tests.support.fake_chat_apis import ShapedAPIs
+from tests.support.fake_chat_apis import FakeChatAPIs
 from tests.support.live_server import LiveServer
 from tests.support.mock_upstream import MockUpstream
 from tests.support.recording_api import RecordingAPI
@@ -19,6 +19,6 @@ def world() -> Iterator[World]:
         LiveServer() as echo,
         MockUpstream() as upstream,
         RecordingAPI("It is sunny today.") as chat_api,
-        ShapedAPIs() as apis,
+        FakeChatAPIs() as apis,
     ):
         yield World(echo, upstream, chat_api, apis)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.docs.markdown import Block, Section
-from tests.support.fake_chat_apis import HOST, ShapedAPIs
+from tests.support.fake_chat_apis import HOST, FakeChatAPIs
 from tests.support.live_server import LiveServer
 from tests.support.mock_upstream import MockUpstream
 from tests.support.nginx import nginx_in_front_of
@@ -37,7 +37,7 @@ OUR_FILES = re.compile(r"(?:deploy|examples)/[\w./-]+|(?<=--env-file[ =])\S+")
 class World:
     """The servers that are there for all readers."""
 
-    def __init__(self, echo: LiveServer, upstream: MockUpstream, chat_api: RecordingAPI, apis: ShapedAPIs) -> None:
+    def __init__(self, echo: LiveServer, upstream: MockUpstream, chat_api: RecordingAPI, apis: FakeChatAPIs) -> None:
         self.echo, self.upstream, self.chat_api, self.apis = echo, upstream, chat_api, apis
 
     def localised(self, text: str) -> str:

@@ -1,4 +1,4 @@
-"""A chat API without a network: replies as scripted, block by block, and the external backend in front of them."""
+"""Fake HTTP client with scripted responses, and helpers that read them with the external backend."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ URL = "https://test.com/chatting"
 JSON, TEXT, EVENTS, LINES = "application/json", "text/plain; charset=utf-8", "text/event-stream", "application/x-ndjson"
 
 
-class ScriptedReply(UpstreamResponse):
-    """A reply as scripted: its blocks in their order, SILENCE and errors among them."""
+class ScriptedResponse(UpstreamResponse):
+    """Response with a scripted list of blocks, heartbeats and errors. `ending` records how it was closed."""
 
     def __init__(self, status: int, headers: Mapping[str, str], blocks: list[bytes | Heartbeat | Exception]) -> None:
         self.status, self.headers, self.script = status, dict(headers), blocks
@@ -38,58 +38,62 @@ class ScriptedReply(UpstreamResponse):
         self.ending = self.ending or "closed"
 
     def release(self) -> None:
-        self.ending = self.ending or "closed after its end"
+        self.ending = self.ending or "released"
 
 
-class ScriptedForwarder:
-    """Takes down what it is to send, and answers with one scripted reply."""
+class ScriptedClient:
+    """Client that records its last request and returns one scripted response."""
 
-    def __init__(self, reply: ScriptedReply) -> None:
-        self.reply = reply
+    def __init__(self, response: ScriptedResponse) -> None:
+        self.response = response
         self.method = self.url = ""
         self.headers: dict[str, str] = {}
         self.timeouts = Timeouts()
         self.body: dict[str, Any] = {}
 
-    def send(self, method: str, url: str, **call: Any) -> ScriptedReply:
-        self.method, self.url, self.headers, self.timeouts = method, url, dict(call["headers"]), call["timeouts"]
-        self.body = json.loads(call["body"])
-        return self.reply
+    def send(self, method: str, url: str, **options: Any) -> ScriptedResponse:
+        self.method, self.url = method, url
+        self.headers, self.timeouts = dict(options["headers"]), options["timeouts"]
+        self.body = json.loads(options["body"])
+        return self.response
 
 
 def make(
     body: Any, content_type: str | None = JSON, status: int = 200, is_chunked: bool = False, **headers: str
-) -> ScriptedReply:
-    """A reply with `body` (anything but bytes and lists of blocks goes as JSON) in one block, with its length."""
+) -> ScriptedResponse:
+    """Return a response with a `Content-Length`, unless it `is_chunked`.
+
+    `body` is bytes, a list of blocks, or any other value, which is sent as JSON.
+    """
     blocks = body if isinstance(body, list) and any(isinstance(block, bytes) for block in body) else None
     if blocks is None:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         blocks = [content] if content else []
-    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    response_headers = {name.replace("_", "-"): value for name, value in headers.items()}
     if content_type:
-        sent["content-type"] = content_type
+        response_headers["content-type"] = content_type
     if not is_chunked:
-        sent["content-length"] = str(sum(len(block) for block in blocks if isinstance(block, bytes)))
-    return ScriptedReply(status, sent, blocks)
+        response_headers["content-length"] = str(sum(len(block) for block in blocks if isinstance(block, bytes)))
+    return ScriptedResponse(status, response_headers, blocks)
 
 
 def ask(
-    reply: ScriptedReply, *, is_streamed: bool = False, reply_path: str | None = None, **entry: Any
+    response: ScriptedResponse, *, is_streamed: bool = False, reply_path: str | None = None, **entry: Any
 ) -> Iterator[ChatDelta | Heartbeat]:
-    """The deltas of the answer, primed as the service does it."""
-    backend = make_backend(ScriptedForwarder(reply), ExternalOptions(reply_path), **entry)
+    """Return the deltas of the answer, primed as the service primes them."""
+    backend = make_backend(ScriptedClient(response), ExternalOptions(reply_path), **entry)
     request = ChatRequest("external-chat", [{"role": "user", "content": "hi"}], is_streamed=is_streamed)
     return PrimedStream(backend.chat(request, CallContext("r")))
 
 
-def make_backend(forwarder: ScriptedForwarder, options: ExternalOptions | None = None, **entry: Any) -> ExternalBackend:
+def make_backend(client: ScriptedClient, options: ExternalOptions | None = None, **entry: Any) -> ExternalBackend:
     model = replace(ModelConfig("external-chat", "external", base_url=URL), **entry)
-    resources = BackendResources(Settings(), forwarder)  # type: ignore[arg-type]
+    resources = BackendResources(Settings(), client)  # type: ignore[arg-type]
     return ExternalBackend(model, options or ExternalOptions(), resources)
 
 
-def read(reply: ScriptedReply, **how: Any) -> list[ChatDelta]:
-    return [delta for delta in ask(reply, **how) if isinstance(delta, ChatDelta)]
+def read(response: ScriptedResponse, **options: Any) -> list[ChatDelta]:
+    return [delta for delta in ask(response, **options) if isinstance(delta, ChatDelta)]
 
 
 def text_of(deltas: list[ChatDelta]) -> str:
@@ -97,8 +101,8 @@ def text_of(deltas: list[ChatDelta]) -> str:
 
 
 def events(*values: Any, end: str = "") -> bytes:
-    written = [value if isinstance(value, str) else json.dumps(value) for value in values]
-    return "".join(f"data: {value}\n\n" for value in written).encode() + end.encode()
+    texts = [value if isinstance(value, str) else json.dumps(value) for value in values]
+    return "".join(f"data: {text}\n\n" for text in texts).encode() + end.encode()
 
 
 def lines(*values: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""What the echo model answers: the user's own words, a made-up tool call, or a made-up structured answer."""
+"""Answers of the echo model, which are the user's text, a generated tool call or a generated structured output."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from openai_compat.core.errors import InvalidRequestError, UnsupportedParameterE
 from openai_compat.core.types import ChatRequest, FinishReason, JSONObject, TokenLogprob
 
 from .limits import CooperativeTokenizer
-from .schema_faker import NoExampleError, make_example
+from .schema_faker import NoExampleError, generate_example
 
-PART_MARKS: Final[Mapping[str, str]] = {"image_url": "[image]", "input_audio": "[audio]", "file": "[file]"}
-"""What stands in the answer for a part that is not text."""
+PART_PLACEHOLDERS: Final[Mapping[str, str]] = {"image_url": "[image]", "input_audio": "[audio]", "file": "[file]"}
+"""Text that stands for a content part of another type."""
 
-UNLIKELY_TOKENS: Final = (
+ALTERNATIVE_TOKENS: Final = (
     *(" the", " of", " and", " to", " in", " is", " that", " it", " for", " on", " with"),
     *(" as", " at", " by", " from", " or", " an", " be", " this", " not", " are"),
 )
-"""The tokens that `top_logprobs` tells of beside the one that was written; one more than anyone may ask for."""
+"""Alternatives in `top_logprobs`. One more than the maximum of `top_logprobs`, since the token itself may be one."""
 
-LOOKED_AT: Final = 4_000
-"""Characters of the text, and of each tool's description, that choose the tool."""
+MAX_COMPARED_CHARS: Final = 4_000
+"""Characters of the text and of each tool's description that are compared to choose a tool."""
 
 _WORD = re.compile(r"[^\W_]+")
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call of a tool; `arguments` is JSON."""
+    """A tool call. `arguments` is JSON."""
 
     id: str
     name: str
@@ -43,7 +43,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class EchoAnswer:
-    """One choice: its tokens, of the text or of the call's arguments, and why it ends."""
+    """One choice. `tokens` are those of the text, or of the arguments of `call`."""
 
     tokens: Sequence[str]
     finish_reason: FinishReason
@@ -51,34 +51,34 @@ class EchoAnswer:
 
 
 def answer_chat(request: ChatRequest, limit: int, tokenizer: CooperativeTokenizer) -> EchoAnswer:
-    """The one answer to a conversation, of at most `limit` tokens.
+    """Return the answer to a conversation, cut after `limit` tokens.
 
     Raises:
-        PayloadError: `tool_choice` names no tool of the request.
-        UnsupportedParameterError: a tool or a schema for which nothing can be made up.
+        InvalidRequestError: `tool_choice` names no tool of the request.
+        UnsupportedParameterError: no example could be generated for a tool or a schema.
     """
-    call = _call_of(request)
+    call = _generate_call(request)
     if call is not None:
         tokens = tokenizer.first(call.arguments, limit + 1)
         return EchoAnswer(tokens[:limit], "length" if len(tokens) > limit else "tool_calls", call)
-    text = _formatted(request)
-    return answer_with(text, tokenizer.first(text, limit + 1), stops_of(request.parameters), limit)
+    text = _response_text(request)
+    return answer_text(text, tokenizer.first(text, limit + 1), stops_of(request.parameters), limit)
 
 
-def answer_with(text: str, tokens: Sequence[str], stops: Sequence[str], limit: int) -> EchoAnswer:
-    """The tokens up to the text's first stop string, which may begin within one, but not more than `limit` of them.
+def answer_text(text: str, tokens: Sequence[str], stops: Sequence[str], limit: int) -> EchoAnswer:
+    """Return the tokens before the first stop string of the text, at most `limit`.
 
-    `tokens` may be the text's first ones only, as long as they are more than `limit`.
+    A stop string may begin inside a token. `tokens` may be a prefix of the text's tokens longer than `limit`.
     """
     ends = [end for end in map(text.find, stops) if end >= 0]
-    kept = _up_to(tokens[: limit + 1], min(ends, default=len(text)))
+    kept = _truncate(tokens[: limit + 1], min(ends, default=len(text)))
     if len(kept) > limit:
         return EchoAnswer(kept[:limit], "length")
     return EchoAnswer(kept, "stop")
 
 
-def _up_to(tokens: Sequence[str], end: int) -> list[str]:
-    """The first `end` characters."""
+def _truncate(tokens: Sequence[str], end: int) -> list[str]:
+    """Return the tokens of the first `end` characters."""
     kept = []
     for token in tokens:
         if end <= 0:
@@ -89,17 +89,17 @@ def _up_to(tokens: Sequence[str], end: int) -> list[str]:
 
 
 def text_of(message: JSONObject) -> str:
-    """A message's text: its parts joined, with `[image]` and the like for those that are not text."""
+    """Return the text of a message. Parts that are not text become `[image]`, `[audio]` or `[file]`."""
     content = message.get("content")
     if not isinstance(content, list):
         return content or ""
     return "".join(
-        part.get("text") or part.get("refusal") or PART_MARKS.get(str(part.get("type")), "") for part in content
+        part.get("text") or part.get("refusal") or PART_PLACEHOLDERS.get(str(part.get("type")), "") for part in content
     )
 
 
 def prompt_texts(messages: Sequence[JSONObject]) -> list[str]:
-    """The texts of all messages, and the arguments of the calls in them."""
+    """Return the texts of all messages and the arguments of their tool calls."""
     texts = [text_of(message) for message in messages]
     for message in messages:
         texts += [(call.get("function") or {}).get("arguments") or "" for call in message.get("tool_calls") or ()]
@@ -107,23 +107,24 @@ def prompt_texts(messages: Sequence[JSONObject]) -> list[str]:
 
 
 def token_logprobs(token: str, top: int) -> TokenLogprob:
-    """A made-up log probability of 50 to 80 %, the same for equal tokens, and `top` tokens with the token first."""
+    """Return a log probability of 50 to 82 %, the same for equal tokens, and `top` tokens beginning with the token."""
     logprob = -(200 + crc32(token.encode("utf-8", "replace")) % 500) / 1000
-    others = [other for other in UNLIKELY_TOKENS if other != token]
-    likeliest = [(token, logprob), *((other, -2.5 - rank) for rank, other in enumerate(others))]
-    return TokenLogprob(token, logprob, tuple(likeliest[:top]))
+    others = [other for other in ALTERNATIVE_TOKENS if other != token]
+    most_likely = [(token, logprob), *((other, -2.5 - rank) for rank, other in enumerate(others))]
+    return TokenLogprob(token, logprob, tuple(most_likely[:top]))
 
 
-def _answered_text(messages: Sequence[JSONObject]) -> str:
-    """The result of a tool when it comes last, else what the user said last, else the last message."""
+def _echoed_text(messages: Sequence[JSONObject]) -> str:
+    """Return the last message if it is a tool's result, else the last user message, else the last message."""
     if messages[-1].get("role") in {"tool", "function"}:
         return text_of(messages[-1])
-    said = [message for message in messages if message.get("role") == "user"]
-    return text_of(said[-1] if said else messages[-1])
+    user_messages = [message for message in messages if message.get("role") == "user"]
+    return text_of(user_messages[-1] if user_messages else messages[-1])
 
 
-def _formatted(request: ChatRequest) -> str:
-    text = _answered_text(request.messages)
+def _response_text(request: ChatRequest) -> str:
+    """Return the echoed text in the requested `response_format`."""
+    text = _echoed_text(request.messages)
     format_ = request.parameters.get("response_format", {"type": "text"})
     type_ = format_["type"]
     if type_ == "text":
@@ -139,76 +140,77 @@ def _formatted(request: ChatRequest) -> str:
 
 def _example(schema: Any, text: str, param: str, model: str) -> Any:
     try:
-        return make_example(schema, text)
+        return generate_example(schema, text)
     except NoExampleError as error:
-        raise UnsupportedParameterError(param, model, f"nothing could be made up for its schema: {error}.") from error
+        raise UnsupportedParameterError(param, model, f"no example was found for its schema: {error}.") from error
 
 
 def to_json(value: Any) -> str:
-    """JSON as OpenAI's models write it: without spaces, letters as they are."""
+    """Return JSON as OpenAI's models write it, without spaces and without ASCII escapes."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _call_of(request: ChatRequest) -> ToolCall | None:
-    """The call that the answer consists of, None for an answer in text."""
-    text = _answered_text(request.messages)
-    function = _called_function(request, text)
+def _generate_call(request: ChatRequest) -> ToolCall | None:
+    """Return the tool call that answers the request, or None for an answer in text."""
+    text = _echoed_text(request.messages)
+    function = _choose_function(request, text)
     if function is None:
         return None
     arguments = to_json(_example(function.get("parameters") or {"type": "object"}, text, "tools", request.model))
     return ToolCall(_call_id(len(request.messages), function["name"], arguments), function["name"], arguments)
 
 
-def _called_function(request: ChatRequest, text: str) -> JSONObject | None:
+def _choose_function(request: ChatRequest, text: str) -> JSONObject | None:
     functions = _functions(request)
     choice: Any = request.parameters.get("tool_choice", "auto")
     if isinstance(choice, Mapping):
-        named = choice.get("function")
-        if isinstance(named, Mapping):
-            return _named(named.get("name"), functions)
-        choice, functions = _allowed(choice.get("allowed_tools"), functions)
+        chosen = choice.get("function")
+        if isinstance(chosen, Mapping):
+            return _find_function(chosen.get("name"), functions)
+        choice, functions = _apply_allowed_tools(choice.get("allowed_tools"), functions)
     if choice not in ("none", "auto", "required"):
         raise InvalidRequestError(
-            "Invalid 'tool_choice': it is none of 'none', 'auto', 'required'.", param="tool_choice"
+            "Invalid 'tool_choice': it must be 'none', 'auto' or 'required'.", param="tool_choice"
         )
-    is_asked = choice == "required" or (choice == "auto" and request.messages[-1].get("role") == "user")
-    return _closest(functions, text) if functions and is_asked else None
+    is_call = choice == "required" or (choice == "auto" and request.messages[-1].get("role") == "user")
+    return _closest(functions, text) if functions and is_call else None
 
 
 def _functions(request: ChatRequest) -> list[JSONObject]:
     tools = request.parameters.get("tools", ())
     for index, tool in enumerate(tools):
         if tool["type"] != "function":
-            reason = "the echo model calls functions only."
+            reason = "the echo model only calls functions."
             raise UnsupportedParameterError(f"tools[{index}].type", request.model, reason)
     return [tool["function"] for tool in tools]
 
 
-def _named(name: Any, functions: Sequence[JSONObject]) -> JSONObject:
+def _find_function(name: Any, functions: Sequence[JSONObject]) -> JSONObject:
     for function in functions:
         if function["name"] == name:
             return function
     raise InvalidRequestError(f"'tool_choice' names '{name}', which is not one of the 'tools'.", param="tool_choice")
 
 
-def _allowed(allowed: Any, functions: Sequence[JSONObject]) -> tuple[Any, list[JSONObject]]:
-    """`allowed_tools` narrows the tools, and its mode says whether one of them must be called."""
+def _apply_allowed_tools(allowed: Any, functions: Sequence[JSONObject]) -> tuple[Any, list[JSONObject]]:
+    """Return the mode of `allowed_tools` and the functions that it allows."""
     tools = allowed.get("tools") if isinstance(allowed, Mapping) else None
     if not isinstance(tools, list):
         raise InvalidRequestError("Invalid 'tool_choice': it names no function.", param="tool_choice")
-    named = [tool.get("function") for tool in tools if isinstance(tool, Mapping)]
-    names = [function.get("name") for function in named if isinstance(function, Mapping)]
+    allowed_functions = [tool.get("function") for tool in tools if isinstance(tool, Mapping)]
+    names = [function.get("name") for function in allowed_functions if isinstance(function, Mapping)]
     return allowed.get("mode", "auto"), [function for function in functions if function["name"] in names]
 
 
 def _closest(functions: Sequence[JSONObject], text: str) -> JSONObject:
-    """The function whose name and description share most with the text, long words counting more; else the first."""
-    said = _words(text[:LOOKED_AT])
+    """Return the function that shares the most words with the text, weighted by length, or the first if none does."""
+    text_words = _words(text[:MAX_COMPARED_CHARS])
 
-    def shared(function: JSONObject) -> int:
-        return sum(map(len, said & _words(f"{function['name']} {function.get('description') or ''}"[:LOOKED_AT])))
+    def overlap(function: JSONObject) -> int:
+        description = f"{function['name']} {function.get('description') or ''}"
+        return sum(map(len, text_words & _words(description[:MAX_COMPARED_CHARS])))
 
-    return max(functions, key=shared)
+    return max(functions, key=overlap)
 
 
 def _words(text: str) -> set[str]:
@@ -216,5 +218,5 @@ def _words(text: str) -> set[str]:
 
 
 def _call_id(turn: int, name: str, arguments: str) -> str:
-    """Like OpenAI's ids, but the same for the same call in the same turn."""
+    """Return an id like OpenAI's, the same for equal calls of the same turn."""
     return "call_" + hashlib.sha256(f"{turn} {name} {arguments}".encode("utf-8", "replace")).hexdigest()[:24]

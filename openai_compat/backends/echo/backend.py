@@ -1,9 +1,10 @@
-"""The echo model: deterministic, offline, and in OpenAI's shapes, for the tests of clients and for a first look.
+"""A deterministic offline model that echoes the request, for client tests and first steps.
 
-Chat answers what the user said last, or the result of a tool that came last. With `tools` it calls one, with arguments
-made up from the tool's schema; with `response_format` it makes up a structured answer. Completions answer the prompt
-itself: `echo` puts the prompt before the answer and `suffix` after it, without `echo` the suffix only counts as part
-of the prompt. Embeddings are hashed words. Tokens are the pieces of `split_tokens`; usage counts them.
+Chat answers with the last user message, or with the tool result that comes last. With `tools` it calls one of them,
+with arguments generated from the tool's schema. With `response_format` it generates a structured output. Completions
+answer with the prompt. With `echo` the prompt also precedes the answer and `suffix` follows it. Without `echo` the
+suffix only counts as part of the prompt. Embeddings are hashed words. Tokens are those of `split_tokens`, and usage
+counts them.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from openai_compat.core.types import (
     Usage,
 )
 
-from .answers import EchoAnswer, answer_chat, answer_with, prompt_texts, token_logprobs
+from .answers import EchoAnswer, answer_chat, answer_text, prompt_texts, token_logprobs
 from .hash_embeddings import embed_text
 from .limits import (
     CONTEXT_WINDOW,
@@ -51,20 +52,23 @@ from .limits import (
 )
 
 COMPLETION_TOKENS: Final = 16
-"""What a completion may have when `max_tokens` is not given (source: OpenAI's API reference)."""
+"""The default of `max_tokens` for completions (source: OpenAI's API reference)."""
 
 MAX_DIMENSIONS: Final = 3072
 
-DELTAS_A_TURN: Final = 128
-"""So many deltas are made before other calls get their turn: a fraction of a millisecond's work for most."""
+DELTAS_PER_TURN: Final = 128
+"""Deltas that are made before other calls get a turn. For most calls they take a fraction of a millisecond."""
 
 DeltaT = TypeVar("DeltaT", ChatDelta, TextDelta)
 
 
 @dataclass(frozen=True, slots=True)
 class EchoOptions:
-    """`delay` is the pause before each token, in seconds, choices side by side; `dimensions` the embeddings' length
-    where a request names none."""
+    """Options of the echo model.
+
+    `delay` is the pause in seconds before each token. Choices share it. `dimensions` is the default length of
+    embeddings.
+    """
 
     delay: float = 0.0
     dimensions: int = 256
@@ -77,7 +81,7 @@ class EchoOptions:
 
 
 class EchoBackend(Backend, SupportsChat, SupportsCompletions, SupportsEmbeddings):
-    """Answers with what it was asked; the module's docstring says how. Equal requests get equal answers."""
+    """Backend of the echo model. Equal requests get equal answers."""
 
     Options = EchoOptions
     options: EchoOptions
@@ -89,20 +93,20 @@ class EchoBackend(Backend, SupportsChat, SupportsCompletions, SupportsEmbeddings
     supported_completion_parameters: ClassVar[frozenset[str]] = COMPLETION_PARAMETERS - {"logit_bias"}
 
     def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Heartbeat]:
-        """One delta for each token, then one with the finish reason; the choices of `n` take turns."""
+        """Return one delta for each token and one for the finish reason. The choices of `n` alternate."""
         check_chat(request)
         parameters = request.parameters
         tokenizer = CooperativeTokenizer(context.cancellation)
         prompt_tokens = count_messages(prompt_texts(request.messages), len(request.messages), tokenizer)
         choices = parameters.get("n", 1)
         top = parameters.get("top_logprobs", 0) if parameters.get("logprobs") else None
-        asked = parameters.get("max_completion_tokens", parameters.get("max_tokens"))
-        answer = answer_chat(request, answer_limit(asked, choices, top or 0), tokenizer)
+        max_tokens = parameters.get("max_completion_tokens", parameters.get("max_tokens"))
+        answer = answer_chat(request, answer_limit(max_tokens, choices, top or 0), tokenizer)
         usage = Usage(prompt_tokens, choices * len(answer.tokens))
-        return self._paced(_chat_rounds(answer, choices, top, usage), context)
+        return self._pace(_chat_rounds(answer, choices, top, usage), context)
 
     def complete(self, request: CompletionRequest, context: CallContext) -> Iterator[TextDelta | Heartbeat]:
-        """As `chat`, prompt after prompt."""
+        """Return deltas as `chat` does, prompt after prompt."""
         check_completion(request)
         parameters = request.parameters
         choices, top = parameters.get("n", 1), parameters.get("logprobs")
@@ -110,7 +114,7 @@ class EchoBackend(Backend, SupportsChat, SupportsCompletions, SupportsEmbeddings
         prompts, suffix = _tokenize_prompts(request, limit, CooperativeTokenizer(context.cancellation))
         prompt_tokens = sum(len(prompt) + len(suffix) for prompt in prompts)
         stops = stops_of(parameters)
-        answers = [answer_with("".join(prompt), prompt, stops, limit) for prompt in prompts]
+        answers = [answer_text("".join(prompt), prompt, stops, limit) for prompt in prompts]
         best_of = parameters.get("best_of", choices)
         usage = Usage(prompt_tokens, best_of * sum(len(answer.tokens) for answer in answers))
         if parameters.get("echo"):
@@ -119,10 +123,10 @@ class EchoBackend(Backend, SupportsChat, SupportsCompletions, SupportsEmbeddings
                 replace(answer, tokens=[*prompt, *answer.tokens, *suffix])
                 for prompt, answer in zip(prompts, answers, strict=True)
             ]
-        return self._paced(_completion_rounds(answers, choices, top, usage), context)
+        return self._pace(_completion_rounds(answers, choices, top, usage), context)
 
     def embed(self, request: EmbeddingsRequest, context: CallContext) -> Embeddings:
-        """Hashed words (`hashed_embeddings`), in 1 to 3072 dimensions."""
+        """Return embeddings of hashed words, in 1 to 3072 dimensions."""
         check_embeddings(request, MAX_DIMENSIONS)
         dimensions = request.dimensions or self.options.dimensions
         tokens = count_inputs(request.inputs, CooperativeTokenizer(context.cancellation))
@@ -132,20 +136,23 @@ class EchoBackend(Backend, SupportsChat, SupportsCompletions, SupportsEmbeddings
             vectors.append(embed_text(content, dimensions))
         return Embeddings(vectors, Usage(tokens))
 
-    def _paced(self, rounds: Iterator[list[DeltaT]], context: CallContext) -> Iterator[DeltaT | Heartbeat]:
-        """The rounds' deltas, each round of tokens after the delay, with turns for other calls in between."""
-        made = 0
+    def _pace(self, rounds: Iterator[list[DeltaT]], context: CallContext) -> Iterator[DeltaT | Heartbeat]:
+        """Yield the deltas of each round after the delay, and give other calls a turn every `DELTAS_PER_TURN`.
+
+        All waits go through the cancellation token of the call.
+        """
+        since_turn = 0
         for deltas in rounds:
             if self.options.delay and deltas[0].finish_reason is None:
-                yield from self._pause(context)
-            made += len(deltas)
-            if made >= DELTAS_A_TURN:
-                made = 0
+                yield from self._wait_delay(context)
+            since_turn += len(deltas)
+            if since_turn >= DELTAS_PER_TURN:
+                since_turn = 0
                 yield_to_others(context.cancellation)
             context.cancellation.raise_if_cancelled()
             yield from deltas
 
-    def _pause(self, context: CallContext) -> Iterator[Heartbeat]:
+    def _wait_delay(self, context: CallContext) -> Iterator[Heartbeat]:
         remaining = self.options.delay
         while 0 < context.heartbeat_interval < remaining:
             context.cancellation.wait(context.heartbeat_interval)
@@ -155,11 +162,11 @@ class EchoBackend(Backend, SupportsChat, SupportsCompletions, SupportsEmbeddings
 
 
 def _chat_rounds(answer: EchoAnswer, choices: int, top: int | None, usage: Usage) -> Iterator[list[ChatDelta]]:
-    """Rounds of one delta for each choice."""
+    """Yield rounds of one delta for each choice."""
     indexes = range(choices)
     if answer.call is not None:
-        head = ToolCallDelta(0, id=answer.call.id, name=answer.call.name)
-        yield [ChatDelta(index=index, tool_calls=(head,)) for index in indexes]
+        first = ToolCallDelta(0, id=answer.call.id, name=answer.call.name)
+        yield [ChatDelta(index=index, tool_calls=(first,)) for index in indexes]
         for token in answer.tokens:
             yield [ChatDelta(index=index, tool_calls=(ToolCallDelta(0, token),)) for index in indexes]
     else:
@@ -175,7 +182,7 @@ def _chat_rounds(answer: EchoAnswer, choices: int, top: int | None, usage: Usage
 def _completion_rounds(
     answers: Sequence[EchoAnswer], choices: int, top: int | None, usage: Usage
 ) -> Iterator[list[TextDelta]]:
-    """Rounds of one delta for each choice of a prompt; the choices of the first prompt come first."""
+    """Yield rounds of one delta for each choice of a prompt, prompt after prompt."""
     last = len(answers) * choices - 1
     for position, answer in enumerate(answers):
         indexes = range(position * choices, (position + 1) * choices)
@@ -195,10 +202,10 @@ def _logprobs(token: str, top: int | None) -> Sequence[TokenLogprob]:
 def _tokenize_prompts(
     request: CompletionRequest, limit: int, tokenizer: CooperativeTokenizer
 ) -> tuple[list[list[str]], list[str]]:
-    """The tokens of each prompt, and of the suffix, which counts as part of each.
+    """Return the tokens of each prompt, and of the suffix, which counts as part of each prompt.
 
     Raises:
-        PayloadError: together they are more than the context window.
+        InvalidRequestError: together they exceed the context window.
     """
     suffix = request.parameters.get("suffix", "")
     check_prompt(oversized_by([*request.prompts, *[suffix] * len(request.prompts)], CONTEXT_WINDOW), limit)

@@ -1,4 +1,7 @@
-"""Embeddings without a model: equal texts give equal vectors, texts that share words or parts of words are near."""
+"""Embeddings by feature hashing, without a model.
+
+Equal texts get equal vectors, and texts that share words or parts of words get similar ones.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,14 @@ from zlib import crc32
 
 from openai_compat.core.tokens import split_tokens
 
-PART_WEIGHT = 0.3
-"""What three letters in a row count beside a whole word."""
+TRIGRAM_WEIGHT = 0.3
+"""The weight of three consecutive letters. A word has the weight 1."""
 
 
 def embed_text(content: str | Sequence[int], dimensions: int) -> list[float]:
-    """A unit vector: each word, and each three letters in a row, are hashed to a place and a sign.
+    """Return a unit vector to which each word and each trigram adds its weight at a hashed index and sign.
 
-    `content` is a text or token ids. White space and case do not matter, nor does the order of words.
+    `content` is a text or token ids. White space, case and the order of words do not matter.
     """
     vector = [0.0] * dimensions
     for feature, weight in _features(content).items():
@@ -35,6 +38,6 @@ def _features(content: str | Sequence[int]) -> dict[str, float]:
     features: dict[str, float] = dict(words)
     for word, count in words.items():
         for start in range(len(word) - 2 if len(word) > 3 else 0):
-            part = "#" + word[start : start + 3]
-            features[part] = features.get(part, 0.0) + PART_WEIGHT * count
+            trigram = "#" + word[start : start + 3]
+            features[trigram] = features.get(trigram, 0.0) + TRIGRAM_WEIGHT * count
     return features

@@ -1,6 +1,6 @@
-"""What the echo model takes and gives at most, as any model does, and how its work leaves time to other calls.
+"""Token limits of the echo model, and cooperative tokenization.
 
-Every call of a worker shares one process, so nothing here goes on for more than a few milliseconds in one go.
+All calls of a worker share one process, so no step here may take more than a few milliseconds without yielding.
 """
 
 from __future__ import annotations
@@ -15,76 +15,84 @@ from openai_compat.core.errors import InvalidRequestError
 from openai_compat.core.tokens import MAX_TOKEN_CHARS, split_tokens
 
 CONTEXT_WINDOW: Final = 128_000
-"""Tokens of all messages, or of all prompts with their suffixes; this and the next are gpt-4o's (source: OpenAI's list
-of models)."""
-MAX_ANSWER_TOKENS: Final = 16_384
-"""Tokens of one choice; what is longer ends with `length`."""
-MAX_TOTAL_TOKENS: Final = 65_536
-"""Tokens of all choices together, an alternative of `top_logprobs` counted as one: four of the longest answers. Their
-log probabilities are written as JSON in one go, and this many take 0.1 s."""
-MAX_INPUT_CHARS: Final = 8_192
-"""Tokens of one input for an embedding, and of all of them; both are OpenAI's limits (source: its API reference)."""
-MAX_INPUT_TOKENS: Final = 300_000
+"""Tokens of all messages, or of all prompts with their suffixes.
 
-ESTIMATED_CHARACTERS: Final = 4
-"""Characters of a token, in the message about a text that is too long to be counted (OpenAI's rule of thumb)."""
+This limit and the next are those of gpt-4o (source: OpenAI's list of models).
+"""
+MAX_ANSWER_TOKENS: Final = 16_384
+"""Tokens of one choice. A longer answer ends with the finish reason `length`."""
+MAX_TOTAL_TOKENS: Final = 65_536
+"""Tokens of all choices together, four times the longest answer. Each alternative of `top_logprobs` counts as a token.
+
+The log probabilities are written as JSON without yielding, and this many take 0.1 s.
+"""
+MAX_INPUT_TOKENS: Final = 8_192
+"""Tokens of one input for an embedding (source: OpenAI's API reference)."""
+MAX_TOTAL_INPUT_TOKENS: Final = 300_000
+"""Tokens of all inputs of one embeddings call (source: OpenAI's API reference)."""
+
+ESTIMATED_CHARS_PER_TOKEN: Final = 4
+"""OpenAI's rule of thumb, used in the error for a text that is too long to be counted."""
 CHUNK_CHARS: Final = 8_192
-"""Characters that are cut into tokens in one go: about a millisecond's work."""
+"""Characters that are tokenized without yielding, which takes about a millisecond."""
 YIELD_SLEEP: Final = 1e-9
-"""Seconds. Not 0: asked for that, gevent lets other greenlets go on, but looks at the sockets every 50th time only."""
+"""Seconds. After a sleep of 0, gevent switches to other greenlets but polls the sockets only every 50th time."""
 
 
 class CooperativeTokenizer:
-    """`split_tokens` in slices, with time for other calls in between. One for each call."""
+    """A tokenizer that gives other calls a turn between chunks of a text. Each call has its own."""
 
     def __init__(self, cancellation: CancellationToken) -> None:
         self._cancellation = cancellation
-        self._characters = 0
+        self._chars_since_yield = 0
 
-    def slices(self, text: str) -> Iterator[list[str]]:
-        """The tokens of a text of any length, some thousand at a time."""
+    def chunks(self, text: str) -> Iterator[list[str]]:
+        """Yield the tokens of a text of any length, some thousand at a time."""
         start = 0
         while len(text) - start > CHUNK_CHARS:
-            tokens = _settled(split_tokens(text[start : start + CHUNK_CHARS]))
+            tokens = _complete_tokens(split_tokens(text[start : start + CHUNK_CHARS]))
             yield tokens
             length = sum(map(len, tokens))
-            self._note(length)
+            self._count_chars(length)
             start += length
         yield split_tokens(text[start:])
-        self._note(len(text) - start)
+        self._count_chars(len(text) - start)
 
-    def _note(self, characters: int) -> None:
-        self._characters += characters
-        if self._characters > CHUNK_CHARS // 2:
-            self._characters = 0
+    def _count_chars(self, chars: int) -> None:
+        self._chars_since_yield += chars
+        if self._chars_since_yield > CHUNK_CHARS // 2:
+            self._chars_since_yield = 0
             yield_to_others(self._cancellation)
 
     def tokens(self, prompt: str | Sequence[int]) -> list[str]:
-        """All tokens; ids have no text, so that they are shown as they are: `<12>`, `<34>`."""
+        """Return all tokens. Token ids have no text, so they are written as `<12>`, `<34>`."""
         if not isinstance(prompt, str):
             return [f"<{token}>" for token in prompt]
-        return [token for tokens in self.slices(prompt) for token in tokens]
+        return [token for tokens in self.chunks(prompt) for token in tokens]
 
-    def first(self, text: str, most: int) -> list[str]:
-        """The first `most` tokens; the rest of the text is not looked at."""
-        return list(islice((token for tokens in self.slices(text) for token in tokens), most))
+    def first(self, text: str, limit: int) -> list[str]:
+        """Return the first `limit` tokens. The rest of the text is not tokenized."""
+        return list(islice((token for tokens in self.chunks(text) for token in tokens), limit))
 
     def count(self, prompt: str | Sequence[int]) -> int:
-        return sum(map(len, self.slices(prompt))) if isinstance(prompt, str) else len(prompt)
+        return sum(map(len, self.chunks(prompt))) if isinstance(prompt, str) else len(prompt)
 
 
 def yield_to_others(cancellation: CancellationToken) -> None:
-    """Lets every other call of this process go on for a turn.
+    """Give every other call of this process a turn.
 
     Raises:
-        CallCancelledError
+        CallCancelledError: the client disconnected.
     """
     time.sleep(YIELD_SLEEP)
     cancellation.raise_if_cancelled()
 
 
-def _settled(tokens: list[str]) -> list[str]:
-    """The tokens of a slice that do not depend on what follows it: without the last, and white space before that."""
+def _complete_tokens(tokens: list[str]) -> list[str]:
+    """Return the tokens of a chunk that do not depend on the next chunk.
+
+    The last token and the white space before it do, so they are left out.
+    """
     end = len(tokens) - 1
     while end > 0 and tokens[end - 1].isspace():
         end -= 1
@@ -92,17 +100,17 @@ def _settled(tokens: list[str]) -> list[str]:
 
 
 def oversized_by(prompts: Sequence[str | Sequence[int]], window: int) -> int:
-    """About how many tokens these are, where their length alone shows that they are more than `window`; else 0."""
-    characters = sum(len(prompt) for prompt in prompts if isinstance(prompt, str))
+    """Return the estimated number of tokens if the length alone shows that it exceeds `window`, else 0."""
+    chars = sum(len(prompt) for prompt in prompts if isinstance(prompt, str))
     ids = sum(len(prompt) for prompt in prompts if not isinstance(prompt, str))
-    return characters // ESTIMATED_CHARACTERS + ids if characters // MAX_TOKEN_CHARS + ids > window else 0
+    return chars // ESTIMATED_CHARS_PER_TOKEN + ids if chars // MAX_TOKEN_CHARS + ids > window else 0
 
 
 def count_messages(texts: Sequence[str], messages: int, tokenizer: CooperativeTokenizer) -> int:
-    """The tokens of a conversation's texts.
+    """Return the number of tokens of a conversation's texts.
 
     Raises:
-        PayloadError: they are more than the context window, or so many messages that no window would hold them.
+        InvalidRequestError: the tokens or the messages are more than the context window has tokens.
     """
     tokens = oversized_by(texts, CONTEXT_WINDOW) or messages
     if tokens <= CONTEXT_WINDOW:
@@ -117,7 +125,7 @@ def count_messages(texts: Sequence[str], messages: int, tokenizer: CooperativeTo
 
 
 def check_prompt(tokens: int, answer: int, param: str = "prompt", window: int = CONTEXT_WINDOW) -> None:
-    """Raises PayloadError where `tokens` are more than the window; `answer` is what the caller asked for besides."""
+    """Raise InvalidRequestError if `tokens` exceed the window. `answer` is the number of requested answer tokens."""
     if tokens > window:
         raise _exceeded(
             f"This model's maximum context length is {window} tokens, however you requested {tokens + answer} tokens "
@@ -127,36 +135,36 @@ def check_prompt(tokens: int, answer: int, param: str = "prompt", window: int = 
 
 
 def count_inputs(inputs: Sequence[str | Sequence[int]], tokenizer: CooperativeTokenizer) -> int:
-    """The tokens of the inputs for embeddings.
+    """Return the number of tokens of all inputs for embeddings.
 
     Raises:
-        PayloadError: one of them, or all of them together, are too long.
+        InvalidRequestError: one input is too long, or all of them together are.
     """
-    total = oversized_by(inputs, MAX_INPUT_TOKENS)
+    total = oversized_by(inputs, MAX_TOTAL_INPUT_TOKENS)
     for content in () if total else inputs:
-        tokens = oversized_by([content], MAX_INPUT_CHARS) or tokenizer.count(content)
-        check_prompt(tokens, 0, "input", MAX_INPUT_CHARS)
+        tokens = oversized_by([content], MAX_INPUT_TOKENS) or tokenizer.count(content)
+        check_prompt(tokens, 0, "input", MAX_INPUT_TOKENS)
         total += tokens
-    if total > MAX_INPUT_TOKENS:
-        message = f"Requested {total} tokens, max {MAX_INPUT_TOKENS} tokens per request"
+    if total > MAX_TOTAL_INPUT_TOKENS:
+        message = f"Requested {total} tokens, max {MAX_TOTAL_INPUT_TOKENS} tokens per request"
         raise InvalidRequestError(message, param="input", code="max_tokens_per_request")
     return total
 
 
-def answer_limit(asked: int | None, choices: int, alternatives: int) -> int:
-    """The most tokens that each choice may have.
+def answer_limit(max_tokens: int | None, choices: int, alternatives: int) -> int:
+    """Return the maximum number of tokens of each choice.
 
     Raises:
-        PayloadError: there are so many choices that not one token is left for each.
+        InvalidRequestError: there are more choices than `MAX_TOTAL_TOKENS` allows.
     """
     share = MAX_TOTAL_TOKENS // (choices * (1 + alternatives))
     if not share:
         raise InvalidRequestError(f"Invalid 'n': all choices together may have {MAX_TOTAL_TOKENS} tokens.", param="n")
-    return min(MAX_ANSWER_TOKENS, share) if asked is None else min(MAX_ANSWER_TOKENS, share, asked)
+    return min(MAX_ANSWER_TOKENS, share) if max_tokens is None else min(MAX_ANSWER_TOKENS, share, max_tokens)
 
 
 def check_echo(tokens: int, choices: int, alternatives: int) -> None:
-    """Raises PayloadError where prompts of so many tokens cannot be repeated in each of their choices."""
+    """Raise InvalidRequestError if prompts of `tokens` tokens are too long to be repeated in each choice."""
     repeated = tokens * choices * (1 + alternatives)
     if repeated > MAX_TOTAL_TOKENS:
         raise _exceeded(

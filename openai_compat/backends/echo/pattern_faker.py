@@ -1,222 +1,149 @@
-"""Makes a string that a regular expression matches, without ever running the expression.
+"""A generator of strings that match a regular expression.
 
-A client's pattern is not run, for a bad one would keep the whole worker busy; it is read, and the string is written
-along the way. Read are literals, `.`, escapes, `[...]`, groups, `|`, `?`, `*`, `+`, `{m,n}`, and anchors at the ends.
+The pattern comes from a client, so it is parsed but never run: a bad one would block the worker for minutes.
+Lookarounds, back references, flags and anchors inside the pattern are refused.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Final
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from re import _constants as sre  # type: ignore[attr-defined]  # private, but the only parser of the standard library
+from re import _parser  # type: ignore[attr-defined]
+from typing import Any, Final, NamedTuple
 
 MAX_MATCH_CHARS: Final = 10_000
-"""Characters of the longest string that is made."""
 MAX_PATTERN_CHARS: Final = 1_000
-MAX_GROUP_DEPTH: Final = 50
 
-_ESCAPED_CLASSES: Final = {"d": "0-9", "w": "A-Za-z0-9_", "s": " ", "D": "^0-9", "W": "^A-Za-z0-9_", "S": "^ \t\r\n"}
-_CONTROLS: Final = {"n": "\n", "t": "\t", "r": "\r", "f": "\f", "v": "\v"}
-_QUANTIFIER = re.compile(r"([*+?]|\{(\d+)(,?)(\d*)\})\??")
-_USUAL_CHARACTERS: Final = "aA0-_ .!" + "".join(map(chr, range(33, 127)))
+_CANDIDATES: Final = "aA0-_ .!" + "".join(map(chr, range(33, 127)))
+"""Characters to try for a class, in this order."""
+_CATEGORIES: Final = {
+    sre.CATEGORY_DIGIT: r"\d",
+    sre.CATEGORY_NOT_DIGIT: r"\D",
+    sre.CATEGORY_SPACE: r"\s",
+    sre.CATEGORY_NOT_SPACE: r"\S",
+    sre.CATEGORY_WORD: r"\w",
+    sre.CATEGORY_NOT_WORD: r"\W",
+}
+_NAMED_GROUP: Final = re.compile(r"(?<!\\)\(\?<(?=\w)")
+"""The beginning of a named group as JavaScript and JSON Schema write it."""
 
-_Node = Callable[[int], str]
-"""Writes its part of the string; repeats what may be repeated about as often as the argument says."""
+
+class UnsupportedPatternError(ValueError):
+    """The pattern is invalid, too long, or uses something that is not supported."""
 
 
-class UnreadablePatternError(ValueError):
-    """The pattern uses something that is not read here, or is broken."""
+class _Repeat(NamedTuple):
+    minimum: int
+    maximum: int
+    parts: list[_Part]
+
+    def times(self, repeats: int) -> int:
+        return min(max(self.minimum, repeats), self.maximum)
 
 
-def make_matching(pattern: str, least: int, most: int) -> str:
-    """A string of `least` to `most` characters that `pattern` matches.
+_Part = str | _Repeat
+"""One character, or a repeated sequence."""
+
+
+def generate_match(pattern: str, min_length: int, max_length: int) -> str:
+    """Return a string of `min_length` to `max_length` characters that `pattern` matches.
 
     Raises:
-        UnreadablePatternError: the pattern is not understood, or nothing of that length was found.
+        UnsupportedPatternError: the pattern is not supported, or no string of that length was found.
     """
-    if len(pattern) > MAX_PATTERN_CHARS:
-        raise UnreadablePatternError(f"its pattern is longer than {MAX_PATTERN_CHARS} characters")
-    node = _PatternReader(pattern).read()
-    for repeats in (0, 1, *range(2, 41), least):
-        text = node(repeats)
-        if least <= len(text) <= most:
-            return text
-    raise UnreadablePatternError(f"no string of {least} to {most} characters was found for the pattern {pattern!r}")
+    parts = _parse(pattern)
+    repeats = bisect_left(range(min_length), min_length, key=lambda repeats: _length(parts, repeats))
+    length = _length(parts, repeats)
+    if length > MAX_MATCH_CHARS:
+        raise UnsupportedPatternError(f"its pattern asks for more than {MAX_MATCH_CHARS} characters")
+    if not min_length <= length <= max_length:
+        raise UnsupportedPatternError(
+            f"no string of {min_length} to {max_length} characters was found for the pattern {pattern!r}"
+        )
+    return _generate(parts, repeats)
 
 
-class _PatternReader:
-    """Reads a pattern once from left to right."""
-
-    def __init__(self, pattern: str) -> None:
-        self.pattern = pattern
-        self.position = 0
-        self.depth = 0
-
-    def read(self) -> _Node:
-        node = self._alternatives()
-        if self.position < len(self.pattern):
-            raise self._unreadable()
-        return node
-
-    def _unreadable(self) -> UnreadablePatternError:
-        return UnreadablePatternError(f"the pattern {self.pattern!r} is not understood at character {self.position}")
-
-    def _next(self) -> str:
-        if self.position >= len(self.pattern):
-            raise self._unreadable()
-        self.position += 1
-        return self.pattern[self.position - 1]
-
-    def _skip(self, text: str) -> bool:
-        if not self.pattern.startswith(text, self.position):
-            return False
-        self.position += len(text)
-        return True
-
-    def _alternatives(self) -> _Node:
-        """The first of the alternatives; the others are only read."""
-        first = self._sequence()
-        while self._skip("|"):
-            self._sequence()
-        return first
-
-    def _sequence(self) -> _Node:
-        nodes: list[_Node] = []
-        if self.depth == 0:
-            self._skip("^")
-        while not self._is_at_end():
-            if self.depth == 0 and self._skip("$"):
-                if self._is_at_end():
-                    break
-                raise self._unreadable()
-            nodes.append(self._quantified(self._atom()))
-        return lambda repeats: _join(nodes, repeats)
-
-    def _is_at_end(self) -> bool:
-        """Whether an alternative ends here."""
-        return self.position >= len(self.pattern) or self.pattern[self.position] in "|)"
-
-    def _quantified(self, node: _Node) -> _Node:
-        match = _QUANTIFIER.match(self.pattern, self.position)
-        if match is None:
-            return node
-        self.position = match.end()
-        least, most = _bounds(match)
-
-        def repeat(repeats: int) -> str:
-            text = node(repeats)
-            times = min(max(least, repeats), most)
-            if len(text) * times > MAX_MATCH_CHARS:
-                raise _too_long()
-            return text * times
-
-        return repeat
-
-    def _atom(self) -> _Node:
-        character = self._next()
-        if character == "(":
-            return self._group()
-        if character == "[":
-            return _constant(_choose(self._class_body()))
-        if character == ".":
-            return _constant("a")
-        if character == "\\":
-            return _constant(self._escaped())
-        if character in "*+?{^$":
-            raise self._unreadable()
-        return _constant(character)
-
-    def _group(self) -> _Node:
-        if self._skip("?") and not self._skip(":"):
-            name = re.compile(r"P?<[A-Za-z_]\w*>").match(self.pattern, self.position)
-            if name is None:
-                raise self._unreadable()
-            self.position = name.end()
-        self.depth += 1
-        if self.depth > MAX_GROUP_DEPTH:
-            raise self._unreadable()
-        node = self._alternatives()
-        self.depth -= 1
-        if not self._skip(")"):
-            raise self._unreadable()
-        return node
-
-    def _escaped(self) -> str:
-        character = self._next()
-        if character in _ESCAPED_CLASSES:
-            return _choose(_ESCAPED_CLASSES[character])
-        if character in _CONTROLS:
-            return _CONTROLS[character]
-        if character.isalnum():
-            raise self._unreadable()
-        return character
-
-    def _class_body(self) -> str:
-        """What is between `[` and `]`, its escapes resolved: `^`, characters, and ranges with `-`."""
-        body = "^" if self._skip("^") else ""
-        while not self._skip("]"):
-            character = self._next()
-            if character == "\\":
-                character = self._next()
-                if character in "DWS" or (
-                    character.isalnum() and character not in "dws" and character not in _CONTROLS
-                ):
-                    raise self._unreadable()
-                character = _ESCAPED_CLASSES.get(character) or _CONTROLS.get(character) or f"{character}-{character}"
-            elif character == "^":
-                character = "^-^"
-            body += character
-        return body
+def _length(parts: list[_Part], repeats: int) -> int:
+    """Return the length of the string in which each part is repeated `repeats` times, as far as its bounds allow."""
+    return sum(1 if isinstance(part, str) else part.times(repeats) * _length(part.parts, repeats) for part in parts)
 
 
-def _join(nodes: list[_Node], repeats: int) -> str:
+def _generate(parts: list[_Part], repeats: int) -> str:
+    """Return the string whose length is `_length(parts, repeats)`."""
     text = ""
-    for node in nodes:
-        text += node(repeats)
-        if len(text) > MAX_MATCH_CHARS:
-            raise _too_long()
+    for part in parts:
+        if isinstance(part, str):
+            text += part
+        elif times := part.times(repeats):
+            text += _generate(part.parts, repeats) * times
     return text
 
 
-def _too_long() -> UnreadablePatternError:
-    return UnreadablePatternError(f"its pattern asks for more than {MAX_MATCH_CHARS} characters")
+def _parse(pattern: str) -> list[_Part]:
+    if len(pattern) > MAX_PATTERN_CHARS:
+        raise UnsupportedPatternError(f"its pattern is longer than {MAX_PATTERN_CHARS} characters")
+    try:
+        parsed = _parser.parse(_NAMED_GROUP.sub("(?P<", pattern))
+        if parsed.state.flags != re.UNICODE:
+            raise re.error("it sets flags")
+        nodes = list(_flatten(parsed))
+        if nodes and nodes[0] == (sre.AT, sre.AT_BEGINNING):
+            del nodes[0]
+        if nodes and nodes[-1] == (sre.AT, sre.AT_END):
+            del nodes[-1]
+        return list(_convert(nodes))
+    except (re.error, OverflowError, RecursionError) as error:
+        raise UnsupportedPatternError(f"the pattern {pattern!r} is not supported ({error})") from error
 
 
-def _bounds(quantifier: re.Match[str]) -> tuple[int, int]:
-    simple = {"?": (0, 1), "*": (0, MAX_MATCH_CHARS), "+": (1, MAX_MATCH_CHARS)}
-    if quantifier[1] in simple:
-        return simple[quantifier[1]]
-    least = int(quantifier[2])
-    if quantifier[4]:
-        return least, int(quantifier[4])
-    return least, MAX_MATCH_CHARS if quantifier[3] else least
-
-
-def _constant(text: str) -> _Node:
-    return lambda repeats: text
-
-
-def _choose(body: str) -> str:
-    """A character of the class: its first, or for a class of all others a usual one that it leaves in."""
-    ranges = _ranges(body.removeprefix("^"))
-    if not body.startswith("^"):
-        if not ranges:
-            raise UnreadablePatternError("a class without characters matches nothing")
-        return ranges[0][0]
-    for character in _USUAL_CHARACTERS:
-        if not any(first <= character <= last for first, last in ranges):
-            return character
-    raise UnreadablePatternError("no usual character is left in the class")
-
-
-def _ranges(body: str) -> list[tuple[str, str]]:
-    ranges = []
-    position = 0
-    while position < len(body):
-        if body[position + 1 : position + 2] == "-" and position + 2 < len(body):
-            ranges.append((body[position], body[position + 2]))
-            position += 3
+def _flatten(nodes: Iterable[Any]) -> Iterator[Any]:
+    """Yield the nodes with groups replaced by their content, and alternatives by the first one."""
+    for code, value in nodes:
+        if code is sre.BRANCH:
+            yield from _flatten(value[1][0])
+        elif code is sre.SUBPATTERN:
+            _, added_flags, removed_flags, content = value
+            if added_flags or removed_flags:
+                raise re.error("it sets flags")
+            yield from _flatten(content)
         else:
-            ranges.append((body[position], body[position]))
-            position += 1
-    return ranges
+            yield code, value
+
+
+def _convert(nodes: Iterable[Any]) -> Iterator[_Part]:
+    for code, value in nodes:
+        if code is sre.LITERAL:
+            yield chr(value)
+        elif code is sre.NOT_LITERAL:
+            yield _choose([(sre.NEGATE, None), (sre.LITERAL, value)])
+        elif code is sre.IN:
+            yield _choose(value)
+        elif code is sre.ANY:
+            yield "a"
+        elif code in (sre.MAX_REPEAT, sre.MIN_REPEAT):
+            minimum, maximum, content = value
+            yield _Repeat(minimum, maximum, list(_convert(_flatten(content))))
+        else:
+            raise re.error(f"it uses {value if code is sre.AT else code}")
+
+
+def _choose(items: list[Any]) -> str:
+    """Return a character of the class, an ordinary one if there is one."""
+    is_negated = items[0][0] is sre.NEGATE
+    items = items[is_negated:]
+    listed = (chr(value if code is sre.LITERAL else value[0]) for code, value in items if code is not sre.CATEGORY)
+    for character in chain(_CANDIDATES, listed):
+        if any(_accepts(code, value, character) for code, value in items) is not is_negated:
+            return character
+    raise re.error("it has a class without an ordinary character")
+
+
+def _accepts(code: Any, value: Any, character: str) -> bool:
+    if code is sre.LITERAL:
+        return bool(value == ord(character))
+    if code is sre.RANGE:
+        return bool(value[0] <= ord(character) <= value[1])
+    return re.match(_CATEGORIES[value], character) is not None

@@ -1,20 +1,19 @@
-"""Makes a value that a JSON schema accepts: the arguments of a made-up tool call, a made-up structured answer.
+"""A generator of values that a JSON schema accepts, for tool call arguments and structured outputs.
 
-Understood are `$ref` within the schema, `allOf`, `anyOf`, `oneOf`, `const`, `enum`, `default`, `examples`, `type` (one
+It supports `$ref` within the schema, `allOf`, `anyOf`, `oneOf`, `const`, `enum`, `default`, `examples`, `type` (one
 or several), `properties`, `required`, `items`, `prefixItems`, `minItems`, `uniqueItems`, the bounds of numbers,
-`multipleOf`, the lengths of strings, `format` and `pattern`: all of OpenAI's structured outputs, and what is usual
-beyond. Other keywords (`not`, `if`, `contains`, ...) are not looked at; a `default` or an example is taken on trust.
+`multipleOf`, the lengths of strings, `format` and `pattern`. That is all of OpenAI's structured outputs, and what is
+common beyond. Other keywords (`not`, `if`, `contains`, ...) are ignored, and a `default` or an example is not checked.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import unquote
 
-from .pattern_faker import UnreadablePatternError, make_matching
+from .pattern_faker import UnsupportedPatternError, generate_match
 
 FORMATS: Final[Mapping[str, str]] = {
     "date": "2024-01-01",
@@ -31,61 +30,62 @@ FORMATS: Final[Mapping[str, str]] = {
 }
 
 LEAN_DEPTH: Final = 5
-"""From this depth on only what is required is made, so that recursive schemas end."""
+"""Depth from which on only required properties are generated, so that recursive schemas end."""
 MAX_DEPTH: Final = 24
 MAX_SCHEMAS: Final = 2000
-"""How many schemas are looked at for one example, the same one again and again included."""
+"""Schemas visited for one example. A schema that is visited again counts again."""
 MAX_STRING_CHARS: Final = 10_000
 MAX_TEXT_CHARS: Final = 4_000
-"""How much of the text goes into each string; a long text in many strings would make a giant of a small request."""
+"""Characters of the text in each string. A long text in many strings would turn a small request into a huge answer."""
 
 
 class NoExampleError(ValueError):
-    """No value was found; the message says what in the schema is in the way."""
+    """No value was found. The message names the part of the schema that is the reason."""
 
 
-def make_example(schema: Any, text: str) -> Any:
-    """A value that `schema` accepts, the same for equal arguments; strings that may be anything are `text`, or its
-    beginning where it is very long.
+def generate_example(schema: Any, text: str) -> Any:
+    """Return a value that `schema` accepts, the same one for equal arguments.
+
+    Strings without constraints are `text`, or its beginning where it is very long.
 
     Raises:
-        NoExampleError: the schema accepts nothing that could be found, is too large, or is not a JSON schema.
+        NoExampleError: no accepted value was found, or the schema is too large or not valid.
     """
     try:
-        return _Maker(schema, text).make(schema, 0)
+        return _ExampleGenerator(schema, text).generate(schema, 0)
     except NoExampleError:
         raise
-    except UnreadablePatternError as error:
+    except UnsupportedPatternError as error:
         raise NoExampleError(str(error)) from error
     except (TypeError, AttributeError, KeyError, IndexError, ValueError, ArithmeticError) as error:
         raise NoExampleError(f"it is not a valid JSON schema ({error})") from error
 
 
-class _Maker:
-    """Makes one example; `root` is what `$ref` points into."""
+class _ExampleGenerator:
+    """Generator of one example. `root` is the schema that `$ref` points into."""
 
     def __init__(self, root: Any, text: str) -> None:
         self.root = root
         self.text = text[:MAX_TEXT_CHARS]
         self.schemas_left = MAX_SCHEMAS
 
-    def make(self, schema: Any, depth: int) -> Any:
+    def generate(self, schema: Any, depth: int) -> Any:
         if depth > MAX_DEPTH:
-            raise NoExampleError("it nests without an end")
+            raise NoExampleError("it nests without end")
         flat = self._flatten(schema)
         for keyword in ("anyOf", "oneOf"):
             if keyword in flat:
-                return self._make_one_of(flat, keyword, depth)
-        return self._make_plain(flat, depth)
+                return self._generate_alternative(flat, keyword, depth)
+        return self._generate_plain(flat, depth)
 
     def _flatten(self, schema: Any) -> dict[str, Any]:
-        """The schema with its `$ref` and its `allOf` put in their place; what stands beside them counts first."""
+        """Return the schema with `$ref` and `allOf` merged into it. Its own keywords take precedence."""
         flat: dict[str, Any] = {}
         pending = [schema]
         while pending:
             self.schemas_left -= 1
             if self.schemas_left < 0:
-                raise NoExampleError("it is too large, or its references go round in a circle")
+                raise NoExampleError("it is too large, or its references form a cycle")
             part = pending.pop()
             if part is False:
                 raise NoExampleError("a part of it accepts nothing")
@@ -105,20 +105,20 @@ class _Maker:
             target = target[int(key)] if isinstance(target, list) else target[key]
         return target
 
-    def _make_one_of(self, schema: dict[str, Any], keyword: str, depth: int) -> Any:
-        """The first alternative that has an example; when it is getting deep, the simplest."""
+    def _generate_alternative(self, schema: dict[str, Any], keyword: str, depth: int) -> Any:
+        """Return an example of the first alternative that has one. From `LEAN_DEPTH` on, try simple ones first."""
         alternatives = schema.pop(keyword)
         if depth >= LEAN_DEPTH:
             alternatives = sorted(alternatives, key=_is_nested)
         problem = NoExampleError(f"'{keyword}' has no alternatives")
         for alternative in alternatives:
             try:
-                return self.make({**schema, "allOf": [alternative]}, depth + 1)
+                return self.generate({**schema, "allOf": [alternative]}, depth + 1)
             except NoExampleError as error:
                 problem = error
         raise problem
 
-    def _make_plain(self, schema: dict[str, Any], depth: int) -> Any:
+    def _generate_plain(self, schema: dict[str, Any], depth: int) -> Any:
         for keyword in ("const", "default"):
             if keyword in schema:
                 return schema[keyword]
@@ -127,38 +127,38 @@ class _Maker:
                 return schema[keyword][0]
         type_ = _type_of(schema)
         if type_ == "object":
-            return self._make_object(schema, depth)
+            return self._generate_object(schema, depth)
         if type_ == "array":
-            return self._make_array(schema, depth)
-        return _make_scalar(schema, type_, self.text)
+            return self._generate_array(schema, depth)
+        return _generate_scalar(schema, type_, self.text)
 
-    def _make_object(self, schema: dict[str, Any], depth: int) -> dict[str, Any]:
+    def _generate_object(self, schema: dict[str, Any], depth: int) -> dict[str, Any]:
         properties = schema.get("properties", {})
         required = dict.fromkeys(schema.get("required", []))  # a set that keeps its order
         names = [name for name in properties if name in required or depth < LEAN_DEPTH]
-        made = {}
+        members = {}
         for name in names:
             try:
-                made[name] = self.make(properties[name], depth + 1)
+                members[name] = self.generate(properties[name], depth + 1)
             except NoExampleError:
                 if name in required:
                     raise
-        others = schema.get("additionalProperties", True)
-        return made | {name: self.make(others, depth + 1) for name in required if name not in properties}
+        additional = schema.get("additionalProperties", True)
+        return members | {name: self.generate(additional, depth + 1) for name in required if name not in properties}
 
-    def _make_array(self, schema: dict[str, Any], depth: int) -> list[Any]:
-        first = schema.get("prefixItems", [])
-        usual = 1 if depth < LEAN_DEPTH and ("items" in schema or not first) else 0
-        length = max(schema.get("minItems", 0), len(first) or usual)
+    def _generate_array(self, schema: dict[str, Any], depth: int) -> list[Any]:
+        prefix = schema.get("prefixItems", [])
+        default_length = 1 if depth < LEAN_DEPTH and ("items" in schema or not prefix) else 0
+        length = max(schema.get("minItems", 0), len(prefix) or default_length)
         length = min(length, schema.get("maxItems", length))
         if length > MAX_SCHEMAS:
             raise NoExampleError(f"it needs an array of more than {MAX_SCHEMAS} items")
-        schemas = [*first, *[schema.get("items", True)] * (length - len(first))][:length]
-        items = [self.make(item, depth + 1) for item in schemas]
+        schemas = [*prefix, *[schema.get("items", True)] * (length - len(prefix))][:length]
+        items = [self.generate(item, depth + 1) for item in schemas]
         return self._make_unique(items, schema) if schema.get("uniqueItems") else items
 
     def _make_unique(self, items: list[Any], schema: dict[str, Any]) -> list[Any]:
-        """Tells equal items apart: by the other values of their `enum`, by counting on, by a number at the end."""
+        """Return distinct items, using other values of their `enum`, higher numbers or numbered texts."""
         choices = self._flatten(schema.get("items") or {}).get("enum", [])
         if choices:
             return list(choices[: len(items)])
@@ -168,13 +168,13 @@ class _Maker:
         return items
 
 
-def _merge(base: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
-    """Both schemas at once, as far as examples need it."""
-    merged = {**base, **more}
-    if "properties" in base and "properties" in more:
-        merged["properties"] = {**base["properties"], **more["properties"]}
-    if "required" in base and "required" in more:
-        merged["required"] = list(dict.fromkeys([*base["required"], *more["required"]]))
+def _merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a schema that stands for both, as far as examples need it."""
+    merged = {**base, **override}
+    if "properties" in base and "properties" in override:
+        merged["properties"] = {**base["properties"], **override["properties"]}
+    if "required" in base and "required" in override:
+        merged["required"] = list(dict.fromkeys([*base["required"], *override["required"]]))
     return merged
 
 
@@ -185,7 +185,7 @@ def _is_nested(schema: Any) -> bool:
 
 
 def _type_of(schema: Mapping[str, Any]) -> str:
-    """The type, the first of several, or the one that the other keywords speak of."""
+    """Return the first type that the schema names, or the one that its other keywords imply."""
     type_ = schema.get("type")
     if isinstance(type_, list):
         return str(type_[0])
@@ -200,12 +200,12 @@ def _type_of(schema: Mapping[str, Any]) -> str:
     return "string"
 
 
-def _make_scalar(schema: Mapping[str, Any], type_: str, text: str) -> Any:
+def _generate_scalar(schema: Mapping[str, Any], type_: str, text: str) -> Any:
     match type_:
         case "string":
-            return _make_string(schema, text)
+            return _generate_string(schema, text)
         case "integer" | "number":
-            return _make_number(schema, is_whole=type_ == "integer")
+            return _generate_number(schema, is_integer=type_ == "integer")
         case "boolean":
             return True
         case "null":
@@ -214,63 +214,45 @@ def _make_scalar(schema: Mapping[str, Any], type_: str, text: str) -> Any:
             raise NoExampleError(f"'{type_}' is not a type")
 
 
-@dataclass(frozen=True, slots=True)
-class _NumberRule:
-    """What a schema asks of a number; `step` 0 stands for any."""
-
-    least: float
-    above: float
-    most: float
-    below: float
-    step: float
-
-    def accepts(self, number: float) -> bool:
-        is_step = not self.step or (number / self.step).is_integer()
-        return is_step and self.least <= number <= self.most and self.above < number < self.below
-
-
-def _number_rule(schema: Mapping[str, Any], is_whole: bool) -> _NumberRule:
-    least, most = schema.get("minimum", -math.inf), schema.get("maximum", math.inf)
+def _generate_number(schema: Mapping[str, Any], is_integer: bool) -> float:
+    """Return 1 if the schema accepts it, else the first likely number that it accepts."""
+    minimum, maximum = schema.get("minimum", -math.inf), schema.get("maximum", math.inf)
     above, below = schema.get("exclusiveMinimum", -math.inf), schema.get("exclusiveMaximum", math.inf)
-    if isinstance(above, bool):  # in old drafts it says whether the minimum itself is excluded
-        above = least if above else -math.inf
+    if isinstance(above, bool):  # draft 4, as OpenAPI 3.0 has it: whether the minimum itself is excluded
+        above = minimum if above else -math.inf
     if isinstance(below, bool):
-        below = most if below else math.inf
-    return _NumberRule(least, above, most, below, schema.get("multipleOf", 1 if is_whole else 0))
-
-
-def _make_number(schema: Mapping[str, Any], is_whole: bool) -> float:
-    """1 where it may be, else the first of a few likely numbers that the schema accepts."""
-    rule = _number_rule(schema, is_whole)
-    for number in _likely_numbers(rule):
-        is_integer = float(number).is_integer()
-        if rule.accepts(number) and (is_integer or not is_whole):
-            return int(number) if is_integer else number
+        below = maximum if below else math.inf
+    step = schema.get("multipleOf", 1 if is_integer else 0)
+    for number in _likely_numbers(max(minimum, above), min(maximum, below), step):
+        is_within = minimum <= number <= maximum and above < number < below
+        is_whole = float(number).is_integer()
+        if is_within and (is_whole or not is_integer) and (not step or (number / step).is_integer()):
+            return int(number) if is_whole else number
     raise NoExampleError("no number was found between its bounds")
 
 
-def _likely_numbers(rule: _NumberRule) -> list[float]:
-    numbers: list[float] = [1, 0, rule.step]
-    bounds = [bound for bound in (rule.least, rule.above, rule.most, rule.below) if math.isfinite(bound)]
-    for bound in bounds:
-        step = rule.step or 1
-        numbers += [bound, *((math.floor(bound / step) + more) * step for more in (-1, 0, 1, 2))]
-    if len(bounds) > 1:
-        numbers.append((max(rule.least, rule.above) + min(rule.most, rule.below)) / 2)
+def _likely_numbers(low: float, high: float, step: float) -> list[float]:
+    numbers: list[float] = [1, 0, step]
+    for bound in (low, high):
+        if math.isfinite(bound):
+            multiple = step or 1
+            numbers += [bound, *((math.floor(bound / multiple) + offset) * multiple for offset in (-1, 0, 1, 2))]
+    if math.isfinite(low + high):
+        numbers.append((low + high) / 2)
     return numbers
 
 
-def _make_string(schema: Mapping[str, Any], text: str) -> str:
-    least, most = schema.get("minLength", 0), schema.get("maxLength", MAX_STRING_CHARS)
-    if least > min(most, MAX_STRING_CHARS):
-        raise NoExampleError(f"no string was made of at least {least} and at most {most} characters")
+def _generate_string(schema: Mapping[str, Any], text: str) -> str:
+    min_length, max_length = schema.get("minLength", 0), schema.get("maxLength", MAX_STRING_CHARS)
+    if min_length > min(max_length, MAX_STRING_CHARS):
+        raise NoExampleError(f"it needs a string of at least {min_length} and at most {max_length} characters")
     if "pattern" in schema:
-        return make_matching(schema["pattern"], least, most)
+        return generate_match(schema["pattern"], min_length, max_length)
     text = FORMATS.get(schema.get("format", ""), text)
-    return _at_least(text, least)[:most]
+    return _repeat_to(text, min_length)[:max_length]
 
 
-def _at_least(text: str, least: int) -> str:
-    """The text, repeated until it is long enough."""
-    text = text if text or not least else "a"
-    return text if len(text) >= least else text * math.ceil(least / len(text))
+def _repeat_to(text: str, min_length: int) -> str:
+    """Return the text, repeated until it has at least `min_length` characters."""
+    text = text if text or not min_length else "a"
+    return text if len(text) >= min_length else text * math.ceil(min_length / len(text))

@@ -1,10 +1,9 @@
-"""Any chat API behind a URL: the conversation goes out as JSON, and whatever comes back is read as an answer.
+"""Backend for any HTTP chat API, which posts the conversation as JSON and reads the reply as an answer.
 
-Where the row declares nothing, `stop`, `max_tokens` and `max_completion_tokens` are passed on and count as kept: an API
-that takes them keeps them, one that does not know them could not be told otherwise. Sampling hints and unknown
-parameters are passed on too. The rest of the promises (tools, `n`, `logprobs`, `response_format`, ...) change the
-answer's shape, and an API of unknown shape cannot be held to them: they are refused. Where the row declares `request`,
-it keeps what that uses.
+Without a `request` declaration, `stop`, `max_tokens` and `max_completion_tokens` are passed on and count as supported,
+because there is no way to find out whether the API honours them. Sampling parameters and unknown parameters are passed
+on too. Parameters that change the shape of the answer (tools, `n`, `logprobs`, `response_format`, ...) are refused,
+because the shape is unknown. With a `request` declaration, the parameters that it uses are supported.
 """
 
 from __future__ import annotations
@@ -24,30 +23,32 @@ from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import CallContext, ChatDelta, ChatRequest
 from openai_compat.core.validators import is_header_value
 
-from .body_reader import BodyFormat, Reader, read_external_reply
+from .body_reader import BodyFormat, ReplyReader, read_body
 from .declaration import Format, parse_declaration
 from .declared_errors import ErrorReader
 from .declared_reader import DeclaredReader
-from .errors import read_beginning, to_external_error, to_undeclared_error
+from .errors import read_error_body, to_external_error, to_undeclared_error
 from .heuristic_reader import HeuristicReader
 from .request_writer import PASSED_ON, RequestWriter
 
 ACCEPT: Final = "application/json, text/plain;q=0.9, */*;q=0.8"
-OPENAIS_HEADERS: Final = "openai-"
-"""The beginning of the headers that tell OpenAI of the caller's account there: `openai-organization` and the like."""
 ACCEPT_STREAM: Final = "text/event-stream, application/x-ndjson;q=0.9, application/json;q=0.8, */*;q=0.7"
-ID_HEADER: Final = "x-openai-compat-id-"
-"""Before the name that the row has for one of the reply's ids."""
-FORMS: Final[Mapping[Format, BodyFormat | None]] = {
+OPENAI_HEADER_PREFIX: Final = "openai-"
+"""Prefix of the client headers that name an account at OpenAI, such as `openai-organization`."""
+ID_HEADER_PREFIX: Final = "x-openai-compat-id-"
+"""Prefix of the response headers for the ids that `reply.ids` declares."""
+BODY_FORMATS: Final[Mapping[Format, BodyFormat | None]] = {
     "auto": None, "json": "json", "text": "text", "sse": "events", "ndjson": "lines"
 }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class ExternalOptions:
-    """`reply_path` says where the text is in the API's JSON (`data.answers.0.text`); without it, it is searched for.
-    `stream: false` never asks the API to stream: its answers are streamed to the client token by token all the same.
-    `request`, `reply` and `errors` declare an API of another form (`adapter.py`).
+    """Options of a model of kind `external`.
+
+    `reply_path` is the path of the text in the API's JSON, such as `data.answers.0.text`. Without it, the text is
+    searched for. `stream: false` never requests a stream from the API, and its answers are still streamed to the client
+    token by token. `request`, `reply` and `errors` declare an API of another form (`declaration.py`).
     """
 
     reply_path: str | None = None
@@ -65,10 +66,10 @@ class ExternalOptions:
 
 
 class ExternalBackend(Backend, SupportsChat):
-    """Posts `{"model", "messages", "stream", ...parameters}` to the entry's URL, or what its row declares.
+    """Backend that sends `{"model", "messages", "stream", ...parameters}`, or what the model config declares.
 
-    The client's own `Authorization` stays here, and so does what it says of an account at OpenAI: they were meant for
-    this server or for OpenAI, and the API's owner is someone else.
+    The client's `Authorization` and its OpenAI account headers are not forwarded. They are meant for this server or for
+    OpenAI, and the external API belongs to a third party.
     """
 
     Options = ExternalOptions
@@ -83,7 +84,7 @@ class ExternalBackend(Backend, SupportsChat):
         self._gate = resources.gate(entry)
         self.adapter = adapter
         self.writer = RequestWriter(entry, adapter.request)
-        self.supported_chat_parameters = self.writer.promises  # type: ignore[misc]  # each row declares its own
+        self.supported_chat_parameters = self.writer.supported_parameters  # type: ignore[misc]  # depends on the config
         self.errors = ErrorReader(entry, adapter.errors) if adapter.errors else None
         self._headers = {name.lower(): value for name, value in entry.headers.items()}
         if entry.api_key:
@@ -93,19 +94,20 @@ class ExternalBackend(Backend, SupportsChat):
     def validate(cls, entry: ModelConfig, options: Any, settings: Settings) -> Iterable[str]:
         _, problems = parse_declaration(entry, options)
         if options.reply is not None and options.reply_path is not None:
-            problems.append("reply_path and reply both say where the text is: keep one")
+            problems.append("reply_path and reply both declare the path of the text: remove one of them")
         return problems
 
     def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Heartbeat]:
-        """The answer; returns when the reply's headers have come and are no error. Its iterator raises what
-        `read_external_reply` does.
+        """Send the request and return the deltas of the reply, once its headers arrived and are not an error.
+
+        The iterator raises what `read_body` raises.
 
         Raises:
-            UnsupportedParameterError, PayloadError: the request has what the declared call cannot say.
-            UpstreamAuthenticationError: the API wants another credential than this server's.
+            UnsupportedParameterError, InvalidRequestError: the declared request cannot express the client's request.
+            UpstreamAuthenticationError: the API refused this server's credential.
             UpstreamStatusError, UpstreamError: the API answered with an error.
-            UpstreamReplyError: it sends the call elsewhere.
-            UpstreamConnectionError, UpstreamTimeoutError, CallCancelledError
+            UpstreamInvalidResponseError: the API answered with a redirect.
+            UpstreamConnectionError, UpstreamTimeoutError, CallCancelledError: the request failed.
         """
         is_streamed = request.is_streamed and self.options.stream
         outgoing = self.writer.write(request, is_streamed=is_streamed)
@@ -121,49 +123,49 @@ class ExternalBackend(Backend, SupportsChat):
         )
         try:
             if reply.status >= 400:
-                raise self.to_error(reply.status, read_beginning(reply), reply.headers)
+                raise self.to_error(reply.status, read_error_body(reply), reply.headers)
             if reply.status >= 300:
                 raise UpstreamInvalidResponseError(
-                    f"The external API redirects ({reply.status}): configure its final URL."
+                    f"The external API redirects (status {reply.status}). Configure its final URL."
                 )
         except BaseException:
             reply.close()
             raise
-        return self.read(reply, context, splits_whole=request.is_streamed)
+        return self.read(reply, context, simulate_stream=request.is_streamed)
 
     def read(
-        self, reply: UpstreamResponse, context: CallContext, *, splits_whole: bool
+        self, reply: UpstreamResponse, context: CallContext, *, simulate_stream: bool
     ) -> Iterator[ChatDelta | Heartbeat]:
-        """The answer in a reply of status 200."""
+        """Return the deltas of a reply of status 200."""
         declaration = self.adapter.reply
-        form = FORMS[declaration.format] if declaration else None
-        return read_external_reply(reply, self.make_reader(context), form, splits_whole=splits_whole)
+        body_format = BODY_FORMATS[declaration.format] if declaration else None
+        return read_body(reply, self.make_reader(context), body_format, simulate_stream=simulate_stream)
 
     def to_error(self, status: int, body: bytes, headers: Mapping[str, str]) -> UpstreamError:
-        """The error that a reply of status 400 or more stands for, by the beginning of its body."""
+        """Return the exception for a reply of status 400 or more. `body` is the beginning of the body."""
         if self.errors is not None:
             return self.errors.to_error(status, body, headers)
         return to_undeclared_error(self.entry, status, body, headers)
 
-    def make_reader(self, context: CallContext) -> Reader:
-        """What reads one answer."""
+    def make_reader(self, context: CallContext) -> ReplyReader:
+        """Return a new reader for one reply."""
         to_error = self.errors.to_error if self.errors else partial(to_external_error, self.entry)
         if self.adapter.reply is None:
             return HeuristicReader(self.options.reply_path, to_error)
-        note_id = partial(_note_id, context.reply_headers)
-        return DeclaredReader(self.adapter.reply, self.adapter.errors, to_error, note_id)
+        record_id = partial(_record_id, context.reply_headers)
+        return DeclaredReader(self.adapter.reply, self.adapter.errors, to_error, record_id)
 
-    def to_headers(self, own: Mapping[str, str], context: CallContext, *, is_streamed: bool) -> dict[str, str]:
-        """The headers of a call: the client's that may travel on, the declared ones over them, the row's over those."""
+    def to_headers(self, declared: Mapping[str, str], context: CallContext, *, is_streamed: bool) -> dict[str, str]:
+        """Return the request headers. Declared ones override the client's, and the model config's override both."""
         return {
-            **{name: value for name, value in context.headers.items() if not name.startswith(OPENAIS_HEADERS)},
+            **{name: value for name, value in context.headers.items() if not name.startswith(OPENAI_HEADER_PREFIX)},
             "accept": ACCEPT_STREAM if is_streamed else ACCEPT,
-            **own,
+            **declared,
             **self._headers,
         }
 
 
-def _note_id(headers: dict[str, str], name: str, value: str) -> None:
-    """An id of the reply goes into the answer's headers; for a stream, those that come with its first piece do."""
+def _record_id(headers: dict[str, str], name: str, value: str) -> None:
+    """Add an id of the reply to the response headers. Of a stream, only ids before the first delta arrive in time."""
     if is_header_value(value):
-        headers[f"{ID_HEADER}{name}"] = value
+        headers[f"{ID_HEADER_PREFIX}{name}"] = value

@@ -1,7 +1,7 @@
-"""From the bytes of an external API's reply to deltas: finds out what the bytes are, and reads them as that.
+"""Body reader of external replies, which detects the format of the bytes and converts them to deltas.
 
-The `Content-Type` says what they should be, their beginning what they are. Known are a JSON document, lines of JSON,
-server-sent events with JSON or text in them, and text.
+The formats are a JSON document, lines of JSON, server-sent events with JSON or text, and plain text. The first bytes
+count more than the `Content-Type`.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from .heuristic_reader import is_reply
 
 Deltas = Generator[ChatDelta | Heartbeat, None, None]
 BodyFormat = Literal["events", "lines", "document", "text", "json"]
-"""`document` is JSON that may turn out to be lines of it, `json` is what its row declares."""
+"""`document` is detected JSON that may turn out to be lines of JSON. `json` is declared and always one document."""
 
 
-class Reader(Protocol):
-    """What reads the values and texts of one answer: `HeuristicReader`, or `DeclaredReader`."""
+class ReplyReader(Protocol):
+    """Reader of the values and texts of one reply, either a `HeuristicReader` or a `DeclaredReader`."""
 
     @property
     def has_answer(self) -> bool: ...
@@ -48,77 +48,78 @@ class Reader(Protocol):
 
     def read_text_event(self, name: str, data: str) -> Iterator[ChatDelta]: ...
 
-    def read_whole(self, value: Any) -> Iterator[ChatDelta]: ...
+    def read_complete(self, value: Any) -> Iterator[ChatDelta]: ...
 
     def read_text(self, text: str) -> Iterator[ChatDelta]: ...
 
-    def read_end(self, *, is_proper: bool) -> Iterator[ChatDelta]: ...
+    def read_end(self, *, is_complete: bool) -> Iterator[ChatDelta]: ...
 
 
-EVENT_MARKS: Final = (b"data:", b"event:", b"retry:", b"id:", b":")
+EVENT_PREFIXES: Final = (b"data:", b"event:", b"retry:", b"id:", b":")
 SSE_PREFIXES: Final = (b"data:", b"event:")
-"""What makes events of a reply whose type says otherwise: few answers in plain text begin so."""
-PAGE_MARKS: Final = (b"<!doctype", b"<html")
+"""Prefixes that mean server-sent events under any `Content-Type`. Few plain text answers begin like this."""
+HTML_PREFIXES: Final = (b"<!doctype", b"<html")
 LINE_TYPES: Final = frozenset(
     {"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines",
      "application/jsonlines", "application/stream+json", "application/json-seq"}
 )  # fmt: skip
 
-_MARKS: Final = (*EVENT_MARKS, *PAGE_MARKS)
-_MAX_PREFIX_BYTES: Final = max(map(len, _MARKS))
+_KNOWN_PREFIXES: Final = (*EVENT_PREFIXES, *HTML_PREFIXES)
+_MAX_PREFIX_BYTES: Final = max(map(len, _KNOWN_PREFIXES))
 _CHARSET: Final = re.compile(r"""charset\s*=\s*["']?([\w.:-]+)""", re.IGNORECASE)
-_JSON_BEGINNINGS: Final = ("{", "[", '"')
+_JSON_PREFIXES: Final = ("{", "[", '"')
 _LINE_PADDING: Final = " \t\x1e"
-"""RFC 7464's record separator included."""
+"""White space and the record separator of RFC 7464."""
 
 
 @primed
-def read_external_reply(
-    reply: UpstreamResponse, reader: Reader, form: BodyFormat | None, *, splits_whole: bool
+def read_body(
+    reply: UpstreamResponse, reader: ReplyReader, body_format: BodyFormat | None, *, simulate_stream: bool
 ) -> Deltas:
-    """The answer in a reply of status 200; closes the reply, also when closed itself. `form` is what it is declared to
-    be; without one, its bytes tell.
+    """Yield the deltas of a reply of status 200 and close the reply, also when closed early.
 
-    An answer that comes as a whole is one delta, or with `splits_whole` one for each of its tokens.
+    `body_format` is the declared format. Without one, it is detected. A complete answer is one delta, or one for each
+    token with `simulate_stream`.
 
     Raises:
-        UpstreamReplyError: no text is found, or the bytes are not what they begin like.
-        UpstreamCutError: a stream of the kind that says its end did not.
-        UpstreamAuthenticationError, UpstreamStatusError, UpstreamError: the reply is an error in spite of its status.
-        whatever reading the reply raises.
+        UpstreamInvalidResponseError: no text was found, or the body does not have the format that its beginning has.
+        UpstreamTruncatedError: the stream ended without the end mark that its format has.
+        UpstreamAuthenticationError, UpstreamStatusError, UpstreamError: the body reports an error.
+
+    Errors from reading the reply are passed on.
     """
     try:
         yield HEARTBEAT
-        yield from _ExternalReply(reply, reader, splits_whole).deltas(form)
+        yield from _BodyReader(reply, reader, simulate_stream).deltas(body_format)
     finally:
         reply.close()
 
 
-class _ExternalReply:
-    def __init__(self, reply: UpstreamResponse, reader: Reader, splits_whole: bool) -> None:
+class _BodyReader:
+    def __init__(self, reply: UpstreamResponse, reader: ReplyReader, simulate_stream: bool) -> None:
         self._reply = reply
         self._reader = reader
-        self._splits_whole = splits_whole
+        self._simulate_stream = simulate_stream
         self._media_type, self._encoding = _parse_content_type(reply.headers.get("content-type", ""))
         self._is_text_type = self._media_type.startswith("text/")
         self._has_json_events: dict[str, bool] = {}
 
-    def deltas(self, form: BodyFormat | None) -> Deltas:
-        whole: Blocks = self._reply.blocks()
-        if form is None:
-            head = yield from _peek(whole)
-            form = _to_form(self._media_type, _beginning(head))
-            whole = chain([head], whole)
-        if form == "json":
-            yield from self._read_json(iterate_lines(whole))
-        elif form == "events":
-            yield from self._read_events(whole)
-        elif form == "lines":
-            yield from self._read_lines(iterate_lines(whole))
-        elif form == "document":
-            yield from self._read_document(iterate_lines(whole))
+    def deltas(self, body_format: BodyFormat | None) -> Deltas:
+        blocks: Blocks = self._reply.blocks()
+        if body_format is None:
+            beginning = yield from _peek(blocks)
+            body_format = _detect_format(self._media_type, _to_prefix(beginning))
+            blocks = chain([beginning], blocks)
+        if body_format == "json":
+            yield from self._read_json(iterate_lines(blocks))
+        elif body_format == "events":
+            yield from self._read_events(blocks)
+        elif body_format == "lines":
+            yield from self._read_lines(iterate_lines(blocks))
+        elif body_format == "document":
+            yield from self._read_document(iterate_lines(blocks))
         else:
-            yield from self._read_text(whole)
+            yield from self._read_text(blocks)
 
     def _read_events(self, blocks: Blocks) -> Deltas:
         for event in iterate_named_events(blocks):
@@ -127,23 +128,25 @@ class _ExternalReply:
                 continue
             name, data = event if isinstance(event, SSEEvent) else ("", event)
             if data == END_OF_STREAM:
-                yield from self._reader.read_end(is_proper=True)
+                yield from self._reader.read_end(is_complete=True)
                 self._reply.release()
                 return
             yield from self._read_event(name, data)
-        yield from self._reader.read_end(is_proper=False)
+        yield from self._reader.read_end(is_complete=False)
 
     def _read_event(self, name: str, data: str) -> Iterator[ChatDelta]:
-        """The first event of each name decides whether those that look like JSON are: a text's piece may well be a
-        bracket.
+        """Return the deltas of one event.
+
+        The first event of each name decides whether events that look like JSON are parsed: a chunk of plain text may
+        be a bracket.
         """
-        looks_like_json = data.startswith(_JSON_BEGINNINGS)
+        looks_like_json = data.startswith(_JSON_PREFIXES)
         has_json = self._has_json_events.get(name)
         if has_json is None:
-            has_json = self._has_json_events[name] = looks_like_json and _parse_json(data) is not _NO_JSON
+            has_json = self._has_json_events[name] = looks_like_json and _parse_json(data) is not _INVALID
         if not (looks_like_json and has_json):
             return self._reader.read_text_event(name, data)
-        value = _to_value(data)
+        value = _parse_event(data)
         if not name and type(value) is dict:
             return self._reader.read_value(value)
         return self._reader.read_event(name, value)
@@ -153,15 +156,15 @@ class _ExternalReply:
             if isinstance(line, Heartbeat):
                 yield line
             elif text := line.strip(_LINE_PADDING):
-                yield from self._reader.read_value(_to_value(text))
-        yield from self._reader.read_end(is_proper=False)
+                yield from self._reader.read_value(_parse_event(text))
+        yield from self._reader.read_end(is_complete=False)
 
     def _read_document(self, lines: Iterator[str | Heartbeat]) -> Deltas:
-        """One JSON document; or lines of JSON, if a line that is JSON in itself has another after it."""
-        first = yield from _read_line(lines)
+        """Yield the deltas of a JSON document, or of lines of JSON if the first line is JSON and another follows."""
+        first = yield from _next_line(lines)
         value = _parse_json(first)
-        if value is not _NO_JSON and (is_reply(value) or not self._is_text_type):
-            second = yield from _read_line(lines)
+        if value is not _INVALID and (is_reply(value) or not self._is_text_type):
+            second = yield from _next_line(lines)
             if second:
                 yield from self._read_lines(chain([first, second], lines))
                 return
@@ -172,10 +175,10 @@ class _ExternalReply:
                 yield line
             else:
                 document.append(line)
-        yield from self._read_whole("\n".join(document))
+        yield from self._read_detected("\n".join(document))
 
     def _read_json(self, lines: Iterator[str | Heartbeat]) -> Deltas:
-        """One JSON document, whatever it looks like."""
+        """Yield the deltas of a reply that is declared as one JSON document."""
         document = []
         for line in lines:
             if isinstance(line, Heartbeat):
@@ -183,36 +186,39 @@ class _ExternalReply:
             else:
                 document.append(line)
         value = _parse_json("\n".join(document))
-        if value is _NO_JSON:
+        if value is _INVALID:
             raise UpstreamInvalidResponseError("The external API's reply is not valid JSON.")
-        yield from self._split([*self._reader.read_whole(value), *self._reader.read_end(is_proper=True)])
+        yield from self._split([*self._reader.read_complete(value), *self._reader.read_end(is_complete=True)])
 
-    def _read_whole(self, document: str) -> Iterator[ChatDelta]:
-        """A plain text may be JSON without being a reply in JSON, for that was asked of the model: it is the answer."""
+    def _read_detected(self, document: str) -> Iterator[ChatDelta]:
+        """Return the deltas of a document that begins like JSON.
+
+        Plain text that is JSON without the shape of a reply is itself the answer: the model was asked for JSON.
+        """
         value = _parse_json(document)
-        if value is not _NO_JSON:
-            deltas = list(self._reader.read_whole(value))
+        if value is not _INVALID:
+            deltas = list(self._reader.read_complete(value))
             if not self._is_text_type or self._reader.has_answer:
-                return self._split([*deltas, *self._reader.read_end(is_proper=True)])
-        elif not self._is_text_type and document.startswith(_JSON_BEGINNINGS):
+                return self._split([*deltas, *self._reader.read_end(is_complete=True)])
+        elif not self._is_text_type and document.startswith(_JSON_PREFIXES):
             raise UpstreamInvalidResponseError("The external API's reply is not valid JSON.")
-        return self._split([*self._reader.read_text(document), *self._reader.read_end(is_proper=True)])
+        return self._split([*self._reader.read_text(document), *self._reader.read_end(is_complete=True)])
 
     def _read_text(self, blocks: Blocks) -> Deltas:
-        """Without a length the text comes as it is written, and its pieces are the API's own."""
-        is_whole = "content-length" in self._reply.headers
-        for piece in iterate_text(blocks, self._encoding):
-            if isinstance(piece, Heartbeat):
-                yield piece
+        """Yield the deltas of plain text. Without a `Content-Length` the API streams, and its chunks are kept."""
+        is_complete = "content-length" in self._reply.headers
+        for chunk in iterate_text(blocks, self._encoding):
+            if isinstance(chunk, Heartbeat):
+                yield chunk
             else:
-                deltas = self._reader.read_text(piece)
-                yield from self._split(deltas) if is_whole else deltas
-        yield from self._reader.read_end(is_proper=True)
+                deltas = self._reader.read_text(chunk)
+                yield from self._split(deltas) if is_complete else deltas
+        yield from self._reader.read_end(is_complete=True)
 
     def _split(self, deltas: Iterable[ChatDelta]) -> Iterator[ChatDelta]:
-        """Simulates a stream, token by token, where one is asked for."""
+        """Yield one delta for each token if a stream is to be simulated, else the deltas as they are."""
         for delta in deltas:
-            if not self._splits_whole or not delta.content:
+            if not self._simulate_stream or not delta.content:
                 yield delta
                 continue
             *tokens, last = split_tokens(delta.content)
@@ -223,46 +229,46 @@ class _ExternalReply:
             yield replace(delta, content=last, reasoning=None)
 
 
-_NO_JSON: Final = object()
+_INVALID: Final = object()
 
 
 def _parse_json(text: str) -> Any:
-    """The value, or `_NO_JSON`."""
+    """Return the value, or `_INVALID`."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        return _NO_JSON
+        return _INVALID
 
 
-def _to_value(text: str) -> Any:
+def _parse_event(text: str) -> Any:
     value = _parse_json(text)
-    if value is _NO_JSON:
-        raise UpstreamInvalidResponseError("The external API sent a piece of its stream that is not valid JSON.")
+    if value is _INVALID:
+        raise UpstreamInvalidResponseError("The external API sent an event or a line that is not valid JSON.")
     return value
 
 
 def _peek(blocks: Blocks) -> Generator[Heartbeat, None, bytes]:
-    """As many bytes as it takes to tell what they are the beginning of; fewer only where there are no more."""
-    head = b""
+    """Return as many bytes as are needed to detect the format, or all there are. Yield heartbeats meanwhile."""
+    beginning = b""
     for block in blocks:
         if isinstance(block, Heartbeat):
             yield block
             continue
-        head += block
-        beginning = _beginning(head)
-        if len(beginning) >= _MAX_PREFIX_BYTES or (
-            beginning and not any(mark.startswith(beginning) for mark in _MARKS)
+        beginning += block
+        prefix = _to_prefix(beginning)
+        if len(prefix) >= _MAX_PREFIX_BYTES or (
+            prefix and not any(known.startswith(prefix) for known in _KNOWN_PREFIXES)
         ):
             break
-    return head
+    return beginning
 
 
-def _beginning(head: bytes) -> bytes:
-    return head.removeprefix(BYTE_ORDER_MARK).lstrip()[:_MAX_PREFIX_BYTES].lower()
+def _to_prefix(beginning: bytes) -> bytes:
+    return beginning.removeprefix(BYTE_ORDER_MARK).lstrip()[:_MAX_PREFIX_BYTES].lower()
 
 
-def _read_line(lines: Iterator[str | Heartbeat]) -> Generator[Heartbeat, None, str]:
-    """The next line that is not empty, '' at the end."""
+def _next_line(lines: Iterator[str | Heartbeat]) -> Generator[Heartbeat, None, str]:
+    """Return the next line that is not empty, or "" at the end. Yield heartbeats meanwhile."""
     for line in lines:
         if isinstance(line, Heartbeat):
             yield line
@@ -271,29 +277,27 @@ def _read_line(lines: Iterator[str | Heartbeat]) -> Generator[Heartbeat, None, s
     return ""
 
 
-def _to_form(media_type: str, beginning: bytes) -> BodyFormat:
-    """What the reply is, by its type and its first bytes.
+def _detect_format(media_type: str, prefix: bytes) -> BodyFormat:
+    """Return the format of a body by its media type and its first bytes.
 
     Raises:
-        UpstreamReplyError: it is nothing, or a page for a browser.
+        UpstreamInvalidResponseError: the body is empty, or a web page.
     """
-    if not beginning:
+    if not prefix:
         raise UpstreamInvalidResponseError("The external API's reply is empty.")
-    if media_type in {"text/html", "application/xhtml+xml"} and beginning.startswith(PAGE_MARKS):
-        raise UpstreamInvalidResponseError(
-            "The external API's reply is a page of HTML, not an answer: is its URL right?"
-        )
-    if beginning.startswith(EVENT_MARKS if media_type == "text/event-stream" else SSE_PREFIXES):
+    if media_type in {"text/html", "application/xhtml+xml"} and prefix.startswith(HTML_PREFIXES):
+        raise UpstreamInvalidResponseError("The external API's reply is an HTML page, not an answer. Check its URL.")
+    if prefix.startswith(EVENT_PREFIXES if media_type == "text/event-stream" else SSE_PREFIXES):
         return "events"
     if media_type in LINE_TYPES:
         return "lines"
     is_json_type = media_type.endswith(("/json", "+json"))
-    is_quoted = beginning.startswith(b'"') and not media_type.startswith("text/")
-    return "document" if is_json_type or is_quoted or beginning.startswith((b"{", b"[")) else "text"
+    is_quoted = prefix.startswith(b'"') and not media_type.startswith("text/")
+    return "document" if is_json_type or is_quoted or prefix.startswith((b"{", b"[")) else "text"
 
 
 def _parse_content_type(value: str) -> tuple[str, str]:
-    """Media type and charset, in lower case; UTF-8 where none is named that is known."""
+    """Return media type and charset in lower case. The charset is UTF-8 if none or an unknown one is named."""
     media_type, _, parameters = value.partition(";")
     found = _CHARSET.search(parameters)
     encoding = found[1].lower() if found else "utf-8"

@@ -1,6 +1,6 @@
-"""The declaration of an external chat API: `request`, `reply` and `errors` of a row, read and checked.
+"""Parser of adapter declarations, the keys `request`, `reply` and `errors` of a model config.
 
-Every problem is collected, each with the path to its key, so that an adapter is mended in one go.
+All problems are collected, each with the path of its key, so that they can be fixed at once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from openai_compat.core.settings import ModelConfig
 from openai_compat.core.types import FinishReason
 from openai_compat.core.validators import is_header_name, parse_url
 
-from .expressions import OPEN, Expression, Template, TemplateError
+from .expressions import OPENING, Expression, Template, TemplateError
 
 Format = Literal["auto", "json", "text", "sse", "ndjson"]
 METHODS: Final = ("POST", "GET", "PUT", "PATCH")
@@ -28,11 +28,12 @@ ERROR_CLASSES: Final = ("rate_limit", "bad_input", "overload", "authentication")
 USAGE_KEYS: Final = ("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens")
 RETRY_KEYS: Final = ("path", "header", "unit")
 UNITS: Final = {"s": 1.0, "ms": 0.001}
+"""Seconds of each unit."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestDeclaration:
-    """How the call goes out; what is None is as without a declaration."""
+    """Declared form of the request. A part that is None has its default form."""
 
     method: str = "POST"
     url: Template | None = None
@@ -41,9 +42,9 @@ class RequestDeclaration:
     body: Template | None = None
     form: Template | None = None
 
-    def names(self) -> set[str]:
-        """The keys of the request document that it uses."""
-        return {name for expression in self.expressions() for name in expression.names()}
+    def used_keys(self) -> set[str]:
+        """Return the keys of the request document that the expressions use."""
+        return {key for expression in self.expressions() for key in expression.root_keys()}
 
     def expressions(self) -> Iterator[Expression]:
         for template in (self.url, self.headers, self.query, self.body, self.form):
@@ -52,7 +53,7 @@ class RequestDeclaration:
 
 @dataclass(frozen=True, slots=True)
 class ReplyDeclaration:
-    """Where things are in the reply. `delta` is `text` in the pieces of a stream."""
+    """Declared form of the reply. `delta` is the expression for `text` in the events of a stream."""
 
     format: Format = "auto"
     text: Expression | None = None
@@ -69,7 +70,7 @@ class ReplyDeclaration:
 
 @dataclass(frozen=True, slots=True)
 class RetryAfter:
-    """Where an error says when to come again: a header's name or a path, and how many seconds its unit has."""
+    """Declared source of the retry delay, a header or a path. `factor` converts its unit to seconds."""
 
     header: str | None = None
     path: Expression | None = None
@@ -78,7 +79,7 @@ class RetryAfter:
 
 @dataclass(frozen=True, slots=True)
 class ErrorsDeclaration:
-    """What is an error, and what it means. `classes` has the statuses (numbers) and codes (texts) of each class."""
+    """Declared form of errors. `classes` maps each class to its statuses (numbers) and codes (strings)."""
 
     when: Expression | None = None
     message: Expression | None = None
@@ -89,7 +90,7 @@ class ErrorsDeclaration:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """All that a row declares; a part that it does not have is None."""
+    """Complete declaration of a model config. A section that is missing is None."""
 
     request: RequestDeclaration | None = None
     reply: ReplyDeclaration | None = None
@@ -97,7 +98,7 @@ class Adapter:
 
 
 def parse_declaration(entry: ModelConfig, options: Any) -> tuple[Adapter, list[str]]:
-    """The adapter, and what is wrong with it, a sentence each."""
+    """Return the adapter and its problems, one sentence each."""
     problems: list[str] = []
     adapter = Adapter(
         _RequestParser("request", options.request, problems).parse(entry) if options.request is not None else None,
@@ -108,7 +109,7 @@ def parse_declaration(entry: ModelConfig, options: Any) -> tuple[Adapter, list[s
 
 
 class _Parser:
-    """Reads one section; what is wrong goes into `problems`, under the path to its key."""
+    """Parser of one section. It adds problems to `problems`, each with the path of its key."""
 
     def __init__(self, section: str, content: Any, problems: list[str]) -> None:
         self.section = section
@@ -118,13 +119,13 @@ class _Parser:
             self.add_problem("", "must be a mapping")
 
     def add_problem(self, path: str, problem: str) -> None:
-        place = f"{self.section}.{path}" if path else self.section
-        self.problems.append(f"{place} {problem}" if problem.startswith("must") else f"{place}: {problem}")
+        full_path = f"{self.section}.{path}" if path else self.section
+        self.problems.append(f"{full_path} {problem}" if problem.startswith("must") else f"{full_path}: {problem}")
 
     def check_keys(self, known: tuple[str, ...], path: str = "", content: Mapping[str, Any] | None = None) -> None:
         for key in self.content if content is None else content:
             if key not in known:
-                self.add_problem(path, f"there is no key {key!r}; known are {', '.join(known)}")
+                self.add_problem(path, f"unknown key {key!r}; known keys are {', '.join(known)}")
 
     def one_of(self, key: str, known: tuple[str, ...]) -> str:
         value = self.content.get(key, known[0])
@@ -133,7 +134,7 @@ class _Parser:
             return known[0]
         return cast(str, value)
 
-    def switch(self, key: str) -> bool:
+    def boolean(self, key: str) -> bool:
         value = self.content.get(key, False)
         if not isinstance(value, bool):
             self.add_problem(key, "must be true or false")
@@ -147,9 +148,9 @@ class _Parser:
         return value
 
     def expression(self, key: str) -> Expression | None:
-        return self.parsed(key, self.content.get(key))
+        return self.parse_expression(key, self.content.get(key))
 
-    def parsed(self, path: str, source: Any) -> Expression | None:
+    def parse_expression(self, path: str, source: Any) -> Expression | None:
         if source is None:
             return None
         if not isinstance(source, str):
@@ -162,22 +163,22 @@ class _Parser:
             return None
 
     def expressions(self, key: str, known: tuple[str, ...] = ()) -> dict[str, Expression]:
-        """A mapping of names to expressions."""
+        """Return a mapping of names to expressions."""
         content = self.mapping(key)
         if known:
             self.check_keys(known, key, content)
-        found = {str(name): self.parsed(f"{key}.{name}", source) for name, source in content.items()}
-        return {name: expression for name, expression in found.items() if expression is not None}
+        parsed = {str(name): self.parse_expression(f"{key}.{name}", source) for name, source in content.items()}
+        return {name: expression for name, expression in parsed.items() if expression is not None}
 
 
 class _RequestParser(_Parser):
     def parse(self, entry: ModelConfig) -> RequestDeclaration:
         self.check_keys(REQUEST_KEYS)
         if "body" in self.content and "form" in self.content:
-            self.add_problem("", "has a body and a form; a request can have one of them")
+            self.add_problem("", "has a body and a form; only one of them is allowed")
         method = self.one_of("method", METHODS)
         if method == "GET" and ("body" in self.content or "form" in self.content):
-            self.add_problem("method", "GET has no body; what it asks goes into `query`")
+            self.add_problem("method", "GET has no body; use `query`")
         return RequestDeclaration(
             method,
             self._url(entry),
@@ -192,24 +193,24 @@ class _RequestParser(_Parser):
         if url is None:
             return None
         if not isinstance(url, str):
-            self.add_problem("url", "must be a text")
+            self.add_problem("url", "must be a string")
             return None
-        whole = url if not url.startswith("/") else (entry.base_url or "").rstrip("/") + url
-        literal = whole.partition(OPEN)[0]
+        full_url = url if not url.startswith("/") else (entry.base_url or "").rstrip("/") + url
+        literal = full_url.partition(OPENING)[0]
         try:
             parse_url(entry.expand(literal) or "")
         except ValueError as error:
             self.add_problem("url", str(error))
             return None
-        if OPEN in whole and urlsplit(literal).path == "":
-            self.add_problem("url", "must name its host without an expression, so that no caller chooses the host")
+        if OPENING in full_url and urlsplit(literal).path == "":
+            self.add_problem("url", "must name its host without an expression, so that clients cannot choose the host")
             return None
-        return self._compiled("url", whole, entry)
+        return self._compile("url", full_url, entry)
 
     def _headers(self, entry: ModelConfig) -> Template | None:
         for name in self.mapping("headers"):
             if not is_header_name(str(name)):
-                self.add_problem(f"headers.{name}", "this cannot be the name of a header")
+                self.add_problem(f"headers.{name}", "not a valid header name")
         return self._template("headers", entry, must_be_mapping=True)
 
     def _template(self, key: str, entry: ModelConfig, *, must_be_mapping: bool = False) -> Template | None:
@@ -219,16 +220,16 @@ class _RequestParser(_Parser):
         if must_be_mapping and not isinstance(value, dict):
             self.add_problem(key, "must be a mapping")
             return None
-        return self._compiled(key, value, entry)
+        return self._compile(key, value, entry)
 
-    def _compiled(self, key: str, value: Any, entry: ModelConfig) -> Template | None:
+    def _compile(self, key: str, value: Any, entry: ModelConfig) -> Template | None:
         try:
             return Template(value, lambda text: entry.expand(text) or "")
         except TemplateError as error:
             for problem in error.problems:
-                place, colon, rest = problem.partition(": ")
-                is_path = colon and isinstance(value, dict | list)
-                self.add_problem(f"{key}.{place}" if is_path else key, rest if is_path else problem)
+                path, colon, rest = problem.partition(": ")
+                has_path = colon and isinstance(value, dict | list)
+                self.add_problem(f"{key}.{path}" if has_path else key, rest if has_path else problem)
             return None
 
 
@@ -238,12 +239,12 @@ class _ReplyParser(_Parser):
         format_ = cast(Format, self.one_of("format", get_args(Format)))
         text, delta = self.expression("text"), self.expression("delta")
         if text is None and delta is None and format_ != "text" and not self.content.keys() & {"text", "delta"}:
-            self.add_problem("text", "must say where the answer's text is (as JMESPath, `data.answer`)")
+            self.add_problem("text", "must be the path of the answer's text in JMESPath, such as `data.answer`")
         return ReplyDeclaration(
             format_,
             text,
             delta or text,
-            self.switch("cumulative"),
+            self.boolean("cumulative"),
             self.expression("reasoning"),
             self.expression("finish_reason"),
             self._finish_reasons(),
@@ -254,17 +255,19 @@ class _ReplyParser(_Parser):
         )
 
     def _finish_reasons(self) -> dict[str, FinishReason]:
-        words = self.mapping("finish_reasons")
-        for word, reason in words.items():
+        reasons = self.mapping("finish_reasons")
+        for name, reason in reasons.items():
             if reason not in get_args(FinishReason):
-                self.add_problem(f"finish_reasons.{word}", f"must be one of {', '.join(get_args(FinishReason))}")
-        return {str(word): reason for word, reason in words.items()}
+                self.add_problem(f"finish_reasons.{name}", f"must be one of {', '.join(get_args(FinishReason))}")
+        return {str(name): reason for name, reason in reasons.items()}
 
     def _ids(self) -> dict[str, Expression]:
         ids = self.expressions("ids")
         for name in ids:
             if not (name.isascii() and name.replace("_", "").replace("-", "").isalnum()):
-                self.add_problem(f"ids.{name}", "must be named by letters and digits: the name becomes a header's")
+                self.add_problem(
+                    f"ids.{name}", "must have a name of letters and digits, which becomes part of a header name"
+                )
         return ids
 
 
@@ -286,7 +289,7 @@ class _ErrorsParser(_Parser):
                 self.add_problem(name, "must be a list of statuses (numbers) and codes")
                 continue
             if any(isinstance(value, str) for value in values) and "code" not in self.content:
-                self.add_problem(name, "has codes, but `errors.code` does not say where they are")
+                self.add_problem(name, "has codes, but `errors.code` is missing")
             yield name, frozenset(values)
 
     def _retry_after(self) -> RetryAfter:
@@ -301,5 +304,5 @@ class _ErrorsParser(_Parser):
         if header is not None and not isinstance(header, str):
             self.add_problem("retry_after.header", "must be the name of a header")
             header = None
-        path = self.parsed("retry_after.path", content.get("path"))
+        path = self.parse_expression("retry_after.path", content.get("path"))
         return RetryAfter(header.lower() if header else None, path, UNITS.get(unit, 1.0))

@@ -1,4 +1,4 @@
-"""Reads the replies of an external API by what its row declares: each fact at the path where it is said to be."""
+"""Reader of external replies whose form is declared in the models file."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from openai_compat.core.errors import UpstreamInvalidResponseError, UpstreamTrun
 from openai_compat.core.types import ChatDelta, FinishReason, ToolCallDelta, Usage
 
 from .declaration import ErrorsDeclaration, ReplyDeclaration
-from .expressions import Expression, Watch, first_value
+from .expressions import Expression, TraceCallback, first_value
 from .heuristic_reader import ERROR_EVENT
 
 
 class DeclaredReader:
-    """One answer, as `HeuristicReader` reads those that nobody has declared. `note_id` gets its ids by
-    the names that the row has for them.
+    """Reader of one reply by its declaration. `HeuristicReader` is its counterpart for undeclared replies.
+
+    `record_id` is called with the name and value of each declared id.
 
     Raises:
-        UpstreamError: by `read_value` and `read_whole`, for an object that is an error; made by `to_error`.
+        UpstreamError: by `read_value` and `read_complete`, for an object that is an error. `to_error` makes it.
     """
 
     def __init__(
@@ -30,13 +31,13 @@ class DeclaredReader:
         reply: ReplyDeclaration,
         errors: ErrorsDeclaration | None,
         to_error: ToError,
-        note_id: Callable[[str, str], None],
+        record_id: Callable[[str, str], None],
     ) -> None:
         self._reply = reply
         self._when = errors.when if errors else None
         self._to_error = to_error
-        self._note_id = note_id
-        self.trace: Watch | None = None
+        self._record_id = record_id
+        self.trace: TraceCallback | None = None
         self._tool_calls = ToolCallReader()
         self._counts: dict[str, Any] = {}
         self._text = ""
@@ -44,62 +45,62 @@ class DeclaredReader:
 
     @property
     def has_answer(self) -> bool:
-        """Whether the place of the answer's text was there, be it empty."""
+        """Return True if the declared path of the text existed, even if the text was empty."""
         return self._has_text
 
-    def find(self, what: str, expression: Expression | None, value: Any) -> Any:
-        """What the expression finds: the one place where a reply is looked into. `trace` is told."""
+    def find(self, key: str, expression: Expression | None, value: Any) -> Any:
+        """Return what the expression finds, and report it to `trace`."""
         if expression is None:
             return None
         found = expression.find(value)
         if self.trace is not None:
-            self.trace(what, expression, found)
+            self.trace(key, expression, found)
         return found
 
     def read_value(self, value: Any) -> Iterator[ChatDelta]:
-        """The deltas in one event or line of a stream."""
+        """Return the deltas in one event or line of a stream."""
         return self._read(value, "delta", self._reply.delta)
 
     def read_event(self, name: str, value: Any) -> Iterator[ChatDelta]:
-        """The deltas in a server-sent event. An object has the event's name as its `event`, unless that is a key of its
-        own; what is no object is the `data` of one.
+        """Return the deltas in a server-sent event.
+
+        The event's name is the key `event` of the object, unless the object has such a key. A value that is not an
+        object becomes the key `data`.
         """
         if not isinstance(value, dict):
             value = {"data": value}
         return self.read_value({"event": name, **value} if name else value)
 
     def read_text_event(self, name: str, data: str) -> Iterator[ChatDelta]:
-        """The same for an event with text in it."""
+        """Return the deltas in a server-sent event with text."""
         return self.read_event(name, data)
 
-    def read_whole(self, value: Any) -> Iterator[ChatDelta]:
-        """The deltas in a reply that comes as a whole."""
+    def read_complete(self, value: Any) -> Iterator[ChatDelta]:
+        """Return the deltas in a non-streaming reply."""
         return self._read(value, "text", self._reply.text or self._reply.delta)
 
     def read_text(self, text: str) -> Iterator[ChatDelta]:
-        """A piece that is nothing but text."""
+        """Yield the delta of a chunk of plain text."""
         if self._reply.done is not None and self.find("done", self._reply.done, text):
             yield from self._finish()
             return
         self._has_text = True
         yield ChatDelta(text)
 
-    def read_end(self, *, is_proper: bool) -> Iterator[ChatDelta]:
-        """What follows from the end. Where the row declares how an answer says its end, a stream that did not was cut.
+    def read_end(self, *, is_complete: bool) -> Iterator[ChatDelta]:
+        """Yield the final delta, if none had a finish reason. `is_complete` is True for an end that cannot be a cut.
 
         Raises:
-            UpstreamCutError: it was.
-            UpstreamReplyError: no piece had a text in it.
+            UpstreamTruncatedError: `done` or `finish_reason` is declared, and the stream had neither.
+            UpstreamInvalidResponseError: the reply had no text.
         """
         if not (self._has_text or self._tool_calls):
-            where = self._reply.text or self._reply.delta
-            place = f"nothing at `{where.source}`" if where else "no text"
-            raise UpstreamInvalidResponseError(
-                f"The external API's reply has {place}, where its row says that the text is."
-            )
+            path = self._reply.text or self._reply.delta
+            missing = f"nothing at `{path.source}`, the declared path of the text" if path else "no text"
+            raise UpstreamInvalidResponseError(f"The external API's reply has {missing}.")
         if self._is_finished:
             return
-        if not is_proper and (self._reply.done or self._reply.finish_reason):
+        if not is_complete and (self._reply.done or self._reply.finish_reason):
             raise UpstreamTruncatedError("The external API's stream ended before its answer was complete.")
         yield from self._finish()
 
@@ -108,10 +109,10 @@ class DeclaredReader:
             self._is_finished = True
             yield ChatDelta(finish_reason="tool_calls" if self._tool_calls else "stop")
 
-    def _read(self, value: Any, name: str, place: Expression | None) -> Iterator[ChatDelta]:
+    def _read(self, value: Any, key: str, path: Expression | None) -> Iterator[ChatDelta]:
         self._raise_error(value)
         self._read_ids(value)
-        text = self._read_text_at(name, place, value)
+        text = self._find_text(key, path, value)
         reasoning = self.find("reasoning", self._reply.reasoning, value)
         tool_calls = self._read_tool_calls(value)
         delta = ChatDelta(
@@ -121,7 +122,7 @@ class DeclaredReader:
             tool_calls=tool_calls,
             usage=self._read_usage(value),
         )
-        if delta != _NOTHING:
+        if delta != _EMPTY:
             yield delta
 
     def _raise_error(self, value: Any) -> None:
@@ -135,8 +136,8 @@ class DeclaredReader:
             status = find_status(value) if isinstance(value, dict) else None
             raise self._to_error(status, json.dumps(value).encode())
 
-    def _read_text_at(self, name: str, place: Expression | None, value: Any) -> str:
-        found = self.find(name, place, value)
+    def _find_text(self, key: str, path: Expression | None, value: Any) -> str:
+        found = self.find(key, path, value)
         if found is None:
             return ""
         self._has_text = True
@@ -144,35 +145,33 @@ class DeclaredReader:
         return self._new_text(text) if self._reply.is_cumulative else text
 
     def _new_text(self, text: str) -> str:
-        """What a piece says beyond the one before it, for an API that repeats the answer from its start each time.
+        """Return the text that is new, for an API that repeats the answer from its beginning in each event.
 
         Raises:
-            UpstreamReplyError: it says something else than before: what was sent on cannot be taken back.
+            UpstreamInvalidResponseError: earlier text changed, which was already sent to the client.
         """
-        if not text:  # a piece that says something else: that this is the end, what it cost
+        if not text:  # an event without text, such as the end or the usage
             return ""
         if not text.startswith(self._text):
             raise UpstreamInvalidResponseError(
-                "The external API changed what it had said, in an answer declared as cumulative."
+                "The external API changed earlier text of an answer that is declared as cumulative."
             )
-        news, self._text = text[len(self._text) :], text
-        return news
+        new_text, self._text = text[len(self._text) :], text
+        return new_text
 
     def _read_finish_reason(self, value: Any) -> FinishReason | None:
         if self._is_finished:
             return None
-        word = first_value(self.find("finish_reason", self._reply.finish_reason, value))
+        reported = first_value(self.find("finish_reason", self._reply.finish_reason, value))
         is_done = bool(self.find("done", self._reply.done, value))
-        if not (word or is_done):
+        if not (reported or is_done):
             return None
         self._is_finished = True
-        reason = self._reply.finish_reasons.get(str(word)) or normalise_finish_reason(word)
+        reason = self._reply.finish_reasons.get(str(reported)) or normalise_finish_reason(reported)
         return "tool_calls" if reason == "stop" and self._tool_calls else reason
 
     def _read_usage(self, value: Any) -> Usage | None:
-        found = {
-            name: first_value(self.find(f"usage.{name}", place, value)) for name, place in self._reply.usage.items()
-        }
+        found = {name: first_value(self.find(f"usage.{name}", path, value)) for name, path in self._reply.usage.items()}
         counts = {name: int(count) for name, count in found.items() if isinstance(count, int | float)}
         if not counts:
             return None
@@ -192,17 +191,17 @@ class DeclaredReader:
         return self._tool_calls.read({"tool_calls": calls}) if calls else ()
 
     def _read_ids(self, value: Any) -> None:
-        for name, place in self._reply.ids.items():
-            found = first_value(self.find(f"ids.{name}", place, value))
+        for name, path in self._reply.ids.items():
+            found = first_value(self.find(f"ids.{name}", path, value))
             if isinstance(found, str | int):
-                self._note_id(name, str(found))
+                self._record_id(name, str(found))
 
 
 def _to_text(found: Any) -> str:
-    """A text in parts, or a number; of anything else nothing that one could have meant."""
+    """Return the joined parts of a list, a number as text, or "" for anything else."""
     if isinstance(found, list):
         return "".join(part if isinstance(part, str) else read_content([part])[0] for part in found)
     return json.dumps(found) if isinstance(found, int | float) and not isinstance(found, bool) else ""
 
 
-_NOTHING = ChatDelta()
+_EMPTY = ChatDelta()

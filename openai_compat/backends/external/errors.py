@@ -1,10 +1,10 @@
-"""What an external API's error means to the client: whose fault it is, whether to come again, and what may be shown."""
+"""Mapping of an external API's errors to exceptions, with redacted messages."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from http.client import responses as meanings
+from http.client import responses
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -14,22 +14,22 @@ from openai_compat.core.errors import UpstreamAuthenticationError, UpstreamError
 from openai_compat.core.settings import ModelConfig
 
 AUTH_STATUSES: Final = frozenset({401, 403})
-"""These judge the credential that this server holds: the client can do nothing about it."""
+"""Statuses that concern this server's credential, which the client cannot change."""
 
 RELAYED_STATUSES: Final = frozenset({400, 409, 413, 422, 429, 503})
-"""What the client can act upon. All others (404: a wrong URL, 405, 500, ...) are between this server and the API."""
+"""Statuses that the client can act upon. The others (404 for a wrong URL, 405, 500, ...) concern this server only."""
 
 MAX_ERROR_BYTES: Final = 64 * 1024
 MAX_MESSAGE_CHARS: Final = 500
 MESSAGE_KEYS: Final = ("message", "error", "detail", "details", "msg", "error_message", "error_description", "errors")
 MIN_SECRET_CHARS: Final = 6
-"""Shorter values are no secrets, and masking them would make holes in words."""
+"""Shorter values are not secrets, and masking them would damage ordinary words."""
 
 
 def to_undeclared_error(entry: ModelConfig, status: int, body: bytes, headers: Mapping[str, str]) -> UpstreamError:
-    """The error that a reply of status 400 or more stands for, where its row does not say."""
-    answered = f"answered {status} {meanings.get(status, '')}".rstrip()
-    return to_external_error(entry, status, body, retry_headers(headers), answered)
+    """Return the exception for a reply of status 400 or more whose errors are not declared."""
+    event = f"answered {status} {responses.get(status, '')}".rstrip()
+    return to_external_error(entry, status, body, retry_headers(headers), event)
 
 
 def to_external_error(
@@ -37,24 +37,26 @@ def to_external_error(
     status: int | None,
     body: bytes,
     headers: Mapping[str, str] | None = None,
-    does: str = "reported an error",
+    event: str = "reported an error",
 ) -> UpstreamError:
-    """What the client is told of the API's error, be its `status` that of the reply or one named within a reply of
-    status 200. The API's own words are passed on as `redact_message` leaves them.
+    """Return the exception for an error of the API, with the API's message as `redact_message` returns it.
+
+    `status` is that of the reply, or the one that an error in a reply of status 200 names. `event` describes the error
+    in a few words.
     """
     if status in AUTH_STATUSES:
-        refuses = "refused this server's credential" if _has_credential(entry) else "wants a credential of this server"
-        return UpstreamAuthenticationError(f"The external API {refuses} (status {status}).")
-    words = redact_message(find_message(parse_error(body)), entry)
+        problem = "refused this server's credential" if _has_credential(entry) else "requires a credential"
+        return UpstreamAuthenticationError(f"The external API {problem} (status {status}).")
+    message = redact_message(find_message(parse_error(body)), entry)
     if status not in RELAYED_STATUSES:
-        told = f"The external API {does}: {words}" if words else f"The external API {does}."
-        return UpstreamError(told, code="external_api_error")
-    return to_status_error(status, body, headers, words or f"The external API {does}.")
+        text = f"The external API {event}: {message}" if message else f"The external API {event}."
+        return UpstreamError(text, code="external_api_error")
+    return to_status_error(status, body, headers, message or f"The external API {event}.")
 
 
-def redact_message(words: str, entry: ModelConfig) -> str:
-    """The first line, bounded, the entry's secrets masked; '' for HTML and for tracebacks."""
-    line = next(iter(words.strip().splitlines()), "").strip()
+def redact_message(message: str, entry: ModelConfig) -> str:
+    """Return the first line, shortened, with the model config's secrets masked. HTML and tracebacks become ""."""
+    line = next(iter(message.strip().splitlines()), "").strip()
     if line.startswith(("<", "Traceback ")):
         return ""
     for secret in entry.secrets():
@@ -68,11 +70,11 @@ def _has_credential(entry: ModelConfig) -> bool:
     return bool(entry.api_key) or not names.isdisjoint({"authorization", "api-key", "x-api-key"})
 
 
-def read_beginning(reply: UpstreamResponse) -> bytes:
-    """The beginning of an error's body; one that breaks off ends where it broke: its status has said enough.
+def read_error_body(reply: UpstreamResponse) -> bytes:
+    """Return the beginning of an error's body, or what arrived of it if the connection broke.
 
     Raises:
-        CallCancelledError
+        CallCancelledError: the client disconnected.
     """
     body = b""
     try:
@@ -86,7 +88,7 @@ def read_beginning(reply: UpstreamResponse) -> bytes:
 
 
 def parse_error(body: bytes) -> Any:
-    """The body as JSON, or as text."""
+    """Return the body as JSON, or as text if it is not JSON."""
     text = body.decode("utf-8", "replace")
     try:
         return json.loads(text)
@@ -95,7 +97,7 @@ def parse_error(body: bytes) -> Any:
 
 
 def find_message(error: Any, levels: int = 4) -> str:
-    """What an error says: a text, or the first one under a key that has it."""
+    """Return the message of an error, which is a text or the first one found under `MESSAGE_KEYS`."""
     if isinstance(error, str) or not levels:
         return error if isinstance(error, str) else ""
     if isinstance(error, list):

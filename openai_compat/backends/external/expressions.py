@@ -1,7 +1,7 @@
-"""JMESPath expressions, and templates whose texts have some in them: `"{{ messages[].content }}"`.
+"""JMESPath expressions and templates that contain them, such as `"{{ messages[].content }}"`.
 
-A text that is nothing but one expression becomes the expression's value, of whatever type; in any other text the values
-are written as text. What an expression does not find is left out of the mapping or list that it stands in.
+A string that consists of one expression becomes the expression's value, of any type. In other strings the values are
+inserted as text. A value that an expression does not find is omitted from its mapping or list.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from jmespath import exceptions, functions
 
 from openai_compat.backends.parsing.openai_chat import read_content
 
-OPEN: Final = "{{"
-CLOSE: Final = "}}"
+OPENING: Final = "{{"
+CLOSING: Final = "}}"
 MISSING: Final = object()
-"""What is left out of the mapping or list that it stands in."""
+"""Value of an expression that found nothing, to be omitted from its mapping or list."""
 WHOLE_DOCUMENT: Final = "@"
-"""Among the names that an expression begins with: it takes the whole document."""
+"""Root key of an expression that uses the entire document."""
 
 
 class _Functions(functions.Functions):
-    """JMESPath's own, and `text(content)`: the text of a message's content, be it a text or a list of parts."""
+    """JMESPath's functions and `text(content)`, the text of a message's content or of its list of parts."""
 
     @functions.signature({"types": ["string", "array", "null"]})
     def _func_text(self, content: Any) -> str:
@@ -33,11 +33,11 @@ class _Functions(functions.Functions):
 
 
 _MISQUOTED: Final = re.compile(r"""[=!]=\s*("[^"]*")""")
-"""What is compared with a name in double quotes, and nearly always meant to be with a text."""
-_JSON_PATH: Final = "a path begins with its first key (`data.answer`), and not with $ as in JSONPath"
+"""A comparison with a key in double quotes, which is nearly always meant as a string."""
+_JSON_PATH_HINT: Final = "a path begins with its first key (`data.answer`), and not with $ as in JSONPath"
 
 
-def _requoted(text: str) -> str:
+def _to_single_quotes(text: str) -> str:
     return "'" + text.strip('"') + "'"
 
 
@@ -45,71 +45,71 @@ _OPTIONS: Final = jmespath.Options(custom_functions=_Functions())
 
 
 class Expression:
-    """One compiled expression.
+    """Compiled JMESPath expression.
 
     Raises:
-        ValueError: `source` is none; with the place where it goes wrong.
+        ValueError: `source` is not a valid expression. The message has the position of the error.
     """
 
     def __init__(self, source: str) -> None:
         self.source = source.strip()
         try:
             self._compiled = jmespath.compile(self.source)
-            self._compiled.search({"messages": []}, _OPTIONS)  # functions are looked up when they are called
+            self._compiled.search({"messages": []}, _OPTIONS)  # JMESPath looks up functions when it calls them
         except (exceptions.ParseError, exceptions.LexerError, exceptions.EmptyExpressionError) as error:
-            reason = _JSON_PATH if self.source.startswith("$") else " ".join(str(error).split())
+            reason = _JSON_PATH_HINT if self.source.startswith("$") else " ".join(str(error).split())
             raise ValueError(f"{self.source!r} is not a JMESPath expression: {reason}") from error
         except exceptions.UnknownFunctionError as error:
             raise ValueError(f"{self.source!r}: {error}") from error
         except exceptions.JMESPathError:
-            pass  # the trial document has none of what it works on
+            pass  # a function that cannot handle the empty document
         if misquoted := _MISQUOTED.search(self.source):
             raise ValueError(
-                f"{self.source!r}: {misquoted[1]} is the name of a key; a text is {_requoted(misquoted[1])}"
+                f"{self.source!r}: {misquoted[1]} is the name of a key; a string is {_to_single_quotes(misquoted[1])}"
             )
 
     def find(self, document: Any) -> Any:
-        """What it finds; None where there is nothing, also where a function cannot take what is there."""
+        """Return the value found, or None if there is none or a function cannot handle it."""
         try:
             return self._compiled.search(document, _OPTIONS)
         except exceptions.JMESPathError:
             return None
 
-    def names(self) -> set[str]:
-        """The keys of the document that it begins with."""
-        return set(_names_in(self._compiled.parsed))
+    def root_keys(self) -> set[str]:
+        """Return the keys of the document that the expression uses."""
+        return set(_root_keys(self._compiled.parsed))
 
 
-Watch = Callable[[str, Expression, Any], None]
-"""Is told what a declared expression found: its key, the expression, the value."""
+TraceCallback = Callable[[str, Expression, Any], None]
+"""Callback for each evaluated expression, with the declared key, the expression and the value found."""
 
 
-def _names_in(node: Mapping[str, Any]) -> Iterator[str]:
-    """Those that are looked up in the document itself: of a path only the first part is."""
+def _root_keys(node: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the keys that are looked up in the document itself, which of a path is only the first."""
     kind, children = node["type"], node["children"]
     if kind == "field":
         yield node["value"]
     elif kind == "current":
         yield WHOLE_DOCUMENT
     elif kind in _PATHS:
-        yield from _names_in(children[0])
+        yield from _root_keys(children[0])
     else:
         for child in children:
             if isinstance(child, dict):
-                yield from _names_in(child)
+                yield from _root_keys(child)
 
 
 _PATHS: Final = frozenset(
     {"subexpression", "index_expression", "projection", "value_projection", "filter_projection", "flatten", "pipe"}
 )
-"""Nodes whose first child alone sees the document."""
+"""Nodes of which only the first child is applied to the document."""
 
 
 class Template:
-    """A JSON value with expressions in its texts, compiled. `expand` puts the environment's values into the rest.
+    """Compiled JSON value with expressions in its strings. `expand` inserts environment variables into the other text.
 
     Raises:
-        ValueError: an expression is none; with every problem, and the path to its place, in `problems`.
+        TemplateError: an expression is not valid.
     """
 
     def __init__(self, value: Any, expand: Callable[[str], str] = str) -> None:
@@ -120,18 +120,18 @@ class Template:
             raise TemplateError(problems)
 
     def render(self, document: Mapping[str, Any]) -> Any:
-        """The value for `document`; None where nothing is left of it."""
+        """Return the value for `document`, or None if nothing was found."""
         value = self._render(document, str)
         return None if value is MISSING else value
 
     def render_text(self, document: Mapping[str, Any], escape: Callable[[str], str] = str) -> str:
-        """The value as text, what comes from `document` escaped."""
+        """Return the value as text. Values from `document` are escaped."""
         value = self._render(document, escape)
         return "" if value is MISSING else to_text(value)
 
 
 class TemplateError(ValueError):
-    """`problems` has a sentence for each expression that is none, beginning with the path to it."""
+    """Invalid expressions in a template. Each of `problems` begins with the path of the expression."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
@@ -153,14 +153,16 @@ def _compile(value: Any, expand: Callable[[str], str], path: str, problems: list
             str(key): _compile(item, expand, f"{path}.{key}" if path else str(key), problems)
             for key, item in value.items()
         }
-        return lambda document, escape: _present({key: render(document, escape) for key, render in members.items()})
+        return lambda document, escape: _without_missing(
+            {key: render(document, escape) for key, render in members.items()}
+        )
     if isinstance(value, list):
-        items = [_compile(item, expand, f"{path}[{at}]", problems) for at, item in enumerate(value)]
+        items = [_compile(item, expand, f"{path}[{index}]", problems) for index, item in enumerate(value)]
         return lambda document, escape: [item for render in items if (item := render(document, escape)) is not MISSING]
     return _constant(value)
 
 
-def _present(members: Mapping[str, Any]) -> dict[str, Any]:
+def _without_missing(members: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in members.items() if value is not MISSING}
 
 
@@ -171,11 +173,11 @@ def _constant(value: Any) -> Render:
 def _compile_text(text: str, expand: Callable[[str], str]) -> Render:
     parts = list(split(text))
     if len(parts) == 1 and isinstance(parts[0], Expression):
-        whole = parts[0]
-        return lambda document, escape: _value_of(whole, document, escape)
-    pieces = [part if isinstance(part, Expression) else expand(part) for part in parts]
+        expression = parts[0]
+        return lambda document, escape: _value_of(expression, document, escape)
+    expanded = [part if isinstance(part, Expression) else expand(part) for part in parts]
     return lambda document, escape: "".join(
-        escape(to_text(piece.find(document))) if isinstance(piece, Expression) else piece for piece in pieces
+        escape(to_text(part.find(document))) if isinstance(part, Expression) else part for part in expanded
     )
 
 
@@ -187,30 +189,31 @@ def _value_of(expression: Expression, document: Mapping[str, Any], escape: Calla
 
 
 def split(text: str) -> Iterator[str | Expression]:
-    """The texts and expressions that a text consists of. An expression may have braces of its own: it ends at the first
-    `}}` at which it is one.
+    """Yield the plain texts and the expressions of a string.
+
+    An expression may contain braces. It ends at the first `}}` that makes it valid.
 
     Raises:
-        ValueError: what stands in braces is no expression.
+        ValueError: the text in braces is not a valid expression.
     """
-    at = 0
-    while (start := text.find(OPEN, at)) >= 0:
-        if start > at:
-            yield text[at:start]
-        expression, at = _parse_braced(text, start)
+    position = 0
+    while (start := text.find(OPENING, position)) >= 0:
+        if start > position:
+            yield text[position:start]
+        expression, position = _parse_braced(text, start)
         yield expression
-    if at < len(text):
-        yield text[at:]
+    if position < len(text):
+        yield text[position:]
 
 
 def _parse_braced(text: str, start: int) -> tuple[Expression, int]:
-    first: ValueError | None = None
+    first_error: ValueError | None = None
     for end in re.finditer(r"(?=\}\})", text[start:]):
         try:
-            return Expression(text[start + len(OPEN) : start + end.start()]), start + end.start() + len(CLOSE)
+            return Expression(text[start + len(OPENING) : start + end.start()]), start + end.start() + len(CLOSING)
         except ValueError as error:
-            first = first or error
-    raise first or ValueError(f"{text[start:]!r} has no {CLOSE} at its end")
+            first_error = first_error or error
+    raise first_error or ValueError(f"{text[start:]!r} has no {CLOSING} at its end")
 
 
 def _expressions_in(value: Any) -> Iterator[Expression]:
@@ -222,8 +225,9 @@ def _expressions_in(value: Any) -> Iterator[Expression]:
 
 
 def first_value(found: Any) -> Any:
-    """The one value that is meant where an expression finds a list, as filters and projections do; None for an empty
-    one.
+    """Return the first item of a list, as filters and projections find one, or the value itself.
+
+    An empty list gives None.
     """
     if isinstance(found, list):
         return found[0] if found else None
@@ -231,7 +235,7 @@ def first_value(found: Any) -> Any:
 
 
 def to_text(value: Any) -> str:
-    """A value within a text: texts as they are, nothing as nothing, everything else as JSON."""
+    """Return a value as text. Strings stay as they are, None becomes "" and any other value JSON."""
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,7 +1,7 @@
-"""Where the chat APIs of this world put the text, the finish reason, the usage and the errors in their JSON.
+"""Key names of known chat APIs for the text, the finish reason, the usage and errors, and functions that search them.
 
-The tables are in the order in which they are asked. They hold what is in use at Anthropic, Bedrock, Cohere, Dify,
-Gemini, Hugging Face, llama.cpp, Ollama, Rasa and Replicate, and the words that home-made APIs choose.
+The keys are tried in the order of the tables. They cover Anthropic, Bedrock, Cohere, Dify, Gemini, Hugging Face,
+llama.cpp, Ollama, Rasa, Replicate, and common names of custom APIs.
 """
 
 from __future__ import annotations
@@ -17,23 +17,24 @@ TEXT_KEYS: Final = (
     "reply", "answer", "generated_text", "output_text", "outputText", "completion", "response", "content", "text",
     "output", "result", "generation", "bot", "assistant",
 )  # fmt: skip
-"""Under these a text is the answer."""
+"""Keys of a text that is the answer."""
 
 NESTING_KEYS: Final = (
     "token", "delta", "message", "choices", "candidates", "data", "reply", "answer", "response", "output", "result",
     "content", "parts", "messages", "outputs", "results", "generations", "predictions", "generation", "assistant",
 )  # fmt: skip
-"""Under these the answer may sit deeper."""
+"""Keys of a value that may contain the answer."""
 
 WEAK_TEXT_KEYS: Final = ("message", "delta", "data", "token", "chunk", "body", "value", "prediction")
-"""Under these a text is the answer if it is nowhere else: {"message": "success", "data": {"answer": ...}}."""
+"""Keys of a text that is the answer if there is no other, unlike in {"message": "success", "data": {"answer": ...}}."""
 
 ALTERNATIVES: Final = frozenset({"choices", "candidates", "outputs", "results", "generations", "predictions"})
-"""Lists of which each item is an answer of its own; the first one counts."""
+"""Keys of lists with alternative answers, of which the first one is used."""
 
-UNSPOKEN_TYPES: Final = (
+NON_TEXT_TYPES: Final = (
     "thinking", "reasoning", "redacted_thinking", "tool_use", "tool_call", "function_call", "tool_result",
 )  # fmt: skip
+"""Values of `type` for content that is not part of the text."""
 FINISH_KEYS: Final = ("finish_reason", "finishReason", "stop_reason", "stopReason", "done_reason", "completionReason")
 FINISH_FLAGS: Final = ("done", "finished", "is_finished", "isFinished", "is_end", "is_final", "stop", "completed")
 FINISH_EVENTS: Final = frozenset(
@@ -48,34 +49,34 @@ USAGE_KEYS: Final = ("usage", "usageMetadata", "usage_metadata", "token_usage", 
 REASONING_KEYS: Final = ("reasoning_content", "reasoning", "thinking")
 CODE_KEYS: Final = ("code", "status", "status_code", "statusCode")
 EVENT_KEYS: Final = ("type", "event", "event_type")
-FAILURE_WORDS: Final = frozenset({"error", "err", "fail", "failed", "failure"})
+FAILURE_VALUES: Final = frozenset({"error", "err", "fail", "failed", "failure"})
 
 _LIST_INDEX: Final = re.compile("-?[0-9]{1,9}")
-_FACT_NESTS: Final = frozenset({*NESTING_KEYS, "details", "metadata"})
-_DEEPER_NESTS: Final = ("message", "details")
-_COUNT_PLACES: Final = frozenset({*PROMPT_COUNTS, *COMPLETION_COUNTS, *USAGE_KEYS})
-_STATE_KEYS: Final = frozenset({*CODE_KEYS, *EVENT_KEYS, "success", "ok"})
+_METADATA_KEYS: Final = frozenset({*NESTING_KEYS, "details", "metadata"})
+_INNER_METADATA_KEYS: Final = ("message", "details")
+_COUNT_KEYS: Final = frozenset({*PROMPT_COUNTS, *COMPLETION_COUNTS, *USAGE_KEYS})
+_STATUS_KEYS: Final = frozenset({*CODE_KEYS, *EVENT_KEYS, "success", "ok"})
 
 _MAX_DEPTH: Final = 6
 
 
 def find_text(value: Any, levels: int = _MAX_DEPTH) -> str | None:
-    """The answer's text in a JSON value; '' where its place is there but empty, None where there is no such place."""
+    """Return the answer's text in a JSON value, "" if it is empty, or None if there is no key for it."""
     if isinstance(value, str):
         return value
     if isinstance(value, list):
         return _find_in_list(value, levels)
-    if not isinstance(value, dict) or not levels or value.get("type") in UNSPOKEN_TYPES:
+    if not isinstance(value, dict) or not levels or value.get("type") in NON_TEXT_TYPES:
         return None
-    if value.get("special") is True:  # text-generation-inference marks tokens such as </s> so
+    if value.get("special") is True:  # text-generation-inference marks tokens such as </s>
         return ""
-    if isinstance(value.get("token"), dict):  # and repeats the whole text beside its last one
+    if isinstance(value.get("token"), dict):  # text-generation-inference repeats the full text beside the last token
         return find_text(value["token"], levels - 1)
-    return _first_filled(_candidates(value, levels))
+    return _first_non_empty(_candidates(value, levels))
 
 
 def find_reply(value: Any) -> str | None:
-    """`find_text` in a whole reply: a list at the top is a list of messages, as Rasa sends them."""
+    """Return the text of a complete reply. A list at the top is a list of messages, as Rasa sends it."""
     if isinstance(value, list) and not any(isinstance(item, str) for item in value):
         texts = [text for text in map(find_text, value) if text is not None]
         return "\n".join(filter(None, texts)) if texts else None
@@ -83,7 +84,7 @@ def find_reply(value: Any) -> str | None:
 
 
 def follow_path(value: Any, path: str) -> Any:
-    """What sits at a dotted path such as `data.answers.0.text`; None where there is nothing."""
+    """Return the value at a dotted path such as `data.answers.0.text`, or None if there is none."""
     for step in path.split("."):
         if isinstance(value, dict):
             value = value.get(step)
@@ -95,22 +96,22 @@ def follow_path(value: Any, path: str) -> Any:
 
 
 def to_parts(value: JSONObject) -> list[JSONObject]:
-    """The object itself, then what is nested in it where its facts may sit, two levels deep.
+    """Return the object and the nested objects that may have metadata, up to two levels deep.
 
-    The functions below take this list, made once an object: most of what they ask for is not there.
+    The list is made once for each object and shared by the functions below, most of which find nothing.
     """
     parts = [value]
     for key, nested in value.items():
-        if key in _FACT_NESTS:
+        if key in _METADATA_KEYS:
             inner = nested[0] if isinstance(nested, list) and nested else nested
             if isinstance(inner, dict):
                 parts.append(inner)
-                parts += [inner[deeper] for deeper in _DEEPER_NESTS if isinstance(inner.get(deeper), dict)]
+                parts += [inner[deeper] for deeper in _INNER_METADATA_KEYS if isinstance(inner.get(deeper), dict)]
     return parts
 
 
 def find_finish_reason(parts: Sequence[JSONObject]) -> FinishReason | None:
-    """Why the answer is over, if this object says that it is."""
+    """Return the finish reason, or None if the object does not report the end of the answer."""
     for part in parts:
         if not part.keys().isdisjoint(FINISH_KEYS):
             for key in FINISH_KEYS:
@@ -125,7 +126,7 @@ def find_finish_reason(parts: Sequence[JSONObject]) -> FinishReason | None:
 
 
 def has_finish_field(parts: Sequence[JSONObject]) -> bool:
-    """Whether this object has a place for the end of the answer, so that its stream says when it is over."""
+    """Return True if the object has a field for the end of the answer, so that its stream reports its end."""
     if any(not part.keys().isdisjoint(FINISH_KEYS) for part in parts):
         return True
     value = parts[0]
@@ -133,9 +134,12 @@ def has_finish_field(parts: Sequence[JSONObject]) -> bool:
 
 
 def find_counts(parts: Sequence[JSONObject]) -> dict[str, Any]:
-    """The token counts told here, in OpenAI's terms. Some streams tell the prompt's first and the answer's last."""
+    """Return the token counts under OpenAI's names.
+
+    Some streams report the prompt's count at the beginning and the answer's at the end.
+    """
     for part in parts:
-        if part.keys().isdisjoint(_COUNT_PLACES):
+        if part.keys().isdisjoint(_COUNT_KEYS):
             continue
         for counts in (*(part.get(key) for key in USAGE_KEYS), part):
             found = as_dict(counts)
@@ -146,27 +150,27 @@ def find_counts(parts: Sequence[JSONObject]) -> dict[str, Any]:
 
 
 def find_reasoning(parts: Sequence[JSONObject]) -> str | None:
-    """What the model thought before it answered, where that is told apart from the answer."""
+    """Return the reasoning text, or None if the object has none."""
     found = (part.get(key) for part in parts if not part.keys().isdisjoint(REASONING_KEYS) for key in REASONING_KEYS)
     return next((text for text in found if isinstance(text, str) and text), None)
 
 
 def is_failure(value: JSONObject) -> bool:
-    """Whether an object that came with status 200 reports a failure: its `message` is then no answer."""
-    if value.keys().isdisjoint(_STATE_KEYS):
+    """Return True if an object in a reply of status 200 reports a failure, so that its `message` is no answer."""
+    if value.keys().isdisjoint(_STATUS_KEYS):
         return False
     codes = (value.get(key) for key in CODE_KEYS)
-    words = (value.get("status"), event_type(value))
+    states = (value.get("status"), event_type(value))
     return (
         value.get("success") is False
         or value.get("ok") is False
         or any(isinstance(code, int) and 400 <= code <= 599 for code in codes)
-        or any(isinstance(word, str) and word.lower() in FAILURE_WORDS for word in words)
+        or any(isinstance(state, str) and state.lower() in FAILURE_VALUES for state in states)
     )
 
 
 def event_type(value: JSONObject) -> str:
-    """What a stream's object calls itself, '' if nothing."""
+    """Return the event type that an object names, or ""."""
     for key in EVENT_KEYS:
         name = value.get(key)
         if isinstance(name, str):
@@ -181,14 +185,14 @@ def _candidates(value: JSONObject, levels: int) -> Iterator[str | None]:
                 yield value[key]
     for key in NESTING_KEYS:
         if isinstance(value.get(key), dict | list):
-            yield find_text(_chosen(key, value[key]), levels - 1)
+            yield find_text(_select(key, value[key]), levels - 1)
     for key in WEAK_TEXT_KEYS:
         if isinstance(value.get(key), str):
             yield value[key]
 
 
-def _first_filled(candidates: Iterator[str | None]) -> str | None:
-    """The first that is not empty, else '' if one was there at all."""
+def _first_non_empty(candidates: Iterator[str | None]) -> str | None:
+    """Return the first text that is not empty, "" if all are empty, or None if there are none."""
     found = None
     for text in candidates:
         if text:
@@ -197,8 +201,8 @@ def _first_filled(candidates: Iterator[str | None]) -> str | None:
     return found
 
 
-def _chosen(key: str, value: Any) -> Any:
-    """Of a list of alternatives the first, of a conversation the last message."""
+def _select(key: str, value: Any) -> Any:
+    """Return the first of a list of alternatives, or the last message of a conversation."""
     if isinstance(value, list) and key in ALTERNATIVES and not all(isinstance(item, str) for item in value):
         return value[:1]
     return value[-1:] if isinstance(value, list) and key == "messages" else value

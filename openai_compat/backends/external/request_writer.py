@@ -1,4 +1,4 @@
-"""The call to an external API: what goes out for a chat request, by the row's declaration or in the usual form."""
+"""Writer of requests to an external API, in the declared form or in the default form."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from .declaration import RequestDeclaration
 from .expressions import WHOLE_DOCUMENT, Template, to_text
 
 PASSED_ON: Final = frozenset({"stop", "max_tokens", "max_completion_tokens"})
-"""Promises that count as kept where parameters go out under their own names."""
+"""Parameters that count as supported if they are sent under their own names."""
 DECLARABLE: Final = frozenset({"tools", "response_format", "logit_bias", "web_search_options"}) | PASSED_ON
-"""Promises that a declaration keeps by using the parameter. The others (`n`, `logprobs`, ...) ask for answers of a
-shape that no reply is read for.
+"""Parameters that a declaration supports if it uses them.
+
+The others (`n`, `logprobs`, ...) change the shape of the answer in a way that no reply reader supports.
 """
 DEPENDENT: Final = {"tool_choice": "tools", "parallel_tool_calls": "tools"}
-"""Parameters that mean nothing without another."""
+"""Parameters that have no effect without another."""
 WHOLE_CONVERSATION: Final = frozenset({"messages", "conversation", "transcript", WHOLE_DOCUMENT})
 
 
 class OutgoingRequest(NamedTuple):
-    """A call, ready to be sent; `dropped` names what of the request it does not say."""
+    """Request to the external API. `dropped` names the parameters of the client's request that it does not contain."""
 
     method: str
     url: str
@@ -38,43 +39,44 @@ class OutgoingRequest(NamedTuple):
 
 
 class RequestWriter:
-    """Makes the calls of one row."""
+    """Writer of the requests for one model config."""
 
     def __init__(self, entry: ModelConfig, declaration: RequestDeclaration | None) -> None:
         self._entry = entry
         self._declaration = declaration
-        self._names = declaration.names() if declaration else set()
-        self._has_own_form = declaration is None or not (declaration.body or declaration.form or declaration.query)
+        self._used_keys = declaration.used_keys() if declaration else set()
+        self._has_default_body = declaration is None or not (declaration.body or declaration.form or declaration.query)
 
     @property
-    def promises(self) -> frozenset[str]:
-        """The promises that the row keeps."""
-        if self._has_own_form:
+    def supported_parameters(self) -> frozenset[str]:
+        """The chat parameters that the model config supports."""
+        if self._has_default_body:
             return PASSED_ON
-        return DECLARABLE if WHOLE_DOCUMENT in self._names else DECLARABLE & self._names
+        return DECLARABLE if WHOLE_DOCUMENT in self._used_keys else DECLARABLE & self._used_keys
 
     def unresolved(self, request: ChatRequest, *, is_streamed: bool) -> list[str]:
-        """The expressions that find nothing in `request`, each once."""
+        """Return the expressions that find nothing in `request`, without duplicates."""
         if self._declaration is None:
             return []
         document = to_document(request, self._entry, is_streamed=is_streamed)
-        found = (each.source for each in self._declaration.expressions() if each.find(document) is None)
-        return list(dict.fromkeys(found))
+        expressions = self._declaration.expressions()
+        sources = (expression.source for expression in expressions if expression.find(document) is None)
+        return list(dict.fromkeys(sources))
 
     def write(self, request: ChatRequest, *, is_streamed: bool) -> OutgoingRequest:
-        """The call for `request`.
+        """Return the HTTP request for a chat request.
 
         Raises:
-            UnsupportedParameterError: it has images or other parts of which nothing would go out.
-            PayloadError: a value of it cannot stand in a header, or in the URL.
+            UnsupportedParameterError: the chat request has images or other parts that would not be sent.
+            InvalidRequestError: one of its values is not allowed in a header or in the URL.
         """
         url = self._entry.base_url or ""
         declaration = self._declaration
         if declaration is None:
             return OutgoingRequest(
-                "POST", url, {"content-type": "application/json"}, self._usual_body(request, is_streamed), {}
+                "POST", url, {"content-type": "application/json"}, self._default_body(request, is_streamed), {}
             )
-        if not (self._has_own_form or self._names & {"messages", WHOLE_DOCUMENT}):
+        if not (self._has_default_body or self._used_keys & {"messages", WHOLE_DOCUMENT}):
             _refuse_parts(request)
         document = to_document(request, self._entry, is_streamed=is_streamed)
         if declaration.url is not None:
@@ -95,11 +97,11 @@ class RequestWriter:
             return urlencode(_pairs(declaration.form.render(document))).encode(), "application/x-www-form-urlencoded"
         if declaration.body is not None:
             return json.dumps(declaration.body.render(document)).encode(), "application/json"
-        if self._has_own_form and declaration.method != "GET":
-            return self._usual_body(request, is_streamed), "application/json"
+        if self._has_default_body and declaration.method != "GET":
+            return self._default_body(request, is_streamed), "application/json"
         return None, ""
 
-    def _usual_body(self, request: ChatRequest, is_streamed: bool) -> bytes:
+    def _default_body(self, request: ChatRequest, is_streamed: bool) -> bytes:
         body: dict[str, Any] = {
             "model": self._entry.upstream_model or self._entry.name,
             "messages": request.messages,
@@ -109,24 +111,24 @@ class RequestWriter:
         return json.dumps(body).encode()
 
     def _dropped(self, request: ChatRequest) -> dict[str, str]:
-        if self._has_own_form or WHOLE_DOCUMENT in self._names:
+        if self._has_default_body or WHOLE_DOCUMENT in self._used_keys:
             return {}
         dropped = {
             name: "dropped"
             for name in request.parameters
-            if name not in self._names and DEPENDENT.get(name) not in self._names
+            if name not in self._used_keys and DEPENDENT.get(name) not in self._used_keys
         }
-        if len(request.messages) > 1 and not self._names & (WHOLE_CONVERSATION | {"history"}):
+        if len(request.messages) > 1 and not self._used_keys & (WHOLE_CONVERSATION | {"history"}):
             dropped["messages"] = "last_user_message"
         return dropped
 
 
 def to_document(request: ChatRequest, entry: ModelConfig, *, is_streamed: bool) -> dict[str, Any]:
-    """What the expressions of a request look at: its parameters under their own names, and the conversation in several
-    shapes.
+    """Return the document for the expressions of a request, with its parameters and the conversation in several forms.
 
-    `messages` are OpenAI's own; `conversation` is the same as `{"role", "text"}` without the system's, `history` that
-    without the last; `system_prompt`, `last_user_message` and `transcript` are texts.
+    `messages` are OpenAI's messages. `conversation` has them as `{"role", "text"}` without the system messages, and
+    `history` is the conversation without the last message. `system_prompt`, `last_user_message` and `transcript` are
+    texts.
     """
     texts = [(message["role"], read_content(message.get("content"))[0]) for message in request.messages]
     conversation = [{"role": role, "text": text} for role, text in texts if role not in {"system", "developer"}]
@@ -149,11 +151,12 @@ def _refuse_parts(request: ChatRequest) -> None:
         content = message.get("content")
         for part in content if isinstance(content, list) else ():
             if isinstance(part, dict) and part.get("type") not in {"text", "refusal"}:
-                raise UnsupportedParameterError("messages", request.model, f"it takes text, and no {part.get('type')}.")
+                reason = f"it accepts text, but not {part.get('type')}."
+                raise UnsupportedParameterError("messages", request.model, reason)
 
 
 def _pairs(values: Any) -> list[tuple[str, str]]:
-    """A list's items each under its name."""
+    """Return the name and value pairs of a form or query. A list gives one pair for each item."""
     return [
         (name, to_text(item))
         for name, value in values.items()
@@ -162,10 +165,10 @@ def _pairs(values: Any) -> list[tuple[str, str]]:
 
 
 def _to_url(template: Template, document: JSONObject) -> str:
-    """The URL, each value of the caller's a part of it and no more: none leads to another path."""
+    """Return the URL with the client's values escaped, so that no value can change the path."""
     url = template.render_text(document, lambda text: quote(text, safe=""))
     if not {".", ".."}.isdisjoint(urlsplit(url).path.split("/")):
-        raise InvalidRequestError("The request has a value that cannot stand in the URL of a call.")
+        raise InvalidRequestError("The request has a value that is not allowed in the URL of the upstream call.")
     return url
 
 
@@ -173,5 +176,7 @@ def _to_headers(values: Mapping[str, Any]) -> dict[str, str]:
     headers = {name.lower(): to_text(value) for name, value in values.items()}
     for name, value in headers.items():
         if not is_header_value(value):
-            raise InvalidRequestError(f"The request has a value that cannot stand in the header '{name}' of a call.")
+            raise InvalidRequestError(
+                f"The request has a value that is not allowed in the header '{name}' of the upstream call."
+            )
     return headers

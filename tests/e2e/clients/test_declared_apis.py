@@ -17,7 +17,7 @@ import requests
 import yaml
 
 from tests.docs.markdown import read_sections
-from tests.support.fake_chat_apis import HOST, KEY, ShapedAPIs
+from tests.support.fake_chat_apis import HOST, KEY, FakeChatAPIs
 from tests.support.live_server import LiveServer
 from tests.support.snippets import plain_environment
 from tests.support.tools import ROOT
@@ -28,13 +28,13 @@ USER: Any = {"role": "user", "content": TEXT}
 
 
 @pytest.fixture(scope="module")
-def apis() -> Iterator[ShapedAPIs]:
-    with ShapedAPIs() as apis:
+def apis() -> Iterator[FakeChatAPIs]:
+    with FakeChatAPIs() as apis:
         yield apis
 
 
 @pytest.fixture(scope="module")
-def file(apis: ShapedAPIs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def file(apis: FakeChatAPIs, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The rows as the page shows them: the last of each name."""
     blocks = [
         block for section in read_sections(ROOT / "docs" / "guides" / "custom-http-apis.md") for block in section.blocks
@@ -86,7 +86,7 @@ def test_the_usage_is_the_apis_own(server: LiveServer) -> None:
         assert json.loads(last.removeprefix("data: "))["usage"]["prompt_tokens"] == prompt
 
 
-def test_what_goes_out_is_what_is_declared(server: LiveServer, apis: ShapedAPIs) -> None:
+def test_what_goes_out_is_what_is_declared(server: LiveServer, apis: FakeChatAPIs) -> None:
     conversation = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Hi"},
@@ -95,33 +95,33 @@ def test_what_goes_out_is_what_is_declared(server: LiveServer, apis: ShapedAPIs)
     ]
     ask(server, "helpdesk", messages=conversation, max_completion_tokens=7)
     turns = [{"role": "user", "text": "Hi"}, {"role": "assistant", "text": "Hello!"}]
-    assert json.loads(apis.asked[-1].body) == {"question": "Bye now", "earlier": turns, "maxLength": 7}
-    assert apis.asked[-1].headers["x-key"] == KEY
+    assert json.loads(apis.requests[-1].body) == {"question": "Bye now", "earlier": turns, "maxLength": 7}
+    assert apis.requests[-1].headers["x-key"] == KEY
 
     ask(server, "typing", messages=conversation, metadata={"tone": "gr&ave"})
-    asked = apis.asked[-1]
+    asked = apis.requests[-1]
     assert (asked.method, asked.body) == ("GET", "")
     assert parse_qs(urlsplit(asked.path).query) == {"q": ["Bye now"], "key": [KEY], "tone": ["gr&ave"]}
 
     ask(server, "parlour", messages=conversation)
     says = [("guest", "Hi"), ("host", "Hello!"), ("guest", "Bye now")]
-    assert json.loads(apis.asked[-1].body) == {"chat": [{"speaker": who, "says": text} for who, text in says]}
+    assert json.loads(apis.requests[-1].body) == {"chat": [{"speaker": who, "says": text} for who, text in says]}
 
     ask(server, "lines", messages=conversation, stop=["x"], stream=True)
-    assert apis.asked[-1].path == "/lines/stream"
-    assert json.loads(apis.asked[-1].body) == {
+    assert apis.requests[-1].path == "/lines/stream"
+    assert json.loads(apis.requests[-1].body) == {
         "turns": [*({"by": turn["role"], "says": turn["text"]} for turn in turns), {"by": "user", "says": "Bye now"}],
         "style": {"until": ["x"]},
     }
 
     ask(server, "oracle", messages=conversation)
-    assert parse_qs(apis.asked[-1].body) == {
+    assert parse_qs(apis.requests[-1].body) == {
         "prompt": ["User: Hi\nAssistant: Hello!\nUser: Bye now"],
         "tone": ["Be brief."],
     }
 
     ask(server, "claude", messages=conversation, stop="x")
-    sent = json.loads(apis.asked[-1].body)
+    sent = json.loads(apis.requests[-1].body)
     assert (sent["model"], sent["system"], sent["max_tokens"]) == ("claude-sonnet", "Be brief.", 1024)
     assert (sent["stop_sequences"], sent["stream"]) == (["x"], False)
     assert "temperature" not in sent
@@ -200,13 +200,13 @@ class TestCheckAdapter:
         done = self.check(file, "--dry-run")
         assert (done.returncode, "POST http://a.test/?k=***" in done.stdout) == (0, True)
 
-    def test_a_dry_run_sends_nothing(self, file: Path, apis: ShapedAPIs) -> None:
-        before = len(apis.asked)
+    def test_a_dry_run_sends_nothing(self, file: Path, apis: FakeChatAPIs) -> None:
+        before = len(apis.requests)
         done = self.check(file, "--model", "claude", "--dry-run")
         assert done.returncode == 0
         assert '"max_tokens": 1024' in done.stdout
         assert "nothing is found of, and left out: stop && [stop][], system_prompt, temperature" in done.stdout
-        assert len(apis.asked) == before
+        assert len(apis.requests) == before
 
     def test_no_answer_is_told_as_such(self, file: Path) -> None:
         done = self.check(file, "--model", "helpdesk", "--message", "busy?")
@@ -286,15 +286,15 @@ def test_every_problem_of_an_adapter_is_told_with_its_place(tmp_path: Path) -> N
     environment = plain_environment({"MODELS_FILE": str(file), "PYTHONPATH": str(ROOT)})
     told = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False).stderr
     for place in (
-        "model 'wrong': request: there is no key 'bodyy'",
+        "model 'wrong': request: unknown key 'bodyy'",
         "model 'wrong': request: has a body and a form",
         "model 'wrong': request.method must be one of",
         "model 'wrong': request.query must be a mapping",
-        "model 'wrong': request.headers.a b: this cannot be the name of a header",
+        "model 'wrong': request.headers.a b: not a valid header name",
         "model 'wrong': request.body.a[0]: 'x[' is not a JMESPath expression",
         "model 'wrong': reply.format must be one of",
         "model 'wrong': reply.text: 'data..answer' is not a JMESPath expression",
-        "model 'wrong': reply.usage: there is no key 'tokens'",
+        "model 'wrong': reply.usage: unknown key 'tokens'",
         "model 'wrong': reply.finish_reasons.a must be one of",
         "model 'wrong': errors.rate_limit: has codes",
         "model 'wrong': errors.overload must be a list",

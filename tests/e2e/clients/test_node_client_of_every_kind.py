@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.fake_chat_apis import KEY, ShapedAPIs
+from tests.support.fake_chat_apis import KEY, FakeChatAPIs
 from tests.support.fake_databricks import Workspace
 from tests.support.live_server import LiveServer
 from tests.support.recording_api import RecordingAPI
@@ -25,7 +25,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("kinds")
     (folder / "pets").mkdir()
     (folder / "pets" / "cats.md").write_text("# Cats\n\nCats purr when they are content.")
-    with ShapedAPIs() as apis, RecordingAPI(TEXT, streams=False) as api, Workspace() as workspace:
+    with FakeChatAPIs() as apis, RecordingAPI(TEXT, streams=False) as api, Workspace() as workspace:
         rows: list[dict[str, Any]] = [
             {"name": "echo", "kind": "echo"},
             {"name": "databricks", "kind": "databricks", "upstream_model": "echo"},

@@ -1,11 +1,13 @@
-"""One call of the echo model, however large, does not stop the others: a worker is one process for all of them."""
+"""Tests that a large call of the echo model does not block the other calls of the same worker."""
 
 from __future__ import annotations
 
-import time
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from contextlib import closing
+from http.client import HTTPConnection
+from typing import Any, Final
 
 import pytest
 import requests
@@ -13,15 +15,24 @@ import requests
 from tests.support.live_server import LiveServer
 
 WINDOW = "word " * 127_000
-"""Nearly all that the model takes."""
+"""A text of nearly the maximum length."""
+
+MIN_HEALTH_CHECKS: Final = 20
+"""Health checks, one after another, that must be answered during a large call.
+
+A worker that never yields answers at most 4 of them, and today's about 90 to 650, in proportion to the work.
+"""
 
 LARGE_CALLS: dict[str, tuple[str, dict[str, Any]]] = {
     "streamed choices": (
         "chat/completions",
         {"messages": [{"role": "user", "content": WINDOW}], "n": 128, "stream": True},
     ),
-    "whole choices": ("chat/completions", {"messages": [{"role": "user", "content": WINDOW}], "n": 128, "stop": "x"}),
-    "one word without an end": (
+    "complete choices": (
+        "chat/completions",
+        {"messages": [{"role": "user", "content": WINDOW}], "n": 128, "stop": "x"},
+    ),
+    "one endless word": (
         "chat/completions",
         {"messages": [{"role": "user", "content": "a1" * 700_000}], "n": 128},
     ),
@@ -39,20 +50,25 @@ def echo() -> Iterator[LiveServer]:
         yield live
 
 
+def read_status(connection: HTTPConnection) -> int:
+    response = connection.getresponse()
+    response.read()
+    return response.status
+
+
 @pytest.mark.parametrize("name", LARGE_CALLS)
-def test_others_are_answered_while_a_large_call_goes_on(echo: LiveServer, name: str) -> None:
+def test_health_checks_are_answered_throughout_a_large_call(echo: LiveServer, name: str) -> None:
     path, body = LARGE_CALLS[name]
-    waits: list[float] = []
-    with ThreadPoolExecutor(1) as threads, requests.Session() as other:
-        started = time.monotonic()
-        large = threads.submit(requests.post, f"{echo.base_url}/{path}", json=body, timeout=50)
+    answered = 0
+    with (
+        ThreadPoolExecutor(1) as threads,
+        requests.Session() as other,
+        closing(HTTPConnection("127.0.0.1", echo.port, timeout=50)) as connection,
+    ):
+        connection.request("POST", f"/v1/{path}", json.dumps(body), {"content-type": "application/json"})
+        large = threads.submit(read_status, connection)
         while not large.done():
-            asked = time.monotonic()
             assert other.get(f"{echo.url}/healthz", timeout=50).status_code == 200
-            waits.append(time.monotonic() - asked)
-            time.sleep(0.005)
-        took = time.monotonic() - started
-        assert large.result().status_code == 200
-    # Measured against the large call itself, so that it holds on a slow machine too.
-    assert len(waits) >= 5
-    assert max(waits) < took / 2
+            answered += 1
+    assert large.result() == 200
+    assert answered >= MIN_HEALTH_CHECKS

@@ -16,7 +16,7 @@ from openai_compat.core.errors import OpenAICompatError, UpstreamConnectionError
 from openai_compat.core.types import CallContext
 from openai_compat.services import model_catalog as models
 from openai_compat.services.model_catalog import UpstreamModelCache
-from tests.support.fake_http_client import ScriptedReply, make
+from tests.support.fake_http_client import ScriptedResponse, make
 
 CONTEXT = CallContext("r", headers={"if-none-match": '"a"', "range": "bytes=0-1", "user-agent": "x"})
 
@@ -31,13 +31,13 @@ class Upstream(SupportsForwarding):
         self.calls: list[UpstreamRequest] = []
         self.may_answer = threading.Event()
 
-    def forward(self, call: UpstreamRequest, context: CallContext) -> ScriptedReply:
+    def forward(self, call: UpstreamRequest, context: CallContext) -> ScriptedResponse:
         self.calls.append(call)
         self.may_answer.wait(20)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
-        return answer if isinstance(answer, ScriptedReply) else make({"data": [{"id": name} for name in answer]})
+        return answer if isinstance(answer, ScriptedResponse) else make({"data": [{"id": name} for name in answer]})
 
     def answer(self) -> None:
         self.may_answer.set()

@@ -1,10 +1,9 @@
-"""What a user of the echo model sees, beyond the contract that all backends keep."""
+"""Tests of the echo model beyond the contract that all backends share."""
 
 from __future__ import annotations
 
 import json
 import math
-import time
 from typing import Any, cast
 
 import jsonschema
@@ -12,6 +11,7 @@ import pytest
 
 from openai_compat.backends.echo.backend import EchoBackend, EchoOptions
 from openai_compat.backends.resources import BackendResources
+from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import InvalidRequestError, UnsupportedParameterError
 from openai_compat.core.settings import ModelConfig, Settings
 from openai_compat.core.streams import HEARTBEAT
@@ -67,13 +67,13 @@ WEATHER = tool("get_weather", "Forecast for a city", city={"type": "string"})
 
 
 def called(deltas: list[ChatDelta]) -> tuple[str | None, Any]:
-    """The name and the arguments of the one call."""
-    pieces = [piece for delta in deltas for piece in delta.tool_calls]
-    return pieces[0].name, json.loads("".join(piece.arguments for piece in pieces))
+    """Return the name and the arguments of the only tool call."""
+    fragments = [fragment for delta in deltas for fragment in delta.tool_calls]
+    return fragments[0].name, json.loads("".join(fragment.arguments for fragment in fragments))
 
 
 class TestChat:
-    def test_one_delta_for_each_token_and_one_for_the_end(self) -> None:
+    def test_each_token_is_a_delta_and_the_last_delta_has_the_finish_reason(self) -> None:
         assert chat("Hello there, friend") == [
             ChatDelta("Hello"),
             ChatDelta(" there"),
@@ -82,7 +82,7 @@ class TestChat:
             ChatDelta(finish_reason="stop", usage=Usage(4, 4)),
         ]
 
-    def test_the_last_thing_the_user_said(self) -> None:
+    def test_the_last_user_message_is_echoed(self) -> None:
         messages: list[dict[str, Any]] = [
             {"role": "user", "content": "first"},
             {"role": "user", "content": "second"},
@@ -93,7 +93,7 @@ class TestChat:
         assert content(messages[2:]) == "fourth"
         assert chat(messages)[-1].usage == Usage(4, 1)
 
-    def test_parts_that_are_not_text(self) -> None:
+    def test_parts_that_are_not_text_become_placeholders(self) -> None:
         parts = [
             {"type": "text", "text": "Look: "},
             {"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}},
@@ -102,10 +102,10 @@ class TestChat:
         ]
         assert content([{"role": "user", "content": parts}]) == "Look: [image][audio][file]"
 
-    def test_nothing_said_nothing_answered(self) -> None:
+    def test_an_empty_message_gets_an_empty_answer(self) -> None:
         assert chat("") == [ChatDelta(finish_reason="stop", usage=Usage(0, 0))]
 
-    def test_choices_take_turns(self) -> None:
+    def test_choices_alternate(self) -> None:
         deltas = chat("a b", n=2)
         assert [(delta.index, delta.content) for delta in deltas] == [
             *[(0, "a"), (1, "a"), (0, " b"), (1, " b")],
@@ -119,15 +119,15 @@ class TestChat:
         assert content("one two three", stop="four") == "one two three"
 
     @pytest.mark.parametrize("limit", ["max_tokens", "max_completion_tokens"])
-    def test_a_limit_cuts_only_what_is_longer(self, limit: str) -> None:
+    def test_a_limit_cuts_only_longer_answers(self, limit: str) -> None:
         deltas = chat("one two three", **{limit: 2})
         assert deltas[-1] == ChatDelta(finish_reason="length", usage=Usage(3, 2))
         assert chat("one two three", **{limit: 3})[-1].finish_reason == "stop"
 
-    def test_the_newer_limit_counts(self) -> None:
+    def test_max_completion_tokens_overrides_max_tokens(self) -> None:
         assert content("one two three", max_tokens=1, max_completion_tokens=2) == "one two"
 
-    def test_logprobs(self) -> None:
+    def test_logprobs_name_the_token_first_and_the_requested_alternatives(self) -> None:
         (delta, _) = chat("Hello", logprobs=True)
         assert [(logprob.token, logprob.top) for logprob in delta.logprobs] == [("Hello", ())]
         for top in (1, 20):
@@ -138,26 +138,26 @@ class TestChat:
             assert sum(math.exp(value) for _, value in logprob.top) < 1
         assert chat("Hello", logprobs=False)[0].logprobs == ()
 
-    def test_a_json_object(self) -> None:
+    def test_a_response_format_without_schema_gives_a_json_object(self) -> None:
         assert content('Zoë says "hi"', response_format={"type": "json_object"}) == r'{"echo":"Zoë says \"hi\""}'
         assert content("Hi", response_format={"type": "text"}) == "Hi"
         assert content("Hi", response_format={"type": "json_schema", "json_schema": {"name": "x"}}) == '{"echo":"Hi"}'
 
-    def test_an_instance_of_the_schema(self) -> None:
+    def test_a_structured_output_matches_its_schema(self) -> None:
         schema = {
             "type": "object",
             "properties": {"answer": {"type": "string"}, "certainty": {"type": "number", "minimum": 0, "maximum": 1}},
             "required": ["answer", "certainty"],
             "additionalProperties": False,
         }
-        wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
-        answer = json.loads(content("Why?", response_format=wanted))
+        response_format = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        answer = json.loads(content("Why?", response_format=response_format))
         jsonschema.validate(answer, schema)
         assert answer["answer"] == "Why?"
 
 
 class TestTools:
-    def test_arguments_come_in_fragments_after_id_and_name(self) -> None:
+    def test_arguments_are_streamed_in_fragments_after_id_and_name(self) -> None:
         deltas = chat("Forecast for Paris", tools=[WEATHER])
         first = deltas[0].tool_calls[0]
         assert (first.index, first.name, first.arguments) == (0, "get_weather", "")
@@ -165,17 +165,17 @@ class TestTools:
         assert first.id.startswith("call_")
         fragments = [delta.tool_calls for delta in deltas[1:-1]]
         assert len(fragments) > 3
-        assert all(pieces == (ToolCallDelta(0, pieces[0].arguments),) for pieces in fragments)
+        assert all(calls == (ToolCallDelta(0, calls[0].arguments),) for calls in fragments)
         assert deltas[-1].finish_reason == "tool_calls"
         assert deltas[-1].usage == Usage(3, len(fragments))
         assert called(deltas) == ("get_weather", {"city": "Forecast for Paris"})
 
-    def test_the_tool_that_shares_most_words(self) -> None:
+    def test_the_tool_that_shares_most_words_is_called(self) -> None:
         assert called(chat("What is the weather?", tools=[TIME, WEATHER]))[0] == "get_weather"
         assert called(chat("A city forecast", tools=[TIME, WEATHER]))[0] == "get_weather"
         assert called(chat("Hello", tools=[TIME, WEATHER]))[0] == "get_time"
 
-    def test_a_tools_result_is_answered_in_text(self) -> None:
+    def test_a_tool_result_is_answered_in_text(self) -> None:
         call = {"id": "c", "type": "function", "function": {"name": "get_time", "arguments": "{}"}}
         messages: list[dict[str, Any]] = [
             {"role": "user", "content": "What time is it?"},
@@ -185,7 +185,7 @@ class TestTools:
         assert content(messages, tools=[TIME]) == "Five o'clock"
         assert called(chat(messages, tools=[TIME], tool_choice="required"))[0] == "get_time"
 
-    def test_each_turn_has_its_own_call_id(self) -> None:
+    def test_call_ids_differ_between_turns(self) -> None:
         once = [{"role": "user", "content": "Hi"}]
         ids = {chat(messages, tools=[TIME])[0].tool_calls[0].id for messages in (once, once * 2, once)}
         assert len(ids) == 2
@@ -208,10 +208,10 @@ class TestTools:
             ),
         ],
     )
-    def test_tool_choice(self, choice: Any, name: str) -> None:
+    def test_tool_choice_selects_the_tool(self, choice: Any, name: str) -> None:
         assert called(chat("Hi", tools=[TIME, WEATHER], tool_choice=choice))[0] == name
 
-    def test_none_never_calls(self) -> None:
+    def test_tool_choice_none_prevents_a_call(self) -> None:
         assert content("What time is it?", tools=[TIME], tool_choice="none") == "What time is it?"
 
     @pytest.mark.parametrize(
@@ -225,23 +225,23 @@ class TestTools:
             {"type": "custom", "custom": {"name": "get_time"}},
         ],
     )
-    def test_a_choice_that_is_none(self, choice: Any) -> None:
+    def test_an_invalid_tool_choice_is_refused(self, choice: Any) -> None:
         with pytest.raises(InvalidRequestError) as refusal:
             chat("Hi", tools=[TIME], tool_choice=choice)
         assert refusal.value.param == "tool_choice"
 
-    def test_a_tool_without_parameters(self) -> None:
+    def test_a_tool_without_parameters_gets_an_empty_object(self) -> None:
         assert called(chat("Hi", tools=[{"type": "function", "function": {"name": "f", "parameters": None}}])) == (
             "f",
             {},
         )
 
-    def test_a_limit_cuts_the_arguments(self) -> None:
+    def test_a_limit_cuts_the_arguments_of_a_call(self) -> None:
         deltas = chat("Forecast", tools=[WEATHER], max_tokens=2)
         assert deltas[-1].finish_reason == "length"
         assert len(deltas) == 1 + 2 + 1
 
-    def test_what_cannot_be_made_up_is_refused_by_name(self) -> None:
+    def test_an_unsupported_schema_or_tool_type_is_refused_with_its_param(self) -> None:
         impossible = tool("f", x={"type": "string", "pattern": r"(?=a)b"})
         with pytest.raises(UnsupportedParameterError) as refusal:
             chat("Hi", tools=[impossible])
@@ -274,13 +274,13 @@ class TestTools:
         ({"response_format": {"type": "xml"}}, "response_format.type"),
     ],
 )
-def test_values_that_cannot_be_meant(parameters: dict[str, Any], param: str) -> None:
+def test_a_parameter_out_of_range_is_refused(parameters: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequestError) as refusal:
         make_echo().chat(ChatRequest("m", [{"role": "user", "content": "Hi"}], parameters), CallContext("r"))
     assert refusal.value.param == param
 
 
-def test_refusals_speak_as_openai_does() -> None:
+def test_refusals_have_the_code_and_message_of_openai() -> None:
     with pytest.raises(InvalidRequestError) as refusal:
         chat("Hi", temperature=2.5)
     assert refusal.value.code == "decimal_above_max_value"
@@ -288,58 +288,58 @@ def test_refusals_speak_as_openai_does() -> None:
     assert refusal.value.message == expected
 
 
-def test_values_at_their_bounds_are_fine() -> None:
+def test_values_at_their_bounds_are_accepted() -> None:
     parameters = {"temperature": 2, "top_p": 0.0, "n": 1, "presence_penalty": -2, "frequency_penalty": 2.0, "seed": 1}
     assert content("Hi", stop=["a", "b", "c", "d"], top_logprobs=0, **parameters) == "Hi"
 
 
 class TestCompletions:
-    def test_the_prompt_comes_back_cut_to_sixteen_tokens(self) -> None:
+    def test_the_prompt_is_echoed_and_cut_to_sixteen_tokens(self) -> None:
         prompt = " ".join("abcdefghijklmnopqrst")
         deltas = complete(prompt)
         assert text(prompt) == prompt[:31]
         assert deltas[-1] == TextDelta(finish_reason="length", usage=Usage(20, 16))
 
-    def test_echo_and_suffix(self) -> None:
+    def test_echo_precedes_the_answer_and_suffix_follows_it(self) -> None:
         assert text("Once upon", echo=True) == "Once uponOnce upon"
         assert text("Once upon", echo=True, suffix=" the end", max_tokens=1) == "Once uponOnce the end"
         assert text("Once upon", suffix=" the end") == "Once upon"
         assert complete("Once upon", suffix=" the end")[-1].usage == Usage(4, 2)
 
-    def test_scoring_a_prompt(self) -> None:
-        """`echo` without a completion, as evaluation harnesses ask for log probabilities."""
+    def test_echo_without_a_completion_scores_the_prompt(self) -> None:
+        """Check the request that evaluation harnesses send for the log probabilities of a prompt."""
         deltas = complete("Once upon", echo=True, max_tokens=0, logprobs=1)
         assert [logprob.token for delta in deltas for logprob in delta.logprobs] == ["Once", " upon"]
         assert deltas[-1] == TextDelta(finish_reason="length", usage=Usage(2, 0))
 
-    def test_logprobs_without_alternatives(self) -> None:
+    def test_logprobs_zero_has_no_alternatives(self) -> None:
         (delta, _) = complete("Hi", logprobs=0)
         assert [logprob.top for logprob in delta.logprobs] == [()]
 
-    def test_token_ids_are_shown_as_they_are(self) -> None:
+    def test_token_ids_are_echoed_in_angle_brackets(self) -> None:
         deltas = complete([12, 34], echo=True, logprobs=0)
         assert [delta.text for delta in deltas] == ["<12>", "<34>", "<12>", "<34>", ""]
         assert deltas[-1].usage == Usage(2, 2)
 
-    def test_choices_prompt_by_prompt(self) -> None:
+    def test_choices_are_numbered_prompt_by_prompt(self) -> None:
         deltas = complete("a", "b", n=2, stop="x")
         assert [(delta.index, delta.text) for delta in deltas if delta.text] == [(0, "a"), (1, "a"), (2, "b"), (3, "b")]
         assert [delta.index for delta in deltas if delta.finish_reason] == [0, 1, 2, 3]
         assert [delta.usage for delta in deltas if delta.usage] == [Usage(2, 4)]
 
-    def test_the_best_of_several_costs_them_all(self) -> None:
+    def test_usage_counts_every_candidate_of_best_of(self) -> None:
         deltas = complete("a b", best_of=3)
         assert {delta.index for delta in deltas} == {0}
         assert deltas[-1].usage == Usage(2, 6)
 
 
 class TestEmbeddings:
-    def test_similar_texts_are_near(self) -> None:
+    def test_similar_texts_have_similar_vectors(self) -> None:
         cat, tomcat, physics = embed("The cat sat on the mat.", "the cats sat on a mat", "Quantum physics is hard")
         assert cosine(cat, tomcat) > 0.5
         assert abs(cosine(cat, physics)) < 0.3
 
-    def test_length(self) -> None:
+    def test_the_number_of_dimensions_is_configurable(self) -> None:
         assert len(embed("Hi")[0]) == 256
         assert len(make_echo(dimensions=8).embed(EmbeddingsRequest("m", ["Hi"]), CallContext("r")).vectors[0]) == 8
 
@@ -348,12 +348,12 @@ class TestEmbeddings:
     def test_every_vector_has_length_one(self, value: Any, dimensions: int) -> None:
         assert math.hypot(*embed(value, dimensions=dimensions)[0]) == pytest.approx(1.0)
 
-    def test_token_ids(self) -> None:
+    def test_equal_token_ids_have_equal_vectors(self) -> None:
         one, other, again = embed([1, 2, 3], [4, 5, 6], [1, 2, 3])
         assert one == again != other
 
     @pytest.mark.parametrize("inputs", [[], ["x", ""], [[]], ["x"] * 2049])
-    def test_inputs_that_cannot_be_meant(self, inputs: Any) -> None:
+    def test_invalid_inputs_are_refused(self, inputs: Any) -> None:
         with pytest.raises(InvalidRequestError) as refusal:
             embed(*inputs)
         assert refusal.value.param == "input"
@@ -363,17 +363,41 @@ def cosine(one: list[float], other: list[float]) -> float:
     return sum(left * right for left, right in zip(one, other, strict=True))
 
 
-class TestPace:
-    def test_each_token_waits_and_choices_side_by_side(self) -> None:
-        request = ChatRequest("m", [{"role": "user", "content": "a b c"}], {"n": 10})
-        started = time.monotonic()
-        list(make_echo(delay=0.02).chat(request, CallContext("r")))
-        assert 0.06 <= time.monotonic() - started < 0.3
+class RecordingToken(CancellationToken):
+    """A token that records its waits among other events, and does not sleep."""
 
-    def test_a_long_delay_is_filled_with_silence(self) -> None:
-        request = ChatRequest("m", [{"role": "user", "content": "Hi"}])
-        stream = make_echo(delay=0.1).chat(request, CallContext("r", heartbeat_interval=0.03))
-        assert [delta if delta is HEARTBEAT else "delta" for delta in stream] == [HEARTBEAT] * 3 + ["delta"] * 2
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[Any] = []
+
+    def wait(self, seconds: float) -> None:
+        self.events.append(pytest.approx(seconds))
+
+
+class TestDelay:
+    def record(self, text: str, delay: float, heartbeat_interval: float = 0.0, **parameters: Any) -> list[Any]:
+        """Return the waits, heartbeats and texts of a stream in their order."""
+        token = RecordingToken()
+        request = ChatRequest("m", [{"role": "user", "content": text}], parameters)
+        context = CallContext("r", cancellation=token, heartbeat_interval=heartbeat_interval)
+        for delta in make_echo(delay=delay).chat(request, context):
+            token.events.append(delta.content if isinstance(delta, ChatDelta) else delta)
+        return token.events
+
+    def test_each_token_waits_once_for_all_choices(self) -> None:
+        assert self.record("a b c", 0.5, n=3) == [
+            *[0.5, "a", "a", "a"],
+            *[0.5, " b", " b", " b"],
+            *[0.5, " c", " c", " c"],
+            *[None] * 3,
+        ]
+
+    def test_a_long_delay_is_filled_with_heartbeats(self) -> None:
+        events = self.record("Hi", 1.0, heartbeat_interval=0.3)
+        assert events == [*[0.3, HEARTBEAT] * 3, 0.1, "Hi", None]
+
+    def test_without_a_delay_there_is_no_wait(self) -> None:
+        assert self.record("Hi", 0) == ["Hi", None]
 
     @pytest.mark.parametrize(
         "options",
@@ -388,6 +412,6 @@ class TestPace:
             {"dimensions": 2.5},
         ],
     )
-    def test_options_that_cannot_be_meant(self, options: dict[str, Any]) -> None:
+    def test_invalid_options_are_refused_by_name(self, options: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match=next(iter(options))):
             EchoOptions(**options)

@@ -1,4 +1,4 @@
-"""What the echo model refuses because it is too long, and where its answers end."""
+"""Tests of the echo model's token limits and of its cooperative tokenizer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from openai_compat.backends.echo import limits as echo_limits
+from openai_compat.backends.echo import limits
 from openai_compat.backends.echo.backend import EchoBackend, EchoOptions
 from openai_compat.backends.echo.limits import CooperativeTokenizer
 from openai_compat.backends.resources import BackendResources
@@ -55,7 +55,9 @@ class TestWindow:
             (["x" * 4_000_000], 1_000_000),
         ],
     )
-    def test_too_long_a_conversation_is_refused_in_openais_words(self, texts: list[str], tokens: int) -> None:
+    def test_a_conversation_beyond_the_window_is_refused_with_openais_message(
+        self, texts: list[str], tokens: int
+    ) -> None:
         with pytest.raises(InvalidRequestError) as refusal:
             chat(*texts)
         assert (refusal.value.code, refusal.value.param) == ("context_length_exceeded", "messages")
@@ -64,7 +66,7 @@ class TestWindow:
             "tokens. Please reduce the length of the messages."
         )
 
-    def test_too_many_messages_are_refused_even_when_they_are_empty(self) -> None:
+    def test_too_many_empty_messages_are_refused(self) -> None:
         with pytest.raises(InvalidRequestError) as refusal:
             chat(*[""] * 128_001)
         assert refusal.value.code == "context_length_exceeded"
@@ -80,7 +82,9 @@ class TestWindow:
             (["x" * 4_000_000], {}, 1_000_000),
         ],
     )
-    def test_too_long_a_prompt(self, prompts: list[Any], parameters: dict[str, Any], tokens: int) -> None:
+    def test_prompts_beyond_the_window_are_refused_with_openais_message(
+        self, prompts: list[Any], parameters: dict[str, Any], tokens: int
+    ) -> None:
         with pytest.raises(InvalidRequestError) as refusal:
             complete(*prompts, max_tokens=5, **parameters)
         assert (refusal.value.code, refusal.value.param) == ("context_length_exceeded", "prompt")
@@ -90,26 +94,26 @@ class TestWindow:
         )
 
     @pytest.mark.parametrize("content", [words(8_193), [7] * 8_193, "x" * 98_305])
-    def test_too_long_an_input(self, content: Any) -> None:
+    def test_a_too_long_embedding_input_is_refused(self, content: Any) -> None:
         with pytest.raises(InvalidRequestError) as refusal:
             embed("x", content)
         assert (refusal.value.code, refusal.value.param) == ("context_length_exceeded", "input")
         assert refusal.value.message.startswith("This model's maximum context length is 8192 tokens, however you ")
 
-    def test_too_many_tokens_in_all_inputs(self) -> None:
+    def test_too_many_tokens_in_all_embedding_inputs_are_refused(self) -> None:
         with pytest.raises(InvalidRequestError) as refusal:
             embed(*[[7] * 8_192] * 37)
         assert (refusal.value.code, refusal.value.param) == ("max_tokens_per_request", "input")
         assert refusal.value.message == "Requested 303104 tokens, max 300000 tokens per request"
 
-    def test_what_just_fits_is_taken(self) -> None:
+    def test_texts_of_exactly_the_maximum_length_are_accepted(self) -> None:
         usage = chat(words(128_000))[-1].usage
         assert usage is not None
         assert usage.prompt_tokens == 128_000
         assert complete(words(64_000), "b", suffix=words(31_999), max_tokens=0)[-1].finish_reason == "length"
         embed(words(8_192), [7] * 8_192, "x" * 98_304)
 
-    def test_too_many_prompts(self) -> None:
+    def test_too_many_prompts_are_refused(self) -> None:
         with pytest.raises(InvalidRequestError) as refusal:
             complete(*["x"] * 2049)
         assert (refusal.value.code, refusal.value.param) == ("array_above_max_length", "prompt")
@@ -127,7 +131,7 @@ class TestAnswers:
             ({"response_format": {"type": "json_object"}}, 16_384),
         ],
     )
-    def test_long_answers_end(self, parameters: dict[str, Any], tokens: int) -> None:
+    def test_long_answers_end_at_the_limit(self, parameters: dict[str, Any], tokens: int) -> None:
         deltas = chat(words(20_000), **parameters)
         choices = parameters.get("n", 1)
         assert len(deltas) == (tokens + 1) * choices
@@ -135,26 +139,26 @@ class TestAnswers:
         assert deltas[-1].usage is not None
         assert deltas[-1].usage.completion_tokens == tokens * choices
 
-    def test_a_call_of_a_tool_ends_too(self) -> None:
+    def test_long_tool_call_arguments_end_at_the_limit(self) -> None:
         schema = {"type": "array", "minItems": 1900, "items": {"type": "string", "minLength": 1000}}
         function = {"name": "f", "parameters": {"type": "object", "properties": {"x": schema}}}
         deltas = chat("Hi", tools=[{"type": "function", "function": function}])
         assert (len(deltas), deltas[-1].finish_reason) == (1 + 16_384 + 1, "length")
 
-    def test_a_stop_string_counts_where_it_begins_before_the_limit(self) -> None:
+    def test_a_stop_string_applies_only_if_it_begins_before_the_limit(self) -> None:
         text = words(16_384) + " b c d" + " a" * 100
         for stop, finish, tokens in ((" a b c", "stop", 16_383), ("d", "length", 16_384)):
             deltas = chat(text, stop=stop)
             assert (deltas[-1].finish_reason, len(deltas) - 1) == (finish, tokens)
 
-    def test_a_repeated_prompt_is_not_cut_but_refused(self) -> None:
+    def test_an_echoed_prompt_beyond_the_limit_is_refused(self) -> None:
         assert len(complete(words(30_000), echo=True, n=2, max_tokens=1)) == 2 * (30_000 + 1 + 1)
         for parameters in ({"n": 3}, {"n": 1, "logprobs": 2}):
             with pytest.raises(InvalidRequestError) as refusal:
                 complete(words(30_000), echo=True, max_tokens=1, **parameters)
             assert (refusal.value.code, refusal.value.param) == ("context_length_exceeded", "prompt")
 
-    def test_choices_without_a_single_token(self) -> None:
+    def test_more_choices_than_tokens_are_refused(self) -> None:
         with pytest.raises(InvalidRequestError) as refusal:
             complete(*["x"] * 2048, n=33)
         assert refusal.value.param == "n"
@@ -163,34 +167,34 @@ class TestAnswers:
 SNIPPETS = ["word", " ", "\n", "  ", "漢", "e\u0301", "!?", "x" * 30, "👩\u200d👩", "\t", ".", " 12", "\r\n", "🇩🇪🇫🇷"]
 
 
-class TestFairTokenizer:
-    @pytest.mark.parametrize("slice_", [40, 100, 300])
-    def test_slices_make_no_difference(self, monkeypatch: pytest.MonkeyPatch, slice_: int) -> None:
-        monkeypatch.setattr(echo_limits, "CHUNK_CHARS", slice_)
-        chance = random.Random(slice_)
+class TestCooperativeTokenizer:
+    @pytest.mark.parametrize("chunk_chars", [40, 100, 300])
+    def test_chunks_do_not_change_the_tokens(self, monkeypatch: pytest.MonkeyPatch, chunk_chars: int) -> None:
+        monkeypatch.setattr(limits, "CHUNK_CHARS", chunk_chars)
+        random_ = random.Random(chunk_chars)
         for _ in range(300):
-            text = "".join(chance.choices(SNIPPETS, [9, 9, 1, 1, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1], k=60))
+            text = "".join(random_.choices(SNIPPETS, [9, 9, 1, 1, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1], k=60))
             tokens = CooperativeTokenizer(CancellationToken()).tokens(text)
             assert "".join(tokens) == text
             if not any(run.isspace() and len(run) > 3 for run in split_tokens(text)):
                 assert tokens == split_tokens(text)
 
     @pytest.mark.parametrize("text", ["", " " * 50_000, "\n" * 50_000, "x" * 50_000, "e" + "\u0301" * 50_000])
-    def test_monotonous_texts(self, text: str) -> None:
+    def test_texts_without_token_boundaries_are_tokenized(self, text: str) -> None:
         tokenizer = CooperativeTokenizer(CancellationToken())
         assert "".join(tokenizer.tokens(text)) == text
         assert tokenizer.first(text, 3) == tokenizer.tokens(text)[:3]
 
-    def test_a_client_that_leaves_ends_it(self) -> None:
+    def test_cancellation_stops_the_tokenizer(self) -> None:
         cancellation = CancellationToken()
         cancellation.cancel()
         with pytest.raises(CallCancelledError):
             CooperativeTokenizer(cancellation).tokens("word " * 10_000)
 
-    def test_other_calls_get_a_turn_every_few_thousand_characters(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        turns: list[float] = []
-        monkeypatch.setattr("time.sleep", turns.append)
+    def test_it_yields_every_few_thousand_characters(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        sleeps: list[float] = []
+        monkeypatch.setattr("time.sleep", sleeps.append)
         tokenizer = CooperativeTokenizer(CancellationToken())
         for text in ("word " * 20_000, *["word " * 200] * 100):
             tokenizer.count(text)
-        assert 20 <= len(turns) <= 40
+        assert 20 <= len(sleeps) <= 40

@@ -1,17 +1,15 @@
-"""Made-up values are what their schema asks for, and odd schemas are refused, not obeyed."""
+"""Tests of values generated for a JSON schema, and of the refusal of schemas that cannot be satisfied."""
 
 from __future__ import annotations
 
 import json
-import re
-import time
 from typing import Any
 
 import jsonschema
 import pytest
 
-from openai_compat.backends.echo.pattern_faker import UnreadablePatternError, make_matching
-from openai_compat.backends.echo.schema_faker import NoExampleError, make_example
+from openai_compat.backends.echo import schema_faker
+from openai_compat.backends.echo.schema_faker import NoExampleError, generate_example
 
 NODE = {
     "type": "object",
@@ -75,25 +73,25 @@ SCHEMAS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("schema", SCHEMAS, ids=str)
 def test_the_example_is_valid(schema: dict[str, Any]) -> None:
     checker = jsonschema.Draft202012Validator.FORMAT_CHECKER
-    example = make_example(schema, "What is the weather in Paris?")
+    example = generate_example(schema, "What is the weather in Paris?")
     jsonschema.Draft202012Validator(schema, format_checker=checker).validate(example)
-    assert make_example(schema, "What is the weather in Paris?") == example
+    assert generate_example(schema, "What is the weather in Paris?") == example
 
 
-def test_strings_are_the_users_text() -> None:
+def test_strings_without_constraints_are_the_users_text() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "array", "items": {}}}}
-    assert make_example(schema, "Hi") == {"a": "Hi", "b": ["Hi"]}
+    assert generate_example(schema, "Hi") == {"a": "Hi", "b": ["Hi"]}
 
 
-def test_what_the_schema_offers_comes_first() -> None:
-    assert make_example({"type": "integer", "default": 7}, "") == 7
-    assert make_example({"type": "string", "examples": ["Paris"]}, "Hi") == "Paris"
-    assert make_example({"type": "string", "enum": ["x", "y"]}, "Hi") == "x"
+def test_values_of_the_schema_take_precedence() -> None:
+    assert generate_example({"type": "integer", "default": 7}, "") == 7
+    assert generate_example({"type": "string", "examples": ["Paris"]}, "Hi") == "Paris"
+    assert generate_example({"type": "string", "enum": ["x", "y"]}, "Hi") == "x"
 
 
-def test_the_bounds_of_old_drafts() -> None:
-    assert make_example({"type": "integer", "minimum": 1, "exclusiveMinimum": True}, "") == 2
-    assert make_example({"type": "integer", "minimum": 1, "exclusiveMinimum": False}, "") == 1
+def test_boolean_exclusive_bounds_of_draft_4_are_supported() -> None:
+    assert generate_example({"type": "integer", "minimum": 1, "exclusiveMinimum": True}, "") == 2
+    assert generate_example({"type": "integer", "minimum": 1, "exclusiveMinimum": False}, "") == 1
 
 
 @pytest.mark.parametrize(
@@ -125,95 +123,43 @@ def test_the_bounds_of_old_drafts() -> None:
 )
 def test_a_schema_without_an_example_is_refused(schema: Any) -> None:
     with pytest.raises(NoExampleError):
-        make_example(schema, "Hi")
+        generate_example(schema, "Hi")
 
 
-def test_a_schema_that_explodes_is_refused_soon() -> None:
-    """Ten properties of ten properties of ...: a thousand million values from one kilobyte."""
+def test_an_exponential_schema_is_refused_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count the schemas visited for one kilobyte of nested references, which asks for 10**9 values."""
+    visits = 0
+    flatten = schema_faker._ExampleGenerator._flatten
+
+    def counted(generator: Any, schema: Any) -> dict[str, Any]:
+        nonlocal visits
+        visits += 1
+        return flatten(generator, schema)
+
+    monkeypatch.setattr(schema_faker._ExampleGenerator, "_flatten", counted)
     levels = {
         f"level{number}": {"properties": {f"p{index}": {"$ref": f"#/$defs/level{number + 1}"} for index in range(10)}}
         for number in range(9)
     }
     required = {name: {**level, "required": list(level["properties"])} for name, level in levels.items()}
-    started = time.monotonic()
     with pytest.raises(NoExampleError):
-        make_example({"$ref": "#/$defs/level0", "$defs": {**required, "level9": {"type": "integer"}}}, "Hi")
+        generate_example({"$ref": "#/$defs/level0", "$defs": {**required, "level9": {"type": "integer"}}}, "Hi")
     alternatives = {"anyOf": [{"properties": {"a": {"$ref": "#"}}, "required": ["a"]}] * 10}
     with pytest.raises(NoExampleError):
-        make_example(alternatives, "Hi")
+        generate_example(alternatives, "Hi")
     circle = {"allOf": [{"$ref": "#"}, {"$ref": "#"}]}
     with pytest.raises(NoExampleError):
-        make_example(circle, "Hi")
-    assert time.monotonic() - started < 1
+        generate_example(circle, "Hi")
+    assert visits <= 3 * (schema_faker.MAX_SCHEMAS + schema_faker.MAX_DEPTH)
 
 
 @pytest.mark.parametrize("schema", [TREE, BUSH])
 def test_recursion_ends_after_a_few_levels(schema: dict[str, Any]) -> None:
-    assert json.dumps(make_example(schema, "Hi")).count("{") < 400
+    assert json.dumps(generate_example(schema, "Hi")).count("{") < 400
 
 
-def test_a_small_request_gets_no_giant_answer() -> None:
+def test_a_small_request_gets_no_huge_answer() -> None:
     thousand = {"type": "array", "minItems": 1000}
-    assert len(json.dumps(make_example(thousand, "x" * 10_000_000))) < 5_000_000
+    assert len(json.dumps(generate_example(thousand, "x" * 10_000_000))) < 5_000_000
     with pytest.raises(NoExampleError):
-        make_example({"type": "array", "items": thousand, "minItems": 1000}, "Hi")
-
-
-@pytest.mark.parametrize(
-    "pattern",
-    [
-        "abc",
-        "^abc$",
-        r"^\d{3}-\d{4}$",
-        r"^(foo|bar)+baz?$",
-        r"^(?:[a-f0-9]{8})-(?P<tail>x{2,})$",
-        r"[\w.-]+@[\w-]+\.\w{2,4}",
-        r"^[^a-z]\S\s.$",
-        r"^#([A-Fa-f0-9]{6}|[A-Fa-f0-9]{3})$",
-        r"^v?\d+(\.\d+){2}$",
-        r"a\.b\\c\[d\]\n",
-        "[]]|x",
-        r"^[\]a]$",
-        r"^[+-]?\d+$",
-        "",
-        "^(a+)+$",
-    ],
-)
-@pytest.mark.parametrize("least", [0, 1])
-def test_the_string_matches_its_pattern(pattern: str, least: int) -> None:
-    if pattern == "[]]|x" or (least and pattern == ""):
-        with pytest.raises(UnreadablePatternError):
-            make_matching(pattern, least, 100)
-        return
-    text = make_matching(pattern, least, 100)
-    assert re.search(pattern, text)
-    assert least <= len(text) <= 100
-
-
-def test_a_pattern_grows_to_the_length_asked_for() -> None:
-    assert make_matching("^[a-z]+$", 200, 300) == "a" * 200
-    assert make_matching("^a*$", 3, 3) == "aaa"
-
-
-@pytest.mark.parametrize(
-    "pattern",
-    [
-        "(",
-        ")",
-        "[",
-        "*",
-        "a{2000000}",
-        "((a{900}){900}){900}",
-        r"\bx",
-        r"(a)\1",
-        "(?=a)a",
-        "a$b",
-        "[^\\S\\s]",
-        "(" * 500 + ")" * 500,
-        "a{9999}" * 100,
-        "(a{9999}){9999999999999}",
-    ],
-)
-def test_a_pattern_that_is_not_understood_is_refused(pattern: str) -> None:
-    with pytest.raises(UnreadablePatternError):
-        make_matching(pattern, 0, 10_000)
+        generate_example({"type": "array", "items": thousand, "minItems": 1000}, "Hi")

@@ -1,4 +1,4 @@
-"""The external backend: what it asks of a chat API, and what becomes of the API's errors."""
+"""Tests of the requests that the external backend sends, and of its mapping of the API's errors."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from tests.support.fake_http_client import (
     LINES,
     TEXT,
     URL,
-    ScriptedForwarder,
-    ScriptedReply,
+    ScriptedClient,
+    ScriptedResponse,
     ask,
     events,
     lines,
@@ -35,78 +35,80 @@ from tests.support.fake_http_client import (
 )
 
 
-def test_the_conversation_and_the_parameters_go_out() -> None:
-    forwarder = ScriptedForwarder(make({"reply": "a"}))
+def test_messages_and_parameters_are_sent() -> None:
+    client = ScriptedClient(make({"reply": "a"}))
     backend = make_backend(
-        forwarder, api_key="sk-mine", headers={"X-Tenant": "t", "Accept": "a/b"}, timeouts=Timeouts(total=3)
+        client, api_key="sk-mine", headers={"X-Tenant": "t", "Accept": "a/b"}, timeouts=Timeouts(total=3)
     )
     messages = [{"role": "user", "content": "hällo \ud800"}]
     context = CallContext("r", headers={"x-client-request-id": "c", "accept": "z/z"}, authorization="Bearer client's")
     backend.chat(ChatRequest("external-chat", messages, {"temperature": 0.5, "stop": ["x"]}), context)
-    assert (forwarder.method, forwarder.url, forwarder.timeouts.total) == ("POST", URL, 3)
-    assert forwarder.body == {
+    assert (client.method, client.url, client.timeouts.total) == ("POST", URL, 3)
+    assert client.body == {
         "model": "external-chat", "messages": messages, "stream": False, "temperature": 0.5, "stop": ["x"],
     }  # fmt: skip
-    assert forwarder.headers == {
+    assert client.headers == {
         "x-client-request-id": "c", "content-type": "application/json", "accept": "a/b",
         "authorization": "Bearer sk-mine", "x-tenant": "t",
     }  # fmt: skip
 
 
-def test_the_clients_key_stays_here() -> None:
-    forwarder = ScriptedForwarder(make({"reply": "a"}))
+def test_the_clients_key_is_not_forwarded() -> None:
+    client = ScriptedClient(make({"reply": "a"}))
     context = CallContext("r", authorization="Bearer client's")
-    make_backend(forwarder).chat(ChatRequest("external-chat", []), context)
-    assert "authorization" not in forwarder.headers
+    make_backend(client).chat(ChatRequest("external-chat", []), context)
+    assert "authorization" not in client.headers
 
 
-def test_what_openai_alone_is_told_stays_here() -> None:
-    forwarder = ScriptedForwarder(make({"reply": "a"}))
+def test_openai_account_headers_are_not_forwarded() -> None:
+    client = ScriptedClient(make({"reply": "a"}))
     theirs = {"openai-organization": "org-1", "openai-project": "p", "openai-beta": "b", "user-agent": "x"}
-    backend = make_backend(forwarder, headers={"OpenAI-Project": "of the entry"})
+    backend = make_backend(client, headers={"OpenAI-Project": "of the entry"})
     backend.chat(ChatRequest("external-chat", []), CallContext("r", headers=theirs))
-    sent = {name: value for name, value in forwarder.headers.items() if name in theirs}
+    sent = {name: value for name, value in client.headers.items() if name in theirs}
     assert sent == {"openai-project": "of the entry", "user-agent": "x"}
 
 
-def test_an_authorization_of_the_entrys_own_wins() -> None:
-    forwarder = ScriptedForwarder(make({"reply": "a"}))
-    backend = make_backend(forwarder, api_key="sk-mine", headers={"Authorization": "Basic eDp5"})
+def test_a_configured_authorization_header_overrides_the_api_key() -> None:
+    client = ScriptedClient(make({"reply": "a"}))
+    backend = make_backend(client, api_key="sk-mine", headers={"Authorization": "Basic eDp5"})
     backend.chat(ChatRequest("external-chat", []), CallContext("r"))
-    assert forwarder.headers["authorization"] == "Basic eDp5"
+    assert client.headers["authorization"] == "Basic eDp5"
 
 
 @pytest.mark.parametrize(
-    ("is_streamed", "may_stream", "asks"), [(True, True, True), (True, False, False), (False, True, False)]
+    ("is_streamed", "may_stream", "requested"), [(True, True, True), (True, False, False), (False, True, False)]
 )
-def test_a_stream_is_asked_for_when_the_client_reads_along(is_streamed: bool, may_stream: bool, asks: bool) -> None:
-    forwarder = ScriptedForwarder(make({"reply": "a"}))
-    backend = make_backend(forwarder, ExternalOptions(stream=may_stream), upstream_model="theirs")
+def test_a_stream_is_requested_if_the_client_streams_and_the_config_allows_it(
+    is_streamed: bool, may_stream: bool, requested: bool
+) -> None:
+    client = ScriptedClient(make({"reply": "a"}))
+    backend = make_backend(client, ExternalOptions(stream=may_stream), upstream_model="theirs")
     backend.chat(ChatRequest("external-chat", [], is_streamed=is_streamed), CallContext("r"))
-    assert (forwarder.body["stream"], forwarder.body["model"]) == (asks, "theirs")
-    assert ("text/event-stream" in forwarder.headers["accept"]) is asks
+    assert (client.body["stream"], client.body["model"]) == (requested, "theirs")
+    assert ("text/event-stream" in client.headers["accept"]) is requested
 
 
 @pytest.mark.parametrize("options", [{"reply_path": ""}, {"reply_path": "a..b"}, {"reply_path": 3}, {"stream": "no"}])
-def test_wrong_options_are_named(options: Any) -> None:
+def test_invalid_options_are_refused_by_name(options: Any) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         ExternalOptions(**options)
 
 
-def refusal(reply: ScriptedReply, **entry: Any) -> OpenAICompatError:
+def refusal(response: ScriptedResponse, **entry: Any) -> OpenAICompatError:
     with pytest.raises(OpenAICompatError) as raised:
-        ask(reply, **entry)
-    assert reply.ending == "closed"
+        ask(response, **entry)
+    assert response.ending == "closed"
     return raised.value
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_refused_credential_is_this_servers_matter(status: int) -> None:
+def test_a_refused_credential_is_an_upstream_authentication_error(status: int) -> None:
     error = refusal(make({"error": "Incorrect API key: sk-mine-123"}, status=status), api_key="sk-mine-123")
     assert isinstance(error, UpstreamAuthenticationError)
     assert "refused this server's credential" in error.message
     assert "sk-mine" not in error.message
-    assert "wants a credential" in refusal(make({}, status=status)).message
+    assert "requires a credential" in refusal(make({}, status=status)).message
 
 
 @pytest.mark.parametrize(
@@ -117,14 +119,14 @@ def test_a_refused_credential_is_this_servers_matter(status: int) -> None:
         (400, "invalid_request_error", None),
     ],
 )
-def test_what_the_client_can_act_upon_is_relayed(status: int, type_: str, code: str | None) -> None:
+def test_statuses_that_the_client_can_act_upon_are_relayed(status: int, type_: str, code: str | None) -> None:
     error = refusal(make({"detail": "slow down"}, status=status, retry_after="7", x_other="y"))
     assert isinstance(error, UpstreamStatusError)
     assert (error.upstream_status, error.message, error.type, error.code) == (status, "slow down", type_, code)
     assert error.headers == {"retry-after": "7"}
 
 
-def test_an_error_in_openais_form_keeps_its_words() -> None:
+def test_an_error_in_openais_form_is_relayed_unchanged() -> None:
     body = {"error": {"message": "too long", "type": "t", "param": "messages", "code": "context_length_exceeded"}}
     error = refusal(make(body, status=400))
     assert error.to_envelope() == body
@@ -148,22 +150,21 @@ def test_an_error_in_openais_form_keeps_its_words() -> None:
         (500, [[[[[["deep"]]]]]], "The external API answered 500 Internal Server Error."),
     ],
 )
-def test_other_failures_are_an_upstream_error_with_its_words_in_one_line(status: int, body: Any, message: str) -> None:
-    """Its status is the setting's: seed 2's users set 500."""
+def test_other_failures_are_an_upstream_error_with_a_one_line_message(status: int, body: Any, message: str) -> None:
     error = refusal(make(body, None, status))
     assert type(error) is UpstreamError
-    assert error.status is None
+    assert error.status is None  # the setting `UPSTREAM_ERROR_STATUS` decides it
     assert error.message == message
 
 
-def test_the_words_are_bounded_and_the_credentials_masked() -> None:
+def test_the_message_is_shortened_and_credentials_are_masked() -> None:
     body = {"error": "key sk-mine-123 and tenant-456 " + "x" * 10_000}
     error = refusal(make(body, status=400), api_key="sk-mine-123", headers={"X-Tenant": "tenant-456"})
     assert error.message.startswith("key *** and *** xxx")
     assert len(error.message) == 500
 
 
-def test_an_error_body_is_read_no_further_than_needed_and_may_break_off() -> None:
+def test_an_error_body_is_read_up_to_a_limit_and_may_be_truncated() -> None:
     endless = make([b"x" * 40_000, b"y" * 40_000, AssertionError("read too far")], None, 500, is_chunked=True)
     assert len(refusal(endless).message) < 600
     broken = make([b"it broke", UpstreamTruncatedError("cut")], None, 500, is_chunked=True)
@@ -210,20 +211,20 @@ def test_an_error_with_status_200_is_an_error(body: Any, content_type: str) -> N
     ],
 )
 @pytest.mark.parametrize("content_type", [JSON, EVENTS])
-def test_an_error_with_status_200_is_judged_by_the_status_that_it_names(
+def test_an_error_with_status_200_is_classified_by_the_status_that_it_names(
     body: Any, expected: type[UpstreamError], content_type: str
 ) -> None:
-    """A caller who is told 401 looks for the fault in a key of their own: it was this server's that was refused."""
+    """Check that the client gets no 401, since the refused key is this server's."""
     error = refusal(make(events(body) if content_type == EVENTS else body, content_type), api_key="sk-mine-123")
     assert type(error) is expected
     if isinstance(error, UpstreamStatusError):
         assert error.upstream_status == 429
 
 
-def test_so_is_whatever_the_row_takes_from_the_environment() -> None:
-    """A key in the declared query or body, or in the address, is no less a secret than one in a header."""
-    told = make({"error": "key abc/def-123 (abc%2Fdef-123) of Key ghi-456 is wrong"}, status=400)
-    error = refusal(told, variables={"K": "abc/def-123"}, headers={"Authorization": "Key ghi-456"})
+def test_secrets_from_the_environment_are_masked_in_errors() -> None:
+    """Check a key as it may stand in a declared query or body or in the URL."""
+    response = make({"error": "key abc/def-123 (abc%2Fdef-123) of Key ghi-456 is wrong"}, status=400)
+    error = refusal(response, variables={"K": "abc/def-123"}, headers={"Authorization": "Key ghi-456"})
     assert error.message == "key *** (***) of *** is wrong"
 
 
@@ -238,25 +239,25 @@ def test_redirects_are_not_followed(status: int) -> None:
     assert "elsewhere" not in error.message
 
 
-def test_no_connection_is_passed_on() -> None:
-    class NoForwarder(ScriptedForwarder):
-        def send(self, method: str, url: str, **call: Any) -> ScriptedReply:
+def test_a_connection_error_is_passed_on() -> None:
+    class UnreachableClient(ScriptedClient):
+        def send(self, method: str, url: str, **call: Any) -> ScriptedResponse:
             raise UpstreamConnectionError("The upstream could not be reached.")
 
     with pytest.raises(UpstreamConnectionError):
-        make_backend(NoForwarder(make({}))).chat(ChatRequest("external-chat", []), CallContext("r"))
+        make_backend(UnreachableClient(make({}))).chat(ChatRequest("external-chat", []), CallContext("r"))
 
 
 @pytest.mark.parametrize(("user", "url"), [("zoë/..", f"{URL}/zo%C3%AB%2F../say?u=zo%C3%AB%2F.."), ("a.b", None)])
-def test_a_callers_value_is_one_part_of_the_url(user: str, url: str | None) -> None:
-    forwarder = ScriptedForwarder(make({"text": "hi"}))
-    backend = make_backend(forwarder, ExternalOptions(request={"url": "/{{ user }}/say?u={{ user }}"}))
+def test_a_value_in_the_url_is_escaped(user: str, url: str | None) -> None:
+    client = ScriptedClient(make({"text": "hi"}))
+    backend = make_backend(client, ExternalOptions(request={"url": "/{{ user }}/say?u={{ user }}"}))
     list(backend.chat(ChatRequest("m", [{"role": "user", "content": "hi"}], {"user": user}), CallContext("r")))
-    assert forwarder.url == (url or f"{URL}/{user}/say?u={user}")
+    assert client.url == (url or f"{URL}/{user}/say?u={user}")
 
 
 @pytest.mark.parametrize("user", [".", ".."])
-def test_none_leads_to_another_path(user: str) -> None:
-    backend = make_backend(ScriptedForwarder(make({})), ExternalOptions(request={"url": "/{{ user }}/say"}))
-    with pytest.raises(InvalidRequestError, match="cannot stand in the URL"):
+def test_dot_segments_in_the_url_are_refused(user: str) -> None:
+    backend = make_backend(ScriptedClient(make({})), ExternalOptions(request={"url": "/{{ user }}/say"}))
+    with pytest.raises(InvalidRequestError, match="not allowed in the URL"):
         backend.chat(ChatRequest("m", [{"role": "user", "content": "hi"}], {"user": user}), CallContext("r"))

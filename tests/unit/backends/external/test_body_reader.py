@@ -1,4 +1,4 @@
-"""How the external backend reads whatever a chat API sends back."""
+"""Tests of format detection and of reading replies of unknown shape."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from openai_compat.backends.external import known_shapes as reply_shapes
+from openai_compat.backends.external import known_shapes
 from openai_compat.core.errors import UpstreamError, UpstreamInvalidResponseError, UpstreamTruncatedError
 from openai_compat.core.streams import HEARTBEAT, close_stream
 from openai_compat.core.types import ChatDelta, Usage
@@ -65,7 +65,7 @@ SHAPES: dict[str, Any] = {
 
 @pytest.mark.parametrize("is_streamed", [False, True])
 @pytest.mark.parametrize("body", SHAPES.values(), ids=SHAPES)
-def test_the_text_is_found_in_many_shapes(body: Any, is_streamed: bool) -> None:
+def test_the_text_is_found_in_every_known_shape(body: Any, is_streamed: bool) -> None:
     deltas = read(make(body), is_streamed=is_streamed)
     assert text_of(deltas).replace("\n", "") == "Hi"
     assert [delta.finish_reason for delta in deltas if delta.finish_reason] == ["stop"]
@@ -73,13 +73,13 @@ def test_the_text_is_found_in_many_shapes(body: Any, is_streamed: bool) -> None:
 
 
 @pytest.mark.parametrize("body", [shape for shape in SHAPES.values() if not isinstance(shape, str)])
-def test_it_is_found_whatever_the_type_says_and_however_it_is_written(body: Any) -> None:
+def test_the_text_is_found_with_any_content_type_and_formatting(body: Any) -> None:
     for content in (json.dumps(body).encode(), json.dumps(body, indent=2).replace("\n", "\r\n").encode() + b"\n\n"):
         for content_type in (TEXT, "text/html", EVENTS, "application/octet-stream", None):
             assert text_of(read(make(content, content_type))).replace("\n", "") == "Hi"
 
 
-def test_openais_shape_is_read_with_all_it_has() -> None:
+def test_openais_shape_is_read_with_finish_reason_and_usage() -> None:
     assert read(make(OPENAI)) == [ChatDelta("Hi", finish_reason="length", usage=Usage(3, 1))]
 
 
@@ -103,7 +103,7 @@ def test_openais_shape_is_read_with_all_it_has() -> None:
         ({"reply": "Hi", "usage": {"prompt_tokens": "3"}}, "stop", None),
     ],
 )  # fmt: skip
-def test_finish_reason_and_usage_are_taken_over(body: Any, finish_reason: str, usage: tuple[int, int] | None) -> None:
+def test_finish_reason_and_usage_are_found(body: Any, finish_reason: str, usage: tuple[int, int] | None) -> None:
     deltas = read(make(body))
     assert [delta.finish_reason for delta in deltas if delta.finish_reason] == [finish_reason]
     assert [delta.usage for delta in deltas if delta.usage] == ([Usage(*usage)] if usage else [])
@@ -122,12 +122,12 @@ def test_finish_reason_and_usage_are_taken_over(body: Any, finish_reason: str, u
         ("x", {"x": ""}, ""),
     ],
 )
-def test_the_path_leads_to_the_text(path: str, body: Any, text: str) -> None:
+def test_the_text_is_read_at_reply_path(path: str, body: Any, text: str) -> None:
     assert text_of(read(make(body), reply_path=path)) == text
 
 
 @pytest.mark.parametrize("path", [None, "data.answer", "choices.7.text", "choices.x"])
-def test_where_no_text_is_found_the_keys_are_named_and_no_value(path: str | None) -> None:
+def test_the_error_for_a_missing_text_names_the_keys_but_no_value(path: str | None) -> None:
     reply = make({"choices": [], "state": {"said": "secret words"}, "n": 4} if path else {"state": 1, "n": [4]})
     with pytest.raises(UpstreamInvalidResponseError) as raised:
         ask(reply, reply_path=path)
@@ -138,11 +138,11 @@ def test_where_no_text_is_found_the_keys_are_named_and_no_value(path: str | None
     assert reply.ending == "closed"
 
 
-def test_an_empty_answer_is_an_answer() -> None:
+def test_an_empty_text_is_an_answer() -> None:
     assert read(make({"reply": ""})) == [ChatDelta(finish_reason="stop")]
 
 
-def test_an_answer_in_one_piece_is_streamed_token_by_token() -> None:
+def test_a_complete_answer_is_streamed_token_by_token() -> None:
     text = "The quick brown fox jumps over the lazy dog."
     deltas = read(
         make({"reply": text, "thinking": "hm", "usage": {"prompt_tokens": 3, "completion_tokens": 9}}), is_streamed=True
@@ -154,7 +154,7 @@ def test_an_answer_in_one_piece_is_streamed_token_by_token() -> None:
     assert deltas[-1].finish_reason == "stop"
 
 
-def test_plain_text_with_its_length_is_streamed_token_by_token() -> None:
+def test_plain_text_with_a_content_length_is_streamed_token_by_token() -> None:
     assert len(read(make(b"one two three four", TEXT), is_streamed=True)) == 5
     assert read(make(b"one two three four", TEXT)) == [ChatDelta("one two three four"), ChatDelta(finish_reason="stop")]
 
@@ -184,7 +184,7 @@ def test_plain_text_with_its_length_is_streamed_token_by_token() -> None:
         (b'\xef\xbb\xbf{"reply": "Hello"}', JSON, "Hello"),
     ],
 )
-def test_plain_text(content: bytes, content_type: str | None, text: str) -> None:
+def test_plain_text_is_the_answer(content: bytes, content_type: str | None, text: str) -> None:
     assert text_of(read(make(content, content_type))) == text
 
 
@@ -210,7 +210,7 @@ def test_plain_text(content: bytes, content_type: str | None, text: str) -> None
         (b"text\n", LINES),
     ],
 )
-def test_what_is_no_answer(content: bytes, content_type: str | None) -> None:
+def test_a_reply_without_an_answer_is_invalid(content: bytes, content_type: str | None) -> None:
     reply = make(content, content_type)
     with pytest.raises(UpstreamInvalidResponseError):
         read(reply)
@@ -222,7 +222,7 @@ STREAMS: dict[str, tuple[str, bytes]] = {
         ({"role": "assistant", "content": ""}, None), ({"content": "Hel"}, None), ({"content": "lo"}, None),
         ({}, "stop"),
     )), "[DONE]")),
-    "seed 4": (EVENTS, events(
+    "top-level content": (EVENTS, events(
         {"role": "assistant", "content": "Hel", "finish_reason": None},
         {"role": "assistant", "content": "lo", "finish_reason": None},
         {"role": "assistant", "content": "", "finish_reason": "stop"},
@@ -273,60 +273,59 @@ STREAMS: dict[str, tuple[str, bytes]] = {
         {"event": "message", "answer": "Hel"}, {"event": "ping"}, {"event": "message", "answer": "lo"},
         {"event": "message_end", "metadata": {"usage": {"prompt_tokens": 3, "completion_tokens": 2}}},
     )),
-    "JSON lines, said to be JSON": (JSON, lines({"text": "Hel"}, {"text": "lo"})),
-    "JSON lines, said to be text": (TEXT, lines({"text": "Hel"}, {"text": "lo"})),
-    "events, said to be text": (TEXT, events({"text": "Hel"}, {"text": "lo"})),
-    "events, said to be JSON": (JSON, events("Hel", "lo")),
-    "events, said to be lines": (LINES, events("Hel", "lo")),
-    "lines, said to be events": (EVENTS, lines({"text": "Hel"}, {"text": "lo"})),
-    "text, said to be events": (EVENTS, b"Hello"),
+    "JSON lines, typed as JSON": (JSON, lines({"text": "Hel"}, {"text": "lo"})),
+    "JSON lines, typed as text": (TEXT, lines({"text": "Hel"}, {"text": "lo"})),
+    "events, typed as text": (TEXT, events({"text": "Hel"}, {"text": "lo"})),
+    "events, typed as JSON": (JSON, events("Hel", "lo")),
+    "events, typed as lines": (LINES, events("Hel", "lo")),
+    "lines, typed as events": (EVENTS, lines({"text": "Hel"}, {"text": "lo"})),
+    "text, typed as events": (EVENTS, b"Hello"),
     "a record separator": ("application/json-seq", b'\x1e{"text": "Hel"}\n\x1e{"text": "lo"}\n'),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("is_streamed", [False, True])
 @pytest.mark.parametrize(("content_type", "content"), STREAMS.values(), ids=STREAMS)
-def test_streams_of_many_kinds(content_type: str, content: bytes, is_streamed: bool) -> None:
+def test_streams_of_every_known_kind_are_read(content_type: str, content: bytes, is_streamed: bool) -> None:
     deltas = read(make(content, content_type, is_chunked=True), is_streamed=is_streamed)
     assert text_of(deltas) == "Hello"
     assert [delta.finish_reason for delta in deltas if delta.finish_reason] == ["stop"]
-    byte_by_byte = [content[place : place + 1] for place in range(len(content))]
+    byte_by_byte = [content[start : start + 1] for start in range(len(content))]
     again = read(make(byte_by_byte, content_type, is_chunked=True), is_streamed=is_streamed)
-    assert again == deltas or (content_type, content) == STREAMS["text, said to be events"]
+    assert again == deltas or (content_type, content) == STREAMS["text, typed as events"]
 
 
-def test_a_piece_is_handed_on_when_it_has_come() -> None:
-    """Each delta is there before the block after it is read."""
-    for content_type, pieces in {
+def test_a_delta_is_yielded_before_the_next_block_is_read() -> None:
+    for content_type, blocks in {
         EVENTS: [events({"text": "a", "done": False}), events({"text": "b", "done": True})],
         LINES: [lines({"text": "a", "done": False}), lines({"text": "b", "done": True})],
-        TEXT: [b"This is a text", b" in two pieces"],
+        TEXT: [b"This is a text", b" in two blocks"],
     }.items():
-        reply = make([pieces[0], HEARTBEAT, pieces[1]], content_type, is_chunked=True)
+        reply = make([blocks[0], HEARTBEAT, blocks[1]], content_type, is_chunked=True)
         deltas = ask(reply, is_streamed=True)
         assert isinstance(next(deltas), ChatDelta)
         assert next(deltas) is HEARTBEAT
         assert isinstance(next(deltas), ChatDelta)
 
 
-def test_usage_told_in_two_parts_is_put_together() -> None:
+def test_usage_reported_in_two_events_is_merged() -> None:
     deltas = read(make(STREAMS["Anthropic"][1], EVENTS, is_chunked=True))
     assert [delta.usage for delta in deltas if delta.usage] == [Usage(3, 2)]
 
 
-def test_a_word_said_twice_is_said_twice() -> None:
-    pieces = ["ha", "ha", "haha", "ha"]
-    assert text_of(read(make(events(*({"text": piece} for piece in pieces)), EVENTS))) == "hahahahaha"
+def test_a_short_repetition_is_part_of_the_answer() -> None:
+    chunks = ["ha", "ha", "haha", "ha"]
+    assert text_of(read(make(events(*({"text": chunk} for chunk in chunks)), EVENTS))) == "hahahahaha"
 
 
-def test_thoughts_are_told_apart() -> None:
+def test_reasoning_is_separate_from_the_text() -> None:
     content = lines(
         {"message": {"content": "", "thinking": "hm"}, "done": False}, {"message": {"content": "Hi"}, "done": True}
     )
     assert read(make(content, LINES)) == [ChatDelta(reasoning="hm"), ChatDelta("Hi", finish_reason="stop")]
 
 
-def test_a_texts_pieces_may_look_like_json() -> None:
+def test_text_events_may_look_like_json() -> None:
     assert text_of(read(make(events("Sure: ", '{"a": ', "[1, 2]", "}", '"'), EVENTS))) == 'Sure: {"a": [1, 2]}"'
 
 
@@ -335,21 +334,21 @@ def test_only_the_first_choice_is_read() -> None:
     assert read(make(events(*chunks, "[DONE]"), EVENTS)) == [ChatDelta("a"), ChatDelta(finish_reason="stop")]
 
 
-def test_the_path_in_each_event() -> None:
+def test_reply_path_applies_to_each_event() -> None:
     content = events({"meta": 1}, {"x": {"y": "Hel"}, "text": "no"}, {"x": {"y": "lo"}}, {"x": {}})
     assert text_of(read(make(content, EVENTS), reply_path="x.y")) == "Hello"
 
 
 CUTS = {
     "OpenAI": (EVENTS, events({"choices": [{"delta": {"content": "a"}, "finish_reason": None}]})),
-    "seed 4": (EVENTS, events({"role": "assistant", "content": "a", "finish_reason": None})),
+    "top-level content": (EVENTS, events({"role": "assistant", "content": "a", "finish_reason": None})),
     "Ollama": (LINES, lines({"message": {"content": "a"}, "done": False})),
     "Anthropic": (EVENTS, events({"message": {"stop_reason": None}}, {"delta": {"text": "a"}})),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("content_type", "content"), CUTS.values(), ids=CUTS)
-def test_a_stream_that_would_have_said_its_end_was_cut(content_type: str, content: bytes) -> None:
+def test_a_stream_without_its_usual_end_is_truncated(content_type: str, content: bytes) -> None:
     reply = make(content, content_type, is_chunked=True)
     deltas = ask(reply, is_streamed=True)
     assert next(deltas) == ChatDelta("a")
@@ -359,7 +358,7 @@ def test_a_stream_that_would_have_said_its_end_was_cut(content_type: str, conten
 
 
 @pytest.mark.parametrize("content_type", [EVENTS, LINES, TEXT, JSON])
-def test_a_connection_that_breaks_is_no_end(content_type: str) -> None:
+def test_a_broken_connection_is_an_error(content_type: str) -> None:
     reply = make([b'data: {"text": "a"}\n\n', UpstreamTruncatedError("cut")], content_type, is_chunked=True)
     deltas = ask(reply, is_streamed=True)
     assert next(deltas) == ChatDelta("a")
@@ -368,14 +367,14 @@ def test_a_connection_that_breaks_is_no_end(content_type: str) -> None:
     assert reply.ending == "closed"
 
 
-@pytest.mark.parametrize("said", [b'{"message": "It fell over."}', b"It fell over.", b'{"error": "It fell over."}'])
-def test_an_event_that_is_called_an_error_is_no_text(said: bytes) -> None:
-    body = b'event: token\ndata: {"text": "Hel"}\n\nevent: error\ndata: ' + said + b"\n\n"
+@pytest.mark.parametrize("data", [b'{"message": "It fell over."}', b"It fell over.", b'{"error": "It fell over."}'])
+def test_an_event_named_error_is_an_error(data: bytes) -> None:
+    body = b'event: token\ndata: {"text": "Hel"}\n\nevent: error\ndata: ' + data + b"\n\n"
     with pytest.raises(UpstreamError, match=r"It fell over\."):
         read(make([body], EVENTS, is_chunked=True))
 
 
-def test_half_an_event_is_no_event() -> None:
+def test_an_incomplete_event_is_invalid() -> None:
     deltas = ask(make(b'data: {"text": "a"}\n\ndata: {"te', EVENTS, is_chunked=True), is_streamed=True)
     next(deltas)
     with pytest.raises(UpstreamInvalidResponseError, match="not valid JSON"):
@@ -390,36 +389,36 @@ def test_the_reply_is_closed_on_every_path() -> None:
     next(stream)
     close_stream(stream)
     read(finished)
-    assert [untouched.ending, started.ending, finished.ending] == ["closed", "closed", "closed after its end"]
+    assert [untouched.ending, started.ending, finished.ending] == ["closed", "closed", "released"]
 
 
 KEYS = [
-    *reply_shapes.TEXT_KEYS, *reply_shapes.NESTING_KEYS, *reply_shapes.WEAK_TEXT_KEYS, *reply_shapes.FINISH_KEYS,
-    *reply_shapes.FINISH_FLAGS, *reply_shapes.USAGE_KEYS, *reply_shapes.PROMPT_COUNTS, *reply_shapes.CODE_KEYS,
-    *reply_shapes.EVENT_KEYS, *reply_shapes.REASONING_KEYS, "choices", "error", "index", "logprobs", "tool_calls",
+    *known_shapes.TEXT_KEYS, *known_shapes.NESTING_KEYS, *known_shapes.WEAK_TEXT_KEYS, *known_shapes.FINISH_KEYS,
+    *known_shapes.FINISH_FLAGS, *known_shapes.USAGE_KEYS, *known_shapes.PROMPT_COUNTS, *known_shapes.CODE_KEYS,
+    *known_shapes.EVENT_KEYS, *known_shapes.REASONING_KEYS, "choices", "error", "index", "logprobs", "tool_calls",
     "function_call", "function", "id", "special", "prompt_tokens_details",
 ]  # fmt: skip
 
 
-def make_junk(choice: random.Random, levels: int) -> Any:
-    kind = choice.randint(0, 9) if levels else 0
+def make_random_value(random_: random.Random, levels: int) -> Any:
+    kind = random_.randint(0, 9) if levels else 0
     if kind < 4:
-        return choice.choice([None, True, False, 0, -1, 2.5, 429, "", "x", "stop", "error", "2"])
+        return random_.choice([None, True, False, 0, -1, 2.5, 429, "", "x", "stop", "error", "2"])
     if kind < 6:
-        return [make_junk(choice, levels - 1) for _ in range(choice.randint(0, 3))]
-    return {choice.choice(KEYS): make_junk(choice, levels - 1) for _ in range(choice.randint(0, 4))}
+        return [make_random_value(random_, levels - 1) for _ in range(random_.randint(0, 3))]
+    return {random_.choice(KEYS): make_random_value(random_, levels - 1) for _ in range(random_.randint(0, 4))}
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_no_reply_is_so_odd_that_it_is_a_fault_of_ours(seed: int) -> None:
-    choice = random.Random(seed)
+def test_random_replies_raise_upstream_errors_only(seed: int) -> None:
+    random_ = random.Random(seed)
     for _ in range(50):
-        values = [make_junk(choice, 5) for _ in range(choice.randint(1, 4))]
-        content = choice.choice([events, lines])(*values)
-        if choice.random() < 0.2:
-            content = bytes(choice.randrange(256) if choice.random() < 0.02 else byte for byte in content)
-        reply = make(content, choice.choice([JSON, TEXT, EVENTS, LINES, None]), is_chunked=choice.random() < 0.5)
-        path = choice.choice([None, None, "message.content", "choices.0"])
+        values = [make_random_value(random_, 5) for _ in range(random_.randint(1, 4))]
+        content = random_.choice([events, lines])(*values)
+        if random_.random() < 0.2:
+            content = bytes(random_.randrange(256) if random_.random() < 0.02 else byte for byte in content)
+        reply = make(content, random_.choice([JSON, TEXT, EVENTS, LINES, None]), is_chunked=random_.random() < 0.5)
+        path = random_.choice([None, None, "message.content", "choices.0"])
         with suppress(UpstreamError):
-            read(reply, is_streamed=choice.random() < 0.5, reply_path=path)
+            read(reply, is_streamed=random_.random() < 0.5, reply_path=path)
         assert reply.ending

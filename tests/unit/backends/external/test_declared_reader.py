@@ -1,4 +1,4 @@
-"""Replies read by what a row declares: what is there, what is cut, and what cannot be."""
+"""Tests of the reader of declared replies, their truncated streams and their errors."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from openai_compat.core.types import CallContext, ChatDelta, ChatRequest, Usage
 from tests.support.fake_http_client import (
     EVENTS,
     LINES,
-    ScriptedForwarder,
-    ScriptedReply,
+    ScriptedClient,
+    ScriptedResponse,
     events,
     lines,
     make,
@@ -31,8 +31,8 @@ from tests.support.fake_http_client import (
 STREAMED = {"text": "t", "done": "end"}
 
 
-def read(reply: ScriptedReply, declared: dict[str, Any], **options: Any) -> list[ChatDelta]:
-    backend = make_backend(ScriptedForwarder(reply), ExternalOptions(reply=declared, **options))
+def read(response: ScriptedResponse, declared: dict[str, Any], **options: Any) -> list[ChatDelta]:
+    backend = make_backend(ScriptedClient(response), ExternalOptions(reply=declared, **options))
     request = ChatRequest("external-chat", [{"role": "user", "content": "hi"}], is_streamed=True)
     deltas = PrimedStream(backend.chat(request, CallContext("r")))
     return [delta for delta in deltas if isinstance(delta, ChatDelta)]
@@ -41,36 +41,36 @@ def read(reply: ScriptedReply, declared: dict[str, Any], **options: Any) -> list
 @pytest.mark.parametrize(
     ("body", "kind"), [(events({"t": "a"}, {"t": "b"}), EVENTS), (lines({"t": "a"}, {"t": "b"}), LINES)]
 )
-def test_a_stream_that_does_not_say_its_declared_end_was_cut(body: bytes, kind: str) -> None:
+def test_a_stream_without_its_declared_end_is_truncated(body: bytes, kind: str) -> None:
     for declared in (STREAMED, {"text": "t", "finish_reason": "why"}):
         with pytest.raises(UpstreamTruncatedError):
             read(make([body], kind, is_chunked=True), declared)
     assert text_of(read(make([body], kind, is_chunked=True), {"text": "t"})) == "ab"
 
 
-def test_the_declared_end_ends_it_once() -> None:
+def test_a_repeated_end_gives_one_finish_reason() -> None:
     deltas = read(make([lines({"t": "a"}, {"end": True}, {"end": True})], LINES, is_chunked=True), STREAMED)
     assert [delta.finish_reason for delta in deltas if delta.finish_reason] == ["stop"]
 
 
-def test_what_repeats_itself_must_say_the_same() -> None:
+def test_a_cumulative_answer_must_not_change() -> None:
     declared = {"text": "t", "cumulative": True}
     assert text_of(read(make([events({"t": "a"}, {"t": "ab"})], EVENTS, is_chunked=True), declared)) == "ab"
-    with pytest.raises(UpstreamInvalidResponseError, match="changed what it had said"):
+    with pytest.raises(UpstreamInvalidResponseError, match="changed earlier text"):
         read(make([events({"t": "ab"}, {"t": "ac"})], EVENTS, is_chunked=True), declared)
 
 
-def test_no_text_where_it_is_declared_is_no_answer() -> None:
+def test_a_reply_without_the_declared_text_is_invalid() -> None:
     with pytest.raises(UpstreamInvalidResponseError, match=r"nothing at `data\.answer`"):
         read(make({"reply": "elsewhere"}), {"text": "data.answer"})
 
 
-def test_declared_json_that_is_none() -> None:
+def test_a_reply_that_is_not_the_declared_json_is_invalid() -> None:
     with pytest.raises(UpstreamInvalidResponseError, match="not valid JSON"):
         read(make(b"It is sunny.", "text/plain"), {"format": "json", "text": "t"})
 
 
-def test_tool_calls_in_a_form_that_an_expression_makes() -> None:
+def test_an_expression_can_build_tool_calls() -> None:
     declared = {
         "text": "say",
         "tool_calls": "calls[].{id: key, function: {name: tool, arguments: with}}",
@@ -84,7 +84,7 @@ def test_tool_calls_in_a_form_that_an_expression_makes() -> None:
     assert [delta.usage for delta in deltas if delta.usage] == [Usage(5, 2, cached_tokens=1)]
 
 
-def test_text_in_parts_and_thoughts() -> None:
+def test_text_parts_are_joined_and_reasoning_is_separate() -> None:
     declared = {"text": "out[?kind=='say'].words", "reasoning": "out[?kind=='think'].words | [0]"}
     deltas = read(make({"out": [{"kind": "think", "words": "Hm."}, {"kind": "say", "words": "Yes"}]}), declared)
     assert text_of(deltas) == "Yes"
@@ -93,9 +93,9 @@ def test_text_in_parts_and_thoughts() -> None:
 
 def test_an_error_with_status_200_is_an_error() -> None:
     errors = {"when": "not_ok", "message": "why", "code": "code", "bad_input": ["E7"]}
-    with pytest.raises(UpstreamStatusError) as told:
+    with pytest.raises(UpstreamStatusError) as raised:
         read(make({"not_ok": True, "why": "Too long.", "code": "E7", "t": "x"}), {"text": "t"}, errors=errors)
-    assert (told.value.upstream_status, told.value.code, told.value.message) == (400, "E7", "Too long.")
+    assert (raised.value.upstream_status, raised.value.code, raised.value.message) == (400, "E7", "Too long.")
     with pytest.raises(UpstreamError, match=r"Another\."):
         read(make({"not_ok": True, "why": "Another.", "code": "E8"}), {"text": "t"}, errors=errors)
 
@@ -107,7 +107,7 @@ NAMED = (
 )
 
 
-def test_events_are_told_apart_by_their_names_and_may_be_text() -> None:
+def test_events_are_distinguished_by_name_and_may_be_text() -> None:
     declared = {
         "format": "sse",
         "text": "event == 'token' && data",
@@ -123,26 +123,26 @@ def test_events_are_told_apart_by_their_names_and_may_be_text() -> None:
         read(make([cut], EVENTS, is_chunked=True), declared)
 
 
-@pytest.mark.parametrize("said", [b'{"reason": "It fell over."}', b"It fell over.", b'{"message": "It fell over."}'])
-def test_an_event_that_is_called_an_error_is_no_text(said: bytes) -> None:
-    body = b"event: token\ndata: Hel\n\nevent: error\ndata: " + said + b"\n\n"
+@pytest.mark.parametrize("data", [b'{"reason": "It fell over."}', b"It fell over.", b'{"message": "It fell over."}'])
+def test_an_event_named_error_is_an_error(data: bytes) -> None:
+    body = b"event: token\ndata: Hel\n\nevent: error\ndata: " + data + b"\n\n"
     errors = {"message": "data || reason || message"}
     with pytest.raises(UpstreamError, match=r"It fell over\."):
         read(make([body], EVENTS, is_chunked=True), {"format": "sse", "text": "data"}, errors=errors)
 
 
-def test_an_event_keeps_its_own_key_of_that_name() -> None:
+def test_a_key_named_event_overrides_the_event_name() -> None:
     body = b'event: message\ndata: {"event": "token", "t": "a"}\n\n'
     assert text_of(read(make([body], EVENTS), {"text": "event == 'token' && t"})) == "a"
 
 
-def test_a_piece_without_text_takes_nothing_back() -> None:
+def test_a_cumulative_event_without_text_is_skipped() -> None:
     declared = {"text": "parts[].t", "cumulative": True, "done": "end"}
-    pieces = lines({"parts": [{"t": "a"}]}, {"parts": [{"t": "a"}, {"t": "b"}]}, {"parts": []}, {"end": True})
-    assert text_of(read(make([pieces], LINES, is_chunked=True), declared)) == "ab"
+    body = lines({"parts": [{"t": "a"}]}, {"parts": [{"t": "a"}, {"t": "b"}]}, {"parts": []}, {"end": True})
+    assert text_of(read(make([body], LINES, is_chunked=True), declared)) == "ab"
 
 
-def test_a_list_stands_for_its_first_item() -> None:
+def test_of_a_list_the_first_item_is_used() -> None:
     declared = {
         "text": "all[].t",
         "finish_reason": "all[].why",
@@ -154,15 +154,15 @@ def test_a_list_stands_for_its_first_item() -> None:
 
 
 @pytest.mark.parametrize("declared", [1402, "1402"])
-@pytest.mark.parametrize("told", [1402, "1402"])
-def test_a_code_is_the_same_as_a_number_and_as_a_text(declared: int | str, told: int | str) -> None:
+@pytest.mark.parametrize("reported", [1402, "1402"])
+def test_a_code_matches_as_a_number_and_as_a_string(declared: int | str, reported: int | str) -> None:
     errors = {"when": "bad", "code": "bad[].n", "rate_limit": [declared], "retry_after": {"path": "bad[].again"}}
     with pytest.raises(UpstreamStatusError) as limited:
-        read(make({"bad": [{"n": told, "again": 3}]}), {"text": "t"}, errors=errors)
+        read(make({"bad": [{"n": reported, "again": 3}]}), {"text": "t"}, errors=errors)
     assert (limited.value.upstream_status, limited.value.headers) == (429, {"retry-after": "3"})
 
 
-def test_an_error_that_names_its_status_is_judged_by_it() -> None:
+def test_an_error_is_classified_by_the_status_that_it_names() -> None:
     with pytest.raises(UpstreamStatusError) as limited:
         read(make({"failed": True, "status": 429, "message": "Later."}), {"text": "t"}, errors={"when": "failed"})
     assert (limited.value.upstream_status, limited.value.message) == (429, "Later.")

@@ -1,4 +1,4 @@
-"""Expressions find, templates build, and what is wrong with one is told with its place."""
+"""Tests of expressions and templates, and of the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ DOCUMENT = {"name": "Zoë", "n": 0, "on": False, "list": [1, 2], "messages": [{"
         ("${NOT} {{ name }}", "${NOT} Zoë"),
     ],
 )
-def test_a_template_becomes_its_value(template: Any, value: Any) -> None:
+def test_a_template_is_rendered(template: Any, value: Any) -> None:
     assert Template(template).render(DOCUMENT) == value
 
 
-def test_what_a_caller_says_is_never_expanded() -> None:
+def test_environment_variables_in_client_values_are_not_expanded() -> None:
     template = Template({"key": "${KEY}", "said": "{{ said }}"}, lambda text: text.replace("${KEY}", "secret"))
     assert template.render({"said": "${KEY} {{ name }}"}) == {"key": "secret", "said": "${KEY} {{ name }}"}
 
 
-def test_text_is_the_text_of_a_message() -> None:
+def test_the_text_function_returns_the_text_of_a_message() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {}}, {"type": "text", "text": "b"}]
     assert Expression("messages[].text(content)").find({"messages": [{"content": parts}, {"content": "c"}]}) == [
         "ab",
@@ -49,7 +49,7 @@ def test_text_is_the_text_of_a_message() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "names"),
+    ("source", "keys"),
     [
         ("a.b.c", {"a"}),
         ("a[?b=='c'].d", {"a"}),
@@ -61,23 +61,23 @@ def test_text_is_the_text_of_a_message() -> None:
         ("@", {"@"}),
     ],
 )
-def test_the_names_that_an_expression_begins_with(source: str, names: set[str]) -> None:
-    assert Expression(source).names() == names
+def test_root_keys_are_the_first_keys_of_each_path(source: str, keys: set[str]) -> None:
+    assert Expression(source).root_keys() == keys
 
 
-def test_every_problem_of_a_template_has_its_place() -> None:
+def test_every_problem_of_a_template_has_its_path() -> None:
     with pytest.raises(TemplateError) as refused:
         Template({"a": {"b": ["{{ x[ }}"]}, "c": "{{ nothing( }}", "d": "{{ unclosed"})
     assert [problem.partition(":")[0] for problem in refused.value.problems] == ["a.b[0]", "c", "d"]
 
 
 @pytest.mark.parametrize("source", ["", "a..b", "a[", "unheard_of(@)"])
-def test_what_is_no_expression(source: str) -> None:
+def test_an_invalid_expression_is_refused(source: str) -> None:
     with pytest.raises(ValueError, match=r"JMESPath|[Uu]nknown function"):
         Expression(source)
 
 
-def test_a_function_that_cannot_take_what_is_there_finds_nothing() -> None:
+def test_a_function_with_a_value_of_the_wrong_type_finds_nothing() -> None:
     assert Expression("length(a)").find({"a": 3}) is None
 
 
@@ -85,14 +85,14 @@ def test_a_function_that_cannot_take_what_is_there_finds_nothing() -> None:
     ("source", "advice"),
     [
         ("$.data.answer", "begins with its first key (`data.answer`), and not with $"),
-        ('events[?kind=="text"].v', "\"text\" is the name of a key; a text is 'text'"),
-        ('kind != "text"', "\"text\" is the name of a key; a text is 'text'"),
+        ('events[?kind=="text"].v', "\"text\" is the name of a key; a string is 'text'"),
+        ('kind != "text"', "\"text\" is the name of a key; a string is 'text'"),
     ],
 )
-def test_what_many_write_first_is_told_with_what_was_meant(source: str, advice: str) -> None:
+def test_a_common_mistake_is_refused_with_advice(source: str, advice: str) -> None:
     with pytest.raises(ValueError, match=re.escape(advice)):
         Expression(source)
 
 
-def test_a_key_may_be_quoted() -> None:
+def test_a_quoted_key_is_accepted() -> None:
     assert Expression("\"stop-reason\" == 'end'").find({"stop-reason": "end"}) is True
