@@ -15,6 +15,8 @@ from .model_options import LocalModel
 
 KIND: Final = "huggingface"
 OWN_LOADER: Final = "openai_compat.sidecars.huggingface.models.loading:load_model"
+FORMER_OWN_LOADER: Final = "openai_compat.local.loading:load_model"
+"""The import path of the same loader in earlier versions, which environments may still name."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,17 @@ def to_engine_config(settings: Settings) -> EngineConfig:
     )
 
 
+def resolve_loader(path: str) -> str:
+    """Return `OWN_LOADER` for the import path that it had in earlier versions, and any other path unchanged."""
+    return OWN_LOADER if path == FORMER_OWN_LOADER else path
+
+
 def missing_library(loader: str) -> str | None:
     """Return the first library that `OWN_LOADER` needs and that is not installed.
 
     The needs of other loaders are not known here, so that the result is None for them.
     """
-    return missing_extra() if loader == OWN_LOADER else None
+    return missing_extra() if resolve_loader(loader) == OWN_LOADER else None
 
 
 def to_local_model(entry: ModelConfig, settings: Settings) -> LocalModel:

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from openai_compat.backends.base import Backend
+from openai_compat.backends.huggingface.engine_config import resolve_loader
 from openai_compat.backends.huggingface.model_options import LocalModel
 
 Progress = Callable[[str], None]
@@ -34,7 +35,7 @@ class ImportPathLoader:
     """
 
     def __init__(self, path: str) -> None:
-        self._module, _, self._name = path.partition(":")
+        self._module, _, self._name = resolve_loader(path).partition(":")
 
     def fetch(self, model: LocalModel, progress: Progress) -> None:
         fetch = self._find("fetch_weights")

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from openai_compat.backends.huggingface.engine_client import EngineClient
 from openai_compat.backends.huggingface.engine_config import (
+    OWN_LOADER,
     EngineConfig,
+    missing_library,
     to_engine_config,
 )
+from openai_compat.backends.huggingface.model_options import LocalModel
 from openai_compat.backends.huggingface.runtime_dir import MAX_FOLDER_BYTES, RuntimeDir
 from openai_compat.config import environment, models_file
 from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import ConfigurationError, ModelUnavailableError
 from openai_compat.core.settings import Settings
+from openai_compat.sidecars.huggingface.loader import ImportPathLoader
 
 FORMER_REGISTRY = """\
 [
@@ -173,3 +179,16 @@ def test_without_its_libraries_the_engine_is_not_started(tmp_path: Path, monkeyp
     with pytest.raises(ModelUnavailableError, match=r"need 'transformers'.*openai-compat\[local\]"):
         engine.start(CancellationToken())
     assert not (tmp_path / "e").exists()
+
+
+def test_the_former_path_of_the_loader_means_the_same_loader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    former = "openai_compat.local.loading:load_model"
+    settings = load(tmp_path, [{"name": "a", "hf_repo": "x"}], LOCAL_MODEL_LOADER=former)
+    monkeypatch.setattr("openai_compat.backends.huggingface.engine_config.missing_extra", lambda: "torch")
+    assert missing_library(settings.local_model_loader) == "torch"
+    loaded: list[LocalModel] = []
+    module = SimpleNamespace(load_model=lambda model, progress: loaded.append(model))
+    monkeypatch.setitem(sys.modules, OWN_LOADER.partition(":")[0], module)
+    (model,) = to_engine_config(settings).models
+    ImportPathLoader(to_engine_config(settings).loader).load(model, str)
+    assert loaded == [model]
