@@ -143,7 +143,7 @@ def test_a_model_without_a_template_completes_and_does_not_chat(client: OpenAI) 
     assert refusal.value.response.headers["x-should-retry"] == "false"
 
 
-def test_a_prompt_beyond_the_window(client: OpenAI) -> None:
+def test_a_prompt_beyond_the_context_window_is_refused(client: OpenAI) -> None:
     with pytest.raises(BadRequestError, match=r"256 tokens.* 400 tokens") as refusal:
         client.completions.create(model="reciting", prompt="a" * 400)
     assert refusal.value.code == "context_length_exceeded"

@@ -182,6 +182,7 @@ def test_without_its_libraries_the_engine_is_not_started(tmp_path: Path, monkeyp
 
 
 def test_the_former_path_of_the_loader_means_the_same_loader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings().local_model_loader == OWN_LOADER
     former = "openai_compat.local.loading:load_model"
     settings = load(tmp_path, [{"name": "a", "hf_repo": "x"}], LOCAL_MODEL_LOADER=former)
     monkeypatch.setattr("openai_compat.backends.huggingface.engine_config.missing_extra", lambda: "torch")

@@ -352,13 +352,14 @@ def test_chat_renders_the_template(reciting: Any) -> None:
         reciting._template.render(ChatRequest("m", [{"role": "user", "content": parts}]))
 
 
-def test_a_template_that_fails_is_an_internal_error_and_one_that_rejects_a_bad_request(
-    load: Callable[..., Any],
-) -> None:
+def test_a_failing_template_is_an_internal_error(load: Callable[..., Any]) -> None:
     broken = load(save_reciting_model, PLAIN_TEMPLATE + "{{ messages[0].content / 2 }}")
     with pytest.raises(InternalError, match="template"):
         chat(broken)
     assert text_of(complete(broken), 0) == SCRIPT[1:]
+
+
+def test_a_template_that_raises_an_exception_rejects_the_request(load: Callable[..., Any]) -> None:
     strict = load(save_reciting_model, "{{ raise_exception('only the user may speak') }}")
     with pytest.raises(InvalidRequestError, match="only the user may speak"):
         chat(strict)
