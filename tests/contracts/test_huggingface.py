@@ -73,7 +73,7 @@ class TestHuggingFaceChat(ChatContract):
         "an engine sends its headers with the first event, and the web layer sends keep-alive comments until then"
     )
     def test_a_pause_is_told_as_silence(self, slow_backend: Any) -> None:
-        """See `start_or_defer` in `web/deferred.py`."""
+        """See `DeferredStream` in `web/respond.py`."""
 
     @pytest.mark.skip("a call returns with its first event, so that `test_cancelled_while_it_waits` covers this case")
     def test_closed_before_its_first_delta_nothing_runs_on(self, slow_backend: Any) -> None:
