@@ -286,10 +286,10 @@ def measure_memory(weights: Path) -> dict[str, Any]:
 
 def find_weights() -> Path:
     """The packaged model, unpacked."""
-    from openai_compat.sidecars.huggingface.models.bundled_models import rows
+    from openai_compat.sidecars.huggingface.models.bundled_models import entries
     from openai_compat.sidecars.huggingface.models.gguf import to_safetensors
 
-    row = rows()[0]
+    row = entries()[0]
     return to_safetensors(Path(row["hf_repo"]), row["gguf_file"], row["name"], print)
 
 

@@ -1,4 +1,4 @@
-"""`python -m openai_compat models list|pull|load`: the configured models, and the weights of those that run here."""
+"""Command `models`, which lists the configured models, downloads weights, and loads a model as a test."""
 
 from __future__ import annotations
 
@@ -26,15 +26,17 @@ USAGE_ERROR = 2
 
 
 def add_commands(commands: Commands) -> None:
-    """`models` and what belongs to it."""
-    models = commands.add_parser("models", help="list the models; download, or try to load, those that run here")
+    """Add `models` and its actions to the command line."""
+    models = commands.add_parser("models", help="list the configured models, and download or test local ones")
     actions = models.add_subparsers(required=True, metavar="ACTION")
-    listing = actions.add_parser("list", help="every configured model, and whether its weights are here")
+    listing = actions.add_parser(
+        "list", help="list every configured model, and whether its weights are on this machine"
+    )
     listing.set_defaults(run=run_list)
     pull = actions.add_parser("pull", help="download the weights of local models from the Hugging Face hub")
     pull.add_argument("names", nargs="+", metavar="NAME", help="a model's name, or 'all'")
     pull.set_defaults(run=run_pull)
-    load = actions.add_parser("load", help="load a local model once, say what it takes, and give it up again")
+    load = actions.add_parser("load", help="load a local model once, and print how long it took and what it needs")
     load.add_argument("names", nargs="+", metavar="NAME", help="a model's name, or 'all'")
     load.set_defaults(run=run_load)
 
@@ -44,7 +46,7 @@ def run_list(_arguments: argparse.Namespace) -> int:
     if settings is None:
         return USAGE_ERROR
     for entry in settings.entries.values():
-        print(f"{entry.name:<28} {entry.kind:<12} {_where(entry, settings)}")
+        print(f"{entry.name:<28} {entry.kind:<12} {_location(entry, settings)}")
     if settings.default_upstream is not None:
         print(f"{'every other model':<28} {'openai':<12} {without_secrets(settings.default_upstream.base_url or '')}")
     return 0
@@ -52,7 +54,7 @@ def run_list(_arguments: argparse.Namespace) -> int:
 
 def run_pull(arguments: argparse.Namespace) -> int:
     settings = _settings()
-    models = None if settings is None else _named(arguments.names, settings)
+    models = None if settings is None else _select(arguments.names, settings)
     if settings is None or models is None:
         return USAGE_ERROR
     return max([_pull(model, settings.hf_token) for model in models], default=0)
@@ -60,7 +62,7 @@ def run_pull(arguments: argparse.Namespace) -> int:
 
 def run_load(arguments: argparse.Namespace) -> int:
     settings = _settings()
-    models = None if settings is None else _named(arguments.names, settings)
+    models = None if settings is None else _select(arguments.names, settings)
     if settings is None or models is None:
         return USAGE_ERROR
     return max([_load(model, settings.local_model_loader) for model in models], default=0)
@@ -74,33 +76,35 @@ def _settings() -> Settings | None:
         return None
 
 
-def _where(entry: ModelConfig, settings: Settings) -> str:
+def _location(entry: ModelConfig, settings: Settings) -> str:
+    """Return the URL of a remote model, or where the weights of a local one are."""
     if entry.kind != KIND:
         return without_secrets(entry.base_url) if entry.base_url else ""
     model = to_local_model(entry, settings)
     if missing_library(settings.local_model_loader) is not None:
         return f"{model.hf_repo} (the extra 'local' is not installed)"
-    return f"{model.hf_repo} ({hub.place_of(model)})"
+    return f"{model.hf_repo} ({hub.weights_location(model)})"
 
 
-def _named(names: list[str], settings: Settings) -> list[LocalModel] | None:
-    """The local models of these names; None, after a word about it, where there is none of a name."""
+def _select(names: list[str], settings: Settings) -> list[LocalModel] | None:
+    """Return the local models of these names. Print an error and return None if one does not exist."""
     local = {name: to_local_model(entry, settings) for name, entry in settings.entries.items() if entry.kind == KIND}
     unknown = sorted(set(names) - local.keys() - {"all"})
     if unknown:
-        print(f"no local models: {', '.join(unknown)}; there are: {', '.join(local) or 'none'}", file=sys.stderr)
+        known = ", ".join(local) or "none"
+        print(f"not a local model: {', '.join(unknown)} (local models: {known})", file=sys.stderr)
         return None
     return [model for name, model in local.items() if name in names or "all" in names]
 
 
 def _pull(model: LocalModel, token: str | None) -> int:
     try:
-        if hub.place_of(model) == "folder":
-            print(f"{model.name}: {model.hf_repo} is a folder, there is nothing to download")
+        if hub.weights_location(model) == "folder":
+            print(f"{model.name}: {model.hf_repo} is a local folder, nothing to download")
         else:
             print(f"{model.name}: {model.hf_repo} is in {hub.pull(model, token)}")
     except ImportError as error:
-        print(f"{model.name}: '{error.name}' is missing; it comes with {install_hint('local')}", file=sys.stderr)
+        print(f"{model.name}: '{error.name}' is not installed. It comes with {install_hint('local')}", file=sys.stderr)
         return FAILED
     except (OSError, ValueError) as error:
         print(f"{model.name}: {error}", file=sys.stderr)
@@ -109,19 +113,19 @@ def _pull(model: LocalModel, token: str | None) -> int:
 
 
 def _load(model: LocalModel, loader: str) -> int:
-    began = time.monotonic()
+    started = time.monotonic()
     try:
         backend = ImportPathLoader(loader).load(model, lambda step: print(f"{model.name}: {step}", file=sys.stderr))
-    except Exception as error:  # noqa: BLE001 - whatever a loader raises is what the command is asked about
+    except Exception as error:  # noqa: BLE001 - the command reports every error of a loader
         print(to_load_error(model, error).message, file=sys.stderr)
         return FAILED
-    facts = {
+    details = {
         "context window": getattr(backend, "context_window", "?"),
         "memory": f"{getattr(backend, 'memory_bytes', 0) // 1_000_000} MB",
         **backend.describe(),
     }
-    print(f"{model.name}: loaded in {time.monotonic() - began:.1f} s")
-    for name, value in facts.items():
+    print(f"{model.name}: loaded in {time.monotonic() - started:.1f} s")
+    for name, value in details.items():
         print(f"  {name:<20} {value}")
     backend.close()
     return 0

@@ -1,4 +1,4 @@
-"""The contract, kept by the worker's side of local models, by a real engine in which the echo model is one."""
+"""Contract tests of the HuggingFace backend in a worker, with a real engine that serves the echo model."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tests.contracts.backend_contract import ChatContract
 from tests.support.local_models import LOADER
 
 
-class Local:
-    """Backends in front of one engine, which ends with them."""
+class LocalBackends:
+    """Backends of one engine, which ends when they are closed."""
 
     def __init__(self, settings: Settings) -> None:
         self.engine = EngineClient(settings)
@@ -37,28 +37,28 @@ class Local:
 
 
 @pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBackends]:
     file = tmp_path_factory.mktemp("contract") / "models.json"
-    rows = [
+    entries = [
         {"name": "contract-model", "hf_repo": "x"},
         {"name": "slow", "hf_repo": "delay=60"},
     ]
-    file.write_text(json.dumps(rows))
-    made = Local(environment.load({"MODELS_FILE": str(file), "LOCAL_MODEL_LOADER": LOADER}))
-    yield made
-    made.close()
+    file.write_text(json.dumps(entries))
+    backends = LocalBackends(environment.load({"MODELS_FILE": str(file), "LOCAL_MODEL_LOADER": LOADER}))
+    yield backends
+    backends.close()
 
 
 class TestHuggingFaceChat(ChatContract):
     echoes = True
-    promised_by_the_model: ClassVar[frozenset[str]] = frozenset({"audio", "web_search_options", "logit_bias"})
+    depends_on_the_model: ClassVar[frozenset[str]] = frozenset({"audio", "web_search_options", "logit_bias"})
 
     @pytest.fixture
-    def backend(self, local: Local) -> Any:
+    def backend(self, local: LocalBackends) -> Any:
         return local.backends["contract-model"]
 
     @pytest.fixture
-    def slow_backend(self, local: Local, monkeypatch: pytest.MonkeyPatch) -> Any:
+    def slow_backend(self, local: LocalBackends, monkeypatch: pytest.MonkeyPatch) -> Any:
         backend = local.backends["slow"]
         monkeypatch.setattr(type(self), "model", "slow")
         return backend
@@ -67,29 +67,31 @@ class TestHuggingFaceChat(ChatContract):
         return int(backend.describe().get("callers", 0))
 
     def promises(self, backend: Any) -> frozenset[str]:
-        return super().promises(backend) - self.promised_by_the_model
+        return super().promises(backend) - self.depends_on_the_model
 
-    @pytest.mark.skip("an engine's headers come with its first piece; the web layer fills the silence before them")
+    @pytest.mark.skip(
+        "an engine sends its headers with the first event, and the web layer sends keep-alive comments until then"
+    )
     def test_a_pause_is_told_as_silence(self, slow_backend: Any) -> None:
-        """See `begin` in `web/inference.py`."""
+        """See `DeferredStream` in `web/respond.py`."""
 
-    @pytest.mark.skip("nothing is begun before the first piece is there: `test_cancelled_while_it_waits` is the case")
+    @pytest.mark.skip("a call returns with its first event, so that `test_cancelled_while_it_waits` covers this case")
     def test_closed_before_its_first_delta_nothing_runs_on(self, slow_backend: Any) -> None:
-        """The call returns with the first piece."""
+        """A stream that exists has its first event."""
 
 
-def test_the_engine_is_another_process(local: Local) -> None:
+def test_the_engine_is_another_process(local: LocalBackends) -> None:
     assert local.backends["contract-model"].describe()["process"] not in {os.getpid(), os.getppid()}
 
 
-def test_names_with_slashes_and_spaces_are_asked_for(tmp_path: Path) -> None:
+def test_the_state_of_a_model_with_slash_and_space_in_its_name_is_found(tmp_path: Path) -> None:
     file = tmp_path / "models.json"
     file.write_text(json.dumps([{"name": "org/my model", "hf_repo": "x", "max_context_tokens": 7}]))
-    made = Local(
+    backends = LocalBackends(
         environment.load({"MODELS_FILE": str(file), "LOCAL_MODEL_LOADER": LOADER, "PRELOAD_MODELS": "org/my model"})
     )
     try:
-        made.engine.start(CancellationToken())
-        assert made.backends["org/my model"].describe()["state"] in {"loading", "ready"}
+        backends.engine.start(CancellationToken())
+        assert backends.backends["org/my model"].describe()["state"] in {"loading", "ready"}
     finally:
-        made.close()
+        backends.close()

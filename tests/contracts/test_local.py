@@ -1,4 +1,4 @@
-"""Local models keep the contract of all three capabilities, in the engine's own threads."""
+"""Contract tests of local models, for all three capabilities, as the engine's threads use them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.tiny_models import TOOL_TEMPLATE, require_local_extra, save_e
 
 require_local_extra()
 
-from openai_compat.backends.huggingface.model_options import LocalModel  # noqa: E402 - torch may not be there
+from openai_compat.backends.huggingface.model_options import LocalModel  # noqa: E402 - torch may not be installed
 from openai_compat.sidecars.huggingface.models.loading import load_model  # noqa: E402
 
 ENDLESS = 1_000_000
@@ -40,9 +40,9 @@ class LocalFixtures:
     waiting_behind: ClassVar[dict[int, Any]] = {}
 
     def begin(self, backend: Any, text: str, context: CallContext | None = None, **parameters: Any) -> Iterator[Any]:
-        """With a seed: what a model of random weights says would fill its whole window now and then."""
-        begun: Iterator[Any] = super().begin(backend, text, context, seed=1, **parameters)  # type: ignore[misc]
-        return begun
+        """Begin a call with a seed, because the random text of a model may fill the complete context window."""
+        stream: Iterator[Any] = super().begin(backend, text, context, seed=1, **parameters)  # type: ignore[misc]
+        return stream
 
     @pytest.fixture
     def backend(self, folder: Path) -> Iterator[Any]:
@@ -52,7 +52,7 @@ class LocalFixtures:
 
     @pytest.fixture
     def slow_backend(self, endless_folder: Path) -> Iterator[Any]:
-        """One place, and somebody has it."""
+        """A model with a single slot, which another call occupies."""
         entry = LocalModel(name="contract-model", hf_repo=str(endless_folder), device="cpu", max_batch=1)
         model: Any = load_model(entry, str)
         bias = {str(model._first_token()): -100}

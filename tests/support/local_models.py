@@ -1,6 +1,6 @@
-"""Stands in for the loader of local models (`LOCAL_MODEL_LOADER`): what is loaded is the echo model, as its row wants.
+"""Fake loader of local models (`LOCAL_MODEL_LOADER`), which loads the echo model.
 
-`hf_repo` says what becomes of it: words with commas between them, such as `slow=0.5,mb=100`.
+`hf_repo` configures it by options with commas between them, such as `slow=0.5,mb=100`.
 """
 
 from __future__ import annotations
@@ -26,35 +26,38 @@ LOADER = f"{__name__}:load_model"
 
 
 def load_model(entry: LocalModel, progress: Callable[[str], None]) -> Backend:
-    """`slow=SECONDS` to load, `delay=SECONDS` a token, `mb=MEGABYTES`, `counts=FILE` for a line a load, `kind=` of
-    what it can do; `fails` and `breaks` in loading, `dies` with the process.
+    """Load the echo model by the options in `hf_repo`.
+
+    `slow=SECONDS` delays loading, and `delay=SECONDS` each token. `mb=MEGABYTES` is the reported memory.
+    `counts=FILE` appends a line to the file. `kind=completions` makes a model that cannot chat.
+    `fails` and `breaks` raise an expected and an unexpected error, and `dies` kills the process.
     """
-    wishes = dict(word.partition("=")[::2] for word in entry.hf_repo.split(","))
+    options = dict(word.partition("=")[::2] for word in entry.hf_repo.split(","))
     progress(f"loading {entry.name}")
-    if "counts" in wishes:
-        with Path(wishes["counts"]).open("a") as file:
+    if "counts" in options:
+        with Path(options["counts"]).open("a") as file:
             file.write(f"{os.getpid()}\n")
-    time.sleep(float(wishes.get("slow", 0)))
-    if "fails" in wishes:
+    time.sleep(float(options.get("slow", 0)))
+    if "fails" in options:
         raise ModelUnavailableError(f"The model '{entry.name}' has no weights.")
-    if "breaks" in wishes:
+    if "breaks" in options:
         raise RuntimeError("/secret/path")
-    if "dies" in wishes:
+    if "dies" in options:
         os.kill(os.getpid(), signal.SIGKILL)
     settings = Settings()
     resources = BackendResources(settings, UpstreamClient(settings))
-    kind = CompletesOnly if wishes.get("kind") == "completions" else LocalEcho
-    return kind(entry, float(wishes.get("delay", 0)), int(wishes.get("mb", 1)) * 1_000_000, resources)
+    kind = CompletesOnly if options.get("kind") == "completions" else LocalEcho
+    return kind(entry, float(options.get("delay", 0)), int(options.get("mb", 1)) * 1_000_000, resources)
 
 
 def estimate_bytes(entry: LocalModel) -> int | None:
-    """As `estimate=MEGABYTES` says."""
-    _, said, rest = entry.hf_repo.partition("estimate=")
-    return int(rest.partition(",")[0]) * 1_000_000 if said else None
+    """Return the size in the option `estimate=MEGABYTES`."""
+    _, option, rest = entry.hf_repo.partition("estimate=")
+    return int(rest.partition(",")[0]) * 1_000_000 if option else None
 
 
 class LocalEcho(EchoBackend):
-    """The echo model with what a local one has besides."""
+    """Echo model with the attributes of a local model."""
 
     def __init__(self, entry: LocalModel, delay: float, memory_bytes: int, resources: BackendResources) -> None:
         super().__init__(ModelConfig(entry.name, "huggingface"), EchoOptions(delay=delay), resources)
@@ -66,7 +69,7 @@ class LocalEcho(EchoBackend):
 
 
 class CompletesOnly(Backend, SupportsCompletions):
-    """A model without a chat template."""
+    """Model without a chat template."""
 
     supported_completion_parameters = EchoBackend.supported_completion_parameters
 

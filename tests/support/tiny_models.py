@@ -1,4 +1,4 @@
-"""Tiny models for tests of local models, made in a second: random ones, and one that recites a text it knows."""
+"""Tiny models for tests, made in a second. Some are random, and one recites a known text."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 from tests.support.tools import is_ci
 
 SCRIPT = "abc\u00e9d\u6771e\U0001f3c3fgh."
-"""What the reciting model says: after each of its bytes, the next one; after the last, the end. No byte comes twice."""
-FIRST = '}"]0tfn{['
-"""What it prefers where it may not go on: whatever ends a JSON value soon."""
+"""Text of the reciting model, which follows each byte with the next one and ends after the last. No byte repeats."""
+PREFERRED = '}"]0tfn{['
+"""Characters that it prefers if it may not continue the text, because they end a JSON value soon."""
 PLAIN_TEMPLATE = "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}a"
 TOOL_TEMPLATE = (
     "{% if tools %}{% for tool in tools %}{{ tool | tojson }}{% endfor %} Answer <tool_call>...</tool_call>{% endif %}"
@@ -24,22 +24,24 @@ TOOL_TEMPLATE = (
 
 
 def require_local_extra() -> None:
-    """Skips where the extra `local` is not installed; in CI that is a failure."""
-    if all(importlib.util.find_spec(name) for name in ("torch", "transformers", "llguidance")):
+    """Skip the test or module if the extra `local` is not installed. In CI that is a failure."""
+    missing = [name for name in ("torch", "transformers", "llguidance") if importlib.util.find_spec(name) is None]
+    if not missing:
         return
+    reason = f"the extra `local` is not installed ({', '.join(missing)})"
     if is_ci():
-        pytest.fail("the extra `local` is not installed")
-    pytest.skip("the extra `local` is not installed", allow_module_level=True)
+        pytest.fail(reason)
+    pytest.skip(reason, allow_module_level=True)
 
 
 def byte_tokenizer(template: str | None) -> Any:
-    """A token for each byte, in the order of `FIRST`, and `</s>`; it writes no beginning-of-text token."""
+    """Return a tokenizer with a token for each byte, those of `PREFERRED` first, and `</s>`. It adds no first token."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet(), key=lambda letter: (letter not in FIRST, letter))
-    letters.sort(key=lambda letter: FIRST.index(letter) if letter in FIRST else len(FIRST))
-    inner = Tokenizer(models.BPE(vocab={letter: place for place, letter in enumerate(letters)}, merges=[]))
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet(), key=lambda letter: (letter not in PREFERRED, letter))
+    letters.sort(key=lambda letter: PREFERRED.index(letter) if letter in PREFERRED else len(PREFERRED))
+    inner = Tokenizer(models.BPE(vocab={letter: token for token, letter in enumerate(letters)}, merges=[]))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="</s>")
@@ -48,7 +50,7 @@ def byte_tokenizer(template: str | None) -> Any:
 
 
 def save_reciting_model(folder: Path, template: str | None = PLAIN_TEMPLATE, window: int = 256) -> Path:
-    """A Llama whose one layer does nothing: the last token alone decides what comes next."""
+    """Save a Llama whose only layer does nothing, so that the next token depends on the last one alone."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -70,8 +72,8 @@ def save_reciting_model(folder: Path, template: str | None = PLAIN_TEMPLATE, win
         model.model.layers[0].self_attn.o_proj.weight.zero_()
         model.model.layers[0].mlp.down_proj.weight.zero_()
         scores = -torch.arange(size)[:, None] * torch.full((1, config.hidden_size), 1e-3)
-        says = [*tokenizer(SCRIPT)["input_ids"], tokenizer.eos_token_id]
-        for token, following in itertools.pairwise(says):
+        script = [*tokenizer(SCRIPT)["input_ids"], tokenizer.eos_token_id]
+        for token, following in itertools.pairwise(script):
             scores[following, token] += 2
         model.lm_head.weight.copy_(scores)
     model.save_pretrained(folder)
@@ -80,7 +82,7 @@ def save_reciting_model(folder: Path, template: str | None = PLAIN_TEMPLATE, win
 
 
 def save_random_model(folder: Path, **config: Any) -> Path:
-    """A Llama of random weights: its text is noise, and depends on every token before."""
+    """Save a Llama with random weights. Its text is noise that depends on all tokens before it."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -104,14 +106,14 @@ def save_random_model(folder: Path, **config: Any) -> Path:
 
 
 def save_encoder(folder: Path) -> Path:
-    """A BERT of random weights in the layout of sentence-transformers, with a window of 16 tokens."""
+    """Save a BERT with random weights as a sentence-transformers folder, with a context window of 16 tokens."""
     import torch
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
     letters = [chr(code) for code in range(32, 127)]
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *(f"##{letter}" for letter in letters)]
-    inner = Tokenizer(models.WordPiece({word: place for place, word in enumerate(vocabulary)}, unk_token="[UNK]"))
+    inner = Tokenizer(models.WordPiece({word: token for token, word in enumerate(vocabulary)}, unk_token="[UNK]"))
     inner.normalizer = normalizers.BertNormalizer(lowercase=False)
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
     inner.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))

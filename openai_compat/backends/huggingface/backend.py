@@ -1,4 +1,4 @@
-"""A language or embedding model that runs on this machine, in the engine process that all workers share."""
+"""Backend for language and embedding models that run in the engine process on this machine."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ from .model_options import CAPABILITIES, LocalModelOptions
 
 log = logging.getLogger(__name__)
 
-DOORS: Final = {"chat/completions": "chat", "completions": "completions", "embeddings": "embeddings"}
-QUESTION: Final = Timeouts(connect=1.0, first_byte=2.0, idle=2.0, total=5.0)
-"""For what an engine knows of a model: it answers at once, or is not asked any longer."""
+CAPABILITY_BY_PATH: Final = {"chat/completions": "chat", "completions": "completions", "embeddings": "embeddings"}
+STATE_TIMEOUTS: Final = Timeouts(connect=1.0, first_byte=2.0, idle=2.0, total=5.0)
+"""Timeouts for reading a model's state, which the engine has at hand."""
 
 
 class HuggingFaceBackend(OpenAIBackend):
-    """Forwards to the engine, which is started when it is not there."""
+    """Passthrough to the engine process, which is started when it does not run."""
 
     Options: ClassVar[type[Any]] = LocalModelOptions
 
     def __init__(self, entry: ModelConfig, options: LocalModelOptions, resources: BackendResources) -> None:
         self._engine = resources.engine or EngineClient(resources.settings)
         self._capabilities = options.capabilities
-        self._window = options.max_context_tokens
+        self._max_context_tokens = options.max_context_tokens
         super().__init__(replace(entry, base_url=self._engine.url), OpenAIOptions(), resources)
-        self._is_embedding_allowed = resources.settings.enable_embeddings_backend is not False
+        self._allows_embeddings = resources.settings.enable_embeddings_backend is not False
 
     def forward(self, call: UpstreamRequest, context: CallContext) -> StreamedResponse:
-        self._check(DOORS.get(call.path.partition("?")[0]))
+        self._check_capability(CAPABILITY_BY_PATH.get(call.path.partition("?")[0]))
         if not self._engine.socket_exists:
             self._engine.start(context.cancellation)
         try:
@@ -54,47 +54,53 @@ class HuggingFaceBackend(OpenAIBackend):
         except UpstreamConnectError:
             self._engine.start(context.cancellation)
         except UpstreamConnectionError as error:
-            raise _stopped() from error
+            raise _engine_stopped() from error
         try:
             return super().forward(call, context)
         except UpstreamConnectionError as error:
-            raise _stopped() from error
+            raise _engine_stopped() from error
 
-    def _check(self, capability: str | None) -> None:
-        """Refuses what the entry or the settings rule out, before a model is loaded for it."""
+    def _check_capability(self, capability: str | None) -> None:
+        """Raise a RequestError if the model config or the settings exclude the capability.
+
+        This happens before the call reaches the engine, so that no model is loaded for it.
+        """
         if capability is None:
             return
-        is_named = not self._capabilities or capability in self._capabilities
-        if not is_named or (capability == "embeddings" and not self._is_embedding_allowed):
-            offers = self._capabilities or CAPABILITIES
-            raise missing_capability(self.name, capability, [name for name in offers if name != capability])
+        is_listed = not self._capabilities or capability in self._capabilities
+        if not is_listed or (capability == "embeddings" and not self._allows_embeddings):
+            offered = self._capabilities or CAPABILITIES
+            raise missing_capability(self.name, capability, [name for name in offered if name != capability])
 
     def describe(self) -> Mapping[str, Any]:
-        """The model's state, as the engine has it; one that does not run has loaded nothing."""
-        capabilities = list(self._capabilities or CAPABILITIES)  # until it is loaded: what it may be able to do
-        known = {"capabilities": capabilities, "state": "absent", "context_window": self._window}
+        """Return the model's state as the engine reports it. Without an engine the model is not loaded."""
+        capabilities = list(self._capabilities or CAPABILITIES)  # the possible ones, until the model is loaded
+        known = {"capabilities": capabilities, "state": "absent", "context_window": self._max_context_tokens}
         if self._engine.socket_exists:
-            return {**known, **self._ask()}
+            return {**known, **self._fetch_state()}
         blocker = self._engine.blocker
         return known if blocker is None else {**known, "state": "failed", "error": blocker}
 
-    def _ask(self) -> Mapping[str, Any]:
+    def _fetch_state(self) -> Mapping[str, Any]:
         context = CallContext("describe")
         try:
             reply = self.resources.forwarder.send(
-                "GET", self._url(f"models/{quote(self.name)}"), headers={}, timeouts=QUESTION, context=context
+                "GET", self._url(f"models/{quote(self.name)}"), headers={}, timeouts=STATE_TIMEOUTS, context=context
             )
             try:
-                facts = json.loads(reply.read())
+                state = json.loads(reply.read())
             finally:
                 reply.close()
         except (OpenAICompatError, ValueError):
             return {}
-        return facts if reply.status == 200 and isinstance(facts, dict) else {}
+        return state if reply.status == 200 and isinstance(state, dict) else {}
 
 
-def _stopped() -> ModelBusyError:
-    """The engine ended before it answered. Not sent again: the request itself may be what ended it."""
+def _engine_stopped() -> ModelBusyError:
+    """Return the error for an engine that ended before it answered.
+
+    The request is not sent again, because it may be what ended the engine.
+    """
     return ModelBusyError(
         "The engine for local models stopped before it answered.", retry_after=1, code="engine_stopped"
     )

@@ -1,4 +1,4 @@
-"""What an engine process is to serve: made from the settings by whoever starts it, read by the engine."""
+"""Configuration of the engine process, made from the settings by a worker and read by the engine."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ from .model_options import LocalModel
 
 KIND: Final = "huggingface"
 OWN_LOADER: Final = "openai_compat.sidecars.huggingface.models.loading:load_model"
+FORMER_OWN_LOADER: Final = "openai_compat.local.loading:load_model"
+"""The import path of the same loader in earlier versions, which environments may still name."""
 
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """`loader` is the dotted path of `load_model(entry, progress) -> Backend`. Bytes and seconds are whole numbers.
+    """The models of an engine and its limits. Bytes and seconds are whole numbers.
 
-    `memory_bytes` bounds the loaded models (0: no bound). A caller waits at most `load_timeout` for a model that
-    is being loaded. `queue_limit` callers of one model may wait behind those that are answered.
+    `loader` is the import path of `load_model(entry, progress) -> Backend`.
+    `memory_bytes` limits the memory of all loaded models together (0: no limit).
+    A call waits at most `load_timeout` seconds for a model that is being loaded.
+    `queue_limit` calls of one model may wait behind those that are running.
     """
 
     models: tuple[LocalModel, ...]
@@ -38,7 +42,7 @@ class EngineConfig:
 
     @property
     def identity(self) -> str:
-        """The same for all workers of a server, and another one after its configuration has changed."""
+        """A hash that is equal for all workers of a server and changes with its configuration."""
         return hashlib.sha256(f"{__version__} {self.to_json()}".encode()).hexdigest()[:12]
 
     def to_json(self) -> str:
@@ -51,12 +55,12 @@ class EngineConfig:
         return cls(models=models, preload=tuple(content.pop("preload")), **content)
 
     def capacity(self, model: LocalModel) -> int:
-        """How many callers a model takes at a time: those it answers, and those that may wait."""
+        """Return how many calls a model accepts at a time, running and queued ones together."""
         return model.max_batch + (self.queue_limit if model.queue_limit is None else model.queue_limit)
 
 
 def to_engine_config(settings: Settings) -> EngineConfig:
-    """The plan of a server's local models."""
+    """Return the engine configuration for all local models of a server."""
     configured = (*settings.entries.values(), *settings.hidden_entries.values())
     entries = [entry for entry in configured if entry.kind == KIND]
     names = {entry.name for entry in entries}
@@ -74,13 +78,21 @@ def to_engine_config(settings: Settings) -> EngineConfig:
     )
 
 
+def resolve_loader(path: str) -> str:
+    """Return `OWN_LOADER` for the import path that it had in earlier versions, and any other path unchanged."""
+    return OWN_LOADER if path == FORMER_OWN_LOADER else path
+
+
 def missing_library(loader: str) -> str | None:
-    """The first library that our own loader needs and that is not installed; what another one needs, it knows."""
-    return missing_extra() if loader == OWN_LOADER else None
+    """Return the first library that `OWN_LOADER` needs and that is not installed.
+
+    The needs of other loaders are not known here, so that the result is None for them.
+    """
+    return missing_extra() if resolve_loader(loader) == OWN_LOADER else None
 
 
 def to_local_model(entry: ModelConfig, settings: Settings) -> LocalModel:
-    """A row with what the settings say where it says nothing."""
+    """Return a model's options, with the settings' defaults where the model config has none."""
     model = LocalModel(
         name=entry.name,
         metadata=entry.metadata,

@@ -1,4 +1,7 @@
-"""What is configured for a model that runs here, as the engine process and its loader get to know it. Free of torch."""
+"""Options of a model that runs on this machine, as the models file, the engine and its loader use them.
+
+This module does not import torch, because workers use it too.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,15 @@ QUANTIZATIONS: Final = ("int8",)
 
 @dataclass(frozen=True, kw_only=True)
 class LocalModelOptions:
-    """The keys of a row of kind `huggingface`, beside the common ones.
+    """The keys of a model config of kind `huggingface`, besides the common ones. A null equals a missing key.
 
-    `hf_repo` is a name on the hub or a local folder, `gguf_file` a GGUF file in it, `revision` a branch, tag or commit
-    of the hub. `max_context_tokens` narrows the model's own window. `capabilities` (of `CAPABILITIES`) narrows what the
-    model is asked for: empty, whatever it can do. `quantize` chooses a faster forward pass.
-    `temperature` and `top_p` are for calls that say nothing of them (None: what the model's makers recommend).
-    `max_batch` callers are answered at once; `queue_limit` more may wait (None: the setting's). A null is no key.
+    `hf_repo` is a repository of the Hugging Face hub or a local folder, `gguf_file` a GGUF file in it, and `revision` a
+    branch, tag or commit of the repository.
+    `max_context_tokens` narrows the model's own context window.
+    `capabilities` is the part of `CAPABILITIES` that the model is used for. Empty means all that it supports.
+    `quantize` chooses a faster forward pass.
+    `temperature` and `top_p` are the defaults for calls that send none (None: those that the model's makers recommend).
+    `max_batch` calls run at once, and `queue_limit` more may wait (None: the setting `LOCAL_MAX_QUEUED`).
     """
 
     hf_repo: str = ""
@@ -44,26 +49,26 @@ class LocalModelOptions:
         if not self.hf_repo:
             raise ValueError("needs a `hf_repo`: a name on the Hugging Face hub, or a folder")
         for name in ("hf_repo", "gguf_file", "revision"):
-            _check_text(name, getattr(self, name))
+            _check_string(name, getattr(self, name))
         for name in ("max_context_tokens", "max_batch"):
-            _check_count(name, getattr(self, name), 1)
-        _check_count("queue_limit", self.queue_limit, 0)
-        _check_number("temperature", self.temperature, 2)
-        _check_number("top_p", self.top_p, 1)
+            _check_integer(name, getattr(self, name), minimum=1)
+        _check_integer("queue_limit", self.queue_limit, minimum=0)
+        _check_number("temperature", self.temperature, maximum=2)
+        _check_number("top_p", self.top_p, maximum=1)
         if not isinstance(self.trust_remote_code, bool):
             raise ValueError("trust_remote_code must be true or false")
-        _check_word("dtype", self.dtype, DTYPES)
+        _check_one_of("dtype", self.dtype, DTYPES)
         _check_device(self.device)
         if self.quantize is not None:
-            _check_word("quantize", self.quantize, QUANTIZATIONS)
+            _check_one_of("quantize", self.quantize, QUANTIZATIONS)
         object.__setattr__(self, "capabilities", _to_capabilities(self.capabilities))  # frozen
 
 
 @dataclass(frozen=True, kw_only=True)
 class LocalModel(LocalModelOptions):
-    """One model of the engine: a row with the settings' defaults put in.
+    """One model of the engine, with the settings' defaults filled in.
 
-    `default_context_tokens` is the window where neither the row nor the model's own configuration says one.
+    `default_context_tokens` is the context window if neither the model config nor the model's own files state one.
     """
 
     name: str
@@ -74,35 +79,35 @@ class LocalModel(LocalModelOptions):
         return asdict(self)
 
 
-def _check_text(name: str, value: object) -> None:
+def _check_string(name: str, value: object) -> None:
     if value is not None and not (isinstance(value, str) and value.strip()):
-        raise ValueError(f"{name} must be a text")
+        raise ValueError(f"{name} must be a non-empty string")
 
 
-def _check_count(name: str, value: object, least: int) -> None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
-        raise ValueError(f"{name} must be a whole number, {least} or more")
+def _check_integer(name: str, value: object, *, minimum: int) -> None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < minimum):
+        raise ValueError(f"{name} must be a whole number, {minimum} or more")
 
 
-def _check_number(name: str, value: object, most: float) -> None:
+def _check_number(name: str, value: object, *, maximum: float) -> None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if value is not None and not (is_number and 0 <= float(value) <= most):  # type: ignore[arg-type]
-        raise ValueError(f"{name} must be a number from 0 to {most}")
+    if value is not None and not (is_number and 0 <= float(value) <= maximum):  # type: ignore[arg-type]
+        raise ValueError(f"{name} must be a number from 0 to {maximum}")
 
 
-def _check_word(name: str, value: object, words: tuple[str, ...]) -> None:
-    if value not in words:
-        raise ValueError(f"{name} must be one of {', '.join(words)}")
+def _check_one_of(name: str, value: object, values: tuple[str, ...]) -> None:
+    if value not in values:
+        raise ValueError(f"{name} must be one of {', '.join(values)}")
 
 
 def _check_device(device: object) -> None:
-    """`cuda:1` names one of several devices."""
+    """Check the kind of device, with or without the number of one device, as in `cuda:1`."""
     kind = device.partition(":")[0] if isinstance(device, str) else device
-    _check_word("device", kind, DEVICES)
+    _check_one_of("device", kind, DEVICES)
 
 
 def _to_capabilities(value: object) -> tuple[str, ...]:
-    """A list in a models file becomes the tuple that can be hashed."""
+    """Return the list of a models file as a tuple, which can be hashed."""
     if not isinstance(value, list | tuple) or not set(value) <= set(CAPABILITIES):
         raise ValueError(f"capabilities must be a list of {', '.join(CAPABILITIES)}")
     return tuple(value)

@@ -1,25 +1,27 @@
-"""Models that are listed without a models file, where the extra `local` is installed (`INCLUDE_DEFAULT_MODELS`)."""
+"""Models that are listed without a models file if the extra `local` is installed (`INCLUDE_DEFAULT_MODELS`)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
 
-_GPT3_DEV: Final = "A small model in GPT-3's architecture, trained on FineWeb; its code comes with its weights, so it "
-_NEEDS_CODE: Final = "loads with `trust_remote_code: true` alone."
+_GPT3_DEV: Final = (
+    "A small model in GPT-3's architecture, trained on FineWeb. Its code comes with its weights, so that it loads only "
+    "with `trust_remote_code: true`."
+)
 
 
 def _gpt3_dev(name: str, parameters: str, **options: Any) -> dict[str, Any]:
-    repository = f"k050506koch/{name}"
+    repo = f"k050506koch/{name}"
     return {
         "name": name,
-        "hf_repo": repository,
+        "hf_repo": repo,
         "dtype": "float16",
         "capabilities": ["completions"],
         "metadata": {
-            "description": _GPT3_DEV + _NEEDS_CODE,
+            "description": _GPT3_DEV,
             "parameter_count": parameters,
-            "sources": [f"https://huggingface.co/{repository}"],
+            "sources": [f"https://huggingface.co/{repo}"],
         },
         **options,
     }
@@ -44,4 +46,7 @@ PRESETS: Final[tuple[Mapping[str, Any], ...]] = (
         },
     },
 )
-"""Rows of a models file. None of them chats, and saying so here saves loading one to find out."""
+"""Entries of a models file. No model has a chat template.
+
+`capabilities` states that, so that no model is loaded to find out.
+"""

@@ -1,6 +1,6 @@
-"""The folder where a server's workers and its engine process find each other: a socket, and locks that tell who lives.
+"""Directory with the engine's Unix socket and the lock files that show which processes run.
 
-A lock is a `flock`: the system gives it up when the last process that holds it ends, however it ends.
+A lock is a `flock`. The system releases it when the last process that holds it ends, however it ends.
 """
 
 from __future__ import annotations
@@ -15,66 +15,66 @@ from urllib.parse import quote
 
 PREFIX: Final = "openai-compat-engine-"
 MAX_SOCKET_BYTES: Final = 103
-"""The shortest limit there is: macOS's."""
+"""The limit of macOS for a socket's path, the lowest of all systems."""
 MAX_FOLDER_BYTES: Final = 80
 
 
 def temporary_parent() -> Path:
-    """Where temporary folders are made: `TMPDIR`, unless its path leaves no room for a socket's."""
-    usual = Path(tempfile.gettempdir())
-    return usual if len(str(usual)) + 2 * len(PREFIX) <= MAX_FOLDER_BYTES else Path("/tmp")  # noqa: S108
+    """Return `TMPDIR`, or `/tmp` if its path leaves no space for that of a socket."""
+    default = Path(tempfile.gettempdir())
+    return default if len(str(default)) + 2 * len(PREFIX) <= MAX_FOLDER_BYTES else Path("/tmp")  # noqa: S108
 
 
 class RuntimeDir:
-    """`identity` is the plan's: each configuration has an engine of its own."""
+    """Paths of one engine's files. `identity` is its configuration's, because each configuration has its own engine."""
 
-    def __init__(self, folder: Path, identity: str) -> None:
-        self.folder = folder
-        self.socket = folder / f"{identity}.sock"
+    def __init__(self, path: Path, identity: str) -> None:
+        self.path = path
+        self.socket = path / f"{identity}.sock"
         if len(str(self.socket)) > MAX_SOCKET_BYTES:
-            raise ValueError(f"{folder} is too long a path for a socket")
-        self.engine_lock = folder / f"{identity}.engine"
-        """Held by the one engine."""
-        self.users_lock = folder / f"{identity}.users"
-        """Shared by the workers whose configuration this is."""
-        self.server_lock = to_server_lock(folder)
+            raise ValueError(f"{path} is too long a path for a socket")
+        self.engine_lock = path / f"{identity}.engine"
+        """Held by the running engine."""
+        self.users_lock = path / f"{identity}.users"
+        """Shared by the workers with this configuration."""
+        self.server_lock = server_lock_path(path)
 
     @property
     def url(self) -> str:
         return f"http+unix://{quote(str(self.socket), safe='')}"
 
 
-def to_server_lock(folder: Path) -> Path:
-    """The lock that a server's processes share, whatever their configuration."""
-    return folder / "server"
+def server_lock_path(path: Path) -> Path:
+    """Return the lock file that all processes of a server share, also those with different configurations."""
+    return path / "server"
 
 
 def open_server_folder(configured: str | None) -> str:
-    """The folder of a server that begins, with a share in its lock, which all that this process forks has too."""
-    folder = Path(configured or tempfile.mkdtemp(prefix=PREFIX, dir=temporary_parent()))
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock_shared(to_server_lock(folder))
-    return str(folder)
+    """Create a server's runtime directory and share its lock, which all processes forked from this one inherit."""
+    path = Path(configured or tempfile.mkdtemp(prefix=PREFIX, dir=temporary_parent()))
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock_shared(server_lock_path(path))
+    return str(path)
 
 
 def remove_server_folder(path: str) -> None:
-    """Removes a temporary folder at the end, unless an engine still needs it."""
-    folder = Path(path)
-    if folder.parent != temporary_parent() or not folder.name.startswith(PREFIX):
+    """Remove a temporary runtime directory when its server ends, unless an engine still uses it."""
+    directory = Path(path)
+    if directory.parent != temporary_parent() or not directory.name.startswith(PREFIX):
         return
-    if not any(is_locked(lock) for lock in folder.glob("*.engine")):
-        shutil.rmtree(folder, ignore_errors=True)
+    if not any(is_locked(lock) for lock in directory.glob("*.engine")):
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def lock_shared(path: Path) -> int:
-    """Joins those who hold the lock, until the descriptor is closed or the process and all it has forked are gone."""
+    """Take a shared lock until the descriptor is closed, or this process and all that it forked have ended."""
     descriptor = _open(path)
     fcntl.flock(descriptor, fcntl.LOCK_SH)
     return descriptor
 
 
 def try_lock(path: Path) -> int | None:
-    """A descriptor that holds the lock alone, or None where somebody has it."""
+    """Return a descriptor that holds the lock exclusively, or None if the lock is taken."""
     descriptor = _open(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -85,7 +85,7 @@ def try_lock(path: Path) -> int | None:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether anybody holds the lock."""
+    """Return True if any process holds the lock."""
     descriptor = try_lock(path)
     if descriptor is None:
         return True

@@ -1,6 +1,6 @@
-"""`python -m openai_compat.sidecars.huggingface FOLDER`, with the engine's configuration on its standard input.
+"""Entry point of the engine, `python -m openai_compat.sidecars.huggingface DIRECTORY`.
 
-The server's workers start it.
+The server's workers run it and write the engine's configuration to its standard input.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from openai_compat.backends.huggingface.runtime_dir import RuntimeDir, try_lock
 
 
 def main() -> None:
-    plan = EngineConfig.from_json(sys.stdin.read())
-    folder = RuntimeDir(Path(sys.argv[1]), plan.identity)
-    if try_lock(folder.engine_lock) is None:
-        return  # another worker was quicker: its engine serves all
+    config = EngineConfig.from_json(sys.stdin.read())
+    runtime_dir = RuntimeDir(Path(sys.argv[1]), config.identity)
+    if try_lock(runtime_dir.engine_lock) is None:
+        return  # the engine of another worker is running, and serves all
     from .server import EngineServer
 
-    EngineServer(plan, folder).run()
+    EngineServer(config, runtime_dir).run()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The engine's application: the server's own doors and services in front of the models of a `ModelPool`."""
+"""WSGI application of the engine, which puts the server's endpoints and services in front of a `ModelPool`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from openai_compat.web.client_monitor import DisconnectMonitor
 from openai_compat.web.errors import register_errors
 from openai_compat.web.request_context import current_context, install_request_context
 from openai_compat.web.responses import json_response
-from openai_compat.web.routes import inference as chat
+from openai_compat.web.routes import inference
 
 from .loader import ImportPathLoader
 from .model_pool import ModelPool
@@ -32,83 +32,82 @@ from .model_pool import ModelPool
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-SLOTS_KEY: Final = "openai_compat.places"
-"""Where a request's environment has the ends of the places that it holds."""
+RELEASES_KEY: Final = "openai_compat.engine.releases"
+"""Key of the WSGI environment for the functions that release what the request holds."""
 
 
 class LazyModelRouter(ModelRouter):
-    """Routes to models that are loaded when they are asked for, each with a place for the request under way."""
+    """Router that loads a model on its first request and acquires a slot of it for each request."""
 
-    def __init__(self, store: ModelPool) -> None:
+    def __init__(self, pool: ModelPool) -> None:
         super().__init__(Settings(), {}, None)
-        self._store = store
+        self._pool = pool
 
     def route(self, model: str | None) -> Route:
         name = model or ""
-        backend = self._store.acquire(name, current_context().cancellation)
-        request.environ[SLOTS_KEY].append(partial(self._store.release, name))
+        backend = self._pool.acquire(name, current_context().cancellation)
+        request.environ[RELEASES_KEY].append(partial(self._pool.release, name))
         return Route(name, backend)
 
 
 class ReleaseMiddleware:
-    """Middleware: what a request took is given back when its response is closed, which a server does on every path."""
+    """WSGI middleware that releases a request's slots when its response is closed, which servers do on every path."""
 
     def __init__(self, application: WSGIApplication) -> None:
         self._application = application
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        capacity: list[Callable[[], None]] = []
-        environ[SLOTS_KEY] = capacity
+        releases: list[Callable[[], None]] = []
+        environ[RELEASES_KEY] = releases
 
-        def give_back() -> None:
-            while capacity:
-                capacity.pop()()
+        def release_all() -> None:
+            while releases:
+                releases.pop()()
 
         try:
             body = self._application(environ, start_response)
         except BaseException:
-            give_back()
+            release_all()
             raise
-        return ClosingIterator(body, give_back)
+        return ClosingIterator(body, release_all)
 
 
-def create_engine_app(plan: EngineConfig) -> Application:
-    """The WSGI application; the store is at `app.extensions["engine"]`."""
+def create_engine_app(config: EngineConfig) -> Application:
+    """Return the engine's WSGI application, with the model pool in `app.extensions["engine"]`."""
     settings = Settings(
-        log_level=plan.log_level,
-        log_format=plan.log_format,
-        max_request_bytes=plan.max_request_bytes,
-        validation_error_status=plan.validation_error_status,
-        sse_keepalive_seconds=0.0,  # the workers fill the silences
+        log_level=config.log_level,
+        log_format=config.log_format,
+        max_request_bytes=config.max_request_bytes,
+        validation_error_status=config.validation_error_status,
+        sse_keepalive_seconds=0.0,  # the workers send the keep-alive comments
     )
     configure_logging(settings.log_level, settings.log_format)
-    logging.getLogger("openai_compat.web.request_context").setLevel(
-        "WARNING"
-    )  # the workers write a line for each request
-    store = ModelPool(plan, ImportPathLoader(plan.loader))
+    # The workers write the access log.
+    logging.getLogger("openai_compat.web.request_context").setLevel("WARNING")
+    pool = ModelPool(config, ImportPathLoader(config.loader))
     app = Application("openai_compat.sidecars.huggingface", static_folder=None)
-    app.extensions["engine"] = store
+    app.extensions["engine"] = pool
     install_request_context(app, settings, DisconnectMonitor())
-    routing, tokens = LazyModelRouter(store), TokenCounter(None)
-    app.register_blueprint(chat.chat_blueprint(routing, ChatService(tokens)))
-    app.register_blueprint(chat.completions_blueprint(routing, CompletionService(tokens)))
-    app.register_blueprint(chat.embeddings_blueprint(routing, EmbeddingService(tokens)))
-    app.register_blueprint(states_blueprint(store))
+    router, tokens = LazyModelRouter(pool), TokenCounter(None)
+    app.register_blueprint(inference.chat_blueprint(router, ChatService(tokens)))
+    app.register_blueprint(inference.completions_blueprint(router, CompletionService(tokens)))
+    app.register_blueprint(inference.embeddings_blueprint(router, EmbeddingService(tokens)))
+    app.register_blueprint(states_blueprint(pool))
     register_errors(app, settings)
     app.wsgi_app = ReleaseMiddleware(app.wsgi_app)  # type: ignore[method-assign]  # how Flask takes middleware
     return app
 
 
-def states_blueprint(store: ModelPool) -> Blueprint:
-    """`GET /models/{id}`: what has become of a model. Asking loads nothing."""
+def states_blueprint(pool: ModelPool) -> Blueprint:
+    """Return the blueprint of `GET /models/{id}`, which reports a model's state and loads nothing."""
     blueprint = Blueprint("states", __name__)
 
     @blueprint.get("/models/<path:model>")
     def describe(model: str) -> Response:
-        facts: dict[str, Any] = store.describe(model)
-        backend = store.backend(model)
+        state: dict[str, Any] = pool.describe(model)
+        backend = pool.backend(model)
         if backend is not None:
-            facts["capabilities"] = capabilities_of(backend)
-        return json_response(facts)
+            state["capabilities"] = capabilities_of(backend)
+        return json_response(state)
 
     return blueprint

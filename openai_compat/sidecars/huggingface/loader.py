@@ -1,4 +1,4 @@
-"""Finds the function that loads models (`LOCAL_MODEL_LOADER`), and calls it no sooner than a model is wanted."""
+"""Loading of models by a function that the setting `LOCAL_MODEL_LOADER` names."""
 
 from __future__ import annotations
 
@@ -7,31 +7,35 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from openai_compat.backends.base import Backend
+from openai_compat.backends.huggingface.engine_config import resolve_loader
 from openai_compat.backends.huggingface.model_options import LocalModel
 
 Progress = Callable[[str], None]
 
 
 class Loader(Protocol):
-    """What a store needs: `fetch` brings the weights to this machine, `load` puts them into memory, `estimate` says
-    how many bytes that will take (None: unknown).
-    """
+    """Loader of a model pool. `progress` is called with a text for each step."""
 
-    def fetch(self, model: LocalModel, progress: Progress) -> None: ...
+    def fetch(self, model: LocalModel, progress: Progress) -> None:
+        """Download the weights unless they are on this machine."""
 
-    def load(self, model: LocalModel, progress: Progress) -> Backend: ...
+    def load(self, model: LocalModel, progress: Progress) -> Backend:
+        """Read the weights into memory and return the model."""
 
-    def estimate(self, model: LocalModel) -> int | None: ...
+    def estimate(self, model: LocalModel) -> int | None:
+        """Return how many bytes of memory loading will take, or None if that is unknown."""
 
 
 class ImportPathLoader:
-    """`package.module:function` is `load`; functions `fetch_weights` and `estimate_bytes` beside it are used too.
+    """Loader at an import path.
 
-    The module is imported with the first model: it may take seconds, and may be missing.
+    The path is `package.module:function`, and the function is `load`. Functions `fetch_weights` and `estimate_bytes` of
+    the same module are used if they exist. The module is imported when the first model is loaded, because the import
+    may take seconds or fail.
     """
 
     def __init__(self, path: str) -> None:
-        self._module, _, self._name = path.partition(":")
+        self._module, _, self._name = resolve_loader(path).partition(":")
 
     def fetch(self, model: LocalModel, progress: Progress) -> None:
         fetch = self._find("fetch_weights")

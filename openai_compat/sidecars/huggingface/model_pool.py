@@ -1,4 +1,4 @@
-"""The models of an engine: each loaded once, when it is first wanted, and given up when the memory is needed."""
+"""Pool of the engine's models, which loads a model on its first call and unloads idle ones to free memory."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ log = logging.getLogger(__name__)
 State = Literal["absent", "loading", "ready", "failed"]
 
 FAILURE_TTL: Final = 60.0
-"""For how long a failed load is remembered: a hub or a disk may come back, but not between two requests."""
+"""Seconds until a failed load is tried again. The hub or the disk may be back by then."""
 LOADING_RETRY_AFTER: Final = 10
 FULL_RETRY_AFTER: Final = 2
 
 
 @dataclass
 class _ModelSlot:
-    """One model and what has become of it. `calls` counts the callers that hold a place."""
+    """State of one model. `calls` counts the callers between `acquire` and `release`."""
 
     model: LocalModel
     capacity: int
@@ -44,81 +44,82 @@ class _ModelSlot:
     last_size: int = 0
 
     @property
-    def memory(self) -> int:
-        """What the model occupies now, in bytes."""
-        return _size(self.backend) if self.backend is not None else 0
+    def memory_bytes(self) -> int:
+        """The memory that the model occupies now."""
+        return _memory_bytes(self.backend) if self.backend is not None else 0
 
 
 class ModelPool:
-    """Gives out loaded models. All methods may be called from many threads."""
+    """Thread-safe pool of loaded models."""
 
-    def __init__(self, plan: EngineConfig, loader: Loader) -> None:
-        self._plan = plan
-        self._fetch, self._load, self._estimate = loader.fetch, loader.load, loader.estimate
-        self._slots = {model.name: _ModelSlot(model, plan.capacity(model)) for model in plan.models}
+    def __init__(self, config: EngineConfig, loader: Loader) -> None:
+        self._config = config
+        self._loader = loader
+        self._slots = {model.name: _ModelSlot(model, config.capacity(model)) for model in config.models}
         self._changed = threading.Condition()
-        self._one_at_a_time = threading.Lock()
-        for name in plan.preload:
-            self._begin(self._slots[name])
+        self._load_lock = threading.Lock()
+        for name in config.preload:
+            self._start_loading(self._slots[name])
 
     def acquire(self, name: str, cancellation: CancellationToken) -> Backend:
-        """The loaded model, and a place in it, which is the caller's until `release`.
+        """Return the loaded model and occupy one of its slots until `release`.
 
         Raises:
-            ModelNotFoundError, ModelBusyError: its places are taken, or it loads for longer than anyone should wait.
-            CallCancelledError: the caller left while it was being loaded.
-            what loading it raised, without loading it again.
+            ModelNotFoundError
+            ModelBusyError: all its slots are occupied, or loading takes longer than `load_timeout`.
+            CallCancelledError: the client disconnected while the model was being loaded.
+            OpenAICompatError: what loading it raised. The model is not loaded again before `FAILURE_TTL` is over.
         """
         slot = self._slot(name)
         with self._changed:
             if slot.calls >= slot.capacity:
                 raise ModelBusyError(
-                    f"The model '{name}' has as many callers as it takes. Please try again later.",
+                    f"The model '{name}' has reached its limit of concurrent calls. Please try again later.",
                     retry_after=FULL_RETRY_AFTER,
                 )
             slot.calls += 1
             try:
-                return self._loaded(slot, cancellation)
+                return self._wait_until_loaded(slot, cancellation)
             except BaseException:
                 slot.calls -= 1
                 raise
 
     def release(self, name: str) -> None:
-        """Gives a place back."""
+        """Free a slot of the model."""
         slot = self._slot(name)
         with self._changed:
             slot.calls -= 1
             slot.used_at = monotonic()
-            evicted = self._evict(0, but=slot)
+            evicted = self._evict_idle(keep=slot)
             self._changed.notify_all()
         _close(evicted)
 
     def describe(self, name: str) -> dict[str, Any]:
-        """The model's state, as `GET /v1/models/{id}` shows it."""
+        """Return the model's state, as `GET /v1/models/{id}` shows it."""
         slot = self._slot(name)
         with self._changed:
             backend = slot.backend
-            facts: dict[str, Any] = {"state": slot.state, "context_window": slot.model.max_context_tokens}
+            description: dict[str, Any] = {"state": slot.state, "context_window": slot.model.max_context_tokens}
             if slot.calls:
-                facts["callers"] = slot.calls
+                description["callers"] = slot.calls
             if slot.state == "loading":
-                facts["progress"] = slot.progress
+                description["progress"] = slot.progress
             if slot.state == "failed" and slot.error is not None:
-                facts["error"] = slot.error.message
+                description["error"] = slot.error.message
         if backend is None:
-            return facts
+            return description
         window = getattr(backend, "context_window", None)
-        return {**facts, "context_window": window, "memory_bytes": slot.memory, **backend.describe()}
+        return {**description, "context_window": window, "memory_bytes": slot.memory_bytes, **backend.describe()}
 
     def backend(self, name: str) -> Backend | None:
-        """The model, if it is there."""
+        """Return the model, or None while it is not loaded."""
         return self._slot(name).backend
 
     def close(self) -> None:
-        """Gives up every model."""
+        """Unload all models."""
         with self._changed:
             slots = [slot for slot in self._slots.values() if slot.backend is not None]
-            backends = [self._give_up(slot) for slot in slots]
+            backends = [self._detach(slot) for slot in slots]
         _close(backends)
 
     def _slot(self, name: str) -> _ModelSlot:
@@ -127,22 +128,22 @@ class ModelPool:
             raise ModelNotFoundError(name)
         return slot
 
-    def _loaded(self, slot: _ModelSlot, cancellation: CancellationToken) -> Backend:
-        """Waits, with the lock given up meanwhile, until the model is there."""
-        deadline = monotonic() + self._plan.load_timeout
+    def _wait_until_loaded(self, slot: _ModelSlot, cancellation: CancellationToken) -> Backend:
+        """Start loading the model if necessary, and wait for it. The lock is released while this waits."""
+        deadline = monotonic() + self._config.load_timeout
         cancellation.on_cancel(self._wake)
         try:
             while slot.backend is None:
                 cancellation.raise_if_cancelled()
-                self._begin(slot)
-                left = deadline - monotonic()
-                if left <= 0:
+                self._start_loading(slot)
+                remaining = deadline - monotonic()
+                if remaining <= 0:
                     raise ModelBusyError(
                         f"The model '{slot.model.name}' is still being loaded. Please try again later.",
                         retry_after=LOADING_RETRY_AFTER,
                         code="model_loading",
                     )
-                self._changed.wait(left)
+                self._changed.wait(remaining)
         finally:
             cancellation.remove_callback(self._wake)
         return slot.backend
@@ -151,112 +152,114 @@ class ModelPool:
         with self._changed:
             self._changed.notify_all()
 
-    def _begin(self, slot: _ModelSlot) -> None:
-        """Starts loading, unless that has been tried a moment ago.
+    def _start_loading(self, slot: _ModelSlot) -> None:
+        """Start a thread that loads the model, unless one is running.
 
         Raises:
-            OpenAICompatError: what came of it then.
+            OpenAICompatError: the error of a load that failed less than `FAILURE_TTL` ago.
         """
         if slot.state == "failed" and slot.error is not None and monotonic() < slot.failed_at + FAILURE_TTL:
-            raise copy(slot.error)  # each caller's own: it carries the traceback of where it was raised
+            raise copy(slot.error)  # one for each caller, because an error collects tracebacks
         if slot.state != "loading":
             slot.state, slot.progress = "loading", "waiting for its turn"
-            threading.Thread(target=self._run, args=(slot,), name=f"load {slot.model.name}", daemon=True).start()
+            threading.Thread(target=self._load, args=(slot,), name=f"load {slot.model.name}", daemon=True).start()
 
-    def _run(self, slot: _ModelSlot) -> None:
-        """Loads one model, in a thread of its own. Downloads go on side by side; loading is one model's turn."""
-        began = monotonic()
+    def _load(self, slot: _ModelSlot) -> None:
+        """Load one model in a thread of its own. Several may download at a time, but only one reads its weights."""
+        started = monotonic()
         try:
-            self._fetch(slot.model, lambda step: self._note(slot, step))
-            with self._one_at_a_time:
+            self._loader.fetch(slot.model, lambda step: self._set_progress(slot, step))
+            with self._load_lock:
                 self._free_memory(slot)
-                backend = self._load(slot.model, lambda step: self._note(slot, step))
+                backend = self._loader.load(slot.model, lambda step: self._set_progress(slot, step))
                 self._check_size(slot, backend)
-        except Exception as error:  # noqa: BLE001 - it is remembered for whoever waits, and logged
-            self._fail(slot, to_load_error(slot.model, error))
+        except Exception as error:  # noqa: BLE001 - it is logged, and raised to the callers that wait
+            self._set_failed(slot, to_load_error(slot.model, error))
         else:
-            self._keep(slot, backend, monotonic() - began)
+            self._set_ready(slot, backend, monotonic() - started)
 
-    def _note(self, slot: _ModelSlot, step: str) -> None:
+    def _set_progress(self, slot: _ModelSlot, step: str) -> None:
         slot.progress = step
         log.info("model '%s': %s", slot.model.name, step)
 
-    def _fail(self, slot: _ModelSlot, error: OpenAICompatError) -> None:
+    def _set_failed(self, slot: _ModelSlot, error: OpenAICompatError) -> None:
         log.error("%s", error.message)
         with self._changed:
             slot.state, slot.error, slot.failed_at = "failed", error, monotonic()
             if isinstance(error, ModelBusyError):
-                slot.state = "absent"  # the next caller may find room
+                slot.state = "absent"  # there may be memory for it at the next call
             self._changed.notify_all()
 
-    def _keep(self, slot: _ModelSlot, backend: Backend, seconds: float) -> None:
+    def _set_ready(self, slot: _ModelSlot, backend: Backend, seconds: float) -> None:
         with self._changed:
             slot.backend, slot.state, slot.error = backend, "ready", None
             slot.used_at = monotonic()
-            evicted = self._evict(0, but=slot)
+            evicted = self._evict_idle(keep=slot)
             self._changed.notify_all()
-        log.info("model '%s' is ready after %.1f s, with %d MB", slot.model.name, seconds, slot.memory // 1_000_000)
+        megabytes = slot.memory_bytes // 1_000_000
+        log.info("model '%s' was loaded in %.1f s and takes %d MB", slot.model.name, seconds, megabytes)
         _close(evicted)
 
     def _free_memory(self, slot: _ModelSlot) -> None:
-        """Evicts idle models until `slot` fits, and waits for busy ones to become idle.
+        """Unload idle models until `slot` fits, and wait for busy ones to become idle.
 
         Raises:
-            ModelUnavailableError: it can never fit. ModelBusyError: the others stayed busy.
+            ModelUnavailableError: it can never fit.
+            ModelBusyError: the others stayed busy.
         """
-        budget = self._plan.memory_bytes
+        budget = self._config.memory_bytes
         if not budget:
             return
-        needed = slot.last_size or self._estimate(slot.model) or 0
+        needed = slot.last_size or self._loader.estimate(slot.model) or 0
         if needed > budget:
             raise _too_large(slot.model, needed, budget)
-        deadline = monotonic() + self._plan.load_timeout
+        deadline = monotonic() + self._config.load_timeout
         while True:
             with self._changed:
-                evicted = self._evict(needed)
-                has_room = self._used() + needed <= budget
-                if not has_room and not evicted:
+                evicted = self._evict_idle(needed)
+                fits = self._used_bytes() + needed <= budget
+                if not fits and not evicted:
                     slot.progress = "waiting for memory that other models use"
                     if not self._changed.wait(deadline - monotonic()):
                         raise ModelBusyError(
-                            f"There is no memory for the model '{slot.model.name}' while others are busy.",
+                            f"There is no memory for the model '{slot.model.name}' while other models are busy.",
                             retry_after=LOADING_RETRY_AFTER,
                         )
             _close(evicted)
-            if has_room:
+            if fits:
                 return
 
     def _check_size(self, slot: _ModelSlot, backend: Backend) -> None:
-        """Notes what the model needs, for the next time; one that is too large is closed again."""
-        slot.last_size = _size(backend)
-        if self._plan.memory_bytes and slot.last_size > self._plan.memory_bytes:
+        """Record how much memory the model takes, and close it if that exceeds the budget."""
+        slot.last_size = _memory_bytes(backend)
+        if self._config.memory_bytes and slot.last_size > self._config.memory_bytes:
             backend.close()
-            raise _too_large(slot.model, slot.last_size, self._plan.memory_bytes)
+            raise _too_large(slot.model, slot.last_size, self._config.memory_bytes)
 
-    def _used(self) -> int:
-        return sum(slot.memory for slot in self._slots.values())
+    def _used_bytes(self) -> int:
+        return sum(slot.memory_bytes for slot in self._slots.values())
 
-    def _evict(self, needed: int, but: _ModelSlot | None = None) -> list[Backend]:
-        """Takes out idle models, the longest unused first, while the budget is exceeded; the caller closes them."""
+    def _evict_idle(self, needed: int = 0, keep: _ModelSlot | None = None) -> list[Backend]:
+        """Remove idle models, least recently used first, until `needed` bytes fit. The caller closes them."""
         evicted: list[Backend] = []
         idle = [
-            slot for slot in self._slots.values() if slot.backend is not None and not slot.calls and slot is not but
+            slot for slot in self._slots.values() if slot.backend is not None and not slot.calls and slot is not keep
         ]
         for slot in sorted(idle, key=lambda slot: slot.used_at):
-            if not self._plan.memory_bytes or self._used() + needed <= self._plan.memory_bytes:
+            if not self._config.memory_bytes or self._used_bytes() + needed <= self._config.memory_bytes:
                 break
-            log.info("model '%s' is given up: its %d MB are needed", slot.model.name, slot.memory // 1_000_000)
-            evicted.append(self._give_up(slot))
+            log.info("model '%s' is unloaded to free %d MB", slot.model.name, slot.memory_bytes // 1_000_000)
+            evicted.append(self._detach(slot))
         return evicted
 
-    def _give_up(self, slot: _ModelSlot) -> Backend:
+    def _detach(self, slot: _ModelSlot) -> Backend:
         backend, slot.backend, slot.state = slot.backend, None, "absent"
-        assert backend is not None  # noqa: S101 - who calls has looked
+        assert backend is not None  # noqa: S101 - checked by the callers
         return backend
 
 
-def _size(backend: Backend) -> int:
-    """What it occupies, in bytes; a loader of somebody else's need not say."""
+def _memory_bytes(backend: Backend) -> int:
+    """Return the memory that a model reports, or 0, because a custom loader's models need not report it."""
     return int(getattr(backend, "memory_bytes", 0))
 
 
@@ -268,7 +271,7 @@ def _too_large(model: LocalModel, needed: int, budget: int) -> ModelUnavailableE
 
 
 def to_load_error(model: LocalModel, error: Exception) -> OpenAICompatError:
-    """What callers get to hear of a failed load: the cause in words where it has them, else its name."""
+    """Return the error of a failed load for its callers. An unexpected exception is logged and shown by its type."""
     if isinstance(error, OpenAICompatError):
         return error
     if isinstance(error, MemoryError):
@@ -281,7 +284,7 @@ def to_load_error(model: LocalModel, error: Exception) -> OpenAICompatError:
         )
     log.error("loading the model '%s' failed", model.name, exc_info=error)
     return ModelUnavailableError(
-        f"The model '{model.name}' could not be loaded ({type(error).__name__}); the server's log has the details."
+        f"The model '{model.name}' could not be loaded ({type(error).__name__}). The server's log has the details."
     )
 
 
@@ -289,5 +292,5 @@ def _close(backends: list[Backend]) -> None:
     for backend in backends:
         try:
             backend.close()
-        except Exception:  # the memory of the others is to be given back all the same
+        except Exception:  # the others must be closed all the same
             log.exception("the model '%s' could not be closed", backend.name)

@@ -1,4 +1,4 @@
-"""gunicorn with threads around the engine's application: one process with the models, and its supervisor."""
+"""Threaded gunicorn server of the engine, with one process that holds the models and an arbiter that restarts it."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from openai_compat.backends.huggingface.runtime_dir import RuntimeDir, is_locked
 log = logging.getLogger(__name__)
 
 SPARE_THREADS: Final = 32
-"""For questions about states, and for callers who are told that there is no room."""
+"""Threads for requests about states, and for calls that are refused because a model's queue is full."""
 POLL_INTERVAL: Final = 0.5
 UNUSED_TIMEOUT: Final = 15.0
-"""After a reload with another configuration, the old workers' engine goes when nobody has used it for so long."""
+"""Seconds without a worker of this configuration. After a reload with another one, the old engine ends then."""
 
 
 class EngineServer(BaseApplication):
-    """gunicorn's arbiter holds the socket and restarts the process with the models when it dies."""
+    """gunicorn application. The arbiter keeps the socket open while it restarts the process with the models."""
 
-    def __init__(self, plan: EngineConfig, folder: RuntimeDir) -> None:
-        self._plan = plan
-        self._folder = folder
+    def __init__(self, config: EngineConfig, runtime_dir: RuntimeDir) -> None:
+        self._config = config
+        self._runtime_dir = runtime_dir
         super().__init__()
 
     def load_config(self) -> None:
-        threads = SPARE_THREADS + sum(self._plan.capacity(model) for model in self._plan.models)
+        threads = SPARE_THREADS + sum(self._config.capacity(model) for model in self._config.models)
         options: dict[str, Any] = {
-            "bind": f"unix:{self._folder.socket}",
-            "umask": 0o077,  # the socket is this user's alone, whatever folder it is in
+            "bind": f"unix:{self._runtime_dir.socket}",
+            "umask": 0o077,  # only this user may open the socket, also if others may enter the directory
             "workers": 1,
             "worker_class": ThreadWorker,
             "threads": threads,
-            "worker_connections": threads + 1000,  # kept-alive connections need no thread
-            "timeout": 0,  # loading may keep the process from answering for as long as it takes
-            "graceful_timeout": 2,  # it is stopped when nobody is left to read an answer
-            "keepalive": 75,  # longer than the workers keep theirs
-            "loglevel": "warning" if self._plan.log_level == "info" else self._plan.log_level,
+            "worker_connections": threads + 1000,  # idle keep-alive connections take no thread
+            "timeout": 0,  # loading a model may block the process for as long as it takes
+            "graceful_timeout": 2,  # the engine ends only when no worker is left to read an answer
+            "keepalive": 75,  # longer than the workers keep idle connections
+            "loglevel": "warning" if self._config.log_level == "info" else self._config.log_level,
             "control_socket_disable": True,
-            "post_worker_init": self._watch,
+            "post_worker_init": self._start_monitor,
             "on_exit": self._clean_up,
         }
         for name, value in options.items():
@@ -55,32 +55,33 @@ class EngineServer(BaseApplication):
     def load(self) -> Any:
         from .application import create_engine_app
 
-        return create_engine_app(self._plan)
+        return create_engine_app(self._config)
 
-    def _watch(self, _worker: object) -> None:
+    def _start_monitor(self, _worker: object) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        threading.Thread(target=stop_when_unused, args=(self._folder, os.getppid()), daemon=True).start()
+        threading.Thread(target=stop_when_unused, args=(self._runtime_dir, os.getppid()), daemon=True).start()
 
     def _clean_up(self, _arbiter: object) -> None:
-        if not is_locked(self._folder.server_lock):
-            self._folder.engine_lock.unlink(missing_ok=True)  # before others are looked for: they may be ending too
-            remove_server_folder(str(self._folder.folder))
+        if not is_locked(self._runtime_dir.server_lock):
+            # Removed first, so that of two engines that end at the same time one removes the directory.
+            self._runtime_dir.engine_lock.unlink(missing_ok=True)
+            remove_server_folder(str(self._runtime_dir.path))
 
 
-def stop_when_unused(folder: RuntimeDir, supervisor: int) -> None:
-    """Ends the engine when the server has ended, however it did, or has another configuration by now."""
+def stop_when_unused(runtime_dir: RuntimeDir, supervisor: int) -> None:
+    """Watch the locks, and end the engine when its server has ended or has loaded another configuration."""
     unused_since: float | None = None
     while True:
         time.sleep(POLL_INTERVAL)
         if os.getppid() != supervisor:
-            os._exit(1)  # a new engine needs the memory at once, and nobody restarts this one
-        if not folder.folder.exists() or not is_locked(folder.server_lock):
+            os._exit(1)  # without its supervisor it is not restarted, and a new engine needs the memory at once
+        if not runtime_dir.path.exists() or not is_locked(runtime_dir.server_lock):
             break
-        if is_locked(folder.users_lock):
+        if is_locked(runtime_dir.users_lock):
             unused_since = None
         elif unused_since is None:
             unused_since = time.monotonic()
         elif time.monotonic() - unused_since > UNUSED_TIMEOUT:
             break
-    log.info("the engine stops: nobody uses it")
+    log.info("the engine stops because no worker uses it")
     os.kill(supervisor, signal.SIGTERM)

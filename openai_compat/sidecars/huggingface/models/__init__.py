@@ -1,4 +1,4 @@
-"""Language models and embedding models that run here: what belongs into the engine process and needs torch.
+"""Language and embedding models of the engine, run with torch and transformers.
 
-Importing this package loads nothing heavy.
+Importing this package does not import them.
 """

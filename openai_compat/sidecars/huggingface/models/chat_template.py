@@ -1,4 +1,4 @@
-"""Conversations through a tokenizer's chat template, and the answers back: content, tool calls, JSON."""
+"""Chat templates, which turn conversations into prompts, and the translation of the answers into chat deltas."""
 
 from __future__ import annotations
 
@@ -19,21 +19,24 @@ from .sequence import TextChunk
 from .tool_formats import ToolCallParser, ToolFormat, find_tool_format
 
 log = logging.getLogger(__name__)
-ANY_OBJECT: Final = {"type": "object"}
+ANY_JSON_OBJECT: Final = {"type": "object"}
 
 
 @dataclass(frozen=True, slots=True)
 class ToolOptions:
-    """How the answer's tool calls are read."""
+    """Options for parsing the tool calls of an answer."""
 
     format: ToolFormat
     is_forced: bool
-    takes_many: bool
+    allows_many: bool
 
 
 @dataclass(frozen=True, slots=True)
 class ChatPrompt:
-    """A conversation as text; `schema` is what the answer must be in JSON, by the parameter `schema_param`."""
+    """A conversation as text, with the constraints on its answer.
+
+    `schema` is the JSON schema that the answer must match, and `schema_param` the request's parameter that asks for it.
+    """
 
     text: str
     schema: Mapping[str, Any] | None = None
@@ -42,45 +45,45 @@ class ChatPrompt:
 
 
 class ChatTemplate:
-    """The chat template of one model."""
+    """Chat template of one model's tokenizer."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self.tool_format = find_tool_format(str(tokenizer.chat_template))
 
     def render(self, request: ChatRequest) -> ChatPrompt:
-        """The conversation as the model was taught to read it.
+        """Return the conversation as the model's prompt.
 
         Raises:
-            PayloadError: a message has other content than text, the template refuses the conversation, or there is no
-                message of the assistant's to go on with.
+            InvalidRequestError: a message has other content than text, the template rejects the conversation, or
+                `continue_final_message` is set without a last message of the assistant.
             InternalError: the template fails.
         """
         parameters = request.parameters
-        choice = parameters.get("tool_choice", "auto")
-        tools = None if choice == "none" else parameters.get("tools")
-        messages = [_to_template_message(message, place) for place, message in enumerate(request.messages)]
+        tool_choice = parameters.get("tool_choice", "auto")
+        tools = None if tool_choice == "none" else parameters.get("tools")
+        messages = [_to_template_message(message, index) for index, message in enumerate(request.messages)]
         text = self._apply(messages, tools, _template_options(parameters, messages))
         if tools is None or self.tool_format is None:
-            return _with_format(ChatPrompt(text), parameters.get("response_format") or {})
-        takes_many = parameters.get("parallel_tool_calls") is not False
-        if choice == "auto":
-            use = ToolOptions(self.tool_format, is_forced=False, takes_many=takes_many)
-            return ChatPrompt(text, tools=use)
-        use = ToolOptions(self.tool_format, is_forced=True, takes_many=takes_many)
-        schema = self.tool_format.schema(_chosen(tools, choice))
-        return ChatPrompt(text + self.tool_format.begin, schema, "tools", use)
+            return _with_response_format(ChatPrompt(text), parameters.get("response_format") or {})
+        allows_many = parameters.get("parallel_tool_calls") is not False
+        if tool_choice == "auto":
+            options = ToolOptions(self.tool_format, is_forced=False, allows_many=allows_many)
+            return ChatPrompt(text, tools=options)
+        options = ToolOptions(self.tool_format, is_forced=True, allows_many=allows_many)
+        schema = self.tool_format.schema(_allowed_tools(tools, tool_choice))
+        return ChatPrompt(text + self.tool_format.begin, schema, "tools", options)
 
-    def _apply(self, messages: Sequence[Any], tools: Any, more: Mapping[str, Any]) -> str:
+    def _apply(self, messages: Sequence[Any], tools: Any, options: Mapping[str, Any]) -> str:
         try:
-            text: str = self._tokenizer.apply_chat_template(messages, **{**more, "tools": tools, "tokenize": False})
+            text: str = self._tokenizer.apply_chat_template(messages, **{**options, "tools": tools, "tokenize": False})
         except TemplateError as error:
             if type(error) is not TemplateError:
                 log.exception("The chat template failed")
                 raise InternalError("The model's chat template failed on this conversation.") from error
-            # `raise_exception` in a template: the conversation is not one the model knows.
+            # The template called `raise_exception`, by which templates reject a conversation.
             raise InvalidRequestError(
-                f"The model's chat template refuses this conversation: {error}", param="messages"
+                f"The model's chat template rejects this conversation: {error}", param="messages"
             ) from error
         except Exception as error:
             log.exception("The chat template failed")
@@ -89,86 +92,88 @@ class ChatTemplate:
 
 
 class ChatDeltaBuilder:
-    """A chat's pieces as deltas; the tool calls in each choice's text are told apart."""
+    """Builder of a chat's deltas, which separates content from tool calls in each sequence's text."""
 
     def __init__(self, tools: ToolOptions | None) -> None:
         self._tools = tools
         self._parsers: dict[int, ToolCallParser] = {}
 
-    def read(self, piece: TextChunk, *, is_last: bool) -> Iterable[ChatDelta]:
+    def build(self, chunk: TextChunk, *, is_last: bool) -> Iterable[ChatDelta]:
         if self._tools is None:
-            delta = ChatDelta(piece.text or None, piece.choice, piece.finish_reason, logprobs=piece.logprobs)
+            delta = ChatDelta(chunk.text or None, chunk.index, chunk.finish_reason, logprobs=chunk.logprobs)
         else:
-            delta = self._with_calls(piece, self._tools)
+            delta = self._parse_calls(chunk, self._tools)
         if delta.content or delta.tool_calls or delta.finish_reason or delta.logprobs:
             yield delta
 
-    def _with_calls(self, piece: TextChunk, tools: ToolOptions) -> ChatDelta:
-        parser = self._parsers.get(piece.choice)
+    def _parse_calls(self, chunk: TextChunk, tools: ToolOptions) -> ChatDelta:
+        parser = self._parsers.get(chunk.index)
         if parser is None:
-            parser = ToolCallParser(tools.format, is_forced=tools.is_forced, takes_many=tools.takes_many)
-            self._parsers[piece.choice] = parser
-        content, calls = parser.push(piece.text)
-        finish: FinishReason | None = piece.finish_reason
-        if piece.finish_reason is not None:
+            parser = ToolCallParser(tools.format, is_forced=tools.is_forced, allows_many=tools.allows_many)
+            self._parsers[chunk.index] = parser
+        content, calls = parser.push(chunk.text)
+        finish_reason: FinishReason | None = chunk.finish_reason
+        if chunk.finish_reason is not None:
             rest, more = parser.flush()
             content, calls = content + rest, calls + more
-            if parser.calls and piece.finish_reason == "stop":
-                finish = "tool_calls"
-        named = [replace(call, id=f"call_{secrets.token_hex(12)}") for call in calls]
-        return ChatDelta(content or None, piece.choice, finish, named, logprobs=piece.logprobs if content else ())
+            if parser.call_count and chunk.finish_reason == "stop":
+                finish_reason = "tool_calls"
+        calls = [replace(call, id=f"call_{secrets.token_hex(12)}") for call in calls]
+        return ChatDelta(content or None, chunk.index, finish_reason, calls, logprobs=chunk.logprobs if content else ())
 
 
 def _template_options(parameters: Mapping[str, Any], messages: Sequence[JSONObject]) -> JSONObject:
-    """What goes to the template: it begins a message of the assistant's, or goes on with the last one
-    (`continue_final_message`, as vLLM calls it).
+    """Return the template's options.
+
+    The prompt opens a new message of the assistant, or continues the last one if `continue_final_message` is set (the
+    name is vLLM's).
     """
     given = parameters.get("chat_template_kwargs") or {}
     if not isinstance(given, Mapping):
         raise InvalidRequestError("'chat_template_kwargs' must be an object.", param="chat_template_kwargs")
-    goes_on = parameters.get("continue_final_message") is True
-    if goes_on and not (messages[-1]["role"] == "assistant" and messages[-1].get("content")):
-        message = "'continue_final_message' needs a last message of the assistant's that has a text."
+    continues = parameters.get("continue_final_message") is True
+    if continues and not (messages[-1]["role"] == "assistant" and messages[-1].get("content")):
+        message = "'continue_final_message' needs a last message of the role 'assistant' with a text."
         raise InvalidRequestError(message, param="continue_final_message")
-    return {**given, "continue_final_message": goes_on, "add_generation_prompt": not goes_on}
+    return {**given, "continue_final_message": continues, "add_generation_prompt": not continues}
 
 
-def _with_format(prompt: ChatPrompt, response_format: Mapping[str, Any]) -> ChatPrompt:
-    kind = response_format.get("type", "text")
-    if kind == "json_object":
-        return replace(prompt, schema=ANY_OBJECT, schema_param="response_format")
-    if kind == "json_schema":
-        schema = (response_format.get("json_schema") or {}).get("schema", ANY_OBJECT)
+def _with_response_format(prompt: ChatPrompt, response_format: Mapping[str, Any]) -> ChatPrompt:
+    type_ = response_format.get("type", "text")
+    if type_ == "json_object":
+        return replace(prompt, schema=ANY_JSON_OBJECT, schema_param="response_format")
+    if type_ == "json_schema":
+        schema = (response_format.get("json_schema") or {}).get("schema", ANY_JSON_OBJECT)
         return replace(prompt, schema=schema, schema_param="response_format")
     return prompt
 
 
-def _chosen(tools: Sequence[JSONObject], choice: Any) -> Sequence[JSONObject]:
-    """The tools among which a forced call may choose."""
-    if not isinstance(choice, Mapping):
+def _allowed_tools(tools: Sequence[JSONObject], tool_choice: Any) -> Sequence[JSONObject]:
+    """Return the tools that a forced call may use."""
+    if not isinstance(tool_choice, Mapping):
         return tools
-    name = (choice.get("function") or {}).get("name")
+    name = (tool_choice.get("function") or {}).get("name")
     named = [tool for tool in tools if tool["function"]["name"] == name]
     if not named:
         raise InvalidRequestError(f"Invalid 'tool_choice': there is no tool '{name}'.", param="tool_choice")
     return named
 
 
-def _to_template_message(message: JSONObject, place: int) -> dict[str, Any]:
-    """A message as templates expect it: content as one text, a call's arguments as an object."""
-    converted = {**message, "content": _to_text(message.get("content"), place)}
+def _to_template_message(message: JSONObject, index: int) -> dict[str, Any]:
+    """Return a message as templates expect it, with content as a string and a call's arguments as an object."""
+    converted = {**message, "content": _to_text(message.get("content"), index)}
     if message.get("tool_calls"):
         converted["tool_calls"] = [_to_template_call(call) for call in message["tool_calls"]]
     return converted
 
 
-def _to_text(content: Any, place: int) -> str:
+def _to_text(content: Any, index: int) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     others = [part.get("type") for part in content if part.get("type") != "text"]
     if others:
-        message = f"This model reads text alone, and message {place} has a part of the type '{others[0]}'."
-        raise InvalidRequestError(message, param=f"messages[{place}].content")
+        message = f"This model accepts only text, and message {index} has a part of the type '{others[0]}'."
+        raise InvalidRequestError(message, param=f"messages[{index}].content")
     return "".join(part["text"] for part in content)
 
 

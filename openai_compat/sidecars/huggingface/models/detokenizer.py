@@ -1,48 +1,48 @@
-"""From tokens to text, one by one, without ever breaking a character or a word piece."""
+"""Incremental detokenizer, which turns tokens into text one by one and never splits a character."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Final
 
-CONTEXT: Final = 6
-"""Tokens before the first one that decide whether its leading space is written."""
-HELD: Final = 12
-"""Tokens after which bytes that make no character are given out as they are: three times the longest character."""
+CONTEXT_TOKENS: Final = 6
+"""Tokens before the first one. They decide whether its leading space is written."""
+MAX_HELD_TOKENS: Final = 12
+"""Tokens after which incomplete bytes are returned as they are, three times as many as the longest character takes."""
 REPLACEMENT: Final = "\ufffd"
 
 
 class Detokenizer:
-    """The text that each token of one choice adds.
+    """Text that each token of one sequence adds.
 
-    What a token says depends on its neighbours: a character may take several of them, and some vocabularies write a
-    leading space only in the middle of a text. So each text is the difference between two decodings of the last few.
+    The text of a token depends on its neighbours. A character may take several tokens, and some vocabularies write a
+    leading space only in the middle of a text. So each text is the difference between two decodings of the last tokens.
     """
 
     def __init__(self, tokenizer: Any, context: Sequence[int] = (), *, keeps_special: bool = False) -> None:
         self._tokenizer = tokenizer
         self._keeps_special = keeps_special
-        self._tokens = list(context[-CONTEXT:])
-        self._told = len(self._tokens)
-        self._told_text = self._decode(self._tokens)
+        self._tokens = list(context[-CONTEXT_TOKENS:])
+        self._emitted_count = len(self._tokens)
+        self._emitted_text = self._decode(self._tokens)
 
     def push(self, token: int) -> str:
-        """The text that is certain with this token; empty while a character is incomplete."""
+        """Return the text that the token completes, which is empty while a character is incomplete."""
         self._tokens.append(token)
         text = self._decode(self._tokens)
-        if text.endswith(REPLACEMENT) and len(self._tokens) - self._told < HELD:
+        if text.endswith(REPLACEMENT) and len(self._tokens) - self._emitted_count < MAX_HELD_TOKENS:
             return ""
-        return self._tell(text)
+        return self._emit(text)
 
     def flush(self) -> str:
-        """What is left at the end: an incomplete character, as the replacement character."""
-        return self._tell(self._decode(self._tokens)) if len(self._tokens) > self._told else ""
+        """Return the rest at the end of the sequence, with an incomplete character as the replacement character."""
+        return self._emit(self._decode(self._tokens)) if len(self._tokens) > self._emitted_count else ""
 
-    def _tell(self, text: str) -> str:
-        added = text[len(self._told_text) :]
-        self._tokens = self._tokens[self._told :] or self._tokens
-        self._told = len(self._tokens)
-        self._told_text = self._decode(self._tokens)
+    def _emit(self, text: str) -> str:
+        added = text[len(self._emitted_text) :]
+        self._tokens = self._tokens[self._emitted_count :] or self._tokens
+        self._emitted_count = len(self._tokens)
+        self._emitted_text = self._decode(self._tokens)
         return added
 
     def _decode(self, tokens: Sequence[int]) -> str:
@@ -55,6 +55,6 @@ class Detokenizer:
 
 
 def token_text(tokenizer: Any, token: int) -> str:
-    """One token by itself, as it is shown among the alternatives."""
+    """Return the text of a single token, as it is shown among the top log probabilities."""
     text: str = tokenizer.decode([token], clean_up_tokenization_spaces=False)
     return text

@@ -1,4 +1,4 @@
-"""Embedding models as backends: the folders of sentence-transformers, and plain encoders, run by transformers alone."""
+"""Backend for embedding models, run by transformers alone, from plain encoders or sentence-transformers folders."""
 
 from __future__ import annotations
 
@@ -20,45 +20,46 @@ from openai_compat.core.types import CallContext, Embeddings, EmbeddingsRequest,
 
 from .scheduler import OUT_OF_MEMORY, is_out_of_memory
 
-AT_ONCE: Final = 32
-"""Inputs of one forward pass: more of them are no faster on a CPU, and cost memory."""
-Step = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+BATCH_SIZE: Final = 32
+"""Inputs of one forward pass. More are no faster on a CPU and take memory."""
+Pooling = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedEncoder:
-    """An encoder in memory, and its tokenizer.
+    """An encoder in memory, with its tokenizer.
 
-    `pool` makes one vector of an input's hidden states, given with the mask of its tokens; `size` is that vector's.
+    `pool` turns the hidden states of inputs and the masks of their tokens into one vector for each input. `size` is the
+    length of that vector. `details` is what `GET /v1/models/{id}` shows about the model.
     """
 
     model: Any
     tokenizer: Any
-    window: int
+    context_window: int
     weight_bytes: int
-    facts: Mapping[str, Any]
-    pool: Step
+    details: Mapping[str, Any]
+    pool: Pooling
     size: int
 
 
 class EmbeddingModel(Backend, SupportsEmbeddings):
-    """Turns texts into vectors of length 1. `dimensions` cuts them, as models trained for it allow."""
+    """Embedding model with vectors of length 1. `dimensions` cuts them, which some models are trained for."""
 
     def __init__(self, entry: LocalModel, loaded: LoadedEncoder) -> None:
         super().__init__(ModelConfig(entry.name, "huggingface"), entry, None)  # type: ignore[arg-type]
-        self.context_window = loaded.window
+        self.context_window = loaded.context_window
         self.memory_bytes = loaded.weight_bytes
         self._loaded: LoadedEncoder | None = loaded
         self._size = loaded.size
-        self._facts = {**loaded.facts, "dimensions": loaded.size}
-        self._before, self._after = _special_tokens(loaded.tokenizer)
-        self._running = threading.Lock()
+        self._details = {**loaded.details, "dimensions": loaded.size}
+        self._prefix, self._suffix = _special_tokens(loaded.tokenizer)
+        self._run_lock = threading.Lock()
 
     def describe(self) -> Mapping[str, Any]:
-        return self._facts
+        return self._details
 
     def close(self) -> None:
-        with self._running:
+        with self._run_lock:
             self._loaded = None
 
     def embed(self, request: EmbeddingsRequest, context: CallContext) -> Embeddings:
@@ -66,40 +67,40 @@ class EmbeddingModel(Backend, SupportsEmbeddings):
         loaded = self._loaded
         if loaded is None:
             raise ModelBusyError("The model is being unloaded.")
-        inputs = [self._tokens(loaded, text) for text in request.inputs]
-        kept = [tokens[: self.context_window - len(self._after)] for tokens in inputs]
-        whole = [tokens + self._after for tokens in kept]
-        vectors = self._vectors(loaded, whole, context)
+        inputs = [self._tokenize(loaded, text) for text in request.inputs]
+        kept = [tokens[: self.context_window - len(self._suffix)] for tokens in inputs]
+        complete = [tokens + self._suffix for tokens in kept]
+        vectors = self._embed(loaded, complete, context)
         if request.dimensions is not None:
             vectors = torch.nn.functional.normalize(vectors[:, : request.dimensions], dim=1)
-        truncated = [place for place, tokens in enumerate(inputs) if len(tokens) > len(kept[place])]
-        return Embeddings(vectors.tolist(), Usage(sum(map(len, whole))), truncated)
+        truncated = [index for index, tokens in enumerate(inputs) if len(tokens) > len(kept[index])]
+        return Embeddings(vectors.tolist(), Usage(sum(map(len, complete))), truncated)
 
-    def _tokens(self, loaded: LoadedEncoder, text: str | Sequence[int]) -> list[int]:
-        """The input's tokens with what the model expects before them; what comes after them is put on at the end."""
+    def _tokenize(self, loaded: LoadedEncoder, text: str | Sequence[int]) -> list[int]:
+        """Return an input's tokens with the special tokens before them. Those after them are added once it is cut."""
         if isinstance(text, str):
             encoded = loaded.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-            return [*self._before, *encoded]
-        wrong = next((token for token in text if not 0 <= token < len(loaded.tokenizer)), None)
-        if wrong is not None:
-            message = f"Invalid 'input': {wrong} is not a token of this model's {len(loaded.tokenizer)}."
+            return [*self._prefix, *encoded]
+        invalid = next((token for token in text if not 0 <= token < len(loaded.tokenizer)), None)
+        if invalid is not None:
+            message = f"Invalid 'input': {invalid} is not a token of this model's {len(loaded.tokenizer)}."
             raise InvalidRequestError(message, param="input", code="invalid_token")
-        return [*self._before, *text]
+        return [*self._prefix, *text]
 
-    def _vectors(self, loaded: LoadedEncoder, inputs: Sequence[list[int]], context: CallContext) -> torch.Tensor:
-        """A forward pass for every `AT_ONCE` inputs, of like length so that little is padded."""
-        order = sorted(range(len(inputs)), key=lambda place: len(inputs[place]))
+    def _embed(self, loaded: LoadedEncoder, inputs: Sequence[list[int]], context: CallContext) -> torch.Tensor:
+        """Return the vectors of all inputs. Inputs of similar length share a forward pass, which saves padding."""
+        order = sorted(range(len(inputs)), key=lambda index: len(inputs[index]))
         vectors = torch.empty(len(inputs), self._size)
-        for capacity in _slices(order):
+        for indexes in _batches(order):
             context.cancellation.raise_if_cancelled()
-            with self._running:
-                vectors[capacity] = _run(loaded, [inputs[place] for place in capacity])
+            with self._run_lock:
+                vectors[indexes] = _run(loaded, [inputs[index] for index in indexes])
         return vectors
 
 
-def _slices(capacity: Sequence[int]) -> Iterator[Sequence[int]]:
-    for begin in range(0, len(capacity), AT_ONCE):
-        yield capacity[begin : begin + AT_ONCE]
+def _batches(indexes: Sequence[int]) -> Iterator[Sequence[int]]:
+    for begin in range(0, len(indexes), BATCH_SIZE):
+        yield indexes[begin : begin + BATCH_SIZE]
 
 
 def _run(loaded: LoadedEncoder, inputs: Sequence[list[int]]) -> torch.Tensor:
@@ -119,24 +120,24 @@ def _run(loaded: LoadedEncoder, inputs: Sequence[list[int]]) -> torch.Tensor:
 
 
 def _special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """What the tokenizer puts before and after a text."""
-    alone = tokenizer("a", add_special_tokens=False)["input_ids"]
-    whole = tokenizer("a")["input_ids"]
-    begin = next((place for place in range(len(whole)) if whole[place : place + len(alone)] == alone), 0)
-    return whole[:begin], whole[begin + len(alone) :]
+    """Return the tokens that the tokenizer adds before and after a text."""
+    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+    complete = tokenizer("a")["input_ids"]
+    begin = next((start for start in range(len(complete)) if complete[start : start + len(plain)] == plain), 0)
+    return complete[:begin], complete[begin + len(plain) :]
 
 
-def read_pooling(folder: Path, size: int) -> tuple[Step, int]:
-    """How the folder's hidden states of `size` become vectors, and the size of these.
+def read_pooling(folder: Path, size: int) -> tuple[Pooling, int]:
+    """Return the pooling of a folder's model and the size of its vectors. `size` is that of the hidden states.
 
-    Read from `modules.json`, as sentence-transformers writes it; without that file, the mean of the tokens.
+    It is read from `modules.json`, which sentence-transformers writes. Without that file it is the mean of the tokens.
 
     Raises:
-        ModelUnavailableError: a module that is not known here.
+        ModelUnavailableError: the folder has a module of an unknown kind.
     """
     file = folder / "modules.json"
     if not file.is_file():
-        return _then(_mean, _normalize), size
+        return _compose(_mean, _normalize), size
     steps: list[Callable[..., torch.Tensor]] = []
     for module in json.loads(file.read_text()):
         kind = module["type"].rpartition(".")[2]
@@ -147,12 +148,12 @@ def read_pooling(folder: Path, size: int) -> tuple[Step, int]:
             steps.append(dense)
         elif kind not in {"Transformer", "Normalize"}:
             raise ModelUnavailableError(
-                f"This embedding model has a part of the kind '{kind}', which is not known here."
+                f"This embedding model has a module of the kind '{kind}', which is not supported."
             )
-    return _then(*steps, _normalize), size
+    return _compose(*steps, _normalize), size
 
 
-def _then(pool: Step, *others: Callable[[torch.Tensor], torch.Tensor]) -> Step:
+def _compose(pool: Pooling, *others: Callable[[torch.Tensor], torch.Tensor]) -> Pooling:
     def run(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         vectors = pool(states, mask)
         for other in others:
@@ -167,23 +168,23 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _pooling(config: Mapping[str, Any]) -> Step:
-    """The one way of pooling that the configuration names, in its older spelling or its newer."""
+def _pooling(config: Mapping[str, Any]) -> Pooling:
+    """Return the pooling that the configuration names, in its older or newer spelling."""
     named = config.get("pooling_mode")
     modes = [named] if isinstance(named, str) else [key for key, value in config.items() if value is True]
     known = {
         "mean": _mean,
         "pooling_mode_mean_tokens": _mean,
-        "cls": _first,
-        "pooling_mode_cls_token": _first,
-        "max": _largest,
-        "pooling_mode_max_tokens": _largest,
-        "lasttoken": _last,
-        "pooling_mode_lasttoken": _last,
+        "cls": _first_token,
+        "pooling_mode_cls_token": _first_token,
+        "max": _max,
+        "pooling_mode_max_tokens": _max,
+        "lasttoken": _last_token,
+        "pooling_mode_lasttoken": _last_token,
     }
     modes = [mode for mode in modes if mode != "include_prompt"]
     if len(modes) != 1 or modes[0] not in known:
-        raise ModelUnavailableError(f"This embedding model's way of pooling is not known here: {', '.join(modes)}.")
+        raise ModelUnavailableError(f"This embedding model's pooling is not supported: {', '.join(modes)}.")
     return known[modes[0]]
 
 
@@ -192,15 +193,15 @@ def _mean(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (states * weights).sum(1) / weights.sum(1)
 
 
-def _first(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def _first_token(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return states[:, 0]
 
 
-def _largest(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def _max(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return states.masked_fill(mask[..., None] == 0, -torch.inf).amax(1)
 
 
-def _last(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def _last_token(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return states[torch.arange(len(states), device=states.device), mask.sum(1) - 1]
 
 
@@ -209,7 +210,7 @@ def _normalize(vectors: torch.Tensor) -> torch.Tensor:
 
 
 def _dense(folder: Path) -> tuple[Callable[[torch.Tensor], torch.Tensor], int]:
-    """A linear layer behind the pooling."""
+    """Return the linear layer that follows the pooling, and the size of its outputs."""
     from safetensors.torch import load_file
 
     config = _read_config(folder)
@@ -217,7 +218,7 @@ def _dense(folder: Path) -> tuple[Callable[[torch.Tensor], torch.Tensor], int]:
     functions: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"Tanh": torch.tanh, "Identity": lambda x: x}
     weights_file = folder / "model.safetensors"
     if activation not in functions or not weights_file.is_file():
-        raise ModelUnavailableError("This embedding model has a dense layer that cannot be read here.")
+        raise ModelUnavailableError("This embedding model has a dense layer that is not supported.")
     weights = load_file(weights_file)
     weight, bias = weights["linear.weight"], weights.get("linear.bias")
 

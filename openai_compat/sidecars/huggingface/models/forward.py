@@ -1,4 +1,4 @@
-"""The forward pass: from rows of tokens to the scores of their next ones, whatever the model's architecture."""
+"""Forward pass of a causal language model over a batch, for all architectures with plain attention."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from openai_compat.core.errors import ModelUnavailableError
 from .kv_cache import BatchKVCache
 
 BATCHED_LAYERS: Final = frozenset({"full_attention", "sliding_attention"})
-"""Kinds of layers whose memory of the past is keys and values; the others' cannot be padded, cut and joined."""
+"""Kinds of layers whose state is keys and values. The state of others cannot be padded, cut and joined."""
 
 
 class ForwardPass:
-    """Runs a causal language model over the rows of a `BatchKVCache`."""
+    """Forward pass of one model over the rows of a `BatchKVCache`."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -31,15 +31,15 @@ class ForwardPass:
         return BatchKVCache(self._layers)
 
     def extend(self, cache: BatchKVCache, tokens: Sequence[Sequence[int]], *, all_scores: bool = False) -> torch.Tensor:
-        """Appends each row's `tokens`, and gives the scores after the last of them: [rows, 1, vocabulary].
+        """Append each row's `tokens` and return the scores after the last of them, [rows, 1, vocabulary].
 
-        Rows may be of different lengths only where they have nothing in the cache yet: they are padded on the left.
-        With `all_scores` (for rows of one length), the scores after each token: [rows, tokens, vocabulary].
+        Rows may get different numbers of tokens only if they have none in the cache yet. They are padded on the left.
+        With `all_scores`, which needs equal numbers, return the scores after each token, [rows, tokens, vocabulary].
         """
         gained = [len(row) for row in tokens]
         columns = max(gained)
-        cache.make_room(columns)
-        lengths = [before + new for before, new in zip(cache.lengths, gained, strict=True)]
+        cache.reserve(columns)
+        lengths = [length + new for length, new in zip(cache.lengths, gained, strict=True)]
         padded = [[0] * (columns - len(row)) + list(row) for row in tokens]
         logits = self._run(cache, torch.tensor(padded), torch.tensor(lengths), all_scores)
         cache.advance(gained)
@@ -57,18 +57,18 @@ class ForwardPass:
         if self._takes_logits_to_keep and not all_scores:
             arguments["logits_to_keep"] = 1
         logits: torch.Tensor = self._model(
-            input_ids=tokens.to(self.device), past_key_values=cache.for_model, use_cache=True, **arguments
+            input_ids=tokens.to(self.device), past_key_values=cache.past_key_values, use_cache=True, **arguments
         ).logits
         return logits if all_scores else logits[:, -1:]
 
 
 def _count_layers(model: Any) -> int:
-    """Raises ModelUnavailableError for a model whose past is more than keys and values (Mamba and its like)."""
+    """Return the number of layers. Raise ModelUnavailableError if the state is not keys and values, as of Mamba."""
     config = model.config.get_text_config()
     others = set(getattr(config, "layer_types", None) or ()) - BATCHED_LAYERS
     if others or getattr(model, "_is_stateful", False):
         raise ModelUnavailableError(
-            f"Models of the type '{config.model_type}' cannot be run here: they remember their past otherwise than as "
-            "keys and values. Serve it elsewhere, and name that server in the models file (kind: openai)."
+            f"Models of the type '{config.model_type}' cannot run in this engine, because their state is not keys and "
+            "values. Run the model on another server, and add that server to the models file (kind: openai)."
         )
     return int(config.num_hidden_layers)

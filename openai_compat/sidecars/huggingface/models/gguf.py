@@ -1,4 +1,7 @@
-"""GGUF files, unpacked once: transformers needs half a minute for what it reads from safetensors in a second."""
+"""Conversion of GGUF files to safetensors, done once for each file.
+
+transformers reads a GGUF file in half a minute and the same weights as safetensors in a second.
+"""
 
 from __future__ import annotations
 
@@ -18,37 +21,37 @@ from openai_compat.core.errors import ModelUnavailableError
 
 log = logging.getLogger(__name__)
 CACHE: Final = "openai-compat-unpacked"
-"""A folder beside the hub's own copies (`HF_HOME`)."""
+"""Name of the cache folder in `HF_HOME`, beside the hub's own."""
 
 
 def to_safetensors(folder: Path, gguf_file: str, name: str, progress: Callable[[str], None]) -> Path:
-    """The folder with the unpacked weights and the tokenizer of a GGUF file, made where it is not there yet.
+    """Return a folder with a GGUF file's weights as safetensors and its tokenizer. The first call converts the file.
 
     Raises:
-        ModelUnavailableError: the file is missing, or transformers cannot read it.
+        ModelUnavailableError: the file does not exist, or transformers cannot read it.
     """
     file = folder / gguf_file
     if not file.is_file():
-        log.error("model '%s': there is no file %s", name, file)
+        log.error("model '%s': the file %s does not exist", name, file)
         raise ModelUnavailableError(f"The file {Path(gguf_file).name} of the model '{name}' is missing.")
-    place = Path(constants.HF_HOME) / CACHE / f"{file.stem}-{_fingerprint(file)}"
-    if not place.is_dir():
-        progress(f"unpacking {file.name}; this is done once")
-        _unpack(file, name, place)
-    return place
+    converted = Path(constants.HF_HOME) / CACHE / f"{file.stem}-{_fingerprint(file)}"
+    if not converted.is_dir():
+        progress(f"converting {file.name}, which is done once")
+        _convert(file, name, converted)
+    return converted
 
 
 def _fingerprint(file: Path) -> str:
-    """Changes with the file, and is known without reading all of it."""
-    facts = file.stat()
-    known = f"{file.resolve()} {facts.st_size} {facts.st_mtime_ns}"
+    """Return a hash of the file's path, size and time of change, which is known without reading the file."""
+    status = file.stat()
+    known = f"{file.resolve()} {status.st_size} {status.st_mtime_ns}"
     return hashlib.sha256(known.encode()).hexdigest()[:12]
 
 
-def _unpack(file: Path, name: str, place: Path) -> None:
-    """Into a folder of another name first: what bears its own name is whole."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(dir=place.parent, prefix=".unfinished-"))
+def _convert(file: Path, name: str, target: Path) -> None:
+    """Write the converted model to a temporary folder, and rename that to `target` when it is complete."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(dir=target.parent, prefix=".unfinished-"))
     try:
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
         model = AutoModelForCausalLM.from_pretrained(
@@ -60,8 +63,8 @@ def _unpack(file: Path, name: str, place: Path) -> None:
         )
         tokenizer.save_pretrained(unfinished)
         model.save_pretrained(unfinished)
-        if not place.is_dir():
-            unfinished.rename(place)
+        if not target.is_dir():
+            unfinished.rename(target)
     except (OSError, ValueError, KeyError, ImportError) as error:
         log.error("model '%s': %s", name, error)
         raise ModelUnavailableError(

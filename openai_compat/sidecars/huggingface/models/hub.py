@@ -1,4 +1,4 @@
-"""Weights on the Hugging Face hub, and on this machine's disk. The hub's library is imported when it is needed."""
+"""Weights on the Hugging Face hub and on this machine's disk. The hub's library is imported on first use."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from openai_compat.core.errors import ModelUnavailableError
 
 log = logging.getLogger(__name__)
 
-Place = Literal["folder", "cached", "not here"]
+Location = Literal["folder", "cached", "not downloaded"]
 
 OTHER_FRAMEWORKS: Final = ("*.h5", "*.msgpack", "*.ot", "*.onnx", "*.tflite", "onnx/*", "openvino/*", "coreml/*")
-"""Weights that torch does not read; many repositories have them beside those that it does."""
+"""Weights that torch does not read. Many repositories have them beside those that it does."""
 PICKLES: Final = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-"""Not needed where the same weights are there as safetensors."""
+"""Files that are not needed if the repository has the same weights as safetensors."""
 
 
-def place_of(model: LocalModelOptions) -> Place:
-    """Where the weights are, as far as one can see without the hub.
+def weights_location(model: LocalModelOptions) -> Location:
+    """Return where a model's weights are, without asking the hub.
 
     Raises:
-        ModuleNotFoundError: the hub's library is not installed, and the model is no folder.
+        ModuleNotFoundError: `hf_repo` is not a folder, and the hub's library is not installed.
     """
     if Path(model.hf_repo).expanduser().is_dir():
         return "folder"
@@ -32,14 +32,15 @@ def place_of(model: LocalModelOptions) -> Place:
 
     wanted = model.gguf_file or "config.json"
     found = try_to_load_from_cache(model.hf_repo, wanted, revision=model.revision)
-    return "cached" if isinstance(found, str) else "not here"
+    return "cached" if isinstance(found, str) else "not downloaded"
 
 
 def pull(model: LocalModelOptions, token: str | None) -> str:
-    """Downloads what is not here yet, with progress on standard error; the folder where it is.
+    """Download the missing files of a model, with progress on standard error, and return their folder.
 
     Raises:
-        ModuleNotFoundError; OSError or ValueError: the hub's reasons.
+        ModuleNotFoundError: the hub's library is not installed.
+        OSError, ValueError: the download failed.
     """
     from huggingface_hub import HfApi, snapshot_download
 
@@ -53,15 +54,16 @@ def pull(model: LocalModelOptions, token: str | None) -> str:
 
 
 def fetch_weights(model: LocalModel, progress: Callable[[str], None]) -> None:
-    """Downloads what is not here yet; part of loading.
+    """Download a model that is not on this machine, as the first step of loading it.
 
     Raises:
-        ModelUnavailableError: no such folder, or the hub did not give it. ModuleNotFoundError
+        ModelUnavailableError: the folder does not exist, or the download failed.
+        ModuleNotFoundError: the hub's library is not installed.
     """
     if model.hf_repo.startswith(("/", "./", "../", "~")) and not Path(model.hf_repo).expanduser().is_dir():
-        log.error("model '%s': there is no folder %s", model.name, model.hf_repo)
-        raise ModelUnavailableError(f"The model '{model.name}' is not in the folder that its row names.")
-    if place_of(model) != "not here":
+        log.error("model '%s': the folder %s does not exist", model.name, model.hf_repo)
+        raise ModelUnavailableError(f"The folder of the model '{model.name}' (key `hf_repo`) does not exist.")
+    if weights_location(model) != "not downloaded":
         return
     progress(f"downloading {model.hf_repo} from the hub")
     try:
@@ -69,5 +71,5 @@ def fetch_weights(model: LocalModel, progress: Callable[[str], None]) -> None:
     except (OSError, ValueError) as error:
         log.error("model '%s': %s", model.name, error)
         raise ModelUnavailableError(
-            f"The weights of the model '{model.name}' could not be had from the hub ({type(error).__name__})."
+            f"The weights of the model '{model.name}' could not be downloaded from the hub ({type(error).__name__})."
         ) from error

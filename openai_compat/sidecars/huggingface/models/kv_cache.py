@@ -1,13 +1,13 @@
-"""The keys and values of a running batch: one row a choice, all rows ending in the same column.
+"""Keys and values of a running batch. Each sequence has one row, and all rows end in the same column.
 
-    row 0   . . . a b c d e        `.`: nothing of this row's, hidden by the attention mask
+    row 0   . . . a b c d e        `.`: not used by this row, and hidden by the attention mask
     row 1   a b c d e f g h
     row 2   . . . . . . a b
                             ^ the next token of every row goes here
 
-So a step of the batch is one write into one column, whatever the lengths; each row's columns are contiguous, which is
-all that masks, sliding windows included, ask for. A row joins by being copied to the right edge, and leaves by having
-the last row moved into its place.
+A step of the batch is one write into one column, also for rows of different lengths. Each row's columns are contiguous,
+which is all that attention masks require, those of sliding windows included. A row is added by a copy to the right
+edge. When a row is removed, the last row moves to its index.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 SPARE_COLUMNS: Final = 256
-"""Room for that many steps is made at a time: copying everything is then rare, and little memory lies idle."""
+"""Columns that are allocated ahead, so that copying the cache is rare and little memory is unused."""
 RESERVE: Final = 128 << 20
-"""Bytes of the machine's memory that are left alone."""
+"""Bytes of the machine's memory that the cache does not use."""
 
 
 class BatchKVCache:
-    """Rows of keys and values for every layer of a model. `lengths` has the tokens of each row."""
+    """Keys and values of all layers of a model. `lengths` has the number of tokens of each row."""
 
     def __init__(self, layers: int) -> None:
         self.lengths: list[int] = []
         self._end = 0
         self._layers = [_Layer(self) for _ in range(layers)]
-        self.for_model = Cache(layers=list(self._layers))
-        """What the model takes as `past_key_values`."""
+        self.past_key_values = Cache(layers=list(self._layers))
+        """The cache as the model takes it."""
 
     @property
     def rows(self) -> int:
@@ -41,44 +41,44 @@ class BatchKVCache:
 
     @property
     def width(self) -> int:
-        """Columns that the longest row takes."""
+        """The length of the longest row, in columns."""
         return max(self.lengths, default=0)
 
     @property
     def memory_bytes(self) -> int:
         return sum(layer.memory_bytes for layer in self._layers)
 
-    def begin(self, rows: int) -> None:
-        """Opens `rows` empty rows in an empty cache."""
+    def start(self, rows: int) -> None:
+        """Open `rows` empty rows in an empty cache."""
         self.lengths = [0] * rows
         self._end = 0
 
-    def make_room(self, columns: int) -> None:
-        """Must be called before a forward pass that writes `columns`.
+    def reserve(self, columns: int) -> None:
+        """Reserve `columns` for the next forward pass.
 
         Raises:
-            MemoryError: the machine has no room for them.
+            MemoryError: the machine has not enough memory for them.
         """
         if self._end and self._end + columns > self._layers[0].columns:
-            self._rebuild(self.rows, self.width, columns)
+            self._reallocate(self.rows, self.width, columns)
 
     def advance(self, columns: Sequence[int]) -> None:
-        """The forward pass went well: each row has gained that many columns, all of them end with the longest."""
+        """Record the columns that each row has gained in a forward pass. All rows end with the longest one."""
         self._end += max(columns)
         self.lengths = [length + gained for length, gained in zip(self.lengths, columns, strict=True)]
 
-    def join(self, other: BatchKVCache, copies: Sequence[int]) -> None:
-        """Takes over the rows of `other`, each as often as `copies` says."""
+    def append(self, other: BatchKVCache, copies: Sequence[int]) -> None:
+        """Append the rows of `other`, each as many times as `copies` states."""
         rows = self.rows + sum(copies)
         if other.width > self._end or rows > self._layers[0].rows:
-            self._rebuild(rows, max(self.width, other.width), 1, like=other)
+            self._reallocate(rows, max(self.width, other.width), 1, like=other)
         sources = [row for row, times in enumerate(copies) for _ in range(times)]
-        for mine, theirs in zip(self._layers, other._layers, strict=True):
-            mine.copy_rows(theirs, sources, self.rows, self._end, other.width)
+        for layer, other_layer in zip(self._layers, other._layers, strict=True):
+            layer.copy_rows(other_layer, sources, self.rows, self._end, other.width)
         self.lengths += [other.lengths[row] for row in sources]
 
     def remove(self, row: int) -> None:
-        """Takes a row out; the last row takes its number."""
+        """Remove a row. The last row takes its index."""
         last = self.rows - 1
         if row != last:
             for layer in self._layers:
@@ -90,27 +90,29 @@ class BatchKVCache:
             for layer in self._layers:
                 layer.free()
 
-    def view(self) -> tuple[int, int]:
-        """The first column in use, and the one after the last."""
+    def used_columns(self) -> tuple[int, int]:
+        """Return the first column in use and the one after the last."""
         return self._end - self.width, self._end
 
-    def _rebuild(self, rows: int, width: int, columns: int, like: BatchKVCache | None = None) -> None:
-        """Moves everything into buffers of `rows` rows, with `width` columns in use and room for `columns` more."""
-        capacity = width + columns + SPARE_COLUMNS
+    def _reallocate(self, rows: int, width: int, columns: int, like: BatchKVCache | None = None) -> None:
+        """Move everything into buffers of `rows` rows, with `width` columns in use and `columns` more reserved."""
+        total = width + columns + SPARE_COLUMNS
         models = self._layers if like is None else like._layers
-        needed = sum(layer.bytes_for(max(rows, layer.rows), capacity) for layer in models)
+        needed = sum(layer.bytes_for(max(rows, layer.rows), total) for layer in models)
         if needed > available_memory(models[0].device):
             raise MemoryError(f"{needed} bytes for keys and values")
-        pairs = list(zip(self._layers, models, strict=True))
-        # All or nothing: where memory runs out on the way, the rows that were there go on as they were.
-        buffers = [mine.rebuilt(model, max(rows, mine.rows), capacity, self.view(), width) for mine, model in pairs]
+        # All buffers are made before any is replaced. If memory runs out meanwhile, the cache stays as it was.
+        buffers = [
+            layer.reallocated(model, max(rows, layer.rows), total, self.used_columns(), width)
+            for layer, model in zip(self._layers, models, strict=True)
+        ]
         for layer, (keys, values) in zip(self._layers, buffers, strict=True):
-            layer.hold(keys, values)
+            layer.set_buffers(keys, values)
         self._end = width
 
 
 class _Layer(CacheLayerMixin):  # type: ignore[misc]
-    """One layer's buffers, [rows, heads, columns, size of a head] each; the first write shows the sizes."""
+    """Buffers of one layer, [rows, heads, columns, size of a head] each. The first write determines the sizes."""
 
     is_sliding = False
 
@@ -142,7 +144,7 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         columns = key_states.shape[2] + SPARE_COLUMNS
-        # Zeros: what the mask hides is multiplied by 0, and memory as it is found may hold NaN, which stays NaN.
+        # Zeros, because hidden values are multiplied by 0, and 0 times the NaN of uninitialized memory is NaN.
         self.keys = key_states.new_zeros(*key_states.shape[:2], columns, key_states.shape[3])
         self.values = value_states.new_zeros(*value_states.shape[:2], columns, value_states.shape[3])
         self.is_initialized = True
@@ -150,10 +152,10 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Writes the new columns, and returns all that the rows may attend to."""
+        """Write the new columns and return all that the rows may attend to."""
         if self.keys is None:
             self.lazy_initialization(key_states, value_states)
-        begin, end = self._owner.view()
+        begin, end = self._owner.used_columns()
         rows, new_end = key_states.shape[0], end + key_states.shape[2]
         self.keys[:rows, :, end:new_end] = key_states
         self.values[:rows, :, end:new_end] = value_states
@@ -168,31 +170,31 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
     def get_max_length(self) -> int:
         return -1
 
-    def copy_rows(self, source: _Layer, rows: Sequence[int], at: int, end: int, width: int) -> None:
-        """Copies the last `width` columns of the source's rows to the rows from `at` on, ending at `end`."""
-        source_end = source._owner.view()[1]
-        for mine, theirs in ((self.keys, source.keys), (self.values, source.values)):
-            for place, row in enumerate(rows, at):
-                mine[place, :, end - width : end] = theirs[row, :, source_end - width : source_end]
+    def copy_rows(self, source: _Layer, rows: Sequence[int], first: int, end: int, width: int) -> None:
+        """Copy the last `width` columns of the source's `rows` to the rows from `first` on, up to the column `end`."""
+        source_end = source._owner.used_columns()[1]
+        for tensor, source_tensor in ((self.keys, source.keys), (self.values, source.values)):
+            for target, row in enumerate(rows, first):
+                tensor[target, :, end - width : end] = source_tensor[row, :, source_end - width : source_end]
 
     def move_row(self, source: int, target: int, begin: int, end: int) -> None:
         for tensor in (self.keys, self.values):
             tensor[target, :, begin:end] = tensor[source, :, begin:end]
 
-    def rebuilt(
+    def reallocated(
         self, like: _Layer, rows: int, columns: int, used: tuple[int, int], width: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """New buffers, shaped as `like`'s; the columns `used` end at `width` there."""
+        """Return new buffers in the shape of `like`, with a copy of the `used` columns that ends at `width`."""
         begin, end = used
-        new = []
-        for mine, theirs in ((self.keys, like.keys), (self.values, like.values)):
-            buffer = theirs.new_zeros(rows, theirs.shape[1], columns, theirs.shape[3])
-            if mine is not None:
-                buffer[: mine.shape[0], :, width - (end - begin) : width] = mine[:, :, begin:end]
-            new.append(buffer)
-        return new[0], new[1]
+        buffers = []
+        for old, model in ((self.keys, like.keys), (self.values, like.values)):
+            buffer = model.new_zeros(rows, model.shape[1], columns, model.shape[3])
+            if old is not None:
+                buffer[: old.shape[0], :, width - (end - begin) : width] = old[:, :, begin:end]
+            buffers.append(buffer)
+        return buffers[0], buffers[1]
 
-    def hold(self, keys: torch.Tensor, values: torch.Tensor) -> None:
+    def set_buffers(self, keys: torch.Tensor, values: torch.Tensor) -> None:
         self.keys, self.values = keys, values
         self.is_initialized = True
 
@@ -202,7 +204,7 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
 
 
 def available_memory(device: torch.device) -> float:
-    """Bytes that may still be taken; Linux gives more than there is, and kills whoever uses it."""
+    """Return how many bytes are free. Linux grants more than exist, and kills a process that uses them."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
     try:

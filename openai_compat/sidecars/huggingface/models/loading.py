@@ -1,4 +1,4 @@
-"""From a row of the models file to a model in memory: the one place that decides what a folder of weights is."""
+"""Loading of models, which determines from a folder of weights what kind of model it is."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-# torch's threads sleep while they wait for each other. Spinning, as they do otherwise, is no faster, and where other
-# processes want the same cores it costs whole time slices: a first token after 0.5 s instead of 0.1. Read when torch is
-# imported; GOMP_SPINCOUNT still has the last word.
+# torch's threads sleep while they wait for each other. By default they spin, which is no faster and takes time slices
+# from other processes: the first token came after 0.5 s instead of 0.1 s. torch reads this when it is imported, and
+# GOMP_SPINCOUNT takes precedence.
 os.putenv("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
@@ -25,24 +25,24 @@ from openai_compat.core.errors import ModelUnavailableError
 
 from .embedding_model import EmbeddingModel, LoadedEncoder, read_pooling
 from .gguf import to_safetensors
-from .hub import fetch_weights as fetch_weights  # the engine looks for it here, and calls it before `load_model`
+from .hub import fetch_weights as fetch_weights  # the engine finds it here and calls it before `load_model`
 from .quantization import quantize_to_int8
 from .scheduler import is_out_of_memory
 from .text_model import ChatTextModel, LoadedText, TextModel
 
 log = logging.getLogger(__name__)
-GENERATES: Final = ("ForCausalLM", "LMHeadModel")
-"""How the names of architectures end that continue texts."""
+GENERATIVE_SUFFIXES: Final = ("ForCausalLM", "LMHeadModel")
+"""Ends of the names of architectures that generate text."""
 WINDOW_KEYS: Final = ("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length")
 
-# Loading is told in this server's own log.
+# The server logs the steps of loading itself.
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()
 
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where the weights are, and how to read them."""
+    """A model's folder, its transformers configuration and its device."""
 
     entry: LocalModel
     folder: Path
@@ -55,10 +55,10 @@ class _Source:
 
 
 def load_model(entry: LocalModel, progress: Callable[[str], None]) -> Backend:
-    """The model, ready to answer; `progress` hears of each step.
+    """Return the loaded model. `progress` is called with a text for each step.
 
     Raises:
-        ModelUnavailableError: with a sentence that names the cause.
+        ModelUnavailableError: its message names the cause.
     """
     try:
         return _load(entry, progress)
@@ -70,20 +70,24 @@ def load_model(entry: LocalModel, progress: Callable[[str], None]) -> Backend:
 
 
 def estimate_bytes(entry: LocalModel) -> int | None:
-    """Memory that loading will need, from the sizes of the files; None where they are not here."""
+    """Return how many bytes of memory the model will take, by its files, or None if they are not on this machine."""
     try:
         folder = find_folder(entry)
     except ModelUnavailableError:
         return None
     if entry.gguf_file is not None:
         file = folder / entry.gguf_file
-        # Unpacked from 4 or 5 bits a weight to 32.
+        # 4 or 5 bits a weight become 32.
         return file.stat().st_size * 7 if file.is_file() else None
     return sum(file.stat().st_size for file in folder.glob("*.safetensors")) or None
 
 
 def find_folder(entry: LocalModel) -> Path:
-    """The folder of the weights: the row's own, or the hub's copy on this machine."""
+    """Return the folder of the weights, which `hf_repo` names or the hub's library has downloaded.
+
+    Raises:
+        ModelUnavailableError: the weights are not on this machine.
+    """
     folder = Path(entry.hf_repo).expanduser()
     if folder.is_dir():
         return folder
@@ -101,7 +105,7 @@ def _load(entry: LocalModel, progress: Callable[[str], None]) -> Backend:
     if entry.gguf_file is not None:
         folder = to_safetensors(folder, entry.gguf_file, entry.name, progress)
     if not (folder / "config.json").is_file():
-        raise ModelUnavailableError(f"The folder of the model '{entry.name}' has no config.json: these are no weights.")
+        raise ModelUnavailableError(f"The folder of the model '{entry.name}' has no config.json, so it is not a model.")
     config = _read(
         entry,
         lambda: AutoConfig.from_pretrained(folder, trust_remote_code=entry.trust_remote_code, local_files_only=True),
@@ -109,53 +113,50 @@ def _load(entry: LocalModel, progress: Callable[[str], None]) -> Backend:
     source = _Source(entry, folder, config, find_device(entry.device))
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     progress(f"reading {size / 1e6:.0f} MB of weights onto {source.device}")
-    return _load_text(source) if _generates(source) else _load_encoder(source)
+    return _load_text_model(source) if _is_generative(source) else _load_encoder(source)
 
 
-def _generates(source: _Source) -> bool:
+def _is_generative(source: _Source) -> bool:
     if (source.folder / "modules.json").is_file() or source.entry.capabilities == ("embeddings",):
         return False
     names = source.config.architectures or [""]
-    return any(name.endswith(GENERATES) for name in names)
+    return any(name.endswith(GENERATIVE_SUFFIXES) for name in names)
 
 
-def _load_text(source: _Source) -> TextModel:
-    model = _weights(source, AutoModelForCausalLM)
+def _load_text_model(source: _Source) -> TextModel:
+    model = _load_weights(source, AutoModelForCausalLM)
     if source.entry.quantize == "int8":
         quantize_to_int8(model)
-    tokenizer = _tokenizer(source)
-    loaded = LoadedText(model, tokenizer, _window(source), _bytes_of(model), _facts(source, model))
-    kind = ChatTextModel if tokenizer.chat_template else TextModel
-    return kind(source.entry, loaded)
+    tokenizer = _load_tokenizer(source)
+    loaded = LoadedText(model, tokenizer, _context_window(source), _weight_bytes(model), _details(source, model))
+    model_class = ChatTextModel if tokenizer.chat_template else TextModel
+    return model_class(source.entry, loaded)
 
 
 def _load_encoder(source: _Source) -> EmbeddingModel:
-    model = _weights(source, AutoModel)
+    model = _load_weights(source, AutoModel)
     pool, size = read_pooling(source.folder, int(source.config.get_text_config().hidden_size))
-    window = _window(source)
+    window = _context_window(source)
     limits = source.folder / "sentence_bert_config.json"
     if limits.is_file():
         window = min(window, json.loads(limits.read_text()).get("max_seq_length") or window)
-    facts = _facts(source, model)
-    return EmbeddingModel(
-        source.entry, LoadedEncoder(model, _tokenizer(source), window, _bytes_of(model), facts, pool, size)
-    )
+    tokenizer, details = _load_tokenizer(source), _details(source, model)
+    loaded = LoadedEncoder(model, tokenizer, window, _weight_bytes(model), details, pool, size)
+    return EmbeddingModel(source.entry, loaded)
 
 
-def _weights(source: _Source, kind: Any) -> Any:
-    dtype = _dtype(source)
-    model = _read(
-        source.entry, lambda: kind.from_pretrained(source.folder, config=source.config, dtype=dtype, **source.options)
-    )
+def _load_weights(source: _Source, auto_class: Any) -> Any:
+    options = {"config": source.config, "dtype": _dtype(source), **source.options}
+    model = _read(source.entry, lambda: auto_class.from_pretrained(source.folder, **options))
     return model.to(source.device).eval()
 
 
-def _tokenizer(source: _Source) -> Any:
+def _load_tokenizer(source: _Source) -> Any:
     return _read(source.entry, lambda: AutoTokenizer.from_pretrained(source.folder, **source.options))
 
 
 def _read(entry: LocalModel, read: Callable[[], Any]) -> Any:
-    """Translates what transformers says of files that are missing, broken or of a kind it does not know."""
+    """Call `read`, and translate transformers' errors about missing, broken or unknown files."""
     try:
         return read()
     except (OSError, ValueError, KeyError, ImportError) as error:
@@ -165,18 +166,18 @@ def _read(entry: LocalModel, read: Callable[[], Any]) -> Any:
 
 
 def _reason(entry: LocalModel, error: Exception) -> str:
-    """What a client may know: transformers' own words name folders."""
+    """Return the reason in words that clients may see. transformers' messages contain paths."""
     if "trust_remote_code" in str(error) and not entry.trust_remote_code:
-        return "it brings code of its own, which `trust_remote_code: true` in its row would allow to run"
+        return "it has code of its own, which runs only with `trust_remote_code: true` in its entry"
     if isinstance(error, ImportError):
         return "a library that it needs is not installed"
     if isinstance(error, OSError):
         return "a file is missing or broken"
-    return "its files are not what this server's version of transformers knows"
+    return "this server's version of transformers does not support its files"
 
 
 def find_device(device: str) -> torch.device:
-    """The device that a row names; `auto` is the fastest kind there is."""
+    """Return the configured device. `auto` is the fastest kind that this machine has."""
     if device != "auto":
         return torch.device(device)
     if torch.cuda.is_available():
@@ -185,32 +186,36 @@ def find_device(device: str) -> torch.device:
 
 
 def _dtype(source: _Source) -> torch.dtype:
-    """The row's, else the one the weights were saved in; a CPU computes in float16 slowly or not at all."""
+    """Return the configured dtype, or the one of the weights.
+
+    float16 becomes float32 on a CPU, which computes in float16 slowly or not at all.
+    """
     entry = source.entry
     if entry.quantize is not None:
         return torch.float32
-    named = getattr(torch, entry.dtype) if entry.dtype != "auto" else getattr(source.config, "dtype", None)
-    if named is None or (source.device.type == "cpu" and named is torch.float16):
+    dtype = getattr(torch, entry.dtype) if entry.dtype != "auto" else getattr(source.config, "dtype", None)
+    if dtype is None or (source.device.type == "cpu" and dtype is torch.float16):
         return torch.float32
-    found: torch.dtype = named if isinstance(named, torch.dtype) else getattr(torch, str(named))
+    found: torch.dtype = dtype if isinstance(dtype, torch.dtype) else getattr(torch, str(dtype))
     return found
 
 
-def _window(source: _Source) -> int:
-    """The narrower of the model's own and the row's; the setting's where neither is known."""
+def _context_window(source: _Source) -> int:
+    """Return the smaller of the model's own and the configured window, or the setting's if neither is known."""
     config = source.config.get_text_config()
     own = next((value for key in WINDOW_KEYS if isinstance(value := getattr(config, key, None), int)), None)
     limits = [limit for limit in (own, source.entry.max_context_tokens) if limit]
     return min(limits, default=source.entry.default_context_tokens)
 
 
-def _bytes_of(model: Any) -> int:
-    """Parameters and buffers, those that are shared counted once."""
+def _weight_bytes(model: Any) -> int:
+    """Return the size of all parameters and buffers. Shared ones count once."""
     tensors = {tensor.data_ptr(): tensor for tensor in [*model.parameters(), *model.buffers()]}
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
-def _facts(source: _Source, model: Any) -> dict[str, Any]:
+def _details(source: _Source, model: Any) -> dict[str, Any]:
+    """Return what `GET /v1/models/{id}` shows about the loaded model."""
     entry = source.entry
     return {
         "architecture": type(model).__name__,

@@ -1,4 +1,4 @@
-"""From the pieces of a job to the deltas of an answer: an iterator that waits, counts, and can be closed."""
+"""Stream of one call's deltas, made from the text chunks of its sequences."""
 
 from __future__ import annotations
 
@@ -16,40 +16,41 @@ from .scheduler import GenerationRequest, Scheduler
 from .sequence import TextChunk
 
 Delta = TypeVar("Delta", ChatDelta, TextDelta)
-Read = TypeVar("Read", ChatDelta, TextDelta, covariant=True)
+BuiltDelta = TypeVar("BuiltDelta", ChatDelta, TextDelta, covariant=True)
 
 
-class DeltaBuilder(Protocol[Read]):
-    """Turns pieces into deltas; one that keeps pieces back gives them out with the last piece of all."""
+class DeltaBuilder(Protocol[BuiltDelta]):
+    """Translation of text chunks into deltas."""
 
-    def read(self, piece: TextChunk, *, is_last: bool) -> Iterable[Read]: ...
+    def build(self, chunk: TextChunk, *, is_last: bool) -> Iterable[BuiltDelta]:
+        """Return the deltas of a chunk. What was held back comes with the last chunk of all sequences."""
 
 
 class OutputStream(Generic[Delta]):
-    """One call's answer under way.
+    """Iterator over the deltas of one call, the last of which has the usage.
 
-    The job is abandoned when the answer is closed, cancelled or failed; the last delta has the usage.
+    The request is aborted when the stream is closed, cancelled or fails.
     """
 
     def __init__(
         self,
-        job: GenerationRequest,
+        request: GenerationRequest,
         scheduler: Scheduler,
-        reader: DeltaBuilder[Delta],
+        builder: DeltaBuilder[Delta],
         usage: Callable[[int], Usage],
         context: CallContext,
     ) -> None:
-        self._job = job
+        self._request = request
         self._scheduler = scheduler
-        self._reader: DeltaBuilder[Delta] = reader
+        self._builder: DeltaBuilder[Delta] = builder
         self._usage = usage
         self._cancellation = context.cancellation
-        self._silence_seconds = context.heartbeat_interval or None
-        self._open_choices = len(job.waiting)
+        self._heartbeat_interval = context.heartbeat_interval or None
+        self._open_sequences = len(request.waiting)
         self._tokens = 0
         self._ready: deque[Delta] = deque()
-        self._cancellation.on_cancel(self._abandon)
-        scheduler.submit(job)
+        self._cancellation.on_cancel(self._abort)
+        scheduler.submit(request)
 
     def __iter__(self) -> Iterator[Delta | Heartbeat]:
         return self
@@ -59,80 +60,84 @@ class OutputStream(Generic[Delta]):
             if self._cancellation.is_cancelled:
                 self.close()
                 raise CallCancelledError
-            if not self._open_choices:
-                self._cancellation.remove_callback(self._abandon)
+            if not self._open_sequences:
+                self._cancellation.remove_callback(self._abort)
                 raise StopIteration
             try:
-                piece = self._job.pieces.get(timeout=self._silence_seconds)
+                chunk = self._request.chunks.get(timeout=self._heartbeat_interval)
             except Empty:
                 return HEARTBEAT
-            if piece is not None:
-                self._take(piece)
+            if chunk is not None:
+                self._accept(chunk)
         return self._ready.popleft()
 
     def close(self) -> None:
-        """Frees the job's places before the next token."""
-        self._cancellation.remove_callback(self._abandon)
-        if self._open_choices:
-            self._open_choices = 0
-            self._abandon()
+        """Abort the request, which frees its slots before the next token."""
+        self._cancellation.remove_callback(self._abort)
+        if self._open_sequences:
+            self._open_sequences = 0
+            self._abort()
         self._ready.clear()
 
-    def _abandon(self) -> None:
-        self._scheduler.abandon(self._job)
+    def _abort(self) -> None:
+        self._scheduler.abort(self._request)
 
-    def _take(self, piece: TextChunk) -> None:
-        if piece.error is not None:
+    def _accept(self, chunk: TextChunk) -> None:
+        if chunk.error is not None:
             self.close()
-            raise piece.error
-        self._tokens += piece.tokens
-        self._open_choices -= piece.finish_reason is not None
-        is_last = not self._open_choices
-        self._ready.extend(self._reader.read(piece, is_last=is_last))
+            raise chunk.error
+        self._tokens += chunk.tokens
+        self._open_sequences -= chunk.finish_reason is not None
+        is_last = not self._open_sequences
+        self._ready.extend(self._builder.build(chunk, is_last=is_last))
         if is_last:
             self._ready[-1] = replace(self._ready[-1], usage=self._usage(self._tokens))
 
 
 class CompletionDeltaBuilder:
-    """Text completions: a piece is a delta. `echoed` has the text that each choice begins with."""
+    """Builder of a text completion's deltas, one for each chunk.
+
+    `echoed` has the text that each sequence begins with.
+    """
 
     def __init__(self, echoed: Sequence[str] = ()) -> None:
         self._echoed = dict(enumerate(echoed))
 
-    def read(self, piece: TextChunk, *, is_last: bool) -> Iterable[TextDelta]:
-        text = self._echoed.pop(piece.choice, "") + piece.text
-        if text or piece.finish_reason or piece.logprobs:
-            yield TextDelta(text, piece.choice, piece.finish_reason, piece.logprobs)
+    def build(self, chunk: TextChunk, *, is_last: bool) -> Iterable[TextDelta]:
+        text = self._echoed.pop(chunk.index, "") + chunk.text
+        if text or chunk.finish_reason or chunk.logprobs:
+            yield TextDelta(text, chunk.index, chunk.finish_reason, chunk.logprobs)
 
 
 class BestOfDeltaBuilder:
-    """The `n` likeliest of `candidates` for each prompt, by the mean log probability of their tokens."""
+    """Builder that returns the `n` best of `candidates` sequences for each prompt, by their mean log probability."""
 
-    def __init__(self, reader: CompletionDeltaBuilder, candidates: int, n: int, *, shows_logprobs: bool) -> None:
-        self._reader = reader
+    def __init__(self, builder: CompletionDeltaBuilder, candidates: int, n: int, *, shows_logprobs: bool) -> None:
+        self._builder = builder
         self._candidates = candidates
         self._n = n
         self._shows_logprobs = shows_logprobs
-        self._pieces: dict[int, list[TextChunk]] = {}
+        self._chunks: dict[int, list[TextChunk]] = {}
 
-    def read(self, piece: TextChunk, *, is_last: bool) -> Iterable[TextDelta]:
-        self._pieces.setdefault(piece.choice, []).append(piece)
+    def build(self, chunk: TextChunk, *, is_last: bool) -> Iterable[TextDelta]:
+        self._chunks.setdefault(chunk.index, []).append(chunk)
         if not is_last:
             return
-        for prompt in range(len(self._pieces) // self._candidates):
+        for prompt in range(len(self._chunks) // self._candidates):
             first = prompt * self._candidates
-            ranked = sorted(range(first, first + self._candidates), key=self._likelihood, reverse=True)
-            for place, choice in enumerate(ranked[: self._n]):
-                yield self._whole(choice, prompt * self._n + place)
+            ranked = sorted(range(first, first + self._candidates), key=self._mean_logprob, reverse=True)
+            for rank, sequence in enumerate(ranked[: self._n]):
+                yield self._merge(sequence, prompt * self._n + rank)
 
-    def _likelihood(self, choice: int) -> float:
-        """Of what was generated: the prompt's own is the same for all."""
-        values = [logprob.logprob for piece in self._pieces[choice] for logprob in piece.logprobs if piece.tokens]
+    def _mean_logprob(self, sequence: int) -> float:
+        """Return the mean over the generated tokens. The prompt's are the same for all candidates."""
+        values = [logprob.logprob for chunk in self._chunks[sequence] for logprob in chunk.logprobs if chunk.tokens]
         known = [value for value in values if value is not None]
         return sum(known) / len(known) if known else 0.0
 
-    def _whole(self, choice: int, index: int) -> TextDelta:
-        deltas = [delta for piece in self._pieces[choice] for delta in self._reader.read(piece, is_last=False)]
+    def _merge(self, sequence: int, index: int) -> TextDelta:
+        """Return a sequence's complete text as one delta of the choice `index`."""
+        deltas = [delta for chunk in self._chunks[sequence] for delta in self._builder.build(chunk, is_last=False)]
         logprobs: list[TokenLogprob] = [logprob for delta in deltas for logprob in delta.logprobs]
         return TextDelta(
             "".join(delta.text for delta in deltas),
@@ -143,7 +148,7 @@ class BestOfDeltaBuilder:
 
 
 def count_usage(prompt_tokens: int) -> Callable[[int], Usage]:
-    """Usage of a call whose prompts have so many tokens."""
+    """Return a function from a call's completion tokens to its usage."""
 
     def usage(completion_tokens: int) -> Usage:
         return Usage(prompt_tokens, completion_tokens)

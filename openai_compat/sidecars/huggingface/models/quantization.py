@@ -1,7 +1,7 @@
-"""A quarter of the weights' bytes, and a multiple of the speed: linear layers in whole numbers of 8 bits.
+"""Quantization of linear layers to int8, for a quarter of the weights' bytes and several times the speed.
 
-Weights have a scale for each output, activations one for each token, found as they come. The products are summed in
-32-bit integers, so a row's result is the same to the last bit whatever else is in the batch.
+Weights have one scale for each output and activations one for each token, which is computed at run time. The products
+are summed in 32-bit integers, so that a row's result is the same to the last bit in every batch.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from torch import nn
 
 from openai_compat.core.errors import ModelUnavailableError
 
-LARGEST: Final = 127
+MAX_INT8: Final = 127
 
 
 class Int8Linear(nn.Module):
-    """A linear layer whose weights and inputs are rounded to 8 bits."""
+    """Linear layer with weights and inputs rounded to 8 bits."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         weight = linear.weight.detach().float()
-        scale = weight.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / LARGEST
+        scale = weight.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / MAX_INT8
         self.register_buffer("weight", (weight / scale[:, None]).round_().to(torch.int8))
         self.register_buffer("scale", scale)
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().float())
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         rows = inputs.reshape(-1, inputs.shape[-1])
-        scale = rows.abs().amax(1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny) / LARGEST
-        # The transposed view, not a transposed copy: oneDNN reads it 3 to 14 times as fast.
+        scale = rows.abs().amax(1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny) / MAX_INT8
+        # A transposed view instead of a transposed copy, because oneDNN reads it 3 to 14 times as fast.
         products = torch._int_mm((rows / scale).round_().to(torch.int8), self.weight.t())
         outputs = (products * scale).mul_(self.scale)
         if self.bias is not None:
@@ -39,15 +39,15 @@ class Int8Linear(nn.Module):
 
 
 def quantize_to_int8(model: Any) -> None:
-    """Replaces the linear layers of a float32 model on a CPU.
+    """Replace the linear layers of a float32 model on a CPU.
 
     Raises:
-        ModelUnavailableError: the model is elsewhere, or has no linear layers (GPT-2 has others).
+        ModelUnavailableError: the model is on another device, or has no linear layers (GPT-2 has `Conv1D` instead).
     """
     if model.device.type != "cpu":
-        raise ModelUnavailableError("quantize: int8 is for models on the CPU; leave it out of the entry.")
+        raise ModelUnavailableError("quantize: int8 is for models on the CPU. Remove it from this model's entry.")
     if not _replace_linear_layers(model):
-        raise ModelUnavailableError("quantize: int8 finds no linear layers in this model; leave it out of the entry.")
+        raise ModelUnavailableError("quantize: int8 finds no linear layers in this model. Remove it from its entry.")
 
 
 def _replace_linear_layers(module: nn.Module) -> int:

@@ -1,4 +1,4 @@
-"""Choosing the next token of one choice from the model's scores."""
+"""Sampling of a sequence's next token from the model's scores."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from .structured_output import Constraint
 
 GREEDY_BELOW: Final = 1e-5
-"""Temperatures below divide by next to nothing: the likeliest token, as for 0."""
-HEAD: Final = 1024
-"""How many of the likeliest tokens are looked at for `top_p` before the whole vocabulary is sorted."""
+"""Temperature below which the likeliest token is chosen, as for 0, because the scores are divided by it."""
+TOP_P_CANDIDATES: Final = 1024
+"""Number of likeliest tokens that `top_p` is applied to before the complete vocabulary is sorted."""
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingOptions:
-    """OpenAI's parameters of one call. `top_logprobs` is None where no log probabilities are asked for.
+    """OpenAI's sampling parameters of one call. `top_logprobs` is None if no log probabilities are requested.
 
-    The penalties count the tokens generated so far, and not the prompt's (source: OpenAI's guide, "Frequency and
-    presence penalties"; vLLM reads it so, too).
+    The penalties count the generated tokens and not the prompt's (source: OpenAI's guide, "Frequency and presence
+    penalties", and vLLM does the same).
     """
 
     temperature: float = 1.0
@@ -42,8 +42,8 @@ class SamplingOptions:
         return self.temperature < GREEDY_BELOW
 
 
-class Chosen(NamedTuple):
-    """A token, with its log probability and the likeliest alternatives where they were asked for."""
+class SampledToken(NamedTuple):
+    """A token, with its log probability and the likeliest alternatives if they were requested."""
 
     token: int
     logprob: float | None = None
@@ -51,19 +51,19 @@ class Chosen(NamedTuple):
 
 
 class Sampler:
-    """Chooses the tokens of one choice; its chance depends on the seed and the choice's number alone."""
+    """Sampler of one sequence. Its random numbers depend only on the seed and the sequence's index."""
 
-    def __init__(self, options: SamplingOptions, choice: int = 0, constraint: Constraint | None = None) -> None:
+    def __init__(self, options: SamplingOptions, index: int = 0, constraint: Constraint | None = None) -> None:
         self.options = options
         self.constraint = constraint
         self._counts: Counter[int] = Counter()
         self._bias = _to_tensors(options.logit_bias)
-        # No secret depends on this chance, and it must come out the same for the same seed.
-        self._chance = random.Random() if options.seed is None else random.Random(f"{options.seed}/{choice}")  # noqa: S311
+        # Not for secrets, and it must give the same numbers for the same seed.
+        self._random = random.Random() if options.seed is None else random.Random(f"{options.seed}/{index}")  # noqa: S311
 
     @property
-    def is_plain(self) -> bool:
-        """Whether the likeliest token is the answer, so that a whole batch can be decided in one operation."""
+    def is_plain_greedy(self) -> bool:
+        """Return True if the token is always the likeliest, so that one operation chooses it for a complete batch."""
         options = self.options
         return (
             options.is_greedy
@@ -73,23 +73,24 @@ class Sampler:
             and not (options.presence_penalty or options.frequency_penalty)
         )
 
-    def choose(self, logits: torch.Tensor) -> Chosen:
-        """The next token, by the model's `logits` for one position, a vector over the vocabulary.
+    def choose(self, logits: torch.Tensor) -> SampledToken:
+        """Choose the next token by the model's `logits` for one position, a vector over the vocabulary.
 
         Raises:
-            InternalError: the model's scores are no numbers.
+            InternalError: the model's scores are not finite.
         """
         raw = logits.float()
-        scores = self._adjusted(raw)
+        scores = self._adjust(raw)
         token = int(scores.argmax()) if self.options.is_greedy else self._draw(scores)
         if not scores[token].isfinite():
-            raise InternalError("The model computed scores that are no numbers.")
-        self._note(token)
+            raise InternalError("The model computed scores that are not finite numbers.")
+        self._record(token)
         if self.options.top_logprobs is None:
-            return Chosen(token)
+            return SampledToken(token)
         return with_logprobs(raw, token, self.options.top_logprobs)
 
-    def _adjusted(self, raw: torch.Tensor) -> torch.Tensor:
+    def _adjust(self, raw: torch.Tensor) -> torch.Tensor:
+        """Return the scores with bias, penalties and constraint applied."""
         options = self.options
         scores = raw.clone()
         if self._bias is not None:
@@ -104,30 +105,31 @@ class Sampler:
         return scores
 
     def _draw(self, scores: torch.Tensor) -> int:
+        """Draw a token at random by temperature and `top_p`."""
         probabilities = torch.softmax(scores / self.options.temperature, 0)
         if self.options.top_p < 1:
             probabilities = _nucleus(probabilities, self.options.top_p)
         sums = probabilities.double().cumsum(0)
-        place = torch.searchsorted(sums, self._chance.random() * sums[-1], right=True)
-        return min(int(place), len(sums) - 1)
+        token = torch.searchsorted(sums, self._random.random() * sums[-1], right=True)
+        return min(int(token), len(sums) - 1)
 
-    def _note(self, token: int) -> None:
+    def _record(self, token: int) -> None:
         if self.options.presence_penalty or self.options.frequency_penalty:
             self._counts[token] += 1
         if self.constraint is not None:
             self.constraint.accept(token)
 
 
-def with_logprobs(logits: torch.Tensor, token: int, top: int) -> Chosen:
-    """The token with its log probability, as the model sees it: before temperature, penalties and constraints."""
+def with_logprobs(logits: torch.Tensor, token: int, top: int) -> SampledToken:
+    """Return the token with its log probability by the model, before temperature, penalties and constraints."""
     logprobs = torch.log_softmax(logits.float(), 0)
     values, tokens = logprobs.topk(top)
-    return Chosen(token, float(logprobs[token]), tuple(zip(tokens.tolist(), values.tolist(), strict=True)))
+    return SampledToken(token, float(logprobs[token]), tuple(zip(tokens.tolist(), values.tolist(), strict=True)))
 
 
 def _nucleus(probabilities: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Only the likeliest tokens whose sum reaches `top_p`, at least one."""
-    values, tokens = probabilities.topk(min(HEAD, len(probabilities)))
+    """Return the probabilities of the likeliest tokens whose sum reaches `top_p`, at least one, and 0 elsewhere."""
+    values, tokens = probabilities.topk(min(TOP_P_CANDIDATES, len(probabilities)))
     if values.sum() < top_p:
         values, tokens = probabilities.sort(descending=True)
     is_kept = values.cumsum(0) - values < top_p

@@ -1,4 +1,4 @@
-"""One choice of an answer on its way: its tokens become text, its text ends where it must."""
+"""Generation of one sequence, which turns its tokens into text, log probabilities and a finish reason."""
 
 from __future__ import annotations
 
@@ -10,42 +10,43 @@ from typing import TYPE_CHECKING, Any, Literal
 from openai_compat.core.types import TokenLogprob
 
 from .detokenizer import Detokenizer, token_text
-from .sampling import Chosen, Sampler
+from .sampling import SampledToken, Sampler
 from .stop_strings import StopStrings
 
 if TYPE_CHECKING:
     from .scheduler import GenerationRequest
 
-Finish = Literal["stop", "length"]
+SequenceFinish = Literal["stop", "length"]
 
 
 @dataclass(frozen=True, slots=True)
 class TextChunk:
-    """Text that a choice has gained; the last piece of each choice carries its finish reason.
+    """Text that a sequence has gained. The last chunk of each sequence has its finish reason.
 
-    `tokens` counts what was generated for it, the end-of-text token included; `scores` are the log probabilities of
-    the tokens generated for it, where they were asked for.
+    `tokens` counts the generated tokens, including the end-of-text token. `logprobs` has the log probabilities of the
+    tokens that make up the text, if they were requested.
     """
 
-    choice: int
+    index: int
     text: str = ""
-    finish_reason: Finish | None = None
+    finish_reason: SequenceFinish | None = None
     logprobs: tuple[TokenLogprob, ...] = ()
     tokens: int = 0
     error: Exception | None = None
 
 
 class GeneratedSequence:
-    """What is being generated for one choice: the scheduler feeds it tokens, and it tells `emit` the pieces.
+    """One sequence under generation. The scheduler adds tokens to it, and it passes text chunks to `emit`.
 
-    `limit` is the number of tokens it may gain. `scores_prompt` asks for the log probabilities of the prompt's tokens.
+    `index` is its number in the request, `max_tokens` the limit on its generated tokens. `scores_prompt` requests the
+    log probabilities of the prompt's tokens.
     """
 
     def __init__(
         self,
-        number: int,
+        index: int,
         prompt: Sequence[int],
-        limit: int,
+        max_tokens: int,
         sampler: Sampler,
         detokenizer: Detokenizer,
         stops: StopStrings,
@@ -54,103 +55,103 @@ class GeneratedSequence:
         *,
         scores_prompt: bool = False,
     ) -> None:
-        self.number = number
+        self.index = index
         self.prompt = prompt
-        self.limit = limit
+        self.max_tokens = max_tokens
         self.sampler = sampler
         self.scores_prompt = scores_prompt
-        self.emit: Callable[[TextChunk], None] = lambda piece: None
-        self.job: GenerationRequest | None = None
+        self.emit: Callable[[TextChunk], None] = lambda chunk: None
+        self.request: GenerationRequest | None = None
         self.token_count = 0
         self._detokenizer = detokenizer
         self._stops = stops
         self._end_tokens = end_tokens
         self._tokenizer = tokenizer
-        self._untold_tokens = 0
+        self._uncounted_tokens = 0
         self._logprobs: deque[TokenLogprob] = deque()
-        self._told_ahead = 0
-        """Characters told that belong to the first of `_logprobs`, whose text has been told in part."""
+        self._emitted_ahead = 0
+        """Emitted characters of the first token in `_logprobs`, whose text has been emitted in part."""
 
-    def accept(self, chosen: Chosen) -> bool:
-        """Takes the next token; whether that was the last one."""
+    def accept(self, sampled: SampledToken) -> bool:
+        """Add the next token. Return True if it was the last one."""
         self.token_count += 1
-        self._untold_tokens += 1
-        if chosen.token in self._end_tokens:
+        self._uncounted_tokens += 1
+        if sampled.token in self._end_tokens:
             return self._finish("stop")
-        text = self._detokenizer.push(chosen.token)
-        if chosen.logprob is not None:
-            self._logprobs.append(to_logprob(self._tokenizer, text, chosen))
-        told = self._stops.push(text)
+        added = self._detokenizer.push(sampled.token)
+        if sampled.logprob is not None:
+            self._logprobs.append(to_logprob(self._tokenizer, added, sampled))
+        text = self._stops.push(added)
         if self._stops.is_stopped:
-            return self._end(told, "stop")
+            return self._emit_last(text, "stop")
         constraint = self.sampler.constraint
         if constraint is not None and constraint.is_complete:
-            return self._finish("stop", told)
-        if self.token_count >= self.limit:
-            return self._finish("length", told)
-        if told:
-            self._tell(told, None)
+            return self._finish("stop", text)
+        if self.token_count >= self.max_tokens:
+            return self._finish("length", text)
+        if text:
+            self._emit_text(text, None)
         return False
 
     @property
-    def is_abandoned(self) -> bool:
-        """Whether nobody reads this choice any more."""
-        return self.job is not None and self.job.is_abandoned
+    def is_aborted(self) -> bool:
+        """Return True if the caller has aborted the request."""
+        return self.request is not None and self.request.is_aborted
 
-    def tell_prompt(self, scores: Sequence[Chosen]) -> None:
-        """Tells the prompt as text of the answer, with what the model thought of each of its tokens but the first."""
+    def emit_prompt(self, scores: Sequence[SampledToken]) -> None:
+        """Emit the prompt as text of the answer, with the log probabilities of all its tokens but the first."""
         detokenizer = Detokenizer(self._tokenizer)
-        scored = [Chosen(self.prompt[0]), *scores]
-        logprobs = [to_logprob(self._tokenizer, detokenizer.push(chosen.token), chosen) for chosen in scored]
+        scored = [SampledToken(self.prompt[0]), *scores]
+        logprobs = [to_logprob(self._tokenizer, detokenizer.push(sampled.token), sampled) for sampled in scored]
         rest = detokenizer.flush()
         logprobs[-1] = replace(logprobs[-1], token=logprobs[-1].token + rest)
-        self.emit(TextChunk(self.number, "".join(logprob.token for logprob in logprobs), None, tuple(logprobs)))
+        self.emit(TextChunk(self.index, "".join(logprob.token for logprob in logprobs), None, tuple(logprobs)))
 
-    def end_without_tokens(self) -> None:
-        """None were asked for."""
-        self._tell("", "length")
+    def finish_without_tokens(self) -> None:
+        """Finish a sequence that may not have any generated tokens (`max_tokens` 0)."""
+        self._emit_text("", "length")
 
     def fail(self, error: Exception) -> None:
-        """Nothing more will come."""
-        self.emit(TextChunk(self.number, error=error))
+        """Emit the error as the last chunk."""
+        self.emit(TextChunk(self.index, error=error))
 
-    def _finish(self, reason: Finish, told: str = "") -> bool:
-        """Ends with what had been held back: no stop string came of it."""
+    def _finish(self, reason: SequenceFinish, text: str = "") -> bool:
+        """Emit `text` and what was held back, which may still contain a stop string."""
         rest = self._detokenizer.flush()
         if rest and self._logprobs:
             last = self._logprobs.pop()
             self._logprobs.append(replace(last, token=last.token + rest))
-        told += self._stops.push(rest)
+        text += self._stops.push(rest)
         if self._stops.is_stopped:
-            return self._end(told, "stop")
-        return self._end(told + self._stops.flush(), reason)
+            return self._emit_last(text, "stop")
+        return self._emit_last(text + self._stops.flush(), reason)
 
-    def _end(self, told: str, reason: Finish) -> bool:
-        self._tell(told, reason)
+    def _emit_last(self, text: str, reason: SequenceFinish) -> bool:
+        self._emit_text(text, reason)
         return True
 
-    def _tell(self, text: str, reason: Finish | None) -> None:
-        tokens, self._untold_tokens = self._untold_tokens, 0
-        logprobs = self._logprobs_of(text, is_last=reason is not None)
-        self.emit(TextChunk(self.number, text, reason, logprobs, tokens))
+    def _emit_text(self, text: str, reason: SequenceFinish | None) -> None:
+        tokens, self._uncounted_tokens = self._uncounted_tokens, 0
+        logprobs = self._take_logprobs(text, is_last=reason is not None)
+        self.emit(TextChunk(self.index, text, reason, logprobs, tokens))
 
-    def _logprobs_of(self, text: str, *, is_last: bool) -> tuple[TokenLogprob, ...]:
-        """Those of the tokens that make up `text`; a token that a stop string cut goes with what is left of it."""
+    def _take_logprobs(self, text: str, *, is_last: bool) -> tuple[TokenLogprob, ...]:
+        """Return the log probabilities of the tokens in `text`. The last one may be a token cut by a stop string."""
         if not self._logprobs:
             return ()
-        room = self._told_ahead + len(text)
-        told = []
-        while self._logprobs and len(self._logprobs[0].token) <= room:
-            told.append(self._logprobs.popleft())
-            room -= len(told[-1].token)
-        if is_last and room and self._logprobs:
+        length = self._emitted_ahead + len(text)
+        taken = []
+        while self._logprobs and len(self._logprobs[0].token) <= length:
+            taken.append(self._logprobs.popleft())
+            length -= len(taken[-1].token)
+        if is_last and length and self._logprobs:
             first = self._logprobs[0]
-            told.append(replace(first, token=first.token[:room]))
-        self._told_ahead = room
-        return tuple(told)
+            taken.append(replace(first, token=first.token[:length]))
+        self._emitted_ahead = length
+        return tuple(taken)
 
 
-def to_logprob(tokenizer: Any, text: str, chosen: Chosen) -> TokenLogprob:
-    """`text` is what the token added: empty in the midst of a character."""
-    top = tuple((token_text(tokenizer, token), logprob) for token, logprob in chosen.top)
-    return TokenLogprob(text, chosen.logprob, top)
+def to_logprob(tokenizer: Any, text: str, sampled: SampledToken) -> TokenLogprob:
+    """Return a token's log probability. `text` is what the token added, empty in the middle of a character."""
+    top = tuple((token_text(tokenizer, token), logprob) for token, logprob in sampled.top)
+    return TokenLogprob(text, sampled.logprob, top)

@@ -1,4 +1,4 @@
-"""Ending a text before a string that the caller named, however the string is spread over the pieces."""
+"""Stop strings, found in a text that arrives in parts, also where they span several of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class StopStrings:
-    """Passes a text through piece by piece, and holds back whatever may turn out to begin a stop string."""
+    """Filter that ends a text before the first stop string and holds back what may be the beginning of one."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
@@ -14,25 +14,25 @@ class StopStrings:
         self.is_stopped = False
 
     def push(self, text: str) -> str:
-        """What may be told now; nothing of a stop string, nor of what comes after it."""
+        """Return the text that can be emitted now, without any part of a stop string and of what follows it."""
         if not self._stops:
             return text
         text = self._held + text
-        capacity = [place for place in map(text.find, self._stops) if place >= 0]
-        if capacity:
+        starts = [start for start in map(text.find, self._stops) if start >= 0]
+        if starts:
             self.is_stopped, self._held = True, ""
-            return text[: min(capacity)]
-        cut = len(text) - self._length_of_beginning(text)
+            return text[: min(starts)]
+        cut = len(text) - self._partial_match_length(text)
         self._held = text[cut:]
         return text[:cut]
 
     def flush(self) -> str:
-        """What was held back, where the text has ended without a stop string."""
+        """Return what was held back, at the end of a text without a stop string."""
         held, self._held = self._held, ""
         return held
 
-    def _length_of_beginning(self, text: str) -> int:
-        """How many characters at the end of `text` may be the beginning of a stop string."""
+    def _partial_match_length(self, text: str) -> int:
+        """Return how many characters at the end of `text` may be the beginning of a stop string."""
         longest = min(len(text), max(map(len, self._stops)) - 1)
         return next(
             (

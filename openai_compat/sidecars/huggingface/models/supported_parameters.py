@@ -1,4 +1,7 @@
-"""What language models that run here do with OpenAI's parameters. Free of torch: the documentation reads it."""
+"""OpenAI parameters that local language models support.
+
+This module does not import torch, because the documentation is generated from it.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,9 @@ SUPPORTED_CHAT_PARAMETERS: Final = frozenset(
         "logit_bias",
     }
 )
-"""By every model that chats."""
+"""Supported by every model that chats."""
 TEMPLATE_PARAMETERS: Final = frozenset({"tools"})
-"""Besides, by those whose chat template knows them."""
+"""Supported as well if the model's chat template does."""
 SUPPORTED_COMPLETION_PARAMETERS: Final = COMPLETION_PARAMETERS - {"suffix"}
 SAMPLED: Final = frozenset({"temperature", "top_p", "presence_penalty", "frequency_penalty", "seed"})
-"""Hints that choose the next token; what is in none of these sets has no meaning."""
+"""Parameters that influence the choice of the next token. Parameters that are in no set here have no effect."""

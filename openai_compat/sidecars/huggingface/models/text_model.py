@@ -1,4 +1,4 @@
-"""Language models as backends: a request becomes choices for the scheduler, checked before anything runs."""
+"""Backends for language models, which check a request and turn it into sequences for the scheduler."""
 
 from __future__ import annotations
 
@@ -27,36 +27,37 @@ from .structured_output import Constraint, ConstraintFactory
 from .supported_parameters import SUPPORTED_CHAT_PARAMETERS, SUPPORTED_COMPLETION_PARAMETERS, TEMPLATE_PARAMETERS
 
 DEFAULT_MAX_TOKENS: Final = 16
-"""Of a completion (source: OpenAI's API reference); a chat may fill the window."""
-SAMPLING: Final = ("temperature", "top_p")
-"""What a row, or the model's makers, may say for calls that do not."""
-BIAS: Final = Range(-100, 100)
+"""Default of completions (source: OpenAI's API reference). A chat may fill the context window."""
+SAMPLING_DEFAULTS: Final = ("temperature", "top_p")
+"""Parameters that have a default in the model config or in the model's own files."""
+LOGIT_BIAS: Final = Range(-100, 100)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedText:
-    """A causal language model in memory, and its tokenizer.
+    """A causal language model in memory, with its tokenizer.
 
-    `window` is how many tokens a prompt and its answer may have together; `facts` is what is told about the model.
+    `context_window` is the limit on the tokens of a prompt and its answer together. `details` is what
+    `GET /v1/models/{id}` shows about the model.
     """
 
     model: Any
     tokenizer: Any
-    window: int
+    context_window: int
     weight_bytes: int
-    facts: Mapping[str, Any]
+    details: Mapping[str, Any]
 
 
 class TextModel(Backend, SupportsCompletions):
-    """A language model that continues texts."""
+    """Language model that completes texts."""
 
     supported_completion_parameters: ClassVar[frozenset[str]] = SUPPORTED_COMPLETION_PARAMETERS
 
     def __init__(self, entry: LocalModel, loaded: LoadedText) -> None:
         super().__init__(ModelConfig(entry.name, "huggingface"), entry, None)  # type: ignore[arg-type]
-        self.context_window = loaded.window
+        self.context_window = loaded.context_window
         self._tokenizer = loaded.tokenizer
-        self._facts = loaded.facts
+        self._details = loaded.details
         self._weight_bytes = loaded.weight_bytes
         self._vocabulary_size = int(loaded.model.config.get_text_config().vocab_size)
         self._end_tokens = _end_tokens(loaded)
@@ -66,16 +67,16 @@ class TextModel(Backend, SupportsCompletions):
 
     @property
     def memory_bytes(self) -> int:
-        """Weights, keys and values, as held now."""
+        """The memory that weights, keys and values occupy now."""
         return self._weight_bytes + self._scheduler.memory_bytes
 
     @property
     def running_calls(self) -> int:
-        """Calls that are waiting or being answered."""
-        return self._scheduler.work
+        """The number of calls that are waiting or running."""
+        return self._scheduler.active_requests
 
     def describe(self) -> Mapping[str, Any]:
-        return dict(self._facts)
+        return dict(self._details)
 
     def close(self) -> None:
         self._scheduler.close()
@@ -88,28 +89,27 @@ class TextModel(Backend, SupportsCompletions):
         candidates = parameters.get("best_of", n)
         logprobs = parameters.get("logprobs")
         echoes = bool(parameters.get("echo"))
-        # The best of several is found by their log probabilities.
-        options = self._sampling(parameters, 0 if candidates > n and logprobs is None else logprobs)
-        prompts = [self._prompt_tokens(prompt) for prompt in request.prompts]
-        limit = parameters.get("max_tokens", DEFAULT_MAX_TOKENS)
+        # The best of several candidates is found by their log probabilities.
+        options = self._sampling_options(parameters, 0 if candidates > n and logprobs is None else logprobs)
+        prompts = [self._tokenize(prompt) for prompt in request.prompts]
+        max_tokens = parameters.get("max_tokens", DEFAULT_MAX_TOKENS)
         scores_prompt = echoes and logprobs is not None
-        choices = [
-            self._choice(number, prompt, limit, options, stops_of(parameters), scores_prompt=scores_prompt)
-            for number, prompt in enumerate(prompt for prompt in prompts for _ in range(candidates))
+        sequences = [
+            self._sequence(index, prompt, max_tokens, options, stops_of(parameters), scores_prompt=scores_prompt)
+            for index, prompt in enumerate(prompt for prompt in prompts for _ in range(candidates))
         ]
         echoed = [self._text_of(prompt) for prompt in request.prompts if echoes and not scores_prompt]
         plain = CompletionDeltaBuilder([text for text in echoed for _ in range(candidates)])
         best = BestOfDeltaBuilder(plain, candidates, n, shows_logprobs=logprobs is not None)
-        reader: DeltaBuilder[TextDelta] = best if candidates > n else plain
-        return OutputStream(
-            GenerationRequest(choices), self._scheduler, reader, count_usage(sum(map(len, prompts))), context
-        )
+        builder: DeltaBuilder[TextDelta] = best if candidates > n else plain
+        usage = count_usage(sum(map(len, prompts)))
+        return OutputStream(GenerationRequest(sequences), self._scheduler, builder, usage, context)
 
-    def _choice(
+    def _sequence(
         self,
-        number: int,
+        index: int,
         prompt: Sequence[int],
-        limit: int,
+        max_tokens: int,
         options: SamplingOptions,
         stops: Sequence[str],
         *,
@@ -117,12 +117,11 @@ class TextModel(Backend, SupportsCompletions):
         scores_prompt: bool = False,
         keeps_special: bool = False,
     ) -> GeneratedSequence:
-        room = self.context_window - len(prompt)
         return GeneratedSequence(
-            number,
+            index,
             prompt,
-            min(limit, room),
-            Sampler(options, number, constraint),
+            min(max_tokens, self.context_window - len(prompt)),
+            Sampler(options, index, constraint),
             Detokenizer(self._tokenizer, prompt, keeps_special=keeps_special),
             StopStrings(stops),
             self._end_tokens,
@@ -130,24 +129,30 @@ class TextModel(Backend, SupportsCompletions):
             scores_prompt=scores_prompt,
         )
 
-    def _prompt_tokens(self, prompt: str | Sequence[int]) -> list[int]:
-        """The prompt's tokens, at least one; refuses what cannot be read or does not fit."""
+    def _tokenize(self, prompt: str | Sequence[int]) -> list[int]:
+        """Return the prompt's tokens, at least one.
+
+        Raises:
+            InvalidRequestError: a token does not exist, or the prompt exceeds the context window.
+        """
         if isinstance(prompt, str):
             tokens = list(self._tokenizer(prompt, verbose=False)["input_ids"])
         else:
             tokens = list(prompt)
-            wrong = next((token for token in tokens if not 0 <= token < self._vocabulary_size), None)
-            if wrong is not None:
-                message = f"Invalid 'prompt': {wrong} is not a token of this model's {self._vocabulary_size}."
+            invalid = next((token for token in tokens if not 0 <= token < self._vocabulary_size), None)
+            if invalid is not None:
+                message = f"Invalid 'prompt': {invalid} is not a token of this model's {self._vocabulary_size}."
                 raise InvalidRequestError(message, param="prompt", code="invalid_token")
-        return self._checked(tokens or [self._first_token()], "prompt")
+        tokens = tokens or [self._first_token()]
+        self._check_length(tokens, "prompt")
+        return tokens
 
     def _first_token(self) -> int:
-        """What an empty prompt stands for (source: OpenAI's API reference: the beginning of a new document)."""
+        """Return the token for an empty prompt. It begins a new document (source: OpenAI's API reference)."""
         beginning = self._tokenizer.bos_token_id
         return int(beginning) if beginning is not None else min(self._end_tokens, default=0)
 
-    def _checked(self, tokens: list[int], param: str) -> list[int]:
+    def _check_length(self, tokens: Sequence[int], param: str) -> None:
         if len(tokens) >= self.context_window:
             message = (
                 f"This model's maximum context length is {self.context_window} tokens. "
@@ -155,7 +160,6 @@ class TextModel(Backend, SupportsCompletions):
                 f"answer. Please reduce the length of the {param}."
             )
             raise InvalidRequestError(message, param=param, code="context_length_exceeded")
-        return tokens
 
     def _text_of(self, prompt: str | Sequence[int]) -> str:
         if isinstance(prompt, str):
@@ -163,7 +167,7 @@ class TextModel(Backend, SupportsCompletions):
         detokenizer = Detokenizer(self._tokenizer)
         return "".join(map(detokenizer.push, prompt)) + detokenizer.flush()
 
-    def _sampling(self, parameters: Mapping[str, Any], top_logprobs: int | None) -> SamplingOptions:
+    def _sampling_options(self, parameters: Mapping[str, Any], top_logprobs: int | None) -> SamplingOptions:
         return SamplingOptions(
             temperature=parameters.get("temperature", self._defaults.get("temperature", 1.0)),
             top_p=parameters.get("top_p", self._defaults.get("top_p", 1.0)),
@@ -182,57 +186,51 @@ class TextModel(Backend, SupportsCompletions):
                 raise InvalidRequestError(message, param="logit_bias", code="invalid_token")
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise InvalidRequestError("Invalid value in 'logit_bias': it must be a number.", param="logit_bias")
-            BIAS.check(value, "logit_bias")
+            LOGIT_BIAS.check(value, "logit_bias")
             bias[int(token)] = float(value)
         return bias
 
 
 class ChatTextModel(TextModel, SupportsChat):
-    """A language model with a chat template."""
+    """Language model with a chat template."""
 
     def __init__(self, entry: LocalModel, loaded: LoadedText) -> None:
         super().__init__(entry, loaded)
-        self._form = ChatTemplate(loaded.tokenizer)
-        of_template = TEMPLATE_PARAMETERS if self._form.tool_format is not None else frozenset()
-        self.supported_chat_parameters = SUPPORTED_CHAT_PARAMETERS | of_template  # type: ignore[misc] # what this model keeps, not its class
+        self._template = ChatTemplate(loaded.tokenizer)
+        by_template = TEMPLATE_PARAMETERS if self._template.tool_format is not None else frozenset()
+        self.supported_chat_parameters = SUPPORTED_CHAT_PARAMETERS | by_template  # type: ignore[misc] # differs by model
 
     def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Heartbeat]:
         check_chat(request)
         context.cancellation.raise_if_cancelled()
         parameters = request.parameters
-        prompt = self._form.render(request)
+        prompt = self._template.render(request)
         tokens = list(self._tokenizer(prompt.text, add_special_tokens=False, verbose=False)["input_ids"])
-        self._checked(tokens, "messages")
-        top = parameters.get("top_logprobs", 0) if parameters.get("logprobs") else None
-        options = self._sampling(parameters, top)
-        n = parameters.get("n", 1)
-        limit = parameters.get("max_completion_tokens", parameters.get("max_tokens", self.context_window))
-        choices = [
-            self._choice(
-                number,
+        self._check_length(tokens, "messages")
+        top_logprobs = parameters.get("top_logprobs", 0) if parameters.get("logprobs") else None
+        options = self._sampling_options(parameters, top_logprobs)
+        max_tokens = parameters.get("max_completion_tokens", parameters.get("max_tokens", self.context_window))
+        sequences = [
+            self._sequence(
+                index,
                 tokens,
-                limit,
+                max_tokens,
                 options,
                 stops_of(parameters),
                 constraint=self._constraint(prompt.schema, prompt.schema_param),
                 keeps_special=prompt.tools is not None,
             )
-            for number in range(n)
+            for index in range(parameters.get("n", 1))
         ]
-        return OutputStream(
-            GenerationRequest(choices),
-            self._scheduler,
-            ChatDeltaBuilder(prompt.tools),
-            count_usage(len(tokens)),
-            context,
-        )
+        builder, usage = ChatDeltaBuilder(prompt.tools), count_usage(len(tokens))
+        return OutputStream(GenerationRequest(sequences), self._scheduler, builder, usage, context)
 
     def _constraint(self, schema: Mapping[str, Any] | None, param: str) -> Constraint | None:
         return None if schema is None else self._constraints.from_schema(schema, param)
 
 
 def _end_tokens(loaded: LoadedText) -> frozenset[int]:
-    """Every token that ends a text, by the model's configurations or the tokenizer's."""
+    """Return the tokens that end a text, by the model's configurations and the tokenizer's."""
     ends: set[int] = set()
     for source in (loaded.model.generation_config, loaded.model.config.get_text_config(), loaded.tokenizer):
         given = source.eos_token_id
@@ -241,7 +239,7 @@ def _end_tokens(loaded: LoadedText) -> frozenset[int]:
 
 
 def _sampling_defaults(entry: LocalModel, config: Any) -> dict[str, float]:
-    """What the row says, else the model's makers recommend, where the caller says nothing."""
-    recommended = [(name, getattr(config, name)) for name in SAMPLING if config.do_sample]
-    of_row = [(name, getattr(entry, name)) for name in SAMPLING]
-    return {name: value for name, value in [*recommended, *of_row] if value is not None}
+    """Return the defaults of the model config, or else those that the model's makers recommend."""
+    recommended = [(name, getattr(config, name)) for name in SAMPLING_DEFAULTS if config.do_sample]
+    configured = [(name, getattr(entry, name)) for name in SAMPLING_DEFAULTS]
+    return {name: value for name, value in [*recommended, *configured] if value is not None}

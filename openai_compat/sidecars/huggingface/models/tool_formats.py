@@ -1,4 +1,4 @@
-"""How models write tool calls: each template has taught its model one of a few ways."""
+"""Formats in which models write tool calls, one of which a model has learned with its chat template."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from openai_compat.core.types import JSONObject, ToolCallDelta
 
 @dataclass(frozen=True, slots=True)
 class ToolFormat:
-    """`begin` and `end` stand around one call, or around a list of calls where `is_list`.
+    """Markers and keys of a tool call, or of a list of calls if `is_list`.
 
-    Without `begin` an answer is a call if it is a JSON object; without `end` the answer's end is the call's.
+    Without `begin`, an answer is a call if it is a JSON object. Without `end`, a call lasts to the end of the answer.
     `arguments` is the key of a call's arguments.
     """
 
@@ -24,11 +24,11 @@ class ToolFormat:
     is_list: bool = False
 
     def schema(self, tools: Sequence[JSONObject]) -> dict[str, Any]:
-        """What a forced call must look like: one of `tools`."""
-        calls = {"anyOf": [self._schema_of(tool["function"]) for tool in tools]}
+        """Return the JSON schema of a forced call of one of `tools`."""
+        calls = {"anyOf": [self._call_schema(tool["function"]) for tool in tools]}
         return {"type": "array", "items": calls, "minItems": 1, "maxItems": 1} if self.is_list else calls
 
-    def _schema_of(self, function: JSONObject) -> dict[str, Any]:
+    def _call_schema(self, function: JSONObject) -> dict[str, Any]:
         arguments = function.get("parameters") or {"type": "object"}
         return {
             "type": "object",
@@ -46,7 +46,7 @@ BARE: Final = ToolFormat("", "", "parameters")
 
 
 def find_tool_format(template: str) -> ToolFormat | None:
-    """The way that a chat template teaches; None where it knows no tools, or teaches a way that is not known here."""
+    """Return the format that a chat template uses, or None if it has no tools or an unknown format."""
     if "tools" not in template:
         return None
     if "[TOOL_CALLS]" in template:
@@ -57,18 +57,18 @@ def find_tool_format(template: str) -> ToolFormat | None:
 
 
 class ToolCallParser:
-    """Tells an answer's text from its tool calls, as the answer comes. A call is told when it is whole."""
+    """Incremental parser that separates an answer's content from its tool calls. It returns complete calls only."""
 
-    def __init__(self, format_: ToolFormat, *, is_forced: bool = False, takes_many: bool = True) -> None:
+    def __init__(self, format_: ToolFormat, *, is_forced: bool = False, allows_many: bool = True) -> None:
         self._format = format_
-        self._takes_many = takes_many
+        self._allows_many = allows_many
         self._held = ""
-        self._is_inside = is_forced
+        self._is_in_call = is_forced
         self._is_decided = is_forced
-        self.calls = 0
+        self.call_count = 0
 
     def push(self, text: str) -> tuple[str, list[ToolCallDelta]]:
-        """What `text` adds to the content, and the calls that it completes."""
+        """Return the content that `text` adds and the calls that it completes."""
         self._held += text
         content: list[str] = []
         calls: list[ToolCallDelta] = []
@@ -77,73 +77,75 @@ class ToolCallParser:
         return "".join(content), calls
 
     def flush(self) -> tuple[str, list[ToolCallDelta]]:
-        """The same at the answer's end: what looked like a call and is none is content."""
+        """Return the rest at the end of the answer. An unfinished call that cannot be parsed is content."""
         held, self._held = self._held, ""
-        if not self._is_inside:
+        if not self._is_in_call:
             return held, []
-        return self._parsed(held)
+        return self._parse(held)
 
     def _step(self, content: list[str], calls: list[ToolCallDelta]) -> bool:
-        """Whether something has been found, so that more may be."""
-        if not self._is_inside:
+        """Parse the next marker or call. Return True if one was found, so that another may follow."""
+        if not self._is_in_call:
             return self._find_begin(content)
         if not self._format.end or self._format.end not in self._held:
             return False
         call, _, self._held = self._held.partition(self._format.end)
-        text, found = self._parsed(call)
+        text, found = self._parse(call)
         content.append(text)
         calls += found
-        self._is_inside = False
+        self._is_in_call = False
         return True
 
     def _find_begin(self, content: list[str]) -> bool:
         begin = self._format.begin
         if not begin:
             return self._find_object(content)
-        before, mark, after = self._held.partition(begin)
-        if mark:
+        before, marker, after = self._held.partition(begin)
+        if marker:
             if before.strip():
                 content.append(before)
-            self._held, self._is_inside = after, True
+            self._held, self._is_in_call = after, True
             return True
-        cut = next((size for size in range(len(begin) - 1, 0, -1) if self._held.endswith(begin[:size])), 0)
-        # White space before a call belongs to neither.
-        kept = self._held[: len(self._held) - cut]
-        told = kept if cut == 0 else kept.rstrip()
-        if self.calls and not told.strip():
+        partial = next((size for size in range(len(begin) - 1, 0, -1) if self._held.endswith(begin[:size])), 0)
+        text = self._held[: len(self._held) - partial]
+        # White space before a call belongs neither to the call nor to the content.
+        emitted = text if partial == 0 else text.rstrip()
+        if self.call_count and not emitted.strip():
             return False
-        content.append(told)
-        self._held = self._held[len(told) :]
+        content.append(emitted)
+        self._held = self._held[len(emitted) :]
         return False
 
     def _find_object(self, content: list[str]) -> bool:
+        """Decide by the first character whether the answer is a call."""
         start = self._held.lstrip()
         if not self._is_decided and not start:
             return False
         if not self._is_decided and start.startswith("{"):
-            self._is_inside = self._is_decided = True
+            self._is_in_call = self._is_decided = True
             return True
         self._is_decided = True
         content.append(self._held)
         self._held = ""
         return False
 
-    def _parsed(self, text: str) -> tuple[str, list[ToolCallDelta]]:
+    def _parse(self, text: str) -> tuple[str, list[ToolCallDelta]]:
+        """Return the calls in `text`, or `text` as content if it has none."""
         try:
-            found = json.loads(text)
+            parsed = json.loads(text)
         except ValueError:
             return self._format.begin + text, []
-        listed = found if isinstance(found, list) else [found]
-        if not listed or not all(self._is_call(call) for call in listed):
+        calls = parsed if isinstance(parsed, list) else [parsed]
+        if not calls or not all(self._is_call(call) for call in calls):
             return self._format.begin + text, []
-        room = len(listed) if self._takes_many else max(0, 1 - self.calls)
-        return "", [self._to_delta(call) for call in listed[:room]]
+        limit = len(calls) if self._allows_many else max(0, 1 - self.call_count)
+        return "", [self._to_delta(call) for call in calls[:limit]]
 
     def _is_call(self, call: Any) -> bool:
         return isinstance(call, Mapping) and isinstance(call.get("name"), str)
 
     def _to_delta(self, call: Mapping[str, Any]) -> ToolCallDelta:
         arguments = call.get(self._format.arguments) or {}
-        written = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-        index, self.calls = self.calls, self.calls + 1
-        return ToolCallDelta(index, written, f"call_{index}", call["name"])
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+        index, self.call_count = self.call_count, self.call_count + 1
+        return ToolCallDelta(index, text, f"call_{index}", call["name"])
