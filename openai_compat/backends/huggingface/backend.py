@@ -81,7 +81,7 @@ class HuggingFaceBackend(OpenAIBackend):
     def _ask(self) -> Mapping[str, Any]:
         context = CallContext("describe")
         try:
-            reply = self.resources.forwarder.send(
+            reply = self.resources.http_client.send(
                 "GET", self._url(f"models/{quote(self.name)}"), headers={}, timeouts=QUESTION, context=context
             )
             try:
