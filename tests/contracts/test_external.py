@@ -99,9 +99,9 @@ class TestPlainText(ExternalContract):
     form = "text"
     has_usage = False
 
-    def promises(self, backend: Any) -> frozenset[str]:
+    def supported_parameters(self, backend: Any) -> frozenset[str]:
         """Text has no place for the reason `length`; that a limit is passed on is seen with the other forms."""
-        return super().promises(backend) - {"max_tokens", "max_completion_tokens"}
+        return super().supported_parameters(backend) - {"max_tokens", "max_completion_tokens"}
 
 
 @pytest.mark.parametrize("form", ["document", "events", "lines", "openai", "text"])

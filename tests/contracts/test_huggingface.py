@@ -66,15 +66,15 @@ class TestHuggingFaceChat(ChatContract):
     def running_work(self, backend: HuggingFaceBackend) -> int:
         return int(backend.describe().get("callers", 0))
 
-    def promises(self, backend: Any) -> frozenset[str]:
-        return super().promises(backend) - self.promised_by_the_model
+    def supported_parameters(self, backend: Any) -> frozenset[str]:
+        return super().supported_parameters(backend) - self.promised_by_the_model
 
     @pytest.mark.skip("an engine's headers come with its first piece; the web layer fills the silence before them")
-    def test_a_pause_is_told_as_silence(self, slow_backend: Any) -> None:
+    def test_an_idle_gap_yields_heartbeats(self, slow_backend: Any) -> None:
         """See `begin` in `web/inference.py`."""
 
-    @pytest.mark.skip("nothing is begun before the first piece is there: `test_cancelled_while_it_waits` is the case")
-    def test_closed_before_its_first_delta_nothing_runs_on(self, slow_backend: Any) -> None:
+    @pytest.mark.skip("the call returns with the first delta")
+    def test_closing_before_the_first_delta_ends_the_work(self, slow_backend: Any) -> None:
         """The call returns with the first piece."""
 
 
