@@ -80,12 +80,12 @@ class BackendContract:
 
     @pytest.fixture
     def backend(self) -> Any:
-        """The backend under test."""
+        """Return the backend under test."""
         raise NotImplementedError
 
     @pytest.fixture
     def slow_backend(self) -> Any:
-        """A backend that needs at least half a minute for its first delta."""
+        """Return a backend that needs at least half a minute for its first delta."""
         pytest.skip("this kind has no slow backend to test with")
 
     def running_work(self, backend: Any) -> int:

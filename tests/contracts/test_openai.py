@@ -103,7 +103,7 @@ class TestOpenAIChat(ChatContract):
 
 
 class TestOpenAIChatWithoutUsage(TestOpenAIChat):
-    """With `stream_usage: false` the upstream reports no usage, and the service counts tokens."""
+    """Without usage from the upstream (`stream_usage: false`) the service counts tokens."""
 
     has_usage = False
 
@@ -166,7 +166,7 @@ class TestAnswers:
     def test_an_upstream_that_rejects_stream_options_is_called_without_them(
         self, make: BackendFactory, name: str, stream: bool
     ) -> None:
-        """The backend added the parameter itself, so the client must not see the rejection."""
+        """Hide the rejection from the client, since the backend added the parameter itself."""
         deltas = ask(make(name), stream=stream)
         assert text_of(deltas, 0) == "You said: hello there"
         assert finish_reasons(deltas) == {0: "stop"}
@@ -240,7 +240,7 @@ class TestAnswers:
 
 
 def test_an_error_with_another_cause_does_not_disable_usage(make: BackendFactory) -> None:
-    """A caller's invalid request must not disable usage for all callers."""
+    """Keep usage for all callers after one caller's invalid request."""
     backend = make("fault-status:code=400")
     with pytest.raises(UpstreamStatusError):
         ask(backend)

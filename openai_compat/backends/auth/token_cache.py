@@ -36,12 +36,12 @@ class Token:
 
     @property
     def refresh_at(self) -> float:
-        """The Unix time of the refresh: `REFRESH_AHEAD` before the expiry, but not before half of the lifetime."""
+        """The Unix time of the refresh, `REFRESH_AHEAD` before the expiry but not before half of the lifetime."""
         return self.expires_at - min((self.expires_at - self.fetched_at) / 2, REFRESH_AHEAD)
 
     @property
     def usable_until(self) -> float:
-        """The Unix time until which the token is sent: `MIN_TTL` before the expiry, or half of a short lifetime."""
+        """The Unix time until which the token is sent, `MIN_TTL` before the expiry or after half of a short life."""
         return self.expires_at - min(MIN_TTL, (self.expires_at - self.fetched_at) / 2)
 
     @property

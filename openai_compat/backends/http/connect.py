@@ -1,4 +1,4 @@
-"""Connecting to upstreams: name resolution, TCP, TLS, HTTP proxies and Unix sockets."""
+"""Connections to upstreams over TCP, TLS, HTTP proxies and Unix sockets."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _parse_unix_address(url: str) -> Address:
 
 
 class Proxy(NamedTuple):
-    """An HTTP proxy; `authorization` is the value of `Proxy-Authorization`, or None."""
+    """An HTTP proxy. `authorization` is the value of `Proxy-Authorization`, or None."""
 
     host: str
     port: int

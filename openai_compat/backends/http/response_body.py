@@ -107,7 +107,7 @@ class ResponseBody:
         return True
 
     def _next_timeout(self) -> float:
-        """Return the seconds until the next heartbeat, idle timeout or total timeout, or 0 if there is none of them."""
+        """Return the seconds until the next heartbeat, idle timeout or total timeout, or 0 without any."""
         idle = self._deadlines.timeouts.idle
         timeout = self._deadlines.heartbeat_interval or idle
         if idle:

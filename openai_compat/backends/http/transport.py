@@ -1,4 +1,4 @@
-"""Transport adapter for `requests`: HTTP/1.1 over kept-alive sockets, parsed by llhttp.
+"""Transport adapter for `requests` that speaks HTTP/1.1 over kept-alive sockets, parsed by llhttp.
 
 It adds what a gateway needs and the stock adapter lacks. A `CancellationToken` ends a call in every wait (for the
 connection, the first byte or the rest of the response). The first byte, each idle gap and the complete call have time

@@ -1,4 +1,4 @@
-"""OAuth tokens: one fetch at a time, a refresh ahead of the expiry, and a replacement when the upstream refuses one."""
+"""Fetching, refreshing and replacing OAuth tokens, with one fetch at a time."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def adapter() -> Iterator[LlhttpAdapter]:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file with a key and a self-signed certificate for localhost."""
+    """Make a file with a key and a self-signed certificate for localhost."""
     path = tmp_path_factory.mktemp("tls") / "both.pem"
     command = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2"]
     names = ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(path), "-out", f"{path}.crt"]
@@ -35,7 +35,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def unresponsive_port() -> Iterator[int]:
-    """A port whose listener neither accepts nor refuses connections, because its queue is full."""
+    """Yield a port whose listener neither accepts nor refuses connections, because its queue is full."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as waiting:
         address = listener.getsockname()
         for _ in range(4):

@@ -1,4 +1,4 @@
-"""Cancellation in each step of a call: connecting, the tunnel, the TLS handshake, the wait for the response, the body.
+"""Cancellation in each step of a call, from the connect to the body.
 
 Timeouts are long, so a call that ends without one has been ended by its cancellation.
 """
@@ -38,7 +38,7 @@ def is_closed() -> threading.Event:
 
 @pytest.fixture
 def cancels_after(cancellation: CancellationToken, is_closed: threading.Event) -> Callable[..., Script]:
-    """Return a function that makes scripts: read with `receive`, cancel the call, wait for its connection to close."""
+    """Return a maker of scripts that read with `receive`, cancel the call and wait for its connection to close."""
 
     def make(receive: Callable[[socket.socket], bytes]) -> Script:
         def script(client: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""The HTTP client for upstreams: requests, responses, concurrency slots, and the translation of failures.
+"""Requests, responses, concurrency slots and translated failures of the HTTP client for upstreams.
 
 `responses` replaces the transport adapter, whose own tests use real sockets.
 """

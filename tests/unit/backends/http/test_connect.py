@@ -1,4 +1,4 @@
-"""Connections: TLS, HTTP proxies, and hosts that cannot be reached."""
+"""Connections over TLS and HTTP proxies, and hosts that cannot be reached."""
 
 from __future__ import annotations
 

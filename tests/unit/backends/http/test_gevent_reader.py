@@ -1,4 +1,4 @@
-"""Socket reads under gevent: data, timeouts, and no other wakeups."""
+"""Socket reads under gevent, which end with data or a timeout and nothing else."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_short_timeout_after_a_long_one(reader: SocketReader, upstream: socket
 
 
 def test_a_timeout_starts_with_its_own_read(reader: SocketReader, upstream: socket.socket) -> None:
-    """The timer of an earlier read that fires during a later one is ignored."""
+    """Ignore the timer of an earlier read that fires during a later one."""
     for _ in range(5):
         upstream.send(b"soon")
         assert reader.read(100, 5 * SHORT) == b"soon"

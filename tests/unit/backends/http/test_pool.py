@@ -1,4 +1,4 @@
-"""Kept-alive connections: when they are reused, when a request is repeated, and when they are closed."""
+"""Reuse and expiry of kept-alive connections, and repeated requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests as they are sent: the header block, the body, and what must never be sent."""
+"""Requests as they are sent, and requests that are rejected instead."""
 
 from __future__ import annotations
 

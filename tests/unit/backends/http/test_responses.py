@@ -1,4 +1,4 @@
-"""Responses on real sockets: framing, headers, compression, and everything that is not a valid response."""
+"""Framing, headers and compression of responses on real sockets, and invalid responses."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def test_an_unresponsive_address_leaves_time_for_the_next(
 
 
 def test_all_addresses_share_the_connect_timeout(adapter: LlhttpAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each attempt uses all of its time. The clock advances in the test alone."""
+    """Let each attempt use all of its time. Only the test advances the clock."""
     now = 1000.0
     attempts: list[float] = []
 

@@ -166,7 +166,7 @@ TOOL_CALLS = {
 
 @pytest.mark.parametrize(("calls", "expected"), TOOL_CALLS.values(), ids=TOOL_CALLS)
 def test_tool_calls_are_numbered_and_named_once(calls: list[Any], expected: list[ToolCallDelta]) -> None:
-    """Missing or wrong indexes break clients' accumulators (ollama#15457, litellm#33678, openai-python#2806)."""
+    """Repair missing and wrong indexes, which break accumulators (ollama#15457, litellm#33678, openai-python#2806)."""
     parser = ChatParser()
     deltas = [delta for item in calls for delta in parser.read(chunk({"tool_calls": [item]}))]
     assert [tool_call for delta in deltas for tool_call in delta.tool_calls] == expected

@@ -1,4 +1,4 @@
-"""Parsers of streams: events, lines and text, however the bytes are divided into blocks."""
+"""Parsers of events, lines and text, with all divisions of the bytes into blocks."""
 
 from __future__ import annotations
 
