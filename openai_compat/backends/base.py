@@ -1,8 +1,12 @@
-"""The seam: what a thing that answers must offer, and nothing of how the answer travels.
+"""Backend interface.
 
-A backend subclasses `Backend` and one base class for each thing it can do. The service asks once, with `isinstance`;
-what is missing is answered by name. A backend knows no Flask, no status code and no JSON envelope; it raises the
-errors of `openai_compat.core.errors`.
+A backend produces answers. It knows nothing of Flask, HTTP status codes or OpenAI's JSON envelope. It subclasses
+`Backend` and one base class for each capability: `SupportsChat`, `SupportsCompletions`, `SupportsEmbeddings`,
+`SupportsForwarding`. The services check capabilities with `isinstance`, and answer calls that need a missing one with
+an error. They also add what OpenAI's objects contain besides: ids, times, the `model` and the usage.
+
+Methods raise the errors of `openai_compat.core.errors`. Any other exception becomes an `InternalError`, whose cause is
+logged and not sent to the client. All times are in seconds.
 """
 
 from __future__ import annotations
@@ -35,23 +39,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class NoOptions:
-    """The options of a kind that has none."""
+    """The options of a kind without any."""
 
 
 class Backend:
-    """One entry of the models file, ready to answer.
+    """A configured model that can answer calls.
 
-    `Options` is a frozen dataclass: its fields are the keys that an entry of this kind may have beside the common ones,
-    its annotations their types (`str`, `float`, `int`, `bool`, `dict`, or such a type `| None`), its defaults their
-    defaults. `__post_init__` may raise `ValueError` with a sentence for the user. Creating a backend must be cheap: no
-    network, no heavy import; those belong to the first call.
+    `Options` is a frozen dataclass with the keys that a model config of this kind may have besides the common ones.
+    Field annotations give the types of the values (`str`, `float`, `int`, `bool`, `dict`, or one of them `| None`), and
+    field defaults the defaults. `__post_init__` may raise `ValueError` with a sentence for the user.
+
+    One instance serves all calls of its model in a worker, concurrently. The constructor must be cheap: network access
+    and heavy imports belong to the first call. Nothing CPU-bound may run in a call, since all calls of a worker share
+    one thread.
     """
 
     Options: ClassVar[type[Any]] = NoOptions
     takes_variables: ClassVar[bool] = False
-    """Whether `${NAME}` in the texts of the options is a variable of the environment, for `ModelConfig.expand`."""
+    """True if `${NAME}` in options is an environment variable, for `ModelConfig.expand` to replace."""
 
     def __init__(self, entry: ModelConfig, options: Any, resources: BackendResources) -> None:
+        """Create a backend from its model config, its `Options` instance and the resources of the process."""
         self.entry = entry
         self.profile = entry.profile
         self.hooks = entry.hooks
@@ -62,91 +70,132 @@ class Backend:
     def validate_with_others(
         cls, entry: ModelConfig, settings: Settings, entries: Mapping[str, ModelConfig]
     ) -> Iterable[str]:
-        """What is wrong with an entry in the company of all others, a sentence each: asked once, at the start."""
+        """Return the problems of a model config that depend on other models, such as one that it names.
+
+        Called at startup. Each problem is a sentence for the user, and any problem prevents the start. `entries` has
+        the configs of all models by name.
+        """
         return ()
 
     @classmethod
     def validate(cls, entry: ModelConfig, options: Any, settings: Settings) -> Iterable[str]:
-        """What is wrong with an entry beyond the types of its options, a sentence each; asked before the start."""
+        """Return the problems of a model config beyond the types of its options.
+
+        Called at startup. Each problem is a sentence for the user, and any problem prevents the start.
+        """
         return ()
 
     @property
     def name(self) -> str:
-        """The public name of the model."""
+        """The model's public name."""
         return self.entry.name
 
     def describe(self) -> Mapping[str, Any]:
-        """What `GET /v1/models/{id}` adds to the entry's own facts, such as a state or a context window."""
+        """Return JSON values that `GET /v1/models/{id}` adds to the model config's, such as a state."""
         return {}
 
     def close(self) -> None:
-        """Gives back what was acquired since the first call; called once, when the worker ends."""
+        """Release what the calls have acquired. Called once, when the worker stops."""
 
 
 class SupportsChat(ABC):
-    """Answers conversations.
+    """Capability of answering chat calls.
 
-    `supported_chat_parameters` names those of `CHAT_PARAMETERS` that this backend honours in every request. The service
-    refuses a request with another one of them before the backend is called.
+    `supported_chat_parameters` are those of `CHAT_PARAMETERS` that the backend honours in every request. The service
+    rejects requests with any other of them, so the backend never sees one.
     """
 
     supported_chat_parameters: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Heartbeat]:
-        """The answer, piece by piece; the iterator's `close()` stops the work behind it.
+        """Start an answer and return an iterator of its deltas.
 
-        Everything that can be refused is refused here, before the iterator is returned. Where nothing happens for
-        `context.silence_seconds`, the iterator yields `HEARTBEAT`.
+        Validate the request here, before the iterator is returned. Errors that are raised here, or by the iterator
+        before its first delta, set the HTTP status and permit a retry or a fallback. Later ones end the stream with an
+        error event.
+
+        The last delta of each choice has its `finish_reason`. A choice without one is reported as truncated. After
+        `context.heartbeat_interval` seconds without a delta (0 for never) the iterator yields `HEARTBEAT`. Its
+        `close()`, which generators have already, stops the work behind it. It is called on every path, including a
+        client disconnect. Waits end as soon as `context.cancellation` is cancelled.
+
+        Raises:
+            RequestError: The client's mistake, such as `InvalidRequestError` or `UnsupportedParameterError`.
+            ModelBusyError: The model has no capacity now. Its `retry_after` is in seconds.
+            ModelUnavailableError: The model cannot be used, and retries will not help.
+            UpstreamError: A server behind the backend failed. The subclass decides between retry and fallback.
+            CallCancelledError: The call was cancelled (`context.cancellation.raise_if_cancelled`).
         """
 
 
 class SupportsCompletions(ABC):
-    """Continues text.
+    """Capability of answering text completion calls.
 
-    `supported_completion_parameters` names those of `COMPLETION_PARAMETERS` that this backend honours in every request.
+    `supported_completion_parameters` are those of `COMPLETION_PARAMETERS` that the backend honours in every request.
+    The service rejects requests with any other of them.
     """
 
     supported_completion_parameters: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def complete(self, request: CompletionRequest, context: CallContext) -> Iterator[TextDelta | Heartbeat]:
-        """Like `SupportsChat.chat`, with one run of choices for each prompt."""
+        """Start a completion and return an iterator of its deltas, under the rules of `SupportsChat.chat`.
+
+        Choices are numbered prompt by prompt. With `n` choices for each prompt, choice `c` of prompt `p` has the index
+        `p * n + c`.
+        """
 
 
 class SupportsEmbeddings(ABC):
-    """Turns texts into vectors."""
+    """Capability of turning texts into vectors."""
 
     @abstractmethod
     def embed(self, request: EmbeddingsRequest, context: CallContext) -> Embeddings:
-        """One vector for each input, in their order.
+        """Return one vector for each input, in the order of the inputs.
 
         Raises:
-            UnsupportedParameterError: for `dimensions` that this model cannot give.
+            UnsupportedParameterError: The model cannot produce the requested `dimensions`.
+            RequestError, ModelBusyError, ModelUnavailableError, UpstreamError, CallCancelledError: As in
+                `SupportsChat.chat`.
         """
 
 
 class SupportsForwarding(ABC):
-    """A peer that speaks OpenAI's protocol itself: bytes in, bytes out."""
+    """Capability of passing requests on to an upstream that speaks OpenAI's protocol, as bytes in both directions."""
 
     upstream_model: str | None
-    """What the peer calls the model, where that differs from the name the client uses."""
+    """The upstream's name for the model, or None if it is the client's."""
     profile: Profile | None
-    """What the peer does not take as OpenAI does."""
+    """The deviations of the upstream from OpenAI's parameters, or None."""
     hooks: Hooks | None
-    """A user's own functions on the way of a call."""
+    """The user's functions to call before and after each call, or None."""
 
     def may_request_usage(self, model: str) -> bool:
-        """Whether `stream_options` may be added to a streamed call for the peer's `model`."""
+        """Return True if the service may add `stream_options` to streamed calls of the upstream's `model`."""
         return True
 
     def mark_usage_unsupported(self, model: str) -> None:
-        """The peer refused `stream_options` for `model`, and answered without."""
+        """Remember that the upstream rejects `stream_options` for `model`.
+
+        Called after a call with `stream_options` was rejected and the same call without it succeeded.
+        """
         return
 
     @abstractmethod
     def forward(self, call: UpstreamRequest, context: CallContext) -> UpstreamResponse:
-        """The peer's answer, whatever its status; its headers have arrived, its body may not have."""
+        """Send the request and return the upstream's response, of any status, as soon as its headers have arrived.
+
+        The caller closes the response.
+
+        Raises:
+            UpstreamAuthenticationError: The upstream refused a credential of this server.
+            UpstreamConnectionError: No response arrived.
+            UpstreamTimeoutError: A time limit expired.
+            UpstreamBusyError: The upstream has `max_concurrent` calls already.
+            RequestError: The caller did not send the credential that this model needs.
+            CallCancelledError: The call was cancelled.
+        """
 
 
 CAPABILITIES: Final[Mapping[str, type]] = {
@@ -155,29 +204,28 @@ CAPABILITIES: Final[Mapping[str, type]] = {
     "embeddings": SupportsEmbeddings,
     "forwarding": SupportsForwarding,
 }
-"""What a description calls a backend's capabilities. `forwarding` takes whatever its peer takes."""
+"""Capabilities by the names that model descriptions use. `forwarding` covers every path that the upstream has."""
 
 _MISSING: Final = {
     "chat": ("chat completions", "chat_completions_not_available"),
     "completions": ("text completions", "completions_not_available"),
     "embeddings": ("embeddings", "embeddings_backend_unavailable"),
 }
-"""What is not supported, in words and as a code that clients of completion-only servers know."""
-
+"""capability -> (its name in a message, the error code for its absence)"""
 
 _ENDPOINTS: Final = {"chat": "/v1/chat/completions", "completions": "/v1/completions", "embeddings": "/v1/embeddings"}
 
 
-def missing_capability(model: str, capability: str, offers: Iterable[str]) -> CapabilityError:
-    """The answer to a path that a model can never serve; `offers` are the capabilities that it has."""
-    what, code = _MISSING[capability]
-    doors = " or ".join(_ENDPOINTS[name] for name in offers if name in _ENDPOINTS)
-    use = f"; use {doors}" if doors else ""
-    return CapabilityError(f"The model '{model}' does not support {what}{use}.", param="model", code=code)
+def missing_capability(model: str, capability: str, available: Iterable[str]) -> CapabilityError:
+    """Return the error for an endpoint that the model does not support. It lists the endpoints of `available`."""
+    missing, code = _MISSING[capability]
+    endpoints = " or ".join(_ENDPOINTS[name] for name in available if name in _ENDPOINTS)
+    hint = f"; use {endpoints}" if endpoints else ""
+    return CapabilityError(f"The model '{model}' does not support {missing}{hint}.", param="model", code=code)
 
 
 def capabilities_of(backend: Backend) -> list[str]:
-    """The names of what it can do."""
+    """Return the names of the backend's capabilities."""
     return [name for name, capability in CAPABILITIES.items() if isinstance(backend, capability)]
 
 
@@ -197,16 +245,16 @@ CHAT_PARAMETERS = frozenset(
         "logit_bias",
     }
 )
-"""Chat parameters that change what the answer must be, so that ignoring one would be a lie.
+"""Chat parameters that determine the form of the answer. A backend must support or reject them, never ignore them.
 
-`tool_choice` and `parallel_tool_calls` mean nothing without `tools`, nor `function_call` without `functions`;
-`modalities` asks for `audio` by another name. Everything else is a hint for sampling or a note for the caller's books.
+`tool_choice` and `parallel_tool_calls` depend on `tools`, `function_call` on `functions`, and `modalities` on `audio`.
+All other parameters are sampling hints or metadata of the caller.
 """
 
 COMPLETION_PARAMETERS = frozenset({"n", "best_of", "logprobs", "echo", "suffix", "stop", "max_tokens", "logit_bias"})
-"""The same for text completions."""
+"""Completion parameters that determine the form of the answer."""
 
 
 def option_names(backend_class: type[Backend]) -> tuple[str, ...]:
-    """The keys that an entry of this kind may have beside the common ones."""
+    """Return the keys that a model config of this kind may have besides the common ones."""
     return tuple(option.name for option in fields(backend_class.Options))

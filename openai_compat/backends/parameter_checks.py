@@ -1,7 +1,7 @@
-"""Checks the values of OpenAI's parameters for backends that answer themselves.
+"""Checks of parameter values for backends that have no upstream to check them.
 
-The web layer has checked types and structure for every model. Ranges and combinations are checked here, and only
-where no upstream judges them. The words are OpenAI's, so that a client's error handling can be tried out.
+The web layer has already checked types and structure. Ranges and combinations are checked here. The messages are
+OpenAI's, so that clients can test their error handling.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from openai_compat.core.types import ChatRequest, CompletionRequest, EmbeddingsR
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """The values that a number may have, both bounds included."""
+    """A closed range of numbers. A `maximum` of None is unlimited."""
 
-    least: float
-    most: float | None = None
+    minimum: float
+    maximum: float | None = None
 
     def check(self, value: float, param: str) -> None:
-        """Raises PayloadError where the value is outside."""
+        """Raise InvalidRequestError if the value of `param` is out of range."""
         kind = "integer" if isinstance(value, int) else "decimal"
-        if not value >= self.least:
+        if not value >= self.minimum:
             raise _out_of_range(
-                param, f"{kind} below minimum value", f">= {self.least}", value, f"{kind}_below_min_value"
+                param, f"{kind} below minimum value", f">= {self.minimum}", value, f"{kind}_below_min_value"
             )
-        if self.most is not None and value > self.most:
+        if self.maximum is not None and value > self.maximum:
             raise _out_of_range(
-                param, f"{kind} above maximum value", f"<= {self.most}", value, f"{kind}_above_max_value"
+                param, f"{kind} above maximum value", f"<= {self.maximum}", value, f"{kind}_above_max_value"
             )
 
 
@@ -58,16 +58,14 @@ COMPLETION_RANGES: Final = {
     "max_tokens": Range(0),
     "best_of": Range(1, 20),
 }
-EMBEDDING_INPUTS: Final = 2048
-"""How many inputs one embeddings call may have."""
-PROMPTS: Final = 2048
-"""How many prompts one completions call may have: as many as there may be inputs."""
-STOPS: Final = 4
-TOOLS: Final = 128
+MAX_EMBEDDING_INPUTS: Final = 2048
+MAX_PROMPTS: Final = 2048
+MAX_STOP_STRINGS: Final = 4
+MAX_TOOLS: Final = 128
 
 
 def check_chat(request: ChatRequest) -> None:
-    """Raises PayloadError for the first parameter of a chat call whose value cannot be meant."""
+    """Raise InvalidRequestError for the first parameter of a chat call with an invalid value."""
     parameters = request.parameters
     _check_length(request.messages, "messages", 1)
     _check_ranges(parameters, CHAT_RANGES)
@@ -76,16 +74,16 @@ def check_chat(request: ChatRequest) -> None:
         message = "The 'top_logprobs' parameter is only allowed when 'logprobs' is enabled."
         raise InvalidRequestError(message, param="top_logprobs")
     if "tools" in parameters:
-        _check_length(parameters["tools"], "tools", 1, TOOLS)
-    for choice, needed in (("tool_choice", "tools"), ("function_call", "functions")):
-        if choice in parameters and "tools" not in parameters:
-            raise InvalidRequestError(f"'{choice}' is only allowed when '{needed}' are specified.", param=choice)
+        _check_length(parameters["tools"], "tools", 1, MAX_TOOLS)
+    for param, required in (("tool_choice", "tools"), ("function_call", "functions")):
+        if param in parameters and "tools" not in parameters:
+            raise InvalidRequestError(f"'{param}' is only allowed when '{required}' are specified.", param=param)
 
 
 def check_completion(request: CompletionRequest) -> None:
-    """Raises PayloadError for the first parameter of a completions call whose value cannot be meant."""
+    """Raise InvalidRequestError for the first parameter of a completions call with an invalid value."""
     parameters = request.parameters
-    _check_length(request.prompts, "prompt", 1, PROMPTS)
+    _check_length(request.prompts, "prompt", 1, MAX_PROMPTS)
     _check_ranges(parameters, COMPLETION_RANGES)
     _check_stop(parameters)
     choices = parameters.get("n", 1)
@@ -94,17 +92,17 @@ def check_completion(request: CompletionRequest) -> None:
         raise InvalidRequestError(f"'best_of' ({candidates}) must not be less than 'n' ({choices}).", param="best_of")
 
 
-def check_embeddings(request: EmbeddingsRequest, most_dimensions: int) -> None:
-    """Raises PayloadError for inputs or `dimensions` that cannot be meant."""
-    _check_length(request.inputs, "input", 1, EMBEDDING_INPUTS)
+def check_embeddings(request: EmbeddingsRequest, max_dimensions: int) -> None:
+    """Raise InvalidRequestError for invalid inputs or `dimensions`."""
+    _check_length(request.inputs, "input", 1, MAX_EMBEDDING_INPUTS)
     if any(len(content) == 0 for content in request.inputs):
         raise InvalidRequestError("'input' cannot contain an empty string or an empty list of tokens.", param="input")
     if request.dimensions is not None:
-        Range(1, most_dimensions).check(request.dimensions, "dimensions")
+        Range(1, max_dimensions).check(request.dimensions, "dimensions")
 
 
 def stops_of(parameters: JSONObject) -> list[str]:
-    """The strings that end an answer: `stop` is one or a list of them."""
+    """Return the stop strings. The parameter `stop` is a string or a list of strings."""
     stop = parameters.get("stop", [])
     return [stop] if isinstance(stop, str) else list(stop)
 
@@ -117,17 +115,17 @@ def _check_ranges(parameters: JSONObject, ranges: Mapping[str, Range]) -> None:
 
 def _check_stop(parameters: JSONObject) -> None:
     stops = stops_of(parameters)
-    _check_length(stops, "stop", 0, STOPS)
+    _check_length(stops, "stop", 0, MAX_STOP_STRINGS)
     if "" in stops:
         raise InvalidRequestError("Invalid 'stop': it must not contain an empty string.", param="stop")
 
 
-def _check_length(values: Sized, param: str, least: int, most: int | None = None) -> None:
-    """Checks an array's length."""
-    if len(values) < least:
-        expected = f"Expected an array with minimum length {least}, but got an empty array instead."
+def _check_length(values: Sized, param: str, minimum: int, maximum: int | None = None) -> None:
+    if len(values) < minimum:
+        expected = f"Expected an array with minimum length {minimum}, but got an empty array instead."
         raise InvalidRequestError(f"Invalid '{param}': empty array. {expected}", param=param, code="empty_array")
-    if most is not None and len(values) > most:
-        expected = f"Expected an array with maximum length {most}, but got an array with length {len(values)} instead."
+    if maximum is not None and len(values) > maximum:
+        got = f"but got an array with length {len(values)} instead."
+        expected = f"Expected an array with maximum length {maximum}, {got}"
         message = f"Invalid '{param}': array too long. {expected}"
         raise InvalidRequestError(message, param=param, code="array_above_max_length")

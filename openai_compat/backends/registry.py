@@ -1,4 +1,4 @@
-"""Which class answers for a kind: a row here, or a dotted path in the models file. Classes are loaded when named."""
+"""Backend classes by kind. A class is imported when a model needs it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ KINDS = MappingProxyType(
         "openai": "openai_compat.backends.openai.backend:OpenAIBackend",
     }
 )
-"""kind -> where its class is."""
+"""The built-in kinds and the import paths of their classes."""
 
 
 def load_backend_class(kind: str) -> type[Backend]:
-    """The class of a built-in kind or of a third party's `package.module:Class`.
+    """Import the class of a built-in kind, or of a third-party backend given as `package.module:Class`.
 
     Raises:
-        ValueError: with a sentence that names what is wrong: no such kind, module or class, or not a backend.
+        ValueError: The kind is unknown, its class cannot be imported, or the class is not a backend. The message is a
+            sentence for the user.
     """
     path = KINDS.get(kind, kind)
     module_name, colon, class_name = path.partition(":")

@@ -1,12 +1,14 @@
-"""What all backends of a process share."""
+"""Resources that all backends of a process share."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from openai_compat.core.concurrency import ConcurrencyLimiter
 from openai_compat.core.errors import UpstreamBusyError
+
+from .auth.token_cache import TokenCache
 
 if TYPE_CHECKING:
     from openai_compat.backends.http.client import UpstreamClient
@@ -16,19 +18,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BackendResources:
-    """What every backend may share with the rest of the process: the settings, and the way out to other servers."""
+    """The settings, the HTTP client for upstreams, and the other objects that a backend may share with the process."""
 
     settings: Settings
-    forwarder: UpstreamClient
+    http_client: UpstreamClient
     engine: EngineClient | None = None
-    """The process with the local models; None where there are none."""
+    """The client of the process with the local models, or None if none are configured."""
+    tokens: TokenCache = field(default_factory=TokenCache)
+    """OAuth tokens for upstreams."""
 
-    def gate(self, entry: ModelConfig) -> ConcurrencyLimiter | None:
-        """What the entry's calls to its upstream have to pass, where their number is bounded."""
+    def limiter_for(self, entry: ModelConfig) -> ConcurrencyLimiter | None:
+        """Return a concurrency limiter for the model's upstream calls, or None if `max_concurrent` is 0."""
+        if not entry.max_concurrent:
+            return None
         settings = self.settings
-        most = entry.max_concurrent
-        return (
-            ConcurrencyLimiter(most, settings.max_queued_requests, settings.request_queue_timeout, UpstreamBusyError)
-            if most
-            else None
+        return ConcurrencyLimiter(
+            entry.max_concurrent, settings.max_queued_requests, settings.request_queue_timeout, UpstreamBusyError
         )

@@ -1,4 +1,4 @@
-"""The contract's tests are in a module that is not called `test_...`; their asserts explain themselves all the same."""
+"""Assertion rewriting for the shared suite, whose module name does not begin with `test_`."""
 
 import pytest
 

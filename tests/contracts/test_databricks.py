@@ -1,4 +1,4 @@
-"""The databricks backend keeps the contract with a server behind it that refuses what Databricks does."""
+"""The contract of the databricks backend, with an upstream that rejects the parameters that Databricks rejects."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from openai_compat.backends.databricks.backend import DatabricksBackend, Databri
 from openai_compat.backends.http.client import UpstreamClient
 from openai_compat.backends.resources import BackendResources
 from openai_compat.core.settings import ModelConfig, Settings
-from tests.contracts.test_openai import MakesBackends, TestOpenAIChat, mock, running
+from tests.contracts.test_openai import BackendFactory, TestOpenAIChat, mock, running
 from tests.support.mock_upstream import MockUpstream
 
 __all__ = ["mock", "running"]
 
 
 @pytest.fixture
-def make(mock: MockUpstream) -> Iterator[MakesDatabricks]:
-    makes = MakesDatabricks(mock)
-    yield makes
-    makes.forwarder.close()
+def make(mock: MockUpstream) -> Iterator[DatabricksFactory]:
+    factory = DatabricksFactory(mock)
+    yield factory
+    factory.http_client.close()
 
 
-class MakesDatabricks(MakesBackends):
+class DatabricksFactory(BackendFactory):
     def __call__(self, upstream_model: str | None = None, **entry: Any) -> DatabricksBackend:  # type: ignore[override]
         name = upstream_model or "fault-databricks"
-        row = ModelConfig("contract-model", "databricks", base_url=self._mock.base_url, upstream_model=name, **entry)
-        resources = BackendResources(Settings(databricks_token="dapi-1"), self.forwarder)
-        return DatabricksBackend(row, DatabricksOptions(), resources)
+        config = ModelConfig("contract-model", "databricks", base_url=self._mock.base_url, upstream_model=name, **entry)
+        resources = BackendResources(Settings(databricks_token="dapi-1"), self.http_client)
+        return DatabricksBackend(config, DatabricksOptions(), resources)
 
 
 class TestDatabricksChat(TestOpenAIChat):
-    """It is not asked for usage, as it refuses to be."""
+    """Databricks rejects `stream_options`, so its streams report no usage."""
 
     has_usage = False
 
@@ -41,16 +41,16 @@ class TestDatabricksChat(TestOpenAIChat):
 del TestOpenAIChat
 
 
-def test_nothing_is_imported_or_fetched_before_the_first_call(make: MakesDatabricks, mock: MockUpstream) -> None:
+def test_creating_a_backend_makes_no_request(make: DatabricksFactory, mock: MockUpstream) -> None:
     make()
     assert mock.stats()["requests_total"] == 0
 
 
-def test_a_settings_host_is_enough() -> None:
+def test_the_base_url_defaults_to_the_setting_s_host() -> None:
     settings = Settings(databricks_host="https://ws.test", databricks_token="dapi-1")
-    forwarder = UpstreamClient(settings)
+    http_client = UpstreamClient(settings)
     backend = DatabricksBackend(
-        ModelConfig("m", "databricks"), DatabricksOptions(), BackendResources(settings, forwarder)
+        ModelConfig("m", "databricks"), DatabricksOptions(), BackendResources(settings, http_client)
     )
     assert backend.entry.base_url == "https://ws.test/serving-endpoints"
-    forwarder.close()
+    http_client.close()

@@ -13,7 +13,7 @@ from tests.contracts.backend_contract import ChatContract, CompletionsContract, 
 
 
 def make_echo(**options: Any) -> EchoBackend:
-    resources = BackendResources(Settings(), forwarder=cast(Any, None))
+    resources = BackendResources(Settings(), http_client=cast(Any, None))
     return EchoBackend(ModelConfig("contract-model", "echo"), EchoOptions(**options), resources)
 
 

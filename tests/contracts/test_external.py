@@ -99,9 +99,9 @@ class TestPlainText(ExternalContract):
     form = "text"
     has_usage = False
 
-    def promises(self, backend: Any) -> frozenset[str]:
+    def supported_parameters(self, backend: Any) -> frozenset[str]:
         """Exclude the limits, because plain text cannot report `length`. The other forms test that limits are sent."""
-        return super().promises(backend) - {"max_tokens", "max_completion_tokens"}
+        return super().supported_parameters(backend) - {"max_tokens", "max_completion_tokens"}
 
 
 @pytest.mark.parametrize("form", ["document", "events", "lines", "openai", "text"])

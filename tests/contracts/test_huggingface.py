@@ -66,17 +66,17 @@ class TestHuggingFaceChat(ChatContract):
     def running_work(self, backend: HuggingFaceBackend) -> int:
         return int(backend.describe().get("callers", 0))
 
-    def promises(self, backend: Any) -> frozenset[str]:
-        return super().promises(backend) - self.depends_on_the_model
+    def supported_parameters(self, backend: Any) -> frozenset[str]:
+        return super().supported_parameters(backend) - self.depends_on_the_model
 
     @pytest.mark.skip(
         "an engine sends its headers with the first event, and the web layer sends keep-alive comments until then"
     )
-    def test_a_pause_is_told_as_silence(self, slow_backend: Any) -> None:
+    def test_an_idle_gap_yields_heartbeats(self, slow_backend: Any) -> None:
         """See `DeferredStream` in `web/respond.py`."""
 
     @pytest.mark.skip("a call returns with its first event, so that `test_cancelled_while_it_waits` covers this case")
-    def test_closed_before_its_first_delta_nothing_runs_on(self, slow_backend: Any) -> None:
+    def test_closing_before_the_first_delta_ends_the_work(self, slow_backend: Any) -> None:
         """A stream that exists has its first event."""
 
 

@@ -1,4 +1,4 @@
-"""The openai backend keeps the contract with the mock upstream behind it, on real sockets."""
+"""The contract of the openai backend, with the mock upstream on real sockets, and its own tests."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from tests.contracts.backend_contract import (
 from tests.support.fake_http_client import ScriptedClient, ScriptedResponse
 from tests.support.mock_upstream import MockUpstream
 
-NOT_KEPT_BY_THE_MOCK = frozenset({"stop", "logprobs", "top_logprobs", "response_format"})
-"""They are the peer's to keep: `test_parameters_go_out_as_they_are` sees that the peer gets them."""
+UNSUPPORTED_BY_THE_MOCK = frozenset({"stop", "logprobs", "top_logprobs", "response_format"})
+"""Parameters that the upstream has to support. `test_parameters_are_sent_unchanged` checks that it receives them."""
 
 
 @pytest.fixture(scope="module")
@@ -53,26 +53,26 @@ def mock(running: MockUpstream) -> MockUpstream:
     return running
 
 
-class MakesBackends:
-    """Makes backends in front of the mock upstream; closes their connections after the test."""
+class BackendFactory:
+    """A factory of backends for the mock upstream, with one HTTP client."""
 
     def __init__(self, mock: MockUpstream) -> None:
         self._mock = mock
         self._settings = Settings()
-        self.forwarder = UpstreamClient(self._settings)
+        self.http_client = UpstreamClient(self._settings)
 
     def __call__(self, upstream_model: str | None = None, *, stream_usage: bool = True, **entry: Any) -> OpenAIBackend:
-        """One whose models are all `upstream_model`, or those that are asked for by name."""
+        """Return a backend that sends `upstream_model`, or the request's model if it is None."""
         fields = {"base_url": self._mock.base_url, "upstream_model": upstream_model, **entry}
-        resources = BackendResources(self._settings, self.forwarder)
+        resources = BackendResources(self._settings, self.http_client)
         return OpenAIBackend(ModelConfig("contract-model", "openai", **fields), OpenAIOptions(stream_usage), resources)
 
 
 @pytest.fixture
-def make(mock: MockUpstream) -> Iterator[MakesBackends]:
-    makes = MakesBackends(mock)
-    yield makes
-    makes.forwarder.close()
+def make(mock: MockUpstream) -> Iterator[BackendFactory]:
+    factory = BackendFactory(mock)
+    yield factory
+    factory.http_client.close()
 
 
 def ask(backend: OpenAIBackend, text: str = "hello there", *, stream: bool = True, **parameters: Any) -> list[Any]:
@@ -88,34 +88,34 @@ class TestOpenAIChat(ChatContract):
         type(self).upstream = mock
 
     @pytest.fixture
-    def backend(self, make: MakesBackends) -> OpenAIBackend:
+    def backend(self, make: BackendFactory) -> OpenAIBackend:
         return make()
 
     @pytest.fixture
-    def slow_backend(self, make: MakesBackends) -> OpenAIBackend:
+    def slow_backend(self, make: BackendFactory) -> OpenAIBackend:
         return make("fault-hang-headers")
 
     def running_work(self, backend: OpenAIBackend) -> int:
         return int(self.upstream.stats()["requests_open"])
 
-    def promises(self, backend: Any) -> frozenset[str]:
-        return super().promises(backend) - NOT_KEPT_BY_THE_MOCK
+    def supported_parameters(self, backend: Any) -> frozenset[str]:
+        return super().supported_parameters(backend) - UNSUPPORTED_BY_THE_MOCK
 
 
 class TestOpenAIChatWithoutUsage(TestOpenAIChat):
-    """`stream_usage: false`: the upstream is not asked, and the service counts."""
+    """Without usage from the upstream (`stream_usage: false`) the service counts tokens."""
 
     has_usage = False
 
     @pytest.fixture
-    def backend(self, make: MakesBackends) -> OpenAIBackend:
+    def backend(self, make: BackendFactory) -> OpenAIBackend:
         return make(stream_usage=False)
 
 
 class TestRequests:
-    def test_parameters_go_out_as_they_are(self, make: MakesBackends, mock: MockUpstream) -> None:
+    def test_parameters_are_sent_unchanged(self, make: BackendFactory, mock: MockUpstream) -> None:
         parameters = {"stop": ["x"], "logprobs": True, "top_logprobs": 2, "response_format": {"type": "json_object"},
-                      "temperature": 0.5, "unheard-of": {"a": None}}  # fmt: skip
+                      "temperature": 0.5, "unknown": {"a": None}}  # fmt: skip
         ask(make("their-name"), **parameters)
         assert json.loads(mock.requests()[-1]["body"]) == {
             "model": "their-name",
@@ -125,12 +125,12 @@ class TestRequests:
             **parameters,
         }
 
-    def test_the_entrys_headers_and_key_go_out(self, make: MakesBackends, mock: MockUpstream) -> None:
+    def test_the_configured_headers_and_key_are_sent(self, make: BackendFactory, mock: MockUpstream) -> None:
         ask(make(api_key="sk-1", headers={"x-team": "blue"}))
         seen = mock.requests()[-1]["headers"]
         assert (seen["authorization"], seen["x-team"]) == ("Bearer sk-1", "blue")
 
-    def test_twenty_callers_get_their_own_answers(self, make: MakesBackends, mock: MockUpstream) -> None:
+    def test_twenty_callers_get_their_own_answers(self, make: BackendFactory, mock: MockUpstream) -> None:
         backend = make()
         texts = [f"I am caller {number} of twenty" for number in range(20)]
         with ThreadPoolExecutor(20) as pool:
@@ -156,20 +156,24 @@ class TestAnswers:
             "fault-usage-in-last-chunk",
         ],
     )
-    def test_whatever_the_bytes_are_like(self, make: MakesBackends, name: str, stream: bool) -> None:
+    def test_unusual_framing_does_not_change_the_answer(self, make: BackendFactory, name: str, stream: bool) -> None:
         deltas = ask(make(name), UNICODE, stream=stream)
         assert_well_formed(deltas, choices=1)
         assert text_of(deltas, 0).startswith(f"You said: {UNICODE}")
         assert last_usage(deltas).completion_tokens > 0
 
     @pytest.mark.parametrize("name", ["fault-databricks", "fault-reject-stream-options"])
-    def test_an_upstream_that_refuses_stream_options(self, make: MakesBackends, name: str, stream: bool) -> None:
-        """It was the backend that asked for usage, so that it has to do without."""
+    def test_an_upstream_that_rejects_stream_options_is_called_without_them(
+        self, make: BackendFactory, name: str, stream: bool
+    ) -> None:
+        """Hide the rejection from the client, since the backend added the parameter itself."""
         deltas = ask(make(name), stream=stream)
         assert text_of(deltas, 0) == "You said: hello there"
         assert finish_reasons(deltas) == {0: "stop"}
 
-    def test_it_is_asked_once_a_model(self, make: MakesBackends, mock: MockUpstream, stream: bool) -> None:
+    def test_stream_options_are_sent_once_for_each_model_that_rejects_them(
+        self, make: BackendFactory, mock: MockUpstream, stream: bool
+    ) -> None:
         backend = make("fault-reject-stream-options")
         for _ in range(3):
             ask(backend, stream=stream)
@@ -189,19 +193,19 @@ class TestAnswers:
             ("fault-databricks-error", UpstreamStatusError),
         ],
     )
-    def test_failures_have_a_name(
-        self, make: MakesBackends, name: str, error: type[UpstreamError], stream: bool
+    def test_failures_raise_the_matching_error(
+        self, make: BackendFactory, name: str, error: type[UpstreamError], stream: bool
     ) -> None:
         if stream and name.startswith("fault-truncated-length"):
-            pytest.skip("a stream that says [DONE] is whole, whatever its length was said to be")
+            pytest.skip("a stream with [DONE] is complete, even if it is shorter than its Content-Length")
         with pytest.raises(error) as caught:
             ask(make(name), stream=stream)
         assert type(caught.value) is error
         assert "<html" not in caught.value.message
 
     @pytest.mark.parametrize("status", [401, 403])
-    def test_a_refused_key_of_the_entry_is_not_the_callers(
-        self, make: MakesBackends, status: int, stream: bool
+    def test_a_refused_key_of_the_server_is_not_reported_as_the_callers(
+        self, make: BackendFactory, status: int, stream: bool
     ) -> None:
         with pytest.raises(UpstreamAuthenticationError):
             ask(make(f"fault-status:code={status}", api_key="sk-1"), stream=stream)
@@ -210,24 +214,24 @@ class TestAnswers:
         assert caught.value.upstream_status == status
 
     @pytest.mark.parametrize(("named", "key"), [(401, "sk-1"), ("invalid_api_key", "sk-1"), (401, None)])
-    def test_a_key_refused_with_status_200_is_judged_alike(self, named: Any, key: str | None, stream: bool) -> None:
+    def test_a_key_refused_in_a_response_of_status_200(self, named: Any, key: str | None, stream: bool) -> None:
         body = json.dumps({"error": {"message": "no", "type": "t", "code": named}}).encode()
-        reply = ScriptedResponse(200, {"content-type": "text/event-stream" if stream else "application/json"}, [
+        response = ScriptedResponse(200, {"content-type": "text/event-stream" if stream else "application/json"}, [
             b"data: %b\n\n" % body if stream else body
         ])  # fmt: skip
-        resources = BackendResources(Settings(), ScriptedClient(reply))  # type: ignore[arg-type]
+        resources = BackendResources(Settings(), ScriptedClient(response))  # type: ignore[arg-type]
         entry = ModelConfig("contract-model", "openai", "http://upstream.test/v1", api_key=key)
         with pytest.raises(UpstreamAuthenticationError if key else UpstreamStatusError):
             ask(OpenAIBackend(entry, OpenAIOptions(), resources), stream=stream)
-        assert reply.ending == "closed"
+        assert response.ending == "closed"
 
-    def test_an_error_of_the_upstream_is_told_whole(self, make: MakesBackends, stream: bool) -> None:
+    def test_an_upstream_error_keeps_its_status_code_and_retry_header(self, make: BackendFactory, stream: bool) -> None:
         with pytest.raises(UpstreamStatusError) as caught:
             ask(make("fault-status:code=429,retry_after=7"), stream=stream)
         error = caught.value
         assert (error.upstream_status, error.code, error.headers) == (429, "rate_limit_exceeded", {"retry-after": "7"})
 
-    def test_an_upstream_that_is_too_slow(self, make: MakesBackends, mock: MockUpstream, stream: bool) -> None:
+    def test_a_stalled_upstream_is_a_timeout(self, make: BackendFactory, mock: MockUpstream, stream: bool) -> None:
         with pytest.raises(UpstreamTimeoutError):
             ask(make("fault-hang", timeouts=Timeouts(first_byte=0.1)), stream=stream)
         with pytest.raises(UpstreamTimeoutError):
@@ -235,15 +239,15 @@ class TestAnswers:
         mock.wait_until(lambda stats: stats["requests_open"] == 0)
 
 
-def test_a_refusal_that_has_another_cause_teaches_nothing(make: MakesBackends) -> None:
-    """Its words may well be the caller's own: usage would be lost for all callers."""
+def test_an_error_with_another_cause_does_not_disable_usage(make: BackendFactory) -> None:
+    """Keep usage for all callers after one caller's invalid request."""
     backend = make("fault-status:code=400")
     with pytest.raises(UpstreamStatusError):
         ask(backend)
     assert backend.may_request_usage("contract-model")
 
 
-def test_what_is_remembered_is_bounded(make: MakesBackends) -> None:
+def test_the_number_of_remembered_models_is_limited(make: BackendFactory) -> None:
     backend = make()
     for number in range(3 * MAX_REMEMBERED):
         backend.mark_usage_unsupported(f"model {number}")
@@ -261,8 +265,8 @@ class TestStreams:
             ("fault-error-in-stream", UpstreamStatusError),
         ],
     )
-    def test_a_failure_half_way_comes_after_what_went_well(
-        self, make: MakesBackends, name: str, error: type[UpstreamError]
+    def test_a_failure_in_the_stream_comes_after_the_deltas_before_it(
+        self, make: BackendFactory, name: str, error: type[UpstreamError]
     ) -> None:
         messages = [{"role": "user", "content": "hello there"}]
         stream = make(name).chat(ChatRequest("contract-model", messages, is_streamed=True), CallContext("contract"))
@@ -272,20 +276,20 @@ class TestStreams:
         assert "You said: hello there".startswith(text_of(collect(iter(deltas)), 0))
         assert text_of(collect(iter(deltas)), 0)
 
-    def test_a_broken_event_is_left_out(self, make: MakesBackends) -> None:
+    def test_a_broken_event_is_skipped(self, make: BackendFactory) -> None:
         messages = [{"role": "user", "content": "hello there"}]
         request = ChatRequest("contract-model", messages, is_streamed=True)
         deltas = collect(make("fault-bad-json-event").chat(request, CallContext("contract")))
         assert text_of(deltas, 0) == "You said: hello there"
 
-    def test_a_whole_answer_without_its_end_is_ended(self, make: MakesBackends) -> None:
+    def test_a_complete_answer_without_done_is_ended(self, make: BackendFactory) -> None:
         messages = [{"role": "user", "content": "hello there"}]
         request = ChatRequest("contract-model", messages, is_streamed=True)
         deltas = collect(make("fault-no-end").chat(request, CallContext("contract")))
         assert (text_of(deltas, 0), deltas[-1].usage is None) == ("You said: hello there", False)
 
-    def test_a_hundred_answers_left_at_any_point_leave_nothing_behind(
-        self, make: MakesBackends, mock: MockUpstream
+    def test_a_hundred_streams_closed_at_any_point_end_their_upstream_requests(
+        self, make: BackendFactory, mock: MockUpstream
     ) -> None:
         backend = make("mock-model:chunks=30")
         request = ChatRequest("contract-model", [{"role": "user", "content": "a"}], is_streamed=True)
@@ -294,18 +298,18 @@ class TestStreams:
             for _ in range(number % 7):
                 next(stream, None)
             close_stream(stream)
-        mock.wait_until(lambda stats: stats["requests_open"] == 0, 2.0)
+        mock.wait_until(lambda stats: stats["requests_open"] == 0)
         assert ask(backend)
 
 
 class TestForwarding:
-    def test_bytes_in_bytes_out(self, make: MakesBackends, mock: MockUpstream) -> None:
+    def test_requests_and_responses_are_passed_on_as_bytes(self, make: BackendFactory, mock: MockUpstream) -> None:
         body = b'{"model" : "mock-model", "messages": [{"role": "user", "content": "hi"}]}'
         headers = {"Content-Type": "application/json"}
         call = UpstreamRequest("POST", "chat/completions?trace=1", headers, body)
-        reply = make().forward(call, CallContext("contract"))
-        assert reply.status == 200
-        assert json.loads(reply.read())["choices"][0]["message"]["content"] == "You said: hi"
-        reply.close()
+        response = make().forward(call, CallContext("contract"))
+        assert response.status == 200
+        assert json.loads(response.read())["choices"][0]["message"]["content"] == "You said: hi"
+        response.close()
         seen = mock.requests()[-1]
         assert (seen["path"], seen["query"], seen["body"]) == ("/v1/chat/completions", "trace=1", body.decode())

@@ -42,7 +42,6 @@ class Workspace:
     def __init__(self, *, token_seconds: float = 3600.0, pause: float = 0.0) -> None:
         self.token_seconds, self.pause = token_seconds, pause
         self.client_secret = f"dose-{token_hex(12)}"
-        """Unlike any other's: the workers of this user share tokens by it."""
         self.tokens_given = 0
         self.gives_tokens = True
         self.token_delay = 0.0

@@ -35,7 +35,7 @@ KIND = BASE | {"parsing", "parameter_checks"}
 BACKENDS: dict[str, set[str]] = {
     "http": HTTP,
     "auth": {"auth"},
-    "resources": {"resources"},
+    "resources": {"resources", "auth"},
     "base": BASE,
     "registry": {"base"},
     "parsing": {"parsing", "http"},

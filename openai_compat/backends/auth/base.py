@@ -1,4 +1,4 @@
-"""Credentials that change: a token that expires, or one that each caller brings along."""
+"""Credentials that change from call to call."""
 
 from __future__ import annotations
 
@@ -9,33 +9,35 @@ from openai_compat.core.errors import AuthenticationError
 from openai_compat.core.types import CallContext
 
 USER_TOKEN: Final = "X-Forwarded-Access-Token"  # noqa: S105 - a header's name
-"""Databricks Apps adds it to each request, where user authorization is on (source: their documentation)."""
+"""Header that Databricks Apps adds to each request if user authorization is on (source: their documentation)."""
 
 
 class Credentials(ABC):
-    """What a call to an upstream says in its `Authorization`."""
+    """Provider of the `Authorization` header for calls to an upstream."""
 
     is_caller_owned: bool = False
-    """Whether it is the caller's own, so that the upstream's refusal of it is for the caller to hear."""
+    """True if the credential is the caller's own. The upstream's 401 and 403 are then relayed to the caller."""
 
     @abstractmethod
     def authorization(self, context: CallContext) -> str:
-        """The header's value for this call.
+        """Return the header's value for this call.
 
         Raises:
-            RequestError: the caller should have sent one.
-            UpstreamError, CallCancelledError: none could be had.
+            RequestError: The caller did not send the credential.
+            UpstreamError: The credential could not be fetched.
+            CallCancelledError: The call was cancelled while it waited for the credential.
         """
 
     def refresh(self, refused: str, context: CallContext) -> str | None:
-        """Another value than the one that the upstream has just refused; None where there is none to be had. Raises as
-        `authorization` does.
+        """Return another value after the upstream refused `refused`, or None if there is no other.
+
+        Raise the errors of `authorization`.
         """
         return None
 
 
 class ForwardedToken(Credentials):
-    """The token of the signed-in user, as a proxy in front of this server adds it to each request."""
+    """The signed-in user's token, which a proxy in front of this server adds to each request."""
 
     is_caller_owned = True
 
@@ -46,6 +48,6 @@ class ForwardedToken(Credentials):
         token = context.sent_header(self._header)
         if not token:
             raise AuthenticationError(
-                f"This model answers with the token of the signed-in user, and the header {self._header} is not there."
+                f"This model is called with the token of the signed-in user, but the header {self._header} is missing."
             )
         return f"Bearer {token}"

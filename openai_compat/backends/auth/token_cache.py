@@ -1,22 +1,15 @@
-"""A token that expires, shared by all calls of all workers of a machine, and fetched anew by one of them."""
+"""Cache for OAuth tokens, one for each process."""
 
 from __future__ import annotations
 
-import fcntl
-import json
 import logging
-import os
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
-from hashlib import sha256
-from pathlib import Path
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from typing import Final
 
-from openai_compat.core.errors import OpenAICompatError, UpstreamTimeoutError
+from openai_compat.core.errors import OpenAICompatError
 from openai_compat.core.streams import BackgroundStart
 from openai_compat.core.types import CallContext
 
@@ -25,187 +18,124 @@ from .base import Credentials
 log = logging.getLogger(__name__)
 
 MIN_TTL: Final = 40.0
-"""Seconds of life below which a token is not sent: Azure Databricks refuses one with 30 or less."""
+"""Seconds before its expiry from which a token is not sent. Azure Databricks refuses tokens with 30 or less."""
 REFRESH_AHEAD: Final = 1200.0
-"""Seconds before its end at which a token is renewed at the earliest, while calls go on with the old one."""
-RETRY_AFTER: Final = 30.0
-"""Seconds until a renewal that failed is tried again, while the old token is still good."""
-FETCH_TIMEOUT: Final = 60.0
+"""Seconds before its expiry at which a token is refreshed at the earliest. Calls use the old one meanwhile."""
+RETRY_INTERVAL: Final = 30.0
+"""Seconds between two attempts to refresh a token that is still usable, or to replace a refused one."""
 POLL_INTERVAL: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """`value`, and the Unix times at which it was fetched and at which it ends."""
+    """An OAuth token, with the Unix times at which it was fetched and at which it expires."""
 
     value: str
     fetched_at: float
     expires_at: float
 
     @property
-    def renew_at(self) -> float:
-        """Half of its life before the end, but not more than `REFRESH_AHEAD`."""
+    def refresh_at(self) -> float:
+        """The Unix time of the refresh, `REFRESH_AHEAD` before the expiry but not before half of the lifetime."""
         return self.expires_at - min((self.expires_at - self.fetched_at) / 2, REFRESH_AHEAD)
 
     @property
     def usable_until(self) -> float:
-        """A token that lives for no longer than `MIN_TTL` is used for half of that."""
+        """The Unix time until which the token is sent, `MIN_TTL` before the expiry or after half of a short life."""
         return self.expires_at - min(MIN_TTL, (self.expires_at - self.fetched_at) / 2)
+
+    @property
+    def authorization(self) -> str:
+        """The value of the `Authorization` header."""
+        return f"Bearer {self.value}"
 
 
 Fetch = Callable[[], Token]
+"""Fetches a token. It must return or raise an error of this package within a time limit of its own."""
 
 
 class CachedToken(Credentials):
-    """`Authorization: Bearer …` with a token that `fetch` brings.
+    """A bearer token from `fetch`, refreshed before it expires and replaced when the upstream refuses it.
 
-    One call of one worker fetches; the others wait for it, or go on with the old token while that is good. `name` says
-    whose token it is; nothing of it can be read from the file that the workers share.
+    One fetch runs at a time, in a thread (under gevent in a greenlet) of its own. Calls without a usable token wait
+    for it. A token is refreshed ahead of its expiry without waiting.
     """
 
-    def __init__(self, fetch: Fetch, name: str, folder: Path | None = None) -> None:
+    def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
-        self._file = _TokenFile(sha256(name.encode()).hexdigest()[:32], folder)
         self._lock = threading.Lock()
         self._token: Token | None = None
-        self._authorization = ""
-        self._pending: BackgroundStart[Token] | None = None
-        self._begun_at = self._renew_at = 0.0
-        self._replaced_at = -RETRY_AFTER
+        self._running: BackgroundStart[Token] | None = None
+        self._refresh_at = 0.0
+        self._replaced_at = -RETRY_INTERVAL
 
     def authorization(self, context: CallContext) -> str:
+        token = self._token
         now = time.time()
-        token = self._token
         if token is None or now >= token.usable_until:
-            self._wait(self._begin(), context)
-        elif now >= self._renew_at:
-            self._renew_at = now + RETRY_AFTER
-            self._begin()
-        return self._authorization
+            token = _wait(self._start_fetch(), context)
+        elif now >= self._refresh_at:
+            self._refresh_at = now + RETRY_INTERVAL
+            self._start_fetch()
+        return token.authorization
 
-    def renewed(self, refused: str, context: CallContext) -> str | None:
-        """One that has taken the refused one's place already, or a new one; but where the new ones are refused too, it
-        is not the token that is wrong.
-        """
-        token = self._token
-        if self._authorization == refused and token is not None:
-            replacement = self._replace(token)
-            if replacement is None:
-                return None
-            self._wait(replacement, context)
-        return self._authorization if self._authorization != refused else None
+    def refresh(self, refused: str, context: CallContext) -> str | None:
+        """Return the header's value with a newer token than the refused one.
 
-    def _replace(self, token: Token) -> BackgroundStart[Token] | None:
-        """The fetch of another in its place: of the many calls whose token is refused at once, all wait for one. None
-        where that was done a moment ago.
+        All calls whose token is refused wait for the same fetch. Return None if the refused token is a replacement that
+        was fetched within the last `RETRY_INTERVAL`, since the token is then not the cause.
         """
         with self._lock:
-            pending = self._pending
-            if pending is not None and not pending.is_done:
-                return pending
-            if time.monotonic() - self._replaced_at < RETRY_AFTER:
-                return None
-            self._replaced_at = time.monotonic()
-        return self._begin(instead_of=token.value)
+            running = self._running_fetch()
+            token = self._token  # read after the running fetch, which sets the token before it ends
+            if token is not None and token.authorization != refused:
+                return token.authorization
+            if running is None:
+                now = time.monotonic()
+                if now - self._replaced_at < RETRY_INTERVAL:
+                    return None
+                self._replaced_at = now
+                running = self._running = BackgroundStart(self._fetch_token)
+        authorization = _wait(running, context).authorization
+        return authorization if authorization != refused else None
 
-    def _begin(self, instead_of: str | None = None) -> BackgroundStart[Token]:
-        """The fetch that is under way, or a new one. One that never ends is given up for."""
+    def _start_fetch(self) -> BackgroundStart[Token]:
+        """Return the running fetch, or start one."""
         with self._lock:
-            pending = self._pending
-            if pending is None or pending.is_done or time.monotonic() - self._begun_at > FETCH_TIMEOUT:
-                pending = self._pending = BackgroundStart(lambda: self._obtain(instead_of))
-                self._begun_at = time.monotonic()
-            return pending
+            running = self._running_fetch()
+            if running is None:
+                running = self._running = BackgroundStart(self._fetch_token)
+            return running
 
-    def _wait(self, pending: BackgroundStart[Token], context: CallContext) -> None:
-        """Looks now and then. gevent (26.9) loses those of many waiters for one event whose time limits end just as the
-        event is set.
-        """
-        deadline = time.monotonic() + FETCH_TIMEOUT
-        while not pending.is_done:
-            context.cancellation.wait(POLL_INTERVAL)
-            if time.monotonic() > deadline:
-                raise UpstreamTimeoutError("The upstream's token could not be had within the time limit.")
-        pending.result()
+    def _running_fetch(self) -> BackgroundStart[Token] | None:
+        return None if self._running is None or self._running.is_done else self._running
 
-    def _obtain(self, instead_of: str | None) -> Token:
-        """Another worker's token, where it has fetched one meanwhile; else one that is fetched here."""
+    def _fetch_token(self) -> Token:
         try:
-            with self._file.locked():
-                token = self._file.read()
-                if token is None or token.value == instead_of or time.time() >= token.renew_at:
-                    token = self._fetch()
-                    self._file.write(token)
+            token = self._fetch()
         except OpenAICompatError as error:
-            log.warning("no new token: %s", error.message)
+            log.warning("could not fetch a token: %s", error.message)
             raise
-        self._token, self._renew_at = token, token.renew_at
-        self._authorization = f"Bearer {token.value}"
+        self._token, self._refresh_at = token, token.refresh_at
         return token
 
 
-class _TokenFile:
-    """Where the workers of a machine leave a token for each other: in memory, if the system has a place for that.
+def _wait(fetch: BackgroundStart[Token], context: CallContext) -> Token:
+    """Return the token of a fetch. Raise the fetch's error, or the cancellation's if the call is cancelled first.
 
-    Only this user can read it. Whatever is wrong with it, a call is not hurt: its worker fetches for itself.
+    It polls, because gevent (26.9) loses some of many waiters whose time limits end just as their event is set.
     """
-
-    def __init__(self, name: str, folder: Path | None) -> None:
-        self._folder = folder or _shared_folder()
-        self._path = self._folder / f"{name}.json"
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """One worker at a time, waiting without blocking the others of its own calls."""
-        with suppress(OSError):
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            lock = os.open(self._path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            log.warning("workers cannot share their token in %s: %s", self._folder, error.strerror)
-            yield
-            return
-        try:
-            _wait_for(lock)
-            yield
-        finally:
-            os.close(lock)
-
-    def read(self) -> Token | None:
-        try:
-            if not self._is_private():
-                return None
-            return Token(**json.loads(self._path.read_bytes()))
-        except (OSError, ValueError, TypeError):
-            return None
-
-    def write(self, token: Token) -> None:
-        try:
-            if not self._is_private():
-                return
-            handle, name = tempfile.mkstemp(dir=self._folder)  # readable by this user alone
-            with os.fdopen(handle, "w") as file:
-                json.dump(asdict(token), file)
-            Path(name).replace(self._path)
-        except OSError as error:
-            log.warning("workers cannot share their token in %s: %s", self._folder, error.strerror)
-
-    def _is_private(self) -> bool:
-        """Whoever else may write there could leave a token of their own, and see what is asked with it."""
-        found = self._folder.lstat()
-        return found.st_uid == os.getuid() and not found.st_mode & 0o077
+    while not fetch.is_done:
+        context.cancellation.wait(POLL_INTERVAL)
+    return fetch.result()
 
 
-def _wait_for(lock: int) -> None:
-    deadline = time.monotonic() + FETCH_TIMEOUT
-    while time.monotonic() < deadline:
-        with suppress(BlockingIOError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        time.sleep(POLL_INTERVAL)
+class TokenCache:
+    """The tokens of one process by identity, so that all models with the same credential share one token."""
 
+    def __init__(self) -> None:
+        self._tokens: dict[Hashable, CachedToken] = {}
 
-def _shared_folder() -> Path:
-    memory = Path("/dev/shm")  # noqa: S108 - a folder of our own is made in it, and checked
-    root = memory if os.access(memory, os.W_OK) else Path(tempfile.gettempdir())
-    return root / f"openai-compat-{os.getuid()}"
+    def get(self, identity: Hashable, fetch: Fetch) -> CachedToken:
+        """Return the token of `identity`. The first caller's `fetch` is the one that is used."""
+        return self._tokens.setdefault(identity, CachedToken(fetch))

@@ -1,4 +1,4 @@
-"""Databricks: Model Serving endpoints and Foundation Model APIs, which speak OpenAI's protocol in a workspace."""
+"""Backend for Databricks Model Serving endpoints and Foundation Model APIs, which speak OpenAI's protocol."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from openai_compat.backends.auth.base import USER_TOKEN, Credentials, ForwardedToken
-from openai_compat.backends.auth.token_cache import FETCH_TIMEOUT, CachedToken, Token
+from openai_compat.backends.auth.token_cache import Token
 from openai_compat.backends.openai.backend import OpenAIBackend, OpenAIOptions
 from openai_compat.backends.resources import BackendResources
 from openai_compat.core.errors import UpstreamAuthenticationError, UpstreamConnectionError, UpstreamTimeoutError
@@ -23,21 +23,26 @@ from openai_compat.core.extras import install_hint
 from openai_compat.core.profiles import PROFILES
 from openai_compat.core.settings import ModelConfig, Settings
 
-from . import token_fetcher as databricks_token
+from . import token_fetcher
 
 log = logging.getLogger(__name__)
 
 ENDPOINTS: Final = "/serving-endpoints"
 CREDENTIALS: Final = ("auto", "token", "service-principal", "user")
 MISSING_EXTRA: Final = f"a service principal needs {install_hint('databricks')}"
+FETCH_TIMEOUT: Final = 60.0
+"""Seconds in which the SDK must fetch a token."""
 _VARIABLE: Final = re.compile(r"\$\{\w+\}")
 
 
 @dataclass(frozen=True, slots=True)
 class DatabricksOptions(OpenAIOptions):
-    """`credentials` says with whose the workspace is called: `token` (`DATABRICKS_TOKEN`, or the row's `api_key_env`),
-    `service-principal` (`DATABRICKS_CLIENT_ID` and `DATABRICKS_CLIENT_SECRET`, or the row's), `user` (the signed-in
-    user's, in Databricks Apps); without it the setting `DATABRICKS_CREDENTIALS` does.
+    """Options of kind `databricks`.
+
+    `credentials` selects the credential for the workspace: `token` (`DATABRICKS_TOKEN`, or the model config's
+    `api_key_env`), `service-principal` (`DATABRICKS_CLIENT_ID` and `DATABRICKS_CLIENT_SECRET`, or the model config's
+    `client_id` and `client_secret`), `user` (the signed-in user's token, in Databricks Apps) or `auto`. The default is
+    the setting `DATABRICKS_CREDENTIALS`.
     """
 
     credentials: str | None = None
@@ -48,14 +53,14 @@ class DatabricksOptions(OpenAIOptions):
         if self.credentials is not None and self.credentials not in CREDENTIALS:
             raise ValueError(f"credentials must be one of {', '.join(CREDENTIALS)}")
         if (self.client_id is None) != (self.client_secret is None):
-            raise ValueError("client_id and client_secret go together")
+            raise ValueError("client_id and client_secret must be set together")
         if self.client_secret is not None and not _VARIABLE.fullmatch(str(self.client_secret)):
-            raise ValueError("client_secret must name a variable of the environment: ${NAME}")
+            raise ValueError("client_secret must name an environment variable: ${NAME}")
 
 
 @dataclass(frozen=True, slots=True)
 class _Workspace:
-    """What a row and the settings add up to."""
+    """A workspace and its credential, from a model config and the settings."""
 
     host: str
     kind: str
@@ -65,20 +70,20 @@ class _Workspace:
 
 
 class DatabricksBackend(OpenAIBackend):
-    """Forwards to `https://<workspace>/serving-endpoints`, with a credential that is renewed in time."""
+    """A backend that forwards to `https://<workspace>/serving-endpoints` and refreshes its credential."""
 
     Options = DatabricksOptions
     takes_variables = True
 
     def __init__(self, entry: ModelConfig, options: DatabricksOptions, resources: BackendResources) -> None:
         workspace = _to_workspace(entry, options, resources.settings)
-        whole = replace(
+        config = replace(
             entry,
             base_url=entry.base_url or workspace.host + ENDPOINTS,
             api_key=workspace.token if workspace.kind == "token" else None,
             profile=entry.profile or PROFILES["databricks"],
         )
-        super().__init__(whole, options, resources, _to_credentials(workspace, resources.settings))
+        super().__init__(config, options, resources, _to_credentials(workspace, resources))
 
     @classmethod
     def validate(cls, entry: ModelConfig, options: Any, settings: Settings) -> Iterator[str]:
@@ -104,7 +109,7 @@ def _has_sdk() -> bool:
 
 
 def _to_workspace(entry: ModelConfig, options: DatabricksOptions, settings: Settings) -> _Workspace:
-    """A row's own values before the settings'. `auto` takes a token if there is one."""
+    """Combine a model config with the settings, which are its defaults. `auto` prefers a token."""
     root = urlsplit(entry.base_url or settings.databricks_host or "")
     token = entry.api_key or settings.databricks_token
     client_id = entry.expand(options.client_id) or settings.databricks_client_id
@@ -118,37 +123,39 @@ def _to_workspace(entry: ModelConfig, options: DatabricksOptions, settings: Sett
     return _Workspace(host, kind, token, client_id, client_secret)
 
 
-def _to_credentials(workspace: _Workspace, settings: Settings) -> Credentials | None:
-    """None for a token, which is the same for every call."""
+def _to_credentials(workspace: _Workspace, resources: BackendResources) -> Credentials | None:
+    """Return the provider of the credential, or None for a personal access token, which never changes."""
     if workspace.kind == "user":
         return ForwardedToken(USER_TOKEN)
     if workspace.kind == "service-principal":
-        name = json.dumps([workspace.host, workspace.client_id, workspace.client_secret])
-        return CachedToken(lambda: fetch_token(workspace, settings), name)
+        identity = (workspace.host, workspace.client_id, workspace.client_secret)
+        return resources.tokens.get(identity, lambda: fetch_token(workspace, resources.settings))
     return None
 
 
 def fetch_token(workspace: _Workspace, settings: Settings) -> Token:
-    """A service principal's token, by the SDK in a process of its own.
+    """Fetch a service principal's token with the SDK, in a process of its own.
 
     Raises:
-        UpstreamAuthenticationError, UpstreamConnectionError, UpstreamTimeoutError
+        UpstreamAuthenticationError: The workspace refused the service principal.
+        UpstreamConnectionError: The workspace could not be reached.
+        UpstreamTimeoutError: The SDK did not finish within `FETCH_TIMEOUT`.
     """
-    asked = {"host": workspace.host, "client_id": workspace.client_id, "client_secret": workspace.client_secret}
-    # `env`: what goes for calls to upstreams goes for this one too.
+    request = {"host": workspace.host, "client_id": workspace.client_id, "client_secret": workspace.client_secret}
+    # The SDK uses `requests`, so the settings for proxies and authorities are passed as environment variables.
     environment = [] if settings.upstream_trust_env else ["NO_PROXY=*", "no_proxy=*"]
     if settings.upstream_ca_bundle:
         environment.append(f"REQUESTS_CA_BUNDLE={settings.upstream_ca_bundle}")
-    command = ["env", *environment, sys.executable, "-P", str(Path(databricks_token.__file__))]
+    command = ["env", *environment, sys.executable, "-P", str(Path(token_fetcher.__file__))]
     try:
         done = subprocess.run(  # noqa: S603 - our own module
-            command, input=json.dumps(asked), capture_output=True, text=True, timeout=FETCH_TIMEOUT, check=False
+            command, input=json.dumps(request), capture_output=True, text=True, timeout=FETCH_TIMEOUT, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise UpstreamTimeoutError("The workspace gave no token within the time limit.") from error
+        raise UpstreamTimeoutError("The workspace did not issue a token within the time limit.") from error
     if done.returncode == 0:
         return Token(**json.loads(done.stdout))
-    log.warning("no token from %s: %s", workspace.host, done.stderr.strip()[-500:])
-    if done.returncode == databricks_token.UNREACHABLE:
+    log.warning("%s issued no token: %s", workspace.host, done.stderr.strip()[-500:])
+    if done.returncode == token_fetcher.UNREACHABLE:
         raise UpstreamConnectionError("The workspace could not be reached for a token.")
-    raise UpstreamAuthenticationError("The workspace gave no token to this server's service principal.")
+    raise UpstreamAuthenticationError("The workspace refused to issue a token to this server's service principal.")

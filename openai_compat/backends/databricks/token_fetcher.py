@@ -1,9 +1,9 @@
-"""Fetches one token for a service principal of Databricks, in a process of its own.
+"""Program that fetches one token for a Databricks service principal.
 
-The SDK takes a second of CPU and 70 MB to import, and its calls have no time limit: none of that is for a worker that
-serves others. It is asked once an hour. Reads `{"host", "client_id", "client_secret"}` from standard input and writes
-`{"value", "fetched_at", "expires_at"}`, or the SDK's words on what is wrong to standard error: exit code 1 for a
-refusal, 2 for a workspace that cannot be reached.
+It runs in a process of its own, once an hour for each worker, because importing the SDK takes a second of CPU and 70 MB
+and the SDK's calls have no time limit. It reads `{"host", "client_id", "client_secret"}` from standard input and writes
+`{"value", "fetched_at", "expires_at"}` to standard output. After a failure it writes the SDK's message to standard
+error. Exit code 1 means that the workspace refused the service principal, 2 that it could not be reached.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ UNREACHABLE = 2
 
 
 def main() -> int:
-    from databricks.sdk.config import Config  # the only place that needs the extra
+    """Fetch the token and return the exit code."""
+    from databricks.sdk.config import Config  # the only import of the extra
 
-    asked = json.load(sys.stdin)
+    request = json.load(sys.stdin)
     logging.disable()
     fetched_at = time.time()
     try:
-        token = Config(**asked, auth_type="oauth-m2m", http_timeout_seconds=10, retry_timeout_seconds=2).oauth_token()
-    except Exception as error:  # noqa: BLE001 - the SDK has classes of many kinds; what it says goes to the log
+        token = Config(**request, auth_type="oauth-m2m", http_timeout_seconds=10, retry_timeout_seconds=2).oauth_token()
+    except Exception as error:  # noqa: BLE001 - the SDK raises many classes; the message goes to the log
         print(str(error).partition(". Config:")[0], file=sys.stderr)
         return UNREACHABLE if _is_unreachable(error) else REFUSED
     expires_at = token.expiry.timestamp() if token.expiry else fetched_at + 3600
@@ -34,7 +35,7 @@ def main() -> int:
 
 
 def _is_unreachable(error: BaseException | None) -> bool:
-    """Whether one of the errors that led to this one is of the network (`requests`' are `OSError`s)."""
+    """Return True if the error or one of its causes is a network error. Those of `requests` are `OSError`s."""
     while error is not None:
         if isinstance(error, OSError):
             return True

@@ -81,7 +81,7 @@ class ExternalBackend(Backend, SupportsChat):
         if problems or not (entry.base_url or (adapter.request and adapter.request.url)):
             raise ValueError(f"model '{entry.name}': {problems[0] if problems else 'kind external needs a base_url'}")
         super().__init__(entry, options, resources)
-        self._gate = resources.gate(entry)
+        self._limiter = resources.limiter_for(entry)
         self.adapter = adapter
         self.writer = RequestWriter(entry, adapter.request)
         self.supported_chat_parameters = self.writer.supported_parameters  # type: ignore[misc]  # depends on the config
@@ -112,14 +112,14 @@ class ExternalBackend(Backend, SupportsChat):
         is_streamed = request.is_streamed and self.options.stream
         outgoing = self.writer.write(request, is_streamed=is_streamed)
         record_adaptations(outgoing.dropped, context.reply_headers)
-        reply = self.resources.forwarder.send(
+        reply = self.resources.http_client.send(
             outgoing.method,
             outgoing.url,
             headers=self.to_headers(outgoing.headers, context, is_streamed=is_streamed),
             timeouts=self.entry.timeouts,
             context=context,
             body=outgoing.body,
-            gate=self._gate,
+            limiter=self._limiter,
         )
         try:
             if reply.status >= 400:

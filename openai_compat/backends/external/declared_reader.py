@@ -8,7 +8,7 @@ from typing import Any
 
 from openai_compat.backends.parsing.openai_chat import normalise_finish_reason, read_content, read_usage
 from openai_compat.backends.parsing.openai_errors import ToError, find_status, raise_error_in
-from openai_compat.backends.parsing.tool_calls import ToolCallReader
+from openai_compat.backends.parsing.tool_calls import ToolCallParser
 from openai_compat.core.errors import UpstreamInvalidResponseError, UpstreamTruncatedError
 from openai_compat.core.types import ChatDelta, FinishReason, ToolCallDelta, Usage
 
@@ -38,7 +38,7 @@ class DeclaredReader:
         self._to_error = to_error
         self._record_id = record_id
         self.trace: TraceCallback | None = None
-        self._tool_calls = ToolCallReader()
+        self._tool_calls = ToolCallParser()
         self._counts: dict[str, Any] = {}
         self._text = ""
         self._has_text = self._is_finished = False

@@ -1,4 +1,4 @@
-"""The forwarder: every call to another server goes through here, and its faults are translated here, once."""
+"""HTTP client for upstreams. It translates transport failures into this package's errors."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from openai_compat.core.types import CallContext
 
 from .messages import UpstreamResponse
 from .pool import Deadlines
-from .transport import LlhttpAdapter, NotConnectedError, in_chunks
+from .transport import LlhttpAdapter, NotConnectedError, encode_chunked
 
 log = logging.getLogger(__name__)
 
 
 class UpstreamClient:
-    """Sends requests to upstreams over one pool of connections, as large as the worker's concurrency."""
+    """Sends requests over one connection pool, which is as large as the worker's concurrency."""
 
     def __init__(self, settings: Settings) -> None:
         self._trusts_environment = settings.upstream_trust_env
         self._verify: bool | str = settings.upstream_ca_bundle or True
-        self._adapter = LlhttpAdapter(most_idle=settings.worker_connections)
+        self._adapter = LlhttpAdapter(max_idle=settings.worker_connections)
 
     def send(
         self,
@@ -55,59 +55,64 @@ class UpstreamClient:
         context: CallContext,
         body: bytes | Iterator[bytes] | None = None,
         body_length: int | None = None,
-        gate: ConcurrencyLimiter | None = None,
+        limiter: ConcurrencyLimiter | None = None,
     ) -> StreamedResponse:
-        """The reply, whatever its status, once its headers have come. An iterator of unknown length goes in chunks.
+        """Send a request and return the response, of any status, as soon as its headers have arrived.
 
-        The call holds its place at the `gate` until the reply is closed.
+        An iterator as `body` is sent with chunked transfer encoding unless `body_length` is given. The call holds its
+        slot of the `limiter` until the response is closed or read to its end.
 
         Raises:
-            UpstreamConnectionError, UpstreamTimeoutError, UpstreamBusyError, CallCancelledError
+            UpstreamConnectError: The upstream could not be reached, so nothing was sent.
+            UpstreamConnectionError: The connection failed before a response arrived.
+            UpstreamTimeoutError: The connect, first-byte or total timeout expired.
+            UpstreamBusyError: The limiter has no slot.
+            CallCancelledError: The call was cancelled.
         """
-        request = _to_request(method, url, headers, body, body_length)
-        patience = Deadlines(timeouts, context.cancellation, context.heartbeat_interval)
+        request = _build_request(method, url, headers, body, body_length)
+        deadlines = Deadlines(timeouts, context.cancellation, context.heartbeat_interval)
         proxies = get_environ_proxies(url) if self._trusts_environment else None
-        if gate is not None:
-            gate.acquire(context.cancellation)
+        if limiter is not None:
+            limiter.acquire(context.cancellation)
         try:
             context.cancellation.raise_if_cancelled()
-            response = self._adapter.send(request, timeout=patience, verify=self._verify, proxies=proxies)
+            response = self._adapter.send(request, timeout=deadlines, verify=self._verify, proxies=proxies)
         except BaseException as error:
-            if gate is not None:
-                gate.release()
+            if limiter is not None:
+                limiter.release()
             if isinstance(error, RequestException):
-                raise _translated(error, url, context) from error
+                raise _translate_error(error, url, context) from error
             raise
-        return StreamedResponse(response, url, context, gate)
+        return StreamedResponse(response, url, context, limiter)
 
     def close(self) -> None:
+        """Close the idle connections."""
         self._adapter.close()
 
 
 class StreamedResponse(UpstreamResponse):
-    """An upstream's answer. `headers` has all of them, names in lower case."""
+    """An upstream's response with all of its headers, whose body is read as it arrives."""
 
     def __init__(
-        self, response: Response, url: str, context: CallContext, gate: ConcurrencyLimiter | None = None
+        self, response: Response, url: str, context: CallContext, limiter: ConcurrencyLimiter | None = None
     ) -> None:
         self.status = response.status_code
         self.headers = {name.lower(): value for name, value in response.headers.items()}
         self._raw: Any = response.raw
         self._url = url
         self._context = context
-        self._gate = gate
+        self._limiter = limiter
 
     def blocks(self) -> Iterator[bytes | Heartbeat]:
-        """The iteration is inside the translation: a stream breaks while it is read."""
         block: bytes | None
         while True:
             try:
                 block = self._raw.read1()
             except RequestException as error:
-                self._leave()
-                raise _translated(error, self._url, self._context) from error
+                self._release_slot()
+                raise _translate_error(error, self._url, self._context) from error
             if block == b"":
-                self._leave()  # the exchange is over, whether or not its reader closes it
+                self._release_slot()  # the exchange has ended, even if the reader never calls `close`
                 return
             yield HEARTBEAT if block is None else block
 
@@ -116,27 +121,28 @@ class StreamedResponse(UpstreamResponse):
 
     def close(self) -> None:
         self._raw.close()
-        self._leave()
+        self._release_slot()
 
     def limit_remaining(self, seconds: float) -> None:
         self._raw.limit_remaining(seconds)
 
     def release(self) -> None:
-        """`close`, for a reader that knows by the content that all of it has come: the connection can be kept."""
-        close = getattr(self._raw, "close_after_end", self._raw.close)
-        close()
-        self._leave()
+        self._raw.release()
+        self._release_slot()
 
-    def _leave(self) -> None:
-        gate, self._gate = self._gate, None
-        if gate is not None:
-            gate.release()
+    def _release_slot(self) -> None:
+        limiter, self._limiter = self._limiter, None
+        if limiter is not None:
+            limiter.release()
 
 
-def _to_request(
+def _build_request(
     method: str, url: str, headers: Mapping[str, str], body: bytes | Iterator[bytes] | None, length: int | None
 ) -> PreparedRequest:
-    """Filled in by hand: `prepare()` costs more than the rest of the forwarder, and its checks are made elsewhere."""
+    """Fill in a request by hand. `prepare()` costs more than the rest of the client, and its checks are made elsewhere.
+
+    Responses are requested without compression.
+    """
     request = PreparedRequest()
     request.method = method
     request.url = url
@@ -147,29 +153,29 @@ def _to_request(
         framed["content-length"] = str(length)
     elif body is not None:
         framed["transfer-encoding"] = "chunked"
-        body = in_chunks(body)
+        body = encode_chunked(body)
     elif method in {"POST", "PUT", "PATCH"}:
         framed["content-length"] = "0"
-    request.headers = framed  # type: ignore[assignment]  # any mapping does, and a dict costs least
+    request.headers = framed  # type: ignore[assignment]  # any mapping works, and a dict is the fastest
     request.body = body  # type: ignore[assignment]  # requests sends iterators too; its stubs say str or bytes
     return request
 
 
-def _translated(error: RequestException, url: str, context: CallContext) -> OpenAICompatError:
-    """Our error for one of `requests`', by its class. What it says of hosts and ports goes to the log alone."""
+def _translate_error(error: RequestException, url: str, context: CallContext) -> OpenAICompatError:
+    """Return the error for an exception of `requests`, by its class. Host and port appear in the log only."""
     if context.cancellation.is_cancelled:
         return context.cancellation.to_error()
     log.warning("upstream %s failed: %s", urlsplit(url).hostname, error)
     if isinstance(error, ConnectTimeout):
         return UpstreamTimeoutError("The upstream could not be reached within the time limit.")
     if isinstance(error, ReadTimeout):
-        return UpstreamTimeoutError("The upstream did not answer within the time limit.")
+        return UpstreamTimeoutError("The upstream did not respond within the time limit.")
     if isinstance(error, ChunkedEncodingError):
-        return UpstreamTruncatedError("The upstream's answer broke off before it was complete.")
+        return UpstreamTruncatedError("The upstream's response ended before it was complete.")
     if isinstance(error, ContentDecodingError):
-        return UpstreamInvalidResponseError("The upstream's answer could not be decoded.")
+        return UpstreamInvalidResponseError("The upstream's response could not be decoded.")
     if isinstance(error, SSLError):
-        return UpstreamConnectionError("No trusted connection to the upstream could be made.")
+        return UpstreamConnectionError("The TLS connection to the upstream failed.")
     if isinstance(error, NotConnectedError):
         return UpstreamConnectError("The upstream could not be reached.")
     return UpstreamConnectionError("The upstream could not be reached.")

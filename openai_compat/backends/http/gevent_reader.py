@@ -1,7 +1,7 @@
-"""Waiting for a socket under gevent, at a third of what gevent's own `recv` spends on it.
+"""Socket reads under gevent at a third of the CPU time of gevent's own `recv`.
 
-That begins with a read that finds nothing and raises, and makes a timer for each wait; an event of a stream is short
-enough for both to show (`docs/internals/performance.md`).
+gevent's `recv` begins with a read that finds nothing and raises, and makes a timer for each wait. For streams of short
+events both costs are noticeable (`docs/internals/performance.md`).
 """
 
 from __future__ import annotations
@@ -23,59 +23,63 @@ INFINITY: Final = float("inf")
 
 
 class SocketReader:
-    """Reads from the socket `descriptor`, waiting in the greenlet that calls. `close` it before the socket.
+    """Reads from a non-blocking socket's `descriptor` that block only the calling greenlet.
 
-    Watcher and timer go on from one wait to the next: the watcher is stopped when it fires and nobody waits, the timer
-    is set anew when it rings too early.
+    One greenlet may read at a time. The reader must be closed before the socket. The watcher and the timer are kept
+    from one wait to the next: the watcher is stopped when it fires without a waiting greenlet, and the timer is set
+    anew when it fires before the current deadline.
     """
 
-    __slots__ = ("_deadline", "_descriptor", "_hub", "_readable", "_rings_at", "_timer", "_waiter")
+    __slots__ = ("_deadline", "_descriptor", "_hub", "_timer", "_timer_at", "_waiter", "_watcher")
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._hub = get_hub()
-        self._readable: Any = self._hub.loop.io(descriptor, READ)
+        self._watcher: Any = self._hub.loop.io(descriptor, READ)
         self._timer: Any = None
-        self._deadline = self._rings_at = INFINITY
+        self._deadline = self._timer_at = INFINITY
         self._waiter: Any = None
 
-    def read(self, most: int, seconds: float | None) -> bytes:
-        """What has arrived, up to `most` bytes; b"" at the end. `seconds` None waits for as long as it takes.
+    def read(self, max_bytes: int, timeout: float | None) -> bytes:
+        """Wait for data for up to `timeout` seconds (None for unlimited) and return up to `max_bytes` of it.
+
+        Return b"" at the end of the stream.
 
         Raises:
-            TimeoutError, OSError
+            TimeoutError: Nothing arrived in time.
+            OSError: The connection failed, or the reader was closed.
         """
-        self._deadline = INFINITY if seconds is None else monotonic() + seconds
-        if self._deadline < self._rings_at:
+        self._deadline = INFINITY if timeout is None else monotonic() + timeout
+        if self._deadline < self._timer_at:
             self._set_timer()
         while True:
-            if not self._readable.active:
-                self._readable.start(self._wake)
+            if not self._watcher.active:
+                self._watcher.start(self._on_readable)
             self._waiter = getcurrent()
             try:
-                greenlet.switch(self._hub)  # the hub's own method first looks for a hook that no greenlet here has
+                greenlet.switch(self._hub)  # the hub's own method first looks for a hook that is never set here
             finally:
                 self._waiter = None
             try:
-                return os.read(self._descriptor, most)
-            except BlockingIOError as error:  # woken for nothing, as the kernel may
+                return os.read(self._descriptor, max_bytes)
+            except BlockingIOError as error:  # a spurious wakeup, which the kernel permits
                 if monotonic() >= self._deadline:
                     raise TimeoutError("timed out") from error
 
-    def _wake(self) -> None:
+    def _on_readable(self) -> None:
         if self._waiter is None:
-            self._readable.stop()
+            self._watcher.stop()
         else:
             self._waiter.switch()
 
     def _set_timer(self) -> None:
-        self._drop_timer()
-        self._rings_at = self._deadline
+        self._close_timer()
+        self._timer_at = self._deadline
         self._timer = self._hub.loop.timer(max(self._deadline - monotonic(), 0.0))
-        self._timer.start(self._ring)
+        self._timer.start(self._on_timeout)
 
-    def _ring(self) -> None:
-        self._rings_at = INFINITY
+    def _on_timeout(self) -> None:
+        self._timer_at = INFINITY
         if self._waiter is None or self._deadline == INFINITY:
             return
         if monotonic() < self._deadline:
@@ -83,21 +87,24 @@ class SocketReader:
         else:
             self._waiter.throw(TimeoutError("timed out"))
 
-    def _drop_timer(self) -> None:
+    def _close_timer(self) -> None:
         if self._timer is not None:
             self._timer.close()
             self._timer = None
 
     def close(self) -> None:
-        """Whoever is reading hears of it, as from gevent's own sockets."""
+        """Stop watching the descriptor. Raise OSError (EBADF) in a waiting greenlet, as gevent's own sockets do."""
         if self._waiter is not None:
             self._hub.loop.run_callback(self._waiter.throw, OSError(errno.EBADF, "closed while it was read from"))
-        self._readable.close()
-        self._drop_timer()
+        self._watcher.close()
+        self._close_timer()
 
 
-def read_wait(sock: socket.socket) -> SocketReader | None:
-    """None where a socket must wait for itself: outside gevent, and under TLS, which may hold what was read before."""
+def gevent_reader(sock: socket.socket) -> SocketReader | None:
+    """Return a reader for the socket, or None if the socket's own `recv` must be used.
+
+    That is the case without gevent, and under TLS, where the TLS layer may hold data that it has read already.
+    """
     if isinstance(sock, ssl.SSLSocket) or not is_module_patched("socket"):
         return None
     return SocketReader(sock.fileno())

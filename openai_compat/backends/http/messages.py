@@ -11,10 +11,11 @@ from openai_compat.core.streams import Heartbeat
 
 @dataclass(frozen=True, slots=True)
 class UpstreamRequest:
-    """A call to pass on as it is.
+    """A request that is passed on to an upstream unchanged.
 
-    `path` is relative to the API's root, with its query (`chat/completions?x=1`). `body` is the client's bytes, or an
-    iterator of them for a body of `body_length` bytes (None: unknown, sent chunked).
+    `path` is relative to the API's root and includes the query (`chat/completions?x=1`). `body` is the client's bytes,
+    or an iterator of them. `body_length` is the size of an iterator's content in bytes. With None the size is unknown
+    and the body is sent with chunked transfer encoding.
     """
 
     method: str
@@ -25,30 +26,36 @@ class UpstreamRequest:
 
 
 class UpstreamResponse(ABC):
-    """An upstream's answer on its way through: `status`, the `headers` that may be relayed, and the bytes."""
+    """An upstream's response with its `status`, its `headers` (names in lower case) and its body as bytes."""
 
     status: int
     headers: Mapping[str, str]
 
     @abstractmethod
     def blocks(self) -> Iterator[bytes | Heartbeat]:
-        """The body as it arrives, in non-empty blocks.
+        """Yield the body in non-empty blocks as it arrives, and `HEARTBEAT` during idle gaps.
 
         Raises:
-            UpstreamCutError, UpstreamTimeoutError, CallCancelledError
+            UpstreamTruncatedError: The body ended before it was complete.
+            UpstreamTimeoutError: The idle or the total timeout expired.
+            UpstreamInvalidResponseError: The body's compression is invalid.
+            CallCancelledError: The call was cancelled.
         """
 
     @abstractmethod
     def read(self) -> bytes:
-        """The whole body; raises as `blocks` does."""
+        """Return the complete body. Raise the errors of `blocks`."""
 
     @abstractmethod
     def close(self) -> None:
-        """Ends the exchange on every path; a reply not read to its end is broken off."""
+        """End the exchange. Abort the upstream's response if it has not been read to its end."""
 
-    def limit_remaining(self, seconds: float) -> None:  # noqa: B027 - to wait on as before is right, too
-        """Nothing but the end is awaited any more: reading ends with an `UpstreamTimeoutError` after `seconds`."""
+    def limit_remaining(self, seconds: float) -> None:  # noqa: B027 - optional, keeping the old limits is correct too
+        """Raise `UpstreamTimeoutError` from a read that needs longer than `seconds` from now to reach the end.
+
+        Readers call it when the content is complete and only the end of the body is missing.
+        """
 
     def release(self) -> None:
-        """`close`, where the content says that all of it has come, so that the connection may be kept."""
+        """Close a response whose content is complete, and keep its connection alive if possible."""
         self.close()

@@ -1,4 +1,4 @@
-"""Connections to other servers: opened, kept for the next request, and waited for no longer than anyone cares to."""
+"""HTTP/1.1 connections to upstreams and the pool that keeps idle ones alive."""
 
 from __future__ import annotations
 
@@ -18,26 +18,28 @@ from gevent.monkey import get_original
 from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.settings import Timeouts
 
-from .gevent_reader import read_wait
+from .gevent_reader import gevent_reader
 
 log = logging.getLogger(__name__)
 
 RECEIVE_BYTES: Final = 65_536
 MAX_HEADER_BYTES: Final = 256 * 1024
 REAP_INTERVAL: Final = 5.0
+"""Seconds between two searches for expired idle connections."""
 IDLE_TIMEOUT: Final = 50.0
-"""A connection unused for longer is not used again: many servers and balancers drop theirs after 60 s."""
+"""Seconds after which an idle connection is closed. Many servers and load balancers drop theirs after 60 s."""
 
-# The original also under gevent: without a wait it is one system call, 0.4 µs. gevent's `poll(0)` starts a watcher and
-# takes a turn of the event loop, 15 µs, in which other greenlets run.
+# The unpatched `poll`, under gevent as well. With timeout 0 it is one system call of 0.4 µs, while gevent's `poll(0)`
+# starts a watcher and takes a turn of the event loop (15 µs), in which other greenlets run.
 poll = get_original("select", "poll")
 
 
 @dataclass(frozen=True, slots=True)
 class Deadlines:
-    """What `send` takes as its `timeout`: how long each step may last, and what ends every wait at once.
+    """The `timeout` argument of `LlhttpAdapter.send`.
 
-    After `heartbeat_interval` of quiet in an answer, `read1` returns None; 0 for never.
+    `timeouts` limit each step in seconds. `cancellation` ends every wait at once. `heartbeat_interval` is the idle time
+    in seconds after which `ResponseBody.read1` returns None (0 for never).
     """
 
     timeouts: Timeouts = field(default_factory=Timeouts)
@@ -46,7 +48,7 @@ class Deadlines:
 
 
 class Origin(NamedTuple):
-    """What a connection is made to, and what makes two requests able to share one."""
+    """The endpoint of a connection. Requests with equal origins can share a connection."""
 
     scheme: str
     host: str
@@ -55,7 +57,10 @@ class Origin(NamedTuple):
 
 
 def remaining(seconds: float, deadline: float) -> float | None:
-    """A socket's timeout that ends at the deadline at the latest; None for no limit at all."""
+    """Return a socket timeout of `seconds` (0 for unlimited) that ends no later than `deadline` (monotonic time).
+
+    Return None if neither sets a limit.
+    """
     if deadline == float("inf"):
         return seconds or None
     left = max(deadline - time.monotonic(), 0.001)
@@ -63,29 +68,31 @@ def remaining(seconds: float, deadline: float) -> float | None:
 
 
 def shut_down(sock: socket.socket) -> None:
-    """Ends the waits for this socket. A TLS socket's own `shutdown` would take TLS from under whoever reads or shakes
-    hands: it then finds None, or reads on without TLS.
+    """Shut down both directions of a socket, which ends all waits for it.
+
+    A TLS socket's own `shutdown` would also drop its TLS object. A concurrent read would then continue in plain text,
+    and a concurrent handshake would fail on None.
     """
     socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 class Connection:
-    """A socket, the parser of what comes from it, and the state of the one exchange under way."""
+    """A socket, its response parser and the state of the current exchange."""
 
     __slots__ = (
         "_header_bytes",
-        "_is_readable",
-        "_limit",
         "_parser",
-        "_wait",
+        "_poll",
+        "_read_timeout",
+        "_reader",
         "body",
-        "ends_with_connection",
         "headers",
+        "headers_complete",
         "idle_since",
+        "is_close_delimited",
         "is_complete",
         "is_head",
         "is_reused",
-        "is_started",
         "keep_alive",
         "origin",
         "sock",
@@ -97,83 +104,91 @@ class Connection:
         self.origin = origin
         self.is_reused = False
         self.idle_since = 0.0
-        self._is_readable = poll()
-        self._is_readable.register(sock.fileno(), select.POLLIN)
-        self._wait = read_wait(sock)
-        self._limit: float | None = None
+        self._poll = poll()
+        self._poll.register(sock.fileno(), select.POLLIN)
+        self._reader = gevent_reader(sock)
+        self._read_timeout: float | None = None
         self._parser = httptools.HttpResponseParser(self)
         self.start(is_head=False)
 
     def start(self, *, is_head: bool) -> None:
-        """Makes ready for the next exchange."""
+        """Reset the state for the next exchange."""
         self.status = 0
         self.headers: dict[str, str] = {}
         self.body: list[bytes] = []
         self.is_head = is_head
-        self.is_started = self.is_complete = self.keep_alive = self.ends_with_connection = False
+        self.headers_complete = self.is_complete = self.keep_alive = self.is_close_delimited = False
         self._header_bytes = 0
 
     def is_usable(self, now: float) -> bool:
-        """An idle connection on which something arrived was closed by the peer, or is out of step."""
-        return now - self.idle_since < IDLE_TIMEOUT and not self._is_readable.poll(0)
+        """Return True if the idle connection can be used again.
+
+        A readable idle connection was closed by the upstream, or holds bytes that belong to no request.
+        """
+        return now - self.idle_since < IDLE_TIMEOUT and not self._poll.poll(0)
 
     @property
     def may_have_body(self) -> bool:
+        """True unless the request's method or the status rules out a body."""
         return not self.is_head and self.status not in {204, 304}
 
     @property
     def is_unanswered(self) -> bool:
-        """Nothing at all has come since `start`, not even an interim answer."""
+        """True if nothing has arrived since `start`, not even an interim response."""
         return not self._header_bytes
 
     def abort(self) -> None:
-        """Wakes whoever waits for this connection, from any thread or greenlet."""
-        with suppress(OSError):  # it was closed already, which is all that is wanted
+        """Wake the reader of this connection with an error. Any thread or greenlet may call it."""
+        with suppress(OSError):  # it is closed already
             shut_down(self.sock)
 
     def close(self) -> None:
-        if self._wait is not None:
-            self._wait.close()
+        """Close the socket."""
+        if self._reader is not None:
+            self._reader.close()
         self.sock.close()
 
     def set_read_timeout(self, seconds: float | None) -> None:
-        """How long `receive` waits at most; None for as long as it takes."""
-        self._limit = seconds
-        if self._wait is None:
+        """Limit each `receive` to `seconds`, or not at all if None."""
+        self._read_timeout = seconds
+        if self._reader is None:
             self.sock.settimeout(seconds)
 
     def receive(self) -> bool:
-        """Takes in what has arrived, waiting for it if nothing has; False at the end of the stream.
+        """Wait for data and feed it to the parser. Return False at the end of the stream.
 
         Raises:
-            TimeoutError, OSError: the socket's own. httptools.HttpParserError: what came is not HTTP.
+            TimeoutError: Nothing arrived within the read timeout.
+            OSError: The connection failed.
+            httptools.HttpParserError: The data is not HTTP, or its header block is too large.
         """
-        data = self.sock.recv(RECEIVE_BYTES) if self._wait is None else self._wait.read(RECEIVE_BYTES, self._limit)
+        reader = self._reader
+        data = self.sock.recv(RECEIVE_BYTES) if reader is None else reader.read(RECEIVE_BYTES, self._read_timeout)
         if not data:
             return False
-        if not self.is_started:
+        if not self.headers_complete:
             self._header_bytes += len(data)
             if self._header_bytes > MAX_HEADER_BYTES:
-                raise httptools.HttpParserError("its headers are too large")
+                raise httptools.HttpParserError("the header block is too large")
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as error:
-            raise httptools.HttpParserError("it changes to a protocol that nobody asked for") from error
+            raise httptools.HttpParserError("the upstream switched protocols without a request for it") from error
         except httptools.HttpParserError:
             if not self.is_complete:
                 raise
-            self.keep_alive = False  # what follows a whole answer is nobody's, and neither is the connection now
+            self.keep_alive = False  # data after a complete response belongs to no request
         return True
 
-    # What the parser calls, in this order. Interim answers (100, 103) come as messages of their own.
+    # Callbacks of the parser, in the order of its calls. Interim responses (100, 103) are messages of their own.
 
     def on_message_begin(self) -> None:
         if self.is_complete:
-            raise ValueError("there is more than one answer")
+            raise ValueError("there is more than one response")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.is_started:
-            return  # a trailer: what the headers say has been read
+        if self.headers_complete:
+            return  # a trailer
         key = name.decode("latin-1").lower()
         text = value.decode("latin-1")
         self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
@@ -181,9 +196,9 @@ class Connection:
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
         if self.status >= 200:
-            self.is_started = True
+            self.headers_complete = True
             self.keep_alive = self._parser.should_keep_alive()
-            self.ends_with_connection = self._has_no_length()
+            self.is_close_delimited = self._has_no_framing()
             if self.is_head:
                 self.is_complete, self.keep_alive = True, False
 
@@ -196,20 +211,21 @@ class Connection:
         else:
             self.headers = {}
 
-    def _has_no_length(self) -> bool:
-        """Neither a length nor chunks: the answer is whole when the peer closes."""
+    def _has_no_framing(self) -> bool:
+        """Return True if the body has neither a length nor chunks, so that it ends when the upstream closes."""
         return "content-length" not in self.headers and "chunked" not in self.headers.get("transfer-encoding", "")
 
 
 class ConnectionPool:
-    """Connections that wait for their next request: the last one used is the first one taken."""
+    """Idle connections by origin, up to `max_idle` for each. The most recently used one is taken first."""
 
-    def __init__(self, most_idle: int) -> None:
-        self._most_idle = most_idle
+    def __init__(self, max_idle: int) -> None:
+        self._max_idle = max_idle
         self._idle: dict[Origin, deque[Connection]] = {}
-        self._is_swept = False
+        self._is_reaping = False
 
-    def take(self, origin: Origin) -> Connection | None:
+    def acquire(self, origin: Origin) -> Connection | None:
+        """Remove an idle connection from the pool and return it, or None if there is none."""
         idle = self._idle.get(origin)
         now = time.monotonic()
         while idle:
@@ -221,33 +237,36 @@ class ConnectionPool:
         return None
 
     def release(self, connection: Connection) -> None:
+        """Put a connection into the pool, and close the oldest one if the pool is full."""
         idle = self._idle.setdefault(connection.origin, deque())
         connection.idle_since = time.monotonic()
         idle.append(connection)
-        if len(idle) > self._most_idle:
+        if len(idle) > self._max_idle:
             idle.popleft().close()
-        if not self._is_swept:
-            self._is_swept = True
+        if not self._is_reaping:
+            self._is_reaping = True
             threading.Thread(target=self._reap_idle, name="idle-connections", daemon=True).start()
 
     def _reap_idle(self) -> None:
-        """Closes what has not been used for too long; a thread (a greenlet, under gevent) that ends with the last."""
+        """Close expired connections until the pool is empty. Runs in a thread (under gevent in a greenlet)."""
         try:
             while any(list(self._idle.values())):
                 time.sleep(REAP_INTERVAL)
-                self._close_unused(time.monotonic() - IDLE_TIMEOUT)
+                self._close_expired(time.monotonic() - IDLE_TIMEOUT)
         finally:
-            self._is_swept = False
+            self._is_reaping = False
 
-    def _close_unused(self, oldest: float) -> None:
+    def _close_expired(self, oldest: float) -> None:
+        """Close the connections that have been idle since before `oldest`."""
         for idle in list(self._idle.values()):
             try:
                 while idle and idle[0].idle_since < oldest:
                     idle.popleft().close()
-            except Exception:  # one that cannot be closed must not keep the others open for good
+            except Exception:  # one failure must not keep the other connections open
                 log.warning("an idle connection could not be closed", exc_info=True)
 
     def close(self) -> None:
+        """Close all idle connections."""
         for idle in self._idle.values():
             while idle:
                 idle.pop().close()

@@ -1,4 +1,4 @@
-"""The body of an upstream's answer, as it arrives on a connection of the transport's."""
+"""Response bodies, read as they arrive on a connection."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from requests.exceptions import ChunkedEncodingError, ContentDecodingError, Read
 from .pool import Connection, ConnectionPool, Deadlines, remaining
 
 LAST_BYTES_TIMEOUT: Final = 0.05
-"""How long the end of the framing may lag behind the last event before the connection is given up."""
+"""Seconds that the end of the framing may follow the last event before `release` gives up the connection."""
 
 
 class _Decoder:
-    """Undoes gzip and deflate, which zlib tells apart by itself (47), however many members follow each other."""
+    """A decoder for gzip and deflate, which zlib distinguishes by itself (47), with any number of gzip members."""
 
     def __init__(self) -> None:
         self._member = zlib.decompressobj(47)
@@ -35,30 +35,35 @@ class _Decoder:
 
 
 class ResponseBody:
-    """The answer's body as it arrives: what `Response.raw` is."""
+    """A response body as it arrives, used as `requests.Response.raw`.
 
-    def __init__(self, connection: Connection, pool: ConnectionPool, patience: Deadlines, deadline: float) -> None:
+    `total_deadline` is the monotonic time at which the total timeout ends.
+    """
+
+    def __init__(
+        self, connection: Connection, pool: ConnectionPool, deadlines: Deadlines, total_deadline: float
+    ) -> None:
         self._connection: Connection | None = connection
         self._pool = pool
-        self._patience = patience
-        self._deadline = deadline
-        self._quiet_seconds = 0.0
-        self._wait = self._same_wait_until = 0.0
-        # We ask for no compression: a peer that compresses does so unasked, and nobody after us is to know.
+        self._deadlines = deadlines
+        self._total_deadline = total_deadline
+        self._idle_seconds = 0.0
+        self._read_timeout = self._timeout_valid_until = 0.0
+        # Requests ask for no compression. Where an upstream compresses all the same, the headers must not say so.
         encoding = connection.headers.get("content-encoding", "").lower()
-        is_decoded = encoding in {"gzip", "x-gzip", "deflate"} and connection.may_have_body
-        self._decoder = _Decoder() if is_decoded else None
-        if is_decoded:
+        is_encoded = encoding in {"gzip", "x-gzip", "deflate"} and connection.may_have_body
+        self._decoder = _Decoder() if is_encoded else None
+        if is_encoded:
             for name in ("content-encoding", "content-length", "etag"):
                 connection.headers.pop(name, None)
 
     def read1(self, _amount: int = -1) -> bytes | None:
-        """The next bytes there are; b"" at the end, None when the silence lasted for `heartbeat_interval`.
+        """Return the next bytes, b"" at the end, or None after an idle gap of `heartbeat_interval`.
 
         Raises:
-            ReadTimeout: quiet for too long, or the whole call took too long.
-            ChunkedEncodingError: the answer broke off before its end.
-            ContentDecodingError: it is not compressed as it says.
+            ReadTimeout: The idle or the total timeout expired.
+            ChunkedEncodingError: The response ended before it was complete.
+            ContentDecodingError: The response is not compressed in the way that its header names.
         """
         connection = self._connection
         if connection is None:
@@ -73,86 +78,89 @@ class ResponseBody:
             connection.body.clear()
             if self._decoder is None:
                 return data
-            if decoded := self._decoded(self._decoder, data):
+            if decoded := self._decode(self._decoder, data):
                 return decoded
 
     def _end_of_body(self) -> bytes:
         if self._decoder is not None and self._decoder.is_inside:
-            raise self._broken("what was compressed has no end")
+            raise self._truncated("the compressed data has no end")
         self.close()
         return b""
 
     def _receive(self, connection: Connection) -> bool:
-        """Waits for more; False when it was silent for so long that the caller should hear of it."""
-        if self._quiet_seconds or monotonic() > self._same_wait_until:
-            self._wait = self._next_wait()
-            self._same_wait_until = self._deadline - self._wait
-            connection.set_read_timeout(self._wait or None)
+        """Wait for more data. Return False after an idle gap of `heartbeat_interval`."""
+        # The timeout is computed anew only when the total deadline has come closer than it, or after an idle gap.
+        if self._idle_seconds or monotonic() > self._timeout_valid_until:
+            self._read_timeout = self._next_timeout()
+            self._timeout_valid_until = self._total_deadline - self._read_timeout
+            connection.set_read_timeout(self._read_timeout or None)
         try:
             has_more = connection.receive()
         except TimeoutError as error:
-            return self._on_idle(self._wait, error)
+            return self._on_idle(self._read_timeout, error)
         except (OSError, httptools.HttpParserError) as error:
-            raise self._broken(error) from error
-        if self._quiet_seconds:
-            self._quiet_seconds = self._same_wait_until = 0.0
+            raise self._truncated(error) from error
+        if self._idle_seconds:
+            self._idle_seconds = self._timeout_valid_until = 0.0
         if not has_more:
-            self._end(connection)
+            self._on_connection_end(connection)
         return True
 
-    def _next_wait(self) -> float:
-        """How long the next bytes may take before something has to be said or done; 0 for as long as they like."""
-        idle = self._patience.timeouts.idle
-        wait = self._patience.heartbeat_interval or idle
+    def _next_timeout(self) -> float:
+        """Return the seconds until the next heartbeat, idle timeout or total timeout, or 0 without any."""
+        idle = self._deadlines.timeouts.idle
+        timeout = self._deadlines.heartbeat_interval or idle
         if idle:
-            wait = min(wait, max(idle - self._quiet_seconds, 0.001))
-        return remaining(wait, self._deadline) or 0.0
+            timeout = min(timeout, max(idle - self._idle_seconds, 0.001))
+        return remaining(timeout, self._total_deadline) or 0.0
 
     def _on_idle(self, seconds: float, error: Exception) -> bool:
-        self._quiet_seconds += seconds
-        idle = self._patience.timeouts.idle
-        if monotonic() >= self._deadline or (idle and self._quiet_seconds >= idle):
+        """Return False after `seconds` without data. Raise ReadTimeout if the idle or the total timeout expired."""
+        self._idle_seconds += seconds
+        idle = self._deadlines.timeouts.idle
+        if monotonic() >= self._total_deadline or (idle and self._idle_seconds >= idle):
             self._abandon()
-            raise ReadTimeout("the answer stopped for too long") from error
+            raise ReadTimeout("the idle or the total timeout expired during the response") from error
         return False
 
-    def _end(self, connection: Connection) -> None:
-        if self._patience.cancellation.is_cancelled or not connection.ends_with_connection:
-            raise self._broken("the connection was closed")
+    def _on_connection_end(self, connection: Connection) -> None:
+        """Complete a close-delimited response. Raise ChunkedEncodingError for any other and after a cancellation."""
+        if self._deadlines.cancellation.is_cancelled or not connection.is_close_delimited:
+            raise self._truncated("the connection was closed")
         connection.is_complete, connection.keep_alive = True, False
 
-    def _broken(self, reason: object) -> ChunkedEncodingError:
+    def _truncated(self, reason: object) -> ChunkedEncodingError:
         self._abandon()
-        return ChunkedEncodingError(f"the answer broke off: {reason}")
+        return ChunkedEncodingError(f"the response ended before it was complete: {reason}")
 
-    def _decoded(self, decoder: _Decoder, data: bytes) -> bytes:
+    def _decode(self, decoder: _Decoder, data: bytes) -> bytes:
         try:
             return decoder.decode(data)
         except zlib.error as error:
             self._abandon()
-            raise ContentDecodingError("the answer is not compressed as it says") from error
+            raise ContentDecodingError("the response is not compressed as its header states") from error
 
     def close(self) -> None:
-        """Ends the exchange: a whole answer gives its connection back, any other breaks it off."""
+        """End the exchange. Return the connection to the pool if the response is complete, else close it."""
         connection = self._connection
         if connection is None:
             return
         if connection.is_complete and connection.keep_alive and not connection.body:
             self._connection = None
-            self._patience.cancellation.remove_callback(connection.abort)
+            self._deadlines.cancellation.remove_callback(connection.abort)
             self._pool.release(connection)
         else:
             self._abandon()
 
     def limit_remaining(self, seconds: float) -> None:
-        """Leaves no more than `seconds` for what is still to come."""
-        self._deadline = min(self._deadline, monotonic() + seconds)
-        self._same_wait_until = 0.0
+        """Move the total deadline to `seconds` from now, unless it is earlier already."""
+        self._total_deadline = min(self._total_deadline, monotonic() + seconds)
+        self._timeout_valid_until = 0.0
 
     def release(self) -> None:
-        """`close`, for a reader that knows by the content that all of it has come.
+        """Close a response whose content is complete.
 
-        The end of the framing is then a moment away, and waiting for it saves the connection.
+        Wait up to `LAST_BYTES_TIMEOUT` for the end of the framing, which lets the pool keep the connection.
         """
         connection = self._connection
         if connection is not None and not connection.is_complete:
@@ -164,8 +172,8 @@ class ResponseBody:
     def _abandon(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            self._patience.cancellation.remove_callback(connection.abort)
+            self._deadlines.cancellation.remove_callback(connection.abort)
             connection.close()
 
     release_conn = close
-    """The name that `requests.Response.close` knows."""
+    """The method that `requests.Response.close` calls."""

@@ -1,12 +1,13 @@
-"""A transport adapter for `requests`: HTTP/1.1 on kept-alive sockets, parsed by llhttp.
+"""Transport adapter for `requests` that speaks HTTP/1.1 over kept-alive sockets, parsed by llhttp.
 
-What the stock adapter cannot do and a gateway needs: a call that waits (for a connection, for the first byte, in the
-middle of an answer) ends the moment its `CancellationToken` says so; the first byte, each pause and the whole call have
-limits of their own; bytes are handed on as they arrive. It also costs a fraction (`docs/internals/performance.md`).
+It adds what a gateway needs and the stock adapter lacks. A `CancellationToken` ends a call in every wait (for the
+connection, the first byte or the rest of the response). The first byte, each idle gap and the complete call have time
+limits of their own. Bytes are passed on as they arrive. It also needs a fraction of the CPU time
+(`docs/internals/performance.md`).
 
-Whoever knows `requests` finds its exceptions: ConnectTimeout, ConnectionError, SSLError, ReadTimeout, and
-ChunkedEncodingError for an answer that broke off. Redirects are not followed and no cookie is kept: an answer is
-relayed, whatever it is. HTTP proxies are used when they are passed, for http and https; those of other kinds refused.
+It raises the exceptions of `requests`: ConnectTimeout, ConnectionError, SSLError, ReadTimeout, and ChunkedEncodingError
+for a truncated response. It follows no redirects and keeps no cookies, because responses are relayed unchanged. Only
+HTTP proxies are supported, for http and https.
 """
 
 from __future__ import annotations
@@ -34,15 +35,19 @@ from .pool import Connection, ConnectionPool, Deadlines, Origin, remaining
 from .response_body import ResponseBody
 
 REPEATABLE_METHODS: Final = frozenset({"GET", "HEAD"})
-"""Without a body, safe to send twice; so are calls whose body is at hand: those are plain inference."""
+"""Methods that can be sent twice without a body. Requests with a body in memory are inference and can be, too."""
 STALE_WINDOW: Final = 1.0
-"""A kept connection that its peer had closed fails within a round trip; one that fails later was at work."""
+"""Seconds within which a reused connection that the upstream had closed fails. A later failure interrupted work."""
 SMALL_BODY_BYTES: Final = 65_536
-"""A body up to this size is sent in one piece with its head; a larger one is not copied for that."""
+"""The largest body that is sent in one call with the header block. Larger ones are not copied for that."""
 
 
-def _to_head(request: PreparedRequest, address: Address, origin: Origin) -> bytes:
-    """The request line and headers, ready for the wire."""
+def _to_header_block(request: PreparedRequest, address: Address, origin: Origin) -> bytes:
+    """Encode the request line and the headers.
+
+    Raises:
+        InvalidHeader: A header contains a line break or characters outside Latin-1.
+    """
     target, lines = address.target, [""]
     host = address.host_header
     if origin.proxy is not None and origin.scheme == "http":
@@ -53,7 +58,7 @@ def _to_head(request: PreparedRequest, address: Address, origin: Origin) -> byte
         lines.append(f"authorization: {address.authorization}\r\n")
     for name, value in request.headers.items():
         if "\r" in value or "\n" in value or not name or not name.isascii():
-            raise InvalidHeader(f"the header {name!r} cannot be sent")
+            raise InvalidHeader(f"the header {name!r} is invalid")
         if len(name) == 4 and name.lower() == "host":
             host = value
         else:
@@ -63,15 +68,15 @@ def _to_head(request: PreparedRequest, address: Address, origin: Origin) -> byte
     try:
         return "".join(lines).encode("latin-1")
     except UnicodeEncodeError as error:
-        raise InvalidHeader("a header has characters that HTTP cannot carry") from error
+        raise InvalidHeader("a header has characters outside Latin-1") from error
 
 
 class LlhttpAdapter(HTTPAdapter):
-    """`send` with `timeout=Patience(...)`. `verify` is True or the file of the authorities to trust."""
+    """A transport adapter with a connection pool of up to `max_idle` idle connections for each origin."""
 
-    def __init__(self, most_idle: int = 1000) -> None:
+    def __init__(self, max_idle: int = 1000) -> None:
         super().__init__()
-        self._pool = ConnectionPool(most_idle)
+        self._pool = ConnectionPool(max_idle)
 
     def send(
         self,
@@ -82,116 +87,135 @@ class LlhttpAdapter(HTTPAdapter):
         cert: Any = None,
         proxies: Mapping[str, str] | None = None,
     ) -> Response:
-        patience = timeout if isinstance(timeout, Deadlines) else Deadlines()
-        limits = patience.timeouts
+        """Send the request and return the response as soon as its headers have arrived.
+
+        `timeout` is a `Deadlines`. `verify` is True or the path of a file with certificate authorities. `proxies` maps
+        URL schemes to proxies. `stream` and `cert` are ignored.
+        """
+        deadlines = timeout if isinstance(timeout, Deadlines) else Deadlines()
+        timeouts = deadlines.timeouts
         address = parse_address(request.url or "")
         origin = Origin(address.scheme, address.host, address.port, (proxies or {}).get(address.scheme))
-        head = _to_head(request, address, origin)
-        deadline = monotonic() + limits.total if limits.total else float("inf")
+        header_block = _to_header_block(request, address, origin)
+        total_deadline = monotonic() + timeouts.total if timeouts.total else float("inf")
         body: Any = request.body
-        # Only what can be sent again may go over a kept connection, which its peer may be about to close.
-        may_repeat = isinstance(body, bytes) or (body is None and request.method in REPEATABLE_METHODS)
-        connection = (self._pool.take(origin) if may_repeat else None) or self._connect(origin, patience, verify)
+        # Only repeatable requests may use an idle connection, since the upstream may be closing it.
+        is_repeatable = isinstance(body, bytes) or (body is None and request.method in REPEATABLE_METHODS)
+        idle = self._pool.acquire(origin) if is_repeatable else None
+        connection = idle or self._connect(origin, deadlines, verify)
         try:
-            self._exchange(connection, request, head, patience, deadline)
+            self._exchange(connection, request, header_block, deadlines, total_deadline)
         except _StaleConnectionError:
-            # Once, and not on another kept connection: a request that kills its peer would be sent over each of them.
-            connection = self._connect(origin, patience, verify)
-            self._exchange(connection, request, head, patience, deadline)
-        return _to_response(request, connection, ResponseBody(connection, self._pool, patience, deadline), self)
+            # Repeat once, on a new connection. A request that crashes its upstream must not go over each idle one.
+            connection = self._connect(origin, deadlines, verify)
+            self._exchange(connection, request, header_block, deadlines, total_deadline)
+        return _to_response(request, connection, ResponseBody(connection, self._pool, deadlines, total_deadline), self)
 
     def close(self) -> None:
+        """Close the idle connections."""
         super().close()
         self._pool.close()
 
-    def _connect(self, origin: Origin, patience: Deadlines, verify: bool | str) -> Connection:
+    def _connect(self, origin: Origin, deadlines: Deadlines, verify: bool | str) -> Connection:
         try:
-            return Connection(open_socket(origin, patience, verify), origin)
+            return Connection(open_socket(origin, deadlines, verify), origin)
         except TimeoutError as error:
-            raise ConnectTimeout("no connection within the time limit") from error
+            raise ConnectTimeout("the connect timeout expired") from error
         except ProxyError:
             raise
         except (ssl.SSLError, ssl.CertificateError) as error:
-            raise SSLError(f"no trusted connection: {error}") from error
-        except (OSError, ValueError) as error:  # a ValueError (UnicodeError) is a host that cannot be a name: a..b
-            raise NotConnectedError(f"no connection: {error}") from error
+            raise SSLError(f"the TLS connection failed: {error}") from error
+        except (OSError, ValueError) as error:  # ValueError (UnicodeError) for an invalid host name such as a..b
+            raise NotConnectedError(f"the connection failed: {error}") from error
 
     def _exchange(
-        self, connection: Connection, request: PreparedRequest, head: bytes, patience: Deadlines, deadline: float
+        self,
+        connection: Connection,
+        request: PreparedRequest,
+        header_block: bytes,
+        deadlines: Deadlines,
+        total_deadline: float,
     ) -> None:
-        """Sends the request and reads up to the end of the answer's headers.
+        """Send the request and read the response up to the end of its headers.
+
+        An exception of the request body's iterator is raised unchanged, since it is not the upstream's failure.
 
         Raises:
-            _StaleConnectionError: the peer had closed the kept connection before it saw this request.
-            ReadTimeout, ConnectionError: nothing, or no HTTP, came back.
-            whatever the request's body raises when it is an iterator: no fault of the upstream's.
+            _StaleConnectionError: The upstream closed the reused connection before it received this request.
+            ReadTimeout: The first-byte or the total timeout expired.
+            ConnectionError: The connection failed, or the response is not HTTP.
         """
-        began = monotonic()
+        started = monotonic()
         connection.start(is_head=request.method == "HEAD")
-        patience.cancellation.on_cancel(connection.abort)
+        deadlines.cancellation.on_cancel(connection.abort)
         try:
-            _send_request(connection.sock, head, request.body, patience.timeouts.idle)
-            connection.set_read_timeout(remaining(patience.timeouts.first_byte, deadline))
-            _await_headers(connection)
+            _send_request(connection.sock, header_block, request.body, deadlines.timeouts.idle)
+            connection.set_read_timeout(remaining(deadlines.timeouts.first_byte, total_deadline))
+            _read_headers(connection)
         except BaseException as error:
-            patience.cancellation.remove_callback(connection.abort)
+            deadlines.cancellation.remove_callback(connection.abort)
             connection.close()
-            if isinstance(error, _BodyError):
+            if isinstance(error, _RequestBodyError):
                 raise error.reason from error.reason.__cause__
             if isinstance(error, TimeoutError):
-                raise ReadTimeout("no answer within the time limit") from error
+                raise ReadTimeout("no response within the time limit") from error
             if isinstance(error, httptools.HttpParserError):
-                raise ConnectionError(f"the answer is not HTTP: {error}") from error
+                raise ConnectionError(f"the response is not HTTP: {error}") from error
             if isinstance(error, OSError):
-                was_closed = connection.is_unanswered and monotonic() - began < STALE_WINDOW
-                is_stale = connection.is_reused and was_closed and not patience.cancellation.is_cancelled
-                raise (_StaleConnectionError if is_stale else ConnectionError)(f"no answer: {error}") from error
+                was_closed = connection.is_unanswered and monotonic() - started < STALE_WINDOW
+                is_stale = connection.is_reused and was_closed and not deadlines.cancellation.is_cancelled
+                raise (_StaleConnectionError if is_stale else ConnectionError)(f"no response: {error}") from error
             raise
 
 
 class NotConnectedError(ConnectionError):
-    """No connection could be made, and nothing was sent."""
+    """The connection could not be made, so nothing was sent."""
 
 
 class _StaleConnectionError(ConnectionError):
-    """A kept connection turned out to be closed: as far as can be told, nobody has begun with the request."""
+    """A reused connection was already closed, so the upstream has most likely not started with the request."""
 
 
-class _BodyError(Exception):
-    """The request's body could not be read to its end."""
+class _RequestBodyError(Exception):
+    """The request body's iterator raised `reason`."""
 
     def __init__(self, reason: Exception) -> None:
         self.reason = reason
 
 
-def _send_request(sock: socket.socket, head: bytes, body: Any, idle_seconds: float) -> None:
-    """Sends all of it. A peer that answers and closes without reading on (413, 401) is not an error: its answer is
-    waiting to be read.
+def _send_request(sock: socket.socket, header_block: bytes, body: Any, timeout: float) -> None:
+    """Send the request, with up to `timeout` seconds (0 for unlimited) for each step.
+
+    Return early if the upstream stops reading. It may have sent an early response such as 413 or 401.
     """
-    sock.settimeout(idle_seconds or None)
+    sock.settimeout(timeout or None)
     if body is None or isinstance(body, bytes):
         if body and len(body) > SMALL_BODY_BYTES:
-            _ = _sent(sock, head) and _sent(sock, body)
+            _ = _send_all(sock, header_block) and _send_all(sock, body)
         else:
-            _sent(sock, head + (body or b""))
-    elif _sent(sock, head):
+            _send_all(sock, header_block + (body or b""))
+    elif _send_all(sock, header_block):
         for block in _guard_request_body(body):
-            if not _sent(sock, block):
+            if not _send_all(sock, block):
                 return
 
 
 def _guard_request_body(body: Iterable[bytes]) -> Iterator[bytes]:
-    """The body's blocks. A client's reset or time-out must not be read as the upstream's."""
+    """Yield the body's blocks. Wrap its errors, so that the client's reset or timeout is not taken for the upstream's.
+
+    Raises:
+        _RequestBodyError: The iterator raised an exception.
+    """
     try:
         yield from body
     except Exception as error:
-        raise _BodyError(error) from error
+        raise _RequestBodyError(error) from error
 
 
-def _sent(sock: socket.socket, data: bytes) -> bool:
-    """False where the peer reads no more; what it has to say is waiting."""
+def _send_all(sock: socket.socket, data: bytes) -> bool:
+    """Send the data. Return False if the upstream has stopped reading."""
     try:
-        # Most of the time all of it fits into the socket's buffer; gevent's `sendall` asks for the buffer's size first.
+        # Most data fits into the socket's buffer. gevent's `sendall` queries the buffer's size first.
         if (sent := sock.send(data)) < len(data):
             sock.sendall(memoryview(data)[sent:])
     except (BrokenPipeError, ConnectionResetError):
@@ -199,30 +223,30 @@ def _sent(sock: socket.socket, data: bytes) -> bool:
     return True
 
 
-def _await_headers(connection: Connection) -> None:
-    """Reads until the answer has begun. What is wrong with it after its headers is found when its body is read."""
-    while not connection.is_started:
+def _read_headers(connection: Connection) -> None:
+    """Read until the response's headers are complete. Errors in the bytes after them are raised by the body's reads."""
+    while not connection.headers_complete:
         try:
             if not connection.receive():
-                raise ConnectionResetError("the connection was closed before an answer")
+                raise ConnectionResetError("the connection was closed before a response")
         except httptools.HttpParserError:
-            if not connection.is_started:
+            if not connection.headers_complete:
                 raise
 
 
-def in_chunks(body: Iterator[bytes]) -> Iterator[bytes]:
-    """HTTP's chunked framing, for a body whose length nobody knows."""
+def encode_chunked(body: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield a body of unknown length in HTTP's chunked transfer encoding."""
     for block in body:
         if block:
             yield b"%x\r\n%b\r\n" % (len(block), block)
     yield b"0\r\n\r\n"
 
 
-class _ResponseParser(Response):
-    """Without the cookie jar, with its lock, that `requests` makes for each response: none is ever kept here."""
+class _CookielessResponse(Response):
+    """A response without the cookie jar (and its lock) that `requests` makes for each response."""
 
     def __init__(self) -> None:
-        self._content = False  # type: ignore[assignment]  # as requests has it; its stubs say otherwise
+        self._content = False  # type: ignore[assignment]  # as in requests; its stubs differ
         self._content_consumed = False
         self.encoding = None
         self.history = []
@@ -231,9 +255,9 @@ class _ResponseParser(Response):
 def _to_response(
     request: PreparedRequest, connection: Connection, body: ResponseBody, adapter: HTTPAdapter
 ) -> Response:
-    response = _ResponseParser()
+    response = _CookielessResponse()
     response.status_code = connection.status
-    response.headers = connection.headers  # type: ignore[assignment]  # names in lower case, as everything here has them
+    response.headers = connection.headers  # type: ignore[assignment]  # a dict with names in lower case
     response.raw = body
     response.request = request
     response.url = request.url or ""

@@ -84,7 +84,7 @@ class HuggingFaceBackend(OpenAIBackend):
     def _fetch_state(self) -> Mapping[str, Any]:
         context = CallContext("describe")
         try:
-            reply = self.resources.forwarder.send(
+            reply = self.resources.http_client.send(
                 "GET", self._url(f"models/{quote(self.name)}"), headers={}, timeouts=STATE_TIMEOUTS, context=context
             )
             try:

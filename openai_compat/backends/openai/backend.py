@@ -1,4 +1,4 @@
-"""Any server that speaks OpenAI's protocol: OpenAI, Azure, vLLM, Ollama, another gateway."""
+"""Backend for servers that speak OpenAI's protocol, such as OpenAI, Azure, vLLM, Ollama or another gateway."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from openai_compat.backends.http.client import StreamedResponse
 
 MAX_REMEMBERED: Final = 1000
-"""How many models are known to give no usage: their names come from the clients."""
+"""The number of models without usage to remember. It is limited because clients choose the names."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenAIOptions:
-    """`stream_usage: false` for an upstream that must not be asked for token usage in streams."""
+    """Options of kind `openai`. `stream_usage: false` is for upstreams that reject `stream_options`."""
 
     stream_usage: bool = True
 
 
 class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
-    """Forwards what is already in its peer's language, and translates for those front doors that are not."""
+    """A backend that forwards requests of OpenAI's protocol unchanged and translates chat for the other endpoints."""
 
     Options: ClassVar[type[Any]] = OpenAIOptions
     supported_chat_parameters = CHAT_PARAMETERS
@@ -55,20 +55,21 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
             or root.username is not None
             or not self._headers.keys().isdisjoint({"authorization", "api-key", "x-api-key"})
         )
-        # With API_KEYS set, what callers send is for this server alone: that an upstream misses one is not their fault.
-        self._judges_caller = (
+        # A 401 or 403 is the caller's only if the upstream received the caller's credential. With API_KEYS set, that
+        # credential is for this server alone and is not passed on.
+        self._is_caller_judged = (
             credentials.is_caller_owned if credentials else not (self._has_credential or resources.settings.api_keys)
         )
         refuses_usage = entry.profile is not None and entry.profile.strips("stream_options")
         self._may_stream_usage = options.stream_usage and not refuses_usage
         self._without_usage: set[str] = set()
-        self._gate = resources.gate(entry)
+        self._limiter = resources.limiter_for(entry)
 
     def may_request_usage(self, model: str) -> bool:
         return self._may_stream_usage and model not in self._without_usage
 
     def mark_usage_unsupported(self, model: str) -> None:
-        """The peer refused `stream_options` for this model, and answered without: it is not asked again."""
+        """Remember not to send `stream_options` for `model` again."""
         if len(self._without_usage) >= MAX_REMEMBERED:
             self._without_usage.clear()
         self._without_usage.add(model)
@@ -79,15 +80,15 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
             headers["authorization"] = self._credentials.authorization(context)
         elif not self._has_credential and context.authorization is not None:
             headers["authorization"] = context.authorization
-        reply = self._send(call, headers, context)
-        if reply.status == 401 and self._credentials is not None:
-            reply = self._send_renewed(self._credentials, reply, call, headers, context)
-        if (refusal := self._to_refusal(reply.status)) is not None:
-            reply.close()
+        response = self._send(call, headers, context)
+        if response.status == 401 and self._credentials is not None:
+            response = self._send_refreshed(self._credentials, response, call, headers, context)
+        if (refusal := self._to_refusal(response.status)) is not None:
+            response.close()
             raise refusal
-        return reply
+        return response
 
-    def _send_renewed(
+    def _send_refreshed(
         self,
         credentials: Credentials,
         refused: StreamedResponse,
@@ -95,7 +96,7 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
         headers: dict[str, str],
         context: CallContext,
     ) -> StreamedResponse:
-        """Once more with another credential, where there is one: nothing has been done for the refused call yet."""
+        """Repeat a refused call with another credential. Return the refused response if there is none."""
         is_repeatable = call.body is None or isinstance(call.body, bytes)
         authorization = credentials.refresh(headers["authorization"], context) if is_repeatable else None
         if authorization is None:
@@ -104,7 +105,7 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
         return self._send(call, {**headers, "authorization": authorization}, context)
 
     def _send(self, call: UpstreamRequest, headers: Mapping[str, str], context: CallContext) -> StreamedResponse:
-        return self.resources.forwarder.send(
+        return self.resources.http_client.send(
             call.method,
             self._url(call.path),
             headers=headers,
@@ -112,18 +113,20 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
             context=context,
             body=call.body,
             body_length=call.body_length,
-            gate=self._gate,
+            limiter=self._limiter,
         )
 
     def _to_refusal(self, status: int | None) -> UpstreamAuthenticationError | None:
-        """The error where `status` judges what this server sent, and not what the caller did."""
-        if status not in {401, 403} or self._judges_caller:
+        """Return the error for a 401 or 403 that concerns this server's credential, or None for any other status."""
+        if status not in {401, 403} or self._is_caller_judged:
             return None
-        problem = "refused the credential" if self._has_credential else "wants a credential, but there is none"
-        return UpstreamAuthenticationError(f"The upstream {problem} that this server holds for it.")
+        problem = (
+            "refused this server's credential" if self._has_credential else "requires a credential, but none is set"
+        )
+        return UpstreamAuthenticationError(f"The upstream {problem}.")
 
     def _to_error(self, status: int | None, body: bytes) -> UpstreamError:
-        """For an error that came with status 200 and names another within."""
+        """Return the error for an error object in a response of status 200. `status` is the one that it names."""
         return self._to_refusal(status) or to_status_error(status, body)
 
     def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Heartbeat]:
@@ -143,15 +146,16 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
 
     def _chat(self, body: Mapping[str, Any], context: CallContext) -> Iterator[ChatDelta | Heartbeat]:
         headers = {**context.headers, "content-type": "application/json"}
-        reply = self.forward(UpstreamRequest("POST", "chat/completions", headers, json.dumps(body).encode()), context)
+        request = UpstreamRequest("POST", "chat/completions", headers, json.dumps(body).encode())
+        response = self.forward(request, context)
         try:
-            if reply.status >= 400:
-                raise read_error(reply)
-            if reply.headers.get("content-type", "").startswith("text/event-stream"):
-                return read_chat_stream(reply, self._to_error)
-            return iter(read_chat_completion(reply.read(), self._to_error))
+            if response.status >= 400:
+                raise read_error(response)
+            if response.headers.get("content-type", "").startswith("text/event-stream"):
+                return read_chat_stream(response, self._to_error)
+            return iter(read_chat_completion(response.read(), self._to_error))
         except BaseException:
-            reply.close()
+            response.close()
             raise
 
     def _url(self, path: str) -> str:

@@ -1,7 +1,7 @@
-"""OpenAI's chat JSON, chunks and whole completions alike, read into the values of `openai_compat.core.types`.
+"""Parser for OpenAI chat completions and chat completion chunks.
 
-Read are what OpenAI sends and what servers that imitate it send in its place: content as a list of parts, `reasoning`
-or `reasoning_content`, tool calls without an index, Azure's chunk without choices, finish reasons by other names.
+It also accepts the deviations of OpenAI-compatible servers: content as a list of parts, `reasoning` or
+`reasoning_content`, tool calls without an index, Azure's first chunk without choices, and other finish reasons.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from openai_compat.core.types import ChatDelta, FinishReason, JSONObject, TokenL
 
 from .openai_errors import ToError, raise_error_in, to_status_error
 from .sse import iterate_events, primed
-from .tool_calls import ToolCallReader, to_text
+from .tool_calls import ToolCallParser, non_empty_text
 
 log = logging.getLogger(__name__)
 
 DONE_GRACE: Final = 1.0
-"""How long an answer that is whole may wait for its end mark: some servers send none, and keep the connection open."""
+"""Seconds to wait for `[DONE]` once the answer is complete. Some servers never send it and keep the connection open."""
 END_OF_STREAM: Final = "[DONE]"
 _PLAIN_KEYS: Final = frozenset({"role", "content"})
 
-# The names that Anthropic, Cohere, Gemini, Bedrock, the AI SDK and llama.cpp have for OpenAI's reasons, in lower case.
-# A reason not listed here is a way to end all the same: "stop".
+# The finish reasons of Anthropic, Cohere, Gemini, Bedrock, the AI SDK and llama.cpp, in lower case. Unknown reasons are
+# read as "stop".
 _LENGTH_WORDS = ("max_tokens", "max_length", "max_output_tokens", "model_context_window_exceeded", "limit")
 _TOOL_WORDS = ("tool_use", "tool_call", "tool-calls")
 _FILTER_WORDS = (
@@ -44,96 +44,97 @@ _FINISH_REASONS: Mapping[str, FinishReason] = {
 
 
 def read_chat_completion(body: bytes, to_error: ToError = to_status_error) -> list[ChatDelta]:
-    """A whole completion as deltas, the last of each choice with its finish reason.
+    """Parse a chat completion into deltas. The last delta of each choice has its finish reason.
 
     Raises:
-        UpstreamReplyError: it is not a chat completion.
-        UpstreamError: it is an error in place of one; what `to_error` makes of it.
+        UpstreamInvalidResponseError: The body is not a chat completion.
+        UpstreamError: The body is an error object. `to_error` builds the exception.
     """
     completion = parse_object(body)
     raise_error_in(completion, to_error)
     if not isinstance(completion.get("choices"), list):
-        raise UpstreamInvalidResponseError("The upstream's answer is not a chat completion: it has no choices.")
-    reader = ChatParser()
-    return [*reader.read(completion), *reader.read_end()]
+        raise UpstreamInvalidResponseError("The upstream's response is not a chat completion: it has no choices.")
+    parser = ChatParser()
+    return [*parser.read(completion), *parser.read_end()]
 
 
 @primed
 def read_chat_stream(
-    reply: UpstreamResponse, to_error: ToError = to_status_error
+    response: UpstreamResponse, to_error: ToError = to_status_error
 ) -> Generator[ChatDelta | Heartbeat, None, None]:
-    """The deltas of a streamed reply, up to `[DONE]` or its end; closes the reply, also when closed itself.
+    """Yield the deltas of a streamed response up to `[DONE]` or its end. Close the response on every path.
+
+    Errors of reading the response are raised unchanged.
 
     Raises:
-        UpstreamCutError: it ended with neither `[DONE]` nor a finish reason for each of its choices.
-        UpstreamReplyError: an event that is not a chat completion chunk, or one that is broken in place of the end.
-            Other broken ones are left out.
-        UpstreamError: an error told within the stream; what `to_error` makes of it.
-        whatever reading the reply raises.
+        UpstreamTruncatedError: The stream ended without `[DONE]` and without a finish reason for each choice.
+        UpstreamInvalidResponseError: An event is JSON but not a chat completion chunk, or the stream ended with a
+            broken event in place of its end. Other broken events are skipped.
+        UpstreamError: The stream contains an error object. `to_error` builds the exception.
     """
-    reader = ChatParser()
+    parser = ChatParser()
     has_broken = False
     try:
         yield HEARTBEAT
-        for event in iterate_events(_blocks_to_the_end(reply, reader)):
+        for event in iterate_events(_blocks_until_complete(response, parser)):
             if isinstance(event, Heartbeat):
                 yield event
             elif event == END_OF_STREAM:
-                if has_broken and not reader.is_finished:
+                if has_broken and not parser.is_finished:
                     break
-                yield from reader.read_end()
-                reply.release()
+                yield from parser.read_end()
+                response.release()
                 return
-            elif (chunk := _read_event(event)) is None:
+            elif (chunk := _parse_event(event)) is None:
                 has_broken = True
             else:
                 raise_error_in(chunk, to_error)
-                yield from reader.read(chunk)
-                if reader.is_complete:
-                    reply.limit_remaining(DONE_GRACE)
-        if has_broken and not reader.is_finished:
-            raise UpstreamInvalidResponseError("The upstream's answer has a broken event in place of its end.")
-        if not reader.is_finished:
-            raise UpstreamTruncatedError("The upstream's stream ended before its answer was complete.")
+                yield from parser.read(chunk)
+                if parser.is_complete:
+                    response.limit_remaining(DONE_GRACE)
+        if has_broken and not parser.is_finished:
+            raise UpstreamInvalidResponseError("The upstream's stream has a broken event in place of its end.")
+        if not parser.is_finished:
+            raise UpstreamTruncatedError("The upstream's stream ended before the answer was complete.")
     finally:
-        reply.close()
+        response.close()
 
 
-def _blocks_to_the_end(reply: UpstreamResponse, reader: ChatParser) -> Iterator[bytes | Heartbeat]:
-    """The reply's blocks. An answer that is whole may lack its end: some servers send none."""
+def _blocks_until_complete(response: UpstreamResponse, parser: ChatParser) -> Iterator[bytes | Heartbeat]:
+    """Yield the response's blocks. Ignore a missing end once the answer is complete, as some servers never send it."""
     try:
-        yield from reply.blocks()
+        yield from response.blocks()
     except (UpstreamTimeoutError, UpstreamTruncatedError):
-        if not reader.is_complete:
+        if not parser.is_complete:
             raise
 
 
-def _read_event(event: str) -> JSONObject | None:
-    """The object in an event; None for a broken one."""
+def _parse_event(event: str) -> JSONObject | None:
+    """Return the event's JSON object, or None if it is broken."""
     try:
         return parse_object(event)
     except UpstreamInvalidResponseError:
-        log.warning("a broken event of the upstream's is left out: %.100r", event)
+        log.warning("skipped a broken event of the upstream: %.100r", event)
         return None
 
 
 def parse_object(text: str | bytes) -> JSONObject:
-    """A JSON object.
+    """Parse a JSON object.
 
     Raises:
-        UpstreamReplyError: it is none.
+        UpstreamInvalidResponseError: The text is not JSON, or not an object.
     """
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UpstreamInvalidResponseError("The upstream's answer is not valid JSON.") from error
+        raise UpstreamInvalidResponseError("The upstream's response is not valid JSON.") from error
     if not isinstance(value, dict):
-        raise UpstreamInvalidResponseError("The upstream's answer is not a JSON object.")
+        raise UpstreamInvalidResponseError("The upstream's response is not a JSON object.")
     return value
 
 
 class ChatParser:
-    """Reads the objects of one answer in their order; remembers of each choice which tool calls it has made."""
+    """Parser for the JSON objects of one answer, in their order. It keeps the state of each choice's tool calls."""
 
     __slots__ = ("_choices", "_has_usage")
 
@@ -141,18 +142,18 @@ class ChatParser:
         self._choices: dict[int, _Choice] = {}
         self._has_usage = False
 
-    def read(self, reply: JSONObject) -> Iterator[ChatDelta]:
-        """The deltas in a chunk or a completion; none for a chunk that says nothing, as the one with the role alone.
+    def read(self, chunk: JSONObject) -> Iterator[ChatDelta]:
+        """Yield the deltas of a chunk or a completion. A chunk without content, such as the first one, has none.
 
         Raises:
-            UpstreamReplyError: a choice is not an object.
+            UpstreamInvalidResponseError: A choice is not an object.
         """
-        usage = read_usage(reply.get("usage"))
+        usage = read_usage(chunk.get("usage"))
         self._has_usage = self._has_usage or usage is not None
-        choices = reply.get("choices")
+        choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             if not isinstance(choice, dict):
-                raise UpstreamInvalidResponseError("The upstream's answer has a choice that is not an object.")
+                raise UpstreamInvalidResponseError("The upstream's response has a choice that is not an object.")
             index = choice["index"] if isinstance(choice.get("index"), int) else 0
             if index not in self._choices:
                 self._choices[index] = _Choice(index)
@@ -163,49 +164,55 @@ class ChatParser:
             yield ChatDelta(usage=usage)
 
     def read_end(self) -> Iterator[ChatDelta]:
-        """What a proper end implies: a finish reason for each choice that was given none."""
+        """Yield a finish reason for each choice that has none, because the answer ended properly."""
         for choice in (self._choices or {0: _Choice(0)}).values():
             if not choice.is_finished:
                 yield ChatDelta(index=choice.index, finish_reason=choice.to_finish_reason("stop"))
 
     @property
     def is_finished(self) -> bool:
-        """Whether the answer has begun and each of its choices has had its finish reason."""
+        """True if there is a choice and each choice has its finish reason."""
         return bool(self._choices) and all(choice.is_finished for choice in self._choices.values())
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing but the end mark is worth waiting for."""
+        """True if the answer is finished and its usage is known, so that only `[DONE]` is missing."""
         return self._has_usage and self.is_finished
 
 
 class _Choice:
+    """The state of one choice."""
+
     __slots__ = ("_tool_calls", "index", "is_finished")
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.is_finished = False
-        self._tool_calls = ToolCallReader()
+        self._tool_calls = ToolCallParser()
 
     def read(self, choice: JSONObject, usage: Usage | None) -> ChatDelta | None:
-        piece = as_dict(choice.get("delta") or choice.get("message"))
-        content = piece.get("content")
-        is_plain = isinstance(content, str) and content and piece.keys() <= _PLAIN_KEYS
+        """Return the choice's delta, or None if it has no content."""
+        message = as_dict(choice.get("delta") or choice.get("message"))
+        content = message.get("content")
+        is_plain = isinstance(content, str) and content and message.keys() <= _PLAIN_KEYS
         if is_plain and not choice.get("finish_reason") and not choice.get("logprobs"):
             return ChatDelta(content, self.index, usage=usage)
-        return self._read_all(choice, piece, usage)
+        return self._read_all(choice, message, usage)
 
-    def _read_all(self, choice: JSONObject, piece: JSONObject, usage: Usage | None) -> ChatDelta | None:
-        text, reasoning = read_content(piece.get("content", choice.get("text")))
-        tool_calls = self._tool_calls.read(piece)
+    def _read_all(self, choice: JSONObject, message: JSONObject, usage: Usage | None) -> ChatDelta | None:
+        text, reasoning = read_content(message.get("content", choice.get("text")))
+        tool_calls = self._tool_calls.read(message)
         finish_reason = self._read_finish_reason(choice.get("finish_reason"))
         delta = ChatDelta(
             text or None,
             self.index,
             finish_reason,
             tool_calls,
-            to_text(piece.get("refusal")),
-            to_text(piece.get("reasoning_content")) or to_text(piece.get("reasoning")) or reasoning or None,
+            non_empty_text(message.get("refusal")),
+            non_empty_text(message.get("reasoning_content"))
+            or non_empty_text(message.get("reasoning"))
+            or reasoning
+            or None,
             _read_logprobs(choice.get("logprobs")),
             usage,
         )
@@ -218,34 +225,37 @@ class _Choice:
         return self.to_finish_reason(value)
 
     def to_finish_reason(self, value: Any) -> FinishReason:
-        """`stop` after tool calls means that they are to be made: agents' loops end at anything but `tool_calls`."""
+        """Return OpenAI's finish reason. `stop` after tool calls becomes `tool_calls`, as `stop` ends agent loops."""
         reason = normalise_finish_reason(value)
         return "tool_calls" if reason == "stop" and self._tool_calls else reason
 
 
 def normalise_finish_reason(value: Any) -> FinishReason:
-    """OpenAI's word for a finish reason, whosever word it is."""
+    """Map a finish reason of any provider to OpenAI's."""
     return _FINISH_REASONS.get(value.lower(), "stop") if isinstance(value, str) else "stop"
 
 
 def read_content(content: Any) -> tuple[str, str]:
-    """The text and the reasoning of a message's content: a text, or a list of parts as Mistral and Databricks send."""
+    """Return the text and the reasoning of a message's content.
+
+    Content is a string, or a list of parts as Mistral and Databricks send it.
+    """
     if isinstance(content, str):
         return content, ""
-    texts, reasons = [], []
+    texts, reasoning = [], []
     for part in content if isinstance(content, list) else ():
         if isinstance(part, str):
             texts.append(part)
         elif isinstance(part, dict) and part.get("type") in ("thinking", "reasoning"):
             nested = part.get("thinking") or part.get("summary") or part.get("text")
-            reasons.append(read_content(nested)[0])
+            reasoning.append(read_content(nested)[0])
         elif isinstance(part, dict):
-            texts.append(to_text(part.get("text")) or "")
-    return "".join(texts), "".join(reasons)
+            texts.append(non_empty_text(part.get("text")) or "")
+    return "".join(texts), "".join(reasoning)
 
 
 def read_usage(usage: Any) -> Usage | None:
-    """Usage in the terms of chat or of the Responses API; None where it is missing or makes no sense."""
+    """Parse the usage object of a chat completion or of the Responses API. Return None if it is missing or invalid."""
     if not isinstance(usage, dict):
         return None
     prompt = _count(usage, "prompt_tokens", "input_tokens")
@@ -279,14 +289,14 @@ def _read_logprobs(logprobs: Any) -> tuple[TokenLogprob, ...]:
 
 
 def _read_tokens(tokens: Any) -> Iterator[tuple[str, float, JSONObject]]:
-    """Token, log probability and the whole object of each entry that has both."""
-    for entry in tokens if isinstance(tokens, list) else ():
-        found = as_dict(entry)
-        token, logprob = found.get("token"), found.get("logprob")
+    """Yield the token, its log probability and the complete object of each valid entry."""
+    for item in tokens if isinstance(tokens, list) else ():
+        entry = as_dict(item)
+        token, logprob = entry.get("token"), entry.get("logprob")
         if isinstance(token, str) and isinstance(logprob, int | float):
-            yield token, logprob, found
+            yield token, logprob, entry
 
 
 def as_dict(value: Any) -> JSONObject:
-    """The value if it is a JSON object, else an empty one."""
+    """Return the value if it is a JSON object, else an empty one."""
     return value if isinstance(value, dict) else {}

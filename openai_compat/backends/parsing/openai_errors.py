@@ -1,4 +1,4 @@
-"""An upstream's error in whatever shape it has, told in OpenAI's."""
+"""Parser for upstream errors of any known shape, and their translation into OpenAI's error object."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from openai_compat.core.types import JSONObject
 
 RETRY_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
 MAX_MESSAGE_CHARS = 1000
-"""Characters of an upstream's own words that are passed on."""
+"""Characters of an upstream's message that are relayed."""
 
-# status -> (type, code) for an upstream that gives none (source: the error codes of OpenAI's documentation)
+# status -> (type, code) for an upstream that sends neither (source: the error codes of OpenAI's documentation)
 _BY_STATUS: Mapping[int, tuple[str, str | None]] = {
     401: ("invalid_request_error", "invalid_api_key"),
     403: ("permission_error", None),
     404: ("invalid_request_error", None),
     429: ("rate_limit_error", "rate_limit_exceeded"),
 }
-# What an error within an answer of status 200 calls itself, where it names no status (source: OpenAI's codes,
-# Anthropic's types).
-_STATUS_OF_WORD: Mapping[str, int] = {
+# code or type -> status, for an error object in a response of status 200 that names no status (source: OpenAI's codes,
+# Anthropic's types)
+_STATUS_BY_NAME: Mapping[str, int] = {
     "invalid_api_key": 401,
     "authentication_error": 401,
     "permission_error": 403,
@@ -33,18 +33,18 @@ _STATUS_OF_WORD: Mapping[str, int] = {
 _STATUS_KEYS = ("status", "status_code", "statusCode", "code")
 
 ToError = Callable[[int | None, bytes], UpstreamError]
-"""Makes the exception of an error: of its status, None where nothing names one, and of the JSON that tells of it."""
+"""Builds the exception for an upstream's error from its status (None if unknown) and its JSON."""
 
 
-def read_error(reply: UpstreamResponse) -> UpstreamStatusError:
-    """The error that a reply of status 400 or more stands for; reads the body."""
-    return to_status_error(reply.status, reply.read(), retry_headers(reply.headers))
+def read_error(response: UpstreamResponse) -> UpstreamStatusError:
+    """Read the body of a response with status 400 or more and return the error to raise."""
+    return to_status_error(response.status, response.read(), retry_headers(response.headers))
 
 
 def to_status_error(
     status: int | None, body: bytes, headers: Mapping[str, str] | None = None, message: str | None = None
 ) -> UpstreamStatusError:
-    """The upstream's error, to be relayed: with `message`, or in its own words. 500 where it names no status."""
+    """Return the error that relays the upstream's. `message` replaces its message. An unknown status becomes 500."""
     error = to_error_object(status or 500, body)
     return UpstreamStatusError(
         message or error["message"],
@@ -57,43 +57,45 @@ def to_status_error(
 
 
 def retry_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Those of an error's headers that the client acts upon."""
+    """Return the headers of an error that control the client's retries."""
     return {name: headers[name] for name in RETRY_HEADERS if name in headers}
 
 
-def raise_error_in(reply: JSONObject, to_error: ToError = to_status_error) -> None:
-    """For errors that come with status 200, in the middle of a stream for example.
+def raise_error_in(value: JSONObject, to_error: ToError = to_status_error) -> None:
+    """Raise the error that a JSON object of a response with status 200 contains, as in the middle of a stream.
 
     Raises:
-        UpstreamError: `reply` has an `error` that is neither null nor empty; what `to_error` makes of it.
+        UpstreamError: `value` has an `error` that is neither null nor empty. `to_error` builds the exception.
     """
-    if reply.get("error"):
-        raise to_error(find_status(reply), json.dumps(reply).encode())
+    if value.get("error"):
+        raise to_error(find_status(value), json.dumps(value).encode())
 
 
-def find_status(reply: JSONObject) -> int | None:
-    """The HTTP status that an error within an answer names, by number or by one of OpenAI's and Anthropic's words."""
-    error = reply.get("error")
-    places = [error, reply] if isinstance(error, Mapping) else [reply]
-    named = [str(place.get(key)) for place in places for key in _STATUS_KEYS]
-    numbers = (int(name) for name in named if name.isdecimal() and len(name) == 3)
-    words = (str(place.get(key)) for place in places for key in ("code", "type"))
-    by_word = (_STATUS_OF_WORD[word] for word in words if word in _STATUS_OF_WORD)
-    return next((number for number in numbers if 400 <= number <= 599), None) or next(by_word, None)
+def find_status(value: JSONObject) -> int | None:
+    """Return the HTTP status that an error object names, by number or by a code or type of OpenAI or Anthropic."""
+    error = value.get("error")
+    objects = [error, value] if isinstance(error, Mapping) else [value]
+    texts = [str(found.get(key)) for found in objects for key in _STATUS_KEYS]
+    numbers = (int(text) for text in texts if text.isdecimal() and len(text) == 3)
+    names = (str(found.get(key)) for found in objects for key in ("code", "type"))
+    by_name = (_STATUS_BY_NAME[name] for name in names if name in _STATUS_BY_NAME)
+    return next((number for number in numbers if 400 <= number <= 599), None) or next(by_name, None)
 
 
 def refuses_stream_options(status: int, error: Mapping[str, Any] | bytes) -> bool:
-    """Whether an answer of `status` refuses the parameter `stream_options`: by the `param` that its error names, by its
-    words where it names none. `error` is the envelope's inner object, or the body as it came.
+    """Return True if an error rejects the parameter `stream_options`.
+
+    The error's `param` decides, or its message if it has no `param`. `error` is the envelope's inner object or the
+    unparsed body.
     """
     if status not in {400, 422}:
         return False
-    told = to_error_object(status, error) if isinstance(error, bytes) else error
-    return "stream_options" in (told.get("param") or told.get("message") or "")
+    reported = to_error_object(status, error) if isinstance(error, bytes) else error
+    return "stream_options" in (reported.get("param") or reported.get("message") or "")
 
 
 def to_envelope_bytes(status: int, body: bytes) -> bytes:
-    """`body` itself where it is OpenAI's envelope to the letter, else the same error in that envelope."""
+    """Return the error in OpenAI's envelope. A body that is a complete envelope already is returned unchanged."""
     parsed = _parse(body)
     if isinstance(parsed, Mapping) and _is_exact(parsed.get("error")):
         return body
@@ -101,10 +103,11 @@ def to_envelope_bytes(status: int, body: bytes) -> bytes:
 
 
 def to_error_object(status: int, body: bytes) -> dict[str, Any]:
-    """The envelope's inner object: the upstream's words where it used any that can be shown, and all four keys.
+    """Return the inner object of OpenAI's envelope with all four keys and the upstream's message, if it has one.
 
-    Known shapes: OpenAI's with keys missing or numbers as code, `{"error": "text"}`, Databricks' `{"error_code",
-    "message"}`, vLLM's older `{"object": "error", ...}`, FastAPI's `{"detail"}`. A page of HTML is never shown.
+    Known shapes are OpenAI's (also with missing keys or a number as code), `{"error": "text"}`, Databricks'
+    `{"error_code", "message"}`, vLLM's older `{"object": "error", ...}` and FastAPI's `{"detail"}`. HTML is never
+    relayed.
     """
     parsed = _parse(body)
     content = parsed if isinstance(parsed, Mapping) else {}
@@ -116,7 +119,7 @@ def to_error_object(status: int, body: bytes) -> dict[str, Any]:
     type_, code = _BY_STATUS.get(status, ("invalid_request_error" if status < 500 else "server_error", None))
     given_code = found.get("code", found.get("error_code"))
     standard = to_envelope(
-        (message or f"The upstream answered with status {status}.")[:MAX_MESSAGE_CHARS],
+        (message or f"The upstream responded with status {status}.")[:MAX_MESSAGE_CHARS],
         _first_text(found, "type") or type_,
         _first_text(found, "param"),
         code if given_code is None else str(given_code),

@@ -1,9 +1,9 @@
-"""From blocks of bytes, cut anywhere, to server-sent events, lines or text, as each of them becomes whole.
+"""Parsers for server-sent events, lines (NDJSON) and text in a stream of bytes.
 
-Every parser takes `blocks` as `UpstreamResponse.blocks` yields them, lets `HEARTBEAT` through in its place, costs
-time in proportion to the bytes it reads however they are cut, and closes `blocks` when it ends or is closed, even if it
-was never asked for anything. Bytes that are not text in the stream's encoding are an error, never a replacement
-character: an answer with holes must not look like a whole one.
+Each parser takes `blocks` as `UpstreamResponse.blocks` yields them and passes on `HEARTBEAT` in its position. Its
+running time is linear in the bytes, however they are divided into blocks. It closes `blocks` when it ends or is closed,
+even before the first value. Bytes that are invalid in the stream's encoding raise an error. They never become
+replacement characters, because an altered answer must not look complete.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from openai_compat.core.errors import UpstreamInvalidResponseError
 from openai_compat.core.streams import HEARTBEAT, Heartbeat, close_stream
 
 MAX_RECORD_BYTES: Final = 64 * 1024 * 1024
-"""The longest event or line that is put together in memory."""
+"""The size limit of an event or a line."""
 
 BYTE_ORDER_MARK: Final = codecs.BOM_UTF8
 Blocks = Iterator[bytes | Heartbeat]
@@ -27,8 +27,10 @@ T = TypeVar("T")
 
 
 def primed(generator: Callable[P, Generator[T, None, None]]) -> Callable[P, Generator[T, None, None]]:
-    """Runs a generator to its first `yield` when it is made, so that its `close()` reaches its `finally` even if nobody
-    ever asks for a value. That first yield, a `HEARTBEAT` as the first line of its `try`, is taken here.
+    """Decorate a generator function to run up to its first `yield` when it is called.
+
+    `close()` then reaches the generator's `finally` even before the first value is read. The first yielded value, a
+    `HEARTBEAT` at the start of the generator's `try`, is dropped.
     """
 
     @wraps(generator)
@@ -41,34 +43,33 @@ def primed(generator: Callable[P, Generator[T, None, None]]) -> Callable[P, Gene
 
 
 class SSEEvent(NamedTuple):
-    """A server-sent event that has a name."""
+    """A server-sent event with a name (the field `event`)."""
 
     name: str
     data: str
 
 
 def iterate_events(blocks: Blocks) -> TextStream:
-    """The `data` of each server-sent event, its lines joined with a line feed; other fields and comments are skipped.
+    """Yield the data of each server-sent event, its lines joined with a line feed. Skip other fields and comments.
 
-    Follows the WHATWG's parsing rules (line ends LF, CRLF or CR; one space after the colon dropped; an event without
-    data is none), with one exception: what the end of the stream leaves unfinished is yielded, because some servers
-    leave out the last line ends. The reader of a half event notices that it does not parse; nobody notices a lost one.
+    The parser follows the WHATWG's rules: lines end with LF, CRLF or CR, one space after the colon is dropped, and
+    events without data are ignored. With one exception: an unfinished event at the end of the stream is yielded,
+    because some servers omit the last line ends. A truncated event then fails to parse instead of being lost silently.
 
     Raises:
-        UpstreamReplyError: an event longer than `MAX_RECORD_BYTES`, or not UTF-8.
-        whatever `blocks` raises.
+        UpstreamInvalidResponseError: An event is longer than `MAX_RECORD_BYTES` or not UTF-8.
     """
-    return _iterate_records(blocks, _read_data)
+    return _iterate_records(blocks, _parse_data)
 
 
 def iterate_named_events(blocks: Blocks) -> Generator[str | SSEEvent | Heartbeat, None, None]:
-    """The same, with their names where they have any; one that has a name and no data is an event, too."""
-    return _iterate_records(blocks, _read_named_event)
+    """Yield events as `iterate_events` does, and named ones, with or without data, as `SSEEvent`."""
+    return _iterate_records(blocks, _parse_named_event)
 
 
 @primed
-def _iterate_records(blocks: Blocks, read: Callable[[bytes], T | None]) -> Generator[T | Heartbeat, None, None]:
-    """What `read` makes of each record between empty lines, where it is anything."""
+def _iterate_records(blocks: Blocks, parse: Callable[[bytes], T | None]) -> Generator[T | Heartbeat, None, None]:
+    """Yield the result of `parse` for each record between empty lines, unless it is empty."""
     try:
         yield HEARTBEAT
         records = _RecordSplitter(b"\n\n")
@@ -77,9 +78,9 @@ def _iterate_records(blocks: Blocks, read: Callable[[bytes], T | None]) -> Gener
                 yield block
                 continue
             for record in records.feed(block):
-                if event := read(record):
+                if event := parse(record):
                     yield event
-        if event := read(records.rest()):
+        if event := parse(records.rest()):
             yield event
     finally:
         close_stream(blocks)
@@ -87,11 +88,10 @@ def _iterate_records(blocks: Blocks, read: Callable[[bytes], T | None]) -> Gener
 
 @primed
 def iterate_lines(blocks: Blocks) -> TextStream:
-    """Each line without its end (LF, CRLF or CR), empty ones too; the last needs no end.
+    """Yield each line, empty ones included, without its end (LF, CRLF or CR). The last line needs no end.
 
     Raises:
-        UpstreamReplyError: a line longer than `MAX_RECORD_BYTES`, or not UTF-8.
-        whatever `blocks` raises.
+        UpstreamInvalidResponseError: A line is longer than `MAX_RECORD_BYTES` or not UTF-8.
     """
     try:
         yield HEARTBEAT
@@ -110,11 +110,10 @@ def iterate_lines(blocks: Blocks) -> TextStream:
 
 @primed
 def iterate_text(blocks: Blocks, encoding: str = "utf-8") -> TextStream:
-    """The text as it arrives, in non-empty pieces that end between characters.
+    """Yield the text as it arrives, in non-empty strings of complete characters.
 
     Raises:
-        UpstreamReplyError: bytes that are no text in `encoding`.
-        whatever `blocks` raises.
+        UpstreamInvalidResponseError: The bytes are invalid in `encoding`.
     """
     try:
         yield HEARTBEAT
@@ -131,10 +130,10 @@ def iterate_text(blocks: Blocks, encoding: str = "utf-8") -> TextStream:
 
 
 class _RecordSplitter:
-    """Cuts blocks at a separator of one or two line feeds, and keeps what is unfinished.
+    """Splitter of blocks into records at a separator of one or two line feeds. It keeps the unfinished record.
 
-    Line ends become line feeds first, and a byte order mark before the first record is dropped. Each byte is searched
-    and copied a fixed number of times, whatever the blocks.
+    All line ends become line feeds first, and a byte order mark before the first record is dropped. Each byte is
+    searched and copied a constant number of times, however the bytes are divided into blocks.
     """
 
     __slots__ = ("_ended_with_return", "_held", "_is_first", "_is_paired", "_pending", "_separator")
@@ -148,7 +147,7 @@ class _RecordSplitter:
         self._ended_with_return = False
 
     def feed(self, block: bytes) -> list[bytes]:
-        """The records that `block` completes."""
+        """Return the records that `block` completes."""
         if self._ended_with_return or b"\r" in block:
             block = self._unify_line_ends(block)
         if self._held:
@@ -170,12 +169,12 @@ class _RecordSplitter:
         return records
 
     def rest(self) -> bytes:
-        """What the last separator is still awaited for, once no block follows."""
+        """Return the unfinished record at the end of the stream."""
         rest = bytes(self._pending)
         return rest.removeprefix(BYTE_ORDER_MARK) if self._is_first else rest
 
     def _unify_line_ends(self, block: bytes) -> bytes:
-        """CRLF and CR become LF; the LF of a CRLF that was cut in two is dropped, its CR already counted."""
+        """Replace CRLF and CR by LF. Drop an LF whose CR ended the previous block, where it was replaced already."""
         if self._ended_with_return and block.startswith(b"\n"):
             block = block[1:]
             self._ended_with_return = False
@@ -186,12 +185,12 @@ class _RecordSplitter:
     def _check_size(self, size: int) -> None:
         if size > MAX_RECORD_BYTES:
             raise UpstreamInvalidResponseError(
-                f"The upstream sent an event or a line of more than {MAX_RECORD_BYTES} bytes."
+                f"The upstream sent an event or a line longer than {MAX_RECORD_BYTES} bytes."
             )
 
 
-def _read_data(record: bytes) -> str:
-    """The data of one event, '' for none."""
+def _parse_data(record: bytes) -> str:
+    """Return the event's data, or '' if it has none."""
     if record.startswith(b"data: ") and b"\n" not in record:
         return _decode(record[6:])
     lines = []
@@ -202,15 +201,15 @@ def _read_data(record: bytes) -> str:
     return _decode(b"\n".join(lines))
 
 
-def _read_named_event(record: bytes) -> str | SSEEvent:
-    """The event, '' for a comment or anything else that is none."""
+def _parse_named_event(record: bytes) -> str | SSEEvent:
+    """Return the event, or '' for a comment or a record without name and data."""
     if record.startswith(b"data: ") and b"\n" not in record:
         return _decode(record[6:])
     name = b""
     for line in record.split(b"\n"):
         if line.startswith(b"event:"):
             name = line[6:].removeprefix(b" ")
-    data = _read_data(record)
+    data = _parse_data(record)
     return SSEEvent(_decode(name), data) if name else data
 
 
@@ -229,4 +228,4 @@ def _decode_part(decoder: codecs.IncrementalDecoder, block: bytes, *, is_last: b
 
 
 def _encoding_error(encoding: str) -> UpstreamInvalidResponseError:
-    return UpstreamInvalidResponseError(f"The upstream sent bytes that are not {encoding} text.")
+    return UpstreamInvalidResponseError(f"The upstream sent bytes that are not valid {encoding}.")

@@ -132,8 +132,8 @@ ENTRY = {"name": "a", "kind": "databricks"}
         ({}, {"DATABRICKS_HOST": "ws.test"}, "needs DATABRICKS_TOKEN"),
         ({}, {"DATABRICKS_HOST": "ws.test", "DATABRICKS_CLIENT_ID": "i"}, "needs DATABRICKS_CLIENT_ID and"),
         ({"credentials": "none"}, {"DATABRICKS_HOST": "ws.test"}, "credentials must be one of"),
-        ({"client_id": "i"}, {"DATABRICKS_HOST": "ws.test"}, "client_id and client_secret go together"),
-        ({"client_id": "i", "client_secret": "s"}, {}, "client_secret must name a variable"),
+        ({"client_id": "i"}, {"DATABRICKS_HOST": "ws.test"}, "client_id and client_secret must be set together"),
+        ({"client_id": "i", "client_secret": "s"}, {}, "client_secret must name an environment variable"),
         ({"client_id": "i", "client_secret": "${NOT_SET}"}, {}, "NOT_SET, which is not set"),
     ],
 )

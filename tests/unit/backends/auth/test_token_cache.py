@@ -1,27 +1,27 @@
-"""A token is fetched by one call of one worker, before it ends, and by another only when it has to be."""
+"""Fetching, refreshing and replacing OAuth tokens, with one fetch at a time."""
 
 from __future__ import annotations
 
-import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from pathlib import Path
 
 import pytest
 
-from openai_compat.backends.auth.token_cache import CachedToken, Token
+from openai_compat.backends.auth.token_cache import CachedToken, Token, TokenCache
 from openai_compat.core.errors import CallCancelledError, UpstreamConnectionError
 from openai_compat.core.types import CallContext
 
 
-class Source:
-    """Gives `token-1`, `token-2`, ... that were fetched `age` seconds ago and live for `life`."""
+class Issuer:
+    """Issues `token-1`, `token-2`, ... with a lifetime of `lifetime` seconds, `age` seconds of which have passed."""
 
-    def __init__(self, *, life: float = 3600.0, age: float = 0.0) -> None:
-        self.life, self.age = life, age
-        self.fetched = 0
+    def __init__(self, *, lifetime: float = 3600.0, age: float = 0.0) -> None:
+        self.lifetime, self.age = lifetime, age
+        self.fetches = 0
         self.may_answer = threading.Event()
         self.may_answer.set()
         self.fails = False
@@ -30,140 +30,140 @@ class Source:
         assert self.may_answer.wait(20)
         if self.fails:
             raise UpstreamConnectionError("The workspace could not be reached for a token.")
-        self.fetched += 1
+        self.fetches += 1
         now = time.time() - self.age
-        return Token(f"token-{self.fetched}", now, now + self.life)
+        return Token(f"token-{self.fetches}", now, now + self.lifetime)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "shared"
-
-
-def ask(token: CachedToken) -> str:
+def authorize(token: CachedToken) -> str:
     return token.authorization(CallContext("r"))
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 20
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize("is_shared", [True, False])
-def test_twenty_callers_at_once_fetch_one_token(folder: Path, is_shared: bool) -> None:
-    """Of one worker, also where it cannot share with others."""
-    folder.mkdir()
-    folder.chmod(0o700 if is_shared else 0o777)
-    source = Source()
-    token = CachedToken(source, "me", folder)
-    source.may_answer.clear()
+def test_concurrent_calls_share_one_fetch() -> None:
+    issuer = Issuer()
+    token = CachedToken(issuer)
+    issuer.may_answer.clear()
     with ThreadPoolExecutor(20) as pool:
-        answers = [pool.submit(ask, token) for _ in range(20)]
-        source.may_answer.set()
-        assert {answer.result() for answer in answers} == {"Bearer token-1"}
-    assert source.fetched == 1
+        calls = [pool.submit(authorize, token) for _ in range(20)]
+        issuer.may_answer.set()
+        assert {call.result() for call in calls} == {"Bearer token-1"}
+    assert issuer.fetches == 1
 
 
-def test_workers_share_one(folder: Path) -> None:
-    source = Source()
-    workers = [CachedToken(source, "me", folder) for _ in range(4)]
-    with ThreadPoolExecutor(4) as pool:
-        assert set(pool.map(ask, workers)) == {"Bearer token-1"}
-    assert ask(CachedToken(source, "another", folder)) == "Bearer token-2"
+def test_models_with_the_same_identity_share_one_token() -> None:
+    issuer = Issuer()
+    cache = TokenCache()
+    assert authorize(cache.get(("host", "id", "secret"), issuer)) == "Bearer token-1"
+    assert authorize(cache.get(("host", "id", "secret"), issuer)) == "Bearer token-1"
+    assert authorize(cache.get(("host", "id", "another secret"), issuer)) == "Bearer token-2"
+    assert authorize(TokenCache().get(("host", "id", "secret"), issuer)) == "Bearer token-3"
 
 
-def test_what_they_share_is_for_this_user_alone(folder: Path) -> None:
-    ask(CachedToken(Source(), "me", folder))
-    assert {path.stat().st_mode & 0o077 for path in [folder, *folder.iterdir()]} == {0}
+def test_a_usable_token_is_refreshed_ahead_of_its_expiry_without_waiting() -> None:
+    issuer = Issuer(age=3000)
+    token = CachedToken(issuer)
+    authorize(token)
+    issuer.may_answer.clear()
+    assert [authorize(token) for _ in range(5)] == ["Bearer token-1"] * 5
+    issuer.may_answer.set()
+    wait_until(lambda: authorize(token) == "Bearer token-2")
+    assert issuer.fetches == 2
 
 
-def test_a_folder_that_others_can_write_to_is_not_used(folder: Path) -> None:
-    folder.mkdir()
-    folder.chmod(0o777)
-    source = Source()
-    for number in (1, 2):
-        assert ask(CachedToken(source, "me", folder)) == f"Bearer token-{number}"
-    assert list(folder.glob("*.json")) == []
+def test_a_failed_refresh_keeps_the_usable_token() -> None:
+    issuer = Issuer(age=3000)
+    token = CachedToken(issuer)
+    authorize(token)
+    issuer.fails = True
+    assert [authorize(token) for _ in range(5)] == ["Bearer token-1"] * 5
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may write everywhere")
-def test_without_a_folder_each_worker_fetches_for_itself(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    assert ask(CachedToken(Source(), "me", tmp_path / "shared")) == "Bearer token-1"
-
-
-def test_a_broken_file_is_no_token(folder: Path) -> None:
-    source = Source()
-    ask(CachedToken(source, "me", folder))
-    next(folder.glob("*.json")).write_text("{")
-    assert ask(CachedToken(source, "me", folder)) == "Bearer token-2"
-
-
-def test_it_is_renewed_before_it_ends_and_nobody_waits_for_that(folder: Path) -> None:
-    source = Source(age=3000)
-    token = CachedToken(source, "me", folder)
-    ask(token)
-    source.may_answer.clear()
-    assert [ask(token) for _ in range(5)] == ["Bearer token-1"] * 5
-    source.may_answer.set()
-    wait_until(lambda: ask(token) == "Bearer token-2")
-    assert source.fetched == 2
-
-
-def test_a_renewal_that_fails_leaves_the_old_one(folder: Path) -> None:
-    source = Source(age=3000)
-    token = CachedToken(source, "me", folder)
-    ask(token)
-    source.fails = True
-    assert [ask(token) for _ in range(5)] == ["Bearer token-1"] * 5
-
-
-def test_one_that_has_ended_is_never_sent(folder: Path) -> None:
-    source = Source(age=3590)
-    token = CachedToken(source, "me", folder)
-    ask(token)
-    assert ask(token) == "Bearer token-2"
-    source.fails = True
+def test_an_expired_token_is_not_sent() -> None:
+    issuer = Issuer(age=3590)
+    token = CachedToken(issuer)
+    authorize(token)
+    assert authorize(token) == "Bearer token-2"
+    issuer.fails = True
     with pytest.raises(UpstreamConnectionError):
-        ask(token)
-    source.fails, source.age = False, 0.0
-    assert ask(token) == "Bearer token-3"
+        authorize(token)
+    issuer.fails, issuer.age = False, 0.0
+    assert authorize(token) == "Bearer token-3"
 
 
-def test_whoever_leaves_does_not_wait(folder: Path) -> None:
-    source = Source()
-    token = CachedToken(source, "me", folder)
-    source.may_answer.clear()
+def test_all_waiting_calls_receive_the_fetch_error_and_it_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    issuer = Issuer()
+    token = CachedToken(issuer)
+    issuer.fails = True
+    issuer.may_answer.clear()
+    with ThreadPoolExecutor(5) as pool:
+        calls = [pool.submit(authorize, token) for _ in range(5)]
+        assert wait(calls, timeout=0.2).done == set()
+        issuer.may_answer.set()
+        errors = [call.exception() for call in calls]
+    assert {type(error) for error in errors} == {UpstreamConnectionError}
+    assert caplog.messages == ["could not fetch a token: The workspace could not be reached for a token."]
+
+
+def test_a_cancelled_call_does_not_wait_for_the_token() -> None:
+    issuer = Issuer()
+    token = CachedToken(issuer)
+    issuer.may_answer.clear()
     context = CallContext("r")
     threading.Timer(0.05, context.cancellation.cancel).start()
     with pytest.raises(CallCancelledError):
         token.authorization(context)
-    source.may_answer.set()
-    assert ask(token) == "Bearer token-1"
+    issuer.may_answer.set()
+    assert authorize(token) == "Bearer token-1"
+    assert issuer.fetches == 1
 
 
-def test_a_refused_one_is_replaced_once(folder: Path) -> None:
-    source = Source()
-    first, second = (CachedToken(source, "me", folder) for _ in range(2))
-    assert ask(first) == ask(second) == "Bearer token-1"
+def test_a_refused_token_is_replaced_once() -> None:
+    issuer = Issuer()
+    token = CachedToken(issuer)
     context = CallContext("r")
-    assert first.renewed("Bearer token-1", context) == "Bearer token-2"
-    assert first.renewed("Bearer token-1", context) == "Bearer token-2"
-    assert second.renewed("Bearer token-1", context) == "Bearer token-2"
-    assert first.renewed("Bearer token-2", context) is None
-    assert source.fetched == 2
+    assert authorize(token) == "Bearer token-1"
+    assert token.refresh("Bearer token-1", context) == "Bearer token-2"
+    assert token.refresh("Bearer token-1", context) == "Bearer token-2"
+    assert token.refresh("Bearer token-2", context) is None
+    assert issuer.fetches == 2
 
 
-def test_many_whose_token_is_refused_at_once_wait_for_the_same_new_one(folder: Path) -> None:
-    source = Source()
-    token = CachedToken(source, "me", folder)
-    ask(token)
-    source.may_answer.clear()
+def test_calls_with_the_same_refused_token_wait_for_one_replacement() -> None:
+    issuer = Issuer()
+    token = CachedToken(issuer)
+    authorize(token)
+    issuer.may_answer.clear()
     with ThreadPoolExecutor(10) as pool:
-        replaced = [pool.submit(token.renewed, "Bearer token-1", CallContext("r")) for _ in range(10)]
-        assert wait(replaced, timeout=0.2).done == set()
-        source.may_answer.set()
-        assert {call.result() for call in replaced} == {"Bearer token-2"}
-    assert source.fetched == 2
+        calls = [pool.submit(token.refresh, "Bearer token-1", CallContext("r")) for _ in range(10)]
+        assert wait(calls, timeout=0.2).done == set()
+        issuer.may_answer.set()
+        assert {call.result() for call in calls} == {"Bearer token-2"}
+    assert issuer.fetches == 2
+
+
+def test_a_refused_token_is_not_replaced_while_a_refresh_is_running() -> None:
+    issuer = Issuer(age=3000)
+    token = CachedToken(issuer)
+    authorize(token)
+    issuer.may_answer.clear()
+    authorize(token)  # starts the refresh
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(token.refresh, "Bearer token-1", CallContext("r"))
+        issuer.may_answer.set()
+        assert call.result() == "Bearer token-2"
+    assert issuer.fetches == 2
+
+
+def test_the_same_under_gevent() -> None:
+    """Run this module with patched locks and threads, as in a worker."""
+    code = "from gevent import monkey; monkey.patch_all(); import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    selected = ["-k", "not under_gevent", "-p", "no:cacheprovider", "-q"]
+    ran = subprocess.run([sys.executable, "-c", code, *selected, __file__], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -28,7 +28,7 @@ from openai_compat.core.types import (
 
 
 def make_echo(**options: Any) -> EchoBackend:
-    resources = BackendResources(Settings(), forwarder=cast(Any, None))
+    resources = BackendResources(Settings(), http_client=cast(Any, None))
     return EchoBackend(ModelConfig("mock-gpt-model", "echo"), EchoOptions(**options), resources)
 
 

@@ -25,7 +25,7 @@ from openai_compat.core.types import (
     TextDelta,
 )
 
-ECHO = EchoBackend(ModelConfig("m", "echo"), EchoOptions(), BackendResources(Settings(), forwarder=cast(Any, None)))
+ECHO = EchoBackend(ModelConfig("m", "echo"), EchoOptions(), BackendResources(Settings(), http_client=cast(Any, None)))
 
 
 def chat(*texts: str, **parameters: Any) -> list[ChatDelta]:

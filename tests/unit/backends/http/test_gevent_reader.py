@@ -1,4 +1,4 @@
-"""Waiting under gevent: woken by what arrives, by the time that is up, and by nothing else."""
+"""Socket reads under gevent, which end with data or a timeout and nothing else."""
 
 from __future__ import annotations
 
@@ -23,97 +23,99 @@ def sockets() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 @pytest.fixture
-def wait(sockets: tuple[socket.socket, socket.socket]) -> Iterator[SocketReader]:
-    wait = SocketReader(sockets[0].fileno())
-    yield wait
-    wait.close()
+def reader(sockets: tuple[socket.socket, socket.socket]) -> Iterator[SocketReader]:
+    reader = SocketReader(sockets[0].fileno())
+    yield reader
+    reader.close()
 
 
 @pytest.fixture
-def peer(sockets: tuple[socket.socket, socket.socket]) -> socket.socket:
+def upstream(sockets: tuple[socket.socket, socket.socket]) -> socket.socket:
     return sockets[1]
 
 
 @pytest.mark.parametrize("seconds", [None, LONG])
-def test_reads_what_is_there_and_what_comes_later(
-    wait: SocketReader, peer: socket.socket, seconds: float | None
+def test_reads_data_that_is_present_and_data_that_arrives_later(
+    reader: SocketReader, upstream: socket.socket, seconds: float | None
 ) -> None:
-    peer.send(b"there")
-    assert wait.read(100, seconds) == b"there"
-    gevent.spawn_later(SHORT, peer.send, b"later")
-    assert wait.read(100, seconds) == b"later"
-    gevent.spawn_later(SHORT, peer.close)
-    assert wait.read(100, seconds) == b""
+    upstream.send(b"there")
+    assert reader.read(100, seconds) == b"there"
+    gevent.spawn_later(SHORT, upstream.send, b"later")
+    assert reader.read(100, seconds) == b"later"
+    gevent.spawn_later(SHORT, upstream.close)
+    assert reader.read(100, seconds) == b""
 
 
-def test_time_that_is_up_is_an_error_and_the_next_read_goes_on(wait: SocketReader, peer: socket.socket) -> None:
+def test_a_timeout_is_an_error_and_the_next_read_works(reader: SocketReader, upstream: socket.socket) -> None:
     for _ in range(2):
         with pytest.raises(TimeoutError):
-            wait.read(100, SHORT)
-    peer.send(b"after")
-    assert wait.read(100, SHORT) == b"after"
+            reader.read(100, SHORT)
+    upstream.send(b"after")
+    assert reader.read(100, SHORT) == b"after"
 
 
-def test_a_short_limit_after_a_long_one_is_kept(wait: SocketReader, peer: socket.socket) -> None:
-    peer.send(b"at once")
-    assert wait.read(100, LONG) == b"at once"
+def test_a_short_timeout_after_a_long_one(reader: SocketReader, upstream: socket.socket) -> None:
+    upstream.send(b"at once")
+    assert reader.read(100, LONG) == b"at once"
     with gevent.Timeout(LONG / 3), pytest.raises(TimeoutError):
-        wait.read(100, SHORT)
+        reader.read(100, SHORT)
 
 
-def test_a_limit_begins_with_its_own_wait(wait: SocketReader, peer: socket.socket) -> None:
-    """The timer that an earlier wait has set rings during a later one, and says nothing."""
+def test_a_timeout_starts_with_its_own_read(reader: SocketReader, upstream: socket.socket) -> None:
+    """Ignore the timer of an earlier read that fires during a later one."""
     for _ in range(5):
-        peer.send(b"soon")
-        assert wait.read(100, 5 * SHORT) == b"soon"
+        upstream.send(b"soon")
+        assert reader.read(100, 5 * SHORT) == b"soon"
         gevent.sleep(2 * SHORT)
-    gevent.spawn_later(4 * SHORT, peer.send, b"in time")
-    assert wait.read(100, LONG) == b"in time"
+    gevent.spawn_later(4 * SHORT, upstream.send, b"in time")
+    assert reader.read(100, LONG) == b"in time"
 
 
-def test_without_a_limit_no_earlier_timer_ends_the_wait(wait: SocketReader, peer: socket.socket) -> None:
-    peer.send(b"soon")
-    assert wait.read(100, SHORT) == b"soon"
-    gevent.spawn_later(3 * SHORT, peer.send, b"late")
-    assert wait.read(100, None) == b"late"
+def test_an_earlier_timer_does_not_end_a_read_without_a_timeout(reader: SocketReader, upstream: socket.socket) -> None:
+    upstream.send(b"soon")
+    assert reader.read(100, SHORT) == b"soon"
+    gevent.spawn_later(3 * SHORT, upstream.send, b"late")
+    assert reader.read(100, None) == b"late"
 
 
-def test_what_arrives_while_nobody_waits_is_kept_and_wakes_nobody(wait: SocketReader, peer: socket.socket) -> None:
-    peer.send(b"first")
-    assert wait.read(100, LONG) == b"first"
-    peer.send(b"second")
+def test_data_without_a_waiting_greenlet_stops_the_watcher_and_is_kept(
+    reader: SocketReader, upstream: socket.socket
+) -> None:
+    upstream.send(b"first")
+    assert reader.read(100, LONG) == b"first"
+    upstream.send(b"second")
     gevent.sleep(SHORT)
-    assert not wait._readable.active  # or the loop would turn without a pause
-    assert wait.read(100, LONG) == b"second"
+    assert not reader._watcher.active  # or the event loop would spin
+    assert reader.read(100, LONG) == b"second"
 
 
-def test_each_of_many_gets_its_own() -> None:
+def test_many_readers_receive_their_own_data() -> None:
     pairs = [socket.socketpair() for _ in range(20)]
     for ours, _ in pairs:
         ours.setblocking(False)
-    waits = [SocketReader(ours.fileno()) for ours, _ in pairs]
-    readers = [gevent.spawn(wait.read, 100, LONG) for wait in waits]
+    readers = [SocketReader(ours.fileno()) for ours, _ in pairs]
+    reads = [gevent.spawn(reader.read, 100, LONG) for reader in readers]
     gevent.sleep(0)
     for number, (_, theirs) in reversed(list(enumerate(pairs))):
         theirs.send(b"%d" % number)
-    assert [reader.get(timeout=LONG) for reader in readers] == [b"%d" % number for number in range(20)]
-    for wait, pair in zip(waits, pairs, strict=True):
-        wait.close()
+    assert [read.get(timeout=LONG) for read in reads] == [b"%d" % number for number in range(20)]
+    for reader, pair in zip(readers, pairs, strict=True):
+        reader.close()
         for sock in pair:
             sock.close()
 
 
-def test_who_reads_while_it_is_closed_hears_of_it(wait: SocketReader) -> None:
-    reader = gevent.spawn(wait.read, 100, None)
+def test_closing_raises_an_error_in_the_waiting_greenlet(reader: SocketReader) -> None:
+    read = gevent.spawn(reader.read, 100, None)
     gevent.sleep(0)
-    wait.close()
+    reader.close()
     with pytest.raises(OSError, match="closed"):
-        reader.get(timeout=LONG)
+        read.get(timeout=LONG)
 
 
-def test_one_that_is_killed_waits_no_more(wait: SocketReader, peer: socket.socket) -> None:
-    reader = gevent.spawn(wait.read, 100, LONG)
+def test_a_killed_greenlet_waits_no_longer(reader: SocketReader, upstream: socket.socket) -> None:
+    read = gevent.spawn(reader.read, 100, LONG)
     gevent.sleep(0)
-    reader.kill()
-    peer.send(b"for the next")
-    assert wait.read(100, LONG) == b"for the next"
+    read.kill()
+    upstream.send(b"for the next")
+    assert reader.read(100, LONG) == b"for the next"

@@ -1,4 +1,4 @@
-"""OpenAI's chunks and completions, and what imitations of OpenAI send in their place."""
+"""Chat completions and their chunks, as OpenAI and OpenAI-compatible servers send them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def completion(message: Any, finish_reason: str | None = "stop", **fields: Any) 
     ).encode()
 
 
-class Reply(UpstreamResponse):
+class Response(UpstreamResponse):
+    """A response of status 200 with a fixed list of events and heartbeats."""
+
     def __init__(self, *events: Any) -> None:
         self.status, self.headers = 200, {}
         self.events = events
@@ -47,14 +49,14 @@ class Reply(UpstreamResponse):
         self.ending = self.ending or "closed"
 
     def release(self) -> None:
-        self.ending = "closed after its end"
+        self.ending = "released"
 
 
 def read(*events: Any) -> list[ChatDelta | Heartbeat]:
-    return list(read_chat_stream(Reply(*events)))
+    return list(read_chat_stream(Response(*events)))
 
 
-def test_a_stream_as_openai_sends_it() -> None:
+def test_a_stream_of_openai() -> None:
     usage = {
         "prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7,
         "prompt_tokens_details": {"cached_tokens": 3}, "completion_tokens_details": {"reasoning_tokens": 1},
@@ -76,14 +78,14 @@ def test_a_stream_as_openai_sends_it() -> None:
     ]
 
 
-def test_choices_side_by_side_end_one_by_one() -> None:
+def test_each_of_several_choices_ends_with_its_own_finish_reason() -> None:
     deltas = read(
         chunk({"content": "a"}), chunk({"content": "b"}, index=1), chunk({}, "length", 1), chunk({}, "stop"), DONE
     )
     assert deltas[-2:] == [ChatDelta(index=1, finish_reason="length"), ChatDelta(finish_reason="stop")]
 
 
-def test_azures_first_chunk_and_empty_errors_say_nothing() -> None:
+def test_the_first_chunk_of_azure_and_empty_errors_yield_no_delta() -> None:
     first: dict[str, Any] = {"choices": [], "prompt_filter_results": [{}], "error": {}}
     assert read(first, chunk({"content": "a"}, error=None), chunk({}, "stop"), DONE)[0] == ChatDelta("a")
 
@@ -102,7 +104,7 @@ def test_azures_first_chunk_and_empty_errors_say_nothing() -> None:
         ),
     ],
 )
-def test_text_and_reasoning_wherever_they_sit(delta: Any, expected: ChatDelta) -> None:
+def test_text_and_reasoning_are_found_in_every_known_form(delta: Any, expected: ChatDelta) -> None:
     assert list(ChatParser().read(chunk(delta))) == [expected]
 
 
@@ -115,17 +117,17 @@ def test_log_probabilities() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "reason"),
+    ("value", "reason"),
     [("stop", "stop"), ("function_call", "function_call"), ("MAX_TOKENS", "length"), ("end_turn", "stop"),
-     ("SAFETY", "content_filter"), ("tool_use", "tool_calls"), ("whatever", "stop")],
+     ("SAFETY", "content_filter"), ("tool_use", "tool_calls"), ("unknown", "stop")],
 )  # fmt: skip
-def test_finish_reasons_by_any_name(word: str, reason: str) -> None:
-    assert [delta.finish_reason for delta in ChatParser().read(chunk({}, word))] == [reason]
+def test_finish_reasons_of_other_providers(value: str, reason: str) -> None:
+    assert [delta.finish_reason for delta in ChatParser().read(chunk({}, value))] == [reason]
 
 
 def call(index: int | None, id_: str | None = None, name: str | None = None, arguments: Any = None) -> dict[str, Any]:
-    piece = {"index": index, "id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}
-    return {key: value for key, value in piece.items() if value is not None}
+    delta = {"index": index, "id": id_, "type": "function", "function": {"name": name, "arguments": arguments}}
+    return {key: value for key, value in delta.items() if value is not None}
 
 
 A, B = ToolCallDelta(0, "", "a", "f"), ToolCallDelta(1, "", "b", "g")
@@ -151,39 +153,39 @@ TOOL_CALLS = {
         [A, AX, B, BX],
     ),
     "numbered from 1": ([call(1, "a", "f"), call(1, arguments="x"), call(2, "b", "g")], [A, AX, B]),
-    "id and name in every piece": ([call(0, "a", "f"), call(0, "a", "f", "x")], [A, AX]),
-    "a new id in every piece": ([call(0, "a", "f"), call(0, "z", None, "x")], [A, AX]),
+    "id and name in every delta": ([call(0, "a", "f"), call(0, "a", "f", "x")], [A, AX]),
+    "a new id in every delta": ([call(0, "a", "f"), call(0, "z", None, "x")], [A, AX]),
     "the name after the id": (
         [call(0, "a"), call(0, None, "f")],
         [ToolCallDelta(0, id="a"), ToolCallDelta(0, name="f")],
     ),
-    "arguments not in a string": ([call(0, "a", "f", {"x": 1})], [ToolCallDelta(0, '{"x": 1}', "a", "f")]),
+    "arguments as an object": ([call(0, "a", "f", {"x": 1})], [ToolCallDelta(0, '{"x": 1}', "a", "f")]),
     "not objects": ([3, {"function": "f"}], [ToolCallDelta(0)]),
 }
 
 
-@pytest.mark.parametrize(("pieces", "expected"), TOOL_CALLS.values(), ids=TOOL_CALLS)
-def test_tool_calls_are_numbered_and_named_once(pieces: list[Any], expected: list[ToolCallDelta]) -> None:
-    """ollama#15457, litellm#33678, openai-python#2806: indexes missing or wrong break clients' accumulators."""
-    reader = ChatParser()
-    apart = [delta for piece in pieces for delta in reader.read(chunk({"tool_calls": [piece]}))]
-    assert [found for delta in apart for found in delta.tool_calls] == expected
-    (together,) = ChatParser().read(chunk({"tool_calls": pieces}))
+@pytest.mark.parametrize(("calls", "expected"), TOOL_CALLS.values(), ids=TOOL_CALLS)
+def test_tool_calls_are_numbered_and_named_once(calls: list[Any], expected: list[ToolCallDelta]) -> None:
+    """Repair missing and wrong indexes, which break accumulators (ollama#15457, litellm#33678, openai-python#2806)."""
+    parser = ChatParser()
+    deltas = [delta for item in calls for delta in parser.read(chunk({"tool_calls": [item]}))]
+    assert [tool_call for delta in deltas for tool_call in delta.tool_calls] == expected
+    (together,) = ChatParser().read(chunk({"tool_calls": calls}))
     assert list(together.tool_calls) == expected
 
 
-def test_stop_after_tool_calls_means_tool_calls() -> None:
-    """opencode#14972: `stop` there ends an agent's loop before the tools have run."""
+def test_stop_after_tool_calls_becomes_tool_calls() -> None:
+    """`stop` would end an agent's loop before the tools have run (opencode#14972)."""
     deltas = read(chunk({"tool_calls": [call(0, "a", "f")]}), chunk({}, "stop"), DONE)
     assert deltas[-1] == ChatDelta(finish_reason="tool_calls")
 
 
-def test_the_older_function_call() -> None:
+def test_the_deprecated_function_call() -> None:
     (delta,) = ChatParser().read(chunk({"function_call": {"name": "f", "arguments": "{}"}}, "function_call"))
     assert delta == ChatDelta(finish_reason="function_call", tool_calls=(ToolCallDelta(0, "{}", None, "f"),))
 
 
-def test_done_without_a_finish_reason_implies_one() -> None:
+def test_done_without_a_finish_reason_adds_one() -> None:
     assert read(chunk({"content": "a"}), DONE)[-1] == ChatDelta(finish_reason="stop")
     assert read(chunk({"tool_calls": [call(0, "a", "f")]}), DONE)[-1] == ChatDelta(finish_reason="tool_calls")
 
@@ -191,17 +193,17 @@ def test_done_without_a_finish_reason_implies_one() -> None:
 @pytest.mark.parametrize(
     "events", [[], [chunk({"content": "a"})], [chunk({}, "stop"), chunk({"content": "b"}, index=1)]]
 )
-def test_a_stream_that_ends_early_was_cut(events: list[Any]) -> None:
+def test_a_stream_that_ends_early_is_truncated(events: list[Any]) -> None:
     with pytest.raises(UpstreamTruncatedError):
         read(*events)
 
 
-def test_a_finish_reason_is_an_end_too() -> None:
+def test_a_finish_reason_without_done_ends_the_stream() -> None:
     assert read(chunk({"content": "a"}, "stop")) == [ChatDelta("a", finish_reason="stop")]
 
 
 @pytest.mark.parametrize("event", ["{", "[]", "null", "text", '{"choices": [3]}', "[" * 100_000])
-def test_an_event_that_is_no_chunk(event: str) -> None:
+def test_an_event_that_is_no_chunk_is_an_error(event: str) -> None:
     with pytest.raises(UpstreamInvalidResponseError):
         read(event)
 
@@ -211,13 +213,13 @@ def test_an_event_that_is_no_chunk(event: str) -> None:
     [{"choices": [{"delta": "x", "index": "y", "logprobs": 3}]}, {"choices": 3, "usage": [1]}, {"usage": {}},
      chunk({"tool_calls": 3, "content": 4, "refusal": []}), {"choices": [{"logprobs": {"content": [{"token": 1}]}}]}],
 )  # fmt: skip
-def test_junk_in_a_chunk_is_left_out(event: Any) -> None:
+def test_values_of_wrong_types_in_a_chunk_are_ignored(event: Any) -> None:
     assert list(ChatParser().read(event)) == []
 
 
-def test_an_error_within_the_stream() -> None:
+def test_an_error_object_in_the_stream_is_raised() -> None:
     deltas = read_chat_stream(
-        Reply(chunk({"content": "a"}), {"error": {"message": "too many", "type": "t", "code": 429}}, DONE)
+        Response(chunk({"content": "a"}), {"error": {"message": "too many", "type": "t", "code": 429}}, DONE)
     )
     assert next(deltas) == ChatDelta("a")
     with pytest.raises(UpstreamStatusError, match="too many") as raised:
@@ -225,17 +227,19 @@ def test_an_error_within_the_stream() -> None:
     assert (raised.value.upstream_status, raised.value.type, raised.value.code) == (429, "t", "429")
 
 
-def test_the_reply_is_closed_on_every_path() -> None:
-    done, cut, left, untouched = (Reply(chunk({"content": "a"}), *rest) for rest in ([DONE], [], [DONE], [DONE]))
+def test_the_response_is_closed_on_every_path() -> None:
+    done, truncated, abandoned, unread = (
+        Response(chunk({"content": "a"}), *rest) for rest in ([DONE], [], [DONE], [DONE])
+    )
     list(read_chat_stream(done))
     with pytest.raises(UpstreamTruncatedError):
-        list(read_chat_stream(cut))
-    started = read_chat_stream(left)
+        list(read_chat_stream(truncated))
+    started = read_chat_stream(abandoned)
     next(started)
     started.close()
-    read_chat_stream(untouched).close()
-    endings = [reply.ending for reply in (done, cut, left, untouched)]
-    assert endings == ["closed after its end", "closed", "closed", "closed"]
+    read_chat_stream(unread).close()
+    endings = [response.ending for response in (done, truncated, abandoned, unread)]
+    assert endings == ["released", "closed", "closed", "closed"]
 
 
 def test_a_completion() -> None:
@@ -249,12 +253,12 @@ def test_a_completion() -> None:
     ]
 
 
-def test_a_completion_without_a_finish_reason_has_one() -> None:
+def test_a_completion_without_a_finish_reason_gets_one() -> None:
     assert read_chat_completion(completion({"content": "a"}, None)) == [ChatDelta("a"), ChatDelta(finish_reason="stop")]
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"reply": "a"}', b"\xff"])
-def test_what_is_no_completion(body: bytes) -> None:
+def test_a_body_that_is_no_completion_is_an_error(body: bytes) -> None:
     with pytest.raises(UpstreamInvalidResponseError):
         read_chat_completion(body)
 

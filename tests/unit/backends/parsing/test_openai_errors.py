@@ -1,4 +1,4 @@
-"""An upstream's error: what it is about, by what it says of itself."""
+"""Classification of upstream errors by their status, code, type and message."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ def body(**error: Any) -> bytes:
 
 REFUSALS: dict[str, tuple[int, dict[str, Any] | bytes, bool]] = {
     "by its param": (400, {"message": "Not supported.", "param": "stream_options.include_usage"}, True),
-    "by its words": (400, {"message": "unknown field: stream_options", "param": None}, True),
+    "by its message": (400, {"message": "unknown field: stream_options", "param": None}, True),
     "as a body": (422, body(message="no", param="stream_options"), True),
     "of FastAPI": (422, b'{"detail": [{"loc": ["body", "stream_options"], "msg": "extra fields"}]}', True),
     "of Databricks": (400, b'{"error_code": "BAD_REQUEST", "message": "stream_options: not allowed"}', True),
     "of another parameter": (400, body(message="'stream_options are nice' is too long", param="messages"), False),
-    "of nothing in particular": (400, b"<html>", False),
+    "of no parameter": (400, b"<html>", False),
     "with another status": (500, body(message="stream_options"), False),
 }
 
 
 @pytest.mark.parametrize(("status", "error", "expected"), REFUSALS.values(), ids=REFUSALS)
-def test_what_refuses_stream_options(status: int, error: dict[str, Any] | bytes, expected: bool) -> None:
+def test_errors_that_reject_stream_options(status: int, error: dict[str, Any] | bytes, expected: bool) -> None:
     assert refuses_stream_options(status, error) is expected
 
 
 @pytest.mark.parametrize(
-    ("reply", "status"),
+    ("value", "status"),
     [
         ({"error": {"code": 429}}, 429),
         ({"error": {"code": "429"}, "code": 500}, 429),
@@ -43,5 +43,5 @@ def test_what_refuses_stream_options(status: int, error: dict[str, Any] | bytes,
         ({"error": ["no"]}, None),
     ],
 )
-def test_the_status_that_an_error_names(reply: dict[str, Any], status: int | None) -> None:
-    assert find_status(reply) == status
+def test_the_status_that_an_error_object_names(value: dict[str, Any], status: int | None) -> None:
+    assert find_status(value) == status

@@ -1,0 +1,147 @@
+"""Framing, headers and compression of responses on real sockets, and invalid responses."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+import zlib
+from collections.abc import Callable
+
+import pytest
+from requests.exceptions import ChunkedEncodingError, ConnectionError
+
+from openai_compat.backends.http.transport import LlhttpAdapter
+from tests.support.raw_server import RawServer, Script, answer_bytewise, answer_with, read_request
+
+from .helpers import CHUNKED, OK, read, send
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        OK,
+        CHUNKED,
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello",
+        b"HTTP/1.0 200 OK\r\n\r\nhello",
+        b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK,
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n" + CHUNKED,
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n" + gzip.compress(b"hello"),
+    ],
+    ids=["length", "chunked", "until close", "HTTP/1.0", "early hints", "interim", "gzip"],
+)
+@pytest.mark.parametrize("script", [answer_with, answer_bytewise], ids=["at once", "byte by byte"])
+def test_every_framing_yields_the_complete_body(
+    adapter: LlhttpAdapter, response: bytes, script: Callable[[bytes], Script]
+) -> None:
+    with RawServer(script(response)) as server:
+        received = send(adapter, f"{server.url}/path?a=b")
+        assert (received.status_code, read(received)) == (200, b"hello")
+
+
+TEXT = b"hello, hello, " * 400
+
+
+@pytest.mark.parametrize(
+    "compressed",
+    [gzip.compress(TEXT), zlib.compress(TEXT), gzip.compress(TEXT[:100]) + gzip.compress(TEXT[100:])],
+    ids=["gzip", "deflate", "two members"],
+)
+@pytest.mark.parametrize("script", [answer_with, answer_bytewise], ids=["at once", "byte by byte"])
+def test_a_compressed_body_is_decoded_and_its_headers_are_removed(
+    adapter: LlhttpAdapter, compressed: bytes, script: Callable[[bytes], Script]
+) -> None:
+    header_block = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nETag: x\r\nContent-Length: %d\r\n\r\n"
+    with RawServer(script(header_block % len(compressed) + compressed)) as server:
+        response = send(adapter, server.url)
+        assert read(response) == TEXT
+        assert response.headers == {}
+
+
+def test_a_truncated_compressed_body_is_an_error(adapter: LlhttpAdapter) -> None:
+    compressed = gzip.compress(TEXT)[:-12]
+    header_block = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(compressed)
+    with RawServer(answer_with(header_block + compressed)) as server, pytest.raises(ChunkedEncodingError):
+        read(send(adapter, server.url))
+
+
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+def test_a_response_without_a_body_keeps_its_headers(adapter: LlhttpAdapter, method: str) -> None:
+    status = b"200 OK" if method == "HEAD" else b"304 Not Modified"
+    header_block = b"HTTP/1.1 %b\r\nContent-Encoding: gzip\r\nETag: x\r\nContent-Length: 500\r\n\r\n" % status
+    with RawServer(answer_with(header_block)) as server:
+        response = send(adapter, server.url, method)
+        assert read(response) == b""
+        assert response.headers == {"content-encoding": "gzip", "etag": "x", "content-length": "500"}
+
+
+def test_a_head_request_does_not_wait_for_a_body(adapter: LlhttpAdapter) -> None:
+    with RawServer(answer_with(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n")) as server:
+        assert read(send(adapter, server.url, "HEAD")) == b""
+
+
+def test_repeated_headers_are_joined(adapter: LlhttpAdapter) -> None:
+    with RawServer(answer_with(CHUNKED)) as server:
+        assert send(adapter, server.url).headers["x-a"] == "1, 2"
+
+
+def test_a_trailer_does_not_change_the_headers(adapter: LlhttpAdapter) -> None:
+    with RawServer(answer_with(CHUNKED[:-2] + b"X-A: 3\r\n\r\n")) as server:
+        response = send(adapter, server.url)
+        assert read(response) == b"hello"
+        assert response.headers["x-a"] == "1, 2"
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\nhello",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\nnonsense",
+    ],
+    ids=["short", "no last chunk", "broken chunk"],
+)
+def test_a_truncated_response_is_an_error(adapter: LlhttpAdapter, response: bytes) -> None:
+    with RawServer(answer_with(response)) as server:
+        received = send(adapter, server.url)
+        with pytest.raises(ChunkedEncodingError):
+            read(received)
+
+
+@pytest.mark.parametrize(
+    "response", [b"", b"HTTP/1.1 200", b"220 smtp.example.com ESMTP\r\n"], ids=["none", "half", "not HTTP"]
+)
+def test_bytes_that_are_no_http_response_are_an_error(adapter: LlhttpAdapter, response: bytes) -> None:
+    with RawServer(answer_with(response)) as server, pytest.raises(ConnectionError):
+        send(adapter, server.url)
+
+
+def test_bytes_after_a_complete_response_are_ignored_and_close_the_connection(adapter: LlhttpAdapter) -> None:
+    second = b"HTTP/1.1 418 Teapot\r\nContent-Length: 5\r\n\r\nghost"
+    for rest in (second, second[:30], b"\x00\x01"):
+        with RawServer(answer_with(OK + rest), answer_with(OK)) as server:
+            response = send(adapter, server.url)
+            assert (response.status_code, read(response)) == (200, b"hello")
+            assert read(send(adapter, server.url)) == b"hello"
+            assert server.connections == 2
+
+
+def test_an_endless_header_block_is_an_error(adapter: LlhttpAdapter) -> None:
+    sent = 0
+
+    def endless(client: socket.socket) -> None:
+        nonlocal sent
+        read_request(client)
+        client.sendall(b"HTTP/1.1 200 OK\r\n")
+        while sent < 50_000_000:
+            client.sendall(b"X-Padding: x\r\n" * 1000)
+            sent += 14_000
+
+    with RawServer(endless) as server, pytest.raises(ConnectionError):
+        send(adapter, server.url)
+    assert sent < 20_000_000
+
+
+def test_an_unrequested_protocol_switch_is_an_error(adapter: LlhttpAdapter) -> None:
+    upgrade = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+    with RawServer(answer_with(upgrade)) as server, pytest.raises(ConnectionError):
+        send(adapter, server.url)
