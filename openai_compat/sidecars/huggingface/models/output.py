@@ -12,8 +12,8 @@ from openai_compat.core.errors import CallCancelledError
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import CallContext, ChatDelta, TextDelta, TokenLogprob, Usage
 
-from .scheduler import GenerationRequest, Scheduler
-from .sequence import TextChunk
+from .scheduler import Scheduler
+from .sequence import GenerationRequest, TextChunk
 
 Delta = TypeVar("Delta", ChatDelta, TextDelta)
 BuiltDelta = TypeVar("BuiltDelta", ChatDelta, TextDelta, covariant=True)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from queue import SimpleQueue
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import torch
@@ -20,29 +19,10 @@ from openai_compat.core.errors import InternalError, ModelBusyError, OpenAICompa
 from .forward import ForwardPass
 from .prefill import Prefill, can_share_prefill
 from .sampling import SampledToken
-from .sequence import GeneratedSequence, TextChunk
+from .sequence import GeneratedSequence, GenerationRequest
 
 log = logging.getLogger(__name__)
 OUT_OF_MEMORY: Final = "There is not enough memory for this request now. Try a shorter one, or try again later."
-
-
-class GenerationRequest:
-    """The sequences of one call. The queue `chunks` has their text chunks, or None once the request was aborted."""
-
-    def __init__(self, sequences: Iterable[GeneratedSequence]) -> None:
-        self.chunks: SimpleQueue[TextChunk | None] = SimpleQueue()
-        self.waiting = deque(sequences)
-        self.is_aborted = False
-        for sequence in self.waiting:
-            sequence.emit = self.chunks.put
-            sequence.request = self
-
-    def next_group(self, limit: int) -> list[GeneratedSequence]:
-        """Return up to `limit` waiting sequences with the same prompt, which is then read only once."""
-        group = [self.waiting.popleft()]
-        while self.waiting and len(group) < limit and self.waiting[0].prompt is group[0].prompt:
-            group.append(self.waiting.popleft())
-        return group
 
 
 class Scheduler:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from queue import SimpleQueue
+from typing import Any, Literal
 
 from openai_compat.core.types import TokenLogprob
 
 from .detokenizer import Detokenizer, token_text
 from .sampling import SampledToken, Sampler
 from .stop_strings import StopStrings
-
-if TYPE_CHECKING:
-    from .scheduler import GenerationRequest
 
 SequenceFinish = Literal["stop", "length"]
 
@@ -149,6 +147,25 @@ class GeneratedSequence:
             taken.append(replace(first, token=first.token[:length]))
         self._emitted_ahead = length
         return tuple(taken)
+
+
+class GenerationRequest:
+    """The sequences of one call. The queue `chunks` has their text chunks, or None once the request was aborted."""
+
+    def __init__(self, sequences: Iterable[GeneratedSequence]) -> None:
+        self.chunks: SimpleQueue[TextChunk | None] = SimpleQueue()
+        self.waiting = deque(sequences)
+        self.is_aborted = False
+        for sequence in self.waiting:
+            sequence.emit = self.chunks.put
+            sequence.request = self
+
+    def next_group(self, limit: int) -> list[GeneratedSequence]:
+        """Return up to `limit` waiting sequences with the same prompt, which is then read only once."""
+        group = [self.waiting.popleft()]
+        while self.waiting and len(group) < limit and self.waiting[0].prompt is group[0].prompt:
+            group.append(self.waiting.popleft())
+        return group
 
 
 def to_logprob(tokenizer: Any, text: str, sampled: SampledToken) -> TokenLogprob:

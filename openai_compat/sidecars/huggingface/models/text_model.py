@@ -20,8 +20,8 @@ from .detokenizer import Detokenizer
 from .forward import ForwardPass
 from .output import BestOfDeltaBuilder, CompletionDeltaBuilder, DeltaBuilder, OutputStream, count_usage
 from .sampling import Sampler, SamplingOptions
-from .scheduler import GenerationRequest, Scheduler
-from .sequence import GeneratedSequence
+from .scheduler import Scheduler
+from .sequence import GeneratedSequence, GenerationRequest
 from .stop_strings import StopStrings
 from .structured_output import Constraint, ConstraintFactory
 from .supported_parameters import SUPPORTED_CHAT_PARAMETERS, SUPPORTED_COMPLETION_PARAMETERS, TEMPLATE_PARAMETERS
