@@ -1,4 +1,4 @@
-"""What all workers know of the upstreams: which of them to leave alone for a while, and who may try them again."""
+"""Circuit breakers for upstreams, shared by all workers through the state store."""
 
 from __future__ import annotations
 
@@ -16,52 +16,54 @@ from .load_balancer import PeakEWMA
 log = logging.getLogger(__name__)
 
 REFRESH_INTERVAL: Final = 0.05
-"""How old this worker's view may be: a look at the store costs 15 µs (SQLite), which no call should pay."""
+"""Maximum age in seconds of this worker's copy of the store. A read takes 15 µs (SQLite), too long for every call."""
 STATE_TTL: Final = 600.0
-"""How long a cooldown that is over still asks for a probe."""
+"""Seconds after the end of a cooldown during which the next call is still a probe."""
 FAULT_WINDOW: Final = 60.0
-"""Faults in a row are counted anew after so long."""
+"""Seconds after which the count of consecutive faults starts again at zero."""
 PROBE_TIMEOUT: Final = 30.0
-"""For how long a probe keeps others from probing, should its worker die."""
+"""Seconds until another worker may probe, in case the worker that probes dies."""
 MAX_COOLDOWN: Final = 60.0
-"""An upstream that names a longer wait is asked again after this one."""
+"""Maximum cooldown in seconds that an upstream can request with `Retry-After`."""
 
 
 class Permit(Enum):
-    """How a target may be asked."""
+    """Permission to call a target."""
 
     NORMAL = "normal"
+    """The circuit is closed."""
     PROBE = "probe"
-    """It failed before its cooldown, and this call is the one that finds out whether it is back."""
+    """The circuit is half-open. The outcome of this call decides whether it closes or opens again."""
 
 
 class CircuitBreaker:
-    """Closed, open, half-open: the circuit breaker of each model, one for all who share the store.
+    """Circuit breakers of all targets of routes, one for each model name.
 
-    Asking costs a dictionary look-up while all is well. Times are in Unix seconds, as machines may share them.
+    The state (closed, open, half-open) is shared by all workers that use the same store. While a circuit is closed,
+    `try_acquire` costs one dictionary lookup. Times are Unix seconds because the workers may run on several machines.
     """
 
     def __init__(self, store: StateStore, names: Sequence[str], clock: Callable[[], float] = time) -> None:
         self._store = store
         self._clock = clock
         self._names = tuple(names)
-        self._keys = [f"{what}:{name}" for name in names for what in ("cooldown", "faults")]
+        self._keys = [f"{prefix}:{name}" for name in names for prefix in ("cooldown", "faults")]
         self._latencies: dict[str, list[PeakEWMA]] = {}
-        self._told: dict[str, float] = {}
-        self._seen_at = 0.0
-        self._cooling: dict[str, float] = {}
+        self._published_at: dict[str, float] = {}
+        self._refreshed_at = 0.0
+        self._open_until: dict[str, float] = {}
         self._faulty: set[str] = set()
 
     def share_latencies(self, latencies: Mapping[str, PeakEWMA]) -> None:
-        """Keeps `latencies`, by names, in step with those of the other workers."""
+        """Synchronize `latencies`, by model name, with those of the other workers."""
         for name, latency in latencies.items():
             self._latencies.setdefault(name, []).append(latency)
             self._keys.append(f"latency:{name}")
 
     def try_acquire(self, name: str) -> Permit | None:
-        """Whether a call may go to `name` now; None while it is left alone."""
+        """Return the permit to call `name`, or None while its circuit is open."""
         self.refresh()
-        until = self._cooling.get(name)
+        until = self._open_until.get(name)
         if until is None:
             return Permit.NORMAL
         if self._clock() < until or not self._store.set_if_absent(f"probe:{name}", PROBE_TIMEOUT):
@@ -69,71 +71,77 @@ class CircuitBreaker:
         return self._claim_probe(name)
 
     def _claim_probe(self, name: str) -> Permit | None:
-        """The claim is won; but what this worker knows of the cooldown may be older than another's probe."""
-        self.refresh(at_once=True)
-        until = self._cooling.get(name)
+        """Return the permit of the worker that won the claim to probe `name`.
+
+        This worker's copy of the state may be older than the result of another worker's probe, so it is read again.
+        """
+        self.refresh(force=True)
+        until = self._open_until.get(name)
         if until is not None and until <= self._clock():
-            log.info("'%s' is tried again after its cooldown", name)
+            log.info("circuit of '%s' is half-open, this call probes it", name)
             return Permit.PROBE
         self._store.delete(f"probe:{name}")
         return Permit.NORMAL if until is None else None
 
     def on_first_byte(self, name: str) -> None:
-        """`name` has begun to answer: if it was left alone, that is over for everybody."""
-        if name in self._cooling:
-            log.warning("'%s' is back", name)
-            del self._cooling[name]
+        """Close the circuit of `name`, for all workers, because a response has started."""
+        if name in self._open_until:
+            log.warning("circuit of '%s' closed", name)
+            del self._open_until[name]
             self._store.delete(f"cooldown:{name}")
             self._store.delete(f"probe:{name}")
 
     def on_success(self, name: str) -> None:
-        """An answer of `name` came to its end: faults before it were not in a row with those to come."""
+        """Reset the count of consecutive faults of `name` because a response is complete."""
         if name in self._faulty:
             self._faulty.discard(name)
             self._store.delete(f"faults:{name}")
 
-    def failed(
-        self, name: str, policy: RoutePolicy, admission: Permit, *, is_outage: bool, named: float | None = None
+    def on_failure(
+        self, name: str, policy: RoutePolicy, permit: Permit, *, is_outage: bool, retry_after: float | None = None
     ) -> None:
-        """A call gave `name` up. `named` is for how long it asked to be left alone."""
+        """Count a failed call to `name`, and open its circuit after an outage, a failed probe or too many faults.
+
+        The circuit stays open for the policy's cooldown or for `retry_after` seconds, if that is longer.
+        """
         if not policy.cooldown:
             return
-        if not (is_outage or admission is Permit.PROBE):
+        if not (is_outage or permit is Permit.PROBE):
             self._faulty.add(name)
             if self._store.increment(f"faults:{name}", 1, FAULT_WINDOW) < policy.failure_threshold:
                 return
-        seconds = max(policy.cooldown, min(named or 0.0, MAX_COOLDOWN))
+        seconds = max(policy.cooldown, min(retry_after or 0.0, MAX_COOLDOWN))
         until = self._clock() + seconds
-        if name not in self._cooling:
-            log.warning("'%s' is left alone for %g s", name, seconds)
-        self._cooling[name] = until
+        if name not in self._open_until:
+            log.warning("circuit of '%s' opened for %g s", name, seconds)
+        self._open_until[name] = until
         self._store.write(f"cooldown:{name}", repr(until), seconds + STATE_TTL)
         self._store.delete(f"faults:{name}")
-        self.release(name, admission)
+        self.release(name, permit)
 
-    def release(self, name: str, admission: Permit) -> None:
-        """A call ended without a verdict on `name`, for example because its client left: another may probe."""
-        if admission is Permit.PROBE:
+    def release(self, name: str, permit: Permit) -> None:
+        """Return a permit whose call has proved nothing about `name`, for example after a client disconnect."""
+        if permit is Permit.PROBE:
             self._store.delete(f"probe:{name}")
 
-    def refresh(self, *, at_once: bool = False) -> None:
-        """Reads what the others have found out, if that is long enough ago."""
+    def refresh(self, *, force: bool = False) -> None:
+        """Read the state from the store, unless that was done within `REFRESH_INTERVAL` and `force` is not set."""
         now = self._clock()
-        if not at_once and 0 <= now - self._seen_at < REFRESH_INTERVAL:
+        if not force and 0 <= now - self._refreshed_at < REFRESH_INTERVAL:
             return
-        self._seen_at = now  # before the look, which may take a moment: one caller looks, the others go on
+        self._refreshed_at = now  # set before the read, which may block: other calls continue with the old state
         self._publish_latencies()
-        rows = self._store.read(self._keys)
-        self._cooling = {name: float(rows[key]) for name in self._names if (key := f"cooldown:{name}") in rows}
-        self._faulty = {name for name in self._names if f"faults:{name}" in rows}
+        values = self._store.read(self._keys)
+        self._open_until = {name: float(values[key]) for name in self._names if (key := f"cooldown:{name}") in values}
+        self._faulty = {name for name in self._names if f"faults:{name}" in values}
         for name, latencies in self._latencies.items():
-            seconds, _, measured_at = rows.get(f"latency:{name}", "").partition("@")
+            seconds, _, measured_at = values.get(f"latency:{name}", "").partition("@")
             for latency in latencies if measured_at else ():
                 latency.merge(float(seconds), float(measured_at))
 
     def _publish_latencies(self) -> None:
         for name, latencies in self._latencies.items():
             newest = max(latencies, key=lambda latency: latency.measured_at)
-            if newest.measured_at > self._told.get(name, 0.0):
-                self._told[name] = newest.measured_at
+            if newest.measured_at > self._published_at.get(name, 0.0):
+                self._published_at[name] = newest.measured_at
                 self._store.write(f"latency:{name}", f"{newest.seconds!r}@{newest.measured_at!r}", STATE_TTL)

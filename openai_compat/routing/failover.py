@@ -1,4 +1,4 @@
-"""One call's way through its plan: tries, waits, falls back, until somebody has attempt to answer."""
+"""Failover of one call along its route plan, with retries, backoff and the first-token timeout."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
 from time import perf_counter
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import (
@@ -30,68 +30,91 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 StartAnswer = Callable[[Target, CallContext], T]
-"""Asks one target; returns when its answer has attempt (a stream: with its first token), or raises what went wrong."""
+"""Calls one target. Returns when the answer has started (a stream: with its first token), or raises an error."""
+StartTimer = Callable[[float, Callable[[OpenAICompatError], None], tuple[OpenAICompatError]], Any]
+"""Makes a timer as `threading.Timer` does: a thread that calls a function with its arguments after some seconds."""
 
 
 class Attempt(Generic[T]):
-    """One try, and the answer that came of it. `ended` or `failed` tell how it ended; `close` ends it on every path."""
+    """One attempt at a target, and its result.
 
-    def __init__(self, plan: RoutePlan, target: Target, permit: Permit, limit: FirstTokenTimeout | None) -> None:
+    The owner reports the outcome with `record_success` or `record_failure`, and calls `close` on every path.
+    """
+
+    def __init__(
+        self,
+        plan: RoutePlan,
+        target: Target,
+        permit: Permit,
+        timeout: FirstTokenTimeout | None,
+        clock: Callable[[], float] = perf_counter,
+    ) -> None:
         self.target = target
+        self.timeout = timeout
         self._results: list[T] = []
         self._plan = plan
-        self._admission = permit
-        self.limit = limit
-        self._began = perf_counter()
+        self._permit = permit
+        self._clock = clock
+        self._started_at = clock()
         self._is_closed = False
-        plan.balancer.began(target.model)
+        plan.balancer.on_start(target.model)
 
     @property
     def result(self) -> T:
-        """What the attempt returned."""
+        """What the target returned."""
         return self._results[0]
 
-    def answered(self, result: T) -> None:
+    def set_result(self, result: T) -> None:
+        """Store the result, and report the latency of its first byte."""
         self._results.append(result)
-        self._plan.health.on_first_byte(self.target.model)
-        self._plan.balancer.answered(self.target.model, perf_counter() - self._began)
+        self._plan.breaker.on_first_byte(self.target.model)
+        self._plan.balancer.on_first_byte(self.target.model, self._clock() - self._started_at)
 
-    def ended(self) -> None:
-        """The answer came to its proper end."""
-        self._plan.health.on_success(self.target.model)
+    def record_success(self) -> None:
+        """Report that the answer is complete."""
+        self._plan.breaker.on_success(self.target.model)
 
-    def failed(self, error: OpenAICompatError) -> None:
-        """The target is given up by this call."""
-        verdict = classify(error)
-        health, name = self._plan.health, self.target.model
-        if verdict.is_fault:
-            outage = verdict.is_outage
-            health.failed(name, self._plan.policy, self._admission, is_outage=outage, named=_named_by(error))
+    def record_failure(self, error: OpenAICompatError) -> None:
+        """Report that this call gives up on the target because of `error`."""
+        action = classify(error)
+        breaker, name = self._plan.breaker, self.target.model
+        if action.is_fault:
+            breaker.on_failure(
+                name, self._plan.policy, self._permit, is_outage=action.is_outage, retry_after=_retry_after(error)
+            )
         else:
-            health.release(name, self._admission)
+            breaker.release(name, self._permit)
 
     def close(self) -> None:
-        """Closes the result, too."""
+        """End the attempt and close its result. Further calls have no effect."""
         if self._is_closed:
             return
         self._is_closed = True
-        if self.limit is not None:
-            self.limit.close()
-        self._plan.balancer.ended(self.target.model)
+        if self.timeout is not None:
+            self.timeout.close()
+        self._plan.balancer.on_end(self.target.model)
         for result in self._results:
             close_stream(result)
 
 
 class FailoverExecutor(Generic[T]):
-    """Finds somebody in `plan` who answers one call.
+    """Execution of one call along `plan` until a target answers.
 
-    `limits_first_token` says whether the targets' `first_token` holds (it does for streams). Where `may_repeat` is not
-    set the call may have effects beyond its answer, and nobody else is asked unless an upstream said that it did
-    nothing. `attempts`, `target` and `is_fallback` tell what has happened so far.
+    `limits_first_token` applies the targets' `first_token` timeout, which is meant for streams. With `may_repeat` unset
+    the call may have side effects, so that another attempt follows only when an upstream did not process it.
+    `attempts`, `target` and `is_fallback` describe the execution so far. `sleep` waits on a cancellation token.
     """
 
     def __init__(
-        self, plan: RoutePlan, context: CallContext, *, limits_first_token: bool = False, may_repeat: bool = True
+        self,
+        plan: RoutePlan,
+        context: CallContext,
+        *,
+        limits_first_token: bool = False,
+        may_repeat: bool = True,
+        clock: Callable[[], float] = perf_counter,
+        sleep: Callable[[CancellationToken, float], None] = CancellationToken.wait,
+        start_timer: StartTimer = threading.Timer,
     ) -> None:
         self.attempts = 0
         self.target: Target | None = None
@@ -99,102 +122,107 @@ class FailoverExecutor(Generic[T]):
         self._context = context
         self._limits_first_token = limits_first_token
         self._may_repeat = may_repeat
+        self._clock = clock
+        self._sleep = sleep
+        self._start_timer = start_timer
         self._backoff = Backoff(plan.policy.max_retry_wait)
-        self._waiting = plan.order()
-        self._failure: OpenAICompatError | None = None
-        self._failed_at: Target | None = None
+        self._remaining = plan.order()
+        self._error: OpenAICompatError | None = None
+        self._failed_target: Target | None = None
 
     @property
     def is_fallback(self) -> bool:
+        """True if the last target is a fallback."""
         return self.target is not None and self._plan.is_fallback(self.target)
 
     @property
     def has_more(self) -> bool:
-        """Whether anybody is left to ask."""
-        return bool(self._waiting)
+        """True if there are targets that have not been tried."""
+        return bool(self._remaining)
 
     def run(self, start: StartAnswer[T]) -> Attempt[T]:
-        """The first answer to be had. Called again, it goes on with those who have not been asked yet.
+        """Return the first attempt that succeeds. A second call continues with the targets not yet tried.
 
         Raises:
-            what the last upstream that was asked had to say; CallCancelledError.
+            OpenAICompatError: the error of the last target, when all have failed.
+            CallCancelledError: the client disconnected.
         """
         for target, permit in self._candidates():
             attempt = self._try_target(target, permit, start)
             if attempt is not None:
-                self._failure = None
+                self._error = None
                 return attempt
-        raise self._take_failure()
+        raise self._pop_error()
 
-    def _take_failure(self) -> Exception:
-        """Forgets it as well: its traceback holds this object, and the two would wait for the collector."""
-        failure, self._failure = self._failure, None
-        return failure or RuntimeError("nobody is left to ask")
+    def _pop_error(self) -> Exception:
+        """Return the last error and drop it. Its traceback refers to this object, which would be a reference cycle."""
+        error, self._error = self._error, None
+        return error or RuntimeError("no target is left to try")
 
     def _candidates(self) -> Iterator[tuple[Target, Permit]]:
-        """Those who may be asked, in turn; and at last those who were to be left alone: better they than nobody."""
-        left_alone = []
-        while self._waiting:
-            target = self._waiting.pop(0)
-            permit = self._plan.health.try_acquire(target.model) if self._is_eligible(target) else None
+        """Yield the eligible targets in order, and after them those whose circuit is open, as a last resort."""
+        skipped = []
+        while self._remaining:
+            target = self._remaining.pop(0)
+            permit = self._plan.breaker.try_acquire(target.model) if self._is_eligible(target) else None
             if permit is not None:
                 yield target, permit
             else:
-                left_alone.append(target)
-        for target in left_alone:
+                skipped.append(target)
+        for target in skipped:
             if self._is_eligible(target):
                 yield target, Permit.NORMAL
 
     def _is_eligible(self, target: Target) -> bool:
-        """Whether `target` may do better than the one that failed."""
-        if self._failure is None or self._failed_at is None or not classify(self._failure).needs_larger_context:
+        """Return True unless the last failure needs a larger context window than `target` has."""
+        if self._error is None or self._failed_target is None or not classify(self._error).needs_larger_context:
             return True
         if self._plan.policy.context_overflow == "always":
             return True
-        known, offered = self._failed_at.window, target.window
-        return known is not None and offered is not None and offered > known
+        exceeded, window = self._failed_target.window, target.window
+        return exceeded is not None and window is not None and window > exceeded
 
     def _try_target(self, target: Target, permit: Permit, start: StartAnswer[T]) -> Attempt[T] | None:
-        """The answer of `target`, after as many tries as it gets; None when somebody else is to be asked."""
+        """Return the attempt at `target` that succeeds, with as many retries as the policy allows, or None."""
         self.target = target
         for retry in count():
             self.attempts += 1
-            attempt: Attempt[T] = Attempt(self._plan, target, permit, self._limit_for(target))
+            attempt: Attempt[T] = Attempt(self._plan, target, permit, self._timeout_for(target), self._clock)
             try:
-                attempt.answered(self._start(attempt, start))
+                attempt.set_result(self._start(attempt, start))
                 return attempt
             except OpenAICompatError as error:
                 attempt.close()
-                if self._context.cancellation.is_cancelled:  # whatever else it looks like
-                    self._plan.health.release(target.model, permit)
+                if self._context.cancellation.is_cancelled:  # whatever the error is, it is not the target's
+                    self._plan.breaker.release(target.model, permit)
                     raise
-                wait = self._wait_before_retry(error, permit, retry)
-                if wait is None:
-                    attempt.failed(error)
-                    self._give_up(target, error)
+                delay = self._retry_delay(error, permit, retry)
+                if delay is None:
+                    attempt.record_failure(error)
+                    self._handle_failure(target, error)
                     return None
-                log.info("'%s' is asked again in %.2f s: %s", target.model, wait, error.message)
+                log.info("retrying '%s' in %.2f s: %s", target.model, delay, error.message)
             except BaseException:
                 attempt.close()
-                self._plan.health.release(target.model, permit)
+                self._plan.breaker.release(target.model, permit)
                 raise
-            self._wait(target, permit, wait)
+            self._wait(target, permit, delay)
         raise AssertionError("count() has no end")
 
     def _start(self, attempt: Attempt[T], start: StartAnswer[T]) -> T:
-        """One try, within the limit for its first token if it has one."""
-        self._context.reply_headers.clear()  # what a try before this one said of its request
-        limit = attempt.limit
-        if limit is None:
+        """Start one attempt, within its first-token timeout if it has one."""
+        self._context.reply_headers.clear()  # those of the attempt before
+        timeout = attempt.timeout
+        if timeout is None:
             self._context.cancellation.raise_if_cancelled()
             return start(attempt.target, self._context)
         try:
-            result = start(attempt.target, replace(self._context, cancellation=limit.cancellation))
-        except CallCancelledError:  # from what does not ask for the reason
-            limit.cancellation.raise_if_cancelled()
+            result = start(attempt.target, replace(self._context, cancellation=timeout.cancellation))
+        except CallCancelledError:  # from code that does not use the token's reason
+            timeout.cancellation.raise_if_cancelled()
             raise
         try:
-            limit.attempt()
+            timeout.stop()
         except OpenAICompatError:
             close_stream(result)
             raise
@@ -202,74 +230,76 @@ class FailoverExecutor(Generic[T]):
 
     def _wait(self, target: Target, permit: Permit, seconds: float) -> None:
         try:
-            self._context.cancellation.wait(seconds)
+            self._sleep(self._context.cancellation, seconds)
         except OpenAICompatError:
-            self._plan.health.release(target.model, permit)
+            self._plan.breaker.release(target.model, permit)
             raise
 
-    def _wait_before_retry(self, error: OpenAICompatError, permit: Permit, retry: int) -> float | None:
-        """Seconds until the same target is asked again; None where it is not."""
-        verdict = classify(error)
-        # What finds out whether an upstream is back need not find out twice.
-        if not verdict.retries or retry >= self._plan.policy.retries or permit is Permit.PROBE:
+    def _retry_delay(self, error: OpenAICompatError, permit: Permit, retry: int) -> float | None:
+        """Return the seconds until the same target is retried, or None if it is not. A probe is never retried."""
+        action = classify(error)
+        if not action.retry or retry >= self._plan.policy.retries or permit is Permit.PROBE:
             return None
-        if not (self._may_repeat or verdict.not_processed):
+        if not (self._may_repeat or action.not_processed):
             return None
-        return self._backoff.delay(retry, _named_by(error))
+        return self._backoff.delay(retry, _retry_after(error))
 
-    def _give_up(self, target: Target, error: OpenAICompatError) -> None:
-        """Remembers the failure, to be told if nobody does better.
+    def _handle_failure(self, target: Target, error: OpenAICompatError) -> None:
+        """Keep `error`, which the client receives if no other target succeeds.
 
         Raises:
-            OpenAICompatError: `error` itself, where nobody is to be asked any more.
+            OpenAICompatError: `error` itself, if no other target may be tried.
         """
-        verdict = classify(error)
+        action = classify(error)
         if isinstance(error, RequestError) and self._plan.is_fallback(target):
-            # It lacks a capability. The client asked for another model, and is to hear what is wrong with that one.
-            self._failure = self._failure or error
+            # The fallback lacks a capability. The client requested another model and gets the error of that one.
+            self._error = self._error or error
             return
-        if not (verdict.try_next and (self._may_repeat or verdict.not_processed)):
+        if not (action.try_next and (self._may_repeat or action.not_processed)):
             raise error
-        log.warning("'%s' is given up for this call: %s", target.model, error.message)
-        self._failure, self._failed_at = error, target
+        log.warning("'%s' failed for this call: %s", target.model, error.message)
+        self._error, self._failed_target = error, target
 
-    def _limit_for(self, target: Target) -> FirstTokenTimeout | None:
+    def _timeout_for(self, target: Target) -> FirstTokenTimeout | None:
         seconds = target.backend.entry.timeouts.first_token if self._limits_first_token else 0.0
-        return FirstTokenTimeout(self._context.cancellation, seconds) if seconds else None
+        return FirstTokenTimeout(self._context.cancellation, seconds, self._start_timer) if seconds else None
 
 
-def _named_by(error: OpenAICompatError) -> float | None:
-    """The wait that an upstream's refusal names, in seconds."""
+def _retry_after(error: OpenAICompatError) -> float | None:
+    """Return the seconds that the upstream's error response requests in `Retry-After`."""
     return parse_retry_after(error.headers) if isinstance(error, UpstreamStatusError) else None
 
 
 class FirstTokenTimeout:
-    """`cancellation` is for one try: it happens with the call's own, for the same reason, and with an
-    `UpstreamTimeoutError` when `seconds` have passed without `attempt`.
+    """Time-to-first-token timeout of one attempt, enforced by routing so that backends need not implement it.
+
+    `cancellation` is the attempt's own token. It is cancelled together with the call's, for the same reason, and with
+    an `UpstreamTimeoutError` after `seconds` unless `stop` is called before.
     """
 
-    def __init__(self, call: CancellationToken, seconds: float) -> None:
+    def __init__(self, call: CancellationToken, seconds: float, start_timer: StartTimer = threading.Timer) -> None:
         self.cancellation = CancellationToken()
         self._call = call
-        error = UpstreamTimeoutError("The upstream gave no first token within the time limit.")
-        self._timer = threading.Timer(seconds, self.cancellation.cancel, (error,))
+        error = UpstreamTimeoutError("The upstream sent no first token within the time limit.")
+        self._timer = start_timer(seconds, self.cancellation.cancel, (error,))
         self._timer.daemon = True
         self._timer.start()
-        call.on_cancel(self._follow)
+        call.on_cancel(self._cancel_attempt)
 
-    def _follow(self) -> None:
+    def _cancel_attempt(self) -> None:
         self.cancellation.cancel(self._call.reason)
 
-    def attempt(self) -> None:
-        """The answer is there: the limit holds no more.
+    def stop(self) -> None:
+        """Stop the timer because the answer has started.
 
         Raises:
-            UpstreamTimeoutError: it came too late; or what the call was cancelled for.
+            UpstreamTimeoutError: the answer started after the timeout.
+            CallCancelledError: the call was cancelled, or the reason that the cancellation gave.
         """
         self._timer.cancel()
         self.cancellation.raise_if_cancelled()
 
     def close(self) -> None:
-        """The try is over."""
+        """Stop the timer and the propagation of the call's cancellation."""
         self._timer.cancel()
-        self._call.remove_callback(self._follow)
+        self._call.remove_callback(self._cancel_attempt)

@@ -1,4 +1,4 @@
-"""What a failure means for the call that met it: ask again, ask another, or tell the client."""
+"""Classification of failures into retry, fall back to the next target, or return the error."""
 
 from __future__ import annotations
 
@@ -19,13 +19,17 @@ from openai_compat.core.errors import (
 
 @dataclass(frozen=True, slots=True)
 class FailureAction:
-    """`retries`: the same upstream may be asked again. `try_next`: another may. `is_fault`: it counts against the
-    upstream; `is_outage`: it says besides that there is no answer for anybody now, and not only that this call went
-    wrong. `needs_larger_context`: only a model that takes more tokens can help. `not_processed`: the upstream has said
-    that it did not begin with the call.
+    """What a call does after a failure.
+
+    `retry`: the same upstream may be called again.
+    `try_next`: another target may be called.
+    `is_fault`: the failure counts against the upstream.
+    `is_outage`: the upstream cannot serve any call at the moment, not only this one.
+    `needs_larger_context`: only a model with a larger context window can succeed.
+    `not_processed`: the upstream did not start to process the call.
     """
 
-    retries: bool = False
+    retry: bool = False
     try_next: bool = False
     is_fault: bool = False
     is_outage: bool = False
@@ -34,28 +38,28 @@ class FailureAction:
 
 
 FATAL: Final = FailureAction()
-"""The client's to mend, or this server's operator's: told at once."""
-FAILED: Final = FailureAction(retries=True, try_next=True, is_fault=True)
-UNREACHABLE: Final = FailureAction(retries=True, try_next=True, is_fault=True, is_outage=True)
-REFUSED: Final = FailureAction(retries=True, try_next=True, is_fault=True, is_outage=True, not_processed=True)
+"""Caused by the request or by this server's configuration. The error is returned at once."""
+FAILED: Final = FailureAction(retry=True, try_next=True, is_fault=True)
+UNREACHABLE: Final = FailureAction(retry=True, try_next=True, is_fault=True, is_outage=True)
+REFUSED: Final = FailureAction(retry=True, try_next=True, is_fault=True, is_outage=True, not_processed=True)
 EXHAUSTED: Final = FailureAction(try_next=True, is_fault=True, is_outage=True, not_processed=True)
 TIMEOUT: Final = FailureAction(try_next=True, is_fault=True)
 INTERNAL: Final = FailureAction(try_next=True)
-"""A fault of this server's."""
+"""A fault of this server."""
 BUSY: Final = FailureAction(try_next=True, not_processed=True)
-"""This server has as many calls under way to that upstream as it may: nothing was sent, and it was waited for long."""
+"""`max_concurrent` calls to the upstream were active for the whole queue timeout. Nothing was sent to it."""
 TOO_LONG: Final = FailureAction(try_next=True, needs_larger_context=True, not_processed=True)
 
 OVERLOADED: Final = frozenset({429, 503, 529})
-"""529 is Anthropic's word for 503."""
+"""Statuses of an overloaded upstream. Anthropic sends 529 where others send 503."""
 PERMANENT: Final = frozenset({501, 505})
-"""Server errors that no further try changes."""
+"""Server errors that a retry does not change."""
 
 
 def classify(error: OpenAICompatError) -> FailureAction:
-    """What to do about `error`."""
+    """Return the action for `error`."""
     if isinstance(error, UpstreamStatusError):
-        return _judge_status(error)
+        return _classify_status(error)
     if isinstance(error, UpstreamAuthenticationError):
         return FATAL
     if isinstance(error, UpstreamBusyError):
@@ -69,13 +73,13 @@ def classify(error: OpenAICompatError) -> FailureAction:
     return INTERNAL if isinstance(error, BackendError) else FATAL
 
 
-def _judge_status(error: UpstreamStatusError) -> FailureAction:
+def _classify_status(error: UpstreamStatusError) -> FailureAction:
     status = error.upstream_status
     if error.code == "context_length_exceeded" and status < 500:
         return TOO_LONG
     if status in OVERLOADED:
-        is_lasting = error.code == "insufficient_quota" or error.headers.get("x-should-retry") == "false"
-        return EXHAUSTED if is_lasting else REFUSED
+        is_permanent = error.code == "insufficient_quota" or error.headers.get("x-should-retry") == "false"
+        return EXHAUSTED if is_permanent else REFUSED
     if (status < 500 and status != 408) or status in PERMANENT:
         return FATAL
     return TIMEOUT if error.headers.get("x-should-retry") == "false" else FAILED

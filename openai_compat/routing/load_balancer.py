@@ -1,4 +1,4 @@
-"""Which of several targets gets a call first."""
+"""Load balancing between the targets of a route."""
 
 from __future__ import annotations
 
@@ -10,57 +10,62 @@ from time import time
 from typing import Final
 
 DECAY_TIME: Final = 10.0
-"""What was measured so long ago counts a third (1/e)."""
+"""Seconds after which a measurement has the weight 1/e."""
 
 
 class LoadBalancer(ABC):
-    """Puts targets, by their names, into the order in which a call asks them. Of the calls to
-    fallbacks it hears too.
+    """Strategy that orders the targets of a route, by name, for each call.
+
+    It is notified of the calls to them and to the fallbacks.
     """
 
     @abstractmethod
     def order(self) -> Sequence[str]:
-        """All names, the one to ask first in front."""
+        """Return all names in the order in which a call tries them."""
 
-    def began(self, name: str) -> None:  # noqa: B027 - most need not know
-        """A call to `name` is on its way."""
+    def on_start(self, name: str) -> None:  # noqa: B027 - optional
+        """Record the start of a call to `name`."""
 
-    def answered(self, name: str, seconds: float) -> None:  # noqa: B027
-        """It had its first token, or its whole answer, after `seconds`."""
+    def on_first_byte(self, name: str, latency: float) -> None:  # noqa: B027 - optional
+        """Record that the first token, or a complete response, arrived after `latency` seconds."""
 
-    def ended(self, name: str) -> None:  # noqa: B027
-        """The call to `name` is over, whatever came of it."""
+    def on_end(self, name: str) -> None:  # noqa: B027 - optional
+        """Record the end of a call to `name`, successful or not."""
 
 
 class WeightedRandom(LoadBalancer):
-    """By chance, in proportion to the weights; what is left over follows, drawn in the same way."""
+    """Random order, in proportion to the weights.
 
-    def __init__(self, weights: Mapping[str, float], chance: Callable[[], float] = random) -> None:
+    Each position is drawn from the names that are left. `uniform` returns random numbers in [0, 1).
+    """
+
+    def __init__(self, weights: Mapping[str, float], uniform: Callable[[], float] = random) -> None:
         self._weights = dict(weights)
-        self._chance = chance
+        self._uniform = uniform
 
     def order(self) -> Sequence[str]:
-        left = dict(self._weights)
+        remaining = dict(self._weights)
         drawn = []
-        while left:
-            name = self._draw(left)
+        while remaining:
+            name = self._draw(remaining)
             drawn.append(name)
-            del left[name]
+            del remaining[name]
         return drawn
 
     def _draw(self, weights: Mapping[str, float]) -> str:
-        mark = self._chance() * sum(weights.values())
+        threshold = self._uniform() * sum(weights.values())
         for name, weight in weights.items():
-            mark -= weight
-            if mark < 0:
+            threshold -= weight
+            if threshold < 0:
                 return name
-        return next(iter(weights))  # all that is left weighs nothing
+        return next(iter(weights))  # all weights are zero
 
 
 class PeakEWMA:
-    """A moving average that follows a slower answer at once and a faster one slowly, so that a target in trouble is
-    left early (the "peak EWMA" of Finagle's balancers). It fades while nothing is measured: every target is tried again
-    one day.
+    """Moving average of latencies that rises at once and falls slowly (the "peak EWMA" of Finagle's balancers).
+
+    A target that becomes slow therefore loses calls at once. The value decays while nothing is measured, so that every
+    target is tried again after some time. `seconds` is the average at the Unix time `measured_at`.
     """
 
     def __init__(self, clock: Callable[[], float] = time) -> None:
@@ -69,47 +74,49 @@ class PeakEWMA:
         self.measured_at = 0.0
 
     def add(self, seconds: float) -> None:
+        """Add a measurement."""
         now = self._clock()
-        share = exp(-max(now - self.measured_at, 0.0) / DECAY_TIME)
-        self.seconds = max(seconds, self.seconds * share + seconds * (1 - share))
+        weight = exp(-max(now - self.measured_at, 0.0) / DECAY_TIME)
+        self.seconds = max(seconds, self.seconds * weight + seconds * (1 - weight))
         self.measured_at = now
 
     def merge(self, seconds: float, measured_at: float) -> None:
-        """Takes over what another worker has measured, where that is newer."""
+        """Replace the average with the one of another worker, if that is newer."""
         if measured_at > self.measured_at:
             self.seconds, self.measured_at = seconds, measured_at
 
     @property
-    def now(self) -> float:
+    def value(self) -> float:
+        """The average in seconds, decayed to the current time."""
         return self.seconds * exp(-max(self._clock() - self.measured_at, 0.0) / DECAY_TIME)
 
 
 class LeastLatency(LoadBalancer):
-    """The one with the least latency times the calls it would then have; one that was never measured comes first."""
+    """Order by latency times the number of concurrent calls, this one included. Unmeasured targets come first."""
 
     def __init__(
-        self, names: Sequence[str], clock: Callable[[], float] = time, chance: Callable[[], float] = random
+        self, names: Sequence[str], clock: Callable[[], float] = time, uniform: Callable[[], float] = random
     ) -> None:
         self.latencies = {name: PeakEWMA(clock) for name in names}
-        self._calls = dict.fromkeys(names, 0)
-        self._chance = chance
+        self._active_calls = dict.fromkeys(names, 0)
+        self._uniform = uniform
 
     def order(self) -> Sequence[str]:
-        return sorted(self.latencies, key=lambda name: (self._cost(name), self._chance()))
+        return sorted(self.latencies, key=lambda name: (self._cost(name), self._uniform()))
 
     def _cost(self, name: str) -> float:
-        calls, seconds = self._calls[name], self.latencies[name].now
-        # Unmeasured, each call that is under way already is taken for a second: not all callers try the same one.
-        return calls if not self.latencies[name].measured_at else seconds * (calls + 1)
+        calls, latency = self._active_calls[name], self.latencies[name].value
+        # An unmeasured target is assumed to take one second for each active call. Otherwise all calls would try it.
+        return calls if not self.latencies[name].measured_at else latency * (calls + 1)
 
-    def began(self, name: str) -> None:
-        if name in self._calls:
-            self._calls[name] += 1
+    def on_start(self, name: str) -> None:
+        if name in self._active_calls:
+            self._active_calls[name] += 1
 
-    def answered(self, name: str, seconds: float) -> None:
+    def on_first_byte(self, name: str, latency: float) -> None:
         if name in self.latencies:
-            self.latencies[name].add(seconds)
+            self.latencies[name].add(latency)
 
-    def ended(self, name: str) -> None:
-        if name in self._calls:
-            self._calls[name] -= 1
+    def on_end(self, name: str) -> None:
+        if name in self._active_calls:
+            self._active_calls[name] -= 1

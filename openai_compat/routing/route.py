@@ -1,4 +1,4 @@
-"""The ordered plan of a route: who is asked first, and who next."""
+"""Route plan of a model, with its targets, its fallback chain and its retry policy."""
 
 from __future__ import annotations
 
@@ -14,30 +14,34 @@ from .load_balancer import LoadBalancer
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A backend, and the model that it is asked for: the name the answer goes by."""
+    """A backend and the model name to request from it."""
 
     model: str
     backend: Backend
 
     @property
     def window(self) -> int | None:
-        """Tokens that the model takes, where that is configured."""
+        """Context window of the model in tokens, if it is configured."""
         return self.backend.entry.context_window
 
 
 @dataclass(frozen=True, slots=True)
 class RoutePlan:
-    """`targets` share the calls as `balancer` says; `fallbacks` follow in their order."""
+    """Targets and fallbacks of one model.
+
+    `balancer` distributes the calls over `targets`. `fallbacks` are tried after them, in their order.
+    """
 
     policy: RoutePolicy
     targets: Mapping[str, Target]
     fallbacks: Sequence[Target]
     balancer: LoadBalancer
-    health: CircuitBreaker
+    breaker: CircuitBreaker
 
     def order(self) -> list[Target]:
-        """Everyone that one call may ask, in turn."""
+        """Return all targets and fallbacks in the order in which one call tries them."""
         return [*(self.targets[name] for name in self.balancer.order()), *self.fallbacks]
 
     def is_fallback(self, target: Target) -> bool:
+        """Return True if `target` is not one of the plan's own targets."""
         return target.model not in self.targets

@@ -1,4 +1,4 @@
-"""Which back end answers for a model name: decided here and nowhere else."""
+"""Routing of model names to backends."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from .route import RoutePlan, Target
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The backend that answers for `model`, the public name that the client gets to see.
+    """The backend that answers for `model`, the public name that clients use.
 
-    With a `plan` it is only the first of several, or gets more than one try. An `alias` has an entry of its own.
+    With a `plan`, `backend` is only the first of several targets, or may be retried. `alias` is the model config of an
+    alias, which has no backend of its own.
     """
 
     model: str
@@ -33,14 +34,14 @@ class Route:
 
     @property
     def entry(self) -> ModelConfig:
-        """What is configured under the name."""
+        """Model config of the public name."""
         return self.alias or self.backend.entry
 
 
 class ModelRouter:
-    """Model name -> route. Names that no entry has go to the default upstream, where there is one.
+    """Map from model names to routes. Names without a model config go to the default upstream, if there is one.
 
-    `store` is where workers tell each other which upstreams are out of order.
+    `store` shares the state of the circuit breakers between workers.
     """
 
     def __init__(
@@ -53,53 +54,54 @@ class ModelRouter:
         self.default_model = settings.default_model
         self.upstream = upstream
         self._allowed = frozenset(settings.model_allow_list)
-        planner = _RouteBuilder(settings, backends, upstream, store or MemoryStore())
-        self._routes = {name: planner.route(entry) for name, entry in settings.entries.items()}
-        self._hidden: dict[str, Route] = {}
+        builder = _RouteBuilder(settings, backends, upstream, store or MemoryStore())
+        self._routes = {name: builder.build(entry) for name, entry in settings.entries.items()}
+        self._internal: dict[str, Route] = {}
 
     def route(self, model: str | None) -> Route:
-        """The route of `model`, or of the default model where the request names none.
+        """Return the route of `model`, or of the default model if the request names none.
 
         Raises:
-            ModelNotFoundError: nothing here answers for that name.
-            PayloadError: no name, and no default.
+            ModelNotFoundError: the name is unknown and no upstream may serve it.
+            InvalidRequestError: the request names no model and there is no default model.
         """
         name = model or self.default_model
         if name is None:
             raise InvalidRequestError(
                 "you must provide a model parameter", param="model", code="missing_required_parameter"
             )
-        found = self._routes.get(name)
-        if found is not None:
-            return found
-        if name in self._hidden:
-            return self._hidden[name]
+        route = self._routes.get(name)
+        if route is not None:
+            return route
+        if name in self._internal:
+            return self._internal[name]
         if self.upstream is None or not self.allows(name):
-            raise ModelNotFoundError(name, self._most_similar(name))
+            raise ModelNotFoundError(name, self._closest_match(name))
         return Route(name, self.upstream)
 
     def add_internal(self, backend: Backend) -> None:
-        """One more that answers for its own name, where no entry has it, and that no list shows."""
-        self._hidden[backend.name] = Route(backend.name, backend)
+        """Add a backend under its own name, for names without a model config. It is not listed."""
+        self._internal[backend.name] = Route(backend.name, backend)
 
-    def _most_similar(self, name: str) -> str | None:
+    def _closest_match(self, name: str) -> str | None:
         return next(iter(get_close_matches(name[:200], self._routes, n=1)), None)
 
     def allows(self, model: str) -> bool:
+        """Return True if `MODEL_ALLOW_LIST` is empty or contains `model`."""
         return not self._allowed or model in self._allowed
 
     def routes(self) -> Iterable[Route]:
-        """Those that are configured by name."""
+        """Return the routes of all model configs."""
         return self._routes.values()
 
     @property
     def forwarding_upstream(self) -> SupportsForwarding | None:
-        """The default upstream, as the peer that takes every call of the API."""
+        """The default upstream, if it takes every call of the API (passthrough)."""
         return self.upstream if isinstance(self.upstream, SupportsForwarding) else None
 
 
 class _RouteBuilder:
-    """Makes the routes of all entries, with one `CircuitBreaker` for all of them."""
+    """Builder of the routes of all model configs, which share one `CircuitBreaker`."""
 
     def __init__(
         self, settings: Settings, backends: Mapping[str, Backend], upstream: Backend | None, store: StateStore
@@ -107,9 +109,9 @@ class _RouteBuilder:
         self._backends = backends
         self._upstream = upstream
         policies = {name: entry.routing for name, entry in settings.entries.items() if entry.routing is not None}
-        self._health = CircuitBreaker(store, _names_in(policies))
+        self._breaker = CircuitBreaker(store, _target_names(policies))
 
-    def route(self, entry: ModelConfig) -> Route:
+    def build(self, entry: ModelConfig) -> Route:
         if entry.routing is None:
             return Route(entry.name, self._backends[entry.name])
         plan = self._plan(entry, entry.routing)
@@ -124,30 +126,30 @@ class _RouteBuilder:
             targets,
             [self._target(name) for name in policy.fallbacks],
             self._balancer(policy, weights),
-            self._health,
+            self._breaker,
         )
 
     def _target(self, name: str) -> Target:
         backend = self._backends.get(name) or self._upstream
         if backend is None:
-            raise LookupError(f"a route leads to '{name}', which is not configured")
+            raise LookupError(f"a route targets '{name}', which is not configured")
         return Target(name, backend)
 
     def _balancer(self, policy: RoutePolicy, weights: Mapping[str, float]) -> LoadBalancer:
         if policy.strategy == "weight":
             return WeightedRandom(weights)
         balancer = LeastLatency(list(weights))
-        self._health.share_latencies(balancer.latencies)
+        self._breaker.share_latencies(balancer.latencies)
         return balancer
 
 
-def _names_in(policies: Mapping[str, RoutePolicy]) -> list[str]:
-    """Every model that some plan leads to, once."""
+def _target_names(policies: Mapping[str, RoutePolicy]) -> list[str]:
+    """Return the names of all targets and fallbacks, without duplicates."""
     names = (name for own, policy in policies.items() for name in (*(policy.targets or [own]), *policy.fallbacks))
     return list(dict.fromkeys(names))
 
 
 def build_backend(entry: ModelConfig, resources: BackendResources) -> Backend:
-    """The entry's backend; `Options` were checked with the configuration."""
+    """Return the backend of `entry`. Its options were validated with the configuration."""
     backend_class = load_backend_class(entry.kind)
     return backend_class(entry, backend_class.Options(**entry.options), resources)

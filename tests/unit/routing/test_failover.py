@@ -1,10 +1,9 @@
-"""The way of a call through its plan, with targets that do what the test says."""
+"""Failover of a call along its route plan, with scripted targets, a fake clock and fake timers."""
 
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 
 from openai_compat.backends.base import Backend, NoOptions
 from openai_compat.backends.resources import BackendResources
+from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import (
     CallCancelledError,
     CapabilityError,
@@ -25,98 +25,151 @@ from openai_compat.core.errors import (
 from openai_compat.core.settings import ModelConfig, RoutePolicy, Settings, Timeouts
 from openai_compat.core.types import CallContext
 from openai_compat.routing.circuit_breaker import CircuitBreaker, Permit
-from openai_compat.routing.failover import FailoverExecutor
-from openai_compat.routing.load_balancer import WeightedRandom
+from openai_compat.routing.failover import FailoverExecutor, FirstTokenTimeout
+from openai_compat.routing.load_balancer import LeastLatency, WeightedRandom
 from openai_compat.routing.route import RoutePlan, Target
 from openai_compat.state.memory import MemoryStore
-from tests.unit.routing.test_policies import refusal
+from tests.unit.routing.test_failure_policy import status_error
 
 Script = Sequence["OpenAICompatError | str"]
 DEFAULT = RoutePolicy()
 
 
-class Rehearsal:
-    """A plan over `scripts`: what each target does, try by try; its last line holds for all further tries."""
+class FakeTimer:
+    """A timer that fires when the test says so."""
+
+    daemon = False
+
+    def __init__(self, seconds: float, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        self.seconds = seconds
+        self._function = function
+        self._arguments = arguments
+        self.is_running = False
+
+    def start(self) -> None:
+        self.is_running = True
+
+    def cancel(self) -> None:
+        self.is_running = False
+
+    def fire(self) -> None:
+        if self.is_running:
+            self._function(*self._arguments)
+
+
+class FailoverScenario:
+    """A plan over `scripts`, which list what each target does, attempt by attempt. The last item is repeated.
+
+    The first target is the plan's own, the others are its fallbacks. `called` and `waits` record what happened.
+    """
 
     def __init__(self, scripts: dict[str, Script], policy: RoutePolicy = DEFAULT, **entries: ModelConfig) -> None:
         self.scripts = {name: list(script) for name, script in scripts.items()}
-        self.asked: list[str] = []
+        self.called: list[str] = []
+        self.waits: list[float] = []
+        self.timers: list[FakeTimer] = []
+        self.now = 1_000_000.0
         names = list(scripts)
         targets = {
             name: Target(name, Backend(entries.get(name, ModelConfig(name, "echo")), NoOptions(), RESOURCES))
             for name in names
         }
-        self.health = CircuitBreaker(MemoryStore(), names)
+        self.breaker = CircuitBreaker(MemoryStore(self.clock), names, self.clock)
         fallbacks = [targets[name] for name in names[1:]]
         first = {names[0]: targets[names[0]]}
-        self.plan = RoutePlan(policy, first, fallbacks, WeightedRandom({names[0]: 1.0}), self.health)
+        self.plan = RoutePlan(policy, first, fallbacks, WeightedRandom({names[0]: 1.0}), self.breaker)
 
-    def attempt(self, target: Target, context: CallContext) -> str:
-        self.asked.append(target.model)
+    def clock(self) -> float:
+        return self.now
+
+    def sleep(self, cancellation: CancellationToken, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.now += seconds
+        cancellation.raise_if_cancelled()
+
+    def start_timer(self, seconds: float, function: Callable[..., None], arguments: tuple[Any, ...]) -> FakeTimer:
+        timer = FakeTimer(seconds, function, arguments)
+        self.timers.append(timer)
+        return timer
+
+    def start(self, target: Target, context: CallContext) -> str:
+        self.called.append(target.model)
         script = self.scripts[target.model]
-        line = script.pop(0) if len(script) > 1 else script[0]
-        if isinstance(line, str):
-            return line
-        raise line
+        outcome = script.pop(0) if len(script) > 1 else script[0]
+        if isinstance(outcome, str):
+            return outcome
+        raise outcome
 
-    def failover(self, context: CallContext | None = None, **options: Any) -> FailoverExecutor[str]:
-        return FailoverExecutor(self.plan, context or CallContext("req_1"), **options)
+    def executor(self, context: CallContext | None = None, **options: Any) -> FailoverExecutor[Any]:
+        return FailoverExecutor(
+            self.plan,
+            context or CallContext("req_1"),
+            clock=self.clock,
+            sleep=self.sleep,
+            start_timer=self.start_timer,
+            **options,
+        )
 
-    def answer(self, **options: Any) -> str:
-        begun = self.failover(**options).run(self.attempt)
-        begun.ended()
-        begun.close()
-        return begun.result
+    def run(self, **options: Any) -> str:
+        attempt = self.executor(**options).run(self.start)
+        attempt.record_success()
+        attempt.close()
+        return str(attempt.result)
 
 
 RESOURCES: Any = BackendResources(Settings(), None)  # type: ignore[arg-type]  # nothing is forwarded here
-BAD = UpstreamTruncatedError("cut")
+TRUNCATED = UpstreamTruncatedError("cut")
 
 
-def test_a_fault_once_is_asked_again_at_the_same_target() -> None:
-    rehearsal = Rehearsal({"a": [refusal(500), "from a"], "b": ["from b"]})
-    assert (rehearsal.answer(), rehearsal.asked) == ("from a", ["a", "a"])
+def test_a_fault_is_retried_at_the_same_target() -> None:
+    scenario = FailoverScenario({"a": [status_error(500), "from a"], "b": ["from b"]})
+    assert (scenario.run(), scenario.called) == ("from a", ["a", "a"])
 
 
-def test_a_fault_that_stays_goes_to_the_fallback_and_then_to_the_next() -> None:
-    rehearsal = Rehearsal({"a": [refusal(500)], "b": [UpstreamConnectionError("no")], "c": ["from c"]})
-    assert (rehearsal.answer(), rehearsal.asked) == ("from c", ["a", "a", "b", "b", "c"])
+def test_a_fault_that_persists_goes_to_the_fallbacks_in_order() -> None:
+    scenario = FailoverScenario({"a": [status_error(500)], "b": [UpstreamConnectionError("no")], "c": ["from c"]})
+    assert (scenario.run(), scenario.called) == ("from c", ["a", "a", "b", "b", "c"])
 
 
-def test_what_happened_can_be_told() -> None:
-    rehearsal = Rehearsal({"a": [refusal(500)], "b": ["from b"]})
-    failover = rehearsal.failover()
-    failover.run(rehearsal.attempt)
-    assert (failover.attempts, failover.target and failover.target.model, failover.is_fallback) == (3, "b", True)
+def test_the_executor_reports_attempts_target_and_fallback() -> None:
+    scenario = FailoverScenario({"a": [status_error(500)], "b": ["from b"]})
+    executor = scenario.executor()
+    executor.run(scenario.start)
+    assert (executor.attempts, executor.target and executor.target.model, executor.is_fallback) == (3, "b", True)
 
 
-def test_the_last_failure_is_told_when_nobody_answers() -> None:
-    rehearsal = Rehearsal({"a": [refusal(500)], "b": [refusal(503, "last")]}, RoutePolicy(retries=0))
+def test_the_last_error_is_raised_when_all_targets_fail() -> None:
+    scenario = FailoverScenario({"a": [status_error(500)], "b": [status_error(503, "last")]}, RoutePolicy(retries=0))
     with pytest.raises(UpstreamStatusError) as raised:
-        rehearsal.answer()
+        scenario.run()
     assert raised.value.code == "last"
 
 
-@pytest.mark.parametrize("error", [refusal(400, "content_filter"), refusal(401), UpstreamAuthenticationError("no")])
-def test_what_nobody_mends_by_asking_again_gets_exactly_one_try(error: OpenAICompatError) -> None:
-    rehearsal = Rehearsal({"a": [error], "b": ["from b"]})
+@pytest.mark.parametrize(
+    "error", [status_error(400, "content_filter"), status_error(401), UpstreamAuthenticationError("no")]
+)
+def test_a_fatal_error_gets_exactly_one_attempt(error: OpenAICompatError) -> None:
+    scenario = FailoverScenario({"a": [error], "b": ["from b"]})
     with pytest.raises(type(error)):
-        rehearsal.answer()
-    assert rehearsal.asked == ["a"]
+        scenario.run()
+    assert scenario.called == ["a"]
 
 
-def test_a_named_wait_is_waited_and_a_long_one_is_not() -> None:
-    short = Rehearsal({"a": [refusal(429, retry_after="0.2"), "from a"], "b": ["from b"]})
-    began = time.monotonic()
-    assert short.answer() == "from a"
-    assert time.monotonic() - began >= 0.2
-    long = Rehearsal({"a": [refusal(429, retry_after="60"), "from a"], "b": ["from b"]})
-    assert (long.answer(), long.asked) == ("from b", ["a", "b"])
+def test_a_retry_waits_as_long_as_the_upstream_requests() -> None:
+    scenario = FailoverScenario({"a": [status_error(429, retry_after="0.2"), "from a"], "b": ["from b"]})
+    assert (scenario.run(), scenario.called) == ("from a", ["a", "a"])
+    assert len(scenario.waits) == 1
+    assert 0.2 <= scenario.waits[0] <= 0.22
 
 
-def test_silence_is_not_asked_again() -> None:
-    rehearsal = Rehearsal({"a": [UpstreamTimeoutError("slow")], "b": ["from b"]})
-    assert (rehearsal.answer(), rehearsal.asked) == ("from b", ["a", "b"])
+def test_a_requested_delay_above_the_maximum_falls_back_at_once() -> None:
+    scenario = FailoverScenario({"a": [status_error(429, retry_after="60"), "from a"], "b": ["from b"]})
+    assert (scenario.run(), scenario.called, scenario.waits) == ("from b", ["a", "b"], [])
+
+
+def test_a_timeout_is_not_retried() -> None:
+    scenario = FailoverScenario({"a": [UpstreamTimeoutError("slow")], "b": ["from b"]})
+    assert (scenario.run(), scenario.called) == ("from b", ["a", "b"])
 
 
 def window(tokens: int | None) -> ModelConfig:
@@ -124,7 +177,7 @@ def window(tokens: int | None) -> ModelConfig:
 
 
 @pytest.mark.parametrize(
-    ("windows", "policy", "answers"),
+    ("windows", "policy", "falls_back"),
     [
         ((8, 16), "larger", True),
         ((8, 8), "larger", False),
@@ -134,179 +187,209 @@ def window(tokens: int | None) -> ModelConfig:
         ((None, None), "always", True),
     ],
 )
-def test_a_prompt_that_is_too_long_goes_to_a_larger_window(
-    windows: tuple[int | None, int | None], policy: Any, *, answers: bool
+def test_a_prompt_that_is_too_long_falls_back_to_a_larger_context_window(
+    windows: tuple[int | None, int | None], policy: Any, *, falls_back: bool
 ) -> None:
-    too_long = refusal(400, "context_length_exceeded")
+    too_long = status_error(400, "context_length_exceeded")
     entries = {"a": window(windows[0]), "b": window(windows[1])}
-    rehearsal = Rehearsal({"a": [too_long], "b": ["from b"]}, RoutePolicy(context_overflow=policy), **entries)
-    if answers:
-        assert rehearsal.answer() == "from b"
+    scenario = FailoverScenario({"a": [too_long], "b": ["from b"]}, RoutePolicy(context_overflow=policy), **entries)
+    if falls_back:
+        assert scenario.run() == "from b"
     else:
         with pytest.raises(UpstreamStatusError):
-            rehearsal.answer()
-    assert rehearsal.asked == (["a", "b"] if answers else ["a"])
-    assert rehearsal.health.try_acquire("a") is Permit.NORMAL
+            scenario.run()
+    assert scenario.called == (["a", "b"] if falls_back else ["a"])
+    assert scenario.breaker.try_acquire("a") is Permit.NORMAL
 
 
-def test_the_next_caller_does_not_try_what_is_left_alone() -> None:
-    rehearsal = Rehearsal({"a": [refusal(503)], "b": ["from b"]})
-    assert [rehearsal.answer(), rehearsal.answer()] == ["from b", "from b"]
-    assert rehearsal.asked == ["a", "a", "b", "b"]
+def test_the_next_call_skips_a_target_with_an_open_circuit() -> None:
+    scenario = FailoverScenario({"a": [status_error(503)], "b": ["from b"]})
+    assert [scenario.run(), scenario.run()] == ["from b", "from b"]
+    assert scenario.called == ["a", "a", "b", "b"]
 
 
-def test_a_target_that_recovers_within_its_tries_is_not_left_alone() -> None:
-    rehearsal = Rehearsal({"a": [refusal(503), "from a"], "b": ["from b"]})
-    assert [rehearsal.answer(), rehearsal.answer()] == ["from a", "from a"]
+def test_a_successful_retry_leaves_the_circuit_closed() -> None:
+    scenario = FailoverScenario({"a": [status_error(503), "from a"], "b": ["from b"]})
+    assert [scenario.run(), scenario.run()] == ["from a", "from a"]
 
 
-def test_who_is_left_alone_is_asked_when_nobody_else_answers() -> None:
-    rehearsal = Rehearsal({"a": [refusal(503), refusal(503), "from a"], "b": ["from b", refusal(500)]})
-    assert rehearsal.answer() == "from b"
-    assert rehearsal.answer() == "from a"
-
-
-def test_a_probe_gets_one_try() -> None:
-    rehearsal = Rehearsal(
-        {"a": [refusal(503)], "b": ["from b"]}, RoutePolicy(retries=3, cooldown=0.01, max_retry_wait=0.01)
+def test_a_target_with_an_open_circuit_is_the_last_resort() -> None:
+    scenario = FailoverScenario(
+        {"a": [status_error(503), status_error(503), "from a"], "b": ["from b", status_error(500)]}
     )
-    rehearsal.answer()
-    tries = len(rehearsal.asked)
-    time.sleep(0.1)  # beyond the cooldown, and the age of the view
-    rehearsal.answer()
-    assert rehearsal.asked[tries:] == ["a", "b"]
+    assert scenario.run() == "from b"
+    assert scenario.run() == "from a"
 
 
-def test_a_fallback_that_lacks_a_capability_does_not_hide_the_failure() -> None:
-    rehearsal = Rehearsal({"a": [refusal(500)], "b": [CapabilityError("cannot")]})
+def test_a_probe_is_not_retried() -> None:
+    scenario = FailoverScenario({"a": [status_error(503)], "b": ["from b"]}, RoutePolicy(retries=3, cooldown=10))
+    scenario.run()
+    called_before = len(scenario.called)
+    scenario.now += 10
+    scenario.run()
+    assert scenario.called[called_before:] == ["a", "b"]
+
+
+def test_a_fallback_without_the_capability_does_not_hide_the_first_error() -> None:
+    scenario = FailoverScenario({"a": [status_error(500)], "b": [CapabilityError("cannot")]})
     with pytest.raises(UpstreamStatusError):
-        rehearsal.answer()
+        scenario.run()
 
 
-def test_a_call_with_effects_is_repeated_only_where_nothing_was_done() -> None:
-    risky = Rehearsal({"a": [refusal(500)], "b": ["from b"]})
+def test_a_call_with_side_effects_is_repeated_only_if_it_was_not_processed() -> None:
+    processed = FailoverScenario({"a": [status_error(500)], "b": ["from b"]})
     with pytest.raises(UpstreamStatusError):
-        risky.answer(may_repeat=False)
-    assert risky.asked == ["a"]
-    safe = Rehearsal({"a": [refusal(429)], "b": ["from b"]})
-    assert safe.answer(may_repeat=False) == "from b"
+        processed.run(may_repeat=False)
+    assert processed.called == ["a"]
+    refused = FailoverScenario({"a": [status_error(429)], "b": ["from b"]})
+    assert refused.run(may_repeat=False) == "from b"
 
 
-def test_the_rest_of_the_plan_goes_on_where_it_stopped() -> None:
-    rehearsal = Rehearsal({"a": ["from a"], "b": [BAD], "c": ["from c"]}, RoutePolicy(retries=0))
-    failover = rehearsal.failover()
-    assert failover.run(rehearsal.attempt).result == "from a"
-    assert failover.has_more
-    assert failover.run(rehearsal.attempt).result == "from c"
-    assert not failover.has_more
+def test_a_second_run_continues_with_the_remaining_targets() -> None:
+    scenario = FailoverScenario({"a": ["from a"], "b": [TRUNCATED], "c": ["from c"]}, RoutePolicy(retries=0))
+    executor = scenario.executor()
+    assert executor.run(scenario.start).result == "from a"
+    assert executor.has_more
+    assert executor.run(scenario.start).result == "from c"
+    assert not executor.has_more
 
 
-def cancelled_soon(context: CallContext) -> None:
-    threading.Timer(0.1, context.cancellation.cancel).start()
-
-
-def test_a_client_that_leaves_during_a_wait_ends_it() -> None:
-    rehearsal = Rehearsal({"a": [refusal(429, retry_after="30")], "b": ["from b"]}, RoutePolicy(max_retry_wait=60))
+def test_a_client_disconnect_ends_the_wait_before_a_retry() -> None:
+    scenario = FailoverScenario(
+        {"a": [status_error(429, retry_after="30")], "b": ["from b"]}, RoutePolicy(max_retry_wait=60)
+    )
     context = CallContext("req_1")
-    cancelled_soon(context)
-    began = time.monotonic()
+
+    def disconnect_while_waiting(cancellation: CancellationToken, seconds: float) -> None:
+        assert 30 <= seconds <= 33
+        cancellation.cancel()
+        CancellationToken.wait(cancellation, seconds)  # the default, which does not block once it is cancelled
+
+    scenario.sleep = disconnect_while_waiting  # type: ignore[method-assign]
     with pytest.raises(CallCancelledError):
-        rehearsal.failover(context).run(rehearsal.attempt)
-    assert time.monotonic() - began < 10
-    assert rehearsal.asked == ["a"]
-
-
-class Waiting(Rehearsal):
-    """Its first target is silent until its cancellation; it notes what it was given."""
-
-    cancelled = 0
-
-    def attempt(self, target: Target, context: CallContext) -> str:
-        if target.model == "a":
-            self.asked.append("a")
-            woken = threading.Event()
-            context.cancellation.on_cancel(woken.set)
-            assert woken.wait(20)
-            self.cancelled += 1
-            raise CallCancelledError
-        return super().attempt(target, context)
-
-
-def patient(seconds: float) -> ModelConfig:
-    return ModelConfig("a", "echo", timeouts=replace(Timeouts(), first_token=seconds))
-
-
-def test_a_first_token_that_does_not_come_is_waited_for_no_longer_than_the_limit() -> None:
-    waiting = Waiting({"a": ["-"], "b": ["from b"]}, a=patient(0.1))
-    assert waiting.answer(limits_first_token=True) == "from b"
-    assert (waiting.asked, waiting.cancelled) == (["a", "b"], 1)
-
-
-def test_a_client_that_leaves_before_the_first_token_is_not_the_upstreams_fault() -> None:
-    waiting = Waiting({"a": ["-"], "b": ["from b"]}, a=patient(30))
-    context = CallContext("req_1")
-    cancelled_soon(context)
-    with pytest.raises(CallCancelledError):
-        waiting.failover(context, limits_first_token=True).run(waiting.attempt)
-    assert waiting.asked == ["a"]
-    assert waiting.health.try_acquire("a") is Permit.NORMAL
+        scenario.executor(context).run(scenario.start)
+    assert scenario.called == ["a"]
     assert not context.cancellation._callbacks
 
 
-def test_an_answer_that_comes_too_late_is_closed() -> None:
-    class Late:
+def with_first_token_timeout(seconds: float) -> ModelConfig:
+    return ModelConfig("a", "echo", timeouts=replace(Timeouts(), first_token=seconds))
+
+
+class NoFirstToken(FailoverScenario):
+    """A scenario whose first target sends nothing. `event` happens while it is waited for, then it is cancelled."""
+
+    def __init__(self, event: Callable[[FailoverScenario], None]) -> None:
+        super().__init__({"a": ["-"], "b": ["from b"]}, a=with_first_token_timeout(7.0))
+        self.event = event
+
+    def start(self, target: Target, context: CallContext) -> str:
+        if target.model == "b":
+            return super().start(target, context)
+        self.called.append("a")
+        assert not context.cancellation.is_cancelled
+        self.event(self)
+        assert context.cancellation.is_cancelled
+        raise CallCancelledError
+
+
+def test_a_target_without_a_first_token_is_given_up_after_the_timeout() -> None:
+    scenario = NoFirstToken(lambda scenario: scenario.timers[-1].fire())
+    assert scenario.run(limits_first_token=True) == "from b"
+    assert scenario.called == ["a", "b"]
+    assert [timer.seconds for timer in scenario.timers] == [7.0]
+
+
+def test_a_client_disconnect_before_the_first_token_is_not_a_fault_of_the_upstream() -> None:
+    context = CallContext("req_1")
+    scenario = NoFirstToken(lambda _: context.cancellation.cancel())
+    with pytest.raises(CallCancelledError):
+        scenario.executor(context, limits_first_token=True).run(scenario.start)
+    assert scenario.called == ["a"]
+    assert scenario.breaker.try_acquire("a") is Permit.NORMAL
+    assert not context.cancellation._callbacks
+    assert not scenario.timers[0].is_running
+
+
+def test_an_answer_that_starts_after_the_timeout_is_closed() -> None:
+    class Answer:
         is_closed = False
 
         def close(self) -> None:
             self.is_closed = True
 
-    late = Late()
+    late, in_time = Answer(), Answer()
+    scenario = FailoverScenario({"a": ["-"], "b": ["-"]}, a=with_first_token_timeout(7.0))
 
-    def attempt(target: Target, context: CallContext) -> Late:
+    def start(target: Target, context: CallContext) -> Answer:
         if target.model == "b":
-            return Late()
-        woken = threading.Event()
-        context.cancellation.on_cancel(woken.set)
-        assert woken.wait(20)
+            return in_time
+        scenario.timers[-1].fire()
         return late
 
-    rehearsal = Rehearsal({"a": ["-"], "b": ["from b"]}, a=patient(0.1))
-    failover: FailoverExecutor[Late] = FailoverExecutor(rehearsal.plan, CallContext("req_1"), limits_first_token=True)
-    assert failover.run(attempt).target.model == "b"
-    assert late.is_closed
+    attempt = scenario.executor(limits_first_token=True).run(start)
+    assert attempt.result is in_time
+    assert (late.is_closed, in_time.is_closed) == (True, False)
 
 
-def test_an_answer_in_time_lifts_the_limit() -> None:
-    rehearsal = Rehearsal({"a": ["from a"]}, a=patient(0.4))
+def test_the_first_token_stops_the_timer_but_not_the_clients_cancellation() -> None:
+    scenario = FailoverScenario({"a": ["from a"]}, a=with_first_token_timeout(7.0))
     context = CallContext("req_1")
-    given: list[CallContext] = []
+    contexts: list[CallContext] = []
 
-    def attempt(target: Target, context: CallContext) -> str:
-        given.append(context)
-        return rehearsal.attempt(target, context)
+    def start(target: Target, context: CallContext) -> str:
+        assert scenario.timers[0].is_running
+        contexts.append(context)
+        return scenario.start(target, context)
 
-    begun = rehearsal.failover(context, limits_first_token=True).run(attempt)
-    time.sleep(0.5)
-    assert not given[0].cancellation.is_cancelled
+    attempt = scenario.executor(context, limits_first_token=True).run(start)
+    assert not scenario.timers[0].is_running
+    assert not contexts[0].cancellation.is_cancelled
     context.cancellation.cancel()
-    assert given[0].cancellation.is_cancelled
-    begun.close()
+    assert contexts[0].cancellation.is_cancelled
+    attempt.close()
 
 
-def test_every_try_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_timeout_cancels_its_attempt_and_not_the_call() -> None:
+    """With the timer that is used by default."""
+    call, cancelled = CancellationToken(), threading.Event()
+    timeout = FirstTokenTimeout(call, 0.01)
+    timeout.cancellation.on_cancel(cancelled.set)
+    assert cancelled.wait(20)
+    with pytest.raises(UpstreamTimeoutError):
+        timeout.stop()
+    assert not call.is_cancelled
+
+
+def test_the_latency_of_an_attempt_ends_with_its_first_token() -> None:
+    scenario = FailoverScenario({"a": ["from a"]})
+    balancer = LeastLatency(["a"], scenario.clock)
+    scenario.plan = replace(scenario.plan, balancer=balancer)
+
+    def start(target: Target, context: CallContext) -> str:
+        scenario.now += 3
+        return scenario.start(target, context)
+
+    attempt = scenario.executor().run(start)
+    scenario.now += 50
+    attempt.close()
+    assert balancer.latencies["a"].seconds == 3
+
+
+def test_every_attempt_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    rehearsal = Rehearsal({"a": [refusal(500)], "b": ["from b"]})
-    for name in ("began", "ended"):
-        monkeypatch.setattr(rehearsal.plan.balancer, name, lambda target, name=name: calls.append(f"{name} {target}"))
-    rehearsal.answer()
-    assert calls == ["began a", "ended a"] * 2 + ["began b", "ended b"]
+    scenario = FailoverScenario({"a": [status_error(500)], "b": ["from b"]})
+    for name in ("on_start", "on_end"):
+        monkeypatch.setattr(scenario.plan.balancer, name, lambda target, name=name: calls.append(f"{name} {target}"))
+    scenario.run()
+    assert calls == ["on_start a", "on_end a"] * 2 + ["on_start b", "on_end b"]
 
 
-def test_a_fault_of_this_program_is_raised_as_it_is() -> None:
-    rehearsal = Rehearsal({"a": ["-"], "b": ["from b"]})
+def test_an_unexpected_exception_is_raised_unchanged() -> None:
+    scenario = FailoverScenario({"a": ["-"], "b": ["from b"]})
 
-    def attempt(target: Target, context: CallContext) -> str:
+    def start(target: Target, context: CallContext) -> str:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        rehearsal.failover().run(attempt)
+        scenario.executor().run(start)
