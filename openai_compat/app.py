@@ -190,7 +190,7 @@ def _register_blueprints(app: Flask, state: State) -> None:
         (inference.chat_blueprint(router, chats), inference.URL_PREFIXES),
         (inference.completions_blueprint(router, CompletionService(tokens)), inference.URL_PREFIXES),
         (inference.embeddings_blueprint(router, EmbeddingService(tokens)), inference.URL_PREFIXES),
-        (models.models_blueprint(router, state.catalog), models.ROOTS),
+        (models.models_blueprint(router, state.catalog), models.URL_PREFIXES),
         (ask_blueprint(router, chats, settings), ("",)),
     ]
     if router.forwarding_upstream is not None:

@@ -1,4 +1,4 @@
-"""From the bytes of a request to a dict that is what the API takes, or a 400 that says what is wrong and where."""
+"""Parsing and validation of JSON request bodies."""
 
 from __future__ import annotations
 
@@ -11,48 +11,49 @@ from marshmallow import Schema, ValidationError
 from openai_compat.core.errors import InvalidRequestError
 from openai_compat.web.schemas.base import name_of_type, to_field_error
 
-MAXIMUM_DEPTH = 256
-"""Objects and lists within each other. What is deeper would exhaust the stack of whoever walks the value later."""
+MAX_DEPTH = 256
+"""Maximum nesting of objects and arrays. A deeper value could exhaust the stack of the code that walks it."""
 
 CANNOT_PARSE = "We could not parse the JSON body of your request"
 NOT_JSON = "(HINT: The OpenAI API expects a JSON payload, but what was sent was not valid JSON.)"
 
 
 def parse_json_object(body: bytes) -> dict[str, Any]:
-    """The JSON object in `body`.
+    """Parse the JSON object in `body`.
 
-    Stricter than `json.loads`: UTF-8 only, every key once, no NaN and no infinity, numbers and nesting within limits,
-    and no text that UTF-8 cannot hold (half a surrogate pair), so that whatever is returned can be sent on.
+    Stricter than `json.loads`: only UTF-8, no duplicate keys, no NaN or infinity, limits on numbers and nesting, and no
+    text that UTF-8 cannot encode (half a surrogate pair). Any returned value can therefore be sent to an upstream.
 
     Raises:
-        PayloadError: with the sentence that OpenAI begins this error with, then what is wrong and where.
+        InvalidRequestError: the message starts as OpenAI's does, then names the problem and its position.
     """
     if not body:
-        _refuse("the body is empty")
+        _raise_invalid("the body is empty")
     try:
         value = DECODER.decode(body.decode("utf-8"))
-        if _may_hold_surrogates(body):
+        if _may_contain_surrogates(body):
             _check_surrogates(value)
     except UnicodeDecodeError as error:
-        _refuse(f"it is not UTF-8, at byte {error.start}", error)
+        _raise_invalid(f"it is not UTF-8, at byte {error.start}", error)
     except json.JSONDecodeError as error:
-        _refuse(_syntax_error(error), error)
+        _raise_invalid(_syntax_error(error), error)
     except RecursionError as error:
-        _refuse_depth(error)
-    except ValueError as error:  # the interpreter's own limit on the digits of an integer
-        _refuse("a number has too many digits", error)
+        _raise_too_deep(error)
+    except ValueError as error:  # the interpreter's limit on the digits of an integer
+        _raise_invalid("a number has too many digits", error)
     if type(value) is not dict:
         raise InvalidRequestError(f"{CANNOT_PARSE}: expected an object, but got {name_of_type(value)} instead.")
-    if _holds_many_brackets(body) and _is_deeper_than(MAXIMUM_DEPTH, value):
-        _refuse_depth()
+    if _may_be_too_deep(body) and _is_deeper_than(MAX_DEPTH, value):
+        _raise_too_deep()
     return value
 
 
 def validate(schema: Schema, payload: dict[str, Any]) -> dict[str, Any]:
-    """`payload` itself, exactly as the client sent it, once `schema` has found nothing wrong with it.
+    """Return `payload` unchanged if it is valid for `schema`.
 
     Raises:
-        PayloadError: for the first problem; `param` is its dotted path (`messages[0].content`), `code` OpenAI's.
+        InvalidRequestError: the first problem, with its dotted path as `param` (`messages[0].content`) and OpenAI's
+            `code`.
     """
     try:
         schema.load(payload)
@@ -62,12 +63,12 @@ def validate(schema: Schema, payload: dict[str, Any]) -> dict[str, Any]:
     return payload
 
 
-def _refuse(reason: str, cause: Exception | None = None, param: str | None = None) -> NoReturn:
+def _raise_invalid(reason: str, cause: Exception | None = None, param: str | None = None) -> NoReturn:
     raise InvalidRequestError(f"{CANNOT_PARSE}: {reason}. {NOT_JSON}", param=param) from cause
 
 
-def _refuse_depth(cause: Exception | None = None) -> NoReturn:
-    raise InvalidRequestError(f"{CANNOT_PARSE}: it is nested more than {MAXIMUM_DEPTH} levels deep.") from cause
+def _raise_too_deep(cause: Exception | None = None) -> NoReturn:
+    raise InvalidRequestError(f"{CANNOT_PARSE}: it is nested more than {MAX_DEPTH} levels deep.") from cause
 
 
 def _syntax_error(error: json.JSONDecodeError) -> str:
@@ -76,16 +77,16 @@ def _syntax_error(error: json.JSONDecodeError) -> str:
     return f"{error.msg.removesuffix(' at')} at line {error.lineno}, column {error.colno} (character {error.pos})"
 
 
-def _to_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) != len(pairs):
         key = _first_duplicate([key for key, _ in pairs])
-        _refuse(f"the key '{key}' occurs twice in one object", param=key)
+        _raise_invalid(f"the key '{key}' occurs twice in one object", param=key)
     return value
 
 
 def _first_duplicate(keys: list[str]) -> str:
-    """The first key that was there before, short and fit to be sent back."""
+    """Return the first duplicate, shortened and encodable, for the error message."""
     seen: set[str] = set()
     for key in keys:
         if key in seen:
@@ -94,38 +95,41 @@ def _first_duplicate(keys: list[str]) -> str:
     return key[:100].encode("utf-8", "replace").decode("utf-8")
 
 
-def _to_float(digits: str) -> float:
+def _parse_float(digits: str) -> float:
     number = float(digits)
     if number in (float("inf"), float("-inf")):
-        _refuse(f"the number {digits[:40]} is too large")
+        _raise_invalid(f"the number {digits[:40]} is too large")
     return number
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    _refuse(f"{name} is not a JSON number")
+def _reject_constant(name: str) -> NoReturn:
+    _raise_invalid(f"{name} is not a JSON number")
 
 
-DECODER = json.JSONDecoder(object_pairs_hook=_to_object, parse_float=_to_float, parse_constant=_refuse_constant)
+DECODER = json.JSONDecoder(object_pairs_hook=_build_object, parse_float=_parse_float, parse_constant=_reject_constant)
 
 
-def _may_hold_surrogates(body: bytes) -> bool:
-    """Whether to look closer. The two ends of what is searched are found much faster than the middle is searched."""
+def _may_contain_surrogates(body: bytes) -> bool:
+    """Return True if `body` may contain an escaped surrogate.
+
+    Finding the first and the last backslash is much faster than a search of the whole body.
+    """
     first, last = body.find(b"\\"), body.rfind(b"\\") + 3
     return first >= 0 and (body.find(b"\\ud", first, last) >= 0 or body.find(b"\\uD", first, last) >= 0)
 
 
 def _check_surrogates(value: Any) -> None:
-    """Escaped surrogates are usually emoji; half a pair is text that cannot be written as UTF-8 again."""
+    """Raise an error for half a surrogate pair, which UTF-8 cannot encode. Complete pairs are usually emoji."""
     try:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as error:
         half = ord(error.object[error.start])
-        _refuse(f"\\u{half:04x} is half of a surrogate pair", error)
+        _raise_invalid(f"\\u{half:04x} is half of a surrogate pair", error)
 
 
-def _holds_many_brackets(body: bytes) -> bool:
-    """Whether there are enough of them, in texts or not, to nest deeply. (`bytes.count` would read every byte.)"""
-    remaining = MAXIMUM_DEPTH
+def _may_be_too_deep(body: bytes) -> bool:
+    """Return True if there are enough brackets for too deep nesting. `bytes.count` would always read every byte."""
+    remaining = MAX_DEPTH
     for bracket in (b"[", b"{"):
         position = body.find(bracket)
         while position >= 0:

@@ -1,4 +1,4 @@
-"""From exceptions to responses: the only place that turns an error into a status and a body."""
+"""Translation of exceptions into HTTP responses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def status_of(error: OpenAICompatError, settings: Settings) -> int:
-    """The HTTP status of an error."""
+    """Return the HTTP status of `error`."""
     if isinstance(error, UpstreamStatusError):
         return error.upstream_status
     if error.status is not None:
@@ -41,7 +41,7 @@ def status_of(error: OpenAICompatError, settings: Settings) -> int:
 
 
 def headers_of(error: OpenAICompatError) -> dict[str, str]:
-    """What the error tells clients about trying again."""
+    """Return the response headers of `error`, which tell clients whether and when to retry."""
     headers = dict(error.headers) if isinstance(error, UpstreamStatusError) else {}
     if error.is_retryable is False:
         headers["x-should-retry"] = "false"
@@ -51,7 +51,7 @@ def headers_of(error: OpenAICompatError) -> dict[str, str]:
 
 
 def to_response(error: OpenAICompatError, settings: Settings) -> Response:
-    """The error in OpenAI's envelope."""
+    """Log `error` and return it in OpenAI's envelope. The response of an upstream that refused the call is forwarded."""
     if isinstance(error, UpstreamRefusalError):
         return BytesResponse(error.answer.body, error.answer.status, error.answer.headers)
     log_error(error)
@@ -59,7 +59,7 @@ def to_response(error: OpenAICompatError, settings: Settings) -> Response:
 
 
 def log_error(error: OpenAICompatError) -> None:
-    """The client's mistakes at INFO; ours and the upstream's with what caused them."""
+    """Log client errors at INFO, and errors of this server and of upstreams at WARNING with their cause."""
     if isinstance(error, RequestError | CallCancelledError):
         log.info("%s: %s", type(error).__name__, error.message)
     else:
@@ -67,23 +67,26 @@ def log_error(error: OpenAICompatError) -> None:
 
 
 def to_known_error(error: Exception) -> OpenAICompatError:
-    """Our error for any exception. What is not known is logged with its traceback and shown without."""
+    """Return the project's error for any exception.
+
+    An unexpected exception is logged with its traceback. The client gets an `InternalError` without details.
+    """
     if isinstance(error, OpenAICompatError):
         return error
     if isinstance(error, HTTPException):
-        return _translate(error)
+        return _from_http_exception(error)
     log.error("unexpected error", exc_info=error)
     return InternalError()
 
 
-def _translate(error: HTTPException) -> OpenAICompatError:
-    place = f"({request.method} {request.path})"
+def _from_http_exception(error: HTTPException) -> OpenAICompatError:
+    request_line = f"({request.method} {request.path})"
     known: dict[int, Callable[[], RequestError]] = {
-        404: lambda: NotFoundError(f"Invalid URL {place}"),
-        405: lambda: MethodNotAllowedError(f"Method not allowed {place}"),
-        413: lambda: RequestTooLargeError("The request body is larger than this server takes."),
+        404: lambda: NotFoundError(f"Invalid URL {request_line}"),
+        405: lambda: MethodNotAllowedError(f"Method not allowed {request_line}"),
+        413: lambda: RequestTooLargeError("The request body is larger than this server allows."),
         415: lambda: UnsupportedMediaTypeError(
-            "This API takes JSON: send the header 'Content-Type: application/json'."
+            "This API accepts JSON. Send the header 'Content-Type: application/json'."
         ),
     }
     if error.code in known:
@@ -95,11 +98,11 @@ def _translate(error: HTTPException) -> OpenAICompatError:
 
 
 def register_errors(app: Flask, settings: Settings) -> None:
-    """Whatever goes wrong in any view, or before one is found, wears the envelope."""
+    """Register the error handler of all views and of requests that match no view."""
 
     @app.errorhandler(Exception)
     def handle(error: Exception) -> Response:
-        if isinstance(error, CallCancelledError):  # a backend knows that it was to stop, and not always why
+        if isinstance(error, CallCancelledError):  # raised by backends, which may not know the reason
             error = current_context().cancellation.to_error()
         response = to_response(to_known_error(error), settings)
         if isinstance(error, HTTPException) and error.code == 405:

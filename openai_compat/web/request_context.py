@@ -1,4 +1,4 @@
-"""One HTTP request from its first byte in to its last byte out: its id, its client's presence, its log line."""
+"""Per-request context with the request id, cancellation on client disconnect, and the access-log line."""
 
 from __future__ import annotations
 
@@ -27,127 +27,132 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CONTEXT_KEY: Final = "openai_compat.call"
-"""Where the request's environment has its `RequestContext`."""
+CONTEXT_KEY: Final = "openai_compat.context"
+"""Key of the request's `RequestContext` in its WSGI environment."""
 HEALTH_CHECKS: Final = frozenset({"GET /healthz", "GET /readyz", "GET /api/v1/healthcheck"})
-"""Asked every few seconds by whoever watches the server: their lines would bury all others."""
+"""Requests that monitoring sends every few seconds. They are logged at DEBUG, or they would hide all other lines."""
 OPENAI_VERSION: Final = "2020-10-01"
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
-# The headers that may travel on to an upstream. Everything else stays here: cookies, what proxies in front of us say
-# of the user, credentials meant for this server.
+# Request headers that are forwarded to an upstream. Cookies, what proxies in front of this server add about the user,
+# and credentials for this server are not forwarded.
 FORWARDED_HEADERS = frozenset(
     {
         "HTTP_USER_AGENT", "HTTP_ACCEPT", "HTTP_ACCEPT_LANGUAGE", "HTTP_IDEMPOTENCY_KEY", "HTTP_X_CLIENT_REQUEST_ID",
         "HTTP_TRACEPARENT", "HTTP_TRACESTATE",
     }
 )  # fmt: skip
-# With what asks for a file, and with nothing else: half a chat completion, or none, is no answer.
+# Range and conditional headers are for downloads only. Part of a chat completion, or none, is no answer.
 _FORWARDED_WITH_GET = FORWARDED_HEADERS | {"HTTP_RANGE", "HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE"}
 _FORWARDED_PREFIXES = ("HTTP_OPENAI_", "HTTP_X_STAINLESS_")
 
 
-# An id must be unlike every other; it is no secret. Asking the system for randomness each time costs more.
-_PROCESS = token_hex(10)
+# Request ids must be unique, not secret. Random bytes from the system for each of them would take longer.
+_PROCESS_ID = token_hex(10)
 _counter = count(1)
 
 
 class RequestContext:
-    """The request that is being served. `model`, `usage` and the rest are noted on the way, for the log;
-    `reply_headers` are added to the answer, whatever it will be.
+    """State of one HTTP request.
 
-    `release_slot` gives back the place that it had to wait for, where places are counted.
+    `log_fields` are added to the access-log line, and `reply_headers` to the response, successful or not.
+    `release_slot` returns the slot of the concurrency limiter, if the request has one.
     """
 
     __slots__ = (
         "_descriptor",
-        "_place",
+        "_endpoint",
+        "_monitor",
         "_settings",
-        "_started",
-        "_watch",
+        "_started_at",
         "authorization",
         "cancellation",
-        "is_finished",
+        "client_request_id",
+        "is_closed",
         "is_streamed",
         "log_fields",
         "release_slot",
         "reply_headers",
         "request_id",
-        "sent_request_id",
     )  # fmt: skip
 
-    def __init__(self, environ: WSGIEnvironment, settings: Settings, watch: DisconnectMonitor) -> None:
+    def __init__(self, environ: WSGIEnvironment, settings: Settings, monitor: DisconnectMonitor) -> None:
         self._settings = settings
-        self._started = perf_counter()
-        self._watch = watch
+        self._started_at = perf_counter()
+        self._monitor = monitor
         self._descriptor = -1
-        # Not the environment itself: it holds this call, and a circle of the two would wait for the collector.
-        self._place = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"
+        # A copy, as a reference to the environment, which holds this context, would be a reference cycle.
+        self._endpoint = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"
         self.cancellation = CancellationToken()
         self.log_fields: dict[str, Any] = {}
         self.reply_headers: dict[str, str] = {}
-        self.is_streamed = self.is_finished = False
+        self.is_streamed = self.is_closed = False
         self.release_slot: Callable[[], None] | None = None
-        sent = environ.get("HTTP_X_REQUEST_ID", "")
-        self.sent_request_id = sent if _REQUEST_ID.fullmatch(sent) else None
-        self.request_id = self.sent_request_id or f"req_{_PROCESS}{next(_counter):012x}"
+        sent_id = environ.get("HTTP_X_REQUEST_ID", "")
+        self.client_request_id = sent_id if _REQUEST_ID.fullmatch(sent_id) else None
+        self.request_id = self.client_request_id or f"req_{_PROCESS_ID}{next(_counter):012x}"
         self.authorization = authorization_of(environ)
         sock = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
         if sock is not None:
             self._descriptor = sock.fileno()
-            watch.add(self._descriptor, self.cancellation)
+            monitor.add(self._descriptor, self.cancellation)
 
-    def to_context(self, *, is_streamed: bool) -> CallContext:
-        """What the backends get to know. A caller's key is passed on only where this server asks for none itself."""
-        asked = current_request()
+    def to_call_context(self, *, is_streamed: bool) -> CallContext:
+        """Return the context for backends. The client's key is forwarded only if this server requires no key."""
+        current = current_request()
         return CallContext(
             request_id=self.request_id,
             cancellation=self.cancellation,
-            headers=forwardable_headers(asked.environ, self.request_id),
+            headers=forwardable_headers(current.environ, self.request_id),
             authorization=None if self._settings.api_keys else self.authorization,
             heartbeat_interval=self._settings.sse_keepalive_seconds if is_streamed else 0.0,
             caller=self.authorization,
-            conversation_id=asked.environ.get("HTTP_X_CONVERSATION_ID"),
-            sent_header=asked.headers.get,
+            conversation_id=current.environ.get("HTTP_X_CONVERSATION_ID"),
+            sent_header=current.headers.get,
             reply_headers=self.reply_headers,
         )
 
     def log_body(self, body: bytes) -> None:
-        """Puts the raw request into the log, where `LOG_REQUEST_BODIES` asks for it."""
+        """Log the request body, if `LOG_REQUEST_BODIES` is set."""
         if self._settings.log_request_bodies:
             log_request_body(body)
 
-    def note_usage(self, usage: Usage | None) -> None:
+    def record_usage(self, usage: Usage | None) -> None:
+        """Add the token counts to the access-log line."""
         if usage is not None:
             self.log_fields["prompt_tokens"] = usage.prompt_tokens
             self.log_fields["completion_tokens"] = usage.completion_tokens
 
     @property
-    def milliseconds(self) -> int:
-        return round((perf_counter() - self._started) * 1000)
+    def elapsed_ms(self) -> int:
+        """Milliseconds since the start of the request."""
+        return round((perf_counter() - self._started_at) * 1000)
 
-    def finish(self, status: int) -> None:
-        """The last byte is out, or the client is gone: one line in the log, once."""
-        if self.is_finished:
+    def close(self, status: int) -> None:
+        """End the request, after its last byte or a client disconnect, and write the access-log line.
+
+        Further calls have no effect.
+        """
+        if self.is_closed:
             return
-        self.is_finished = True
-        self._watch.remove(self._descriptor, self.cancellation)
+        self.is_closed = True
+        self._monitor.remove(self._descriptor, self.cancellation)
         if self.release_slot is not None:
             self.release_slot()
-        level = logging.DEBUG if self._place in HEALTH_CHECKS else logging.INFO
+        level = logging.DEBUG if self._endpoint in HEALTH_CHECKS else logging.INFO
         if log.isEnabledFor(level):
-            has_left = self.cancellation.is_cancelled and self.cancellation.reason is None
-            log_fields = {"status": 499 if has_left else status, "ms": self.milliseconds, **self.log_fields}
-            place = self._place.encode("latin-1").decode("utf-8", "replace")
-            record = logging.LogRecord(log.name, level, "", 0, place, None, None)  # `log.log` takes 2 µs more
+            has_disconnected = self.cancellation.is_cancelled and self.cancellation.reason is None
+            log_fields = {"status": 499 if has_disconnected else status, "ms": self.elapsed_ms, **self.log_fields}
+            endpoint = self._endpoint.encode("latin-1").decode("utf-8", "replace")
+            record = logging.LogRecord(log.name, level, "", 0, endpoint, None, None)  # `log.log` takes 2 µs more
             record.fields = log_fields
             log.handle(record)
 
 
 def authorization_of(environ: Mapping[str, Any]) -> str | None:
-    """The caller's credential as an `Authorization` value; Azure's clients send theirs as `api-key`.
+    """Return the client's credential as an `Authorization` value. Azure's clients send it in the header `api-key`.
 
-    Where both are there, a bearer token is the API's, and any other scheme is for a proxy on the way.
+    If both are present, a bearer token is used first. Any other scheme belongs to a proxy in between.
     """
     value: str | None = environ.get("HTTP_AUTHORIZATION")
     key = environ.get("HTTP_API_KEY")
@@ -157,72 +162,73 @@ def authorization_of(environ: Mapping[str, Any]) -> str | None:
 
 
 def forwardable_headers(environ: Mapping[str, Any], request_id: str) -> dict[str, str]:
-    """The client's headers for an upstream, and the id under which both can be found in the logs."""
-    travelling = _FORWARDED_WITH_GET if environ["REQUEST_METHOD"] in {"GET", "HEAD"} else FORWARDED_HEADERS
-    headers = {name: environ[key] for key in environ if (name := _forwarded_name(key, travelling))}
+    """Return the client's headers for an upstream, with the request id that appears in the logs of both servers."""
+    allowed = _FORWARDED_WITH_GET if environ["REQUEST_METHOD"] in {"GET", "HEAD"} else FORWARDED_HEADERS
+    headers = {name: environ[key] for key in environ if (name := _forwarded_name(key, allowed))}
     headers["x-request-id"] = request_id
     return headers
 
 
 @lru_cache(maxsize=1024)
-def _forwarded_name(environ_name: str, travelling: frozenset[str]) -> str | None:
-    """The header's name, where it may travel; remembered, as every request of a client has the same headers."""
-    if environ_name in travelling or environ_name.startswith(_FORWARDED_PREFIXES):
+def _forwarded_name(environ_name: str, allowed: frozenset[str]) -> str | None:
+    """Return the name of a header that is forwarded. Cached, as all requests of a client have the same headers."""
+    if environ_name in allowed or environ_name.startswith(_FORWARDED_PREFIXES):
         return environ_name.removeprefix("HTTP_").lower().replace("_", "-")
     return None
 
 
-def limit_concurrency(gate: ConcurrencyLimiter) -> Callable[[], None]:
-    """A `before_request` function that lets a request in when there is a place for it."""
+def limit_concurrency(limiter: ConcurrencyLimiter) -> Callable[[], None]:
+    """Return a `before_request` function that waits for a slot of `limiter`."""
 
-    def admit() -> None:
+    def acquire_slot() -> None:
         if request.method != "OPTIONS":
-            call = current_context()
-            gate.acquire(call.cancellation)
-            call.release_slot = gate.release
+            context = current_context()
+            limiter.acquire(context.cancellation)
+            context.release_slot = limiter.release
 
-    return admit
+    return acquire_slot
 
 
 def current_request() -> Request:
-    """The request itself: through Flask's `request`, each attribute costs several times as much as this."""
-    asked: Request = request._get_current_object()  # type: ignore[attr-defined]
-    return asked
+    """Return the request itself. Each attribute access through Flask's `request` proxy costs several times as much."""
+    current: Request = request._get_current_object()  # type: ignore[attr-defined]
+    return current
 
 
 def current_context() -> RequestContext:
-    call: RequestContext = current_request().environ[CONTEXT_KEY]
-    return call
+    """Return the context of the current request."""
+    context: RequestContext = current_request().environ[CONTEXT_KEY]
+    return context
 
 
-def install_request_context(app: Flask, settings: Settings, watch: DisconnectMonitor) -> None:
-    """Every request becomes a `RequestContext`, and every response says so in its headers."""
+def install_request_context(app: Flask, settings: Settings, monitor: DisconnectMonitor) -> None:
+    """Give every request of `app` a `RequestContext`, and every response the headers that come from it."""
 
     @app.before_request
-    def begin() -> None:
-        asked = current_request()
-        asked.max_content_length = settings.max_request_bytes  # or Flask looks it up in the application each time
-        environ = asked.environ
-        environ[CONTEXT_KEY] = call = RequestContext(environ, settings, watch)
-        logs.request_id.set(call.request_id)
+    def open_context() -> None:
+        current = current_request()
+        current.max_content_length = settings.max_request_bytes  # saves Flask a lookup in the application's config
+        environ = current.environ
+        environ[CONTEXT_KEY] = context = RequestContext(environ, settings, monitor)
+        logs.request_id.set(context.request_id)
 
     @app.after_request
-    def stamp(response: Response) -> Response:
-        call = current_context()
+    def add_response_headers(response: Response) -> Response:
+        context = current_context()
         headers = response.headers
         present = {name.lower() for name, _ in headers}
         if "x-request-id" in present:
-            call.log_fields["upstream_request_id"] = headers["x-request-id"]
-            if call.sent_request_id:
-                headers["x-request-id"] = call.request_id
+            context.log_fields["upstream_request_id"] = headers["x-request-id"]
+            if context.client_request_id:
+                headers["x-request-id"] = context.request_id
         else:
-            headers.add("x-request-id", call.request_id)
+            headers.add("x-request-id", context.request_id)
         if "openai-processing-ms" not in present:
-            headers.add("openai-processing-ms", str(call.milliseconds))
+            headers.add("openai-processing-ms", str(context.elapsed_ms))
         if "openai-version" not in present:
             headers.add("openai-version", OPENAI_VERSION)
-        if call.reply_headers:
-            headers.update(call.reply_headers)
-        if not call.is_streamed:
-            call.finish(response.status_code)
+        if context.reply_headers:
+            headers.update(context.reply_headers)
+        if not context.is_streamed:
+            context.close(response.status_code)
         return response

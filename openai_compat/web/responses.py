@@ -1,4 +1,4 @@
-"""Whole answers: bytes that are all there."""
+"""Non-streaming responses, whose complete body is known."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class BytesResponse(Response):
-    """A response whose body is one piece, JSON where the headers say nothing else. It goes out as it is.
+    """A response whose body is one block of bytes, JSON unless the headers name another type.
 
-    Werkzeug's own looks on the way for locations to make absolute, bodies to encode and iterables to close; here none
-    of these can be, and the looking costs as much as validating the request did (`docs/internals/performance.md`).
+    Werkzeug's `Response` looks for locations to make absolute, bodies to encode and iterables to close. There are none
+    here, and the search takes as long as the validation of the request does (`docs/internals/performance.md`).
     """
 
     def __init__(self, body: bytes, status: int, headers: Mapping[str, str]) -> None:
@@ -35,5 +35,5 @@ class BytesResponse(Response):
 
 
 def json_response(value: Mapping[str, Any], status: int = HTTPStatus.OK, headers: Mapping[str, str] = {}) -> Response:
-    """`value` as a response."""
+    """Return a response with `value` as its JSON body."""
     return BytesResponse(to_json(value), status, headers)

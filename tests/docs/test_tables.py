@@ -148,7 +148,7 @@ def test_the_roots_of_the_doors_are_named() -> None:
     assert "chat/completions" in answers
     assert "models" in models
     assert answer_roots == {root.replace("<path:deployment>", "{model}") for root in chat.URL_PREFIXES}
-    assert model_roots == set(model_doors.ROOTS)
+    assert model_roots == set(model_doors.URL_PREFIXES)
 
 
 def _doors() -> Iterator[list[str]]:

@@ -1,6 +1,6 @@
-"""The OpenAPI document of this server, made from the marshmallow schemas by apispec.
+"""OpenAPI document of this server, generated from the marshmallow schemas with apispec.
 
-Version 3.1, whose schemas are JSON Schema. Built when it is first asked for; nothing on the way of a request needs it.
+Version 3.1, whose schemas are JSON Schema. It is built for the first request to it.
 """
 
 from __future__ import annotations
@@ -16,42 +16,49 @@ from openai_compat.core.version import __version__
 from openai_compat.web.schemas import ask, chat, completions, embeddings, replies
 from openai_compat.web.schemas.fields import List, OneOf, PromptInput
 
-from . import examples as examples
+from . import examples
 
 OPENAPI_VERSION = "3.1.0"
-ABOUT = """One server that speaks the OpenAI REST API, in front of any model.
+API_DESCRIPTION = """One server that speaks the OpenAI REST API, in front of any model.
 
-Point a client that was written for OpenAI at this server's `/v1`. The same paths are mounted at `/api/v1`, and
-without a prefix (`/chat/completions`); for Azure's clients also at `/openai/deployments/{model}/chat/completions`.
-Everything else under `/v1/` is passed on to the OpenAI upstream, where one is configured.
+Set the base URL of an OpenAI client to this server's `/v1`. The same paths exist under `/api/v1` and without a prefix
+(`/chat/completions`), and for Azure's clients under `/openai/deployments/{model}/chat/completions`. All other requests
+under `/v1/` are forwarded to the OpenAI upstream, if one is configured.
 """
-KEY_ABOUT = "One of the server's `API_KEYS`. Where it has none, any key is accepted, and none at all."
+KEY_DESCRIPTION = "One of the server's `API_KEYS`. If it has none, requests with any key or without one are accepted."
 SECURITY_SCHEMES: dict[str, dict[str, str]] = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": KEY_ABOUT},
-    "apiKey": {"type": "apiKey", "in": "header", "name": "api-key", "description": f"For Azure's clients. {KEY_ABOUT}"},
+    "bearer": {"type": "http", "scheme": "bearer", "description": KEY_DESCRIPTION},
+    "apiKey": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "api-key",
+        "description": f"For Azure's clients. {KEY_DESCRIPTION}",
+    },
 }
 REQUEST_ID_HEADER = {
-    "x-request-id": {"description": "The name of this call in the server's log.", "schema": {"type": "string"}}
+    "x-request-id": {"description": "The id of this request in the server's log.", "schema": {"type": "string"}}
 }
 JSON = "application/json"
 EVENTS = "text/event-stream"
 
 
 class SchemaConverter(OpenAPIConverter):
-    """Teaches apispec the fields of `schemas/fields.py` that marshmallow does not have."""
+    """Converter of the fields in `schemas/fields.py` that apispec does not know."""
 
     def init_attribute_functions(self) -> None:
         super().init_attribute_functions()  # type: ignore[no-untyped-call]
-        self.attribute_functions += [self.alternatives_of, self.least_items_of]
+        self.attribute_functions += [self.alternatives_of, self.min_items_of]
 
     def alternatives_of(self, field: Any, ret: dict[str, Any]) -> dict[str, Any]:
+        """Return `anyOf` for a field with alternatives."""
         if not isinstance(field, OneOf | PromptInput):
             return {}
         choices: list[dict[str, Any]] = [self.field2property(alternative) for alternative in field.alternatives]
         return {"anyOf": [*choices, {"type": "null"}] if field.allow_none else choices}
 
-    def least_items_of(self, field: Any, ret: dict[str, Any]) -> dict[str, Any]:
-        return {"minItems": field.least} if isinstance(field, List) and field.least else {}
+    def min_items_of(self, field: Any, ret: dict[str, Any]) -> dict[str, Any]:
+        """Return `minItems` for a list with a minimum."""
+        return {"minItems": field.min_items} if isinstance(field, List) and field.min_items else {}
 
 
 class SchemaPlugin(MarshmallowPlugin):
@@ -59,18 +66,23 @@ class SchemaPlugin(MarshmallowPlugin):
 
 
 def build_openapi(model: str) -> dict[str, Any]:
-    """The document as a dict that is ready for `json.dumps`; `model` is the one that answers in its examples."""
+    """Return the document as a dict that `json.dumps` accepts. The examples use `model`."""
     spec = APISpec(
         title="OpenAI-compatible API",
         version=__version__,
         openapi_version=OPENAPI_VERSION,
         plugins=[SchemaPlugin()],
-        info={"description": ABOUT},
+        info={"description": API_DESCRIPTION},
         servers=[{"url": "/", "description": "This server."}],
         security=[{}, *({name: []} for name in SECURITY_SCHEMES)],
     )
     _add_components(spec)
-    for path, operations in {**_answer_paths(model), **_models_paths(model), **_ask_paths(), **_probe_paths()}.items():
+    for path, operations in {
+        **_inference_paths(model),
+        **_models_paths(model),
+        **_ask_paths(),
+        **_health_paths(),
+    }.items():
         spec.path(path=path, operations=operations)
     return spec.to_dict()
 
@@ -80,22 +92,22 @@ def _add_components(spec: APISpec) -> None:
         spec.components.security_scheme(name, scheme)
     spec.components.schema("ChatCompletionChunk", schema=replies.ChatCompletionChunkSchema)
     spec.components.schema("AskEvent", schema=replies.AskEventSchema)
-    for status, (about, error) in examples.ERRORS.items():
-        reply = _reply(about, replies.ErrorSchema, error.to_envelope())
+    for status, (description, error) in examples.ERRORS.items():
+        reply = _reply(description, replies.ErrorSchema, error.to_envelope())
         spec.components.response(f"Error{status}", reply)
 
 
-def _operation(name: str, summary: str, tag: str, responses: dict[str, Any], **rest: Any) -> dict[str, Any]:
-    return {"operationId": name, "summary": summary, "tags": [tag], "responses": responses, **rest}
+def _operation(name: str, summary: str, tag: str, responses: dict[str, Any], **others: Any) -> dict[str, Any]:
+    return {"operationId": name, "summary": summary, "tags": [tag], "responses": responses, **others}
 
 
 def _errors(*statuses: int) -> dict[str, Any]:
     return {str(status): f"Error{status}" for status in statuses}
 
 
-def _reply(about: str, schema: type[Schema], example: Any, **more_content: Any) -> dict[str, Any]:
+def _reply(description: str, schema: type[Schema], example: Any, **more_content: Any) -> dict[str, Any]:
     content = {JSON: {"schema": schema, "example": example}, **more_content}
-    return {"description": about, "headers": REQUEST_ID_HEADER, "content": content}
+    return {"description": description, "headers": REQUEST_ID_HEADER, "content": content}
 
 
 def _body(schema: Schema, requests: examples.Examples) -> dict[str, Any]:
@@ -106,16 +118,16 @@ def _events(stream: str) -> dict[str, Any]:
     return {EVENTS: {"schema": {"type": "string"}, "example": stream}}
 
 
-def _answer_paths(model: str) -> dict[str, Any]:
-    """The three doors behind which a model answers."""
+def _inference_paths(model: str) -> dict[str, Any]:
+    """Return the paths of the three inference endpoints."""
     chat_reply = _reply(
-        "The answer, or with `stream: true` its pieces (`ChatCompletionChunk`).",
+        "The answer, or with `stream: true` its chunks (`ChatCompletionChunk`).",
         replies.ChatCompletionSchema,
         examples.chat_reply(model),
         **_events(examples.chat_stream(model)),
     )
     completion_reply = _reply(
-        "The continuations, or with `stream: true` their pieces (`Completion` again).",
+        "The continuations, or with `stream: true` their chunks (also `Completion`).",
         replies.CompletionSchema,
         examples.completion_reply(model),
         **_events(examples.completion_stream(model)),
@@ -124,7 +136,7 @@ def _answer_paths(model: str) -> dict[str, Any]:
     chat_body = _body(chat.CHAT_REQUEST, examples.chat_requests(model))
     completion_body = _body(completions.COMPLETION_REQUEST, examples.completion_requests(model))
     embeddings_body = _body(embeddings.EMBEDDINGS_REQUEST, examples.embeddings_requests(model))
-    doors = {
+    endpoints = {
         "/v1/chat/completions": ("createChatCompletion", "Answer a conversation", "Chat", chat_body, chat_reply),
         "/v1/completions": ("createCompletion", "Continue a text", "Completions", completion_body, completion_reply),
         "/v1/embeddings": ("createEmbedding", "Turn texts into vectors", "Embeddings", embeddings_body, vectors),
@@ -132,7 +144,7 @@ def _answer_paths(model: str) -> dict[str, Any]:
     errors = _errors(400, 401, 404, 413, 415, 501, 502)
     return {
         path: {"post": _operation(name, summary, tag, {"200": reply, **errors}, requestBody=body)}
-        for path, (name, summary, tag, body, reply) in doors.items()
+        for path, (name, summary, tag, body, reply) in endpoints.items()
     }
 
 
@@ -148,48 +160,48 @@ def _models_paths(model: str) -> dict[str, Any]:
 
 
 def _ask_paths() -> dict[str, Any]:
-    """The simple door of a browser front end; its errors have a form of their own."""
+    """Return the path of the endpoint for browser front ends, whose errors have their own format."""
     stream_format = {
         "name": "format",
         "in": "query",
         "schema": {"type": "string", "enum": ["sse", "text", "ui"]},
-        "description": "How the answer is streamed. Else `Accept` decides, else `ui` where the messages have `parts`, "
-        "else the server's setting.",
+        "description": "The format of the stream. If absent, it follows from `Accept`, then from the messages (`ui` if "
+        "they have `parts`), then from the server's setting.",
     }
     content = {
         EVENTS: {"schema": {"type": "string"}, "examples": examples.ask_streams()},
         "text/plain": {"schema": {"type": "string"}, "example": "Hello!"},
     }
-    about = "The answer, piece by piece: JSON events (`AskEvent`), plain text, or the AI SDK's UI message stream."
+    description = "The streamed answer: JSON events (`AskEvent`), plain text, or the AI SDK's UI message stream."
     marker = {"description": "`v1`, with `format=ui`.", "schema": {"type": "string"}}
     headers = {**REQUEST_ID_HEADER, "x-vercel-ai-ui-message-stream": marker}
-    refused = _reply("The request cannot be understood.", replies.AskErrorSchema, examples.ask_error("'messages'"))
-    failed = _reply("No answer could be had.", replies.AskErrorSchema, examples.ask_error("The server had an error."))
-    no_key = _reply(
-        "No key of this server's came with the request.", replies.AskErrorSchema, examples.ask_error("No key.")
+    refused = _reply("The request is invalid.", replies.AskErrorSchema, examples.ask_error("'messages'"))
+    failed = _reply(
+        "The server or the upstream failed.", replies.AskErrorSchema, examples.ask_error("The server had an error.")
     )
+    no_key = _reply("The request has no valid API key.", replies.AskErrorSchema, examples.ask_error("No key."))
     responses = {
-        "200": {"description": about, "headers": headers, "content": content},
+        "200": {"description": description, "headers": headers, "content": content},
         "400": refused,
         "401": no_key,
         "413": refused,
         "500": failed,
     }
     body = _body(ask.ASK_REQUEST, examples.ask_requests())
-    summary = "Ask, and read the answer as it comes"
+    summary = "Ask a question and stream the answer"
     operation = _operation("ask", summary, "Ask", responses, parameters=[stream_format], requestBody=body)
     return {"/ask": {"post": operation}}
 
 
-def _probe_paths() -> dict[str, Any]:
-    """Who asks whether the server lives needs no key."""
+def _health_paths() -> dict[str, Any]:
+    """Return the paths of the health checks, which need no API key."""
     health = {"status": "healthy", "timestamp": "2026-01-10T12:00:00.000000", "service": "openai-compatible-api"}
-    probes: dict[str, tuple[str, str, type[Schema], dict[str, str]]] = {
+    checks: dict[str, tuple[str, str, type[Schema], dict[str, str]]] = {
         "/healthz": ("isAlive", "The server is alive", replies.StatusSchema, {"status": "ok"}),
-        "/readyz": ("isReady", "The server takes requests", replies.StatusSchema, {"status": "ready"}),
+        "/readyz": ("isReady", "The server accepts requests", replies.StatusSchema, {"status": "ready"}),
         "/api/v1/healthcheck": ("healthcheck", "The server's health", replies.HealthcheckSchema, health),
     }
     return {
-        path: {"get": _operation(name, summary, "Probes", {"200": _reply(f"{summary}.", schema, example)}, security=[])}
-        for path, (name, summary, schema, example) in probes.items()
+        path: {"get": _operation(name, summary, "Health", {"200": _reply(f"{summary}.", schema, example)}, security=[])}
+        for path, (name, summary, schema, example) in checks.items()
     }

@@ -1,4 +1,4 @@
-"""The examples of the OpenAPI document: requests that work when they are pasted, and what comes back."""
+"""Examples of the OpenAPI document, with requests that work as they are and their responses."""
 
 from __future__ import annotations
 
@@ -29,33 +29,36 @@ WEATHER_TOOL = {
     "type": "function",
     "function": {
         "name": "get_weather",
-        "description": "The weather of a place, now.",
+        "description": "Get the current weather of a city.",
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
     },
 }
 
 ERRORS: dict[int, tuple[str, OpenAICompatError]] = {
     400: (
-        "The request is not what the API takes.",
+        "The request is invalid.",
         InvalidRequestError(
             "Missing required parameter: 'messages'.", param="messages", code="missing_required_parameter"
         ),
     ),
-    401: ("No key, or a wrong one.", AuthenticationError("Incorrect API key provided.")),
-    404: ("No such model.", ModelNotFoundError("gpt-unheard-of")),
+    401: ("The API key is missing or wrong.", AuthenticationError("Incorrect API key provided.")),
+    404: ("The model does not exist.", ModelNotFoundError("gpt-unheard-of")),
     413: ("The body is too large.", RequestTooLargeError("The request body is too large.")),
     415: ("The body is not JSON.", UnsupportedMediaTypeError("The Content-Type must be application/json.")),
-    501: ("This model cannot do that.", CapabilityError("The model 'gpt2' does not support chat.", param="model")),
+    501: (
+        "The model does not support this endpoint.",
+        CapabilityError("The model 'gpt2' does not support chat.", param="model"),
+    ),
     502: (
-        "The server behind this one failed.",
-        UpstreamConnectionError("The server behind this one cannot be reached."),
+        "The upstream failed.",
+        UpstreamConnectionError("The upstream cannot be reached."),
     ),
 }
-"""What can go wrong, by status: in words, and the error itself."""
+"""Description and example of each error, by HTTP status."""
 
 
 def chat_requests(model: str) -> Examples:
-    """Requests for `POST /v1/chat/completions`, answered by `model`."""
+    """Return requests for `POST /v1/chat/completions`."""
     hello = {"model": model, "messages": [{"role": "user", "content": "Hello!"}]}
     question = [{"role": "user", "content": "What is the weather in Lisbon?"}]
     return {
@@ -74,7 +77,7 @@ def chat_requests(model: str) -> Examples:
                 "max_tokens": 64,
             },
         ),
-        "streamed": _example("In pieces", {**hello, "stream": True, "stream_options": {"include_usage": True}}),
+        "streamed": _example("Streamed", {**hello, "stream": True, "stream_options": {"include_usage": True}}),
         "tools": _example("With a tool", {"model": model, "messages": question, "tools": [WEATHER_TOOL]}),
     }
 
@@ -107,11 +110,11 @@ def chat_stream(model: str) -> str:
 
 
 def completion_requests(model: str) -> Examples:
-    """Requests for `POST /v1/completions`."""
+    """Return requests for `POST /v1/completions`."""
     return {
         "text": _example("One text", {"model": model, "prompt": "Once upon a time", "max_tokens": 16}),
         "texts": _example("Several texts", {"model": model, "prompt": ["Once", "Twice"], "max_tokens": 16}),
-        "streamed": _example("In pieces", {"model": model, "prompt": "Once upon a time", "stream": True}),
+        "streamed": _example("Streamed", {"model": model, "prompt": "Once upon a time", "stream": True}),
     }
 
 
@@ -137,7 +140,7 @@ def completion_stream(model: str) -> str:
 
 
 def embeddings_requests(model: str) -> Examples:
-    """Requests for `POST /v1/embeddings`."""
+    """Return requests for `POST /v1/embeddings`."""
     return {
         "text": _example("One text", {"model": model, "input": "The food was delicious."}),
         "texts": _example("Several texts", {"model": model, "input": ["The food", "the waiter"]}),
@@ -159,7 +162,7 @@ def model_reply(model: str) -> dict[str, Any]:
 
 
 def ask_requests() -> Examples:
-    """Requests for `POST /ask`."""
+    """Return requests for `POST /ask`."""
     parts = [{"type": "text", "text": "Hello!"}]
     return {
         "messages": _example(
@@ -173,7 +176,7 @@ def ask_requests() -> Examples:
             },
         ),
         "useChat": _example(
-            "What the AI SDK's `useChat` posts",
+            "The format of the AI SDK's `useChat`",
             {
                 "id": "chat-1",
                 "messages": [{"id": "message-1", "role": "user", "parts": parts}],
@@ -184,7 +187,7 @@ def ask_requests() -> Examples:
 
 
 def ask_streams() -> Examples:
-    """What `POST /ask` sends in the formats that are events."""
+    """Return the streams of `POST /ask` in the formats that consist of events."""
     events: list[dict[str, Any]] = [
         {"role": "assistant", "content": "Hello!", "finish_reason": None},
         {"role": "assistant", "content": "", "finish_reason": "stop"},
@@ -209,7 +212,7 @@ def ask_error(details: str) -> dict[str, str]:
 
 
 def to_events(*values: dict[str, Any]) -> str:
-    """A whole stream of server-sent events, with the end mark."""
+    """Return a complete stream of server-sent events that ends with `[DONE]`."""
     return "".join(_to_event(value) for value in values) + "data: [DONE]\n\n"
 
 

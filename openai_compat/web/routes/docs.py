@@ -1,8 +1,8 @@
-"""The pages about this server: `/openapi.json`, `/docs` (Swagger UI) and `/redoc`.
+"""API documentation at `/openapi.json`, `/docs` (Swagger UI) and `/redoc`.
 
-Their scripts come out of the installed package `offapi` (Swagger UI 5 and ReDoc 3, unchanged from npm), so the pages
-work without a network, and their Content-Security-Policy lets a browser speak with this server only. The package is
-looked up, never imported: importing it reads all of its files into memory.
+The scripts are files of the installed package `offapi` (Swagger UI 5 and ReDoc 3, unchanged from npm). The pages
+therefore work without internet access, and their Content-Security-Policy allows requests to this server only. The
+package is located but never imported, because the import reads all of its files into memory.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ ASSETS: Mapping[str, str] = {
     "swagger-ui.js": "swagger_bundle.js",
     "redoc.js": "redoc.js",
 }
-"""The package's files that are served, by the names that their addresses end in."""
+"""Files of the package that are served, by the last part of their URL."""
 
 SECURITY_HEADERS: Mapping[str, str] = {
-    # Both pages set styles on their elements from scripts; nothing else is inline, and nothing comes from elsewhere.
+    # Both pages set inline styles from scripts. Nothing else is inline, and nothing is loaded from other hosts.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data:; font-src data:; connect-src 'self'; worker-src blob:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -49,9 +49,9 @@ SWAGGER_CONTENT = """<link rel="stylesheet" href="{style}">
 <body data-document="{document}">
 <div id="page"></div>
 <script src="{script}"></script>
-<script src="{starter}"></script>
+<script src="{start_script}"></script>
 </body>"""
-SWAGGER_STARTER = """SwaggerUIBundle({
+SWAGGER_START_SCRIPT = """SwaggerUIBundle({
   url: document.body.dataset.document,
   dom_id: "#page",
   deepLinking: true,
@@ -67,12 +67,12 @@ REDOC_CONTENT = """</head>
 
 
 def docs_blueprint(model: str = ECHO_MODEL) -> Blueprint:
-    """The three pages and their assets; `model` is the one that answers in the document's examples."""
+    """Return the blueprint of the three pages and their assets. The examples of the document use `model`."""
     blueprint = Blueprint("docs", __name__)
 
     @cache
     def document() -> str:
-        from openai_compat.web.openapi.document import build_openapi  # brings apispec in, which nothing else needs
+        from openai_compat.web.openapi.document import build_openapi  # imports apispec, which nothing else needs
 
         return json.dumps(build_openapi(model))
 
@@ -82,9 +82,9 @@ def docs_blueprint(model: str = ECHO_MODEL) -> Blueprint:
 
     blueprint.add_url_rule("/docs", view_func=swagger_page)
     blueprint.add_url_rule("/redoc", view_func=redoc_page)
-    blueprint.add_url_rule("/docs/assets/start.js", view_func=swagger_starter)
+    blueprint.add_url_rule("/docs/assets/start.js", view_func=swagger_start_script)
     blueprint.add_url_rule("/docs/assets/<name>", view_func=asset)
-    blueprint.after_request(_secure)
+    blueprint.after_request(_add_security_headers)
     return blueprint
 
 
@@ -94,7 +94,7 @@ def swagger_page() -> Response:
             document=url_for(".openapi_document"),
             style=url_for(".asset", name="swagger-ui.css"),
             script=url_for(".asset", name="swagger-ui.js"),
-            starter=url_for(".swagger_starter"),
+            start_script=url_for(".swagger_start_script"),
         )
     )
 
@@ -103,23 +103,23 @@ def redoc_page() -> Response:
     return _page(REDOC_CONTENT.format(document=url_for(".openapi_document"), script=url_for(".asset", name="redoc.js")))
 
 
-def swagger_starter() -> Response:
-    """A file of its own, because the pages allow no inline script."""
-    return Response(SWAGGER_STARTER, mimetype="text/javascript")
+def swagger_start_script() -> Response:
+    """Serve the start script as a file, because the pages allow no inline script."""
+    return Response(SWAGGER_START_SCRIPT, mimetype="text/javascript")
 
 
 def asset(name: str) -> Response:
-    """One of the package's files, with an ETag."""
-    found = find_spec(ASSETS_PACKAGE)
-    if name not in ASSETS or found is None or found.origin is None:
-        raise NotFoundError(f"There is no asset '{name}' here.")
-    return send_from_directory(Path(found.origin).parent, ASSETS[name])
+    """Serve a file of the package, with an ETag."""
+    package = find_spec(ASSETS_PACKAGE)
+    if name not in ASSETS or package is None or package.origin is None:
+        raise NotFoundError(f"There is no asset '{name}'.")
+    return send_from_directory(Path(package.origin).parent, ASSETS[name])
 
 
 def _page(content: str) -> Response:
     return Response(PAGE.format(content=content), mimetype="text/html")
 
 
-def _secure(response: Response) -> Response:
+def _add_security_headers(response: Response) -> Response:
     response.headers.update(SECURITY_HEADERS)
     return response

@@ -1,4 +1,4 @@
-"""Probes. None of them asks an upstream: a server whose upstream is down is neither dead nor unready."""
+"""Health checks. They do not call upstreams, because a server whose upstream is down is still alive and ready."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from openai_compat.web.responses import json_response
 
 
 def health_blueprint() -> Blueprint:
-    """`/healthz`, `/readyz`, and the health check of the server's Databricks ancestor."""
+    """Return the blueprint of `/healthz`, `/readyz`, and the health check of the earlier Databricks server."""
     blueprint = Blueprint("health", __name__)
 
     @blueprint.get("/healthz")

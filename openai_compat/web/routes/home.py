@@ -1,7 +1,7 @@
-"""`GET /`: a page that shows what is running, with a chat to try it; for programs, the same in a line of JSON.
+"""Home page at `GET /`, with the models, a chat and code examples. Other clients get a JSON summary.
 
-The page is four scripts, a sheet and a document beside this module, served as they are. It talks to `/v1` as any client
-does, with the reader's own key where `API_KEYS` is set: the page itself holds nothing that is not public.
+The page consists of static files. It uses `/v1` as any client does, with the user's own key if `API_KEYS` is set, and
+contains nothing that is not public.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FOLDER: Final = Path(__file__).parents[1] / "static" / "home"
 DOCUMENT: Final = "home.html"
 ASSETS: Final = frozenset(path.name for path in FOLDER.iterdir()) - {DOCUMENT}
 SECURITY_HEADERS: Final[Mapping[str, str]] = {
-    # Nothing inline, nothing from elsewhere, and no script may make HTML of a text.
+    # Nothing inline, nothing from other hosts, and no script may turn text into HTML.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'",
@@ -30,7 +30,7 @@ SECURITY_HEADERS: Final[Mapping[str, str]] = {
 
 
 def home_blueprint() -> Blueprint:
-    """`GET /` and the files of its page."""
+    """Return the blueprint of `GET /` and the files of the page."""
     blueprint = Blueprint("home", __name__)
 
     @blueprint.get("/")
@@ -42,17 +42,17 @@ def home_blueprint() -> Blueprint:
     @blueprint.get("/home/<name>")
     def asset(name: str) -> Response:
         if name not in ASSETS:
-            raise NotFoundError(f"There is no file '{name}' here.")
+            raise NotFoundError(f"There is no file '{name}'.")
         return send_from_directory(FOLDER, name)
 
-    blueprint.after_request(_secure)
+    blueprint.after_request(_add_security_headers)
     return blueprint
 
 
 def _wants_page() -> bool:
-    """Browsers name `text/html`; what accepts anything, as curl does, gets what is short."""
-    kinds = ["application/json", "text/html"]
-    return request.accept_mimetypes.best_match(kinds, default="application/json") == "text/html"
+    """Return True for browsers, which name `text/html`. Clients that accept anything, such as curl, get JSON."""
+    types = ["application/json", "text/html"]
+    return request.accept_mimetypes.best_match(types, default="application/json") == "text/html"
 
 
 def _page() -> Response:
@@ -69,6 +69,6 @@ def _summary() -> dict[str, str]:
     }
 
 
-def _secure(response: Response) -> Response:
+def _add_security_headers(response: Response) -> Response:
     response.headers.update(SECURITY_HEADERS)
     return response

@@ -1,4 +1,4 @@
-"""The doors that list and describe models."""
+"""Endpoints that list and describe models."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from openai_compat.web.responses import BytesResponse, json_response
 
 from .passthrough import check_path
 
-ROOTS = ("/v1", "", "/api/v1", "/openai/v1", "/openai")
+URL_PREFIXES = ("/v1", "", "/api/v1", "/openai/v1", "/openai")
 
 
 def models_blueprint(routing: ModelRouter, catalog: ModelCatalog) -> Blueprint:
-    """`GET {root}/models` and `GET {root}/models/{id}`; an id may contain slashes."""
+    """Return the blueprint of `GET {prefix}/models` and `GET {prefix}/models/{id}`. An id may contain slashes."""
     blueprint = Blueprint("models", __name__)
 
     @blueprint.get("/models")
     def list_models() -> Response:
-        return json_response(catalog.list_all(current_context().to_context(is_streamed=False)))
+        return json_response(catalog.list_all(current_context().to_call_context(is_streamed=False)))
 
     @blueprint.get("/models/<path:model>")
     def describe_model(model: str) -> Response:
         route = routing.route(model)
         upstream = routing.forwarding_upstream
         if route.plan is None and route.backend is routing.upstream and upstream is not None:
-            return _ask_upstream(upstream, model)
+            return _describe_from_upstream(upstream, model)
         return json_response(catalog.describe(route))
 
     return blueprint
 
 
-def _ask_upstream(upstream: SupportsForwarding, model: str) -> Response:
+def _describe_from_upstream(upstream: SupportsForwarding, model: str) -> Response:
     check_path(model)
-    context = current_context().to_context(is_streamed=False)
+    context = current_context().to_call_context(is_streamed=False)
     reply, body = pass_through(upstream, UpstreamRequest("GET", f"models/{quote(model)}", context.headers), context)
     try:
         answer = to_answer(reply, reply.read())

@@ -1,4 +1,7 @@
-"""Everything else of OpenAI's API: files, images, audio, batches, ...; any method and body, streamed both ways."""
+"""Reverse proxy for all other endpoints of OpenAI's API (files, images, audio, batches, ...).
+
+It forwards any method and body, streamed in both directions.
+"""
 
 from __future__ import annotations
 
@@ -26,29 +29,29 @@ METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
 def passthrough_blueprint(upstream: SupportsForwarding, settings: Settings) -> Blueprint:
-    """`{root}/<anything>`, where no door of this server's own is."""
+    """Return the blueprint of all paths without an endpoint of this server."""
     blueprint = Blueprint("passthrough", __name__)
 
     @blueprint.route("/<path:path>", methods=METHODS)
     def proxy(path: str) -> Response:
         request.max_content_length = settings.max_upload_bytes
-        call = current_context()
-        context = call.to_context(is_streamed=True)
-        headers = dict(context.headers)
+        context = current_context()
+        call_context = context.to_call_context(is_streamed=True)
+        headers = dict(call_context.headers)
         if request.content_type:
             headers["content-type"] = request.content_type
         body = _read_body(request)
         forwarded = UpstreamRequest(request.method, _raw_path(path), headers, body, request.content_length)
-        reply, answer_body = pass_through(upstream, forwarded, context)
+        reply, reply_body = pass_through(upstream, forwarded, call_context)
         if reply.status >= 400 or reply.status in NO_BODY_STATUSES or request.method == "HEAD":
-            return _whole(reply)
-        return _streamed(reply, answer_body, call)
+            return _complete_response(reply)
+        return _streamed_response(reply, reply_body, context)
 
     return blueprint
 
 
-def _whole(reply: UpstreamResponse) -> Response:
-    """An error, in the envelope, or an answer that is nothing but its head."""
+def _complete_response(reply: UpstreamResponse) -> Response:
+    """Return the response for an error, in OpenAI's envelope, or for a reply without a body."""
     try:
         answer = to_answer(reply, reply.read(), FILE_HEADERS)
     finally:
@@ -59,8 +62,11 @@ def _whole(reply: UpstreamResponse) -> Response:
     return response
 
 
-def _streamed(reply: UpstreamResponse, body: ForwardedBody, call: RequestContext) -> Response:
-    """An answer as it comes. One that breaks off breaks the connection: its type may have no place for an error."""
+def _streamed_response(reply: UpstreamResponse, body: ForwardedBody, context: RequestContext) -> Response:
+    """Return the response that relays the body.
+
+    If the upstream fails within it, the connection is closed, because the content type may not support errors.
+    """
     headers = {
         "content-type": "application/octet-stream",
         **response_headers(reply.headers, FILE_HEADERS),
@@ -68,46 +74,50 @@ def _streamed(reply: UpstreamResponse, body: ForwardedBody, call: RequestContext
     }
     source = _ProxyBody(body)
     comment = COMMENT if headers["content-type"].startswith("text/event-stream") else b""
-    stream = StreamBody(call, source, source, StreamFormat(headers, comment, to_error=None), reply.status)
+    stream = StreamBody(context, source, source, StreamFormat(headers, comment, to_error=None), reply.status)
     return Response(stream, reply.status, headers, direct_passthrough=True)
 
 
 def _raw_path(path: str) -> str:
-    """The path below the root, with its query, escaped as the client escaped it."""
+    """Return the path below the prefix and the query, with the client's percent-encoding."""
     check_path(path)
     raw: str = request.environ.get("RAW_URI", "").partition("?")[0]
-    starts = (at + 1 for at, character in enumerate(raw) if character == "/")
-    escaped = next((raw[at:] for at in starts if unquote(raw[at:]) == path), quote(path, safe="/:@!$&'()*+,;=~"))
+    starts = (index + 1 for index, character in enumerate(raw) if character == "/")
+    encoded = next(
+        (raw[start:] for start in starts if unquote(raw[start:]) == path), quote(path, safe="/:@!$&'()*+,;=~")
+    )
     query = request.environ.get("QUERY_STRING", "")
-    return f"{escaped}?{query}" if query else escaped
+    return f"{encoded}?{query}" if query else encoded
 
 
 def check_path(path: str) -> None:
-    """Nothing that leads out of the API's root goes to an upstream, with this server's key, however it is escaped.
+    """Reject a path that leaves the root of the upstream's API, however it is encoded.
+
+    The request to the upstream has this server's key, so that such a path could reach other services of that host.
 
     Raises:
-        NotFoundError
+        NotFoundError: the path has a segment `.` or `..`.
     """
-    while (plain := unquote(path)) != path:
-        path = plain
-    if any(part in {".", ".."} for part in path.replace("\\", "/").split("/")):
+    while (decoded := unquote(path)) != path:
+        path = decoded
+    if any(segment in {".", ".."} for segment in path.replace("\\", "/").split("/")):
         raise NotFoundError(f"Invalid URL ({request.method} {request.path})")
 
 
 def _read_body(request: Request) -> Iterator[bytes] | None:
-    """The body in blocks, none of it held for longer than it takes to send it on."""
+    """Return the request body in blocks, or None if there is no body. It is never held in memory as a whole."""
     if not request.content_length and request.headers.get("Transfer-Encoding", "") == "":
         return None
-    return _blocks(request.stream)
+    return _read_blocks(request.stream)
 
 
-def _blocks(stream: IO[bytes]) -> Iterator[bytes]:
+def _read_blocks(stream: IO[bytes]) -> Iterator[bytes]:
     while True:
         try:
             block = stream.read(READ_BYTES)
         except HTTPException:
             raise
-        except Exception as error:  # each WSGI server has exceptions of its own for it
+        except Exception as error:  # every WSGI server has its own exceptions
             raise InvalidRequestError("The request body could not be read.") from error
         if not block:
             return
@@ -115,7 +125,7 @@ def _blocks(stream: IO[bytes]) -> Iterator[bytes]:
 
 
 class _ProxyBody(Iterator["bytes | Heartbeat"]):
-    """The bytes of an answer. Silence between two events can be filled, silence within one cannot."""
+    """Bytes of a reply. Heartbeats are passed on between two events only, as one within an event would break it."""
 
     usage: Usage | None = None
 

@@ -1,10 +1,9 @@
-"""`POST /ask`: what a browser front end may send.
+"""Schema of the requests to `POST /ask`, the endpoint for browser front ends.
 
-Either `{"messages": [{"role", "content"}, ...]}`, or what the Vercel AI SDK's `useChat` posts: version 4 sends
-`content` and `parts` (and `id`, `data`, `experimental_attachments`), version 5 and later `parts` alone (and `id`,
-`trigger`, `messageId`, `metadata`). Beside them a page may say how the model is to write (`temperature`, ...), in
-OpenAI's words; other keys are the page's own, and ignored. Source: `UIMessage` and `DefaultChatTransport` in the npm
-package `ai`.
+A request has `{"messages": [{"role", "content"}, ...]}`, or the messages that the Vercel AI SDK's `useChat` posts.
+Version 4 sends `content` and `parts` (and `id`, `data`, `experimental_attachments`), version 5 and later `parts` alone
+(and `id`, `trigger`, `messageId`, `metadata`). The generation options (`temperature`, ...) have OpenAI's names. Other
+keys are ignored. Source: `UIMessage` and `DefaultChatTransport` in the npm package `ai`.
 """
 
 from __future__ import annotations
@@ -17,13 +16,15 @@ from .fields import AnyObject, Integer, List, Messages, Nested, OneOf, String
 
 
 class UIPartSchema(RequestSchema):
-    """One part of a message of the AI SDK."""
+    """Part of an AI SDK message."""
 
-    type = String(required=True, about="`text`, `file`, `reasoning`, `step-start`, `tool-...`, ...", example="text")
-    text = String(about="The text of a part of type `text` or `reasoning`.", example="Hello!")
-    url = String(about="The address of a part of type `file`, often a `data:` URL.")
-    mediaType = String(about="The media type of a part of type `file`.")
-    filename = String(about="The name of a part of type `file`.")
+    type = String(
+        required=True, description="`text`, `file`, `reasoning`, `step-start`, `tool-...`, ...", example="text"
+    )
+    text = String(description="The text of a part of type `text` or `reasoning`.", example="Hello!")
+    url = String(description="The URL of a part of type `file`, often a `data:` URL.")
+    mediaType = String(description="The media type of a part of type `file`.")
+    filename = String(description="The name of a part of type `file`.")
 
     def check(self, data: dict[str, Any]) -> None:
         if data["type"] == "text" and data.get("text") is None:
@@ -31,11 +32,16 @@ class UIPartSchema(RequestSchema):
 
 
 class AskMessageSchema(RequestSchema):
-    """One message: `content`, or `parts`, or both."""
+    """Message with `content`, `parts` or both."""
 
-    role = String(required=True, about="`system`, `user` or `assistant`.", example="user")
-    content = OneOf(String(), List(Nested(ContentPartSchema)), about="What was said.", example="Hello!")
-    parts = List(Nested(UIPartSchema), about="What was said, as the AI SDK's `useChat` sends it.")
+    role = String(required=True, description="`system`, `user` or `assistant`.", example="user")
+    content = OneOf(
+        String(),
+        List(Nested(ContentPartSchema)),
+        description="The message as a text, or as a list of parts.",
+        example="Hello!",
+    )
+    parts = List(Nested(UIPartSchema), description="The message as the AI SDK's `useChat` sends it.")
 
     def check(self, data: dict[str, Any]) -> None:
         if data.get("content") is None and data.get("parts") is None:
@@ -43,20 +49,20 @@ class AskMessageSchema(RequestSchema):
 
 
 class GenerationOptionsSchema(GenerationSchema):
-    """What a model is told beside the messages."""
+    """Generation options that a page may send with the messages."""
 
-    max_completion_tokens = Integer(about="The most tokens to generate, reasoning included.")
-    reasoning_effort = String(about="`none`, `minimal`, `low`, `medium`, `high`, ...")
+    max_completion_tokens = Integer(description="Maximum number of tokens to generate, including reasoning.")
+    reasoning_effort = String(description="`none`, `minimal`, `low`, `medium`, `high`, ...")
 
 
 class AskRequestSchema(GenerationOptionsSchema):
-    """The body of `POST /ask`."""
+    """Body of `POST /ask`."""
 
-    messages = Messages(Nested(AskMessageSchema), least=1, required=True, about="The conversation so far.")
-    model = String(about="The model that answers; the server's default model where absent.", example="mock-gpt-model")
-    id = String(about="The AI SDK's name for the conversation.")
-    trigger = String(about="Why the AI SDK sends it: `submit-message` or `regenerate-message`.")
-    messageId = String(about="The message that the AI SDK wants anew.")
+    messages = Messages(Nested(AskMessageSchema), min_items=1, required=True, description="The conversation so far.")
+    model = String(description="The model. If absent, the server's default model.", example="mock-gpt-model")
+    id = String(description="The conversation's id in the AI SDK.")
+    trigger = String(description="The AI SDK's reason for the request: `submit-message` or `regenerate-message`.")
+    messageId = String(description="The message that the AI SDK wants to regenerate.")
     metadata = AnyObject()
 
 

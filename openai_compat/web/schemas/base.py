@@ -1,8 +1,8 @@
-"""Schemas that judge a request's types and structure, quickly, and name the first problem in OpenAI's words.
+"""Base class of the request schemas, and validation errors in OpenAI's words.
 
-They are marshmallow schemas with marshmallow fields, and apispec reads the documentation out of them. Three things
-differ: a body is handed on as it came (a gateway must not rewrite it), only the fields that are present cost time, and
-the first problem ends the search, because OpenAI's error has room for one.
+The schemas validate types and structure. They are marshmallow schemas, and apispec generates the documentation from
+them. They differ from plain ones in three ways. The body is passed on unchanged, because a gateway must not rewrite it.
+Only the fields that are present cost time. Validation stops at the first problem, because OpenAI's error has only one.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ TYPE_NAMES: Mapping[type, str] = {
     list: "an array",
     dict: "an object",
 }
-"""What OpenAI's messages call the types of JSON."""
+"""Names of the JSON types in OpenAI's error messages."""
 
 
 def name_of_type(value: object) -> str:
+    """Return the name of a JSON value's type in OpenAI's error messages."""
     return TYPE_NAMES[type(value)]
 
 
 class FieldError(ValidationError):
-    """One thing that is wrong, and where: `path` is the dotted path (`messages[0].content`), empty for the body.
+    """A validation problem and its dotted path, such as `messages[0].content`. The path of the body is empty.
 
-    The sentence quotes the path in its middle: `before` 'path'`after`.
+    `sentence` consists of `before`, the quoted path, and `after`.
     """
 
     def __init__(self, before: str, after: str, code: str | None, path: str = "") -> None:
@@ -41,10 +42,11 @@ class FieldError(ValidationError):
 
     @property
     def sentence(self) -> str:
+        """The error message."""
         return f"{self.before} '{self.path}'{self.after}" if self.path else f"{self.before} body{self.after}"
 
     def below(self, step: str | int) -> FieldError:
-        """The same, seen from one level further up."""
+        """Return the same problem with `step`, a key or an index, in front of its path."""
         name = f"[{step}]" if type(step) is int else str(step)
         dot = "." if self.path and not self.path.startswith("[") else ""
         return FieldError(self.before, self.after, self.code, f"{name}{dot}{self.path}")
@@ -64,8 +66,8 @@ def empty_array_error() -> FieldError:
     return FieldError("Invalid", after, "empty_array")
 
 
-def long_array_error(most: int, length: int) -> FieldError:
-    expectation = f"Expected an array with maximum length {most}, but got an array with length {length} instead."
+def long_array_error(maximum: int, length: int) -> FieldError:
+    expectation = f"Expected an array with maximum length {maximum}, but got an array with length {length} instead."
     return FieldError("Invalid", f": array too long. {expectation}", "array_above_max_length")
 
 
@@ -75,7 +77,7 @@ def empty_string_error() -> FieldError:
 
 
 def to_field_error(error: ValidationError) -> FieldError:
-    """The first problem in any error of marshmallow's, such as one that a stock validator raised."""
+    """Return the first problem in `error`, which may come from one of marshmallow's own validators."""
     if isinstance(error, FieldError):
         return error
     messages: Any = error.messages
@@ -92,7 +94,7 @@ def to_field_error(error: ValidationError) -> FieldError:
 
 
 class RequestSchema(Schema):
-    """An object in a request. Unknown keys are welcome; null stands for absent wherever a field is not required."""
+    """Schema of an object in a request. It accepts unknown keys, and null for every field that is not required."""
 
     class Meta:
         unknown = INCLUDE
@@ -105,10 +107,10 @@ class RequestSchema(Schema):
         field_obj.allow_none = field_obj.allow_none or not field_obj.required
 
     def load(self, data: Any, **options: Any) -> Any:
-        """`data` itself, if nothing is wrong with it.
+        """Return `data` itself if it is valid.
 
         Raises:
-            FieldError: for the first problem: what is missing first, then in the order of the keys.
+            FieldError: the first problem. Missing fields come first, the others follow in the order of the keys.
         """
         if type(data) is not dict:
             raise type_error("an object", data)
@@ -127,4 +129,4 @@ class RequestSchema(Schema):
         return data
 
     def check(self, data: dict[str, Any]) -> None:
-        """Judges what no field can judge alone; raises `FieldError`. The fields have been judged before."""
+        """Check conditions on several fields, which are valid by themselves. Raise `FieldError` for a problem."""

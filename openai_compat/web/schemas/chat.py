@@ -1,10 +1,9 @@
-"""`POST /v1/chat/completions`: what a request may look like (source: OpenAI's API reference, "Create chat completion").
+"""Schema of the requests to `POST /v1/chat/completions` (source: OpenAI's API reference, "Create chat completion").
 
-Types and structure only. Values are for whoever answers: an upstream may know a role, a kind of content part, a
-service tier or an effort that this server has never heard of, so every string is accepted where a string belongs.
-What the backends of this server rely on is settled here: messages are objects, `role` is a string, `content` is a
-text, or a list of parts with a `type` each, or (for the roles below) null. Roles nobody knows pass; a backend that
-renders the conversation itself treats them as one more speaker.
+Only types and structure are validated. An upstream may support a role, a type of content part, a service tier or an
+effort that this server does not know, so every string is accepted in a string field. The backends can rely on the
+following. Messages are objects. `role` is a string. `content` is a text, a list of parts with a `type` each, or, for
+the roles below, null. Unknown roles are accepted, and a backend that renders the conversation treats them as speakers.
 """
 
 from __future__ import annotations
@@ -16,23 +15,25 @@ from .fields import AnyObject, Boolean, Integer, List, Messages, Nested, Number,
 
 CONTENT_MAY_BE_ABSENT = frozenset({"assistant"})
 CONTENT_MAY_BE_NULL = frozenset({"assistant", "function"})
-"""An assistant that calls tools says nothing; a function may return nothing (`ChatCompletionFunctionMessageParam`)."""
+"""An assistant that calls tools sends no text. A function may return none (`ChatCompletionFunctionMessageParam`)."""
 
 
 class ImageURLSchema(RequestSchema):
-    url = String(required=True, about="An address, or the image itself as a `data:` URL.")
-    detail = String(about="`auto`, `low` or `high`.")
+    url = String(required=True, description="A URL, or the image itself as a `data:` URL.")
+    detail = String(description="`auto`, `low` or `high`.")
 
 
 class ContentPartSchema(RequestSchema):
-    """One part of a message's content."""
+    """Part of a message's content."""
 
-    type = String(required=True, about="`text`, `image_url`, `input_audio`, `file` or `refusal`.", example="text")
-    text = String(about="The text of a part of type `text`.", example="What is in this picture?")
-    image_url = OneOf(Nested(ImageURLSchema), String(), about="The picture of a part of type `image_url`.")
-    input_audio = AnyObject(about="The sound of a part of type `input_audio`: `data` in base64, and its `format`.")
-    file = AnyObject(about="The file of a part of type `file`: `file_id`, or `file_data` with `filename`.")
-    refusal = String(about="The refusal of a part of type `refusal`.")
+    type = String(required=True, description="`text`, `image_url`, `input_audio`, `file` or `refusal`.", example="text")
+    text = String(description="The text of a part of type `text`.", example="What is in this picture?")
+    image_url = OneOf(Nested(ImageURLSchema), String(), description="The image of a part of type `image_url`.")
+    input_audio = AnyObject(
+        description="The audio of a part of type `input_audio`: `data` in base64, and its `format`."
+    )
+    file = AnyObject(description="The file of a part of type `file`: `file_id`, or `file_data` with `filename`.")
+    refusal = String(description="The refusal of a part of type `refusal`.")
 
     def check(self, data: dict[str, Any]) -> None:
         if data["type"] == "text" and data.get("text") is None:
@@ -40,35 +41,35 @@ class ContentPartSchema(RequestSchema):
 
 
 class FunctionCallSchema(RequestSchema):
-    name = String(about="The function that was called.")
-    arguments = String(about="Its arguments, as JSON in a string.")
+    name = String(description="The function that was called.")
+    arguments = String(description="Its arguments as a JSON string.")
 
 
 class MessageToolCallSchema(RequestSchema):
-    id = String(about="What the answer to this call refers to as `tool_call_id`.")
-    type = String(about="`function` or `custom`.")
+    id = String(description="The id that the tool's answer repeats as `tool_call_id`.")
+    type = String(description="`function` or `custom`.")
     function = Nested(FunctionCallSchema)
     custom = AnyObject()
 
 
 class MessageSchema(RequestSchema):
-    """One message of a conversation."""
+    """Message of a conversation."""
 
     role = String(
-        required=True, about="`developer`, `system`, `user`, `assistant`, `tool` or `function`.", example="user"
+        required=True, description="`developer`, `system`, `user`, `assistant`, `tool` or `function`.", example="user"
     )
     content = OneOf(
         String(),
         List(Nested(ContentPartSchema)),
-        about="A text or a list of parts. Only an assistant's message may do without.",
+        description="A text or a list of parts. Optional for an assistant's message only.",
         example="Hello!",
     )
-    name = String(about="Tells speakers of the same role apart.")
-    tool_calls = List(Nested(MessageToolCallSchema), about="What the assistant called.")
-    tool_call_id = String(about="The call that a message of role `tool` answers.")
-    function_call = Nested(FunctionCallSchema, about="Deprecated: what the assistant called.")
-    refusal = String(about="The assistant's refusal.")
-    audio = AnyObject(about="The assistant's earlier spoken answer, by its `id`.")
+    name = String(description="Distinguishes participants with the same role.")
+    tool_calls = List(Nested(MessageToolCallSchema), description="The tools that the assistant called.")
+    tool_call_id = String(description="The call that a message of role `tool` answers.")
+    function_call = Nested(FunctionCallSchema, description="Deprecated: the function that the assistant called.")
+    refusal = String(description="The assistant's refusal.")
+    audio = AnyObject(description="An earlier audio response of the assistant, by its `id`.")
 
     def check(self, data: dict[str, Any]) -> None:
         role = data["role"]
@@ -80,15 +81,15 @@ class MessageSchema(RequestSchema):
 
 
 class FunctionSchema(RequestSchema):
-    """A function that the model may call."""
+    """Function that the model may call."""
 
     name = String(required=True, example="get_weather")
-    description = String(example="The weather of a place, now.")
+    description = String(example="Get the current weather of a city.")
     parameters = AnyObject(
-        about="A JSON Schema of the arguments.",
+        description="JSON Schema of the arguments.",
         example={"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
     )
-    strict = Boolean(about="Whether the arguments must follow the schema exactly.")
+    strict = Boolean(description="Require the arguments to match the schema exactly.")
 
 
 class NamedSchema(RequestSchema):
@@ -96,9 +97,9 @@ class NamedSchema(RequestSchema):
 
 
 class ToolSchema(RequestSchema):
-    """A tool that the model may use."""
+    """Tool that the model may use."""
 
-    type = String(required=True, about="`function` or `custom`.", example="function")
+    type = String(required=True, description="`function` or `custom`.", example="function")
     function = Nested(FunctionSchema)
     custom = Nested(NamedSchema)
 
@@ -110,14 +111,14 @@ class ToolSchema(RequestSchema):
 class JSONSchemaFormatSchema(RequestSchema):
     name = String(required=True, example="answer")
     description = String()
-    schema = AnyObject(about="The JSON Schema that the answer must follow.")
+    schema = AnyObject(description="JSON Schema that the answer must match.")
     strict = Boolean()
 
 
 class ResponseFormatSchema(RequestSchema):
-    """The form of the answer."""
+    """Format of the answer."""
 
-    type = String(required=True, about="`text`, `json_object` or `json_schema`.", example="json_object")
+    type = String(required=True, description="`text`, `json_object` or `json_schema`.", example="json_object")
     json_schema = Nested(JSONSchemaFormatSchema)
 
     def check(self, data: dict[str, Any]) -> None:
@@ -126,16 +127,16 @@ class ResponseFormatSchema(RequestSchema):
 
 
 class StreamOptionsSchema(RequestSchema):
-    include_usage = Boolean(about="One more chunk before the end has the usage of the whole call.")
+    include_usage = Boolean(description="Send one more chunk before the end, with the usage of the call.")
     include_obfuscation = Boolean()
 
 
 class StreamedRequestSchema(RequestSchema):
-    """What every request has that can be answered in pieces."""
+    """Fields of all requests whose answer can be streamed."""
 
-    model = String(about="The model that answers; the server's default model where absent.", example="mock-gpt-model")
-    stream = Boolean(about="Whether the answer comes in pieces, as server-sent events.")
-    stream_options = Nested(StreamOptionsSchema, about="Only with `stream: true`.")
+    model = String(description="The model. If absent, the server's default model.", example="mock-gpt-model")
+    stream = Boolean(description="Stream the answer as server-sent events.")
+    stream_options = Nested(StreamOptionsSchema, description="Only with `stream: true`.")
 
     def check(self, data: dict[str, Any]) -> None:
         if data.get("stream_options") is not None and not data.get("stream"):
@@ -143,51 +144,53 @@ class StreamedRequestSchema(RequestSchema):
 
 
 class GenerationSchema(RequestSchema):
-    """How a model is to write: what all requests for a text share."""
+    """Generation options of all requests for a text."""
 
-    frequency_penalty = Number(about="-2 to 2: how much repeated tokens are avoided.")
-    max_tokens = Integer(about="The most tokens to generate.", example=64)
-    presence_penalty = Number(about="-2 to 2: how much tokens are avoided that occurred at all.")
-    seed = Integer(about="The same seed, the same answer, as far as the model can.")
-    stop = OneOf(String(), List(String()), about="A text, or up to four, at which the answer ends.")
-    temperature = Number(about="0 to 2: how freely to choose.", example=0.7)
-    top_p = Number(about="0 to 1: choose among the likeliest tokens with this much probability.")
+    frequency_penalty = Number(description="-2 to 2: how strongly repeated tokens are avoided.")
+    max_tokens = Integer(description="Maximum number of tokens to generate.", example=64)
+    presence_penalty = Number(description="-2 to 2: how strongly tokens are avoided that occur in the text so far.")
+    seed = Integer(description="Requests with the same seed get the same answer, as far as the model allows.")
+    stop = OneOf(String(), List(String()), description="A text, or up to four, at which the answer ends.")
+    temperature = Number(description="0 to 2: how random the choice of tokens is.", example=0.7)
+    top_p = Number(description="0 to 1: choose among the most likely tokens with this total probability.")
 
 
 class SamplingSchema(StreamedRequestSchema, GenerationSchema):
-    """What chat and text completions share."""
+    """Fields of chat and text completions."""
 
-    logit_bias = AnyObject(about="Token ids with a bias from -100 to 100 each.")
-    n = Integer(about="How many choices to generate.")
-    user = String(about="Your own name for the end user.")
+    logit_bias = AnyObject(description="Token ids with a bias from -100 to 100 each.")
+    n = Integer(description="Number of choices to generate.")
+    user = String(description="Your identifier of the end user.")
 
 
 class ChatRequestSchema(SamplingSchema):
-    """The body of `POST /v1/chat/completions`."""
+    """Body of `POST /v1/chat/completions`."""
 
-    messages = Messages(Nested(MessageSchema), least=1, required=True, about="The conversation so far.")
-    audio = AnyObject(about="`voice` and `format` of a spoken answer.")
-    function_call = OneOf(String(), Nested(NamedSchema), about="Deprecated: use `tool_choice`.")
-    functions = List(Nested(FunctionSchema), about="Deprecated: use `tools`.")
-    logprobs = Boolean(about="Whether to return the tokens' log probabilities.")
-    max_completion_tokens = Integer(about="The most tokens to generate, reasoning included.")
-    metadata = AnyObject(about="Up to 16 texts of your own under names of your own.")
-    modalities = List(String(), about="`text`, `audio`.")
+    messages = Messages(Nested(MessageSchema), min_items=1, required=True, description="The conversation so far.")
+    audio = AnyObject(description="`voice` and `format` of an audio answer.")
+    function_call = OneOf(String(), Nested(NamedSchema), description="Deprecated: use `tool_choice`.")
+    functions = List(Nested(FunctionSchema), description="Deprecated: use `tools`.")
+    logprobs = Boolean(description="Return the log probabilities of the tokens.")
+    max_completion_tokens = Integer(description="Maximum number of tokens to generate, including reasoning.")
+    metadata = AnyObject(description="Up to 16 key-value pairs of your own.")
+    modalities = List(String(), description="`text`, `audio`.")
     moderation = AnyObject()
-    parallel_tool_calls = Boolean(about="Whether several tools may be called at once.")
-    prediction = AnyObject(about="What much of the answer will be, where that is known.")
+    parallel_tool_calls = Boolean(description="Allow several tool calls at once.")
+    prediction = AnyObject(description="Text that large parts of the answer will match, if known.")
     prompt_cache_key = String()
     prompt_cache_options = AnyObject()
     prompt_cache_retention = String()
-    reasoning_effort = String(about="`none`, `minimal`, `low`, `medium`, `high`, ...")
-    response_format = Nested(ResponseFormatSchema, about="The form that the answer must have.")
+    reasoning_effort = String(description="`none`, `minimal`, `low`, `medium`, `high`, ...")
+    response_format = Nested(ResponseFormatSchema, description="The format of the answer.")
     safety_identifier = String()
     service_tier = String()
     store = Boolean()
-    tool_choice = OneOf(String(), AnyObject(), about="`none`, `auto`, `required`, or the tool to call.")
-    tools = List(Nested(ToolSchema), about="What the model may call.")
-    top_logprobs = Integer(about="0 to 20: how many alternatives to return at each place, with `logprobs`.")
-    verbosity = String(about="`low`, `medium` or `high`.")
+    tool_choice = OneOf(String(), AnyObject(), description="`none`, `auto`, `required`, or the tool to call.")
+    tools = List(Nested(ToolSchema), description="The tools that the model may call.")
+    top_logprobs = Integer(
+        description="0 to 20: how many alternatives to return at each position. Requires `logprobs`."
+    )
+    verbosity = String(description="`low`, `medium` or `high`.")
     web_search_options = AnyObject()
 
 

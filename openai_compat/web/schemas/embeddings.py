@@ -1,4 +1,4 @@
-"""`POST /v1/embeddings`: what a request may look like (source: OpenAI's API reference, "Create embeddings")."""
+"""Schema of the requests to `POST /v1/embeddings` (source: OpenAI's API reference, "Create embeddings")."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ MAX_INPUTS = 2048
 
 
 class EmbeddingsRequestSchema(RequestSchema):
-    """The body of `POST /v1/embeddings`."""
+    """Body of `POST /v1/embeddings`."""
 
-    model = String(about="The model that answers; the server's default model where absent.", example="mock-gpt-model")
+    model = String(description="The model. If absent, the server's default model.", example="mock-gpt-model")
     input = PromptInput(
         required=True,
-        most=MAX_INPUTS,
+        max_items=MAX_INPUTS,
         allows_empty=False,
-        about=f"A text, up to {MAX_INPUTS} texts, the token ids of one text, or those of several; none empty.",
+        description=f"A text, up to {MAX_INPUTS} texts, token ids of one text or of several. None may be empty.",
         example=["The food was delicious", "and the waiter was kind."],
     )
-    encoding_format = String(about="`float`, or `base64` (little-endian 32-bit floats).", example="float")
-    dimensions = Integer(about="How long the vectors shall be.")
-    user = String(about="Your own name for the end user.")
+    encoding_format = String(description="`float`, or `base64` (little-endian 32-bit floats).", example="float")
+    dimensions = Integer(description="The length of the vectors.")
+    user = String(description="Your identifier of the end user.")
 
 
 EMBEDDINGS_REQUEST = EmbeddingsRequestSchema()

@@ -1,6 +1,6 @@
-"""The fields of a request: marshmallow's own, but each takes exactly its JSON types and hands the value on as it came.
+"""Strict marshmallow fields for requests, which accept exactly their JSON types and return the value unchanged.
 
-`"0.5"` is no number, `true` no integer, `5.0` no integer either; OpenAI refuses them too.
+A string such as `"0.5"` is not a number, and neither `true` nor `5.0` is an integer. OpenAI rejects them too.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from .base import empty_array_error, empty_string_error, long_array_error, to_fi
 
 
 class Strict:
-    """Mixed into a field of marshmallow's: the types that it takes, and what the documentation says about it."""
+    """Mixin for marshmallow fields, with the accepted types, and the description and example for the documentation."""
 
     accepts: ClassVar[frozenset[type]] = frozenset()
     expected: str = ""
     allow_none: bool
     validators: list[Callable[[Any], Any]]
 
-    def __init__(self, *arguments: Any, about: str = "", example: Any = missing, **options: Any) -> None:
+    def __init__(self, *arguments: Any, description: str = "", example: Any = missing, **options: Any) -> None:
         metadata = options.pop("metadata", {})
-        if about:
-            metadata["description"] = about
+        if description:
+            metadata["description"] = description
         if example is not missing:
             metadata["example"] = example
-        super().__init__(*arguments, metadata=metadata, **options)  # type: ignore[call-arg] # the field's, next in line
+        super().__init__(*arguments, metadata=metadata, **options)  # type: ignore[call-arg] # of the field class
 
     def _validate_missing(self, value: Any) -> None:
         if value is None and not self.allow_none:
             raise type_error(self.expected, None)
         if value is missing:
-            super()._validate_missing(value)  # type: ignore[misc] # the field's, next in line
+            super()._validate_missing(value)  # type: ignore[misc] # of the field class
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **options: Any) -> Any:
         if type(value) not in self.accepts:
@@ -41,9 +41,9 @@ class Strict:
         return value
 
     def _validate(self, value: Any) -> None:
-        """marshmallow makes one validator of all, for each value anew; hardly a field has any."""
+        """Skip marshmallow's validation of fields without validators, as it combines the validators for each value."""
         if self.validators:
-            super()._validate(value)  # type: ignore[misc] # the field's, next in line
+            super()._validate(value)  # type: ignore[misc] # of the field class
 
 
 class String(Strict, fields.String):
@@ -67,14 +67,14 @@ class Boolean(Strict, fields.Boolean):
 
 
 class AnyObject(Strict, fields.Dict):
-    """An object whose keys are not judged here."""
+    """An object whose keys are not validated."""
 
     accepts = frozenset({dict})
     expected = "an object"
 
 
 class Nested(Strict, fields.Nested):
-    """An object that a schema describes."""
+    """An object with a schema."""
 
     accepts = frozenset({dict})
     expected = "an object"
@@ -84,20 +84,20 @@ class Nested(Strict, fields.Nested):
 
 
 class List(Strict, fields.List[Any]):
-    """An array whose items are all of one kind."""
+    """An array whose items have one type, with at least `min_items` items."""
 
     accepts = frozenset({list})
     plurals: ClassVar[dict[type, str]] = {String: "strings", Integer: "integers", Number: "decimals"}
 
-    def __init__(self, inner: Any, *, least: int = 0, **options: Any) -> None:
+    def __init__(self, inner: Any, *, min_items: int = 0, **options: Any) -> None:
         super().__init__(inner, **options)
-        self.least = least
+        self.min_items = min_items
         self.expected = f"an array of {self.plurals.get(type(self.inner), 'objects')}"
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **options: Any) -> Any:
         if type(value) is not list:
             raise type_error(self.expected, value)
-        if len(value) < self.least:
+        if len(value) < self.min_items:
             raise empty_array_error()
         self.check_items(value)
         return value
@@ -116,8 +116,8 @@ class List(Strict, fields.List[Any]):
 class Messages(List):
     """A conversation.
 
-    Nearly all messages are plain, a role with a text and perhaps a name, and nothing can be wrong with those: they are
-    waved through, and only the others are shown to the schema.
+    Nearly all messages have only a role, a text and perhaps a name. These are valid and skip the schema, which saves
+    most of the time.
     """
 
     def check_items(self, items: list[Any]) -> None:
@@ -132,7 +132,7 @@ class Messages(List):
 
 
 class OneOf(Strict, fields.Field[Any]):
-    """One of several types, told apart by the type of the value alone."""
+    """One of several fields, chosen by the type of the value."""
 
     def __init__(self, *alternatives: Any, **options: Any) -> None:
         super().__init__(**options)
@@ -148,22 +148,22 @@ class OneOf(Strict, fields.Field[Any]):
 
 
 def _without_article(alternatives: Iterable[Any]) -> Iterable[str]:
-    """OpenAI writes "one of a string or array of objects": only the first has an article."""
+    """Yield the names of the types. Only the first has an article ("a string or array of objects"), as with OpenAI."""
     for position, field in enumerate(alternatives):
         yield field.expected.split(" ", 1)[1] if position else field.expected
 
 
 class PromptInput(Strict, fields.Field[Any]):
-    """What is to be completed or embedded: a text, several texts, the token ids of one text, or those of several.
+    """Input to complete or embed. It is a text, several texts, the token ids of one text, or those of several texts.
 
-    `most` limits how many inputs there may be; `allows_empty` whether a text may be empty.
+    `max_items` limits the number of inputs. With `allows_empty` a text may be empty.
     """
 
     expected = "one of a string, array of strings, array of integers, or array of integer arrays"
 
-    def __init__(self, *, most: int | None = None, allows_empty: bool = True, **options: Any) -> None:
+    def __init__(self, *, max_items: int | None = None, allows_empty: bool = True, **options: Any) -> None:
         super().__init__(**options)
-        self.most, self.allows_empty = most, allows_empty
+        self.max_items, self.allows_empty = max_items, allows_empty
         self.alternatives = (String(), List(String()), List(Integer()), List(List(Integer())))
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **options: Any) -> Any:
@@ -186,8 +186,8 @@ class PromptInput(Strict, fields.Field[Any]):
         if kind is int:
             _check_all(int, "an integer", inputs)
             return
-        if self.most is not None and len(inputs) > self.most:
-            raise long_array_error(self.most, len(inputs))
+        if self.max_items is not None and len(inputs) > self.max_items:
+            raise long_array_error(self.max_items, len(inputs))
         if kind is list:
             _check_all(list, "an array of integers", inputs)
             _check_each(inputs, _check_tokens)
@@ -203,7 +203,10 @@ def _check_tokens(tokens: list[Any]) -> None:
 
 
 def _check_all(wanted: type, expected: str, items: list[Any]) -> None:
-    """Lists of token ids are long: their types are compared all at once, and one by one only to find the culprit."""
+    """Check that all items have the type `wanted`.
+
+    Lists of token ids are long. Their types are compared at once, and one by one only to find the first wrong item.
+    """
     if set(map(type, items)) != {wanted}:
         index, item = next((index, item) for index, item in enumerate(items) if type(item) is not wanted)
         raise type_error(expected, item).below(index)

@@ -1,6 +1,6 @@
-"""What the answers look like, for the documentation and for tests (source: OpenAI's API reference).
+"""Schemas of the responses, for the documentation and for tests (source: OpenAI's API reference).
 
-Upstreams may add fields of their own; those pass through. Fields that may be null are sent as null, never left out.
+Upstreams may add fields of their own, which are forwarded. Fields that may be null are sent as null, never left out.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ FINISH_REASONS = "`stop`, `length`, `tool_calls`, `content_filter` or `function_
 
 
 class ReplySchema(Schema):
-    """An object in an answer; optional fields are absent or have a value, unless they say otherwise."""
+    """Schema of an object in a response. Optional fields are absent or not null, unless `allow_none` is set."""
 
     class Meta:
         unknown = INCLUDE
@@ -32,7 +32,7 @@ class CompletionTokensDetailsSchema(ReplySchema):
 
 
 class UsageSchema(ReplySchema):
-    """What a call cost, in tokens."""
+    """Token counts of a call."""
 
     prompt_tokens = Integer(required=True)
     completion_tokens = Integer(required=True)
@@ -43,7 +43,7 @@ class UsageSchema(ReplySchema):
 
 class CalledFunctionSchema(ReplySchema):
     name = String(required=True)
-    arguments = String(required=True, about="JSON in a string; it may be invalid, as the model wrote it.")
+    arguments = String(required=True, description="A JSON string as the model wrote it, possibly invalid.")
 
 
 class ToolCallSchema(ReplySchema):
@@ -55,8 +55,8 @@ class ToolCallSchema(ReplySchema):
 class TokenLogprobSchema(ReplySchema):
     token = String(required=True)
     logprob = Number(required=True)
-    bytes = List(Integer(), required=True, allow_none=True, about="The token in UTF-8.")
-    top_logprobs = List(AnyObject(), required=True, about="The likeliest tokens at this place.")
+    bytes = List(Integer(), required=True, allow_none=True, description="The token in UTF-8.")
+    top_logprobs = List(AnyObject(), required=True, description="The most likely tokens at this position.")
 
 
 class ChoiceLogprobsSchema(ReplySchema):
@@ -66,63 +66,67 @@ class ChoiceLogprobsSchema(ReplySchema):
 
 class ReplyMessageSchema(ReplySchema):
     role = String(required=True)
-    content = String(required=True, allow_none=True, about="Null where tools are called instead.")
+    content = String(required=True, allow_none=True, description="Null if tools are called instead.")
     refusal = String(required=True, allow_none=True)
     tool_calls = List(Nested(ToolCallSchema))
-    reasoning_content = String(about="The model's reasoning, where a backend shows it; not OpenAI's own.")
-    annotations = List(AnyObject(), about="What the text rests on, and where: `url_citation` objects.")
+    reasoning_content = String(
+        description="The model's reasoning, if the backend returns it. Not part of OpenAI's API."
+    )
+    annotations = List(AnyObject(), description="Sources of the text, as `url_citation` objects.")
 
 
 class ChatChoiceSchema(ReplySchema):
     index = Integer(required=True)
     message = Nested(ReplyMessageSchema, required=True)
     logprobs = Nested(ChoiceLogprobsSchema, required=True, allow_none=True)
-    finish_reason = String(required=True, about=FINISH_REASONS)
+    finish_reason = String(required=True, description=FINISH_REASONS)
 
 
 class ChatCompletionSchema(ReplySchema):
-    """The answer of `POST /v1/chat/completions`."""
+    """Response of `POST /v1/chat/completions`."""
 
     id = String(required=True)
-    object = String(required=True, about="`chat.completion`")
-    created = Integer(required=True, about="Unix time in seconds.")
+    object = String(required=True, description="`chat.completion`")
+    created = Integer(required=True, description="Unix time in seconds.")
     model = String(required=True)
     choices = List(Nested(ChatChoiceSchema), required=True)
     usage = Nested(UsageSchema)
 
 
 class ToolCallDeltaSchema(ReplySchema):
-    index = Integer(required=True, about="Which call this is a piece of, from 0.")
-    id = String(about="With the first piece only.")
-    type = String(about="With the first piece only.")
-    function = AnyObject(about="`name` with the first piece only, `arguments` piece by piece.")
+    index = Integer(required=True, description="Index of the tool call that this delta belongs to, from 0.")
+    id = String(description="In the first delta only.")
+    type = String(description="In the first delta only.")
+    function = AnyObject(description="`name` in the first delta only, and the next part of `arguments`.")
 
 
 class DeltaSchema(ReplySchema):
-    role = String(about="With the first chunk of each choice only.")
+    role = String(description="In the first chunk of each choice only.")
     content = String(allow_none=True)
     refusal = String(allow_none=True)
     tool_calls = List(Nested(ToolCallDeltaSchema))
     reasoning_content = String()
-    annotations = List(AnyObject(), about="With the piece of the text that names the sources.")
+    annotations = List(AnyObject(), description="Sources of the text, in the chunk with the text that cites them.")
 
 
 class ChunkChoiceSchema(ReplySchema):
     index = Integer(required=True)
     delta = Nested(DeltaSchema, required=True)
     logprobs = Nested(ChoiceLogprobsSchema, allow_none=True)
-    finish_reason = String(required=True, allow_none=True, about=f"{FINISH_REASONS} with the last chunk, else null.")
+    finish_reason = String(
+        required=True, allow_none=True, description=f"{FINISH_REASONS} in the last chunk, else null."
+    )
 
 
 class ChatCompletionChunkSchema(ReplySchema):
-    """The JSON of one event of a streamed chat; the event after the last is `data: [DONE]`."""
+    """JSON of one event of a streamed chat. The stream ends with the event `data: [DONE]`."""
 
     id = String(required=True)
-    object = String(required=True, about="`chat.completion.chunk`")
+    object = String(required=True, description="`chat.completion.chunk`")
     created = Integer(required=True)
     model = String(required=True)
-    choices = List(Nested(ChunkChoiceSchema), required=True, about="Empty in the chunk that has the usage.")
-    usage = Nested(UsageSchema, allow_none=True, about="Only with `stream_options.include_usage`.")
+    choices = List(Nested(ChunkChoiceSchema), required=True, description="Empty in the chunk with the usage.")
+    usage = Nested(UsageSchema, allow_none=True, description="Only with `stream_options.include_usage`.")
 
 
 class TextLogprobsSchema(ReplySchema):
@@ -133,17 +137,19 @@ class TextLogprobsSchema(ReplySchema):
 
 
 class TextChoiceSchema(ReplySchema):
-    index = Integer(required=True, about="Counted prompt by prompt.")
+    index = Integer(required=True, description="Index over all choices of all prompts.")
     text = String(required=True)
     logprobs = Nested(TextLogprobsSchema, required=True, allow_none=True)
-    finish_reason = String(required=True, allow_none=True, about="`stop`, `length` or `content_filter`; else null.")
+    finish_reason = String(
+        required=True, allow_none=True, description="`stop`, `length` or `content_filter` at the end, else null."
+    )
 
 
 class CompletionSchema(ReplySchema):
-    """The answer of `POST /v1/completions`, and the JSON of each event of a streamed one."""
+    """Response of `POST /v1/completions`, and the JSON of each event if it is streamed."""
 
     id = String(required=True)
-    object = String(required=True, about="`text_completion`")
+    object = String(required=True, description="`text_completion`")
     created = Integer(required=True)
     model = String(required=True)
     choices = List(Nested(TextChoiceSchema), required=True)
@@ -151,10 +157,13 @@ class CompletionSchema(ReplySchema):
 
 
 class EmbeddingSchema(ReplySchema):
-    object = String(required=True, about="`embedding`")
+    object = String(required=True, description="`embedding`")
     index = Integer(required=True)
     embedding = OneOf(
-        List(Number()), String(), required=True, about="Numbers, or base64 of little-endian 32-bit floats."
+        List(Number()),
+        String(),
+        required=True,
+        description="A list of numbers, or little-endian 32-bit floats in base64.",
     )
 
 
@@ -164,62 +173,62 @@ class EmbeddingsUsageSchema(ReplySchema):
 
 
 class EmbeddingsSchema(ReplySchema):
-    """The answer of `POST /v1/embeddings`, in the order of the inputs."""
+    """Response of `POST /v1/embeddings`, in the order of the inputs."""
 
-    object = String(required=True, about="`list`")
+    object = String(required=True, description="`list`")
     data = List(Nested(EmbeddingSchema), required=True)
     model = String(required=True)
     usage = Nested(EmbeddingsUsageSchema, required=True)
 
 
 class ModelSchema(ReplySchema):
-    """One model that this server answers for."""
+    """Model of this server."""
 
     id = String(required=True)
-    object = String(required=True, about="`model`")
+    object = String(required=True, description="`model`")
     created = Integer(required=True)
     owned_by = String(required=True)
 
 
 class ModelListSchema(ReplySchema):
-    """All of them."""
+    """List of all models."""
 
-    object = String(required=True, about="`list`")
+    object = String(required=True, description="`list`")
     data = List(Nested(ModelSchema), required=True)
 
 
 class ErrorDetailSchema(ReplySchema):
     message = String(required=True)
     type = String(required=True)
-    param = String(required=True, allow_none=True, about="The dotted path of what is wrong.")
+    param = String(required=True, allow_none=True, description="The dotted path of the invalid parameter.")
     code = String(required=True, allow_none=True)
 
 
 class ErrorSchema(ReplySchema):
-    """OpenAI's error envelope: all four keys, always."""
+    """OpenAI's error envelope, always with all four keys."""
 
     error = Nested(ErrorDetailSchema, required=True)
 
 
 class AskErrorSchema(ReplySchema):
-    """The errors of `POST /ask`, in a form that a chat page can show as a message."""
+    """Error of `POST /ask`, which a chat page can show as a message."""
 
-    role = String(required=True, about="`assistant`")
+    role = String(required=True, description="`assistant`")
     content = String(required=True)
     error = String(required=True)
     details = String(required=True)
 
 
 class AskEventSchema(ReplySchema):
-    """The JSON of one event of `POST /ask` in the format `sse`."""
+    """JSON of one event of `POST /ask` in the format `sse`."""
 
-    role = String(required=True, about="`assistant`")
+    role = String(required=True, description="`assistant`")
     content = String(required=True)
     finish_reason = String(
-        required=True, allow_none=True, about="`stop` with the last event, `error` in case, else null."
+        required=True, allow_none=True, description="`stop` in the last event, or `error` after a failure, else null."
     )
-    error = String(about="The kind of error, where the answer broke off.")
-    details = String(about="What went wrong then.")
+    error = String(description="The type of the error, if the answer was interrupted.")
+    details = String(description="The message of that error.")
 
 
 class StatusSchema(ReplySchema):
@@ -227,6 +236,6 @@ class StatusSchema(ReplySchema):
 
 
 class HealthcheckSchema(ReplySchema):
-    status = String(required=True, about="`healthy`")
-    timestamp = String(required=True, about="ISO 8601.")
+    status = String(required=True, description="`healthy`")
+    timestamp = String(required=True, description="ISO 8601.")
     service = String(required=True)

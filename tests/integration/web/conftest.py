@@ -1,4 +1,4 @@
-"""Applications in this process, for what needs no socket."""
+"""Applications in the test process, for tests that need no socket."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MakeClient = Callable[..., FlaskClient]
 
 @pytest.fixture
 def make_client() -> MakeClient:
-    """`make_client(PORT="1", ...)`: a client of an application that is configured so."""
+    """Return a function that makes an application with the given settings and returns its test client."""
 
     def make(**environ: str) -> FlaskClient:
         return create_app(environment.load(environ)).test_client()

@@ -1,4 +1,4 @@
-"""Who may call: keys, and pages on other origins."""
+"""API keys and CORS."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OPEN = {
     "/",
     "/home/<name>",
 }
-"""The routes that need no key, and why: probes have none, and the pages show nothing that is not public."""
+"""Routes that need no key: health checks, which send none, and pages whose content is public."""
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def guarded(make_client: MakeClient) -> FlaskClient:
     return make_client(API_KEYS="first-key, second-key", OPENAI_BASE_URL="http://127.0.0.1:9/v1", DEFAULT_MODEL="m")
 
 
-def test_every_route_needs_a_key_or_is_known_to_need_none(guarded: FlaskClient) -> None:
+def test_every_route_needs_a_key_unless_it_is_listed_as_open(guarded: FlaskClient) -> None:
     def call(rule: Rule, headers: dict[str, str]) -> int:
         path = rule.rule
         for name in rule.arguments:
@@ -55,7 +55,7 @@ def test_every_route_needs_a_key_or_is_known_to_need_none(guarded: FlaskClient) 
         {"Authorization": "Bearer first-key", "api-key": "of another server"},
     ],
 )
-def test_a_right_key_passes(make_client: MakeClient, headers: dict[str, str]) -> None:
+def test_a_valid_key_is_accepted(make_client: MakeClient, headers: dict[str, str]) -> None:
     client = make_client(API_KEYS="first-key, second-key")
     assert client.post("/v1/chat/completions", json=CHAT, headers=headers).status_code == 200
 
@@ -80,7 +80,7 @@ def test_a_wrong_key_is_a_401_that_does_not_repeat_it(make_client: MakeClient, h
     assert "first" not in response.text
 
 
-def test_without_keys_any_key_passes(client: FlaskClient) -> None:
+def test_without_configured_keys_every_request_is_accepted(client: FlaskClient) -> None:
     for headers in ({}, {"Authorization": "Bearer any-key-works"}):
         assert client.post("/v1/chat/completions", json=CHAT, headers=headers).status_code == 200
 
@@ -89,14 +89,14 @@ ALLOWED, OTHER = "http://localhost:3000", "https://evil.test"
 
 
 def preflight(client: FlaskClient, origin: str) -> dict[str, str]:
-    asked = "authorization,content-type,x-stainless-os,x-stainless-retry-count,openai-organization,openai-beta"
-    headers = {"Origin": origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": asked}
+    requested = "authorization,content-type,x-stainless-os,x-stainless-retry-count,openai-organization,openai-beta"
+    headers = {"Origin": origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": requested}
     response = client.options("/v1/chat/completions", headers=headers)
     assert response.status_code == 200
     return {name.lower(): value for name, value in response.headers}
 
 
-def test_a_page_of_an_allowed_origin_may_call_with_all_that_the_sdks_send(client: FlaskClient) -> None:
+def test_a_page_of_an_allowed_origin_may_send_all_headers_of_the_sdks(client: FlaskClient) -> None:
     headers = preflight(client, ALLOWED)
     assert headers["access-control-allow-origin"] == ALLOWED
     assert "POST" in headers["access-control-allow-methods"]
@@ -104,11 +104,11 @@ def test_a_page_of_an_allowed_origin_may_call_with_all_that_the_sdks_send(client
     assert allowed >= {"authorization", "content-type", "x-stainless-os", "openai-organization", "openai-beta"}
 
 
-def test_a_page_of_another_origin_may_not(client: FlaskClient) -> None:
+def test_a_page_of_another_origin_is_not_allowed(client: FlaskClient) -> None:
     assert "access-control-allow-origin" not in preflight(client, OTHER)
 
 
-def test_answers_and_errors_can_be_read_by_the_page(client: FlaskClient) -> None:
+def test_a_page_of_an_allowed_origin_can_read_answers_and_errors(client: FlaskClient) -> None:
     for body in (CHAT, {}):
         response = client.post("/v1/chat/completions", json=body, headers={"Origin": ALLOWED})
         assert response.headers["access-control-allow-origin"] == ALLOWED
@@ -117,13 +117,13 @@ def test_answers_and_errors_can_be_read_by_the_page(client: FlaskClient) -> None
         assert "retry-after" in exposed
 
 
-def test_a_star_is_never_joined_with_credentials(make_client: MakeClient) -> None:
+def test_the_wildcard_origin_never_allows_credentials(make_client: MakeClient) -> None:
     response = make_client(CORS_ALLOW_ORIGINS="*").get("/v1/models", headers={"Origin": OTHER})
     assert response.headers["access-control-allow-origin"] == "*"
     assert "access-control-allow-credentials" not in response.headers
 
 
-def test_no_cache_gives_a_page_what_was_meant_for_another(client: FlaskClient) -> None:
+def test_every_response_varies_by_origin(client: FlaskClient) -> None:
     for headers in ({}, {"Origin": ALLOWED}, {"Origin": OTHER}):
         assert "Origin" in client.get("/v1/models", headers=headers).headers.get("Vary", ""), headers
 

@@ -1,4 +1,4 @@
-"""Every failure of every route wears OpenAI's envelope."""
+"""Every error of every route has OpenAI's envelope."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.integration.web.conftest import MakeClient
 from tests.support.mock_upstream import MockUpstream
 
 CHAT = {"model": "mock-gpt-model", "messages": [{"role": "user", "content": "hi"}]}
-DOORS = [
+ENDPOINTS = [
     f"{root}/{path}"
     for root in ("/v1", "", "/api/v1", "/openai/v1", "/openai/deployments/mock-gpt-model")
     for path in ("chat/completions", "completions", "embeddings")
@@ -24,7 +24,7 @@ DOORS = [
 
 
 def error_of(response: TestResponse, status: int) -> dict[str, Any]:
-    """The error, once it is sure that it is one: status, type of content, the four keys and their types."""
+    """Return the error after checking the status, the content type, the four keys and their types."""
     assert response.status_code == status, response.text
     assert response.content_type == "application/json"
     content = response.get_json()
@@ -46,26 +46,26 @@ BAD_BODIES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_a_bad_body_is_a_400_on_every_door(client: FlaskClient, door: str) -> None:
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_an_invalid_body_is_a_400_on_every_endpoint(client: FlaskClient, endpoint: str) -> None:
     for body in BAD_BODIES:
-        assert error_of(client.post(door, data=body, content_type="application/json"), 400)["message"]
+        assert error_of(client.post(endpoint, data=body, content_type="application/json"), 400)["message"]
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_the_wrong_method_is_a_405_that_says_which_is_right(client: FlaskClient, door: str) -> None:
-    response = client.delete(door)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_a_wrong_method_is_a_405_with_the_allowed_methods(client: FlaskClient, endpoint: str) -> None:
+    response = client.delete(endpoint)
     assert error_of(response, 405)["code"] == "method_not_allowed"
     assert "POST" in response.headers["Allow"]
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_another_content_type_is_a_415(client: FlaskClient, door: str) -> None:
-    error_of(client.post(door, data="a=b", content_type="application/x-www-form-urlencoded"), 415)
+@pytest.mark.parametrize("endpoint", ENDPOINTS)
+def test_an_unsupported_content_type_is_a_415(client: FlaskClient, endpoint: str) -> None:
+    error_of(client.post(endpoint, data="a=b", content_type="application/x-www-form-urlencoded"), 415)
 
 
 @pytest.mark.parametrize("content_type", ["application/json; charset=utf-8", "application/vnd.api+json", None])
-def test_json_by_another_name_or_none_is_json(client: FlaskClient, content_type: str | None) -> None:
+def test_other_json_content_types_and_none_are_accepted(client: FlaskClient, content_type: str | None) -> None:
     body = b'{"messages": [{"role": "user", "content": "hi"}]}'
     assert client.post("/v1/chat/completions", data=body, content_type=content_type).status_code == 200
 
@@ -75,7 +75,7 @@ def test_an_unknown_path_is_a_404(client: FlaskClient, path: str) -> None:
     assert error_of(client.get(path), 404)["code"] == "unknown_url"
 
 
-def test_a_body_beyond_the_limit_is_a_413(make_client: MakeClient) -> None:
+def test_a_body_above_the_limit_is_a_413(make_client: MakeClient) -> None:
     client = make_client(MAX_REQUEST_BYTES="100")
     body = b'{"messages": [{"role": "user", "content": "' + b"x" * 200 + b'"}]}'
     assert error_of(client.post("/v1/chat/completions", data=body), 413)["code"] == "request_too_large"
@@ -88,12 +88,12 @@ def test_an_unknown_model_is_a_404(client: FlaskClient, path: str) -> None:
     assert (error["code"], error["param"], error["type"]) == ("model_not_found", "model", "invalid_request_error")
 
 
-def test_a_slip_of_the_pen_is_answered_with_the_nearest_name(client: FlaskClient) -> None:
+def test_a_misspelled_model_name_gets_a_suggestion(client: FlaskClient) -> None:
     error = error_of(client.post("/v1/chat/completions", json={**CHAT, "model": "mock-gtp-model"}), 404)
     assert error["message"].endswith("Did you mean 'mock-gpt-model'?")
 
 
-def test_a_model_without_the_capability_is_a_501_that_no_client_retries(make_client: MakeClient) -> None:
+def test_a_model_without_the_capability_is_a_501_that_is_not_retryable(make_client: MakeClient) -> None:
     client = make_client(EXTERNAL_CHAT_URL="http://127.0.0.1:9/chat")
     for path, code in (("completions", "completions_not_available"), ("embeddings", "embeddings_backend_unavailable")):
         response = client.post(f"/v1/{path}", json={"prompt": "x", "input": "x"})
@@ -111,14 +111,14 @@ def test_a_model_without_the_capability_is_a_501_that_no_client_retries(make_cli
         ("modalities", ["text", "audio"]),
     ],
 )  # fmt: skip
-def test_a_promise_that_cannot_be_kept_is_refused_by_name(make_client: MakeClient, name: str, value: Any) -> None:
+def test_an_unsupported_parameter_is_rejected_by_name(make_client: MakeClient, name: str, value: Any) -> None:
     client = make_client(EXTERNAL_CHAT_URL="http://127.0.0.1:9/chat")
     error = error_of(client.post("/v1/chat/completions", json={"messages": CHAT["messages"], name: value}), 400)
-    asked = {"modalities": "audio"}.get(name, name)
-    assert (error["code"], error["param"]) == ("unsupported_parameter", asked)
+    param = {"modalities": "audio"}.get(name, name)
+    assert (error["code"], error["param"]) == ("unsupported_parameter", param)
 
 
-def test_statuses_of_bad_input_and_bad_upstreams_can_be_chosen(make_client: MakeClient) -> None:
+def test_the_statuses_for_invalid_requests_and_upstream_errors_can_be_configured(make_client: MakeClient) -> None:
     client = make_client(
         EXTERNAL_CHAT_URL="http://127.0.0.1:9/chat", VALIDATION_ERROR_STATUS="422", UPSTREAM_ERROR_STATUS="500"
     )
@@ -129,23 +129,23 @@ def test_statuses_of_bad_input_and_bad_upstreams_can_be_chosen(make_client: Make
     )
 
 
-def test_an_unexpected_fault_shows_nothing_of_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unexpected_error_shows_no_details(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("secret /etc/passwd")
 
     monkeypatch.setattr("openai_compat.backends.echo.backend.EchoBackend.chat", fail)
-    response = create_app(Settings(**vars_of_echo())).test_client().post("/v1/chat/completions", json=CHAT)
+    response = create_app(Settings(**echo_settings())).test_client().post("/v1/chat/completions", json=CHAT)
     assert "secret" not in response.text
     assert error_of(response, 500)["code"] == "internal_error"
 
 
-def vars_of_echo() -> dict[str, Any]:
+def echo_settings() -> dict[str, Any]:
     from openai_compat.core.settings import ModelConfig
 
     return {"entries": {"mock-gpt-model": ModelConfig("mock-gpt-model", "echo")}, "default_model": "mock-gpt-model"}
 
 
-def test_an_unexpected_fault_in_a_stream_is_told_in_the_stream(
+def test_an_unexpected_error_in_a_stream_becomes_an_error_event(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -160,15 +160,15 @@ def test_an_unexpected_fault_in_a_stream_is_told_in_the_stream(
 
 
 def test_every_error_has_a_status(upstream: MockUpstream) -> None:
-    def all_kinds(kind: type[OpenAICompatError]) -> list[type[OpenAICompatError]]:
-        return [kind, *(deeper for below in kind.__subclasses__() for deeper in all_kinds(below))]
+    def with_subclasses(cls: type[OpenAICompatError]) -> list[type[OpenAICompatError]]:
+        return [cls, *(descendant for child in cls.__subclasses__() for descendant in with_subclasses(child))]
 
-    for kind in all_kinds(OpenAICompatError):
-        error = kind.__new__(kind)
+    for cls in with_subclasses(OpenAICompatError):
+        error = cls.__new__(cls)
         error.upstream_status = 418  # type: ignore[attr-defined]
         assert 400 <= status_of(error, Settings()) < 600
 
 
-def test_head_and_options_work_where_get_and_post_do(client: FlaskClient) -> None:
+def test_head_and_options_work_like_get_and_post(client: FlaskClient) -> None:
     assert client.head("/v1/models").status_code == 200
     assert "POST" in client.options("/v1/chat/completions").headers["Allow"]

@@ -1,4 +1,4 @@
-"""The API's description: it is valid, it tells the truth about this server, and its pages work without a network."""
+"""The OpenAPI document is valid and matches the server, and its pages need no internet access."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def document(client: FlaskClient) -> dict[str, Any]:
     reply = client.get("/openapi.json")
     assert reply.status_code == 200
     assert reply.content_type == "application/json"
-    found: dict[str, Any] = json.loads(reply.data)
-    return found
+    document: dict[str, Any] = json.loads(reply.data)
+    return document
 
 
 def validator(document: dict[str, Any], schema: dict[str, Any]) -> Draft202012Validator:
-    """OpenAPI 3.1's schemas are JSON Schema; references are found in the document's components."""
+    """Return a JSON Schema validator, which resolves references to the document's components."""
     return Draft202012Validator({**schema, "components": document["components"]})
 
 
@@ -55,7 +55,7 @@ def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, A
 
 
 def media(document: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every body in the document, with the place where it stands."""
+    """Yield every body in the document, with its location."""
     for method, path, operation in operations(document):
         if "requestBody" in operation:
             yield f"{method} {path}", operation["requestBody"]["content"]["application/json"]
@@ -75,9 +75,9 @@ def test_the_document_is_valid_openapi(document: dict[str, Any]) -> None:
     assert [error.message for error in OpenAPIV31SpecValidator(document).iter_errors()] == []
 
 
-def test_every_front_door_is_described(document: dict[str, Any]) -> None:
-    doors = {"/v1/completions", "/v1/embeddings", "/v1/models", "/v1/models/{model}", "/healthz", "/readyz"}
-    assert set(document["paths"]) == doors | {CHAT, ASK, "/api/v1/healthcheck"}
+def test_every_endpoint_is_described(document: dict[str, Any]) -> None:
+    endpoints = {"/v1/completions", "/v1/embeddings", "/v1/models", "/v1/models/{model}", "/healthz", "/readyz"}
+    assert set(document["paths"]) == endpoints | {CHAT, ASK, "/api/v1/healthcheck"}
 
 
 def test_every_path_of_the_document_exists(client: FlaskClient, document: dict[str, Any]) -> None:
@@ -90,22 +90,22 @@ def test_every_path_of_the_document_exists(client: FlaskClient, document: dict[s
     assert described <= rules
 
 
-def test_every_example_is_what_its_schema_says(document: dict[str, Any]) -> None:
+def test_every_example_matches_its_schema(document: dict[str, Any]) -> None:
     checked = 0
-    for place, content in media(document):
+    for location, content in media(document):
         examples = [example["value"] for example in content.get("examples", {}).values()]
         for example in examples or [content["example"]]:
             problems = [error.message for error in validator(document, content["schema"]).iter_errors(example)]
-            assert problems == [], place
+            assert problems == [], location
             checked += 1
     assert checked > 30
 
 
-def test_the_examples_of_events_are_what_the_schemas_say(document: dict[str, Any]) -> None:
+def test_the_event_examples_match_their_schemas(document: dict[str, Any]) -> None:
     chunks = document["paths"][CHAT]["post"]["responses"]["200"]["content"]["text/event-stream"]["example"]
     texts = document["paths"]["/v1/completions"]["post"]["responses"]["200"]["content"]["text/event-stream"]["example"]
-    asked = document["paths"][ASK]["post"]["responses"]["200"]["content"]["text/event-stream"]["examples"]["sse"]
-    for stream, name in ((chunks, "ChatCompletionChunk"), (texts, "Completion"), (asked["value"], "AskEvent")):
+    ask_events = document["paths"][ASK]["post"]["responses"]["200"]["content"]["text/event-stream"]["examples"]["sse"]
+    for stream, name in ((chunks, "ChatCompletionChunk"), (texts, "Completion"), (ask_events["value"], "AskEvent")):
         schema = validator(document, {"$ref": f"#/components/schemas/{name}"})
         events = [line.removeprefix("data: ") for line in stream.splitlines() if line]
         for event in events:
@@ -115,9 +115,7 @@ def test_the_examples_of_events_are_what_the_schemas_say(document: dict[str, Any
 
 
 @pytest.mark.parametrize(("path", "name"), REQUESTS)
-def test_every_example_works_when_it_is_pasted(
-    client: FlaskClient, document: dict[str, Any], path: str, name: str
-) -> None:
+def test_every_example_request_succeeds(client: FlaskClient, document: dict[str, Any], path: str, name: str) -> None:
     reply = client.post(path, json=request_example(document, path, name))
     assert reply.status_code == 200, reply.text
     content = document["paths"][path]["post"]["responses"]["200"]["content"]
@@ -129,9 +127,7 @@ def test_every_example_works_when_it_is_pasted(
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/mock-gpt-model", "/healthz", "/api/v1/healthcheck"])
-def test_what_the_server_says_of_itself_is_what_the_document_says(
-    client: FlaskClient, document: dict[str, Any], path: str
-) -> None:
+def test_responses_match_the_document(client: FlaskClient, document: dict[str, Any], path: str) -> None:
     described = document["paths"][path.replace("mock-gpt-model", "{model}")]["get"]["responses"]["200"]
     validator(document, described["content"]["application/json"]["schema"]).validate(client.get(path).json)
 
@@ -140,7 +136,7 @@ def test_what_the_server_says_of_itself_is_what_the_document_says(
     ("path", "body", "component"),
     [(CHAT, "{}", "Error"), (CHAT, '{"messages": "', "Error"), (ASK, "{}", "AskError")],
 )
-def test_errors_are_what_the_document_says(
+def test_errors_match_the_document(
     client: FlaskClient, document: dict[str, Any], path: str, body: str, component: str
 ) -> None:
     reply = client.post(path, data=body, content_type="application/json")
@@ -148,7 +144,7 @@ def test_errors_are_what_the_document_says(
     validator(document, {"$ref": f"#/components/schemas/{component}"}).validate(reply.json)
 
 
-def test_a_key_may_be_sent_in_both_ways_and_probes_need_none(document: dict[str, Any]) -> None:
+def test_both_authentication_schemes_are_described_and_health_checks_need_none(document: dict[str, Any]) -> None:
     schemes = document["components"]["securitySchemes"]
     assert (schemes["bearer"]["type"], schemes["bearer"]["scheme"]) == ("http", "bearer")
     assert (schemes["apiKey"]["in"], schemes["apiKey"]["name"]) == ("header", "api-key")
@@ -161,7 +157,7 @@ def test_a_key_may_be_sent_in_both_ways_and_probes_need_none(document: dict[str,
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_and_all_that_it_loads_come_from_this_server(client: FlaskClient, page: str) -> None:
+def test_a_page_loads_everything_from_this_server(client: FlaskClient, page: str) -> None:
     reply = client.get(page)
     assert reply.status_code == 200
     assert reply.mimetype == "text/html"
@@ -173,7 +169,7 @@ def test_a_page_and_all_that_it_loads_come_from_this_server(client: FlaskClient,
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_forbids_the_browser_every_other_host(client: FlaskClient, page: str) -> None:
+def test_the_content_security_policy_forbids_other_hosts(client: FlaskClient, page: str) -> None:
     policy = client.get(page).headers["Content-Security-Policy"]
     directives = dict(part.strip().split(" ", 1) for part in policy.split(";"))
     assert directives["default-src"] == "'none'"
@@ -182,12 +178,12 @@ def test_a_page_forbids_the_browser_every_other_host(client: FlaskClient, page: 
     assert sources <= {"'none'", "'self'", "'unsafe-inline'", "data:", "blob:"}
 
 
-def test_redoc_is_told_to_send_no_telemetry(client: FlaskClient) -> None:
+def test_redoc_telemetry_is_disabled(client: FlaskClient) -> None:
     assert 'disable-telemetry="true"' in client.get("/redoc").text
 
 
 @pytest.mark.parametrize(("name", "mimetype"), [("swagger-ui.js", "text/javascript"), ("swagger-ui.css", "text/css")])
-def test_an_asset_is_not_sent_twice(client: FlaskClient, name: str, mimetype: str) -> None:
+def test_an_asset_with_a_known_etag_is_not_sent_again(client: FlaskClient, name: str, mimetype: str) -> None:
     first = client.get(f"/docs/assets/{name}")
     assert first.mimetype == mimetype
     assert first.headers["X-Content-Type-Options"] == "nosniff"
@@ -196,14 +192,14 @@ def test_an_asset_is_not_sent_twice(client: FlaskClient, name: str, mimetype: st
 
 
 @pytest.mark.parametrize("name", ["scalar.js", "__init__.py", "url.json", "..%2f__init__.py", "nothing"])
-def test_nothing_else_of_the_package_is_served(client: FlaskClient, name: str) -> None:
+def test_other_files_of_the_package_are_not_served(client: FlaskClient, name: str) -> None:
     assert name not in ASSETS
     reply = client.get(f"/docs/assets/{name}")
     assert reply.status_code == 404
     assert set(json.loads(reply.data)["error"]) == {"message", "type", "param", "code"}
 
 
-def test_starting_and_answering_loads_nothing_that_only_the_document_needs() -> None:
+def test_apispec_is_imported_for_the_document_only() -> None:
     program = """
 import sys
 from openai_compat.config import environment

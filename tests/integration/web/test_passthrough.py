@@ -1,4 +1,4 @@
-"""What else of the API is passed on, as the client sees it, with an upstream that answers what the test says."""
+"""Passthrough of all other endpoints, with an upstream that sends exactly the bytes of the test."""
 
 from __future__ import annotations
 
@@ -16,78 +16,80 @@ from tests.support.raw_server import RawServer, Script, answer_with, read_reques
 
 
 @contextmanager
-def in_front_of(script: Script, **settings: str) -> Iterator[LiveServer]:
+def proxy_for(script: Script, **settings: str) -> Iterator[LiveServer]:
     with RawServer(script) as upstream, LiveServer({"OPENAI_BASE_URL": f"{upstream.url}/v1", **settings}) as server:
         yield server
 
 
-def ask(server: LiveServer, method: str, path: str, body: bytes | None = None) -> tuple[int, dict[str, str], bytes]:
+def send_request(
+    server: LiveServer, method: str, path: str, body: bytes | None = None
+) -> tuple[int, dict[str, str], bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
     connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
     response = connection.getresponse()
-    found = response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
+    result = response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
     connection.close()
-    return found
+    return result
 
 
-def reply(head: str, body: bytes = b"") -> Script:
+def respond_with(head: str, body: bytes = b"") -> Script:
     return answer_with(f"HTTP/1.1 {head}\r\n\r\n".encode() + body)
 
 
-def wait_for_line(server: LiveServer, words: str) -> None:
-    """The line is written when the answer has been sent, so the client may be there first."""
+def wait_for_line(server: LiveServer, text: str) -> None:
+    """Wait for a log line that contains `text`. It is written after the response, so the client may be faster."""
     deadline = time.monotonic() + 20
-    while words not in server.log():
+    while text not in server.log():
         assert time.monotonic() < deadline, server.log()
 
 
-def test_a_body_is_passed_on_whole_while_bodies_are_logged() -> None:
+def test_body_logging_does_not_change_a_forwarded_body() -> None:
     seen: list[bytes] = []
 
     def script(client: socket.socket) -> None:
         seen.append(read_request(client).partition(b"\r\n\r\n")[2])
         client.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
 
-    with in_front_of(script, LOG_REQUEST_BODIES="true") as server:
-        assert ask(server, "POST", "/v1/responses", b'{"input": "x"}')[2] == b"{}"
+    with proxy_for(script, LOG_REQUEST_BODIES="true") as server:
+        assert send_request(server, "POST", "/v1/responses", b'{"input": "x"}')[2] == b"{}"
     assert seen == [b'{"input": "x"}']
 
 
 @pytest.mark.parametrize("status", [204, 304])
-def test_an_answer_without_a_body_is_one_and_is_logged_as_what_it_is(status: int) -> None:
-    with in_front_of(reply(f"{status} Whatever\r\nX-Request-Id: up")) as server:
-        found, headers, body = ask(server, "DELETE", "/v1/files/f")
-        assert (found, body, headers["x-request-id"]) == (status, b"", "up")
+def test_a_response_without_a_body_keeps_its_status(status: int) -> None:
+    with proxy_for(respond_with(f"{status} Whatever\r\nX-Request-Id: up")) as server:
+        code, headers, body = send_request(server, "DELETE", "/v1/files/f")
+        assert (code, body, headers["x-request-id"]) == (status, b"", "up")
         wait_for_line(server, f"status={status}")
 
 
-def test_a_created_answer_is_logged_as_created() -> None:
-    with in_front_of(reply("201 Created\r\nContent-Length: 2", b"{}")) as server:
-        assert ask(server, "POST", "/v1/uploads", b"{}")[0] == 201
+def test_status_201_is_logged() -> None:
+    with proxy_for(respond_with("201 Created\r\nContent-Length: 2", b"{}")) as server:
+        assert send_request(server, "POST", "/v1/uploads", b"{}")[0] == 201
         wait_for_line(server, "status=201")
 
 
-def test_a_head_request_gets_the_length_of_what_it_did_not_ask_for() -> None:
-    with in_front_of(reply("200 OK\r\nContent-Length: 500\r\nContent-Type: audio/mpeg")) as server:
-        status, headers, body = ask(server, "HEAD", "/v1/files/f/content")
+def test_a_head_response_has_the_content_length_of_the_body() -> None:
+    with proxy_for(respond_with("200 OK\r\nContent-Length: 500\r\nContent-Type: audio/mpeg")) as server:
+        status, headers, body = send_request(server, "HEAD", "/v1/files/f/content")
         assert (status, headers["content-length"], headers["content-type"], body) == (200, "500", "audio/mpeg", b"")
 
 
-def test_content_of_no_type_is_not_taken_for_a_page() -> None:
-    with in_front_of(reply("200 OK\r\nContent-Length: 11", b"<b>hello</b"[:11])) as server:
-        assert ask(server, "GET", "/v1/files/f/content")[1]["content-type"] == "application/octet-stream"
+def test_a_body_without_a_content_type_is_not_html() -> None:
+    with proxy_for(respond_with("200 OK\r\nContent-Length: 11", b"<b>hello</b"[:11])) as server:
+        assert send_request(server, "GET", "/v1/files/f/content")[1]["content-type"] == "application/octet-stream"
 
 
-def test_a_compression_that_is_not_undone_is_told() -> None:
-    with in_front_of(reply("200 OK\r\nContent-Encoding: br\r\nContent-Length: 3", b"xyz")) as server:
-        _, headers, body = ask(server, "GET", "/v1/files/f/content")
+def test_an_unsupported_content_encoding_is_forwarded_with_its_header() -> None:
+    with proxy_for(respond_with("200 OK\r\nContent-Encoding: br\r\nContent-Length: 3", b"xyz")) as server:
+        _, headers, body = send_request(server, "GET", "/v1/files/f/content")
         assert (headers["content-encoding"], body) == ("br", b"xyz")
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/files"])
-def test_a_body_that_is_not_framed_as_http_says_is_a_400(path: str) -> None:
+def test_an_invalid_chunked_body_is_a_400(path: str) -> None:
     with (
-        in_front_of(reply("200 OK\r\nContent-Length: 2", b"{}")) as server,
+        proxy_for(respond_with("200 OK\r\nContent-Length: 2", b"{}")) as server,
         socket.create_connection(("127.0.0.1", server.port), timeout=20) as client,
     ):
         head = (
@@ -98,14 +100,14 @@ def test_a_body_that_is_not_framed_as_http_says_is_a_400(path: str) -> None:
         assert "Traceback" not in server.log()
 
 
-def test_a_redirect_of_the_upstreams_is_not_the_clients_to_follow() -> None:
+def test_a_redirect_of_the_upstream_is_a_502() -> None:
     body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "x"}]}).encode()
-    with in_front_of(reply("301 Moved\r\nLocation: http://elsewhere.test/\r\nContent-Length: 0")) as server:
-        status, _, answer = ask(server, "POST", "/v1/chat/completions", body)
+    with proxy_for(respond_with("301 Moved\r\nLocation: http://elsewhere.test/\r\nContent-Length: 0")) as server:
+        status, _, answer = send_request(server, "POST", "/v1/chat/completions", body)
         assert (status, json.loads(answer)["error"]["code"]) == (502, "upstream_bad_reply")
 
 
-def test_the_silence_of_a_passed_stream_is_filled() -> None:
+def test_an_idle_forwarded_stream_gets_keep_alive_comments() -> None:
     def script(client: socket.socket) -> None:
         read_request(client)
         client.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -113,7 +115,7 @@ def test_the_silence_of_a_passed_stream_is_filled() -> None:
         client.recv(1)
 
     with (
-        in_front_of(script, SSE_KEEPALIVE_SECONDS="0.1") as server,
+        proxy_for(script, SSE_KEEPALIVE_SECONDS="0.1") as server,
         socket.create_connection(("127.0.0.1", server.port), timeout=20) as client,
     ):
         client.sendall(b"POST /v1/responses HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
@@ -124,17 +126,17 @@ def test_the_silence_of_a_passed_stream_is_filled() -> None:
             received += data
 
 
-def test_a_doubled_slash_is_no_redirect_to_a_page() -> None:
+def test_a_double_slash_is_a_404_and_no_redirect() -> None:
     with LiveServer() as server:
-        status, headers, body = ask(server, "POST", "/v1//chat/completions", b"{}")
+        status, headers, body = send_request(server, "POST", "/v1//chat/completions", b"{}")
         assert (status, headers["content-type"]) == (404, "application/json")
         assert json.loads(body)["error"]["code"] == "unknown_url"
 
 
-def test_the_files_of_the_documentation_pages_arrive() -> None:
+def test_the_files_of_the_documentation_pages_are_served() -> None:
     with LiveServer() as server:
         for path in ("/docs", "/redoc", "/openapi.json", "/docs/assets/swagger-ui.css", "/docs/assets/start.js"):
-            status, _, body = ask(server, "GET", path)
+            status, _, body = send_request(server, "GET", path)
             assert (status, bool(body)) == (200, True), path
 
 
@@ -160,12 +162,12 @@ def streamed_events(status: bytes, answer: bytes, delay: float) -> tuple[int, li
         client.sendall(head + answer)
 
     body = json.dumps({"model": "m", "stream": True, "messages": [{"role": "user", "content": "x"}]}).encode()
-    with in_front_of(script, SSE_KEEPALIVE_SECONDS="0.05") as server:
-        code, _, received = ask(server, "POST", "/v1/chat/completions", body)
+    with proxy_for(script, SSE_KEEPALIVE_SECONDS="0.05") as server:
+        code, _, received = send_request(server, "POST", "/v1/chat/completions", body)
     return code, [line[6:] for line in received.split(b"\n") if line.startswith(b"data: ")]
 
 
-def test_a_late_refusal_becomes_an_error_event_without_an_end_mark() -> None:
+def test_a_delayed_error_becomes_an_error_event_without_an_end_mark() -> None:
     code, events = streamed_events(b"429 Slow Down", REFUSAL, 0.3)
     assert code == 200
     assert [json.loads(event) for event in events] == [json.loads(REFUSAL)]
@@ -191,9 +193,9 @@ OUTSIDE = [
 
 
 @pytest.mark.parametrize("path", OUTSIDE)
-def test_no_path_leads_out_of_the_upstreams_api(path: str) -> None:
-    with in_front_of(reply("200 OK\r\nContent-Length: 5", b"admin")) as server:
-        assert ask(server, "GET", f"/v1/{path}")[0] == 404
+def test_a_path_that_leaves_the_upstreams_api_is_a_404(path: str) -> None:
+    with proxy_for(respond_with("200 OK\r\nContent-Length: 5", b"admin")) as server:
+        assert send_request(server, "GET", f"/v1/{path}")[0] == 404
 
 
 MALFORMED = {
@@ -206,7 +208,7 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize(("request_bytes", "status"), MALFORMED.items(), ids=["head", "line", "length", "both", "TLS"])
-def test_what_is_no_http_gets_the_envelope_too(request_bytes: bytes, status: int) -> None:
+def test_invalid_http_gets_the_error_envelope(request_bytes: bytes, status: int) -> None:
     with LiveServer() as server, socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
         client.sendall(request_bytes)
         response = http.client.HTTPResponse(client)

@@ -1,4 +1,4 @@
-"""What a client reads when the body of its request is not what the API takes, and that nothing else goes wrong."""
+"""Parsing of request bodies, and the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from marshmallow import Schema, fields
 from marshmallow.validate import Range
 
 from openai_compat.core.errors import InvalidRequestError
-from openai_compat.web.body import MAXIMUM_DEPTH, parse_json_object, validate
+from openai_compat.web.body import MAX_DEPTH, parse_json_object, validate
 from openai_compat.web.schemas.base import RequestSchema
 from openai_compat.web.schemas.fields import Nested
 
@@ -28,7 +28,7 @@ BROKEN_BODIES = {
     "a raw NUL": (b'{"a": "\x00"}', "Invalid control character at line 1, column 8 (character 7)"),
     "NaN": (b'{"temperature": NaN}', "NaN is not a JSON number"),
     "infinity": (b'{"temperature": -Infinity}', "-Infinity is not a JSON number"),
-    "a number beyond all bounds": (b'{"temperature": -1e999}', "the number -1e999 is too large"),
+    "a number that overflows": (b'{"temperature": -1e999}', "the number -1e999 is too large"),
     "too many digits": (b'{"seed": ' + b"9" * 5000 + b"}", "a number has too many digits"),
     "Latin-1": ('{"a": "é"}'.encode("latin-1"), "it is not UTF-8, at byte 7"),
     "UTF-16": ('{"a": 1}'.encode("utf-16"), "it is not UTF-8, at byte 0"),
@@ -43,20 +43,20 @@ BROKEN_BODIES = {
     "a decimal": (b"3.5", "expected an object, but got a decimal number instead"),
     "a text": (b'"hi"', "expected an object, but got a string instead"),
     "a boolean": (b"true", "expected an object, but got a boolean instead"),
-    "brackets without end": (b"[" * 200_000, f"it is nested more than {MAXIMUM_DEPTH} levels deep"),
-    "deep lists": (b'{"a": ' + b"[" * 300 + b"]" * 300 + b"}", f"nested more than {MAXIMUM_DEPTH} levels"),
-    "deep objects": (b'{"a": ' * 300 + b"1" + b"}" * 300, f"nested more than {MAXIMUM_DEPTH} levels"),
+    "unclosed brackets": (b"[" * 200_000, f"it is nested more than {MAX_DEPTH} levels deep"),
+    "deep lists": (b'{"a": ' + b"[" * 300 + b"]" * 300 + b"}", f"nested more than {MAX_DEPTH} levels"),
+    "deep objects": (b'{"a": ' * 300 + b"1" + b"}" * 300, f"nested more than {MAX_DEPTH} levels"),
 }
 
 
 @pytest.mark.parametrize(("body", "reason"), BROKEN_BODIES.values(), ids=BROKEN_BODIES.keys())
-def test_a_body_that_cannot_be_read_is_refused_with_the_reason_and_the_place(body: bytes, reason: str) -> None:
+def test_an_invalid_body_is_rejected_with_the_reason_and_the_position(body: bytes, reason: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         parse_json_object(body)
     assert caught.value.message.startswith("We could not parse the JSON body of your request")
     assert reason in caught.value.message
     assert caught.value.to_envelope()["error"]["type"] == "invalid_request_error"
-    assert caught.value.message.encode("utf-8"), "the message itself can be sent"
+    assert caught.value.message.encode("utf-8"), "the message itself must be encodable"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_body_that_cannot_be_read_is_refused_with_the_reason_and_the_place(bod
         (b'{"' + b"k" * 500 + b'": 1, "' + b"k" * 500 + b'": 2}', "k" * 100),
     ],
 )
-def test_a_key_that_occurs_twice_is_named(body: bytes, key: str) -> None:
+def test_a_duplicate_key_is_rejected_by_name(body: bytes, key: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         parse_json_object(body)
     assert caught.value.param == key
@@ -90,17 +90,17 @@ def test_a_key_that_occurs_twice_is_named(body: bytes, key: str) -> None:
         (b'{"a": {"b": 1}, "c": {"b": 1}}', {"a": {"b": 1}, "c": {"b": 1}}),
     ],
 )
-def test_what_is_unusual_but_valid_is_read(body: bytes, value: dict[str, Any]) -> None:
+def test_unusual_but_valid_json_is_parsed(body: bytes, value: dict[str, Any]) -> None:
     assert parse_json_object(body) == value
 
 
-def test_code_in_a_text_is_not_mistaken_for_nesting() -> None:
+def test_brackets_in_a_text_do_not_count_as_nesting() -> None:
     body = {"messages": [{"role": "user", "content": "[{" * 1000}, *({"role": "user"} for _ in range(500))]}
     assert parse_json_object(json.dumps(body).encode()) == body
 
 
 def test_nesting_is_accepted_up_to_the_limit() -> None:
-    inner = MAXIMUM_DEPTH - 1
+    inner = MAX_DEPTH - 1
     assert parse_json_object(b'{"a": ' + b"[" * inner + b"]" * inner + b"}")
     with pytest.raises(InvalidRequestError):
         parse_json_object(b'{"a": ' + b"[" * (inner + 1) + b"]" * (inner + 1) + b"}")
@@ -126,7 +126,7 @@ class StockSchema(Schema):
         (StockSchema(), {"unheard_of": 1}, "unheard_of"),
     ],
 )
-def test_what_a_stock_validator_of_marshmallow_finds_is_told_in_the_same_form(
+def test_errors_of_marshmallows_own_validators_have_the_same_format(
     schema: Schema, payload: dict[str, Any], param: str
 ) -> None:
     with pytest.raises(InvalidRequestError) as caught:
@@ -136,7 +136,7 @@ def test_what_a_stock_validator_of_marshmallow_finds_is_told_in_the_same_form(
     assert f"'{param}'" in caught.value.message
 
 
-def test_a_valid_payload_is_handed_on_untouched() -> None:
+def test_a_valid_payload_is_returned_unchanged() -> None:
     payload = {"inner": {"amount": "7"}, "unheard_of": {"a": [None]}}
     before = json.dumps(payload)
     assert validate(OuterSchema(), payload) is payload

@@ -1,4 +1,4 @@
-"""Which requests are accepted, and what a client reads about the others: the parameter, the code, OpenAI's words."""
+"""Requests that the schemas accept, and the errors for all others, with parameter, code and OpenAI's message."""
 
 from __future__ import annotations
 
@@ -40,45 +40,47 @@ CHAT_ACCEPTED = {
     "every sampling parameter": chat(
         temperature=0, top_p=1, n=2, seed=-1, frequency_penalty=-0.5, presence_penalty=2, logit_bias={"50256": -100}
     ),
-    "values that only an upstream can judge": chat(
+    "values that only an upstream can validate": chat(
         max_tokens=0, temperature=9.9, top_logprobs=-3, reasoning_effort="galactic", service_tier="unheard-of"
     ),
-    "a parameter of tomorrow": chat(a_parameter_of_tomorrow={"deeply": ["nested", None]}),
+    "an unknown parameter": chat(an_unknown_parameter={"deeply": ["nested", None]}),
     "one stop text": chat(stop="\n"),
     "several stop texts": chat(stop=["a", "b"]),
     "tools": chat(tools=[{"type": "function", "function": FUNCTION}], tool_choice="auto", parallel_tool_calls=False),
     "a chosen tool": chat(tool_choice={"type": "function", "function": {"name": "get_weather"}}),
     "a custom tool": chat(tools=[{"type": "custom", "custom": {"name": "run"}}]),
-    "a tool of tomorrow": chat(tools=[{"type": "telepathy", "range": 3}]),
-    "functions of old": chat(functions=[FUNCTION], function_call={"name": "get_weather"}),
+    "an unknown tool type": chat(tools=[{"type": "telepathy", "range": 3}]),
+    "deprecated functions": chat(functions=[FUNCTION], function_call={"name": "get_weather"}),
     "a JSON object": chat(response_format={"type": "json_object"}),
     "a JSON schema": chat(response_format={"type": "json_schema", "json_schema": {"name": "a", "schema": {}}}),
     "audio": chat(modalities=["text", "audio"], audio={"voice": "alloy", "format": "wav"}),
     "a stream": chat(stream=True, stream_options={"include_usage": True}),
     "a stream's options that are null": chat(stream=False, stream_options=None),
     "metadata": chat(metadata={"user": "1"}, store=True, user="u", safety_identifier="s"),
-    "a role of tomorrow": message(role="oracle", content="42"),
+    "an unknown role": message(role="oracle", content="42"),
     "an empty text": message(role="user", content=""),
     "text parts": message(role="user", content=[{"type": "text", "text": "Hello!"}]),
     "an image": message(role="user", content=[{"type": "image_url", "image_url": {"url": "data:", "detail": "low"}}]),
-    "an image as a bare address": message(role="user", content=[{"type": "image_url", "image_url": "https://a.b"}]),
-    "sound and files": message(
+    "an image as a bare URL": message(role="user", content=[{"type": "image_url", "image_url": "https://a.b"}]),
+    "audio and files": message(
         role="user",
         content=[{"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}, {"type": "file", "file": {}}],
     ),
-    "a part of tomorrow": message(role="user", content=[{"type": "hologram", "hologram": 7}]),
+    "an unknown part type": message(role="user", content=[{"type": "hologram", "hologram": 7}]),
     "a named speaker": message(role="user", content="Hi", name="ada"),
     "a speaker whose name is null": message(role="user", content="Hi", name=None),
     "an assistant that calls tools": message(role="assistant", content=None, tool_calls=[CALL]),
     "an assistant without content": message(role="assistant", tool_calls=[CALL], refusal=None, audio={"id": "a"}),
     "a tool's answer": message(role="tool", content="sunny", tool_call_id="call_1"),
     "a function's answer": message(role="function", name="f", content=None),
-    "an assistant of old": message(role="assistant", content=None, function_call={"name": "f", "arguments": "{}"}),
-    "what a reasoning model said": message(role="assistant", content="42", reasoning_content="hm"),
+    "an assistant with a deprecated function call": message(
+        role="assistant", content=None, function_call={"name": "f", "arguments": "{}"}
+    ),
+    "an answer of a reasoning model": message(role="assistant", content="42", reasoning_content="hm"),
 }
 
 PARTS_OR_TEXT = "expected one of a string or array of objects"
-CHAT_REFUSED = {
+CHAT_REJECTED = {
     "no messages": ({}, "messages", "missing_required_parameter", "Missing required parameter: 'messages'."),
     "messages that are null": (
         {"messages": None},
@@ -240,20 +242,20 @@ CHAT_REFUSED = {
 
 
 @pytest.mark.parametrize("payload", CHAT_ACCEPTED.values(), ids=CHAT_ACCEPTED.keys())
-def test_a_chat_request_is_accepted_and_handed_on_untouched(payload: dict[str, Any]) -> None:
+def test_a_valid_chat_request_is_returned_unchanged(payload: dict[str, Any]) -> None:
     before = copy.deepcopy(payload)
     assert validate(CHAT_REQUEST, payload) is payload
     assert json.dumps(payload) == json.dumps(before)
 
 
-@pytest.mark.parametrize(("payload", "param", "code", "words"), CHAT_REFUSED.values(), ids=CHAT_REFUSED.keys())
-def test_a_chat_request_is_refused_in_the_words_of_openai(
-    payload: dict[str, Any], param: str, code: str | None, words: str
+@pytest.mark.parametrize(("payload", "param", "code", "text"), CHAT_REJECTED.values(), ids=CHAT_REJECTED.keys())
+def test_an_invalid_chat_request_is_rejected_with_openais_message(
+    payload: dict[str, Any], param: str, code: str | None, text: str
 ) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         validate(CHAT_REQUEST, payload)
     assert caught.value.to_envelope() == {
-        "error": {"message": words, "type": "invalid_request_error", "param": param, "code": code}
+        "error": {"message": text, "type": "invalid_request_error", "param": param, "code": code}
     }
 
 
@@ -265,7 +267,7 @@ DOCUMENTED = [
 
 
 @pytest.mark.parametrize(("schema", "documented", "payload"), DOCUMENTED, ids=["chat", "completions", "embeddings"])
-def test_every_parameter_that_the_official_client_sends_is_known_and_may_be_null(
+def test_every_parameter_of_the_official_client_is_declared_and_may_be_null(
     schema: RequestSchema, documented: type, payload: dict[str, Any]
 ) -> None:
     names = set(documented.__annotations__)
@@ -279,7 +281,7 @@ INPUTS = {
     "texts": ["Once", "Twice"],
     "token ids": [1, 2, 3],
     "lists of token ids": [[1, 2], [3]],
-    "more token ids than there may be inputs": list(range(MAX_INPUTS + 1)),
+    "more token ids than the maximum of inputs": list(range(MAX_INPUTS + 1)),
 }
 BAD_INPUTS: dict[str, tuple[Any, str, str]] = {
     "null": (None, "", "invalid_type"),
@@ -299,19 +301,19 @@ BAD_INPUTS: dict[str, tuple[Any, str, str]] = {
 
 
 @pytest.mark.parametrize("value", INPUTS.values(), ids=INPUTS.keys())
-def test_prompts_and_inputs_take_every_documented_form(value: Any) -> None:
+def test_prompts_and_inputs_accept_every_documented_type(value: Any) -> None:
     validate(COMPLETION_REQUEST, {"prompt": value})
     validate(EMBEDDINGS_REQUEST, {"input": value})
 
 
-@pytest.mark.parametrize(("value", "place", "code"), BAD_INPUTS.values(), ids=BAD_INPUTS.keys())
+@pytest.mark.parametrize(("value", "path", "code"), BAD_INPUTS.values(), ids=BAD_INPUTS.keys())
 @pytest.mark.parametrize(("schema", "name"), [(COMPLETION_REQUEST, "prompt"), (EMBEDDINGS_REQUEST, "input")])
-def test_prompts_and_inputs_of_other_forms_are_refused_at_the_first_wrong_place(
-    schema: RequestSchema, name: str, value: Any, place: str, code: str
+def test_prompts_and_inputs_of_other_types_are_rejected_at_the_first_invalid_item(
+    schema: RequestSchema, name: str, value: Any, path: str, code: str
 ) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         validate(schema, {name: value})
-    assert (caught.value.param, caught.value.code) == (f"{name}{place}", code)
+    assert (caught.value.param, caught.value.code) == (f"{name}{path}", code)
 
 
 @pytest.mark.parametrize(
@@ -323,13 +325,13 @@ def test_prompts_and_inputs_of_other_forms_are_refused_at_the_first_wrong_place(
         ([[1]] * (MAX_INPUTS + 1), "input", "array_above_max_length"),
     ],
 )
-def test_embeddings_refuse_empty_texts_and_too_many_inputs(value: Any, param: str, code: str) -> None:
+def test_embeddings_reject_empty_texts_and_too_many_inputs(value: Any, param: str, code: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         validate(EMBEDDINGS_REQUEST, {"input": value})
     assert (caught.value.param, caught.value.code) == (param, code)
 
 
-def test_an_empty_prompt_is_a_prompt() -> None:
+def test_an_empty_prompt_is_accepted() -> None:
     assert validate(COMPLETION_REQUEST, {"prompt": ["", "a"]})
 
 
@@ -391,7 +393,7 @@ USE_CHAT_5 = {
     [{"messages": HELLO}, {"messages": HELLO, "model": "m", "temperature": 0.5, "theme": [1]}, USE_CHAT_4, USE_CHAT_5],
     ids=["role and content", "more keys", "useChat of the AI SDK 4", "useChat of the AI SDK 5"],
 )
-def test_ask_takes_what_front_ends_send(payload: dict[str, Any]) -> None:
+def test_ask_accepts_the_requests_of_front_ends(payload: dict[str, Any]) -> None:
     assert validate(ASK_REQUEST, payload) is payload
 
 
@@ -411,7 +413,7 @@ def test_ask_takes_what_front_ends_send(payload: dict[str, Any]) -> None:
         ({"messages": HELLO, "model": 1}, "model"),
     ],
 )
-def test_ask_says_what_is_wrong(payload: dict[str, Any], param: str) -> None:
+def test_ask_rejects_an_invalid_request_with_its_path(payload: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         validate(ASK_REQUEST, payload)
     assert caught.value.param == param
@@ -435,7 +437,7 @@ VALUES: list[Any] = [
 
 
 def all_messages() -> Iterator[Any]:
-    """Messages of every make: three keys with every kind of value, one key more, and what is no message at all."""
+    """Yield messages with every combination of values, with one more key, and values that are no messages."""
     for role, content, name in itertools.product(VALUES, repeat=3):
         keys = {"role": role, "content": content, "name": name}
         yield {key: value for key, value in keys.items() if value is not ABSENT}
@@ -444,7 +446,7 @@ def all_messages() -> Iterator[Any]:
     yield from VALUES[1:]
 
 
-def verdict(field: List, items: list[Any]) -> str | None:
+def error_message(field: List, items: list[Any]) -> str | None:
     try:
         field.deserialize(items)
     except FieldError as error:
@@ -452,18 +454,18 @@ def verdict(field: List, items: list[Any]) -> str | None:
     return None
 
 
-def test_plain_messages_that_are_waved_through_are_judged_as_the_schema_judges_them() -> None:
-    quick, thorough = Messages(Nested(MessageSchema)), List(Nested(MessageSchema))
-    verdicts = {(verdict(quick, [item]), verdict(thorough, [item])) for item in all_messages()}
-    assert len(verdicts) > 10
-    assert all(one == other for one, other in verdicts)
+def test_messages_that_skip_the_schema_get_the_same_result_as_with_it() -> None:
+    fast, complete = Messages(Nested(MessageSchema)), List(Nested(MessageSchema))
+    results = {(error_message(fast, [item]), error_message(complete, [item])) for item in all_messages()}
+    assert len(results) > 10
+    assert all(one == other for one, other in results)
 
 
-def test_a_long_conversation_of_plain_messages_never_reaches_the_schema(monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(self: object, data: object) -> None:
-        raise AssertionError("a plain message was shown to the schema")
+def test_plain_messages_skip_the_schema(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: object, data: object) -> None:
+        raise AssertionError("a plain message was validated by the schema")
 
-    monkeypatch.setattr(MessageSchema, "check", never)
+    monkeypatch.setattr(MessageSchema, "check", fail)
     named = {"role": "user", "content": "Hello!", "name": "ada"}
     validate(CHAT_REQUEST, {"messages": [*HELLO, named] * 500})
     with pytest.raises(AssertionError):
