@@ -32,12 +32,12 @@ class FailoverStream(EventStream):
             return next(self._events)
         except StopIteration:
             if self._attempt.result.has_failed:
-                self._attempt.failed(UpstreamTruncatedError("The upstream sent an error within its answer."))
+                self._attempt.record_failure(UpstreamTruncatedError("The upstream sent an error within its answer."))
             else:
-                self._attempt.ended()
+                self._attempt.record_success()
             raise
         except BackendError as error:
-            self._attempt.failed(error)
+            self._attempt.record_failure(error)
             raise
 
     def close(self) -> None:

@@ -162,6 +162,6 @@ def _answer_with_failover(
     if isinstance(attempt.result, EventStream):
         return FailoverStream(attempt)
     answer: CompleteAnswer = attempt.result
-    attempt.ended()
+    attempt.record_success()
     attempt.close()
     return answer

@@ -111,12 +111,12 @@ class RecoveringStream(EventStream):
             try:
                 block = next(self._events)
             except StopIteration:
-                self._attempt.ended()
+                self._attempt.record_success()
                 raise
             except UpstreamError as error:
                 self._start_failover(error)
             except BackendError as error:
-                self._attempt.failed(error)
+                self._attempt.record_failure(error)
                 raise
             else:
                 if self._error is not None:
@@ -130,7 +130,7 @@ class RecoveringStream(EventStream):
         self._attempt.close()
 
     def _start_failover(self, error: UpstreamError) -> None:
-        self._attempt.failed(error)
+        self._attempt.record_failure(error)
         if self._is_finished or not self._is_text or not self._failover.has_more:
             raise error
         log.warning("'%s' broke off mid-stream, the next target continues: %s", self._attempt.target.model, error)

@@ -33,7 +33,7 @@ def respond_to_inference(endpoint: Endpoint, schema: Schema, router: ModelRouter
     context = current_context()
     context.log_fields["model"] = route.model
     context.log_fields["kind"] = route.entry.kind
-    call_context = context.to_context(is_streamed=call.is_streamed)
+    call_context = context.to_call_context(is_streamed=call.is_streamed)
     on_routed = partial(add_route_headers, context)
     return respond(context, call_context, partial(answer_call, endpoint, route, call, call_context, on_routed))
 

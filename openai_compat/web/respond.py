@@ -41,7 +41,7 @@ def respond(
             return stream_response(StreamBody(context, deferred, deferred, stream_format), stream_format.headers)
         answer = pending.result()
     if isinstance(answer, CompleteAnswer):
-        context.note_usage(answer.usage)
+        context.record_usage(answer.usage)
         return BytesResponse(answer.body, answer.status, answer.headers)
     body = StreamBody(context, iter(answer), answer, stream_format)
     return stream_response(body, {**answer.headers, **stream_format.headers})

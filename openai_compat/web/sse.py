@@ -116,9 +116,9 @@ class StreamBody:
             self._context.cancellation.cancel()
         try:
             self._source.close()
-            self._context.note_usage(self._source.usage)
+            self._context.record_usage(self._source.usage)
         finally:
-            self._context.finish(self._status)
+            self._context.close(self._status)
 
 
 def stream_response(body: StreamBody, headers: Mapping[str, str] = HEADERS) -> Response:

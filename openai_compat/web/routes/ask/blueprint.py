@@ -74,7 +74,7 @@ def answer(router: ModelRouter, chats: ChatService, payload: Mapping[str, Any], 
     route = choose_route(router, payload.get("model"), {**payload, **chat})
     context = current_context()
     context.log_fields.update(model=route.model, kind=route.entry.kind)
-    call_context = context.to_context(is_streamed=encoder.supports_comments)
+    call_context = context.to_call_context(is_streamed=encoder.supports_comments)
     call = InferenceCall(CHAT_PATH, b"", chat, route.model)
     endpoint, on_routed = AskEndpoint(chats, encoder), partial(add_route_headers, context)
     stream_format = StreamFormat(encoder.headers, to_error=encoder.to_error if encoder.supports_errors else None)
