@@ -4,7 +4,8 @@ import { Icon } from "./Icon";
 import { SIDEBAR } from "./Sidebar";
 
 export function Header({ models }: { models: Models }) {
-  const { names, chosen, choose } = models;
+  const { names, chosen, choose, isLoading } = models;
+  const placeholder = isLoading ? "Loading models" : "No models";
   return (
     <header className="header">
       <button className="quiet menu" type="button" popoverTarget={SIDEBAR} aria-label="Conversations">
@@ -14,7 +15,7 @@ export function Header({ models }: { models: Models }) {
       <label className="picker">
         <span className="hidden">Model</span>
         <select value={chosen} onChange={(event) => choose(event.target.value)} disabled={!names.length}>
-          {names.length !== 1 && <option value="">{names.length ? "Default model" : "No models yet"}</option>}
+          {names.length !== 1 && <option value="">{names.length ? "Default model" : placeholder}</option>}
           {names.map((name) => (
             <option key={name} value={names.length === 1 ? "" : name}>
               {name}

@@ -22,7 +22,7 @@ export class KeyNeeded extends Error {}
 export async function fetchModels(signal: AbortSignal): Promise<string[]> {
   const response = await fetch(`${SERVER}/v1/models`, { headers: authorization(), signal });
   if (response.status === 401) throw new KeyNeeded();
-  if (!response.ok) throw new Error(`The server's list of models could not be had (status ${response.status}).`);
+  if (!response.ok) throw new Error(`The server returned status ${response.status} instead of its models.`);
   const { data } = (await response.json()) as { data: { id: string }[] };
   const names = data.map((model) => model.id);
   if (names.length > MOST_DESCRIBED) return names;
@@ -47,6 +47,7 @@ async function canChat(name: string, signal: AbortSignal): Promise<boolean> {
  * network's.
  */
 export function toSentence(error: Error): string {
+  if (error.name === "TimeoutError") return `The server at ${SERVER} did not respond in time.`;
   if (error instanceof TypeError) {
     return error.message.toLowerCase().includes("fetch") || error.message === "Load failed"
       ? `The server at ${SERVER} cannot be reached.`

@@ -1,46 +1,52 @@
-import { useCallback, useEffect, useState } from "react";
+import { useCallback, useEffect, useRef, useState } from "react";
+import { type AutoRetry, autoRetry } from "./autoRetry";
 import { fetchModels, KeyNeeded, toSentence } from "./server";
 
 const CHOICE = "openai-compat.model";
 
-/** The models of the server, the one that is chosen ("" for the server's default), and what hinders. */
+/** The models of the server, the chosen one ("" for the server's default), and the problem if there is one. */
 export interface Models {
   names: string[];
   chosen: string;
   choose: (name: string) => void;
+  isLoading: boolean;
   problem: string | null;
   needsKey: boolean;
   reload: () => void;
 }
 
-type Found = Pick<Models, "names" | "problem" | "needsKey">;
+type List = Pick<Models, "names" | "isLoading" | "problem" | "needsKey">;
+
+const LOADING: List = { names: [], isLoading: true, problem: null, needsKey: false };
 
 export function useModels(): Models {
-  const [found, setFound] = useState<Found>({ names: [], problem: null, needsKey: false });
-  const [wish, setWish] = useState("");
-  const [round, setRound] = useState(0);
+  const [list, setList] = useState(LOADING);
+  const [preferred, setPreferred] = useState("");
+  const retry = useRef<AutoRetry>(null);
 
-  useEffect(() => setWish(localStorage.getItem(CHOICE) ?? ""), []);
+  useEffect(() => setPreferred(localStorage.getItem(CHOICE) ?? ""), []);
 
   useEffect(() => {
-    const controller = new AbortController();
-    fetchModels(controller.signal).then(
-      (names) => setFound({ names, problem: null, needsKey: false }),
-      (error: Error) => {
-        if (controller.signal.aborted) return;
+    const started = autoRetry(
+      fetchModels,
+      (names) => setList({ ...LOADING, names, isLoading: false }),
+      (error) => {
         const needsKey = error instanceof KeyNeeded;
-        setFound({ names: [], problem: needsKey ? null : toSentence(error), needsKey });
+        const problem = needsKey ? null : `${toSentence(error)} The list of models is requested again automatically.`;
+        setList({ names: [], isLoading: !needsKey, problem, needsKey });
+        return !needsKey; // with a missing key, the user reloads
       },
     );
-    return () => controller.abort();
-  }, [round]);
+    retry.current = started;
+    return started.stop;
+  }, []);
 
   const choose = useCallback((name: string) => {
     localStorage.setItem(CHOICE, name);
-    setWish(name);
+    setPreferred(name);
   }, []);
-  const reload = useCallback(() => setRound((count) => count + 1), []);
+  const reload = useCallback(() => retry.current?.reload(), []);
 
-  // A model that is gone is not asked for.
-  return { ...found, chosen: found.names.includes(wish) ? wish : "", choose, reload };
+  // A model that no longer exists is not requested.
+  return { ...list, chosen: list.names.includes(preferred) ? preferred : "", choose, reload };
 }

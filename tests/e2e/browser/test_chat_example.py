@@ -25,6 +25,7 @@ from tests.e2e.browser.chromium import (
     opened,
     wait_until,
 )
+from tests.e2e.browser.model_list import FAILURES, FailingModelList, check_retries, check_retry_on_demand, check_return
 from tests.support.mock_upstream import MockUpstream
 from tests.support.nginx import Nginx, free_port, nginx_in_front_of
 from tests.support.slow_stream_server import STORY
@@ -210,16 +211,34 @@ def test_a_model_that_does_not_chat_is_not_offered(browser: Browser) -> None:
         )
 
 
-def test_a_server_that_is_down_can_be_asked_again(browser: Browser) -> None:
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_failed_model_list_is_requested_again_with_backoff(browser: Browser, failure: str) -> None:
     with opened(browser, "about:blank", **DESKTOP) as page:
-        page.route("**/v1/models", lambda route: route.abort())
+        models = FailingModelList(page, failure)
         page.goto(PAGE)
-        alert = page.get_by_role("alert").filter(has_text="cannot be reached")
-        expect(alert).to_be_visible()
-        page.unroute("**/v1/models")
-        alert.get_by_role("button", name="Try again").click()
+        expect(page.get_by_label("Model")).to_be_disabled()
+        expect(page.get_by_label("Model").get_by_role("option")).to_have_text(["Loading models"])
+        check_retries(page, models)
         expect(page.get_by_label("Model")).to_be_enabled()
-        expect(alert).to_be_hidden()
+        expect(models.alert).to_be_hidden()
+        assert models.count == 4, "there are no requests after the first success"
+
+
+def test_a_hidden_tab_requests_the_model_list_when_it_becomes_visible(browser: Browser) -> None:
+    with opened(browser, "about:blank", **DESKTOP) as page:
+        models = FailingModelList(page, "unreachable")
+        page.goto(PAGE)
+        check_return(page, models)
+        expect(page.get_by_label("Model")).to_be_enabled()
+
+
+def test_the_user_can_request_the_model_list_at_once(browser: Browser) -> None:
+    with opened(browser, "about:blank", **DESKTOP) as page:
+        models = FailingModelList(page, "unreachable")
+        page.goto(PAGE)
+        check_retry_on_demand(page, models)
+        expect(page.get_by_label("Model")).to_be_enabled()
+        expect(models.alert).to_be_hidden()
 
 
 def test_it_asks_for_the_key_where_there_are_keys(browser: Browser, keyed: Nginx) -> None:

@@ -21,6 +21,7 @@ from tests.e2e.browser.chromium import (
     wait_until,
 )
 from tests.e2e.browser.conftest import STORYTELLER
+from tests.e2e.browser.model_list import FAILURES, FailingModelList, check_retries, check_retry_on_demand, check_return
 from tests.support.live_server import LiveServer
 from tests.support.mock_upstream import MockUpstream
 from tests.support.nginx import Nginx, nginx_in_front_of
@@ -172,7 +173,7 @@ def test_a_connection_that_breaks_is_an_error(page: Page, api: Nginx) -> None:
     ask(page, "Tell me", "endless-storyteller")
     expect(answer(page)).to_contain_text("Files with")
     api.cut_connections()
-    expect(answer(page).get_by_role("alert")).to_contain_text("The connection broke before the answer was complete.")
+    expect(answer(page).get_by_role("alert")).to_contain_text("The connection was lost before the answer was complete.")
 
 
 def test_a_refusal_is_told(page: Page) -> None:
@@ -255,20 +256,20 @@ def test_a_model_says_how_it_is(page: Page) -> None:
     choose(page, "storyteller")
     message = page.get_by_role("textbox", name="Your message")
     expect(message).to_be_disabled()
-    expect(message).to_have_attribute("placeholder", "This model does not chat: it has embeddings")
+    expect(message).to_have_attribute("placeholder", "This model does not chat, it supports embeddings")
     expect(page.get_by_role("tabpanel")).to_contain_text("/v1/embeddings")
 
 
 def test_it_asks_for_the_key_where_there_are_keys(browser: Browser, keyed: Nginx) -> None:
     with opened(browser, f"{keyed.url}/", viewport=SIZE) as page:
-        label = page.get_by_label("This server asks for an API key.")
+        label = page.get_by_label("This server requires an API key.")
         expect(label).to_be_focused()
         assert page.get_by_role("radio").count() == 0
         check_accessibility(page)
 
         page.keyboard.type("wrong")
         page.keyboard.press("Enter")
-        again = page.get_by_label("The server does not take this key.")
+        again = page.get_by_label("The server does not accept this key.")
         expect(again).to_be_focused()
         page.keyboard.type("key-for-anna")
         page.keyboard.press("Enter")
@@ -279,5 +280,33 @@ def test_it_asks_for_the_key_where_there_are_keys(browser: Browser, keyed: Nginx
         expect(page.get_by_role("tabpanel")).to_contain_text("YOUR_KEY")
         assert "key-for-anna" not in page.content()
         assert page.evaluate("JSON.stringify(localStorage) + document.cookie") == "{}"
-        page.get_by_role("button", name="Forget the key").click()
+        page.get_by_role("button", name="Remove the key").click()
         expect(label).to_be_visible()
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_failed_model_list_is_requested_again_with_backoff(browser: Browser, api: Nginx, failure: str) -> None:
+    with opened(browser, "about:blank", viewport=SIZE) as page:
+        models = FailingModelList(page, failure)
+        page.goto(f"{api.url}/")
+        check_retries(page, models)
+        expect(page.get_by_role("radio")).to_have_count(6)
+        expect(models.alert).to_be_hidden()
+        assert models.count == 4, "there are no requests after the first success"
+
+
+def test_a_hidden_tab_requests_the_model_list_when_it_becomes_visible(browser: Browser, api: Nginx) -> None:
+    with opened(browser, "about:blank", viewport=SIZE) as page:
+        models = FailingModelList(page, "unreachable")
+        page.goto(f"{api.url}/")
+        check_return(page, models)
+        expect(page.get_by_role("radio")).to_have_count(6)
+
+
+def test_the_user_can_request_the_model_list_at_once(browser: Browser, api: Nginx) -> None:
+    with opened(browser, "about:blank", viewport=SIZE) as page:
+        models = FailingModelList(page, "unreachable")
+        page.goto(f"{api.url}/")
+        check_retry_on_demand(page, models)
+        expect(page.get_by_role("radio")).to_have_count(6)
+        expect(models.alert).to_be_hidden()

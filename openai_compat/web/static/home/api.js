@@ -1,24 +1,24 @@
-// The server's API, as this page uses it.
+// Client of the server's API.
 
 export const ROOT = new URL("v1", document.baseURI).href;
 
-const KEY = "openai-compat.key";
+const STORAGE_KEY = "openai-compat.key";
 
-/** The reader's key: in this tab, until it is closed. */
+/** The user's API key. It is stored until the tab is closed. */
 export const key = {
-  read: () => sessionStorage.getItem(KEY) ?? "",
-  keep: (text) => sessionStorage.setItem(KEY, text),
-  forget: () => sessionStorage.removeItem(KEY),
+  read: () => sessionStorage.getItem(STORAGE_KEY) ?? "",
+  store: (text) => sessionStorage.setItem(STORAGE_KEY, text),
+  remove: () => sessionStorage.removeItem(STORAGE_KEY),
 };
 
 export class APIError extends Error {
   constructor(status, error) {
-    super(error?.message ?? `The server answered with status ${status}.`);
+    super(error?.message ?? `The server returned status ${status}.`);
     this.status = status;
   }
 }
 
-async function call(path, options = {}) {
+async function request(path, options = {}) {
   const authorization = key.read() && { authorization: `Bearer ${key.read()}` };
   const response = await fetch(`${ROOT}/${path}`, { ...options, headers: { ...options.headers, ...authorization } });
   if (response.ok) return response;
@@ -26,14 +26,14 @@ async function call(path, options = {}) {
   throw new APIError(response.status, body.error);
 }
 
-export const listModels = async () => (await (await call("models")).json()).data;
+export const listModels = async (signal) => (await (await request("models", { signal })).json()).data;
 
 export const describeModel = async (id) =>
-  (await call(`models/${id.split("/").map(encodeURIComponent).join("/")}`)).json();
+  (await request(`models/${id.split("/").map(encodeURIComponent).join("/")}`)).json();
 
-/** The pieces of an answer. Throws where it is not whole: after an error event, or an end without `[DONE]`. */
+/** Yield the text of a streamed answer. Throw an error if it is incomplete, which is an error event or no `[DONE]`. */
 export async function* chat(model, messages, signal) {
-  const response = await call("chat/completions", {
+  const response = await request("chat/completions", {
     method: "POST",
     headers: { "content-type": "application/json" },
     body: JSON.stringify({ model, messages, stream: true }),
@@ -47,10 +47,10 @@ export async function* chat(model, messages, signal) {
     const text = (delta.content ?? "") + (delta.refusal ?? "");
     if (text) yield text;
   }
-  throw new Error("The answer broke off before it was complete.");
+  throw new Error("The answer ended before it was complete.");
 }
 
-/** The data of server-sent events; this server writes each on one line. */
+/** Yield the data of server-sent events, which this server always writes on one line. */
 async function* events(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -65,11 +65,12 @@ async function* events(body) {
   }
 }
 
-/** An error as a sentence for the reader. */
-export function sentence(error) {
+/** Return the message of an error for the user. */
+export function errorMessage(error) {
+  if (error.name === "TimeoutError") return "The server did not respond in time.";
   if (error instanceof TypeError) {
     return /network|load failed/i.test(error.message)
-      ? "The connection broke before the answer was complete."
+      ? "The connection was lost before the answer was complete."
       : "The server cannot be reached.";
   }
   return error.message;

@@ -1,69 +1,85 @@
-// The page: models to choose from, a chat to try one, and programs that ask it.
+// Home page with the list of models, a chat, and code examples.
 
-import { APIError, chat, describeModel, key, listModels, sentence } from "./api.js";
+import { APIError, chat, describeModel, errorMessage, key, listModels } from "./api.js";
+import { autoRetry } from "./autoRetry.js";
 import { element, render } from "./markdown.js";
 import { snippets, useOf } from "./snippets.js";
 
-const MOST_DESCRIBED = 20; // models; where there are more, only the chosen one is asked about
-const LOOK_AGAIN = 2000; // milliseconds, while a model is loading
+const MAX_DESCRIBED = 20; // models. Of a longer list, only the chosen model is described.
+const POLL_INTERVAL = 2000; // milliseconds, while a model is loading
 
 const at = (id) => document.getElementById(id);
 const show = (shown, ...ids) => ids.forEach((id) => (at(id).hidden = !shown));
 
 const state = {
-  models: [], // as `GET /v1/models` lists them
-  details: new Map(), // by id: what `GET /v1/models/{id}` adds
+  models: [], // from `GET /v1/models`
+  details: new Map(), // by id, from `GET /v1/models/{id}`
+  polls: new Map(), // by id, the timer of a model that is loading
   chosen: "",
   needsKey: Boolean(key.read()),
   messages: [],
   language: "curl",
-  answering: null, // the AbortController of the answer on its way
+  answering: null, // AbortController of the current answer
 };
-const reading = { follows: true, last: 0 }; // whether the end of the talk is kept in view; where its top last was
+const scrolling = { followsEnd: true, lastTop: 0 };
 
 // --- models ---------------------------------------------------------------------------------------------------------
 
-async function loadModels() {
-  show(false, "key-form", "models-problem");
-  document.body.classList.remove("locked");
-  try {
-    state.models = await listModels();
-  } catch (error) {
-    state.models = [];
-    if (error instanceof APIError && error.status === 401) askForKey();
-    else tellModelsProblem(sentence(error));
-  }
-  show(state.models.length > 8, "filter");
+const reloadModels = autoRetry(
+  listModels,
+  (models) => {
+    show(false, "key-form", "models-problem");
+    document.body.classList.remove("locked");
+    setModels(models);
+  },
+  (error) => {
+    const needsKey = error instanceof APIError && error.status === 401;
+    setModels([]);
+    show(needsKey, "key-form");
+    show(!needsKey, "models-problem");
+    document.body.classList.toggle("locked", needsKey);
+    if (needsKey) askForKey();
+    else showModelsError(errorMessage(error));
+    return !needsKey; // with a missing key, the user reloads
+  },
+);
+
+function setModels(models) {
+  state.models = models;
+  show(models.length > 8, "filter");
   show(Boolean(key.read()), "forget");
-  if (!state.models.some((model) => model.id === state.chosen)) state.chosen = state.models[0]?.id ?? "";
+  if (!models.some((model) => model.id === state.chosen)) state.chosen = models[0]?.id ?? "";
   showModels();
-  await Promise.all(described().map(describe));
+  const ids = models.length <= MAX_DESCRIBED ? models.map((model) => model.id) : [state.chosen];
+  ids.forEach(describe);
 }
 
 function askForKey() {
   state.needsKey = true;
-  at("key-label").textContent = key.read() ? "The server does not take this key." : "This server asks for an API key.";
+  at("key-label").textContent = key.read()
+    ? "The server does not accept this key."
+    : "This server requires an API key.";
   show(true, "key-form");
   document.body.classList.toggle("locked", !state.models.length);
   at("key").focus();
 }
 
-function tellModelsProblem(text) {
-  const again = element("button", { class: "plain" }, "Try again");
-  again.addEventListener("click", loadModels);
-  at("models-problem").replaceChildren(element("p", {}, text), again);
-  show(true, "models-problem");
+/** Show why there are no models. An unchanged message keeps its element, so that it is not announced again. */
+function showModelsError(message) {
+  const text = `${message} The list of models is requested again automatically.`;
+  if (at("models-problem").querySelector("p")?.textContent === text) return;
+  const button = element("button", { class: "plain" }, "Try again");
+  button.addEventListener("click", reloadModels);
+  at("models-problem").replaceChildren(element("p", {}, text), button);
 }
 
-const described = () =>
-  state.models.length <= MOST_DESCRIBED ? state.models.map((model) => model.id) : [state.chosen].filter(Boolean);
-
 async function describe(id) {
-  const details = await describeModel(id).catch(() => null); // a list without details is of use, too
+  const details = await describeModel(id).catch(() => state.details.get(id)); // the list is useful without them, too
   if (!details) return;
   state.details.set(id, details);
   showDetails(id);
-  if (details.state === "loading") setTimeout(describe, LOOK_AGAIN, id);
+  clearTimeout(state.polls.get(id));
+  if (details.state === "loading") state.polls.set(id, setTimeout(describe, POLL_INTERVAL, id));
 }
 
 function showModels() {
@@ -71,7 +87,7 @@ function showModels() {
   const found = state.models.filter((model) => model.id.toLowerCase().includes(wanted));
   at("models").replaceChildren(...found.map(toChoice));
   found.forEach((model) => showDetails(model.id));
-  if (state.models.length && !found.length) at("models").append(element("p", { class: "soft" }, "None has that name."));
+  if (state.models.length && !found.length) at("models").append(element("p", { class: "soft" }, "No model matches."));
   showChosen();
 }
 
@@ -83,17 +99,17 @@ function toChoice({ id, owned_by: owner }) {
     if (!state.details.has(id)) describe(id);
     showChosen();
   });
-  const words = element("span", {}, element("b", {}, id), element("small", {}, owner ?? ""));
-  return element("label", { class: "model", "data-model": id }, input, words);
+  const text = element("span", {}, element("b", {}, id), element("small", {}, owner ?? ""));
+  return element("label", { class: "model", "data-model": id }, input, text);
 }
 
-/** What is known of a model, beside its name: its state, and what it can do. */
+/** Show the owner, the capabilities and the state of a model. */
 function showDetails(id) {
   const label = [...at("models").children].find((child) => child.dataset.model === id);
   const details = state.details.get(id);
   if (label && details) {
-    const abilities = (details.capabilities ?? []).filter((name) => name !== "forwarding").join(", ");
-    label.querySelector("small").textContent = [details.owned_by, abilities].filter(Boolean).join(" · ");
+    const capabilities = (details.capabilities ?? []).filter((name) => name !== "forwarding").join(", ");
+    label.querySelector("small").textContent = [details.owned_by, capabilities].filter(Boolean).join(" · ");
     label.querySelector(".state")?.remove();
     if (details.state) label.append(element("span", { class: `state ${details.state}` }, details.state));
   }
@@ -105,11 +121,12 @@ function showChosen() {
   const canChat = Boolean(state.chosen) && use === "chat";
   at("invited").textContent = state.chosen || "a model";
   at("message").disabled = at("send").disabled = !canChat;
-  at("message").placeholder = canChat || !state.chosen ? "Ask anything" : `This model does not chat: it has ${use}`;
+  at("message").placeholder =
+    canChat || !state.chosen ? "Ask anything" : `This model does not chat, it supports ${use}`;
   showSnippet();
 }
 
-// --- programs -------------------------------------------------------------------------------------------------------
+// --- code examples ---------------------------------------------------------------------------------------------------
 
 function showSnippet() {
   const use = useOf(state.details.get(state.chosen)?.capabilities);
@@ -144,106 +161,106 @@ async function copy(button, text) {
     button.textContent = "Copied";
     setTimeout(() => (button.textContent = "Copy"), 2000);
   } else {
-    getSelection().selectAllChildren(at("snippet")); // plain http on another host: Ctrl-C is left to the reader
+    getSelection().selectAllChildren(at("snippet")); // plain HTTP on another host has no clipboard
   }
 }
 
 // --- chat -----------------------------------------------------------------------------------------------------------
 
-function say(role, text = "") {
+function addMessage(role, text = "") {
   const name = role === "user" ? "You" : "Assistant";
   const body = element("div", { class: "text" }, role === "user" ? text : "");
   const message = element("article", { class: role, "aria-label": name }, body);
   show(false, "invitation");
   show(true, "clear");
   at("talk").append(message);
-  toEnd();
+  scrollToEnd();
   return { message, body };
 }
 
-function toEnd() {
+function scrollToEnd() {
   at("talk").scrollTop = at("talk").scrollHeight;
-  Object.assign(reading, { follows: true, last: at("talk").scrollTop });
+  Object.assign(scrolling, { followsEnd: true, lastTop: at("talk").scrollTop });
 }
 
-/** What grows moves the end away without any scrolling: only a move upwards, however small, is the reader's wish. */
+/** Stop following the end when the user scrolls up. A growing answer moves the end away, but does not scroll. */
 function onScroll() {
   const { scrollTop: top, scrollHeight, clientHeight } = at("talk");
-  const left = scrollHeight - clientHeight - top;
-  if (top < reading.last && left > 1) reading.follows = false;
-  else if (left < 40) reading.follows = true;
-  reading.last = top;
+  const distance = scrollHeight - clientHeight - top;
+  if (top < scrolling.lastTop && distance > 1) scrolling.followsEnd = false;
+  else if (distance < 40) scrolling.followsEnd = true;
+  scrolling.lastTop = top;
 }
 
 async function ask(text) {
   at("talk").querySelectorAll(".problem button").forEach((button) => button.remove());
   state.messages.push({ role: "user", content: text });
-  say("user", text);
+  addMessage("user", text);
   await answer();
 }
 
-/** Streams the answer to what has been said; a part of one stays on the page, and says that it is a part. */
+/** Stream the answer to the conversation. An incomplete answer stays on the page, marked as incomplete. */
 async function answer() {
-  const { message, body } = say("assistant");
-  const { chosen: asked, messages } = state;
+  const { message, body } = addMessage("assistant");
+  const { chosen: model, messages } = state;
   state.answering = new AbortController();
   show(true, "stop");
   show(false, "send");
   at("talk").ariaBusy = "true";
   message.classList.add("growing");
   let text = "";
-  const paint = painter(() => render(body, text));
-  const isLoaded = [undefined, "ready"].includes(state.details.get(asked)?.state);
-  const looking = isLoaded ? 0 : setInterval(describe, 1000, asked); // loading takes its time, and is shown
+  const painter = makePainter(() => render(body, text));
+  const isLoaded = [undefined, "ready"].includes(state.details.get(model)?.state);
+  const polling = isLoaded ? 0 : setInterval(describe, 1000, model); // shows that it is loading
   try {
-    for await (const piece of chat(asked, messages, state.answering.signal)) {
-      text += piece;
-      paint.soon();
+    for await (const delta of chat(model, messages, state.answering.signal)) {
+      text += delta;
+      painter.paintSoon();
     }
   } catch (error) {
     const isStopped = error.name === "AbortError";
-    const end = isStopped ? element("p", { class: "soft" }, "Stopped.") : problem(error, message);
-    inView(() => message.append(end));
+    const end = isStopped ? element("p", { class: "soft" }, "Stopped.") : errorView(error, message);
+    keepEndInView(() => message.append(end));
   } finally {
-    paint.now();
+    painter.paintNow();
     if (text) messages.push({ role: "assistant", content: text });
     state.answering = null;
-    clearInterval(looking);
+    clearInterval(polling);
     show(true, "send");
     show(false, "stop");
     at("talk").ariaBusy = "false";
     message.classList.remove("growing");
-    if (state.details.get(asked)?.state) describe(asked); // asking may have loaded it
+    if (state.details.get(model)?.state) describe(model); // the request may have loaded it
   }
 }
 
-/** Changes what is said, and keeps the end in view unless the reader has scrolled up. */
-function inView(change) {
+/** Change the conversation, and keep its end in view unless the user has scrolled up. */
+function keepEndInView(change) {
   change();
-  if (reading.follows) toEnd();
+  if (scrolling.followsEnd) scrollToEnd();
 }
 
-/** Paints once a frame at most. */
-function painter(draw) {
+/** Return functions that call `draw`, at once or at most once a frame. */
+function makePainter(draw) {
   let frame = 0;
-  const now = () => {
+  const paintNow = () => {
     cancelAnimationFrame(frame);
     frame = 0;
-    inView(draw);
+    keepEndInView(draw);
   };
-  return { now, soon: () => (frame ||= requestAnimationFrame(now)) };
+  return { paintNow, paintSoon: () => (frame ||= requestAnimationFrame(paintNow)) };
 }
 
-function problem(error, message) {
-  const again = element("button", { class: "plain" }, "Try again");
-  again.addEventListener("click", () => {
+function errorView(error, message) {
+  const button = element("button", { class: "plain" }, "Try again");
+  button.addEventListener("click", () => {
     if (state.answering) return;
     message.remove();
     if (state.messages.at(-1).role === "assistant") state.messages.pop();
     answer();
   });
   if (error instanceof APIError && error.status === 401) askForKey();
-  return element("div", { class: "problem", role: "alert" }, element("p", {}, sentence(error)), again);
+  return element("div", { class: "problem", role: "alert" }, element("p", {}, errorMessage(error)), button);
 }
 
 function clear() {
@@ -259,21 +276,21 @@ function send(event) {
   const text = at("message").value.trim();
   if (!text || state.answering || at("message").disabled) return;
   at("message").value = "";
-  if (matchMedia("(pointer: fine)").matches) at("message").focus(); // on a phone, that would bring the keyboard back
+  if (matchMedia("(pointer: fine)").matches) at("message").focus(); // on a phone, focus would open the keyboard
   ask(text);
 }
 
-// --- what the reader does -------------------------------------------------------------------------------------------
+// --- events ----------------------------------------------------------------------------------------------------------
 
 at("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  key.keep(at("key").value.trim());
+  key.store(at("key").value.trim());
   at("key").value = "";
-  loadModels();
+  reloadModels();
 });
 at("forget").addEventListener("click", () => {
-  key.forget();
-  loadModels();
+  key.remove();
+  reloadModels();
 });
 at("filter").addEventListener("input", showModels);
 at("languages").addEventListener("keydown", onTabKey);
@@ -290,7 +307,7 @@ addEventListener("keydown", (event) => event.key === "Escape" && state.answering
 fetch(document.baseURI, { headers: { accept: "application/json" } })
   .then((response) => response.json())
   .then(({ version }) => (at("version").textContent = version))
-  .catch(() => {}); // a number that is not shown
+  .catch(() => {}); // the version is not shown
 
 showSnippet();
-loadModels();
+reloadModels();

@@ -1,30 +1,30 @@
-// The Markdown that models write, as elements: headings, lists, tables, code, and marks within a line. Only text nodes
-// and elements made here come out of it, so that nothing in an answer can be more than text.
+// Renderer of Markdown as DOM elements, for headings, lists, tables, code and inline marks. It creates only text nodes
+// and its own elements, so that an answer cannot inject HTML.
 
 const FENCE = /^ {0,3}(```+|~~~+) *([\w+#.-]*)[^`]*$/;
 const ITEM = /^ *(?:[-*+]|\d+[.)]) +/;
 const INLINE = /(`+)(.+?)\1(?!`)|\*\*(.+?)\*\*|\*(?! )([^*]+)\*|\[([^\]]+)\]\((https?:\/\/[^\s)]+)\)/;
 
-/** An element with attributes and children; texts become text nodes. */
+/** Create an element with attributes and children. Texts become text nodes. */
 export function element(name, attributes = {}, ...children) {
-  const made = document.createElement(name);
-  for (const [attribute, value] of Object.entries(attributes)) made.setAttribute(attribute, value);
-  made.append(...children);
-  return made;
+  const node = document.createElement(name);
+  for (const [attribute, value] of Object.entries(attributes)) node.setAttribute(attribute, value);
+  node.append(...children);
+  return node;
 }
 
-/** Shows `text` in `container`. Blocks that have not changed since the last time stay as they are. */
+/** Render `text` in `container`. Blocks that have not changed since the last call keep their elements. */
 export function render(container, text) {
   const blocks = split(text);
-  const kept = container.sources ?? [];
+  const previous = container.sources ?? [];
   let same = 0;
-  while (same < blocks.length && blocks[same] === kept[same]) same += 1;
+  while (same < blocks.length && blocks[same] === previous[same]) same += 1;
   while (container.childNodes.length > same) container.lastChild.remove();
   container.append(...blocks.slice(same).map(toElement));
   container.sources = blocks;
 }
 
-/** The source of each block: a fence with all between, or lines up to an empty one. */
+/** Split `text` into the sources of its blocks, which are fenced code or lines up to an empty one. */
 function split(text) {
   const blocks = [];
   let lines = [];
@@ -88,8 +88,8 @@ function table([head, , ...rows]) {
   const cells = (line) => line.trim().replace(/^\||\|$/g, "").split("|");
   const row = (line, name) => element("tr", {}, ...cells(line).map((cell) => element(name, {}, ...inline(cell.trim()))));
   const body = element("tbody", {}, ...rows.map((line) => row(line, "td")));
-  const made = element("table", {}, element("thead", {}, row(head, "th")), body);
-  return element("div", { class: "table", tabindex: 0, role: "region", "aria-label": "Table" }, made);
+  const node = element("table", {}, element("thead", {}, row(head, "th")), body);
+  return element("div", { class: "table", tabindex: 0, role: "region", "aria-label": "Table" }, node);
 }
 
 function inline(text) {

@@ -1,8 +1,8 @@
-// Programs that ask the chosen model, ready to be pasted.
+// Code examples for the chosen model.
 
 import { ROOT } from "./api.js";
 
-// What each capability is asked for, under the names that the API and both official clients have for it.
+// The request for each capability, with its names in the API and in both official clients.
 const CALLS = {
   chat: {
     path: "chat/completions",
@@ -24,13 +24,13 @@ const CALLS = {
   },
 };
 
-/** What a model is asked for: to chat, unless it says that it can only do something else. */
+/** Return the capability to use a model for. It is chat, unless the model supports only others. */
 export function useOf(capabilities) {
   if (!capabilities || capabilities.includes("forwarding")) return "chat";
   return Object.keys(CALLS).find((name) => capabilities.includes(name)) ?? "chat";
 }
 
-/** The same call in three languages, by the name of the language. */
+/** Return the same call in three languages, by the name of the language. */
 export function snippets(model, use, needsKey) {
   const call = CALLS[use];
   const body = call.body(model);
@@ -46,23 +46,23 @@ function curl(call, body, needsKey) {
 }
 
 function python(call, body, key) {
-  const given = Object.entries(body).map(([name, value]) => `    ${name}=${JSON.stringify(value)},\n`);
+  const parameters = Object.entries(body).map(([name, value]) => `    ${name}=${JSON.stringify(value)},\n`);
   return `from openai import OpenAI
 
 client = OpenAI(base_url="${ROOT}", api_key="${key}")
 
 answer = client.${call.method}.create(
-${given.join("")})
+${parameters.join("")})
 print(${call.result.python})`;
 }
 
 function javascript(call, body, key) {
-  const given = Object.entries(body).map(([name, value]) => `  ${name}: ${JSON.stringify(value)},\n`);
+  const parameters = Object.entries(body).map(([name, value]) => `  ${name}: ${JSON.stringify(value)},\n`);
   return `import OpenAI from "openai";
 
 const client = new OpenAI({ baseURL: "${ROOT}", apiKey: "${key}" });
 
 const answer = await client.${call.method}.create({
-${given.join("")}});
+${parameters.join("")}});
 console.log(${call.result.javascript});`;
 }
