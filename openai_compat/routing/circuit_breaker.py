@@ -120,7 +120,7 @@ class CircuitBreaker:
         self.release(name, permit)
 
     def release(self, name: str, permit: Permit) -> None:
-        """Return a permit whose call has proved nothing about `name`, for example after a client disconnect."""
+        """Return a permit after a call without a result for `name`, for example after a client disconnect."""
         if permit is Permit.PROBE:
             self._store.delete(f"probe:{name}")
 

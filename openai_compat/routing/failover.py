@@ -160,7 +160,7 @@ class FailoverExecutor(Generic[T]):
         return error or RuntimeError("no target is left to try")
 
     def _candidates(self) -> Iterator[tuple[Target, Permit]]:
-        """Yield the eligible targets in order, and after them those whose circuit is open, as a last resort."""
+        """Yield the eligible targets in order, and after them those with an open circuit, as a last resort."""
         skipped = []
         while self._remaining:
             target = self._remaining.pop(0)

@@ -1,4 +1,4 @@
-"""Non-streaming responses, whose complete body is known."""
+"""Non-streaming responses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class BytesResponse(Response):
-    """A response whose body is one block of bytes, JSON unless the headers name another type.
+    """A response with one block of bytes as its body, JSON unless the headers name another type.
 
     Werkzeug's `Response` looks for locations to make absolute, bodies to encode and iterables to close. There are none
     here, and the search takes as long as the validation of the request does (`docs/internals/performance.md`).

@@ -1,6 +1,6 @@
 """OpenAPI document of this server, generated from the marshmallow schemas with apispec.
 
-Version 3.1, whose schemas are JSON Schema. It is built for the first request to it.
+It has version 3.1, in which schemas are JSON Schema. It is built for the first request to it.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def _models_paths(model: str) -> dict[str, Any]:
 
 
 def _ask_paths() -> dict[str, Any]:
-    """Return the path of the endpoint for browser front ends, whose errors have their own format."""
+    """Return the path of the endpoint for browser front ends. Its errors have their own format."""
     stream_format = {
         "name": "format",
         "in": "query",

@@ -1,4 +1,4 @@
-"""Health checks. They do not call upstreams, because a server whose upstream is down is still alive and ready."""
+"""Health checks. They do not call upstreams, because a server is alive and ready even if an upstream is down."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schema of the requests to `POST /v1/chat/completions` (source: OpenAI's API reference, "Create chat completion").
+"""Schema of the requests to `POST /v1/chat/completions` (see OpenAI's API reference, "Create chat completion").
 
 Only types and structure are validated. An upstream may support a role, a type of content part, a service tier or an
 effort that this server does not know, so every string is accepted in a string field. The backends can rely on the
@@ -132,7 +132,7 @@ class StreamOptionsSchema(RequestSchema):
 
 
 class StreamedRequestSchema(RequestSchema):
-    """Fields of all requests whose answer can be streamed."""
+    """Fields of all requests with an answer that can be streamed."""
 
     model = String(description="The model. If absent, the server's default model.", example="mock-gpt-model")
     stream = Boolean(description="Stream the answer as server-sent events.")

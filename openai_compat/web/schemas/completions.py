@@ -1,4 +1,4 @@
-"""Schema of the requests to `POST /v1/completions` (source: OpenAI's API reference, "Create completion")."""
+"""Schema of the requests to `POST /v1/completions` (see OpenAI's API reference, "Create completion")."""
 
 from __future__ import annotations
 

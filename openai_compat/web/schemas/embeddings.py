@@ -1,4 +1,4 @@
-"""Schema of the requests to `POST /v1/embeddings` (source: OpenAI's API reference, "Create embeddings")."""
+"""Schema of the requests to `POST /v1/embeddings` (see OpenAI's API reference, "Create embeddings")."""
 
 from __future__ import annotations
 

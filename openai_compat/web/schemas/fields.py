@@ -67,7 +67,7 @@ class Boolean(Strict, fields.Boolean):
 
 
 class AnyObject(Strict, fields.Dict):
-    """An object whose keys are not validated."""
+    """An object with any keys."""
 
     accepts = frozenset({dict})
     expected = "an object"
@@ -84,7 +84,7 @@ class Nested(Strict, fields.Nested):
 
 
 class List(Strict, fields.List[Any]):
-    """An array whose items have one type, with at least `min_items` items."""
+    """An array of at least `min_items` items of one type."""
 
     accepts = frozenset({list})
     plurals: ClassVar[dict[type, str]] = {String: "strings", Integer: "integers", Number: "decimals"}

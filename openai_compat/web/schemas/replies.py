@@ -1,4 +1,4 @@
-"""Schemas of the responses, for the documentation and for tests (source: OpenAI's API reference).
+"""Schemas of the responses, for the documentation and for tests (see OpenAI's API reference).
 
 Upstreams may add fields of their own, which are forwarded. Fields that may be null are sent as null, never left out.
 """

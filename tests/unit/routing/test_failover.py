@@ -277,7 +277,7 @@ def with_first_token_timeout(seconds: float) -> ModelConfig:
 
 
 class NoFirstToken(FailoverScenario):
-    """A scenario whose first target sends nothing. `event` happens while it is waited for, then it is cancelled."""
+    """A scenario in which the first target sends nothing until `event` happens, which cancels it."""
 
     def __init__(self, event: Callable[[FailoverScenario], None]) -> None:
         super().__init__({"a": ["-"], "b": ["from b"]}, a=with_first_token_timeout(7.0))
@@ -351,7 +351,7 @@ def test_the_first_token_stops_the_timer_but_not_the_clients_cancellation() -> N
 
 
 def test_the_timeout_cancels_its_attempt_and_not_the_call() -> None:
-    """With the timer that is used by default."""
+    """Use the default timer."""
     call, cancelled = CancellationToken(), threading.Event()
     timeout = FirstTokenTimeout(call, 0.01)
     timeout.cancellation.on_cancel(cancelled.set)
