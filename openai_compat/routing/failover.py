@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 from time import perf_counter
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import (
@@ -31,8 +31,21 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 StartAnswer = Callable[[Target, CallContext], T]
 """Calls one target. Returns when the answer has started (a stream: with its first token), or raises an error."""
-StartTimer = Callable[[float, Callable[[OpenAICompatError], None], tuple[OpenAICompatError]], Any]
-"""Makes a timer as `threading.Timer` does: a thread that calls a function with its arguments after some seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Clock, sleep and timer of a failover, which tests replace.
+
+    `sleep` waits on a cancellation token for some seconds. `timer` makes an object like `threading.Timer`.
+    """
+
+    clock: Callable[[], float] = perf_counter
+    sleep: Callable[[CancellationToken, float], None] = CancellationToken.wait
+    timer: Callable[[float, Callable[[OpenAICompatError], None], tuple[OpenAICompatError]], Any] = threading.Timer
+
+
+SYSTEM_TIMING: Final = Timing()
 
 
 class Attempt(Generic[T]):
@@ -42,20 +55,15 @@ class Attempt(Generic[T]):
     """
 
     def __init__(
-        self,
-        plan: RoutePlan,
-        target: Target,
-        permit: Permit,
-        timeout: FirstTokenTimeout | None,
-        clock: Callable[[], float] = perf_counter,
+        self, plan: RoutePlan, target: Target, permit: Permit, timeout: FirstTokenTimeout | None, timing: Timing
     ) -> None:
         self.target = target
         self.timeout = timeout
         self._results: list[T] = []
         self._plan = plan
         self._permit = permit
-        self._clock = clock
-        self._started_at = clock()
+        self._timing = timing
+        self._started_at = timing.clock()
         self._is_closed = False
         plan.balancer.on_start(target.model)
 
@@ -68,7 +76,7 @@ class Attempt(Generic[T]):
         """Store the result, and report the latency of its first byte."""
         self._results.append(result)
         self._plan.breaker.on_first_byte(self.target.model)
-        self._plan.balancer.on_first_byte(self.target.model, self._clock() - self._started_at)
+        self._plan.balancer.on_first_byte(self.target.model, self._timing.clock() - self._started_at)
 
     def record_success(self) -> None:
         """Report that the answer is complete."""
@@ -102,7 +110,7 @@ class FailoverExecutor(Generic[T]):
 
     `limits_first_token` applies the targets' `first_token` timeout, which is meant for streams. With `may_repeat` unset
     the call may have side effects, so that another attempt follows only when an upstream did not process it.
-    `attempts`, `target` and `is_fallback` describe the execution so far. `sleep` waits on a cancellation token.
+    `attempts`, `target` and `is_fallback` describe the execution so far.
     """
 
     def __init__(
@@ -112,9 +120,7 @@ class FailoverExecutor(Generic[T]):
         *,
         limits_first_token: bool = False,
         may_repeat: bool = True,
-        clock: Callable[[], float] = perf_counter,
-        sleep: Callable[[CancellationToken, float], None] = CancellationToken.wait,
-        start_timer: StartTimer = threading.Timer,
+        timing: Timing = SYSTEM_TIMING,
     ) -> None:
         self.attempts = 0
         self.target: Target | None = None
@@ -122,9 +128,7 @@ class FailoverExecutor(Generic[T]):
         self._context = context
         self._limits_first_token = limits_first_token
         self._may_repeat = may_repeat
-        self._clock = clock
-        self._sleep = sleep
-        self._start_timer = start_timer
+        self._timing = timing
         self._backoff = Backoff(plan.policy.max_retry_wait)
         self._remaining = plan.order()
         self._error: OpenAICompatError | None = None
@@ -187,7 +191,7 @@ class FailoverExecutor(Generic[T]):
         self.target = target
         for retry in count():
             self.attempts += 1
-            attempt: Attempt[T] = Attempt(self._plan, target, permit, self._timeout_for(target), self._clock)
+            attempt: Attempt[T] = Attempt(self._plan, target, permit, self._timeout_for(target), self._timing)
             try:
                 attempt.set_result(self._start(attempt, start))
                 return attempt
@@ -230,7 +234,7 @@ class FailoverExecutor(Generic[T]):
 
     def _wait(self, target: Target, permit: Permit, seconds: float) -> None:
         try:
-            self._sleep(self._context.cancellation, seconds)
+            self._timing.sleep(self._context.cancellation, seconds)
         except OpenAICompatError:
             self._plan.breaker.release(target.model, permit)
             raise
@@ -262,7 +266,7 @@ class FailoverExecutor(Generic[T]):
 
     def _timeout_for(self, target: Target) -> FirstTokenTimeout | None:
         seconds = target.backend.entry.timeouts.first_token if self._limits_first_token else 0.0
-        return FirstTokenTimeout(self._context.cancellation, seconds, self._start_timer) if seconds else None
+        return FirstTokenTimeout(self._context.cancellation, seconds, self._timing) if seconds else None
 
 
 def _retry_after(error: OpenAICompatError) -> float | None:
@@ -277,11 +281,11 @@ class FirstTokenTimeout:
     an `UpstreamTimeoutError` after `seconds` unless `stop` is called before.
     """
 
-    def __init__(self, call: CancellationToken, seconds: float, start_timer: StartTimer = threading.Timer) -> None:
+    def __init__(self, call: CancellationToken, seconds: float, timing: Timing = SYSTEM_TIMING) -> None:
         self.cancellation = CancellationToken()
         self._call = call
         error = UpstreamTimeoutError("The upstream sent no first token within the time limit.")
-        self._timer = start_timer(seconds, self.cancellation.cancel, (error,))
+        self._timer = timing.timer(seconds, self.cancellation.cancel, (error,))
         self._timer.daemon = True
         self._timer.start()
         call.on_cancel(self._cancel_attempt)

@@ -25,7 +25,7 @@ from openai_compat.core.errors import (
 from openai_compat.core.settings import ModelConfig, RoutePolicy, Settings, Timeouts
 from openai_compat.core.types import CallContext
 from openai_compat.routing.circuit_breaker import CircuitBreaker, Permit
-from openai_compat.routing.failover import FailoverExecutor, FirstTokenTimeout
+from openai_compat.routing.failover import FailoverExecutor, FirstTokenTimeout, Timing
 from openai_compat.routing.load_balancer import LeastLatency, WeightedRandom
 from openai_compat.routing.route import RoutePlan, Target
 from openai_compat.state.memory import MemoryStore
@@ -104,9 +104,7 @@ class FailoverScenario:
         return FailoverExecutor(
             self.plan,
             context or CallContext("req_1"),
-            clock=self.clock,
-            sleep=self.sleep,
-            start_timer=self.start_timer,
+            timing=Timing(self.clock, self.sleep, self.start_timer),
             **options,
         )
 
