@@ -51,7 +51,7 @@ def headers_of(error: OpenAICompatError) -> dict[str, str]:
 
 
 def to_response(error: OpenAICompatError, settings: Settings) -> Response:
-    """Log `error` and return it in OpenAI's envelope. The response of an upstream that refused the call is forwarded."""
+    """Log `error` and return it in OpenAI's envelope. An error response of the upstream is forwarded unchanged."""
     if isinstance(error, UpstreamRefusalError):
         return BytesResponse(error.answer.body, error.answer.status, error.answer.headers)
     log_error(error)
