@@ -79,14 +79,14 @@ pins:  ## renew requirements*.txt from pyproject.toml's ranges
 BENCH_PROGRAMS := $(addprefix bench/.build/,stream_upstream open_loop stream_client)
 
 bench: $(CORE) $(BENCH_PROGRAMS)  ## measure this server beside others (ARGS=--quick: two minutes)
-	@$(BIN)/python -m bench $(ARGS)
+	@$(BIN)/python -m bench.compare $(ARGS)
 
 .PHONY: bench-local
 bench-local: $(LOCAL) $(LOCAL_MODELS)  ## measure local models beside transformers' own server (25 minutes)
-	@$(BIN)/python -m bench.local $(ARGS)
+	@$(BIN)/python -m bench.local_models $(ARGS)
 
 guard: $(CORE) bench/.build/stream_upstream  ## count the hot path's instructions, fail if they grew (ARGS=--accept)
-	@$(BIN)/python -m bench.guard $(ARGS)
+	@$(BIN)/python -m bench.regression.guard $(ARGS)
 
 chaos: $(CORE)  ## 10,000 calls with a random fault each (ARGS="--calls 1000")
 	@$(BIN)/python -m bench.chaos $(ARGS)
@@ -108,7 +108,7 @@ wheel: $(CORE)  ## build the wheel into dist/
 	$(PIP) wheel --no-deps --wheel-dir dist .
 
 clean:  ## remove everything that was installed or built
-	rm -rf .venv $(NODE_DIR)/node_modules $(CHAT_DIR)/node_modules $(CHAT_DIR)/.next bench/.build bench/.peers build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv $(NODE_DIR)/node_modules $(CHAT_DIR)/node_modules $(CHAT_DIR)/.next bench/.build bench/.competitors build dist .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A candidate counts only if it runs, is new enough, and can make environments (Debian's python3 cannot without
@@ -159,7 +159,7 @@ bench/.build/%: bench/upstream/%.c
 	@mkdir -p $(@D)
 	$(CC) -O2 -Wall -Wextra -o $@ $<
 
-bench/.build/%: bench/load/%.c bench/load/http.h
+bench/.build/%: bench/compare/load_clients/%.c bench/compare/load_clients/http.h
 	@mkdir -p $(@D)
 	$(CC) -O2 -Wall -Wextra -o $@ $<
 

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from . import peers
-from .load import BUILD, send_once
-from .processes import Cores, Running, free_port
-from .work import KEY, MODEL, bodies, to_request, write_requests
+from bench.compare import competitors as peers
+from bench.compare.load import send_once
 
-ROOT: Final = Path(__file__).parent.parent
+from .paths import BUILD, ROOT
+from .processes import Cores, Running, free_port
+from .workloads import KEY, MODEL, bodies, to_request, write_requests
+
 READY_SECONDS: Final = 120
 UPSTREAM_KEY: Final = "sk-upstream-0123456789abcdef"
 
@@ -190,7 +191,7 @@ def start_plain(site: Site) -> Start:
     command = [sys.executable, "-m", "gunicorn", "--worker-class", "gevent", "--workers", "1"]
     command += ["--worker-connections", "2000", "--bind", f"127.0.0.1:{site.port}", "--backlog", "2048"]
     environ = {"PYTHONPATH": str(ROOT), "UPSTREAM": site.upstream, "UPSTREAM_KEY": UPSTREAM_KEY}
-    return Start([*command, "--no-control-socket", "bench.plain_proxy:app"], environ)
+    return Start([*command, "--no-control-socket", "bench.baseline_proxy:app"], environ)
 
 
 LITELLM_CONFIGURATION: Final = """

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bench.report import to_summary, to_targets
-from bench.targets import CHAT, EVENT, to_value
+from bench.compare.report import to_summary, to_targets
+from bench.compare.targets import CHAT, EVENT, to_value
 from config import SETTINGS
 from openai_compat.backends.base import (
     CHAT_PARAMETERS,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bench.guard import judge
-from bench.targets import TARGETS, to_value
+from bench.regression.guard import judge
+from bench.compare.targets import TARGETS, to_value
 
 
 def test_the_guard_lets_small_growth_pass_and_names_large_growth() -> None:

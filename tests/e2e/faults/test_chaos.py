@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.chaos import Chaos, Report, judge
-from bench.chaos_judge import judge_stream, judge_whole
+from bench.chaos.harness import Chaos, Report, judge
+from bench.chaos.checks import judge_stream, judge_whole
 
 CALLS = 300
 TEXT = "You said: a b"

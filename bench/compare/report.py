@@ -8,8 +8,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from .cases import Plan
 from .run import DIRECT
+from .scenarios import Plan
 from .targets import CHAT, EVENT, TARGETS, Value, to_value
 
 Result = dict[str, Any]

@@ -1,6 +1,6 @@
 """The hot path in one process, for `guard`: this server's or the plain proxy's, under a counter of instructions.
 
-    valgrind --tool=callgrind --instr-atstart=no ... python -m bench.hot_path chat|stream COUNT -- GUNICORN_ARGUMENTS
+    valgrind --tool=callgrind --instr-atstart=no ... python -m bench.regression.hot_path chat COUNT -- ...
 
 gunicorn's own worker class handles one connection, as it would after accepting it; the client is a process of its own.
 Counting starts when all is warm and stops before anything is cleaned up.
@@ -42,11 +42,11 @@ def listen() -> int:
 
 
 class Client:
-    """The program `bench.one_client` in a process of its own, so that its instructions are not counted."""
+    """`single_client` in a process of its own, so that its instructions are not counted."""
 
     def __init__(self, kind: str, port: int) -> None:
         # An interpreter of its own, and nothing that callgrind would follow: it counts the parent alone.
-        command = [sys.executable, "-m", "bench.one_client", kind, str(port)]
+        command = [sys.executable, "-m", "bench.regression.single_client", kind, str(port)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
 
     def exchange(self, count: int) -> None:

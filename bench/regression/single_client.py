@@ -1,4 +1,4 @@
-"""The client of `hot_path`: `python -m bench.one_client chat|stream PORT`.
+"""The client of `hot_path`: `python -m bench.regression.single_client chat|stream PORT`.
 
 For each line of standard input, a number, it sends so many requests on its one connection, and then writes a line.
 """
@@ -9,7 +9,7 @@ import socket
 import sys
 from typing import Final
 
-from .work import bodies, to_request, to_stream_body
+from bench.workloads import bodies, to_request, to_stream_body
 
 STREAM_INTERVAL_MS: Final = 30
 """Longer than an event takes under the counter, so that events come one by one in every run."""

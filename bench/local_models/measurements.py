@@ -1,7 +1,7 @@
 """Local models beside `transformers serve` and `model.generate`: the same weights, the same prompts, turn by turn.
 
 make bench-local                                  everything, about 25 minutes
-python -m bench.local --only ours-int8            one system; results are merged into the last run's
+python -m bench.local_models --only ours-int8            one system; results are merged into the last run's
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from .local_report import to_markdown
-from .machine import describe_hardware
-from .processes import Running, free_port
+from bench.machine import describe_hardware
+from bench.paths import INSTALLED, RESULTS, ROOT
+from bench.processes import Running, free_port
 
-ROOT: Final = Path(__file__).resolve().parent.parent
-RESULTS: Final = Path(__file__).parent / "results"
-SERVING: Final = Path(__file__).parent / ".peers" / "transformers-serving"
+from .report import to_markdown
+
+SERVING: Final = INSTALLED / "transformers-serving"
 CALLERS: Final = (1, 8, 16)
 TOKENS: Final = 48
 """For each caller."""
@@ -200,7 +200,7 @@ def measure_speed(name: str, weights: Path, rounds: int) -> dict[str, Any]:
 
 def measure_generate(weights: Path, rounds: int) -> dict[str, Any]:
     """`model.generate` called directly, one sequence, in a process of its own."""
-    command = [sys.executable, "-m", "bench.local", "--generate", str(weights), "--rounds", str(rounds)]
+    command = [sys.executable, "-m", "bench.local_models", "--generate", str(weights), "--rounds", str(rounds)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     return {"1": {"tokens_per_second": float(done.stdout.split()[-1])}}
 
@@ -320,7 +320,7 @@ def main() -> None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.local", description="Measure local models.")
+    parser = argparse.ArgumentParser(prog="python -m bench.local_models", description="Measure local models.")
     parser.add_argument("--only", action="append", help="a system, or generate, gap, memory; may be repeated")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--generate", type=Path, help=argparse.SUPPRESS)

@@ -25,13 +25,13 @@ from pathlib import Path
 from threading import local
 from typing import Any, Final
 
-from .chaos_cases import Case, all_cases, write_models
-from .chaos_judge import judge_stream, judge_whole
-from .machine import describe_hardware
-from .processes import PROC, Running, free_port, pss_bytes, tree_of
+from bench.machine import describe_hardware
+from bench.paths import RESULTS, ROOT
+from bench.processes import PROC, Running, free_port, pss_bytes, tree_of
 
-ROOT: Final = Path(__file__).parent.parent
-RESULTS: Final = Path(__file__).with_name("results")
+from .cases import Case, all_cases, write_models
+from .checks import judge_stream, judge_whole
+
 CALLERS: Final = 48
 WARM_UP: Final = 4000
 """By then the allocator has what it needs for so many calls at once."""

@@ -10,11 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .cases import GROUPS, Bench, Figures, Plan
+from bench.processes import Cores
+from bench.systems import SYSTEMS, Live, StartError, System, launch, launch_upstream
+
+from .competitors import Absent
 from .load import LoadError
-from .peers import Absent
-from .processes import Cores
-from .systems import SYSTEMS, Live, StartError, System, launch, launch_upstream
+from .scenarios import GROUPS, Bench, Figures, Plan
 
 Samples = dict[str, dict[str, list[float]]]
 DIRECT = "direct"

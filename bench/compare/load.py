@@ -9,8 +9,9 @@ import subprocess
 from pathlib import Path
 from typing import Any, Final
 
-BUILD: Final = Path(__file__).parent / ".build"
-WRK_SCRIPT: Final = Path(__file__).parent / "load" / "wrk.lua"
+from bench.paths import BUILD
+
+WRK_SCRIPT: Final = Path(__file__).parent / "load_clients" / "wrk.lua"
 
 
 class LoadError(Exception):

@@ -1,4 +1,4 @@
-"""Fails when the hot path has grown: `python -m bench.guard`.
+"""Fails when the hot path has grown: `python -m bench.regression.guard`.
 
 What is judged is how many instructions this server executes for a chat and for an event of a stream, from reading the
 request to writing the answer, over what thirty lines of Flask and `requests` (plain_proxy.py) execute for the same in
@@ -21,9 +21,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from .peers import find_program
-from .systems import ROOT, Site, launch_upstream, start_ours, start_plain
-from .work import EVENTS
+from bench.compare.competitors import find_program
+from bench.paths import ROOT
+from bench.systems import Site, launch_upstream, start_ours, start_plain
+from bench.workloads import EVENTS
 
 BASELINE: Final = Path(__file__).with_name("guard.json")
 GROWTH: Final = 1.15
@@ -42,7 +43,7 @@ class GuardError(Exception):
 def gunicorn_arguments(name: str) -> list[str]:
     if name == "ours":
         return ["--config", str(ROOT / "gunicorn.conf.py"), "openai_compat:create_app()"]
-    return ["--worker-class", "gevent", "--no-control-socket", "bench.plain_proxy:app"]
+    return ["--worker-class", "gevent", "--no-control-socket", "bench.baseline_proxy:app"]
 
 
 def instructions(kind: str, name: str, folder: Path, upstream_port: int) -> float:
@@ -51,7 +52,15 @@ def instructions(kind: str, name: str, folder: Path, upstream_port: int) -> floa
     environ = (start_ours if name == "ours" else start_plain)(site).environ
     output = folder / f"{name}-{kind}.callgrind"
     valgrind = ["valgrind", "--tool=callgrind", "--instr-atstart=no", f"--callgrind-out-file={output}"]
-    python = [sys.executable, "-m", "bench.hot_path", kind, str(COUNTS[kind]), "--", *gunicorn_arguments(name)]
+    python = [
+        sys.executable,
+        "-m",
+        "bench.regression.hot_path",
+        kind,
+        str(COUNTS[kind]),
+        "--",
+        *gunicorn_arguments(name),
+    ]
     done = subprocess.run(
         [*valgrind, *python],
         cwd=folder,
@@ -99,7 +108,9 @@ def judge(ratios: Figures, baseline: Figures) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.guard ARGS=", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.regression.guard ARGS=", description=(__doc__ or "").partition("\n")[0]
+    )
     parser.add_argument("--accept", action="store_true", help="write what is counted as the new baseline")
     arguments = parser.parse_args()
     if find_program("valgrind") is None:

@@ -13,9 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from bench.processes import Cores, core_busy_ns, wait_until
+from bench.systems import Live
+
 from . import load
-from .processes import Cores, core_busy_ns, wait_until
-from .systems import Live
 
 Figures = dict[str, float]
 RAMP_SECONDS: Final = 0.5

@@ -6,10 +6,10 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from typing import Final
 
-FOLDER: Final = Path(__file__).parent / ".peers"
+from bench.paths import INSTALLED as FOLDER
+
 LITELLM_PROGRAM: Final = FOLDER / "litellm" / "bin" / "litellm"
 MODULES: Final = FOLDER / "portkey" / "node_modules"
 NODE_PROGRAM: Final = MODULES / "node" / "bin" / "node"

@@ -20,13 +20,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from . import peers
-from .processes import Running, free_port
-from .systems import ROOT, SYSTEMS, Site, Start, StartError, System, our_version
-from .work import KEY, MODEL
+from bench.paths import RESULTS as FOLDER
+from bench.paths import ROOT
+from bench.processes import Running, free_port
+from bench.systems import SYSTEMS, Site, Start, StartError, System, our_version
+from bench.workloads import KEY, MODEL
+
+from . import competitors as peers
 
 NAMES: Final = ("ours", "litellm", "portkey")
-RESULTS: Final = Path(__file__).parent / "results" / "scorecards.json"
+RESULTS: Final = FOLDER / "scorecards.json"
 READY_SECONDS: Final = 120
 ORIGIN: Final = "http://localhost:3000"
 TEXT_MODEL: Final = f"{MODEL}-text"

@@ -7,15 +7,16 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from bench.machine import describe_machine
+from bench.paths import BUILD, RESULTS
+from bench.systems import SYSTEMS
+
 from . import report
-from .cases import GROUPS, QUICK, Plan
-from .machine import describe_machine
 from .plots import draw_plots
 from .run import measure, prepare, to_medians
-from .systems import SYSTEMS
+from .scenarios import GROUPS, QUICK, Plan
 
 QUICK_SYSTEMS = ["nginx", "ours", "plain"]
-FOLDER = Path(__file__).parent
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
     samples, faults = measure(plan, systems)
     result = report.to_result(arguments.name, machine, plan, known, to_medians(samples), faults)
     is_whole = not arguments.quick and not arguments.only and not arguments.group
-    folder = FOLDER / "results" if is_whole else FOLDER / ".build"
+    folder = RESULTS if is_whole else BUILD
     write(result, folder, f"{result['date']}-{arguments.name}" if is_whole else "partial")
 
 

@@ -1,0 +1,1 @@
+"""Chaos test that sends thousands of calls to models with random faults."""

@@ -1,0 +1,7 @@
+"""`python -m bench.chaos`."""
+
+import sys
+
+from .harness import main
+
+sys.exit(main())

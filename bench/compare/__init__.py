@@ -1,0 +1,1 @@
+"""Benchmark of this server beside nginx, LiteLLM, Portkey and a baseline proxy."""

@@ -1,0 +1,1 @@
+"""Benchmark of local models beside `transformers serve` and `model.generate`."""

@@ -1,0 +1,5 @@
+"""`python -m bench.local_models`."""
+
+from .measurements import main
+
+main()

@@ -1,0 +1,1 @@
+"""Regression check that counts the instructions of the hot path."""
