@@ -78,14 +78,14 @@ pins:  ## renew requirements*.txt from pyproject.toml's ranges
 .PHONY: bench guard chaos
 BENCH_PROGRAMS := $(addprefix bench/.build/,stream_upstream open_loop stream_client)
 
-bench: $(CORE) $(BENCH_PROGRAMS)  ## measure this server beside others (ARGS=--quick: two minutes)
+bench: $(CORE) $(BENCH_PROGRAMS)  ## measure this server beside others (ARGS=--quick: three minutes)
 	@$(BIN)/python -m bench.compare $(ARGS)
 
 .PHONY: bench-local
-bench-local: $(LOCAL) $(LOCAL_MODELS)  ## measure local models beside transformers' own server (25 minutes)
+bench-local: $(LOCAL) $(LOCAL_MODELS)  ## measure local models beside `transformers serve` (25 minutes)
 	@$(BIN)/python -m bench.local_models $(ARGS)
 
-guard: $(CORE) bench/.build/stream_upstream  ## count the hot path's instructions, fail if they grew (ARGS=--accept)
+guard: $(CORE) bench/.build/stream_upstream  ## fail if the hot path executes more instructions than accepted (ARGS=--accept)
 	@$(BIN)/python -m bench.regression.guard $(ARGS)
 
 chaos: $(CORE)  ## 10,000 calls with a random fault each (ARGS="--calls 1000")
@@ -154,7 +154,7 @@ $(DATABRICKS): requirements-databricks.txt $(CORE)
 	@$(PIP) install -r requirements-databricks.txt
 	@touch $@
 
-# The benchmark's own programs, in C so that they are never what is measured.
+# Programs of the benchmarks, in C so that they cost little of the CPU that is measured.
 bench/.build/%: bench/upstream/%.c
 	@mkdir -p $(@D)
 	$(CC) -O2 -Wall -Wextra -o $@ $<

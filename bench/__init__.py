@@ -1,1 +1,1 @@
-"""Side-by-side measurements: `make bench`. See README.md beside this file."""
+"""Benchmarks of this server, described in `bench/README.md`."""

@@ -1,4 +1,4 @@
-"""What anyone would write first: Flask takes the request, `requests` sends it on. The price list of our layers."""
+"""Minimal proxy of Flask and `requests`, the baseline that the cost of this server's layers is compared with."""
 
 from __future__ import annotations
 

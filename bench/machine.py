@@ -1,4 +1,4 @@
-"""The machine that a run was taken on."""
+"""Description of the machine that a benchmark runs on."""
 
 from __future__ import annotations
 
@@ -10,10 +10,16 @@ from pathlib import Path
 
 
 def describe_machine() -> dict[str, str | int | float]:
+    """Return the hardware, the version of wrk, and the load average before the run.
+
+    Raises:
+        SystemExit: wrk is not installed.
+    """
     return {**describe_hardware(), "wrk": _wrk_version(), "load_average_before": round(os.getloadavg()[0], 2)}
 
 
 def describe_hardware() -> dict[str, str | int | float]:
+    """Return the CPU, its cores, the memory in GiB, the kernel and the Python version."""
     return {
         "cpu": _cpu_model(),
         "cores": os.cpu_count() or 0,

@@ -1,31 +1,35 @@
-"""The systems that are compared: how each is started, one process on one core, and what it is sent."""
+"""Systems under test, each a process on one core, and the upstream that all of them forward to."""
 
 from __future__ import annotations
 
-import getpass
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-from bench.compare import competitors as peers
-from bench.compare.load import send_once
-
 from .paths import BUILD, ROOT
-from .processes import Cores, Running, free_port
-from .workloads import KEY, MODEL, bodies, to_request, write_requests
+from .processes import Cores, ProcessTree, free_port
+from .workloads import KEY, bodies, to_request, write_requests
 
-READY_SECONDS: Final = 120
+START_TIMEOUT: Final = 120
+UPSTREAM_START_TIMEOUT: Final = 5
+POLL_INTERVAL: Final = 0.005
 UPSTREAM_KEY: Final = "sk-upstream-0123456789abcdef"
+
+
+class StartError(Exception):
+    """A system did not answer its first request with status 200."""
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where a system runs: a folder of its own, the port it shall listen on, the port of the upstream."""
+    """Working folder of a system, the port that it listens on, and the port of the upstream."""
 
     folder: Path
     port: int
@@ -37,128 +41,103 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """A command with its environment, besides what every process here gets."""
+class Command:
+    """A command and the environment variables that it needs in addition to `PATH`, `HOME` and `LC_ALL`."""
 
-    command: list[str]
+    arguments: list[str]
     environ: Mapping[str, str] = field(default_factory=dict)
+
+    def to_environ(self, folder: Path) -> dict[str, str]:
+        """Return the complete environment, with `folder` as the home."""
+        return {"PATH": os.environ["PATH"], "HOME": str(folder), "LC_ALL": "C.UTF-8", **self.environ}
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """`prepare` installs what is missing and gives the version, or raises `peers.Absent` with the reason."""
+    """One system of a comparison.
+
+    `prepare` installs what is missing and returns the version. It raises `NotInstalled` with the reason where that
+    fails. `command` returns how the system is started, `headers` what its requests need.
+    """
 
     name: str
     title: str
     prepare: Callable[[], str]
-    start: Callable[[Site], Start]
+    command: Callable[[Site], Command]
     headers: Callable[[Site], Mapping[str, str]] = lambda _site: {}
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
-    """A system that answers. `system` is None for the upstream itself, loaded directly."""
+class RunningSystem:
+    """A system that has answered its first request. `system` is None for the upstream itself."""
 
     system: System | None
     site: Site
-    running: Running
+    processes: ProcessTree
     requests: Mapping[str, Path]
-    seconds_to_first_answer: float
+    startup_seconds: float
 
 
-class StartError(Exception):
-    """A system did not come to answer."""
+def launch(system: System, folder: Path, upstream_port: int, cores: Cores) -> RunningSystem:
+    """Start a system on the server's core and wait for its first answer.
 
-
-def launch(system: System, folder: Path, upstream_port: int, cores: Cores) -> Live:
-    """Starts it on the server's core and waits for its first answer."""
+    Raises:
+        StartError: the system exited, or did not answer with status 200 within `START_TIMEOUT` seconds.
+    """
     site = Site(folder, free_port(), upstream_port)
     folder.mkdir(parents=True, exist_ok=True)
     requests = write_requests(folder, site.port, system.headers(site))
-    start = system.start(site)
-    environ = {"PATH": os.environ["PATH"], "HOME": str(folder), "LC_ALL": "C.UTF-8", **start.environ}
-    began = time.monotonic()
-    running = Running(cores.on_server(start.command), folder, environ, "server.log")
+    command = system.command(site)
+    started = time.monotonic()
+    processes = ProcessTree(cores.on_server(command.arguments), folder, command.to_environ(folder), "server.log")
     first = requests["1kB"].read_bytes()
-    while (status := send_once(site.port, first, READY_SECONDS)) != 200:
-        is_late = time.monotonic() - began > READY_SECONDS
-        if is_late or running.process.poll() is not None:
-            running.stop()
-            raise StartError(f"{system.title} answered {status or 'nothing'}:\n{running.end_of_log()}")
-        time.sleep(0.005)
-    return Live(system, site, running, requests, time.monotonic() - began)
+    while (status := send_once(site.port, first, START_TIMEOUT)) != 200:
+        has_timed_out = time.monotonic() - started > START_TIMEOUT
+        if has_timed_out or processes.process.poll() is not None:
+            processes.stop()
+            raise StartError(f"{system.title} returned status {status or 'none'}:\n{processes.last_log_lines()}")
+        time.sleep(POLL_INTERVAL)
+    return RunningSystem(system, site, processes, requests, time.monotonic() - started)
 
 
-def launch_upstream(folder: Path) -> Live:
-    """The upstream, on the load's cores."""
+def launch_upstream(folder: Path) -> RunningSystem:
+    """Start the upstream on the cores of the load and wait for its first answer.
+
+    Raises:
+        StartError: it did not answer within `UPSTREAM_START_TIMEOUT` seconds.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    running = Running([str(BUILD / "stream_upstream"), str(port)], folder, {}, "upstream.log")
+    processes = ProcessTree([str(BUILD / "stream_upstream"), str(port)], folder, {}, "upstream.log")
     first = to_request(bodies()["1kB"], port, {})
-    began = time.monotonic()
-    while send_once(port, first, 5) != 200:
-        if time.monotonic() - began > 5:
-            raise StartError(running.end_of_log())
-        time.sleep(0.005)
+    started = time.monotonic()
+    while send_once(port, first, UPSTREAM_START_TIMEOUT) != 200:
+        if time.monotonic() - started > UPSTREAM_START_TIMEOUT:
+            raise StartError(processes.last_log_lines())
+        time.sleep(POLL_INTERVAL)
     requests = write_requests(folder, port, {})
-    return Live(None, Site(folder, port, port), running, requests, time.monotonic() - began)
+    return RunningSystem(None, Site(folder, port, port), processes, requests, time.monotonic() - started)
 
 
-NGINX_CONFIGURATION: Final = """
-daemon off;
-user {user};
-worker_processes 1;
-worker_rlimit_nofile 16384;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log warn;
-events {{ worker_connections 8192; }}
-http {{
-    access_log {folder}/access.log combined;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-    client_max_body_size 32m;
-    client_body_buffer_size 256k;
-    upstream bench {{ server 127.0.0.1:{upstream_port}; keepalive 1024; }}
-    server {{
-        listen 127.0.0.1:{port} backlog=2048;
-        location /v1/ {{
-            proxy_pass http://bench;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_set_header Authorization "Bearer {key}";
-            proxy_set_header X-Request-Id $request_id;
-            proxy_buffering off;
-            proxy_read_timeout 300s;
-        }}
-    }}
-}}
-"""
-
-
-def _nginx_program() -> str:
-    found = peers.find_program("nginx", "/usr/sbin/nginx")
-    if found is None:
-        raise peers.Absent("nginx is not installed (Debian: apt install nginx)")
-    return found
-
-
-def nginx_version() -> str:
-    output = subprocess.run([_nginx_program(), "-v"], capture_output=True, text=True, check=True)
-    return output.stderr.strip().rpartition("/")[2]
-
-
-def start_nginx(site: Site) -> Start:
-    path = site.folder / "nginx.conf"
-    values: dict[str, object] = {"folder": site.folder, "port": site.port, "upstream_port": site.upstream_port}
-    values |= {"key": UPSTREAM_KEY, "user": getpass.getuser()}  # its files are in a folder of this user's
-    path.write_text(NGINX_CONFIGURATION.format(**values))
-    return Start([_nginx_program(), "-c", str(path), "-e", str(site.folder / "error.log")])
+def send_once(port: int, request: bytes, timeout: float) -> int:
+    """Send one request on a new connection and return the status, 0 when there was no answer."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=timeout) as sock:
+            sock.sendall(request)
+            answer = sock.makefile("rb")
+            status_line = answer.readline().split()
+            length = 0
+            while line := answer.readline().strip().lower():
+                if line.startswith(b"content-length:"):
+                    length = int(line.split(b":")[1])
+            answer.read(length)
+            return int(status_line[1]) if len(status_line) > 1 else 0
+    except OSError:
+        return 0
 
 
 def our_version() -> str:
+    """Return the version of this server and its commit."""
     from openai_compat.core.version import __version__
 
     commit = subprocess.run(
@@ -167,8 +146,8 @@ def our_version() -> str:
     return f"{__version__} ({commit.stdout.strip() or 'no commit'})"
 
 
-def start_ours(site: Site) -> Start:
-    """As a user would run it: keys, validation, request ids, token usage, and the access log, which goes to a file."""
+def our_command(site: Site) -> Command:
+    """Return this server with every feature on, as a user runs it. The access log goes to a file."""
     environ = {
         "PYTHONPATH": str(ROOT),
         "HOST": "127.0.0.1",
@@ -178,65 +157,17 @@ def start_ours(site: Site) -> Start:
         "OPENAI_API_KEY": UPSTREAM_KEY,
         "OPENAI_BASE_URL": site.upstream,
     }
-    return Start([sys.executable, "-m", "openai_compat", "serve"], environ)
+    return Command([sys.executable, "-m", "openai_compat", "serve"], environ)
 
 
-def plain_version() -> str:
-    from importlib.metadata import version
-
+def baseline_version() -> str:
+    """Return the versions of the packages that the baseline proxy is made of."""
     return f"Flask {version('flask')}, requests {version('requests')}, gunicorn {version('gunicorn')}"
 
 
-def start_plain(site: Site) -> Start:
-    command = [sys.executable, "-m", "gunicorn", "--worker-class", "gevent", "--workers", "1"]
-    command += ["--worker-connections", "2000", "--bind", f"127.0.0.1:{site.port}", "--backlog", "2048"]
+def baseline_command(site: Site) -> Command:
+    """Return the baseline proxy under gunicorn with one gevent worker."""
+    arguments = [sys.executable, "-m", "gunicorn", "--worker-class", "gevent", "--workers", "1"]
+    arguments += ["--worker-connections", "2000", "--bind", f"127.0.0.1:{site.port}", "--backlog", "2048"]
     environ = {"PYTHONPATH": str(ROOT), "UPSTREAM": site.upstream, "UPSTREAM_KEY": UPSTREAM_KEY}
-    return Start([*command, "--no-control-socket", "bench.baseline_proxy:app"], environ)
-
-
-LITELLM_CONFIGURATION: Final = """
-model_list:
-  - model_name: {model}
-    litellm_params:
-      model: openai/{model}
-      api_base: {upstream}
-      api_key: {upstream_key}
-general_settings:
-  master_key: {key}
-litellm_settings:
-  telemetry: false
-"""
-
-
-def start_litellm(site: Site) -> Start:
-    path = site.folder / "config.yaml"
-    values = {"model": MODEL, "upstream": site.upstream, "upstream_key": UPSTREAM_KEY, "key": KEY}
-    path.write_text(LITELLM_CONFIGURATION.format(**values))
-    command = [str(peers.LITELLM_PROGRAM), "--config", str(path), "--host", "127.0.0.1", "--port", str(site.port)]
-    environ = {
-        "LITELLM_LOG": "ERROR",
-        "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # its price list is fetched from the network otherwise
-        "LITELLM_MODE": "PRODUCTION",
-    }
-    return Start([*command, "--num_workers", "1", "--telemetry", "False"], environ)
-
-
-def start_portkey(site: Site) -> Start:
-    command = [str(peers.NODE_PROGRAM), str(peers.PORTKEY_PROGRAM), f"--port={site.port}", "--headless"]
-    return Start(command, {"NODE_ENV": "production", "TRUSTED_CUSTOM_HOSTS": "127.0.0.1,localhost"})
-
-
-def portkey_headers(site: Site) -> Mapping[str, str]:
-    return {"x-portkey-provider": "openai", "x-portkey-custom-host": site.upstream}
-
-
-SYSTEMS: Final = {
-    system.name: system
-    for system in (
-        System("nginx", "nginx", nginx_version, start_nginx),
-        System("ours", "openai-compat", our_version, start_ours),
-        System("plain", "Flask + requests, 30 lines", plain_version, start_plain),
-        System("litellm", "LiteLLM", peers.prepare_litellm, start_litellm),
-        System("portkey", "Portkey", peers.prepare_portkey, start_portkey, portkey_headers),
-    )
-}
+    return Command([*arguments, "--no-control-socket", "bench.baseline_proxy:app"], environ)

@@ -1,4 +1,4 @@
-"""The requests that every system is sent: the same bytes but for the headers that it asks for."""
+"""Requests that every system receives, byte for byte the same except for the headers that it requires."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ KEY: Final = "sk-bench-0123456789abcdef"
 MODEL: Final = "bench"
 EVENTS: Final = 100
 PROSE: Final = (
-    "a proxy takes the request hands it on and gives back what came so that nobody can tell whether it was there at "
+    "a proxy takes the request hands it on and gives back what came so that humans can tell whether it was there at "
     "all while the model thinks about an answer which is longer than its question and costs a little more"
 )
 
 
 def text(characters: int, seed: int) -> str:
-    """Prose of about that length, the same for the same seed, with a few characters that JSON must escape."""
-    chance = random.Random(seed)
+    """Return prose of that length, the same for the same seed, with a few characters that JSON must escape."""
+    rng = random.Random(seed)
     words: list[str] = []
-    known = PROSE.split()
+    vocabulary = PROSE.split()
     length = 0
     while length < characters:
-        word = chance.choice(known)
-        word = f'"{word}"' if chance.random() < 0.01 else word + ("\n" if chance.random() < 0.02 else "")
+        word = rng.choice(vocabulary)
+        word = f'"{word}"' if rng.random() < 0.01 else word + ("\n" if rng.random() < 0.02 else "")
         words.append(word)
         length += len(word) + 1
     return " ".join(words)[:characters]
 
 
 def conversation(messages: int, characters: int) -> list[dict[str, Any]]:
+    """Return a system message and turns of user and assistant, each of `characters` characters."""
     first: dict[str, Any] = {"role": "system", "content": text(characters, 0)}
     return [first] + [
         {"role": "user" if number % 2 else "assistant", "content": text(characters, number)}
@@ -41,6 +42,7 @@ def conversation(messages: int, characters: int) -> list[dict[str, Any]]:
 
 
 def image_conversation(size: int) -> list[dict[str, Any]]:
+    """Return a user message with an image whose base64 text has `size` characters."""
     image = base64.b64encode(random.Random(1).randbytes(size * 3 // 4)).decode()
     parts = [
         {"type": "text", "text": "What is in this picture?"},
@@ -50,7 +52,7 @@ def image_conversation(size: int) -> list[dict[str, Any]]:
 
 
 def bodies() -> dict[str, bytes]:
-    """By name: two messages, forty messages, a conversation of 100 kB, an image of 5 MB; streams."""
+    """Return the request bodies by name, chats of four sizes and streams of two speeds."""
     return {
         "1kB": to_body(conversation(2, 380)),
         "40messages": to_body(conversation(40, 120)),
@@ -62,7 +64,7 @@ def bodies() -> dict[str, bytes]:
 
 
 def to_stream_body(interval_ms: int) -> bytes:
-    """Asks the benchmark's upstream for a stream with an event every `interval_ms`: it reads that from the seed."""
+    """Return a streamed chat with an event every `interval_ms`, which the benchmark's upstream reads from `seed`."""
     return to_body(conversation(2, 380), stream=True, max_tokens=EVENTS, seed=interval_ms)
 
 
@@ -72,7 +74,7 @@ def to_body(messages: list[dict[str, Any]], **options: Any) -> bytes:
 
 
 def to_request(body: bytes, port: int, headers: Mapping[str, str]) -> bytes:
-    """The request as it goes over the wire, with the headers that OpenAI's Python client sends."""
+    """Return the complete HTTP request, with the headers that OpenAI's Python client sends."""
     lines = {
         "Host": f"127.0.0.1:{port}",
         "Authorization": f"Bearer {KEY}",
@@ -89,12 +91,12 @@ def to_request(body: bytes, port: int, headers: Mapping[str, str]) -> bytes:
         **headers,
         "Content-Length": str(len(body)),
     }
-    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-    return f"POST /v1/chat/completions HTTP/1.1\r\n{head}\r\n".encode() + body
+    header_block = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return f"POST /v1/chat/completions HTTP/1.1\r\n{header_block}\r\n".encode() + body
 
 
 def write_requests(folder: Path, port: int, headers: Mapping[str, str]) -> dict[str, Path]:
-    """A file for each kind of request."""
+    """Write one file for each kind of request and return their paths by name."""
     paths = {}
     for name, body in bodies().items():
         paths[name] = folder / f"{name}.request"

@@ -1,4 +1,4 @@
-"""Every fault of docs/guides/routing.md's table, each on routes that mend it in another way."""
+"""Chaos cases, every fault of the table in docs/guides/routing.md on routes that recover from it in different ways."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-SPARE: Final = {"fallbacks": ["spare"], "cooldown": 0, "longest_wait": 0.3}
-SHY: Final = {"fallbacks": ["spare"], "cooldown": 1, "longest_wait": 0.3}
-"""The same with a cooldown, so that most of its calls go past the fault."""
-CONTINUES: Final = {"midstream": "continue", "cooldown": 0, "longest_wait": 0.3}
-SILENT: Final = {"timeout": {"first_token": 0.5, "idle": 0.5}}
+FALLBACK: Final = {"fallbacks": ["fallback"], "cooldown": 0, "longest_wait": 0.3}
+COOLDOWN: Final = {"fallbacks": ["fallback"], "cooldown": 1, "longest_wait": 0.3}
+"""The same with a cooldown, during which calls skip the faulty model."""
+CONTINUE: Final = {"midstream": "continue", "cooldown": 0, "longest_wait": 0.3}
+TIMEOUTS: Final = {"timeout": {"first_token": 0.5, "idle": 0.5}}
 
-BEFORE: Final[Mapping[str, Mapping[str, Any]]] = {
+EARLY_FAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "fault-status:code=429,retry_after=0.1": {},
     "fault-status:code=429,retry_after=60": {},
     "fault-status:code=429": {},
@@ -27,33 +27,40 @@ BEFORE: Final[Mapping[str, Mapping[str, Any]]] = {
     "fault-close-before": {},
     "fault-empty": {},
     "fault-bad-json": {},
-    "fault-hang": SILENT,
-    "fault-hang-headers": SILENT,
-    "fault-slow-first:delay=5": SILENT,
-    "fault-slow-first:delay=0.2": SILENT,
+    "fault-hang": TIMEOUTS,
+    "fault-hang-headers": TIMEOUTS,
+    "fault-slow-first:delay=5": TIMEOUTS,
+    "fault-slow-first:delay=0.2": TIMEOUTS,
     "fault-cut:after=1": {},
     "fault-error-in-stream:after=1": {},
     "fault-context-length": {"context_window": 8000},
 }
-"""What happens before the first piece: another answers, whatever it is."""
-WITHIN: Final[Mapping[str, Mapping[str, Any]]] = {
+"""Faults before the first token. The fallback must answer."""
+MIDSTREAM_FAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "fault-cut": {},
     "fault-cut-mid-event": {},
     "fault-reset": {},
     "fault-truncated-length": {},
-    "fault-stall": SILENT,
+    "fault-stall": TIMEOUTS,
     "fault-error-in-stream": {},
 }
-"""What breaks in the middle."""
-WHOLE: Final = ("mock-model", "fault-no-done", "fault-no-end", "fault-bad-json-event", "fault-comments", "fault-crlf")
-"""What is whole, and unusual."""
-TOLD: Final = ("fault-content-filter", "fault-status:code=400", "fault-status:code=401", "fault-status:code=403")
-"""What is the client's, or the operator's, to mend."""
+"""Faults after the first token."""
+HARMLESS: Final = (
+    "mock-model",
+    "fault-no-done",
+    "fault-no-end",
+    "fault-bad-json-event",
+    "fault-comments",
+    "fault-crlf",
+)
+"""Answers that are unusual but complete."""
+FATAL: Final = ("fault-content-filter", "fault-status:code=400", "fault-status:code=401", "fault-status:code=403")
+"""Errors that the client or the operator must fix. They are returned without trying a fallback."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A model with a fault. `may_fail` tells whether an error is a right answer to a whole call, and to a stream."""
+    """A model with a fault. `may_fail` is whether an error is acceptable without streaming, and with it."""
 
     name: str
     fault: str
@@ -63,30 +70,34 @@ class Case:
 
 
 def all_cases() -> list[Case]:
+    """Return every fault on every route that suits it, and an upstream that cannot be reached."""
     cases = []
-    for fault, keys in BEFORE.items():
-        cases += [Case(f"{fault}/spare", fault, {**SPARE, **keys}), Case(f"{fault}/shy", fault, {**SHY, **keys})]
-    for fault, keys in WITHIN.items():
+    for fault, keys in EARLY_FAULTS.items():
         cases += [
-            Case(f"{fault}/spare", fault, {**SPARE, **keys}, may_fail=(False, True)),
-            Case(f"{fault}/on", fault, {**CONTINUES, **keys, "fallbacks": ["goes-on"]}),
-            Case(f"{fault}/anew", fault, {**CONTINUES, **keys, "fallbacks": ["spare"]}),
-            Case(f"{fault}/other", fault, {**CONTINUES, **keys, "fallbacks": ["other"]}, may_fail=(False, True)),
+            Case(f"{fault}/fallback", fault, {**FALLBACK, **keys}),
+            Case(f"{fault}/cooldown", fault, {**COOLDOWN, **keys}),
         ]
-    cases += [Case(f"{fault}/spare", fault, SPARE) for fault in WHOLE]
-    cases += [Case(f"{fault}/spare", fault, SPARE, may_fail=(True, True), must_fail=True) for fault in TOLD]
-    return [*cases, Case("nobody/spare", "", {**SPARE, "base_url": "http://127.0.0.1:1/v1"})]
+    for fault, keys in MIDSTREAM_FAULTS.items():
+        cases += [
+            Case(f"{fault}/fallback", fault, {**FALLBACK, **keys}, may_fail=(False, True)),
+            Case(f"{fault}/prefill", fault, {**CONTINUE, **keys, "fallbacks": ["prefill"]}),
+            Case(f"{fault}/restart", fault, {**CONTINUE, **keys, "fallbacks": ["fallback"]}),
+            Case(f"{fault}/different", fault, {**CONTINUE, **keys, "fallbacks": ["different"]}, may_fail=(False, True)),
+        ]
+    cases += [Case(f"{fault}/fallback", fault, FALLBACK) for fault in HARMLESS]
+    cases += [Case(f"{fault}/fallback", fault, FALLBACK, may_fail=(True, True), must_fail=True) for fault in FATAL]
+    return [*cases, Case("unreachable/fallback", "", {**FALLBACK, "base_url": "http://127.0.0.1:1/v1"})]
 
 
 def write_models(path: Path, upstream: str) -> None:
-    """The models file: a row for each case, and those that they fall back to."""
+    """Write the models file with a model for each case and the models that they fall back to."""
 
-    def row(name: str, model: str, keys: Mapping[str, Any]) -> dict[str, Any]:
+    def entry(name: str, model: str, keys: Mapping[str, Any]) -> dict[str, Any]:
         key = {"api_key_env": "UPSTREAM_KEY"}
         return {"name": name, "kind": "openai", "base_url": upstream, "upstream_model": model, **key, **keys}
 
-    rows = [row(case.name, case.fault, case.keys) for case in all_cases()]
-    rows.append(row("spare", "spare", {"context_window": 100_000}))
-    rows.append(row("goes-on", "mock-prefill", {"prefill": True}))
-    rows.append(row("other", "mock-model:prefix=Well. ", {}))
-    path.write_text(json.dumps(rows))
+    entries = [entry(case.name, case.fault, case.keys) for case in all_cases()]
+    entries.append(entry("fallback", "fallback", {"context_window": 100_000}))
+    entries.append(entry("prefill", "mock-prefill", {"prefill": True}))
+    entries.append(entry("different", "mock-model:prefix=Well. ", {}))
+    path.write_text(json.dumps(entries))

@@ -1,4 +1,4 @@
-"""The command line of the benchmark: `python -m bench`, or `make bench ARGS=...`."""
+"""Command line of the comparison, `make bench ARGS=...`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 from bench.machine import describe_machine
 from bench.paths import BUILD, RESULTS
-from bench.systems import SYSTEMS
 
 from . import report
+from .competitors import SYSTEMS
 from .plots import draw_plots
 from .run import measure, prepare, to_medians
 from .scenarios import GROUPS, QUICK, Plan
@@ -20,6 +20,10 @@ QUICK_SYSTEMS = ["nginx", "ours", "plain"]
 
 
 def main() -> None:
+    """Measure and write the results, or render those of an earlier run.
+
+    A complete run is written to `bench/results/`, a partial one to `bench/.build/`.
+    """
     arguments = _parse()
     if arguments.render:
         result = json.loads(arguments.render.read_text())
@@ -29,15 +33,15 @@ def main() -> None:
     names = arguments.only or (QUICK_SYSTEMS if arguments.quick else list(SYSTEMS))
     systems, known = prepare([name for name in SYSTEMS if name in names])
     machine = describe_machine()
-    samples, faults = measure(plan, systems)
-    result = report.to_result(arguments.name, machine, plan, known, to_medians(samples), faults)
-    is_whole = not arguments.quick and not arguments.only and not arguments.group
-    folder = RESULTS if is_whole else BUILD
-    write(result, folder, f"{result['date']}-{arguments.name}" if is_whole else "partial")
+    samples, failures = measure(plan, systems)
+    result = report.to_result(arguments.name, machine, plan, known, to_medians(samples), failures)
+    is_complete = not arguments.quick and not arguments.only and not arguments.group
+    folder = RESULTS if is_complete else BUILD
+    write(result, folder, f"{result['date']}-{arguments.name}" if is_complete else "partial")
 
 
 def write(result: report.Result, folder: Path, stem: str) -> None:
-    """The figures, and what is made of them: tables and plots."""
+    """Write the figures as JSON and their tables and plots, and print the tables."""
     folder.mkdir(exist_ok=True)
     (folder / f"{stem}.json").write_text(json.dumps(result, indent=1) + "\n")
     text = report.to_markdown(result)
@@ -58,14 +62,14 @@ def _plan(arguments: argparse.Namespace) -> Plan:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="make bench ARGS=", description="Measures this server beside others.")
-    parser.add_argument("--quick", action="store_true", help="two minutes: no LiteLLM, no Portkey, fewer cases")
-    parser.add_argument("--only", action="append", choices=list(SYSTEMS), metavar="SYSTEM", help="(again for more)")
-    parser.add_argument("--group", action="append", choices=list(GROUPS), metavar="GROUP", help="(again for more)")
-    parser.add_argument("--repeats", type=int, help="how often everything is measured")
-    parser.add_argument("--seconds", type=float, help="length of one load")
-    parser.add_argument("--name", default="run", help="names the file of results")
-    parser.add_argument("--render", type=Path, metavar="JSON", help="draws tables and plots of an earlier run anew")
+    parser = argparse.ArgumentParser(prog="make bench ARGS=", description="Measure this server beside others.")
+    parser.add_argument("--quick", action="store_true", help="about three minutes, without LiteLLM and Portkey")
+    parser.add_argument("--only", action="append", choices=list(SYSTEMS), metavar="SYSTEM", help="may be repeated")
+    parser.add_argument("--group", action="append", choices=list(GROUPS), metavar="GROUP", help="may be repeated")
+    parser.add_argument("--repeats", type=int, help="rounds of measurements (default: 3)")
+    parser.add_argument("--seconds", type=float, help="duration of one load (default: 3)")
+    parser.add_argument("--name", default="run", help="part of the name of the results file (default: %(default)s)")
+    parser.add_argument("--render", type=Path, metavar="JSON", help="render tables and plots of an earlier run")
     return parser.parse_args()
 
 

@@ -1,25 +1,26 @@
-"""The load programs, and what they report."""
+"""Load generators of a comparison and their reports."""
 
 from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 from pathlib import Path
 from typing import Any, Final
 
 from bench.paths import BUILD
 
-WRK_SCRIPT: Final = Path(__file__).parent / "load_clients" / "wrk.lua"
+WRK_SCRIPT: Final = Path(__file__).with_name("load_clients") / "wrk.lua"
+DRAIN_SECONDS: Final = 20
+"""How long the open loop waits for answers after its last request."""
 
 
 class LoadError(Exception):
-    """A load program did not do its work."""
+    """A load generator printed something other than its report."""
 
 
 def start_wrk(port: int, request: Path, connections: int, seconds: float) -> subprocess.Popen[str]:
-    """Closed loop: every connection sends its next request when it has the answer to the last."""
+    """Start a closed loop. Each connection sends its next request after the answer to the last."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}", "--timeout", "60"]
     return subprocess.Popen(
         [*command, "-s", str(WRK_SCRIPT), f"http://127.0.0.1:{port}/v1/chat/completions"],
@@ -31,6 +32,11 @@ def start_wrk(port: int, request: Path, connections: int, seconds: float) -> sub
 
 
 def finish_wrk(wrk: subprocess.Popen[str]) -> dict[str, float]:
+    """Wait for wrk and return its report.
+
+    Raises:
+        LoadError: there is none in its output.
+    """
     output = wrk.communicate(timeout=180)[0]
     for line in output.splitlines():
         if line.startswith("JSON "):
@@ -40,14 +46,25 @@ def finish_wrk(wrk: subprocess.Popen[str]) -> dict[str, float]:
 
 
 def start_open_loop(port: int, request: Path, rate: float, seconds: float) -> subprocess.Popen[str]:
-    return _start("open_loop", port, request, rate, seconds, 20)
+    """Start an open loop, which sends `rate` requests a second whether or not earlier ones were answered."""
+    return _start("open_loop", port, request, rate, seconds, DRAIN_SECONDS)
 
 
-def run_streams(port: int, request: Path, streams: int, rounds: int, limit: float) -> dict[str, Any]:
-    return finish(_start("stream_client", port, request, streams, limit, rounds))
+def run_streams(port: int, request: Path, streams: int, rounds: int, timeout: float) -> dict[str, Any]:
+    """Run `rounds` rounds of concurrent streams and return the report.
+
+    Raises:
+        LoadError: the client printed something else.
+    """
+    return finish(_start("stream_client", port, request, streams, timeout, rounds))
 
 
 def finish(program: subprocess.Popen[str]) -> dict[str, Any]:
+    """Wait for a load generator and return its report.
+
+    Raises:
+        LoadError: its output is not JSON.
+    """
     output = program.communicate()[0]
     try:
         report: dict[str, Any] = json.loads(output)
@@ -59,20 +76,3 @@ def finish(program: subprocess.Popen[str]) -> dict[str, Any]:
 def _start(program: str, *arguments: object) -> subprocess.Popen[str]:
     command = [str(BUILD / program), *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def send_once(port: int, request: bytes, timeout: float) -> int:
-    """Sends one request over a connection of its own; the answer's status, 0 when there was none."""
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=timeout) as sock:
-            sock.sendall(request)
-            answer = sock.makefile("rb")
-            words = answer.readline().split()
-            length = 0
-            while line := answer.readline().strip().lower():
-                if line.startswith(b"content-length:"):
-                    length = int(line.split(b":")[1])
-            answer.read(length)
-            return int(words[1]) if len(words) > 1 else 0
-    except OSError:
-        return 0

@@ -1,4 +1,4 @@
-"""Plots of a run as SVG, drawn by hand: bars on a logarithmic axis, and lines on two of them."""
+"""SVG plots of a run with logarithmic axes."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ class Line:
 
 
 def draw_plots(result: dict[str, Any], folder: Path) -> list[Path]:
-    """Writes what the run has figures for; the files."""
+    """Write the plots that the run has figures for and return their paths."""
     value = to_value(result["figures"])
     memory = "memory/idle_worker_mb"
-    pictures = {
-        "chat": _figure_bars(result, value, CHAT, "CPU time per chat, 1 kB (µs, logarithmic)", _whole),
+    plots = {
+        "chat": _figure_bars(result, value, CHAT, "CPU time per chat, 1 kB (µs, logarithmic)", _integer),
         "event": _figure_bars(
-            result, value, EVENT, "CPU time per streamed event, 100 streams (µs, logarithmic)", _short
+            result, value, EVENT, "CPU time per streamed event, 100 streams (µs, logarithmic)", _one_decimal
         ),
-        "memory": _figure_bars(result, value, memory, "Memory of an idle worker (MB, logarithmic)", _whole),
+        "memory": _figure_bars(result, value, memory, "Memory of an idle worker (MB, logarithmic)", _integer),
         "first-token": _first_tokens(result, value),
     }
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, picture in pictures.items():
-        if picture:
+    for name, plot in plots.items():
+        if plot:
             path = folder / f"{name}.svg"
-            path.write_text(picture)
+            path.write_text(plot)
             written.append(path)
     return written
 
@@ -65,7 +65,7 @@ def _figure_bars(result: dict[str, Any], value: Value, figure: str, title: str, 
 
 
 def _first_tokens(result: dict[str, Any], value: Value) -> str:
-    """Only where the streams go at the same pace: the others are another load."""
+    """Plot the first token over the number of streams. Streams at another pace than the first load are omitted."""
     pace = result["plan"]["streams"][0]["interval_ms"]
     counts = [wanted["count"] for wanted in result["plan"]["streams"] if wanted["interval_ms"] == pace]
     lines = []
@@ -74,12 +74,12 @@ def _first_tokens(result: dict[str, Any], value: Value) -> str:
         points = [(float(count), number) for count, number in found if number]
         if len(points) > 1:
             lines.append(Line(result["systems"][name]["title"], points, COLOURS[name]))
-    title = f"First event of streams started at once (ms, p50; the upstream sends it after {pace} ms)"
+    title = f"First event of streams started at once (ms, p50, sent by the upstream after {pace} ms)"
     return draw_lines(title, lines, [float(count) for count in counts]) if lines else ""
 
 
 def draw_bars(title: str, bars: Sequence[Bar], show: Callable[[float], str]) -> str:
-    """Horizontal bars from one power of ten below the smallest."""
+    """Return horizontal bars. The axis begins at the power of ten below the smallest value."""
     row, top, left, right = 34, 46, 200, 90
     low = math.floor(math.log10(min(bar.value for bar in bars)))
     high = max(math.log10(bar.value) for bar in bars)
@@ -98,7 +98,7 @@ def draw_bars(title: str, bars: Sequence[Bar], show: Callable[[float], str]) -> 
 
 
 def draw_lines(title: str, lines: Sequence[Line], ticks: Sequence[float]) -> str:
-    """Both axes logarithmic; each line is named at its end."""
+    """Return lines on two logarithmic axes, each labelled at its end."""
     top, bottom, left, right, height = 50, 40, 70, 230, 380
     xs = [math.log10(x) for line in lines for x, _y in line.points]
     ys = [math.log10(y) for line in lines for _x, y in line.points]
@@ -116,41 +116,41 @@ def draw_lines(title: str, lines: Sequence[Line], ticks: Sequence[float]) -> str
         parts.append(f'<line x1="{left}" x2="{WIDTH - right}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>')
         parts.append(_text(left - 8, y + 4, f"{10**power:,}", 'text-anchor="end" font-size="12"'))
     parts += [_text(across(x), height - bottom + 20, f"{x:,.0f}", 'text-anchor="middle" font-size="12"') for x in ticks]
-    labels = _apart([down(line.points[-1][1]) for line in lines], 16)
+    labels = _spread([down(line.points[-1][1]) for line in lines], 16)
     for line, label in zip(lines, labels, strict=True):
         points = " ".join(f"{across(x):.1f},{down(y):.1f}" for x, y in line.points)
         parts.append(f'<polyline points="{points}" fill="none" stroke="{line.colour}" stroke-width="2.5"/>')
         parts += [
             f'<circle cx="{across(x):.1f}" cy="{down(y):.1f}" r="3.5" fill="{line.colour}"/>' for x, y in line.points
         ]
-        words = f"{line.title}: {line.points[-1][1]:,.0f}"
-        parts.append(_text(WIDTH - right + 10, label + 4, words, f'font-size="12" style="fill: {line.colour}"'))
+        label_text = f"{line.title}: {line.points[-1][1]:,.0f}"
+        parts.append(_text(WIDTH - right + 10, label + 4, label_text, f'font-size="12" style="fill: {line.colour}"'))
     return _document(title, height, parts)
 
 
-def _apart(places: Sequence[float], distance: float) -> list[float]:
-    """The places, moved down where they would be closer together than `distance`."""
-    moved = list(places)
+def _spread(positions: Sequence[float], distance: float) -> list[float]:
+    """Return the positions, moved down where they are closer together than `distance`."""
+    moved = list(positions)
     last = -math.inf
-    for index in sorted(range(len(places)), key=lambda index: places[index]):
-        moved[index] = last = max(places[index], last + distance)
+    for index in sorted(range(len(positions)), key=lambda index: positions[index]):
+        moved[index] = last = max(positions[index], last + distance)
     return moved
 
 
 def _document(title: str, height: float, parts: Sequence[str]) -> str:
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" {FONT} role="img">'
-    ground = '<rect width="100%" height="100%" fill="#fff"/>'
-    name = _text(16, 26, title, 'font-size="14" font-weight="600"')
-    return "\n".join([head, f"<title>{escape(title)}</title>", ground, name, *parts, "</svg>", ""])
+    background = '<rect width="100%" height="100%" fill="#fff"/>'
+    heading = _text(16, 26, title, 'font-size="14" font-weight="600"')
+    return "\n".join([head, f"<title>{escape(title)}</title>", background, heading, *parts, "</svg>", ""])
 
 
-def _text(x: float, y: float, words: str, attributes: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" fill="#222" {attributes}>{escape(words)}</text>'
+def _text(x: float, y: float, text: str, attributes: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" fill="#222" {attributes}>{escape(text)}</text>'
 
 
-def _whole(number: float) -> str:
+def _integer(number: float) -> str:
     return f"{number:,.0f}"
 
 
-def _short(number: float) -> str:
-    return f"{number:,.1f}" if number < 100 else _whole(number)
+def _one_decimal(number: float) -> str:
+    return f"{number:,.1f}" if number < 100 else _integer(number)

@@ -1,4 +1,4 @@
-"""Results as JSON and as Markdown."""
+"""Results of a comparison as JSON and as Markdown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .scenarios import Plan
 from .targets import CHAT, EVENT, TARGETS, Value, to_value
 
 Result = dict[str, Any]
-NOTHING: Final = "-"
+NO_VALUE: Final = "-"
 
 
 def to_result(
@@ -22,8 +22,9 @@ def to_result(
     plan: Plan,
     known: Mapping[str, Mapping[str, str]],
     figures: Mapping[str, Mapping[str, Any]],
-    faults: Mapping[str, list[str]],
+    failures: Mapping[str, list[str]],
 ) -> Result:
+    """Return what is written as JSON."""
     return {
         "name": name,
         "date": datetime.now(UTC).date().isoformat(),
@@ -31,11 +32,12 @@ def to_result(
         "plan": asdict(plan),
         "systems": known,
         "figures": figures,
-        "faults": faults,
+        "faults": failures,
     }
 
 
 def to_markdown(result: Result) -> str:
+    """Return all tables of a run. Those without any figure are omitted."""
     value = to_value(result["figures"])
     names = [name for name in result["systems"] if name in result["figures"]]
     parts = [
@@ -46,17 +48,17 @@ def to_markdown(result: Result) -> str:
         _bodies(result, value, names),
         _memory(result, value, names),
         _targets(value),
-        _absent(result),
+        _failures(result),
         _noise(result),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def to_summary(result: Result) -> str:
-    """The table for a first look."""
+    """Return the table of the most important figures, one system a line."""
     value = to_value(result["figures"])
     heads = [
-        "CPU of a chat", "times nginx", "chats a second", "CPU of a streamed event", "first token of 100 at once, p50",
+        "CPU per chat", "times nginx", "chats/s", "CPU per streamed event", "first token of 100 streams, p50",
         "memory, idle", "start",
     ]  # fmt: skip
     base = value("nginx", CHAT)
@@ -68,28 +70,31 @@ def to_summary(result: Result) -> str:
         times = cpu / base if base else None
         row = [_title(result, name), _micro(cpu), _times(times), _count(value(name, "closed/1kB/32/rps"))]
         row += [_micro(value(name, EVENT)), _milli(value(name, "streams/100/first_p50_ms"))]
-        row += [_mega(value(name, "memory/idle_worker_mb")), NOTHING if start is None else f"{start:.1f} s"]
+        row += [_mega(value(name, "memory/idle_worker_mb")), NO_VALUE if start is None else f"{start:.1f} s"]
         rows.append(row)
-    return f"{_taken(result)}\n\n{_table(heads, rows)}"
+    return f"{_conditions(result)}\n\n{_table(heads, rows)}"
 
 
 def to_targets(result: Result) -> str:
-    """What must be reached, and what was."""
-    return f"{_taken(result)}\n\n{_targets_table(to_value(result['figures']))}"
+    """Return the table of the performance targets."""
+    return f"{_conditions(result)}\n\n{_targets_table(to_value(result['figures']))}"
 
 
 def _machine(result: Result) -> str:
-    versions = [f"- {about['title']}: {about['version']}" for about in result["systems"].values() if "version" in about]
-    return "\n".join([_taken(result), "", *versions])
+    versions = [
+        f"- {system['title']}: {system['version']}" for system in result["systems"].values() if "version" in system
+    ]
+    return "\n".join([_conditions(result), "", *versions])
 
 
-def _taken(result: Result) -> str:
+def _conditions(result: Result) -> str:
     machine = result["machine"]
     virtual = ", virtual machine" if machine["hypervisor"] else ""
     cores = f"{machine['cores']} cores of {machine['cpu']} ({machine['memory_gb']:g} GiB{virtual})"
     software = f"Linux {machine['kernel']}, Python {machine['python']}"
     repeats = result["plan"]["repeats"]
-    return f"Taken {result['date']} on {cores}, {software}; {f'medians of {repeats}' if repeats > 1 else 'one pass'}."
+    samples = f"medians of {repeats}" if repeats > 1 else "one pass"
+    return f"Measured {result['date']} on {cores}, {software}, {samples}."
 
 
 def _chat(result: Result, value: Value, names: list[str]) -> str:
@@ -107,7 +112,7 @@ def _chat(result: Result, value: Value, names: list[str]) -> str:
         times = cpu / base if cpu is not None and base else None
         rates = [_count(value(name, f"closed/1kB/{n}/rps")) for n in connections]
         rows.append([_title(result, name), _micro(cpu), _times(times), *rates])
-    return _section("Chat, whole answer, a body of 1 kB with two messages", _table(heads, rows))
+    return _section("Chat, not streamed, a body of 1 kB with two messages", _table(heads, rows))
 
 
 def _streams(result: Result, value: Value, names: list[str]) -> str:
@@ -117,11 +122,11 @@ def _streams(result: Result, value: Value, names: list[str]) -> str:
         path = f"streams/{count}"
         if not _any(value, names, f"{path}/failures"):
             continue
-        heads = ["CPU per event", "first token p50", "p99", "gap p50", "p99", "largest", "failed"]
+        heads = ["CPU per event", "first token p50", "p99", "gap p50", "p99", "max", "failed"]
         rows = [
             [
                 _title(result, name),
-                _micro(value(name, f"{path}/cpu_us")) if name != DIRECT else NOTHING,
+                _micro(value(name, f"{path}/cpu_us")) if name != DIRECT else NO_VALUE,
                 *(
                     _milli(value(name, f"{path}/{figure}_ms"))
                     for figure in ("first_p50", "first_p99", "gap_p50", "gap_p99", "gap_max")
@@ -146,7 +151,7 @@ def _latency(result: Result, value: Value, names: list[str]) -> str:
     rates = [rate for rate in result["plan"]["rates"] if _any(value, names, f"open/{rate}/p50_ms")]
     if not rates:
         return ""
-    heads = [f"{what} at {rate}/s" for rate in rates for what in ("p50", "p99", "added p50", "added p99")]
+    heads = [f"{figure} at {rate}/s" for rate in rates for figure in ("p50", "p99", "added p50", "added p99")]
     rows = []
     for name in [DIRECT, *names]:
         row = [_title(result, name)]
@@ -158,26 +163,26 @@ def _latency(result: Result, value: Value, names: list[str]) -> str:
             direct = [value(DIRECT, f"open/{rate}/{figure}") for figure in ("p50_ms", "p99_ms")]
             added = [a - b if a is not None and b is not None else None for a, b in zip(found, direct, strict=True)]
             row += [_milli(number) for number in found] + [
-                _milli(number) if name != DIRECT else NOTHING for number in added
+                _milli(number) if name != DIRECT else NO_VALUE for number in added
             ]
         rows.append(row)
-    return _section("Latency at a fixed rate (open loop, from the moment a request was due)", _table(heads, rows))
+    return _section("Latency at a fixed rate (open loop, counted from when a request was due)", _table(heads, rows))
 
 
 def _bodies(result: Result, value: Value, names: list[str]) -> str:
     kinds = [kind for kind, _n in result["plan"]["bodies"] if _any(value, names, f"bodies/{kind}/cpu_us")]
     if not kinds:
         return ""
-    words = {
+    titles = {
         "1kB": "2 messages, 1 kB",
         "40messages": "40 messages, 6 kB",
         "100kB": "60 messages, 100 kB",
         "5MB": "image, 5 MB",
     }
-    heads = [f"CPU: {words[kind]}" for kind in kinds]
+    heads = [f"CPU: {titles[kind]}" for kind in kinds]
     has_stalls = _any(value, names, "stall/p99_ms")
     if has_stalls:
-        heads += ["memory at the peak of 5 MB", "small requests meanwhile p50", "p99"]
+        heads += ["peak memory of 5 MB, in bodies", "concurrent small requests p50", "p99"]
     rows = []
     for name in names:
         row = [_title(result, name)] + [_micro(value(name, f"bodies/{kind}/cpu_us")) for kind in kinds]
@@ -192,13 +197,19 @@ def _memory(result: Result, value: Value, names: list[str]) -> str:
     if not _any(value, names, "memory/idle_worker_mb"):
         return ""
     connections = result["plan"]["connections"][-1]
-    heads = ["start to first answer", "worker idle", f"at {connections} connections", "after so many requests", ""]
-    heads += ["all processes idle"]
+    heads = [
+        "start to first answer",
+        "worker, idle",
+        f"at {connections} connections",
+        "after the requests",
+        "number of requests",
+    ]
+    heads += ["all processes, idle"]
     rows = []
     for name in names:
         figures = ["memory/idle_worker_mb", f"closed/1kB/{connections}/pss_mb", "memory/after_worker_mb"]
         start = value(name, "start_s")
-        row = [_title(result, name), NOTHING if start is None else f"{start:.2f} s"]
+        row = [_title(result, name), NO_VALUE if start is None else f"{start:.2f} s"]
         row += [_mega(value(name, figure)) for figure in figures]
         row += [_count(value(name, "memory/after_requests")), _mega(value(name, "memory/idle_tree_mb"))]
         rows.append(row)
@@ -206,32 +217,34 @@ def _memory(result: Result, value: Value, names: list[str]) -> str:
 
 
 def _targets(value: Value) -> str:
-    return _section("What must be reached (the stretch in brackets)", _targets_table(value))
+    return _section("Targets (stretch goals in parentheses)", _targets_table(value))
 
 
 def _targets_table(value: Value) -> str:
     rows = []
     for target in TARGETS:
-        reached = target.read(value)
-        shown = NOTHING if reached is None else f"{reached:,.2f} {target.unit}".strip()
-        rows.append([target.words, target.bound, shown, target.judge(reached)])
-    return _table(["bound", "reached", ""], rows)
+        measured = target.read(value)
+        shown = NO_VALUE if measured is None else f"{measured:,.2f} {target.unit}".strip()
+        rows.append([target.title, target.bound, shown, target.status(measured)])
+    return _table(["target", "measured", ""], rows)
 
 
-def _absent(result: Result) -> str:
-    lines = [f"- {about['title']}: {about['absent']}" for about in result["systems"].values() if "absent" in about]
-    lines += [f"- {_title(result, name)}: {fault}" for name, faults in result["faults"].items() for fault in faults]
+def _failures(result: Result) -> str:
+    lines = [f"- {system['title']}: {system['absent']}" for system in result["systems"].values() if "absent" in system]
+    lines += [
+        f"- {_title(result, name)}: {failure}" for name, failures in result["faults"].items() for failure in failures
+    ]
     lines += [
         f"- {_title(result, name)}: {found['median']:,.0f} failures in {figure.removesuffix('/failures')}"
         for name, figures in result["figures"].items()
         for figure, found in figures.items()
         if figure.endswith("/failures") and found["median"]
     ]
-    return _section("Absent, and what failed", "\n".join(lines)) if lines else ""
+    return _section("Absent systems and failures", "\n".join(lines)) if lines else ""
 
 
 def _noise(result: Result) -> str:
-    """How much else ran on the server's core: time taken by others, as a share of the time measured."""
+    """Return the share of the measured time in which the server's core did other work."""
     shares = [
         sample
         for name, figures in result["figures"].items()
@@ -243,8 +256,8 @@ def _noise(result: Result) -> str:
     if not shares:
         return ""
     return (
-        f"Other work on the server's core while it was measured (the kernel's own, and whatever else the machine did): "
-        f"{statistics.median(shares):.0%} of the time in the median, {max(shares):.0%} at most."
+        "Other work on the server's core during the measurements (the kernel and other processes): "
+        f"median {statistics.median(shares):.0%} of the time, maximum {max(shares):.0%}."
     )
 
 
@@ -269,7 +282,7 @@ def _table(heads: list[str], rows: list[list[str]]) -> str:
 
 
 def _shown(number: float | None, show: Callable[[float], str]) -> str:
-    return NOTHING if number is None else show(number)
+    return NO_VALUE if number is None else show(number)
 
 
 def _micro(number: float | None) -> str:

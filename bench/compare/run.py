@@ -1,4 +1,4 @@
-"""One run: every system through every group, repeated, the systems taking turns."""
+"""One run of the comparison. The systems take turns through every group, repeatedly."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from bench.processes import Cores
-from bench.systems import SYSTEMS, Live, StartError, System, launch, launch_upstream
+from bench.systems import StartError, System, launch, launch_upstream
 
-from .competitors import Absent
+from .competitors import SYSTEMS, NotInstalled
 from .load import LoadError
 from .scenarios import GROUPS, Bench, Figures, Plan
 
 Samples = dict[str, dict[str, list[float]]]
 DIRECT = "direct"
+"""Name under which the upstream itself is measured."""
 
 
-def say(words: str) -> None:
-    print(words, file=sys.stderr, flush=True)
+def log(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)
 
 
 def prepare(names: list[str]) -> tuple[list[System], dict[str, dict[str, str]]]:
-    """The systems that can be measured, and what is known of each: its version, or why it is absent."""
+    """Return the systems that can be measured, and for each name its title with its version or why it is absent."""
     present: list[System] = []
     known: dict[str, dict[str, str]] = {}
     for name in names:
@@ -35,16 +36,16 @@ def prepare(names: list[str]) -> tuple[list[System], dict[str, dict[str, str]]]:
         try:
             known[name]["version"] = system.prepare()
             present.append(system)
-        except Absent as reason:
+        except NotInstalled as reason:
             known[name]["absent"] = str(reason)
-            say(f"{system.title} is absent: {reason}")
+            log(f"{system.title} is absent: {reason}")
     return present, known
 
 
 def measure(plan: Plan, systems: list[System]) -> tuple[Samples, dict[str, list[str]]]:
-    """The samples of every figure, and what went wrong, by system."""
+    """Return the samples of every figure and the failures, both by system."""
     samples: Samples = defaultdict(lambda: defaultdict(list))
-    faults: dict[str, list[str]] = defaultdict(list)
+    failures: dict[str, list[str]] = defaultdict(list)
     cores = Cores()
     cores.pin_self()
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
@@ -52,36 +53,37 @@ def measure(plan: Plan, systems: list[System]) -> tuple[Samples, dict[str, list[
         bench = Bench(plan, cores, upstream)
         try:
             for repeat in range(plan.repeats):
-                if repeat:  # what tens of thousands of requests leave behind is looked at once
+                if repeat:  # memory after tens of thousands of requests is measured once
                     bench.plan = replace(plan, total_requests=0)
                 for group in plan.groups:
                     for system in [None, *systems]:
                         name = system.name if system else DIRECT
-                        say(f"{repeat + 1}/{plan.repeats} {group}: {name}")
+                        log(f"{repeat + 1}/{plan.repeats} {group}: {name}")
                         try:
-                            found = _measure_one(bench, group, system, Path(folder) / f"{name}-{group}-{repeat}")
+                            found = _measure_group(bench, group, system, Path(folder) / f"{name}-{group}-{repeat}")
                         except (StartError, LoadError) as error:
-                            faults[name].append(f"{group}: {error}")
-                            say(f"  {error}")
+                            failures[name].append(f"{group}: {error}")
+                            log(f"  {error}")
                             continue
                         for figure, value in found.items():
                             samples[name][figure].append(value)
         finally:
-            upstream.running.stop()
-    return samples, faults
+            upstream.processes.stop()
+    return samples, failures
 
 
-def _measure_one(bench: Bench, group: str, system: System | None, folder: Path) -> Figures:
+def _measure_group(bench: Bench, group: str, system: System | None, folder: Path) -> Figures:
     if system is None:
         return GROUPS[group](bench, bench.upstream)
-    live: Live = launch(system, folder, bench.upstream.site.port, bench.cores)
+    target = launch(system, folder, bench.upstream.site.port, bench.cores)
     try:
-        return GROUPS[group](bench, live)
+        return GROUPS[group](bench, target)
     finally:
-        live.running.stop()
+        target.processes.stop()
 
 
 def to_medians(samples: Samples) -> dict[str, dict[str, Any]]:
+    """Return the median and the samples of every figure by system."""
     return {
         system: {
             figure: {"median": round(statistics.median(values), 4), "samples": [round(value, 4) for value in values]}

@@ -1,4 +1,4 @@
-"""The figures of `bench.local` as a page."""
+"""Page with the figures of the local-model benchmark."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ NAMES: Final = {
     "ours-bfloat16": "this server, `dtype: bfloat16`",
     "ours-int8": "this server, `quantize: int8`",
 }
-CALLERS: Final = ("1", "8", "16")
+CLIENTS: Final = ("1", "8", "16")
 
 
 def to_markdown(result: Mapping[str, Any]) -> str:
-    """What has been measured so far; what has not is left out."""
+    """Return the page. Systems that were not measured are omitted."""
     parts = [
         "# Local models\n",
-        "Made by `make bench-local`; `local.json` has the same figures. SmolLM2-135M-Instruct, 48 tokens for each "
-        "caller, greedy, streamed chat over HTTP. Tokens a second are those of all callers together, "
-        "prompts included; beside them the median seconds to the first piece.\n",
+        "Written by `make bench-local`. `local.json` has the same figures. SmolLM2-135M-Instruct, 48 tokens for each "
+        "client, greedy, streamed chat over HTTP. Tokens a second are those of all clients together, including the "
+        "time for the prompts. The seconds are the median time to the first token.\n",
         _machine(result["machine"]),
         _speed(result),
     ]
@@ -40,11 +40,11 @@ def _machine(machine: Mapping[str, Any]) -> str:
 
 
 def _speed(result: Mapping[str, Any]) -> str:
-    lines = ["| | 1 caller | 8 callers | 16 callers | load before |", "|---|---|---|---|---|"]
+    lines = ["| | 1 client | 8 clients | 16 clients | load before |", "|---|---|---|---|---|"]
     for key, name in NAMES.items():
         if key in result:
             figures = result[key]["figures"]
-            cells = [_cell(figures.get(callers)) for callers in CALLERS]
+            cells = [_cell(figures.get(clients)) for clients in CLIENTS]
             lines.append(f"| {name} | {' | '.join(cells)} | {result[key]['load_before']:.1f} |")
     return "\n".join(lines) + "\n"
 
@@ -59,7 +59,7 @@ def _cell(figures: Mapping[str, float] | None) -> str:
 def _gap(figures: Mapping[str, float]) -> str:
     return (
         "An echo stream of a chunk every 20 ms through the same worker, 99th percentile of its gaps: "
-        f"{figures['alone_ms']:.1f} ms alone, {figures['beside_ms']:.1f} ms while eight callers generate and another "
+        f"{figures['alone_ms']:.1f} ms alone, {figures['beside_ms']:.1f} ms while eight clients generate and another "
         f"model is loaded: {figures['grown_ms']:+.1f} ms.\n"
     )
 

@@ -1,9 +1,9 @@
-"""The hot path in one process, for `guard`: this server's or the plain proxy's, under a counter of instructions.
+"""Hot path of this server or of the baseline proxy in one process, for counting its instructions.
 
-    valgrind --tool=callgrind --instr-atstart=no ... python -m bench.regression.hot_path chat COUNT -- ...
+    valgrind --tool=callgrind --instr-atstart=no ... python -m bench.regression.hot_path chat|stream COUNT -- ARGUMENTS
 
-gunicorn's own worker class handles one connection, as it would after accepting it; the client is a process of its own.
-Counting starts when all is warm and stops before anything is cleaned up.
+ARGUMENTS are those of gunicorn. Its worker class handles one connection as it would after accepting it. The client
+runs in a process of its own. Counting starts after a warm-up and stops before any cleanup.
 """
 
 # ruff: noqa: E402 - gevent patches the standard library before anything else is imported
@@ -26,12 +26,12 @@ WARM_UP: Final = {"chat": 40, "stream": 2}
 
 
 def listen() -> int:
-    """The port of a worker made as `gunicorn` makes it of the same arguments."""
+    """Start a worker made of gunicorn's arguments, as gunicorn starts it, and return its port."""
     gunicorn = WSGIApplication("%(prog)s", prog="gunicorn")
     configuration: Any = gunicorn.cfg
     log = configuration.logger_class(configuration)
     worker = configuration.worker_class(1, os.getppid(), [], gunicorn, 30, configuration, log)
-    if hasattr(worker, "adapt_gunicorn"):  # this server's own, at the start of its process
+    if hasattr(worker, "adapt_gunicorn"):  # only this server's worker class has it
         worker.adapt_gunicorn()
     worker.wsgi = gunicorn.wsgi()
     configuration.post_worker_init(worker)
@@ -42,24 +42,28 @@ def listen() -> int:
 
 
 class Client:
-    """`single_client` in a process of its own, so that its instructions are not counted."""
+    """A process that runs `single_client`, so that the client's instructions are not counted."""
 
     def __init__(self, kind: str, port: int) -> None:
-        # An interpreter of its own, and nothing that callgrind would follow: it counts the parent alone.
+        # callgrind follows no child processes here, it counts the parent alone.
         command = [sys.executable, "-m", "bench.regression.single_client", kind, str(port)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
 
     def exchange(self, count: int) -> None:
-        """So many requests one after the other, each answered whole."""
+        """Send `count` requests one after the other and wait for their complete answers.
+
+        Raises:
+            SystemExit: one of them failed.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(b"%d\n" % count)
         if self._process.stdout.readline() != b"done\n":
-            raise SystemExit("the client was not answered as it should")
+            raise SystemExit("a request of the client failed")
 
 
-def count_instructions(state: str) -> None:
-    """Tells callgrind; this process must run meanwhile, for it to listen."""
+def set_counting(state: str) -> None:
+    """Turn the counting of instructions `on` or `off`. This process keeps running until callgrind has reacted."""
     command = ["callgrind_control", "-i", state, str(os.getpid())]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as control:
         while control.poll() is None:
@@ -67,16 +71,17 @@ def count_instructions(state: str) -> None:
 
 
 def main() -> None:
+    """Warm up, then count the instructions of `COUNT` requests."""
     kind, count = sys.argv[1], int(sys.argv[2])
     sys.argv = ["gunicorn", *sys.argv[sys.argv.index("--") + 1 :]]
     client = Client(kind, listen())
     client.exchange(WARM_UP[kind])
-    # One walk of the collector through everything that was imported would outweigh many requests.
+    # One collection over everything that was imported would cost more than many requests.
     gc.collect()
     gc.freeze()
-    count_instructions("on")
+    set_counting("on")
     client.exchange(count)
-    count_instructions("off")
+    set_counting("off")
     os._exit(0)
 
 

@@ -1,12 +1,11 @@
-/* The upstream of the benchmark: answers every POST as OpenAI's chat completions would, at next to no cost.
+/* Upstream of the benchmarks. It answers every POST as OpenAI's chat completions would, at minimal cost.
  *
  *   stream_upstream PORT
  *
- * A request whose body says "stream": true gets as many events as its "max_tokens" says, one every so many milliseconds
- * as its "seed" says (100 and 50 without them), then usage where it was asked for (include_usage) and [DONE]. These two
- * are fields of OpenAI's that every gateway passes on. Any other request gets one whole completion.
- * GET gives the counts of what was served so far. One thread, epoll, one timerfd that ticks while streams run.
- * A request must have a Content-Length; only the first 64 kB of its body are looked at. */
+ * A request with "stream": true receives "max_tokens" events (default 100), one every "seed" milliseconds (default 50),
+ * then usage if it has "include_usage": true, and [DONE]. Every gateway forwards these two fields. Any other request
+ * receives one complete JSON response. GET returns the counts of requests and events. One thread, epoll, and one
+ * timerfd that ticks while streams run. Requests need a Content-Length. Only the first 64 kB are inspected. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -23,7 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { LOOKED_AT = 65536, READ_SIZE = 1 << 20, OUT_SIZE = 65536, MAX_FD = 65536, TICK_NS = 1000000 };
+enum { INSPECTED = 65536, READ_SIZE = 1 << 20, OUT_SIZE = 65536, MAX_FD = 65536, TICK_NS = 1000000 };
 
 #define CHUNK(choice, usage)                                                                                       \
     "data: {\"id\":\"chatcmpl-CYvQ2c4bLrGv8mXnT0sWk3JdZpHe1\",\"object\":\"chat.completion.chunk\","               \
@@ -41,7 +40,7 @@ static const char MIDDLE[] = CHUNK(CHOICE("\"content\":\" upon\"", "null"), "nul
 static const char LAST[] = CHUNK(CHOICE("", "\"stop\""), "null");
 static const char USAGE_CHUNK[] = CHUNK("", USAGE);
 static const char DONE[] = "data: [DONE]\n\n";
-static const char STREAM_HEAD[] = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
+static const char STREAM_HEADERS[] = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
                                   "Transfer-Encoding: chunked\r\nx-request-id: req_bench\r\n\r\n";
 static const char COMPLETION[] =
     "{\"id\":\"chatcmpl-CYvQ2c4bLrGv8mXnT0sWk3JdZpHe1\",\"object\":\"chat.completion\",\"created\":1767225600,"
@@ -52,19 +51,19 @@ static const char COMPLETION[] =
     "\"logprobs\":null,\"finish_reason\":\"stop\"}],\"usage\":" USAGE
     ",\"service_tier\":\"default\",\"system_fingerprint\":\"fp_560af6e559\"}";
 
-typedef struct Peer {
+typedef struct Client {
     int fd;
     bool is_reading_body, is_streaming, wants_usage, waits_to_write;
-    size_t body_left, in_used, head_used; /* what is kept of a request: its head, then the first bytes of its body */
-    char in[LOOKED_AT + 1];
+    size_t body_remaining, in_size, header_size; /* `in` holds the header block, then the first bytes of the body */
+    char in[INSPECTED + 1];
     char out[OUT_SIZE];
-    size_t out_used, out_sent;
+    size_t out_size, out_sent;
     long events_due, events_made;
-    int64_t began, interval;
-    struct Peer *next, *previous; /* the list of running streams */
-} Peer;
+    int64_t started, interval;
+    struct Client *next, *previous; /* list of running streams */
+} Client;
 
-static Peer *peers[MAX_FD], *streams;
+static Client *clients[MAX_FD], *streams;
 static int epoll_fd, timer_fd;
 static long requests, events;
 static char scratch[READ_SIZE];
@@ -75,87 +74,87 @@ static int64_t now_ns(void) {
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-static void watch(Peer *p, bool for_writing) {
-    if (p->waits_to_write == for_writing) return;
-    p->waits_to_write = for_writing;
-    struct epoll_event e = {.events = EPOLLIN | (for_writing ? EPOLLOUT : 0u), .data.fd = p->fd};
-    epoll_ctl(epoll_fd, EPOLL_CTL_MOD, p->fd, &e);
+static void watch(Client *c, bool for_writing) {
+    if (c->waits_to_write == for_writing) return;
+    c->waits_to_write = for_writing;
+    struct epoll_event e = {.events = EPOLLIN | (for_writing ? EPOLLOUT : 0u), .data.fd = c->fd};
+    epoll_ctl(epoll_fd, EPOLL_CTL_MOD, c->fd, &e);
 }
 
-static void tick(bool on) {
+static void set_timer(bool on) {
     struct itimerspec t = {.it_interval.tv_nsec = on ? TICK_NS : 0, .it_value.tv_nsec = on ? TICK_NS : 0};
     timerfd_settime(timer_fd, 0, &t, NULL);
 }
 
-static void join_streams(Peer *p) {
-    if (!streams) tick(true);
-    p->next = streams, p->previous = NULL;
-    if (streams) streams->previous = p;
-    streams = p, p->is_streaming = true;
+static void add_stream(Client *c) {
+    if (!streams) set_timer(true);
+    c->next = streams, c->previous = NULL;
+    if (streams) streams->previous = c;
+    streams = c, c->is_streaming = true;
 }
 
-static void leave_streams(Peer *p) {
-    if (!p->is_streaming) return;
-    if (p->previous) p->previous->next = p->next; else streams = p->next;
-    if (p->next) p->next->previous = p->previous;
-    p->is_streaming = false;
-    if (!streams) tick(false);
+static void remove_stream(Client *c) {
+    if (!c->is_streaming) return;
+    if (c->previous) c->previous->next = c->next; else streams = c->next;
+    if (c->next) c->next->previous = c->previous;
+    c->is_streaming = false;
+    if (!streams) set_timer(false);
 }
 
-static void drop(Peer *p) {
-    leave_streams(p);
-    peers[p->fd] = NULL;
-    close(p->fd);
-    free(p);
+static void close_client(Client *c) {
+    remove_stream(c);
+    clients[c->fd] = NULL;
+    close(c->fd);
+    free(c);
 }
 
-/* False when the peer is gone. */
-static bool flush(Peer *p) {
-    while (p->out_sent < p->out_used) {
-        ssize_t n = send(p->fd, p->out + p->out_sent, p->out_used - p->out_sent, MSG_NOSIGNAL);
-        if (n < 0 && errno == EAGAIN) { watch(p, true); return true; }
-        if (n <= 0) { drop(p); return false; }
-        p->out_sent += (size_t)n;
+/* Returns false when the client has disconnected. */
+static bool flush(Client *c) {
+    while (c->out_sent < c->out_size) {
+        ssize_t n = send(c->fd, c->out + c->out_sent, c->out_size - c->out_sent, MSG_NOSIGNAL);
+        if (n < 0 && errno == EAGAIN) { watch(c, true); return true; }
+        if (n <= 0) { close_client(c); return false; }
+        c->out_sent += (size_t)n;
     }
-    p->out_used = p->out_sent = 0;
-    watch(p, false);
+    c->out_size = c->out_sent = 0;
+    watch(c, false);
     return true;
 }
 
-static void put(Peer *p, const char *bytes, size_t size) {
-    memcpy(p->out + p->out_used, bytes, size);
-    p->out_used += size;
+static void put(Client *c, const char *bytes, size_t size) {
+    memcpy(c->out + c->out_size, bytes, size);
+    c->out_size += size;
 }
 
-static void put_chunk(Peer *p, const char *bytes, size_t size) {
-    p->out_used += (size_t)sprintf(p->out + p->out_used, "%zx\r\n", size);
-    put(p, bytes, size);
-    put(p, "\r\n", 2);
+static void put_chunk(Client *c, const char *bytes, size_t size) {
+    c->out_size += (size_t)sprintf(c->out + c->out_size, "%zx\r\n", size);
+    put(c, bytes, size);
+    put(c, "\r\n", 2);
 }
 
-#define PUT_EVENT(peer, text) put_chunk(peer, text, sizeof text - 1)
+#define PUT_EVENT(client, text) put_chunk(client, text, sizeof text - 1)
 
-/* Sends what is due by now of one stream: several events in one write if the machine was late. */
-static void advance(Peer *p, int64_t now) {
-    long due = (now - p->began) / p->interval;
-    if (due > p->events_due) due = p->events_due;
-    if (p->out_used) return; /* the peer is slow; what is due meanwhile follows at once when it has read */
-    while (p->events_made < due && p->out_used < OUT_SIZE - 4096) {
-        p->events_made++, events++;
-        if (p->events_made == p->events_due) PUT_EVENT(p, LAST);
-        else if (p->events_made == 1) PUT_EVENT(p, FIRST);
-        else PUT_EVENT(p, MIDDLE);
+/* Sends the events of one stream that are due, several in one write if the process was delayed. */
+static void advance(Client *c, int64_t now) {
+    long due = (now - c->started) / c->interval;
+    if (due > c->events_due) due = c->events_due;
+    if (c->out_size) return; /* the client is slow, the events are sent once it has read */
+    while (c->events_made < due && c->out_size < OUT_SIZE - 4096) {
+        c->events_made++, events++;
+        if (c->events_made == c->events_due) PUT_EVENT(c, LAST);
+        else if (c->events_made == 1) PUT_EVENT(c, FIRST);
+        else PUT_EVENT(c, MIDDLE);
     }
-    if (p->events_made == p->events_due) {
-        if (p->wants_usage) PUT_EVENT(p, USAGE_CHUNK);
-        PUT_EVENT(p, DONE);
-        put(p, "0\r\n\r\n", 5);
-        leave_streams(p);
+    if (c->events_made == c->events_due) {
+        if (c->wants_usage) PUT_EVENT(c, USAGE_CHUNK);
+        PUT_EVENT(c, DONE);
+        put(c, "0\r\n\r\n", 5);
+        remove_stream(c);
     }
-    if (p->out_used) flush(p);
+    if (c->out_size) flush(c);
 }
 
-static bool says_true(const char *body, const char *key) {
+static bool is_true(const char *body, const char *key) {
     const char *at = strstr(body, key);
     if (!at) return false;
     at += strlen(key);
@@ -163,75 +162,76 @@ static bool says_true(const char *body, const char *key) {
     return strncmp(at, "true", 4) == 0;
 }
 
-/* The number that follows a key; `otherwise` where there is no such key, or no number of at least `least`. */
-static long number_of(const char *body, const char *key, long least, long otherwise) {
+/* Returns the number after a key, or `fallback` if there is no such key or the number is below `minimum`. */
+static long number_of(const char *body, const char *key, long minimum, long fallback) {
     const char *at = strstr(body, key);
-    if (!at) return otherwise;
+    if (!at) return fallback;
     at += strlen(key);
     long number = strtol(at + strspn(at, ": "), NULL, 10);
-    return number < least ? otherwise : number;
+    return number < minimum ? fallback : number;
 }
 
-static bool start_stream(Peer *p, const char *body) {
-    p->events_due = number_of(body, "\"max_tokens\"", 2, 100);
-    p->interval = number_of(body, "\"seed\"", 1, 50) * 1000000;
-    p->events_made = 0, p->began = now_ns(), p->wants_usage = says_true(body, "\"include_usage\"");
-    put(p, STREAM_HEAD, sizeof STREAM_HEAD - 1);
-    join_streams(p);
-    return flush(p);
+static bool start_stream(Client *c, const char *body) {
+    c->events_due = number_of(body, "\"max_tokens\"", 2, 100);
+    c->interval = number_of(body, "\"seed\"", 1, 50) * 1000000;
+    c->events_made = 0, c->started = now_ns(), c->wants_usage = is_true(body, "\"include_usage\"");
+    put(c, STREAM_HEADERS, sizeof STREAM_HEADERS - 1);
+    add_stream(c);
+    return flush(c);
 }
 
-static bool answer_whole(Peer *p, const char *type, const char *body, size_t size) {
-    p->out_used += (size_t)sprintf(p->out + p->out_used, "HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %zu\r\n"
+static bool send_response(Client *c, const char *type, const char *body, size_t size) {
+    c->out_size += (size_t)sprintf(c->out + c->out_size, "HTTP/1.1 200 OK\r\nContent-Type: %s\r\nContent-Length: %zu\r\n"
                                    "x-request-id: req_bench\r\n\r\n", type, size);
-    put(p, body, size);
-    return flush(p);
+    put(c, body, size);
+    return flush(c);
 }
 
-/* The request is complete: its head and the beginning of its body are in `in`. False when the peer is gone. */
-static bool answer(Peer *p) {
-    p->in[p->in_used] = 0;
-    bool is_get = strncmp(p->in, "GET ", 4) == 0;
-    const char *body = p->in + p->head_used;
-    p->in_used = 0, p->is_reading_body = false;
+/* Answers a complete request, whose header block and start of the body are in `in`. Returns false when the client has
+ * disconnected. */
+static bool answer(Client *c) {
+    c->in[c->in_size] = 0;
+    bool is_get = strncmp(c->in, "GET ", 4) == 0;
+    const char *body = c->in + c->header_size;
+    c->in_size = 0, c->is_reading_body = false;
     if (is_get) {
         char counts[128];
         int size = sprintf(counts, "{\"requests\":%ld,\"events\":%ld}", requests, events);
-        return answer_whole(p, "application/json", counts, (size_t)size);
+        return send_response(c, "application/json", counts, (size_t)size);
     }
     requests++;
-    if (says_true(body, "\"stream\"")) return start_stream(p, body);
-    return answer_whole(p, "application/json", COMPLETION, sizeof COMPLETION - 1);
+    if (is_true(body, "\"stream\"")) return start_stream(c, body);
+    return send_response(c, "application/json", COMPLETION, sizeof COMPLETION - 1);
 }
 
-/* One request at a time: clients of this upstream do not pipeline. False when the peer is gone. */
-static bool take(Peer *p, const char *bytes, size_t size) {
-    size_t kept = size < LOOKED_AT - p->in_used ? size : LOOKED_AT - p->in_used;
-    memcpy(p->in + p->in_used, bytes, kept);
-    p->in_used += kept;
-    if (p->is_reading_body) {
-        p->body_left -= size < p->body_left ? size : p->body_left;
-        return p->body_left ? true : answer(p);
+/* Reads one request. Pipelining is not supported. Returns false when the client has disconnected. */
+static bool receive(Client *c, const char *bytes, size_t size) {
+    size_t copied = size < INSPECTED - c->in_size ? size : INSPECTED - c->in_size;
+    memcpy(c->in + c->in_size, bytes, copied);
+    c->in_size += copied;
+    if (c->is_reading_body) {
+        c->body_remaining -= size < c->body_remaining ? size : c->body_remaining;
+        return c->body_remaining ? true : answer(c);
     }
-    char *end = memmem(p->in, p->in_used, "\r\n\r\n", 4);
+    char *end = memmem(c->in, c->in_size, "\r\n\r\n", 4);
     if (!end) return true;
     *end = 0;
-    const char *length = strcasestr(p->in, "\r\ncontent-length:");
+    const char *length = strcasestr(c->in, "\r\ncontent-length:");
     size_t body = length ? strtoul(length + 17, NULL, 10) : 0;
     *end = '\r';
-    p->head_used = (size_t)(end + 4 - p->in);
-    size_t here = p->in_used - p->head_used + (size - kept);
-    if (here >= body) return answer(p);
-    p->body_left = body - here, p->is_reading_body = true;
+    c->header_size = (size_t)(end + 4 - c->in);
+    size_t received = c->in_size - c->header_size + (size - copied);
+    if (received >= body) return answer(c);
+    c->body_remaining = body - received, c->is_reading_body = true;
     return true;
 }
 
-static void on_readable(Peer *p) {
+static void on_readable(Client *c) {
     for (;;) {
-        ssize_t n = recv(p->fd, scratch, READ_SIZE, 0);
+        ssize_t n = recv(c->fd, scratch, READ_SIZE, 0);
         if (n < 0 && errno == EAGAIN) return;
-        if (n <= 0) { drop(p); return; }
-        if (!take(p, scratch, (size_t)n)) return;
+        if (n <= 0) { close_client(c); return; }
+        if (!receive(c, scratch, (size_t)n)) return;
         if (n < READ_SIZE) return;
     }
 }
@@ -242,8 +242,8 @@ static void on_connection(int listener) {
         if (fd < 0) return;
         int on = 1;
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-        peers[fd] = calloc(1, sizeof(Peer));
-        peers[fd]->fd = fd;
+        clients[fd] = calloc(1, sizeof(Client));
+        clients[fd]->fd = fd;
         struct epoll_event e = {.events = EPOLLIN, .data.fd = fd};
         epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &e);
     }
@@ -253,10 +253,10 @@ static void on_tick(void) {
     uint64_t ticks;
     if (read(timer_fd, &ticks, sizeof ticks) < 0) return;
     int64_t now = now_ns();
-    for (Peer *p = streams, *next; p; p = next) next = p->next, advance(p, now);
+    for (Client *c = streams, *next; c; c = next) next = c->next, advance(c, now);
 }
 
-static int listen_on(int port) {
+static int open_listener(int port) {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), on = 1;
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
@@ -268,7 +268,7 @@ int main(int count, char **arguments) {
     if (count != 2) { fputs("usage: stream_upstream PORT\n", stderr); return 2; }
     struct rlimit files = {MAX_FD, MAX_FD};
     setrlimit(RLIMIT_NOFILE, &files);
-    int listener = listen_on(atoi(arguments[1]));
+    int listener = open_listener(atoi(arguments[1]));
     epoll_fd = epoll_create1(0), timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
     struct epoll_event e = {.events = EPOLLIN, .data.fd = listener};
     epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listener, &e);
@@ -281,10 +281,10 @@ int main(int count, char **arguments) {
             int fd = ready[i].data.fd;
             if (fd == listener) { on_connection(fd); continue; }
             if (fd == timer_fd) { on_tick(); continue; }
-            Peer *p = peers[fd];
-            if (p && ready[i].events & EPOLLOUT && !flush(p)) continue;
-            p = peers[fd];
-            if (p && ready[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) on_readable(p);
+            Client *c = clients[fd];
+            if (c && ready[i].events & EPOLLOUT && !flush(c)) continue;
+            c = clients[fd];
+            if (c && ready[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR)) on_readable(c);
         }
     }
 }

@@ -1,4 +1,4 @@
-/* What the load clients share: time, connections, and a reader of HTTP/1.1 replies that keeps nothing. */
+/* Shared code of the load clients: time, connections, and an HTTP/1.1 response parser that stores no body. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -14,16 +14,16 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { HEAD_SIZE = 16384, READ_SIZE = 1 << 18 };
+enum { MAX_HEADERS = 16384, READ_SIZE = 1 << 18 };
 
-typedef enum { IN_HEAD, IN_BODY, IN_CHUNK_SIZE, IN_CHUNK, AFTER_CHUNK, IN_TRAILER, COMPLETE, BROKEN } Part;
+typedef enum { IN_HEADERS, IN_BODY, IN_CHUNK_SIZE, IN_CHUNK, AFTER_CHUNK, IN_TRAILER, COMPLETE, BROKEN } Part;
 
 typedef struct {
     Part part;
     int status;
     bool is_chunked, until_close;
-    size_t left, head_used;
-    char head[HEAD_SIZE];
+    size_t remaining, header_size;
+    char headers[MAX_HEADERS];
 } Reply;
 
 typedef void OnBody(void *owner, const char *bytes, size_t size);
@@ -34,37 +34,37 @@ static inline int64_t now_ns(void) {
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
-static inline void begin_reply(Reply *r) { r->part = IN_HEAD, r->status = 0, r->head_used = 0, r->left = 0; }
+static inline void reset_reply(Reply *r) { r->part = IN_HEADERS, r->status = 0, r->header_size = 0, r->remaining = 0; }
 
-static inline void finish_head(Reply *r) {
-    if (sscanf(r->head, "HTTP/1.%*c %d", &r->status) != 1) { r->part = BROKEN; return; }
-    r->is_chunked = strcasestr(r->head, "\r\ntransfer-encoding: chunked") != NULL;
-    const char *length = strcasestr(r->head, "\r\ncontent-length:");
+static inline void finish_headers(Reply *r) {
+    if (sscanf(r->headers, "HTTP/1.%*c %d", &r->status) != 1) { r->part = BROKEN; return; }
+    r->is_chunked = strcasestr(r->headers, "\r\ntransfer-encoding: chunked") != NULL;
+    const char *length = strcasestr(r->headers, "\r\ncontent-length:");
     r->until_close = !r->is_chunked && !length;
-    r->left = r->is_chunked ? 0 : length ? strtoul(length + 17, NULL, 10) : SIZE_MAX;
-    r->part = r->is_chunked ? IN_CHUNK_SIZE : r->left ? IN_BODY : COMPLETE;
-    if (r->status == 100) begin_reply(r);
+    r->remaining = r->is_chunked ? 0 : length ? strtoul(length + 17, NULL, 10) : SIZE_MAX;
+    r->part = r->is_chunked ? IN_CHUNK_SIZE : r->remaining ? IN_BODY : COMPLETE;
+    if (r->status == 100) reset_reply(r);
 }
 
-/* Feeds bytes from the wire; `on_body` gets those of the body. */
+/* Parses received bytes and passes those of the body to `on_body`. */
 static inline void feed(Reply *r, const char *bytes, size_t size, OnBody *on_body, void *owner) {
     for (size_t i = 0; i < size;) {
-        size_t rest = size - i;
-        if (r->part == IN_HEAD) {
-            if (r->head_used == HEAD_SIZE - 1) { r->part = BROKEN; return; }
-            r->head[r->head_used++] = bytes[i++];
-            r->head[r->head_used] = 0;
-            if (r->head_used >= 4 && !memcmp(r->head + r->head_used - 4, "\r\n\r\n", 4)) finish_head(r);
+        size_t available = size - i;
+        if (r->part == IN_HEADERS) {
+            if (r->header_size == MAX_HEADERS - 1) { r->part = BROKEN; return; }
+            r->headers[r->header_size++] = bytes[i++];
+            r->headers[r->header_size] = 0;
+            if (r->header_size >= 4 && !memcmp(r->headers + r->header_size - 4, "\r\n\r\n", 4)) finish_headers(r);
         } else if (r->part == IN_BODY || r->part == IN_CHUNK) {
-            size_t n = rest < r->left ? rest : r->left;
+            size_t n = available < r->remaining ? available : r->remaining;
             if (on_body) on_body(owner, bytes + i, n);
-            i += n, r->left -= n;
-            if (!r->left) r->part = r->part == IN_BODY ? COMPLETE : AFTER_CHUNK;
+            i += n, r->remaining -= n;
+            if (!r->remaining) r->part = r->part == IN_BODY ? COMPLETE : AFTER_CHUNK;
         } else if (r->part == IN_CHUNK_SIZE) {
             char c = bytes[i++];
-            if (c == '\n') r->part = r->left ? IN_CHUNK : IN_TRAILER;
-            else if (c >= '0' && c <= '9') r->left = r->left * 16 + (size_t)(c - '0');
-            else if ((c | 32) >= 'a' && (c | 32) <= 'f') r->left = r->left * 16 + (size_t)((c | 32) - 'a' + 10);
+            if (c == '\n') r->part = r->remaining ? IN_CHUNK : IN_TRAILER;
+            else if (c >= '0' && c <= '9') r->remaining = r->remaining * 16 + (size_t)(c - '0');
+            else if ((c | 32) >= 'a' && (c | 32) <= 'f') r->remaining = r->remaining * 16 + (size_t)((c | 32) - 'a' + 10);
             else if (c != '\r') { r->part = BROKEN; return; }
         } else if (r->part == AFTER_CHUNK) {
             if (bytes[i++] == '\n') r->part = IN_CHUNK_SIZE;
@@ -94,7 +94,7 @@ static inline char *read_file(const char *path, size_t *size) {
     return bytes;
 }
 
-static inline void allow_many_files(void) {
+static inline void raise_file_limit(void) {
     struct rlimit files;
     getrlimit(RLIMIT_NOFILE, &files);
     files.rlim_cur = files.rlim_max;
@@ -106,7 +106,7 @@ static inline int by_value(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
-/* Prints `"name": {"p50": ..., ...}` in milliseconds; sorts `values`. */
+/* Sorts `values` and prints `"name": {"p50": ..., ...}` in milliseconds. */
 static inline void print_percentiles(const char *name, int64_t *values, size_t count) {
     qsort(values, count, sizeof *values, by_value);
     double shares[] = {0.5, 0.9, 0.99, 1};

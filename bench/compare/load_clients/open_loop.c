@@ -1,9 +1,9 @@
-/* Sends requests at a fixed rate, whether the earlier ones have been answered or not, and says how long each took.
+/* Sends requests at a fixed rate, whether or not earlier ones were answered, and prints their latencies.
  *
  *   open_loop PORT REQUEST_FILE RATE SECONDS LIMIT_SECONDS
  *
- * Latency counts from the moment at which a request was due, so that a server that stalls is charged for everyone who
- * waits (no coordinated omission). An idle connection is taken again, a new one is opened where there is none. */
+ * Latency counts from the moment at which a request was due, so that a stalled server is charged for every waiting
+ * request (no coordinated omission). Idle connections are reused, and a new one is opened when there is none. */
 #include "http.h"
 
 #include <sys/timerfd.h>
@@ -42,7 +42,7 @@ static void finish(Connection *c, bool is_answered) {
     if (succeeded) latencies[answered++] = now_ns() - c->due;
     else if (!failures++) first_bad_status = c->reply.status;
     c->is_busy = false, in_flight--;
-    if (!is_answered || strcasestr(c->reply.head, "\r\nconnection: close")) {
+    if (!is_answered || strcasestr(c->reply.headers, "\r\nconnection: close")) {
         close(c->fd);
         c->fd = -1;
     }
@@ -63,7 +63,7 @@ static void start(int64_t due) {
     if (!idle_count && connection_count == MAX_CONNECTIONS) { failures++; return; }
     Connection *c = connections + (idle_count ? idle[--idle_count] : connection_count++);
     bool is_new = c->fd <= 0;
-    begin_reply(&c->reply);
+    reset_reply(&c->reply);
     c->is_busy = true, c->sent = 0, c->due = due, in_flight++;
     if (is_new) open_connection(c); else write_request(c);
 }
@@ -91,17 +91,17 @@ int main(int count, char **arguments) {
     double rate = atof(arguments[3]), seconds = atof(arguments[4]);
     long total = (long)(rate * seconds), started = 0;
     latencies = calloc((size_t)total, sizeof *latencies);
-    allow_many_files();
+    raise_file_limit();
     epoll_fd = epoll_create1(0);
     int timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
     struct epoll_event e = {.events = EPOLLIN, .data.ptr = NULL};
     epoll_ctl(epoll_fd, EPOLL_CTL_ADD, timer, &e);
-    int64_t began = now_ns(), until = began + (int64_t)((seconds + atof(arguments[5])) * 1e9);
+    int64_t started_at = now_ns(), until = started_at + (int64_t)((seconds + atof(arguments[5])) * 1e9);
     while ((started < total || in_flight) && now_ns() < until) {
-        for (int64_t due; started < total && (due = began + (int64_t)((double)started * 1e9 / rate)) <= now_ns(); started++)
+        for (int64_t due; started < total && (due = started_at + (int64_t)((double)started * 1e9 / rate)) <= now_ns(); started++)
             start(due);
         if (started < total) {
-            int64_t next = began + (int64_t)((double)started * 1e9 / rate);
+            int64_t next = started_at + (int64_t)((double)started * 1e9 / rate);
             struct itimerspec t = {.it_value = {.tv_sec = next / 1000000000, .tv_nsec = next % 1000000000}};
             timerfd_settime(timer, TFD_TIMER_ABSTIME, &t, NULL);
         }
@@ -115,7 +115,7 @@ int main(int count, char **arguments) {
     }
     printf("{\"requests\": %ld, \"answered\": %zu, \"failures\": %ld, \"unanswered\": %ld, \"bad_status\": %ld, "
            "\"connections\": %d, \"seconds\": %.3f, ", total, answered, failures, in_flight + total - started,
-           first_bad_status, connection_count, (double)(now_ns() - began) / 1e9);
+           first_bad_status, connection_count, (double)(now_ns() - started_at) / 1e9);
     print_percentiles("latency_ms", latencies, answered);
     puts("}");
 }

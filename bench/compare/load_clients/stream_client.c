@@ -1,18 +1,18 @@
-/* Starts many streams at once and says how they went.
+/* Starts many streams at once and prints their latencies.
  *
  *   stream_client PORT REQUEST_FILE STREAMS LIMIT_SECONDS [ROUNDS]
  *
- * REQUEST_FILE holds the HTTP request as it goes over the wire. Each stream has a connection of its own. A stream has
- * succeeded when its status is 200, it brought events and `[DONE]`, and its reply ended as HTTP says. Time to the first
- * event counts from the stream's connect(); a gap is the time between two arrivals that brought events (events that
- * came together make no gap of zero, so that batching does not flatter the percentiles). Rounds follow each other. */
+ * REQUEST_FILE holds the complete HTTP request. Each stream has a connection of its own. A stream succeeds if its status
+ * is 200, it has events and `[DONE]`, and its HTTP body is complete. The time to the first event counts from connect().
+ * A gap is the time between two reads that returned events. Events of one read make no gap of zero, so that batching
+ * does not improve the percentiles. Rounds run one after the other. */
 #include "http.h"
 
 typedef struct {
     int fd;
     Reply reply;
     size_t sent;
-    int64_t began, last_event;
+    int64_t started, last_event;
     long events, events_in_read;
     bool is_done, at_line_start, has_ended;
     char line[8];
@@ -20,12 +20,12 @@ typedef struct {
 } Stream;
 
 static int64_t *first_events, *gaps, *largest_gaps, *durations;
-static size_t first_count, gap_count, gap_room, largest_count, duration_count;
+static size_t first_count, gap_count, gap_capacity, largest_count, duration_count;
 static long events, failures;
 static char scratch[READ_SIZE];
 static int first_bad_status;
 
-/* Looks at the first bytes of every line: `data: [` is the end, any other `data:` an event. */
+/* Counts events by the first bytes of every line. `data: [` is the end, any other `data:` an event. */
 static void on_body(void *owner, const char *bytes, size_t size) {
     Stream *s = owner;
     for (const char *end = bytes + size; bytes < end;) {
@@ -42,20 +42,20 @@ static void on_body(void *owner, const char *bytes, size_t size) {
     }
 }
 
-static void note_gap(int64_t gap) {
-    if (gap_count == gap_room) gaps = realloc(gaps, (gap_room = gap_room ? 2 * gap_room : 1 << 16) * sizeof *gaps);
+static void record_gap(int64_t gap) {
+    if (gap_count == gap_capacity) gaps = realloc(gaps, (gap_capacity = gap_capacity ? 2 * gap_capacity : 1 << 16) * sizeof *gaps);
     gaps[gap_count++] = gap;
 }
 
-static void note_arrival(Stream *s, int64_t *largest) {
+static void record_arrival(Stream *s, int64_t *largest) {
     if (!s->events_in_read) return;
     int64_t now = now_ns();
     if (s->last_event) {
         int64_t gap = now - s->last_event;
-        note_gap(gap);
+        record_gap(gap);
         if (gap > *largest) *largest = gap;
     } else {
-        first_events[first_count++] = now - s->began;
+        first_events[first_count++] = now - s->started;
     }
     s->last_event = now, events += s->events_in_read, s->events_in_read = 0;
 }
@@ -65,7 +65,7 @@ static void finish(Stream *s) {
                      (s->reply.part == COMPLETE || s->reply.until_close);
     if (!succeeded) failures++;
     if (!succeeded && !first_bad_status) first_bad_status = s->reply.status ? s->reply.status : -1;
-    durations[duration_count++] = now_ns() - s->began;
+    durations[duration_count++] = now_ns() - s->started;
     s->has_ended = true;
     close(s->fd);
 }
@@ -85,28 +85,28 @@ static void on_ready(Stream *s, uint32_t what, int epoll_fd, const char *request
     if (n < 0 && errno == EAGAIN) return;
     if (n <= 0) { finish(s); return; }
     feed(&s->reply, scratch, (size_t)n, on_body, s);
-    note_arrival(s, largest);
+    record_arrival(s, largest);
     if (s->reply.part >= COMPLETE) finish(s);
 }
 
 static void run_round(int port, const char *request, size_t size, int count, double limit) {
-    int epoll_fd = epoll_create1(0), left = count;
+    int epoll_fd = epoll_create1(0), remaining = count;
     Stream *all = calloc((size_t)count, sizeof *all);
     int64_t *largest = calloc((size_t)count, sizeof *largest), until = now_ns() + (int64_t)(limit * 1e9);
     for (int i = 0; i < count; i++) {
         Stream *s = all + i;
-        s->began = now_ns(), s->fd = connect_to(port);
-        begin_reply(&s->reply);
+        s->started = now_ns(), s->fd = connect_to(port);
+        reset_reply(&s->reply);
         struct epoll_event e = {.events = EPOLLIN | EPOLLOUT, .data.ptr = s};
         epoll_ctl(epoll_fd, EPOLL_CTL_ADD, s->fd, &e);
     }
-    while (left && now_ns() < until) {
+    while (remaining && now_ns() < until) {
         struct epoll_event ready[256];
         int n = epoll_wait(epoll_fd, ready, 256, 100);
         for (int i = 0; i < n; i++) {
             Stream *s = ready[i].data.ptr;
             on_ready(s, ready[i].events, epoll_fd, request, size, largest + (s - all));
-            left -= s->has_ended;
+            remaining -= s->has_ended;
         }
     }
     for (int i = 0; i < count; i++) {
@@ -122,11 +122,11 @@ int main(int count, char **arguments) {
     size_t size, all = (size_t)streams * (size_t)rounds;
     char *request = read_file(arguments[2], &size);
     first_events = calloc(all, 8), largest_gaps = calloc(all, 8), durations = calloc(all, 8);
-    allow_many_files();
-    int64_t began = now_ns();
+    raise_file_limit();
+    int64_t started = now_ns();
     for (int i = 0; i < rounds; i++) run_round(atoi(arguments[1]), request, size, streams, atof(arguments[4]));
     printf("{\"streams\": %zu, \"failures\": %ld, \"bad_status\": %d, \"events\": %ld, \"seconds\": %.3f, ", all, failures,
-           first_bad_status, events, (double)(now_ns() - began) / 1e9);
+           first_bad_status, events, (double)(now_ns() - started) / 1e9);
     print_percentiles("first_event_ms", first_events, first_count);
     printf(", ");
     print_percentiles("gap_ms", gaps, gap_count);

@@ -1,4 +1,4 @@
--- Closed loop: wrk sends the request in the file $BENCH_REQUEST, as it is, and reports as one line of JSON.
+-- Closed loop of wrk that sends the contents of the file $BENCH_REQUEST unchanged and prints one line of JSON.
 local file = assert(io.open(os.getenv("BENCH_REQUEST"), "rb"))
 local bytes = file:read("*a")
 file:close()

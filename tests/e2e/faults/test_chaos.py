@@ -1,4 +1,4 @@
-"""A small run of `bench/chaos.py`: calls with a random fault each, of which none is short, mixed or doubled."""
+"""Short run of `bench/chaos` and the checks that it applies to responses."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from bench.chaos.harness import Chaos, Report, judge
-from bench.chaos.checks import judge_stream, judge_whole
+from bench.chaos.checks import check_json, check_stream
+from bench.chaos.harness import ChaosServers
+from bench.chaos.report import Report
 
 CALLS = 300
 TEXT = "You said: a b"
 
 
-def test_every_answer_is_whole_or_an_error_and_nothing_is_left(tmp_path: Path) -> None:
-    with Chaos(tmp_path) as chaos:
+def test_random_faults_give_complete_answers_or_errors_and_leave_no_upstream_request(tmp_path: Path) -> None:
+    with ChaosServers(tmp_path) as servers:
         report = Report(CALLS, 0.0)
-        judge(chaos.run(CALLS, seed=1), report)
+        report.add(servers.run(CALLS, seed=1))
         assert report.problems == []
-        assert report.outcomes["whole"] > CALLS / 2
+        assert report.outcomes["complete"] > CALLS / 2
         assert report.outcomes["error"] > 0
         deadline = time.monotonic() + 20
-        while chaos.weigh().upstream_requests:
-            assert time.monotonic() < deadline, "an upstream runs on"
+        while servers.footprint().upstream_requests:
+            assert time.monotonic() < deadline, "a request is still open at the upstream"
             time.sleep(0.05)
 
 
@@ -39,30 +40,32 @@ GOOD = [event("You said: a"), event(" b"), event(finish="stop"), DONE]
 
 
 @pytest.mark.parametrize(
-    ("events", "verdict"),
+    ("events", "outcome"),
     [
-        (GOOD, "whole"),
+        (GOOD, "complete"),
         ([GOOD[0], ERROR], "error"),
-        ([GOOD[0], GOOD[2], DONE], "not the answer"),
-        ([*GOOD[:2], *GOOD], "not the answer"),
-        (GOOD[:3], "not the answer"),
-        ([*GOOD, *GOOD], "not the answer"),
-        ([GOOD[0], ERROR, DONE], "a false end"),
-        ([event("You said: c"), ERROR], "a false end"),
-        ([GOOD[0][:-1]], "ends in an event"),
-        ([b"data: {\n\n", *GOOD], "a broken event"),
+        ([GOOD[0], GOOD[2], DONE], "wrong answer"),
+        ([*GOOD[:2], *GOOD], "wrong answer"),
+        (GOOD[:3], "wrong answer"),
+        ([*GOOD, *GOOD], "wrong answer"),
+        ([GOOD[0], ERROR, DONE], "malformed end"),
+        ([event("You said: c"), ERROR], "malformed end"),
+        ([GOOD[0][:-1]], "truncated event"),
+        ([b"data: {\n\n", *GOOD], "broken event"),
     ],
 )
-def test_the_judge_of_a_stream_is_not_fooled(events: list[bytes], verdict: str) -> None:
-    assert judge_stream(200, b"".join(events), TEXT)[0] == verdict
+def test_check_of_a_stream_detects_what_is_wrong(events: list[bytes], outcome: str) -> None:
+    assert check_stream(200, b"".join(events), TEXT)[0] == outcome
 
 
 @pytest.mark.parametrize(
-    ("status", "content", "finish", "verdict"),
-    [(200, TEXT, "stop", "whole"), (200, TEXT[:-1], "stop", "not the answer"), (200, TEXT, None, "not the answer")],
+    ("status", "content", "finish", "outcome"),
+    [(200, TEXT, "stop", "complete"), (200, TEXT[:-1], "stop", "wrong answer"), (200, TEXT, None, "wrong answer")],
 )
-def test_the_judge_of_a_whole_answer_is_not_fooled(status: int, content: str, finish: str | None, verdict: str) -> None:
+def test_check_of_a_json_response_detects_what_is_wrong(
+    status: int, content: str, finish: str | None, outcome: str
+) -> None:
     body = json.dumps({"choices": [{"message": {"content": content}, "finish_reason": finish}]}).encode()
-    assert judge_whole(status, body, TEXT)[0] == verdict
-    assert judge_whole(status, body[:-1], TEXT)[0] == "not JSON"
-    assert judge_whole(500, b'{"error": "x"}', TEXT)[0] == "error in another shape"
+    assert check_json(status, body, TEXT)[0] == outcome
+    assert check_json(status, body[:-1], TEXT)[0] == "not JSON"
+    assert check_json(500, b'{"error": "x"}', TEXT)[0] == "malformed error"
