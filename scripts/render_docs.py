@@ -49,7 +49,7 @@ from openai_compat.sidecars.huggingface.models.supported_parameters import (
     SUPPORTED_COMPLETION_PARAMETERS,
     TEMPLATE_PARAMETERS,
 )
-from openai_compat.tools.conformance.runner import QUESTIONS
+from openai_compat.tools.conformance.runner import CHECKS
 from openai_compat.tools.mock_upstream.faults import MODELS
 from openai_compat.web.schemas.chat import ChatRequestSchema
 from openai_compat.web.schemas.completions import CompletionRequestSchema
@@ -243,10 +243,10 @@ def faults_table() -> str:
     return to_table(("model", "what it does", "its parameters, when the name has none"), rows)
 
 
-def questions_table() -> str:
-    """Every question of `conformance`, with what breaks where the answer is another."""
-    rows = [[question.section, question.title, question.why] for question in QUESTIONS]
-    return to_table(("section", "question", "why"), rows)
+def checks_table() -> str:
+    """Return the table of the conformance checks, each with what breaks in a client if it fails."""
+    rows = [[check.section, check.title, check.why] for check in CHECKS]
+    return to_table(("section", "check", "why it matters"), rows)
 
 
 def modules_table() -> str:
@@ -291,7 +291,7 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "chat-parameters": lambda: _parameters_table(is_chat=True),
     "completion-parameters": lambda: _parameters_table(is_chat=False),
     "faults": faults_table,
-    "questions": questions_table,
+    "conformance-checks": checks_table,
     "modules": modules_table,
     "bench": lambda: _of_newest_run(to_summary),
     "bench-headline": lambda: _of_newest_run(headline_list),

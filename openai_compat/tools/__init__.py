@@ -1,0 +1,1 @@
+"""Command-line programs that are no part of the server."""

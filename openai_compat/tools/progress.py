@@ -1,4 +1,4 @@
-"""What the commands that take their time show meanwhile."""
+"""Progress line of commands that take a while."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import sys
 
 
 def show_progress(text: str) -> None:
-    """On one line of a terminal, each text in the place of the last, and '' for none; nowhere else."""
+    """Replace the progress line of the terminal with `text`, or clear it if `text` is empty.
+
+    Nothing is written unless standard error is a terminal.
+    """
     if sys.stderr.isatty():
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)

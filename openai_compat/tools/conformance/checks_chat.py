@@ -1,13 +1,13 @@
-"""Questions about chat completions that are not streamed."""
+"""Checks of chat completions that are not streamed."""
 
 from __future__ import annotations
 
-from .client import STORY, CheckSkipped, ConformanceClient, error_of, expect, to_object
+from .client import STORY, CheckSkipped, ConformanceClient, expect, require_error, require_object
 from .registry import Section
 
 CHAT = Section("chat")
 FINISH_REASONS = {"stop", "length", "tool_calls", "content_filter", "function_call"}
-OPTIONAL = (
+OPTIONAL_PARAMETERS = (
     "audio", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs", "max_completion_tokens",
     "max_tokens", "metadata", "modalities", "n", "parallel_tool_calls", "prediction", "presence_penalty",
     "reasoning_effort", "response_format", "seed", "service_tier", "stop", "store", "stream", "stream_options",
@@ -15,9 +15,12 @@ OPTIONAL = (
 )  # fmt: skip
 
 
-@CHAT.question("it is a `chat.completion` with id, created, model and choices", why="typed clients look for each")
-def completion_object(interview: ConformanceClient) -> None:
-    chat = interview.chat
+@CHAT.check(
+    "the response is a `chat.completion` with id, created, model and choices",
+    why="typed clients read each of them",
+)
+def completion_object(client: ConformanceClient) -> None:
+    chat = client.chat
     expect(chat["object"] == "chat.completion", f"object {chat['object']!r}")
     expect(isinstance(chat["id"], str) and chat["id"], f"id {chat['id']!r}")
     expect(isinstance(chat["created"], int), f"created {chat['created']!r}")
@@ -25,62 +28,92 @@ def completion_object(interview: ConformanceClient) -> None:
     expect(chat["choices"], "no choices")
 
 
-@CHAT.question("the message is the assistant's, with its content", why="it is appended to the conversation as it is")
-def message(interview: ConformanceClient) -> None:
-    message = interview.chat["choices"][0]["message"]
+@CHAT.check(
+    "the message has the role assistant and a content",
+    why="clients append it to the conversation unchanged",
+)
+def message(client: ConformanceClient) -> None:
+    message = client.chat["choices"][0]["message"]
     expect(message["role"] == "assistant", f"role {message['role']!r}")
     expect(isinstance(message["content"], str), f"content {message['content']!r}")
 
 
-@CHAT.question("nulls are sent: `refusal` and `logprobs`", why="schema checks and compiled clients miss absent keys")
-def nulls(interview: ConformanceClient) -> None:
-    choice = interview.chat["choices"][0]
+@CHAT.check(
+    "`refusal` and `logprobs` are present, even if null",
+    why="schema validators and compiled clients fail on absent keys",
+)
+def nulls(client: ConformanceClient) -> None:
+    choice = client.chat["choices"][0]
     expect("refusal" in choice["message"], "the message has no refusal")
     expect("logprobs" in choice, "the choice has no logprobs")
 
 
-@CHAT.question("each choice has a `finish_reason` that OpenAI knows", why="agents decide by it what comes next")
-def finish_reason(interview: ConformanceClient) -> None:
-    reason = interview.chat["choices"][0]["finish_reason"]
+@CHAT.check(
+    "each choice has a `finish_reason` that OpenAI defines",
+    why="agents choose their next step by it",
+)
+def finish_reason(client: ConformanceClient) -> None:
+    reason = client.chat["choices"][0]["finish_reason"]
     expect(reason in FINISH_REASONS, f"finish_reason {reason!r}")
 
 
-@CHAT.question("usage is there and adds up", why="bills and budgets are made of it")
-def usage(interview: ConformanceClient) -> None:
-    usage = interview.chat["usage"]
+@CHAT.check(
+    "usage is present and adds up",
+    why="bills and budgets are computed from it",
+)
+def usage(client: ConformanceClient) -> None:
+    usage = client.chat["usage"]
     counts = [usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]]
     expect(all(isinstance(count, int) and count > 0 for count in counts), f"usage {usage}")
     expect(counts[0] + counts[1] == counts[2], f"usage {usage}")
 
 
-@CHAT.question("every optional parameter may be null", why="clients of typed languages send all of them")
-def optional_nulls(interview: ConformanceClient) -> None:
-    to_object(interview.ask_chat(**dict.fromkeys(OPTIONAL)))
+@CHAT.check(
+    "every optional parameter may be null",
+    why="clients in typed languages send all of them",
+)
+def optional_nulls(client: ConformanceClient) -> None:
+    require_object(client.post_chat(**dict.fromkeys(OPTIONAL_PARAMETERS)))
 
 
-@CHAT.question("the usual parameters are taken together", why="each has been refused by some server")
-def usual_parameters(interview: ConformanceClient) -> None:
-    parameters = {"temperature": 1, "top_p": 1, "n": 1, "stop": ["\n\n\n"], "seed": 7, "user": "somebody"}
-    to_object(interview.ask_chat(**parameters, presence_penalty=0, frequency_penalty=0, logit_bias={}))
+@CHAT.check(
+    "the common parameters are accepted together",
+    why="each has been rejected by some server",
+)
+def common_parameters(client: ConformanceClient) -> None:
+    parameters = {"temperature": 1, "top_p": 1, "n": 1, "stop": ["\n\n\n"], "seed": 7, "user": "user-1"}
+    require_object(client.post_chat(**parameters, presence_penalty=0, frequency_penalty=0, logit_bias={}))
 
 
-@CHAT.question("`stop` may be one string", why="OpenAI's own examples have it so")
-def stop_as_text(interview: ConformanceClient) -> None:
-    to_object(interview.ask_chat(stop="###"))
+@CHAT.check(
+    "`stop` may be a string",
+    why="OpenAI's own examples use it",
+)
+def stop_as_text(client: ConformanceClient) -> None:
+    require_object(client.post_chat(stop="###"))
 
 
-@CHAT.question("an unknown parameter does no harm", why="tomorrow's parameter comes with today's server")
-def unknown_parameter(interview: ConformanceClient) -> None:
-    to_object(interview.ask_chat(parameter_of_tomorrow={"a": 1}))
+@CHAT.check(
+    "an unknown parameter is accepted",
+    why="clients may be newer than the server",
+)
+def unknown_parameter(client: ConformanceClient) -> None:
+    require_object(client.post_chat(unknown_parameter={"a": 1}))
 
 
-@CHAT.question("content may be a list of parts", why="most clients send it so as soon as there is an image")
-def content_parts(interview: ConformanceClient) -> None:
-    to_object(interview.ask_chat([{"type": "text", "text": "Say "}, {"type": "text", "text": "hello."}]))
+@CHAT.check(
+    "content may be a list of parts",
+    why="most clients send one as soon as a message has an image",
+)
+def content_parts(client: ConformanceClient) -> None:
+    require_object(client.post_chat([{"type": "text", "text": "Say "}, {"type": "text", "text": "hello."}]))
 
 
-@CHAT.question("the roles system, developer, assistant and tool are taken", why="a conversation of an agent has all")
-def roles(interview: ConformanceClient) -> None:
+@CHAT.check(
+    "the roles system, developer, assistant and tool are accepted",
+    why="the conversation of an agent has all of them",
+)
+def roles(client: ConformanceClient) -> None:
     call = {"id": "call_1", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
     messages = [
         {"role": "system", "content": "Be brief."},
@@ -89,31 +122,43 @@ def roles(interview: ConformanceClient) -> None:
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "call_1", "content": "It is sunny."},
     ]
-    to_object(interview.post("chat/completions", {"model": interview.subject.model, "messages": messages}))
+    require_object(client.post("chat/completions", {"model": client.target.model, "messages": messages}))
 
 
-@CHAT.question("`max_tokens` cuts, and `finish_reason` says so", why="a cut answer must not look like a whole one")
-def max_tokens(interview: ConformanceClient) -> None:
-    choice = to_object(interview.ask_chat(STORY, max_tokens=2))["choices"][0]
+@CHAT.check(
+    "`max_tokens` truncates with the `finish_reason` length",
+    why="a truncated answer must not look complete",
+)
+def max_tokens(client: ConformanceClient) -> None:
+    choice = require_object(client.post_chat(STORY, max_tokens=2))["choices"][0]
     expect(choice["finish_reason"] == "length", f"finish_reason {choice['finish_reason']!r}")
 
 
-@CHAT.question("`max_completion_tokens` cuts too", why="newer clients send no other")
-def max_completion_tokens(interview: ConformanceClient) -> None:
-    choice = to_object(interview.ask_chat(STORY, max_completion_tokens=2))["choices"][0]
+@CHAT.check(
+    "`max_completion_tokens` truncates as well",
+    why="newer clients send only this one",
+)
+def max_completion_tokens(client: ConformanceClient) -> None:
+    choice = require_object(client.post_chat(STORY, max_completion_tokens=2))["choices"][0]
     expect(choice["finish_reason"] == "length", f"finish_reason {choice['finish_reason']!r}")
 
 
-@CHAT.question("`n` answers are numbered from 0", why="a server that gives one for two is found out by an IndexError")
-def several_choices(interview: ConformanceClient) -> None:
-    answer = interview.ask_chat(n=2)
-    if answer.status in {400, 501}:
-        error_of(answer, 400, 501)
-        raise CheckSkipped("the model gives one answer at a time, and says so")
-    indexes = [choice["index"] for choice in to_object(answer)["choices"]]
+@CHAT.check(
+    "`n` choices are numbered from 0",
+    why="clients raise IndexError if a choice is missing",
+)
+def several_choices(client: ConformanceClient) -> None:
+    response = client.post_chat(n=2)
+    if response.status in {400, 501}:
+        require_error(response, 400, 501)
+        raise CheckSkipped("the model supports one choice only")
+    indexes = [choice["index"] for choice in require_object(response)["choices"]]
     expect(indexes == [0, 1], f"indexes {indexes}")
 
 
-@CHAT.question("`stream_options` without `stream` is a 400", why="it is OpenAI's way to tell a forgotten `stream`")
-def stream_options_alone(interview: ConformanceClient) -> None:
-    error_of(interview.ask_chat(stream_options={"include_usage": True}), 400)
+@CHAT.check(
+    "`stream_options` without `stream` returns 400",
+    why="OpenAI reports a forgotten `stream` this way",
+)
+def stream_options_alone(client: ConformanceClient) -> None:
+    require_error(client.post_chat(stream_options={"include_usage": True}), 400)

@@ -1,4 +1,4 @@
-"""Questions about tool calls."""
+"""Checks of tool calls."""
 
 from __future__ import annotations
 
@@ -11,50 +11,69 @@ from .registry import Section
 TOOLS = Section("tool calls")
 
 
-@TOOLS.question("a call has id, type, name, and arguments that are JSON text", why="all four are needed to answer it")
-def tool_call(interview: ConformanceClient) -> None:
-    (call, *_) = interview.tool_call_message().get("tool_calls") or [{}]
+@TOOLS.check(
+    "a call has id, type, name, and arguments as JSON text",
+    why="clients need all four to return the result",
+)
+def tool_call(client: ConformanceClient) -> None:
+    (call, *_) = client.tool_call_message().get("tool_calls") or [{}]
     expect(call.get("id") and call.get("type") == "function", f"the call is {call}")
     expect(call["function"]["name"] == "get_weather", f"name {call['function']['name']!r}")
     expect(isinstance(json.loads(call["function"]["arguments"]), dict), f"arguments {call['function']['arguments']!r}")
 
 
-@TOOLS.question("it ends with `tool_calls`, and content is null", why="an agent that reads `stop` ends its loop")
-def tool_finish_reason(interview: ConformanceClient) -> None:
-    message = interview.tool_call_message()
+@TOOLS.check(
+    "the `finish_reason` is tool_calls and content is null",
+    why="an agent that reads `stop` ends its loop",
+)
+def tool_finish_reason(client: ConformanceClient) -> None:
+    message = client.tool_call_message()
     expect(message["finish_reason"] == "tool_calls", f"finish_reason {message['finish_reason']!r}")
     expect("content" in message and not message["content"], f"content {message.get('content', 'absent')!r}")
 
 
-def _deltas(interview: ConformanceClient) -> list[dict[str, Any]]:
-    """The tool-call deltas of the stream, in order."""
-    interview.tool_call_message()  # not asked where the model has no tools
-    choices = interview.tool_stream.choices()
+def _deltas(client: ConformanceClient) -> list[dict[str, Any]]:
+    """Return the tool-call deltas of the stream in order.
+
+    Raises:
+        CheckSkipped: the model does not support tools, or called none.
+    """
+    client.tool_call_message()  # skips the check if the model does not support tools
+    choices = client.tool_stream.choices()
     deltas = [delta for choice in choices for delta in choice["delta"].get("tool_calls") or []]
     if not deltas:
-        raise CheckSkipped("the model called no tool this time")
+        raise CheckSkipped("the model called no tool")
     return deltas
 
 
-@TOOLS.question("streamed, each piece has an integer `index` from 0", why="pieces are put together by it")
-def tool_indexes(interview: ConformanceClient) -> None:
-    indexes = [delta.get("index") for delta in _deltas(interview)]
+@TOOLS.check(
+    "streamed, each delta has an integer `index` from 0",
+    why="clients join the deltas by it",
+)
+def tool_indexes(client: ConformanceClient) -> None:
+    indexes = [delta.get("index") for delta in _deltas(client)]
     expect(all(type(index) is int for index in indexes), f"indexes {indexes}")
     expect(indexes[0] == 0, f"the first index is {indexes[0]}")
 
 
-@TOOLS.question("streamed, id and name come once, first", why="accumulators join strings that are repeated")
-def tool_id_and_name_once(interview: ConformanceClient) -> None:
-    deltas = [delta for delta in _deltas(interview) if delta["index"] == 0]
+@TOOLS.check(
+    "streamed, id and name are in the first delta only",
+    why="accumulators concatenate repeated strings",
+)
+def tool_id_and_name_in_first_delta(client: ConformanceClient) -> None:
+    deltas = [delta for delta in _deltas(client) if delta["index"] == 0]
     ids = [delta["id"] for delta in deltas if delta.get("id")]
     names = [delta["function"]["name"] for delta in deltas if delta.get("function", {}).get("name")]
     expect(len(ids) == len(names) == 1, f"{len(ids)} ids, {len(names)} names")
-    expect(deltas[0].get("id") and deltas[0].get("type") == "function", f"the first piece is {deltas[0]}")
+    expect(deltas[0].get("id") and deltas[0].get("type") == "function", f"the first delta is {deltas[0]}")
 
 
-@TOOLS.question("streamed, the arguments add up to JSON, and `tool_calls` ends it", why="the tool is run with them")
-def tool_arguments(interview: ConformanceClient) -> None:
-    pieces = [delta.get("function", {}).get("arguments") or "" for delta in _deltas(interview) if delta["index"] == 0]
-    expect(isinstance(json.loads("".join(pieces)), dict), f"arguments {''.join(pieces)!r}")
-    reasons = {choice["finish_reason"] for choice in interview.tool_stream.choices() if choice["finish_reason"]}
+@TOOLS.check(
+    "streamed, the arguments join to JSON and the reason is tool_calls",
+    why="the tool is called with them",
+)
+def tool_arguments(client: ConformanceClient) -> None:
+    arguments = [delta.get("function", {}).get("arguments") or "" for delta in _deltas(client) if delta["index"] == 0]
+    expect(isinstance(json.loads("".join(arguments)), dict), f"arguments {''.join(arguments)!r}")
+    reasons = {choice["finish_reason"] for choice in client.tool_stream.choices() if choice["finish_reason"]}
     expect(reasons == {"tool_calls"}, f"finish reasons {reasons}")

@@ -1,4 +1,4 @@
-"""One server under examination: what it is asked, and the answers that several questions look at."""
+"""Client of the server under test, with requests and assertions that many checks share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from openai_compat.tools.http_probe import Address, ProbeResponse, send
+from openai_compat.tools.http_probe import BaseURL, ProbeResponse, request_headers, send
 
 from .events import EventStream, parse_events
 
@@ -23,27 +23,28 @@ TOOL: Final = {
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
     },
 }
+MISSING_ENDPOINT: Final = frozenset({403, 404, 405, 501})
 
 
 class CheckFailed(Exception):
-    """The question was answered otherwise than OpenAI does; the message is what came."""
+    """The server did not answer as OpenAI does. The message is what it returned."""
 
 
 class CheckSkipped(Exception):
-    """The question makes no sense for this server; the message says why."""
+    """The check does not apply to this server or model. The message is the reason."""
 
 
-def expect(condition: object, what_came: str) -> None:
-    """Raises WrongAnswer unless `condition` holds."""
+def expect(condition: object, detail: str) -> None:
+    """Raise CheckFailed with `detail` unless `condition` is true."""
     if not condition:
-        raise CheckFailed(what_came)
+        raise CheckFailed(detail)
 
 
 @dataclass(frozen=True)
 class Target:
-    """Who is asked: an address, the models' names, and what goes with every request."""
+    """The server under test, the names of its models, and the headers of every request."""
 
-    address: Address
+    base_url: BaseURL
     model: str
     completion_model: str
     embedding_model: str
@@ -53,205 +54,197 @@ class Target:
 
     @classmethod
     def from_arguments(cls, arguments: argparse.Namespace) -> Target:
-        """Of the command line.
+        """Build the target from the command line.
 
         Raises:
-            ValueError: a header without a colon, a URL that is none.
+            ValueError: a header has no colon, or the URL is invalid.
         """
-        headers = {"Content-Type": "application/json"}
-        if arguments.api_key:
-            headers["Authorization"] = f"Bearer {arguments.api_key}"
-        for header in arguments.header:
-            name, colon, value = header.partition(":")
-            if not colon or not name.strip():
-                raise ValueError(f"--header needs NAME:VALUE, not {header!r}")
-            headers[name.strip()] = value.strip()
         return cls(
-            Address.parse(arguments.url),
+            BaseURL.parse(arguments.url),
             arguments.model,
             arguments.completion_model or arguments.model,
             arguments.embedding_model or arguments.model,
-            headers,
+            request_headers(arguments.api_key, arguments.header),
             arguments.origin,
             arguments.timeout,
         )
 
 
 class ConformanceClient:
-    """Asks; an answer that several questions look at is asked for once."""
+    """HTTP client of the checks. Responses that several checks inspect are requested once."""
 
-    def __init__(self, subject: Target) -> None:
-        self.subject = subject
+    def __init__(self, target: Target) -> None:
+        self.target = target
 
     def check_reachable(self) -> None:
-        """Raises OSError where nobody answers."""
+        """Raise OSError if the server cannot be reached."""
         self.send("GET", "models")
 
     def send(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = {}) -> ProbeResponse:
-        """The answer to any request."""
-        subject = self.subject
+        """Send a request with the target's headers and timeout."""
+        target = self.target
         return send(
-            subject.address,
+            target.base_url,
             method,
             path,
-            headers={**subject.headers, **headers},
+            headers={**target.headers, **headers},
             body=body,
-            timeout=subject.timeout,
-            longest=subject.timeout,
+            timeout=target.timeout,
+            total_timeout=target.timeout,
         )
 
     def post(self, path: str, payload: Any, headers: Mapping[str, str] = {}) -> ProbeResponse:
         return self.send("POST", path, json.dumps(payload).encode(), headers)
 
     def chat_payload(self, content: Any = "Say hello.", **parameters: Any) -> JSON:
-        """A conversation of one message."""
+        """Return the body of a chat with one user message."""
         return {
-            "model": self.subject.model,
+            "model": self.target.model,
             "messages": [{"role": "user", "content": content}],
             **parameters,
         }
 
-    def ask_chat(self, content: Any = "Say hello.", **parameters: Any) -> ProbeResponse:
+    def post_chat(self, content: Any = "Say hello.", **parameters: Any) -> ProbeResponse:
         return self.post("chat/completions", self.chat_payload(content, **parameters))
 
-    def ask_stream(self, content: Any = "Say hello.", **parameters: Any) -> EventStream:
-        """The events of a streamed chat.
+    def stream_chat(self, content: Any = "Say hello.", **parameters: Any) -> EventStream:
+        """Stream a chat and return its events.
 
         Raises:
-            WrongAnswer: it is no stream.
+            CheckFailed: the response is not an event stream.
         """
-        return to_stream(self.ask_chat(content, stream=True, **parameters))
+        return require_stream(self.post_chat(content, stream=True, **parameters))
 
     @cached_property
     def chat(self) -> JSON:
-        """A plain chat, not streamed."""
-        return to_object(self.chat_answer)
+        """The object of a simple chat that is not streamed."""
+        return require_object(self.chat_response)
 
     @cached_property
-    def chat_answer(self) -> ProbeResponse:
-        return self.ask_chat()
+    def chat_response(self) -> ProbeResponse:
+        return self.post_chat()
 
     @cached_property
-    def stream_answer(self) -> ProbeResponse:
+    def stream_response(self) -> ProbeResponse:
         return self.stream_long_answer()
 
     def stream_long_answer(self) -> ProbeResponse:
-        """A plain chat, streamed, for a client that could take it compressed."""
+        """Stream a chat of about sixty words as a client that accepts gzip."""
         payload = self.chat_payload(STORY, stream=True)
         return self.post("chat/completions", payload, {"Accept-Encoding": "gzip"})
 
     @cached_property
     def stream(self) -> EventStream:
-        return to_stream(self.stream_answer)
+        return require_stream(self.stream_response)
 
     @cached_property
     def stream_with_usage(self) -> EventStream:
-        return self.ask_stream(stream_options={"include_usage": True})
+        return self.stream_chat(stream_options={"include_usage": True})
 
     @cached_property
-    def tool_answer(self) -> ProbeResponse:
-        """A chat that must end with a tool call."""
-        return self.ask_chat("What is the weather in Paris?", tools=[TOOL], tool_choice="required")
+    def tool_response(self) -> ProbeResponse:
+        """The response to a chat with `tool_choice: required`."""
+        return self.post_chat("What is the weather in Paris?", tools=[TOOL], tool_choice="required")
 
     @cached_property
     def tool_stream(self) -> EventStream:
-        return self.ask_stream("What is the weather in Paris?", tools=[TOOL], tool_choice="required")
+        return self.stream_chat("What is the weather in Paris?", tools=[TOOL], tool_choice="required")
 
     def tool_call_message(self) -> JSON:
-        """The message of the chat that must end with a tool call.
+        """Return the message of the chat with `tool_choice: required`, and its `finish_reason` as a further key.
 
         Raises:
-            NotAsked: the model has no tools.
+            CheckSkipped: the model does not support tools.
         """
-        if self.tool_answer.status in {400, 404, 501}:
-            raise CheckSkipped(f"the model takes no tools ({self.tool_answer.status})")
-        choice = to_object(self.tool_answer)["choices"][0]
+        if self.tool_response.status in {400, 404, 501}:
+            raise CheckSkipped(f"the model does not support tools ({self.tool_response.status})")
+        choice = require_object(self.tool_response)["choices"][0]
         return {**choice["message"], "finish_reason": choice["finish_reason"]}
 
     @cached_property
     def completion(self) -> JSON:
-        return to_object(self.ask_completion("Once upon a time"))
+        return require_object(self.post_completion("Once upon a time"))
 
-    def ask_completion(self, prompt: Any, **parameters: Any) -> ProbeResponse:
-        """The answer of the old text completions.
-
-        Raises:
-            NotAsked: the server, or the model, has none.
-        """
-        payload = {"model": self.subject.completion_model, "prompt": prompt, "max_tokens": 8, **parameters}
-        answer = self.post("completions", payload)
-        if answer.status in {403, 404, 405, 501}:
-            raise CheckSkipped(f"there are no text completions ({answer.status})")
-        return answer
-
-    def embed(self, texts: Any, **parameters: Any) -> ProbeResponse:
-        """The answer of the embeddings.
+    def post_completion(self, prompt: Any, **parameters: Any) -> ProbeResponse:
+        """Request a text completion.
 
         Raises:
-            NotAsked: the server, or the model, has none.
+            CheckSkipped: the server or the model does not support text completions.
         """
-        payload = {"model": self.subject.embedding_model, "input": texts, **parameters}
-        answer = self.post("embeddings", payload)
-        if answer.status in {403, 404, 405, 501}:
-            raise CheckSkipped(f"there are no embeddings ({answer.status})")
-        return answer
+        payload = {"model": self.target.completion_model, "prompt": prompt, "max_tokens": 8, **parameters}
+        response = self.post("completions", payload)
+        if response.status in MISSING_ENDPOINT:
+            raise CheckSkipped(f"text completions are not supported ({response.status})")
+        return response
+
+    def post_embeddings(self, texts: Any, **parameters: Any) -> ProbeResponse:
+        """Request embeddings.
+
+        Raises:
+            CheckSkipped: the server or the model does not support embeddings.
+        """
+        payload = {"model": self.target.embedding_model, "input": texts, **parameters}
+        response = self.post("embeddings", payload)
+        if response.status in MISSING_ENDPOINT:
+            raise CheckSkipped(f"embeddings are not supported ({response.status})")
+        return response
 
     def vectors(self, texts: Any, **parameters: Any) -> list[Any]:
-        """The embeddings of `texts`, in the order of the answer."""
-        data = to_object(self.embed(texts, **parameters))["data"]
+        """Return the embeddings of `texts` in the order of the response."""
+        data = require_object(self.post_embeddings(texts, **parameters))["data"]
         return [item["embedding"] for item in data]
 
 
-def to_object(answer: ProbeResponse) -> JSON:
-    """The object of a successful answer.
+def require_object(response: ProbeResponse) -> JSON:
+    """Return the JSON object of a successful response.
 
     Raises:
-        WrongAnswer
+        CheckFailed: the response has another status, content type or body.
     """
-    expect(answer.status == 200, f"status {answer.status}: {shown(answer.body)}")
-    expect(answer.media_type == "application/json", f"content-type {answer.headers.get('content-type')}")
-    value = answer.json()
+    expect(response.status == 200, f"status {response.status}: {excerpt(response.body)}")
+    expect(response.media_type == "application/json", f"content-type {response.headers.get('content-type')}")
+    value = response.json()
     if not isinstance(value, dict):
-        raise CheckFailed(f"no object: {shown(answer.body)}")
+        raise CheckFailed(f"not an object: {excerpt(response.body)}")
     return value
 
 
-def to_stream(answer: ProbeResponse) -> EventStream:
-    """The events of a streamed answer.
+def require_stream(response: ProbeResponse) -> EventStream:
+    """Return the events of a streamed response.
 
     Raises:
-        WrongAnswer
-        NotAsked: the model went on and on, as small ones do, so that there is no end to look at.
+        CheckFailed: the response is not an event stream, or the connection broke.
+        CheckSkipped: the stream did not end within the timeout. Small models sometimes generate without end.
     """
-    if answer.is_endless:
-        raise CheckSkipped(f"the model was still talking after {answer.arrivals[-1][0]:.0f} s")
-    expect(answer.status == 200, f"status {answer.status}: {shown(answer.body)}")
-    expect(answer.media_type == "text/event-stream", f"content-type {answer.headers.get('content-type')}")
-    expect(not answer.is_cut, "the connection broke within the stream")
-    return parse_events(answer.text)
+    if response.timed_out:
+        raise CheckSkipped(f"the model was still generating after {response.chunk_times[-1][0]:.0f} s")
+    expect(response.status == 200, f"status {response.status}: {excerpt(response.body)}")
+    expect(response.media_type == "text/event-stream", f"content-type {response.headers.get('content-type')}")
+    expect(not response.is_truncated, "the connection broke in the stream")
+    return parse_events(response.text)
 
 
-def error_of(answer: ProbeResponse, *statuses: int) -> JSON:
-    """The error object of an answer that must have one of `statuses` and OpenAI's envelope.
+def require_error(response: ProbeResponse, *statuses: int) -> JSON:
+    """Return the error object of a response with one of `statuses` and OpenAI's error envelope.
 
     Raises:
-        WrongAnswer
+        CheckFailed: the response has another status or structure.
     """
-    expect(answer.status in statuses, f"status {answer.status}: {shown(answer.body)}")
-    expect(answer.media_type == "application/json", f"content-type {answer.headers.get('content-type')}")
-    value = answer.json()
+    expect(response.status in statuses, f"status {response.status}: {excerpt(response.body)}")
+    expect(response.media_type == "application/json", f"content-type {response.headers.get('content-type')}")
+    value = response.json()
     error = value.get("error") if isinstance(value, dict) else None
     if not isinstance(error, dict):
-        raise CheckFailed(f"no error object: {shown(answer.body)}")
+        raise CheckFailed(f"no error object: {excerpt(response.body)}")
     missing = {"message", "type", "param", "code"} - error.keys()
-    expect(not missing, f"the error has no {', '.join(sorted(missing))}: {shown(answer.body)}")
+    expect(not missing, f"the error has no {', '.join(sorted(missing))}: {excerpt(response.body)}")
     expect(isinstance(error["message"], str) and error["message"], f"message {error['message']!r}")
     expect(isinstance(error["type"], str), f"type {error['type']!r}")
     expect(error["code"] is None or isinstance(error["code"], str), f"code {error['code']!r}")
     return error
 
 
-def shown(body: bytes) -> str:
-    """The beginning of a body, on one line."""
+def excerpt(body: bytes) -> str:
+    """Return the beginning of a body on one line."""
     text = " ".join(body[:300].decode("utf-8", "replace").split())
     return text if len(text) <= 160 else f"{text[:157]}..."

@@ -1,4 +1,4 @@
-"""Reading an event stream line by line, as the strictest client does."""
+"""Line-by-line parser of event streams, as strict as the strictest client."""
 
 from __future__ import annotations
 
@@ -11,29 +11,31 @@ JSON = dict[str, Any]
 
 @dataclass
 class EventStream:
-    """`data` has what each event carries, as text; `names` the `event:` lines, `others` every other line that is none
-    of the standard's comments.
+    """Contents of a complete event stream.
+
+    `data` has the data of each event, `names` the values of the `event:` lines, and `other_lines` every other line that
+    is not a comment. `rest` is the text after the last event.
     """
 
     data: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)
+    other_lines: list[str] = field(default_factory=list)
     rest: str = ""
 
     @property
     def objects(self) -> list[JSON]:
-        """The JSON of every event but the end mark."""
+        """The parsed JSON of every event except `[DONE]`."""
         return [json.loads(text) for text in self.data if text.strip() != "[DONE]"]
 
     def choices(self, index: int = 0) -> list[JSON]:
-        """What every chunk says of one choice."""
+        """Return the choices with this index from all chunks."""
         return [
             choice for chunk in self.objects for choice in chunk.get("choices") or [] if choice.get("index", 0) == index
         ]
 
 
 def parse_events(text: str) -> EventStream:
-    """The events of a whole stream."""
+    """Parse a complete event stream."""
     *blocks, rest = text.replace("\r\n", "\n").split("\n\n")
     stream = EventStream(rest=rest)
     for block in blocks:
@@ -42,5 +44,5 @@ def parse_events(text: str) -> EventStream:
         if data:
             stream.data.append("\n".join(data))
         stream.names += [line[6:].strip() for line in lines if line.startswith("event:")]
-        stream.others += [line for line in lines if not line.startswith(("data:", "event:"))]
+        stream.other_lines += [line for line in lines if not line.startswith(("data:", "event:"))]
     return stream

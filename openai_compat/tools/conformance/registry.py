@@ -1,4 +1,4 @@
-"""What a question is, and how a module collects its own."""
+"""Checks and the sections that collect them."""
 
 from __future__ import annotations
 
@@ -7,33 +7,36 @@ from dataclasses import dataclass
 
 from .client import ConformanceClient
 
-Ask = Callable[[ConformanceClient], None]
+RunCheck = Callable[[ConformanceClient], None]
 
 
 @dataclass(frozen=True)
 class Check:
-    """`why` says what breaks where the answer is another."""
+    """One requirement of OpenAI's API. `why` is what breaks in a client if the server does not meet it."""
 
     section: str
     title: str
     why: str
-    ask: Ask
+    run: RunCheck
 
     @property
     def name(self) -> str:
-        return self.ask.__name__.replace("_", "-")
+        """The name of the function, in kebab case."""
+        return self.run.__name__.replace("_", "-")
 
 
 class Section:
-    """The checks of one module, registered by the decorator `@SECTION.question("title", why="...")`."""
+    """The checks of one topic, registered by the decorator `@SECTION.check("title", why="...")`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.questions: list[Check] = []
+        self.checks: list[Check] = []
 
-    def question(self, title: str, *, why: str) -> Callable[[Ask], Ask]:
-        def add(ask: Ask) -> Ask:
-            self.questions.append(Check(self.name, title, why, ask))
-            return ask
+    def check(self, title: str, *, why: str) -> Callable[[RunCheck], RunCheck]:
+        """Register the decorated function as a check of this section."""
 
-        return add
+        def register(run: RunCheck) -> RunCheck:
+            self.checks.append(Check(self.name, title, why, run))
+            return run
+
+        return register

@@ -1,4 +1,4 @@
-"""What the answers add up to, for people and for programs."""
+"""Conformance report as text and as JSON."""
 
 from __future__ import annotations
 
@@ -7,45 +7,46 @@ from itertools import groupby
 from typing import Any, Final
 
 from .client import Target
-from .runner import Result
+from .runner import Outcome, Result
 
-MARKS: Final = {"right": "✓", "wrong": "✗", "not asked": "?"}
+MARKS: Final[dict[Outcome, str]] = {"passed": "✓", "failed": "✗", "skipped": "?"}
 
 
-def count(results: Sequence[Result], outcome: str) -> int:
+def count(results: Sequence[Result], outcome: Outcome) -> int:
     return sum(result.outcome == outcome for result in results)
 
 
-def to_text(subject: Target, results: Sequence[Result]) -> str:
-    """A table by section, then what was wrong, then the sum."""
-    lines = [f"{subject.address}, model {subject.model}"]
-    for section, group in groupby(results, key=lambda result: result.question.section):
-        asked = list(group)
-        wrong = count(asked, "wrong")
-        lines += ["", f"{section}: {count(asked, 'right')} of {count(asked, 'right') + wrong}"]
-        for result in asked:
-            lines.append(f"  {MARKS[result.outcome]} {result.question.title}")
-            if result.outcome == "wrong":
-                lines += [f"      came: {result.detail}", f"      why it matters: {result.question.why}"]
-            elif result.outcome == "not asked":
-                lines.append(f"      {result.detail}")
-    right, wrong = count(results, "right"), count(results, "wrong")
-    return "\n".join([*lines, "", f"{right} of {right + wrong} right, {count(results, 'not asked')} not asked"])
+def to_text(target: Target, results: Sequence[Result]) -> str:
+    """Return the results by section, with details of failed and skipped checks, and a summary line."""
+    lines = [f"{target.base_url}, model {target.model}"]
+    for section, group in groupby(results, key=lambda result: result.check.section):
+        section_results = list(group)
+        passed, failed = count(section_results, "passed"), count(section_results, "failed")
+        lines += ["", f"{section}: {passed} of {passed + failed}"]
+        for result in section_results:
+            lines.append(f"  {MARKS[result.outcome]} {result.check.title}")
+            if result.outcome == "failed":
+                lines += [f"      received: {result.detail}", f"      why it matters: {result.check.why}"]
+            elif result.outcome == "skipped":
+                lines.append(f"      skipped: {result.detail}")
+    passed, failed = count(results, "passed"), count(results, "failed")
+    return "\n".join([*lines, "", f"{passed} of {passed + failed} passed, {count(results, 'skipped')} skipped"])
 
 
-def to_json(subject: Target, results: Sequence[Result]) -> dict[str, Any]:
+def to_json(target: Target, results: Sequence[Result]) -> dict[str, Any]:
+    """Return the counts and every result."""
     return {
-        "url": str(subject.address),
-        "model": subject.model,
-        "right": count(results, "right"),
-        "wrong": count(results, "wrong"),
-        "not_asked": count(results, "not asked"),
-        "questions": [
+        "url": str(target.base_url),
+        "model": target.model,
+        "passed": count(results, "passed"),
+        "failed": count(results, "failed"),
+        "skipped": count(results, "skipped"),
+        "checks": [
             {
-                "name": result.question.name,
-                "section": result.question.section,
-                "title": result.question.title,
-                "why": result.question.why,
+                "name": result.check.name,
+                "section": result.check.section,
+                "title": result.check.title,
+                "why": result.check.why,
                 "outcome": result.outcome,
                 "detail": result.detail,
                 "seconds": round(result.seconds, 3),

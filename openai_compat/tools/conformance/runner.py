@@ -1,4 +1,4 @@
-"""All questions, and asking them."""
+"""All checks in their order, and the runner."""
 
 from __future__ import annotations
 
@@ -8,59 +8,54 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from . import checks_chat as ask_chat
-from . import checks_errors as ask_errors
-from . import checks_others as ask_others
-from . import checks_streams as ask_streams
-from . import checks_tools as ask_tools
+from .checks_chat import CHAT
+from .checks_completions import COMPLETIONS
+from .checks_embeddings import EMBEDDINGS
+from .checks_errors import ERRORS, HEADERS
+from .checks_models import MODELS
+from .checks_responses import RESPONSES
+from .checks_streams import CHUNKS, SSE
+from .checks_tools import TOOLS
 from .client import CheckFailed, CheckSkipped, ConformanceClient
 from .registry import Check
 
-Outcome = Literal["right", "wrong", "not asked"]
-SECTIONS: Final = (
-    ask_errors.ERRORS,
-    ask_errors.HEADERS,
-    ask_chat.CHAT,
-    ask_streams.SSE,
-    ask_streams.CHUNKS,
-    ask_tools.TOOLS,
-    *ask_others.SECTIONS,
-)
-QUESTIONS: Final = tuple(question for section in SECTIONS for question in section.questions)
+Outcome = Literal["passed", "failed", "skipped"]
+SECTIONS: Final = (ERRORS, HEADERS, CHAT, SSE, CHUNKS, TOOLS, COMPLETIONS, EMBEDDINGS, MODELS, RESPONSES)
+CHECKS: Final = tuple(check for section in SECTIONS for check in section.checks)
 
 
 @dataclass(frozen=True)
 class Result:
-    """`detail` is what came instead, or why the question was not asked."""
+    """Outcome of a check. `detail` is what the server returned, or why the check was skipped."""
 
-    question: Check
+    check: Check
     outcome: Outcome
     detail: str
     seconds: float
 
 
-def ask_all(questions: Sequence[Check], interview: ConformanceClient, tell: Callable[[str], None]) -> list[Result]:
-    """Every question's result, in order; `tell` hears each before it is asked, as a slow model takes its time."""
+def run_checks(checks: Sequence[Check], client: ConformanceClient, show: Callable[[str], None]) -> list[Result]:
+    """Run the checks in order and return their results. Call `show` with a progress line before each one."""
     results = []
-    for number, question in enumerate(questions, 1):
-        tell(f"{number}/{len(questions)} {question.title}")
-        results.append(_ask(question, interview))
+    for number, check in enumerate(checks, 1):
+        show(f"{number}/{len(checks)} {check.title}")
+        results.append(_run(check, client))
     return results
 
 
-def _ask(question: Check, interview: ConformanceClient) -> Result:
-    began = time.monotonic()
-    outcome: Outcome = "right"
+def _run(check: Check, client: ConformanceClient) -> Result:
+    started = time.monotonic()
+    outcome: Outcome = "passed"
     detail = ""
     try:
-        question.ask(interview)
+        check.run(client)
     except CheckSkipped as reason:
-        outcome, detail = "not asked", str(reason)
+        outcome, detail = "skipped", str(reason)
     except CheckFailed as error:
-        outcome, detail = "wrong", str(error)
+        outcome, detail = "failed", str(error)
     except (OSError, http.client.HTTPException) as error:
-        outcome, detail = "wrong", f"no answer: {error or type(error).__name__}"
+        outcome, detail = "failed", f"no response: {error or type(error).__name__}"
     except (LookupError, TypeError, AttributeError, ValueError) as error:
-        # What came has another shape than the question goes through.
-        outcome, detail = "wrong", f"an unexpected shape: {type(error).__name__}: {error}"
-    return Result(question, outcome, detail, time.monotonic() - began)
+        # The response lacks a key that the check reads, or has another type there.
+        outcome, detail = "failed", f"unexpected structure: {type(error).__name__}: {error}"
+    return Result(check, outcome, detail, time.monotonic() - started)
