@@ -1,8 +1,10 @@
-"""The model that `python -m openai_compat doctor` asks: it speaks and is silent as it is told to, and says when.
+"""Diagnostic model of `python -m openai_compat doctor`.
 
-It stands where any model stands, behind everything that is between a client and this server, and takes nobody's money.
-No list shows it. The last message is a JSON object: `pauses`, seconds before each of its words; `comments`, whether its
-silence may be filled; `id`, a name for the call; or `about`, the name of an earlier call, to hear what became of it.
+The model is served like any other, behind the same proxies, but calls no upstream and appears in no list. The last
+message is a command, a JSON object in one of two forms:
+
+- `pauses`: the seconds before each event of the answer. `comments` fills the pauses with comments, `id` names the call.
+- `query`: the `id` of an earlier call. The answer contains when its client disconnected.
 """
 
 from __future__ import annotations
@@ -33,81 +35,92 @@ RECORD_TTL: Final = 600.0
 
 
 class DoctorBackend(Backend, SupportsChat):
-    """Each word is a line of JSON: `{"at": seconds since the call began}`."""
+    """Backend of the diagnostic model. Each event is a line of JSON, `{"at": seconds since the call began}`."""
 
     def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Heartbeat]:
-        """Raises PayloadError for a message that is no instruction."""
-        order = _parse_command(request)
-        if "about" in order:
-            return iter([_event(_DisconnectLog().recall(str(order["about"]))), ChatDelta(finish_reason="stop")])
-        pauses = [float(pause) for pause in order.get("pauses", [])]
+        """Execute the command in the last message.
+
+        Raises:
+            InvalidRequestError: the message is not a command, or its pauses are too many or too long.
+        """
+        command = _parse_command(request)
+        if "query" in command:
+            disconnected_at = _DisconnectLog().lookup(str(command["query"]))
+            return iter([_event({"disconnected_at": disconnected_at}), ChatDelta(finish_reason="stop")])
+        pauses = [float(pause) for pause in command.get("pauses", [])]
         if len(pauses) > MAX_PAUSES or not all(pause >= 0 for pause in pauses) or sum(pauses) > MAX_SECONDS:
-            raise InvalidRequestError("pauses must be seconds, an hour in all at most", param="messages")
-        return _speak(pauses, context, name=str(order.get("id", "")), supports_comments=bool(order.get("comments")))
+            raise InvalidRequestError("pauses must be seconds, at most an hour in total", param="messages")
+        call_id, sends_comments = str(command.get("id", "")), bool(command.get("comments"))
+        return _stream(pauses, context, call_id=call_id, sends_comments=sends_comments)
 
 
 def _parse_command(request: ChatRequest) -> dict[str, Any]:
     content = request.messages[-1].get("content")
     try:
-        order = json.loads(content if isinstance(content, str) else "")
-        if isinstance(order, dict) and isinstance(order.get("pauses", []), list):
-            [float(pause) for pause in order.get("pauses", [])]
-            return order
+        command = json.loads(content if isinstance(content, str) else "")
+        if isinstance(command, dict) and isinstance(command.get("pauses", []), list):
+            [float(pause) for pause in command.get("pauses", [])]
+            return command
     except (ValueError, TypeError):
         pass
-    raise InvalidRequestError("This model takes orders from `python -m openai_compat doctor` only.", param="messages")
+    raise InvalidRequestError("This model accepts commands of `python -m openai_compat doctor` only.", param="messages")
 
 
 def _event(value: dict[str, Any]) -> ChatDelta:
     return ChatDelta(content=json.dumps(value) + "\n")
 
 
-def _speak(
-    pauses: list[float], context: CallContext, *, name: str, supports_comments: bool
+def _stream(
+    pauses: list[float], context: CallContext, *, call_id: str, sends_comments: bool
 ) -> Iterator[ChatDelta | Heartbeat]:
-    began = time.monotonic()
-    if name:
-        context.cancellation.on_cancel(lambda: _DisconnectLog().keep(name, time.monotonic() - began))
+    started = time.monotonic()
+    if call_id:
+        context.cancellation.on_cancel(lambda: _DisconnectLog().record(call_id, time.monotonic() - started))
     for pause in pauses:
-        if supports_comments:
+        if sends_comments:
             context.cancellation.wait(pause / 2)
             yield HEARTBEAT
             pause /= 2
         context.cancellation.wait(pause)
-        yield _event({"at": round(time.monotonic() - began, 3)})
+        yield _event({"at": round(time.monotonic() - started, 3)})
     yield ChatDelta(finish_reason="stop")
 
 
 class _DisconnectLog:
-    """When clients left, for every worker of this machine: the one that is asked need not be the one that was left."""
+    """Times of client disconnects in files, because another worker of the machine may receive the query."""
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.gettempdir(), f"openai-compat-doctor-{os.getuid()}")
 
-    def keep(self, name: str, seconds: float) -> None:
+    def record(self, call_id: str, seconds: float) -> None:
+        """Store after how many seconds the client of a call disconnected. A failure is logged."""
         try:
             self._folder.mkdir(mode=0o700, exist_ok=True)
             if self._is_own():
-                self._forget_old()
-                self._file(name).write_text(f"{seconds:.3f}")
+                self._delete_old()
+                self._file(call_id).write_text(f"{seconds:.3f}")
         except OSError as error:
-            log.warning("the doctor will not hear of a client that left: %s", error)
+            log.warning("a client disconnect cannot be recorded for the doctor: %s", error)
 
-    def recall(self, name: str) -> dict[str, Any]:
+    def lookup(self, call_id: str) -> float | None:
+        """Return the seconds that were recorded for a call, None if there are none."""
         try:
-            return {"left_at": float(self._file(name).read_text())} if self._is_own() else {"left_at": None}
+            return float(self._file(call_id).read_text()) if self._is_own() else None
         except (OSError, ValueError):
-            return {"left_at": None}
+            return None
 
-    def _file(self, name: str) -> Path:
-        return self._folder / hashlib.sha256(name.encode()).hexdigest()[:32]
+    def _file(self, call_id: str) -> Path:
+        return self._folder / hashlib.sha256(call_id.encode()).hexdigest()[:32]
 
     def _is_own(self) -> bool:
-        """Everybody may write to the folder above: another's could lead anywhere."""
+        """Return True if the folder belongs to this user.
+
+        Any user can create it in the folder for temporary files, as a link to anywhere.
+        """
         status = self._folder.lstat()
         return status.st_uid == os.getuid() and not self._folder.is_symlink()
 
-    def _forget_old(self) -> None:
+    def _delete_old(self) -> None:
         for file in self._folder.iterdir():
             if file.stat().st_mtime < time.time() - RECORD_TTL:
                 file.unlink(missing_ok=True)

@@ -1,56 +1,68 @@
-"""All checks, in the order in which a person would make them."""
+"""All checks in the order of the report."""
 
 from __future__ import annotations
 
 import http.client
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
-from .requests import check_body, check_cors, check_errors
-from .results import CheckResult, good, not_checked
-from .streaming import check_comments, check_compression, check_events
+from .requests import check_body_size, check_cors, check_error_format
+from .results import CheckResult, passed, skipped
+from .streaming import check_buffering, check_compression, check_keep_alive_comments
 from .target import Target, TargetError
-from .timeouts import check_hang_up, check_reload, check_silence
+from .timeouts import check_disconnects, check_idle_timeouts, check_reload
 
 Check = Callable[[Target], Sequence[CheckResult]]
-OF_THE_WAY: Sequence[Check] = (check_body, check_cors, check_errors)
-OF_ANSWERS: Sequence[Check] = (check_events, check_compression, check_comments, check_hang_up, check_silence)
+REQUEST_CHECKS: Final[Sequence[Check]] = (check_body_size, check_cors, check_error_format)
+"""Checks that need no diagnostic model."""
+RESPONSE_CHECKS: Final[Sequence[Check]] = (
+    check_buffering,
+    check_compression,
+    check_keep_alive_comments,
+    check_disconnects,
+    check_idle_timeouts,
+)
 
 
-def examine(patient: Target) -> list[CheckResult]:
-    """Every finding. The checks that wait do so at the same time.
+def run_checks(target: Target) -> list[CheckResult]:
+    """Run all checks concurrently, except for the reload, and return their results in order.
+
+    Without the diagnostic model, only the checks of requests are run.
 
     Raises:
-        PatientError: it does not let the doctor in. OSError: nobody answers.
+        TargetError: the server requires a key, or its response is not HTTP.
+        OSError: the server cannot be reached.
     """
-    has_model, why_not = _can_be_told(patient)
-    checks = [*OF_ANSWERS, *OF_THE_WAY] if has_model else OF_THE_WAY
+    reason = _missing_model_reason(target)
+    checks = REQUEST_CHECKS if reason else [*RESPONSE_CHECKS, *REQUEST_CHECKS]
     with ThreadPoolExecutor(len(checks)) as pool:
-        found = [finding for findings in pool.map(lambda check: _made(check, patient), checks) for finding in findings]
-    if not has_model:
-        return [not_checked("answers", why_not), *found]
-    # By itself, and last: it may take the server away for a moment.
-    return [good("reachable", "and the doctor's model answers"), *found, *_made(check_reload, patient)]
+        found = [result for results in pool.map(lambda check: _run(check, target), checks) for result in results]
+    if reason:
+        return [skipped("responses", reason), *found]
+    # The reload comes alone and last, because the server may be unavailable for a moment.
+    return [passed("reachable", "the diagnostic model answers"), *found, *_run(check_reload, target)]
 
 
-def _can_be_told(patient: Target) -> tuple[bool, str]:
+def _missing_model_reason(target: Target) -> str:
+    """Return why there is no diagnostic model, or an empty string if it answers."""
     try:
-        answer = patient.order(stream=False, pauses=[0])
+        response = target.run_command(stream=False, pauses=[0])
     except http.client.HTTPException as error:
-        raise TargetError(f"what answers is no HTTP: {error!r}") from error
-    if answer.status in {401, 403}:
-        raise TargetError(f"it wants a key ({answer.status}): --api-key")
-    if answer.status == 200 and b'\\"at\\"' in answer.body:
-        return True, ""
-    return False, (
-        f"the server behind does not know the doctor's model (status {answer.status}): it is another one, or an "
-        "older one, or DIAGNOSTICS_ENABLED=false; only the way there could be checked"
+        raise TargetError(f"the response is not HTTP: {error!r}") from error
+    if response.status in {401, 403}:
+        raise TargetError(f"the server requires a key ({response.status}), which --api-key sets")
+    if response.status == 200 and b'\\"at\\"' in response.body:
+        return ""
+    return (
+        f"the server has no diagnostic model (status {response.status}): it is another server, an older version, or "
+        "DIAGNOSTICS_ENABLED=false; only requests were checked"
     )
 
 
-def _made(check: Check, patient: Target) -> Sequence[CheckResult]:
+def _run(check: Check, target: Target) -> Sequence[CheckResult]:
     try:
-        return check(patient)
+        return check(target)
     except (OSError, http.client.HTTPException, LookupError, ValueError, TypeError) as error:
         name = check.__name__.removeprefix("check_").replace("_", " ")
-        return [not_checked(name, f"it could not be found out: {error or type(error).__name__}")]
+        return [skipped(name, f"the check could not be completed: {error or type(error).__name__}")]

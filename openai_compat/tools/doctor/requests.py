@@ -1,4 +1,4 @@
-"""What is refused on the way in, and in whose words."""
+"""Checks of requests that a proxy or the server rejects."""
 
 from __future__ import annotations
 
@@ -7,38 +7,43 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from openai_compat.tools.http_probe import ProbeResponse, read_answer
+from openai_compat.tools.http_probe import ProbeResponse, read_response
 
-from .results import CheckResult, bad, good, not_checked
+from .results import CheckResult, failed, passed, skipped
 from .target import Target
 
 MIB: Final = 1024 * 1024
-STEPS: Final = (1, 2, 4, 8, 10, 16, 20, 32, 64, 100, 128, 256, 512)
-REFUSAL_LIMIT: Final = 1.0
-"""A body that is too large is refused as soon as its length is known; one that is not is waited for."""
-OURS: Final = "openai-version"
-"""The header by which an answer of this server is told from one of what stands before it."""
+SIZES: Final = (1, 2, 4, 8, 10, 16, 20, 32, 64, 100, 128, 256, 512)
+REJECTION_TIMEOUT: Final = 1.0
+"""A body that is too large is rejected as soon as its length is known. For an accepted one, the server waits."""
+OWN_HEADER: Final = "openai-version"
+"""Header that distinguishes responses of this server from those of a proxy."""
+LONG_HEADER_BYTES: Final = 40_000
 
 
-def check_body(patient: Target) -> Sequence[CheckResult]:
-    """The length is announced, and nothing sent: whoever minds says so at once."""
-    sizes = [size for size in STEPS if size < patient.body] + [patient.body]
+def check_body_size(target: Target) -> Sequence[CheckResult]:
+    """Announce bodies of increasing length without sending them, and find the smallest that is rejected."""
+    sizes = [size for size in SIZES if size < target.body_mib] + [target.body_mib]
     with ThreadPoolExecutor(len(sizes)) as pool:
-        refusals = list(pool.map(lambda size: _refusal(patient, size * MIB), sizes))
-    for at, refusal in enumerate(refusals):
-        if refusal is not None:
-            return [_too_large(sizes[at], sizes[:at], refusal)]
-    return [good("body", f"{patient.body} MiB are taken")]
+        rejections = list(pool.map(lambda size: _rejection(target, size * MIB), sizes))
+    for index, rejection in enumerate(rejections):
+        if rejection is not None:
+            return [_too_large(sizes[index], sizes[:index], rejection)]
+    return [passed("body size", f"{target.body_mib} MiB are accepted")]
 
 
-def _refusal(patient: Target, length: int) -> ProbeResponse | None:
-    connection = patient.address.connect(REFUSAL_LIMIT)
+def _rejection(target: Target, length: int) -> ProbeResponse | None:
+    """Return the rejection of a body of this length, None if the server waits for the body.
+
+    Status 0 stands for a connection that was closed without a response.
+    """
+    connection = target.base_url.connect(REJECTION_TIMEOUT)
     try:
-        connection.putrequest("POST", f"{patient.address.root}/chat/completions")
-        for name, value in {**patient.headers, "Content-Length": str(length)}.items():
+        connection.putrequest("POST", f"{target.base_url.path}/chat/completions")
+        for name, value in {**target.headers, "Content-Length": str(length)}.items():
             connection.putheader(name, value)
         connection.endheaders()
-        return read_answer(connection)
+        return read_response(connection)
     except TimeoutError:
         return None
     except (http.client.HTTPException, ConnectionError):
@@ -47,58 +52,60 @@ def _refusal(patient: Target, length: int) -> ProbeResponse | None:
         connection.close()
 
 
-def _too_large(size: int, taken: Sequence[int], refusal: ProbeResponse) -> CheckResult:
-    says = f"{size} MiB are refused with status {refusal.status or 'none at all'}"
-    says += f", {taken[-1]} MiB are taken" if taken else ""
-    if refusal.status not in {0, 413}:
-        return not_checked("body", says)
-    if OURS in refusal.headers:
-        return bad("body", f"{says}, by this server", f"here: MAX_REQUEST_BYTES={size * MIB}")
-    return bad("body", f"{says}, before this server", f"nginx: client_max_body_size {size}m;")
+def _too_large(size: int, accepted: Sequence[int], rejection: ProbeResponse) -> CheckResult:
+    how = f"with status {rejection.status}" if rejection.status else "by closing the connection"
+    message = f"{size} MiB are rejected {how}" + (f", {accepted[-1]} MiB are accepted" if accepted else "")
+    if rejection.status not in {0, 413}:
+        return skipped("body size", message)
+    if OWN_HEADER in rejection.headers:
+        return failed("body size", f"{message}, by this server", f"this server: MAX_REQUEST_BYTES={size * MIB}")
+    return failed("body size", f"{message}, by a proxy", f"nginx: client_max_body_size {size}m;")
 
 
-def check_cors(patient: Target) -> Sequence[CheckResult]:
-    origin = patient.origin
+def check_cors(target: Target) -> Sequence[CheckResult]:
+    """Send a preflight and a request of the page `--origin`."""
+    origin = target.origin
     if origin is None:
-        return [not_checked("CORS", "say which page calls: --origin https://app.example.com")]
-    asked = {
+        return [skipped("CORS", "requires the page's origin, such as --origin https://app.example.com")]
+    preflight_headers = {
         "Origin": origin,
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "authorization,content-type,x-stainless-lang",
     }
-    preflight = patient.send("OPTIONS", "chat/completions", None, asked)
-    answer = patient.send("GET", "models", None, {"Origin": origin})
-    values = [reply.headers.get("access-control-allow-origin", "") for reply in (preflight, answer)]
+    preflight = target.send("OPTIONS", "chat/completions", None, preflight_headers)
+    response = target.send("GET", "models", None, {"Origin": origin})
+    values = [each.headers.get("access-control-allow-origin", "") for each in (preflight, response)]
     if any("," in value for value in values):
         return [
-            bad("CORS", f"the answer allows two origins ({', '.join(values)}), and browsers take neither",
-                "nginx: no add_header Access-Control-Allow-Origin: the server says it")
+            failed("CORS", f"a response allows two origins ({', '.join(values)}), which browsers reject",
+                   "nginx: no add_header Access-Control-Allow-Origin, the server sends it")
         ]  # fmt: skip
     if preflight.status >= 300:
         return [
-            bad("CORS", f"the preflight is answered with {preflight.status}",
-                "nginx: no limit_except and no `if` that takes OPTIONS away from the server")
+            failed("CORS", f"the preflight returns status {preflight.status}",
+                   "nginx: no limit_except and no `if` that answers OPTIONS in place of the server")
         ]  # fmt: skip
     if not all(value in {origin, "*"} for value in values):
-        return [bad("CORS", f"{origin} may not call", f"here: CORS_ALLOW_ORIGINS={origin}")]
+        return [failed("CORS", f"{origin} is not allowed", f"this server: CORS_ALLOW_ORIGINS={origin}")]
     allowed = preflight.headers.get("access-control-allow-headers", "").lower()
     if "authorization" not in allowed:
-        return [bad("CORS", f"the header authorization is not allowed, only {allowed or 'none'}",
-                    "nginx: no add_header Access-Control-Allow-Headers: the server says it")]  # fmt: skip
-    return [good("CORS", f"{origin} may call")]
+        return [failed("CORS", f"the header authorization is not allowed, only {allowed or 'none'}",
+                       "nginx: no add_header Access-Control-Allow-Headers, the server sends it")]  # fmt: skip
+    return [passed("CORS", f"{origin} is allowed")]
 
 
-def check_errors(patient: Target) -> Sequence[CheckResult]:
-    """What nobody but the first in line can answer: a header that is too long."""
+def check_error_format(target: Target) -> Sequence[CheckResult]:
+    """Send a header that is too long, which the first proxy rejects itself."""
     try:
-        answer = patient.send("GET", "models", None, {"X-Padding": "x" * 40_000})
+        response = target.send("GET", "models", None, {"X-Padding": "x" * LONG_HEADER_BYTES})
     except (ConnectionError, http.client.HTTPException):
-        return [not_checked("errors", "a header that is too long is answered with a closed connection")]
-    if answer.status < 400:
-        return [good("errors", "a header of 40 kB is taken; what would be refused is not known")]
-    if answer.media_type == "application/json" and b'"error"' in answer.body:
-        return [good("errors", "what is refused on the way has OpenAI's error object")]
+        return [skipped("error format", "the connection is closed after a header that is too long")]
+    if response.status < 400:
+        return [passed("error format", "a header of 40 kB is accepted, so no rejection was seen")]
+    if response.media_type == "application/json" and b'"error"' in response.body:
+        return [passed("error format", "rejections of the proxy have OpenAI's error object")]
     return [
-        bad("errors", f"what is refused on the way is {answer.media_type or 'of no type'} (status {answer.status})",
-            "nginx: the error_page lines, the map and the location of deploy/nginx-site.conf")
+        failed("error format", f"rejections of the proxy are {response.media_type or 'without a content type'} "
+               f"(status {response.status})",
+               "nginx: the error_page lines, the map and the location of deploy/nginx-site.conf")
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a check has found, and how it is shown."""
+"""Results of the checks, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -8,41 +8,42 @@ from typing import Any, Final, Literal
 
 from .target import Target
 
-Outcome = Literal["good", "bad", "not checked"]
-MARKS: Final = {"good": "✓", "bad": "✗", "not checked": "?"}
+Outcome = Literal["passed", "failed", "skipped"]
+MARKS: Final[dict[Outcome, str]] = {"passed": "✓", "failed": "✗", "skipped": "?"}
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """`says` is what was seen; `change` has the lines to change, of nginx or of this server's configuration."""
+    """Result of one check. `fix` has the lines of configuration to change, of nginx, this server or others."""
 
     check: str
     outcome: Outcome
-    says: str
-    change: tuple[str, ...] = ()
+    message: str
+    fix: tuple[str, ...] = ()
 
 
-def good(check: str, says: str) -> CheckResult:
-    return CheckResult(check, "good", says)
+def passed(check: str, message: str) -> CheckResult:
+    return CheckResult(check, "passed", message)
 
 
-def bad(check: str, says: str, *change: str) -> CheckResult:
-    return CheckResult(check, "bad", says, change)
+def failed(check: str, message: str, *fix: str) -> CheckResult:
+    return CheckResult(check, "failed", message, fix)
 
 
-def not_checked(check: str, says: str) -> CheckResult:
-    return CheckResult(check, "not checked", says)
+def skipped(check: str, message: str) -> CheckResult:
+    return CheckResult(check, "skipped", message)
 
 
-def to_text(patient: Target, findings: Sequence[CheckResult]) -> str:
-    """A line for each, and below what is bad the lines to change."""
-    lines = [str(patient.address), ""]
-    for finding in findings:
-        lines.append(f"  {MARKS[finding.outcome]} {finding.check}: {finding.says}")
-        lines += [f"      change: {line}" for line in finding.change]
-    bads = sum(finding.outcome == "bad" for finding in findings)
-    return "\n".join([*lines, "", f"{bads} to change" if bads else "nothing to change"])
+def to_text(target: Target, results: Sequence[CheckResult]) -> str:
+    """Return a line for each result, the fixes below failed ones, and a summary line."""
+    lines = [str(target.base_url), ""]
+    for result in results:
+        lines.append(f"  {MARKS[result.outcome]} {result.check}: {result.message}")
+        lines += [f"      fix: {line}" for line in result.fix]
+    failures = sum(result.outcome == "failed" for result in results)
+    return "\n".join([*lines, "", f"{failures} to fix" if failures else "nothing to fix"])
 
 
-def to_json(patient: Target, findings: Sequence[CheckResult]) -> dict[str, Any]:
-    return {"url": str(patient.address), "findings": [asdict(finding) for finding in findings]}
+def to_json(target: Target, results: Sequence[CheckResult]) -> dict[str, Any]:
+    """Return the server's URL and all results."""
+    return {"url": str(target.base_url), "results": [asdict(result) for result in results]}

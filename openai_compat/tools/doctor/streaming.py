@@ -1,60 +1,67 @@
-"""Whether events come as they are sent, and as they are."""
+"""Checks of streamed responses for buffering, compression and rewriting."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
 
-from .results import CheckResult, bad, good
+from .results import CheckResult, failed, passed
 from .target import Target, parse_events
 
 PAUSES: Final = (0.0, 0.2, 0.2, 0.2)
 TRIES: Final = 3
-HELD_SHARE: Final = 0.5
-"""A path that takes half of the pauses out of a stream collects it; a slow network moves all events alike."""
-BUFFERING: Final = (
-    "nginx, where it passes to this server: proxy_buffering off; and proxy_http_version 1.1;",
+MAX_DELAY_SHARE: Final = 0.5
+"""Share of the pauses by which a delayed first event counts as buffered. A slow network delays all events alike."""
+BUFFERING_FIXES: Final = (
+    "nginx, in the location of this server: proxy_buffering off; and proxy_http_version 1.1;",
     "nginx: no proxy_ignore_headers X-Accel-Buffering;",
-    "elsewhere: whatever collects responses (a CDN's cache, a compressor, a web firewall)",
+    "elsewhere: no buffering of responses (a CDN's cache, a compressor, a web firewall)",
 )
-COMPRESSION: Final = (
+COMPRESSION_FIXES: Final = (
     "nginx: gzip off; (or gzip_types without text/event-stream)",
     "elsewhere: no compression of text/event-stream",
 )
+REWRITING_FIXES: Final = (
+    "nginx: no sub_filter for text/event-stream",
+    "elsewhere: no rewriting of events, or an idle timeout above the longest gap between events",
+)
 
 
-def check_events(patient: Target) -> Sequence[CheckResult]:
-    """The best of a few tries: a path that collects events does so each time, a busy machine does not."""
-    held, sent = min(_held_seconds(patient) for _ in range(TRIES))
-    if held < sent * HELD_SHARE:
-        return [good("events", f"they come as they are sent (the first was held back for {max(held, 0.0):.2f} s)")]
-    return [bad("events", f"held back: sent over {sent:.1f} s, they came within {sent - held:.2f} s", *BUFFERING)]
+def check_buffering(target: Target) -> Sequence[CheckResult]:
+    """Measure the delay of the first event, the smallest of three tries.
+
+    A proxy that buffers does so each time, while a busy machine does not.
+    """
+    delay, duration = min(_delay(target) for _ in range(TRIES))
+    if delay < duration * MAX_DELAY_SHARE:
+        return [
+            passed("buffering", f"events arrive as they are sent (the first was delayed by {max(delay, 0.0):.2f} s)")
+        ]
+    message = f"events are buffered: sent over {duration:.1f} s, they arrived within {duration - delay:.2f} s"
+    return [failed("buffering", message, *BUFFERING_FIXES)]
 
 
-def _held_seconds(patient: Target) -> tuple[float, float]:
-    """For how long the first event was held back until the last had been sent, and how long they were sent over."""
-    words = parse_events(patient.order(pauses=PAUSES))
-    sent = words[-1].said - words[0].said
-    return sent - (words[-1].came - words[0].came), sent
+def _delay(target: Target) -> tuple[float, float]:
+    """Return by how many seconds the first event was delayed against the last, and over how many all were sent."""
+    events = parse_events(target.run_command(pauses=PAUSES))
+    duration = events[-1].sent_at - events[0].sent_at
+    return duration - (events[-1].received_at - events[0].received_at), duration
 
 
-def check_compression(patient: Target) -> Sequence[CheckResult]:
-    answer = patient.order({"Accept-Encoding": "gzip, br"}, pauses=[0])
-    encoding = answer.headers.get("content-encoding")
+def check_compression(target: Target) -> Sequence[CheckResult]:
+    """Stream as a client that accepts gzip and Brotli."""
+    response = target.run_command({"Accept-Encoding": "gzip, br"}, pauses=[0])
+    encoding = response.headers.get("content-encoding")
     if encoding is None:
-        return [good("compression", "a stream comes uncompressed, also to a client that could take it otherwise")]
-    return [bad("compression", f"streams are compressed ({encoding}): events wait for a block", *COMPRESSION)]
+        return [passed("compression", "streams are not compressed")]
+    message = f"streams are compressed ({encoding}), so events wait for a block to fill"
+    return [failed("compression", message, *COMPRESSION_FIXES)]
 
 
-def check_comments(patient: Target) -> Sequence[CheckResult]:
-    answer = patient.order(pauses=[0, 0.4], comments=True)
-    if any(line.startswith(b":") for line in answer.body.split(b"\n")):
-        return [good("comments", "the comments that fill a silence come through")]
-    return [
-        bad(
-            "comments",
-            "the comments that fill a silence are taken out on the way: whatever is silent for long is cut",
-            "nginx: no sub_filter for text/event-stream",
-            "elsewhere: whatever rewrites events; until then, an idle timeout as long as the longest silence",
-        )
-    ]
+def check_keep_alive_comments(target: Target) -> Sequence[CheckResult]:
+    """Check that the comments that fill an idle gap reach the client."""
+    response = target.run_command(pauses=[0, 0.4], comments=True)
+    if any(line.startswith(b":") for line in response.body.split(b"\n")):
+        return [passed("keep-alive comments", "comments in an idle gap arrive")]
+    message = "comments in an idle gap are removed, so a proxy may close an idle stream"
+    return [failed("keep-alive comments", message, *REWRITING_FIXES)]

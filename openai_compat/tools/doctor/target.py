@@ -1,4 +1,4 @@
-"""The deployed server: how it is reached, and what the doctor's model on it is told to do."""
+"""The deployed server under test, and commands for its diagnostic model."""
 
 from __future__ import annotations
 
@@ -11,51 +11,52 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from openai_compat.tools.http_probe import Address, ProbeResponse, send
+from openai_compat.tools.http_probe import BaseURL, ProbeResponse, request_headers, send
 
 from .backend import DOCTOR_MODEL
 
 TIMEOUT: Final = 20.0
+POLL_INTERVAL: Final = 0.05
 
 
 class TargetError(Exception):
-    """Nothing can be examined, and why."""
+    """The server cannot be checked. The message is the reason."""
 
 
 @dataclass(frozen=True)
 class TimedEvent:
-    """One event of the doctor's model: when it was said, by the server's clock, and when it came, both in seconds."""
+    """Times of one event in seconds, when the server sent it and when it was received, each since the request."""
 
-    said: float
-    came: float
+    sent_at: float
+    received_at: float
 
 
 @dataclass(frozen=True)
 class Target:
-    """`silence`, `body`, `origin` and `reload` are what the command line asks to be checked."""
+    """The server under test and the options of the command line.
 
-    address: Address
+    Connections must survive `idle_seconds` without data. Bodies of `body_mib` MiB must be accepted. CORS must allow
+    `origin`. `reload` is a command to run during a stream of `reload_seconds`.
+    """
+
+    base_url: BaseURL
     headers: Mapping[str, str]
-    silence: float = 65.0
-    body: int = 32
+    idle_seconds: float = 65.0
+    body_mib: int = 32
     origin: str | None = None
     reload: str | None = None
     reload_seconds: float = 15.0
 
     @classmethod
     def from_arguments(cls, arguments: argparse.Namespace) -> Target:
-        """Raises ValueError for a URL or a header that is none."""
-        headers = {"Content-Type": "application/json"}
-        if arguments.api_key:
-            headers["Authorization"] = f"Bearer {arguments.api_key}"
-        for header in arguments.header:
-            name, colon, value = header.partition(":")
-            if not colon or not name.strip():
-                raise ValueError(f"--header needs NAME:VALUE, not {header!r}")
-            headers[name.strip()] = value.strip()
+        """Build the target from the command line.
+
+        Raises:
+            ValueError: a header has no colon, or the URL is invalid.
+        """
         return cls(
-            Address.parse(arguments.url),
-            headers,
+            BaseURL.parse(arguments.url),
+            request_headers(arguments.api_key, arguments.header),
             arguments.silence,
             arguments.body,
             arguments.origin,
@@ -71,59 +72,62 @@ class Target:
         headers: Mapping[str, str] = {},
         timeout: float = TIMEOUT,
     ) -> ProbeResponse:
-        return send(self.address, method, path, headers={**self.headers, **headers}, body=body, timeout=timeout)
+        """Send a request with the target's headers."""
+        return send(self.base_url, method, path, headers={**self.headers, **headers}, body=body, timeout=timeout)
 
-    def order(
-        self, headers: Mapping[str, str] = {}, timeout: float = TIMEOUT, *, stream: bool = True, **order: Any
+    def run_command(
+        self, headers: Mapping[str, str] = {}, timeout: float = TIMEOUT, *, stream: bool = True, **command: Any
     ) -> ProbeResponse:
-        """What comes of an order to the doctor's model."""
-        return self.send("POST", "chat/completions", to_body(order, stream=stream), headers, timeout)
+        """Send a command to the diagnostic model and return the response."""
+        return self.send("POST", "chat/completions", to_body(command, stream=stream), headers, timeout)
 
     @contextmanager
-    def waiting(self, timeout: float, *, stream: bool, **order: Any) -> Iterator[http.client.HTTPConnection]:
-        """A connection on which an order was sent, and from which nothing was read. It ends as the client leaves."""
-        connection = self.address.connect(timeout)
+    def open_call(self, timeout: float, *, stream: bool, **command: Any) -> Iterator[http.client.HTTPConnection]:
+        """Send a command and yield the connection without reading from it. Disconnect at the end of the block."""
+        connection = self.base_url.connect(timeout)
         try:
             connection.request(
-                "POST", f"{self.address.root}/chat/completions", to_body(order, stream=stream), dict(self.headers)
+                "POST", f"{self.base_url.path}/chat/completions", to_body(command, stream=stream), dict(self.headers)
             )
             yield connection
         finally:
             connection.close()
 
-    def left_at(self, name: str, within: float) -> float | None:
-        """When, in seconds from its beginning, the call of that name was seen to be left; None if it was not."""
-        deadline = time.monotonic() + within
+    def disconnect_time(self, call_id: str, timeout: float) -> float | None:
+        """Return after how many seconds of a call the server detected the disconnect, None if it did not."""
+        deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
-            answer = self.order(stream=False, about=name)
-            seconds = json.loads(answer.json()["choices"][0]["message"]["content"])["left_at"]
+            response = self.run_command(stream=False, query=call_id)
+            seconds = json.loads(response.json()["choices"][0]["message"]["content"])["disconnected_at"]
             if seconds is not None:
                 return float(seconds)
-            time.sleep(0.05)
+            time.sleep(POLL_INTERVAL)
         return None
 
 
-def to_body(order: Mapping[str, Any], *, stream: bool) -> bytes:
-    """A chat that gives an order."""
-    message = {"role": "user", "content": json.dumps(dict(order))}
+def to_body(command: Mapping[str, Any], *, stream: bool) -> bytes:
+    """Return the body of a chat with a command for the diagnostic model."""
+    message = {"role": "user", "content": json.dumps(dict(command))}
     return json.dumps({"model": DOCTOR_MODEL, "stream": stream, "messages": [message]}).encode()
 
 
-def parse_events(answer: ProbeResponse) -> list[TimedEvent]:
-    """The words of a streamed answer, each with the time at which its last byte came."""
-    words = []
+def parse_events(response: ProbeResponse) -> list[TimedEvent]:
+    """Return the times of each event of a streamed response. An event is received with its last byte."""
+    events = []
     end = 0
-    for event in answer.body.split(b"\n\n"):
-        end += len(event) + 2
-        said = _said(event)
-        if said is not None:
-            came = next(seconds for seconds, total in answer.arrivals if total >= min(end, len(answer.body)))
-            words.append(TimedEvent(said, came))
-    return words
+    for block in response.body.split(b"\n\n"):
+        end += len(block) + 2
+        sent_at = _sent_at(block)
+        if sent_at is not None:
+            received_at = next(
+                seconds for seconds, total in response.chunk_times if total >= min(end, len(response.body))
+            )
+            events.append(TimedEvent(sent_at, received_at))
+    return events
 
 
-def _said(event: bytes) -> float | None:
-    data = event.strip()
+def _sent_at(block: bytes) -> float | None:
+    data = block.strip()
     if not data.startswith(b"data: {"):
         return None
     choices = json.loads(data[6:]).get("choices") or [{}]

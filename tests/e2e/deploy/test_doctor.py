@@ -1,4 +1,4 @@
-"""`python -m openai_compat doctor` against an nginx that is right, and against one that is wrong in each way."""
+"""`python -m openai_compat doctor` against the shipped nginx configuration, and against one with each fault."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.nginx import Nginx, nginx_in_front_of
 
 ORIGIN = "https://app.example.com"
 QUICK = ["--silence", "1", "--body", "32"]
-Findings = dict[str, Any]
+Results = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
@@ -25,128 +25,129 @@ def server() -> Iterator[LiveServer]:
         yield live
 
 
-def examine(url: str, *options: str, code: int) -> Findings:
-    """The findings by their names."""
+def run_doctor(url: str, *options: str, code: int) -> Results:
+    """Run the command and return its results by the names of the checks."""
     command = [sys.executable, "-m", "openai_compat", "doctor", url, *QUICK, "--json", *options]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == code, done.stdout + done.stderr
-    return {finding["check"]: finding for finding in json.loads(done.stdout)["findings"]}
+    return {result["check"]: result for result in json.loads(done.stdout)["results"]}
 
 
-def bads(findings: Findings) -> set[str]:
-    return {name for name, finding in findings.items() if finding["outcome"] == "bad"}
+def failed_checks(results: Results) -> set[str]:
+    return {name for name, result in results.items() if result["outcome"] == "failed"}
 
 
-def test_the_shipped_nginx_has_nothing_to_change(server: LiveServer) -> None:
+def test_the_shipped_nginx_configuration_passes_every_check(server: LiveServer) -> None:
     with nginx_in_front_of(server.url) as nginx:
         reload = f"kill -HUP {nginx.process.pid}"
-        found = examine(nginx.url, "--origin", ORIGIN, "--reload", reload, "--reload-seconds", "3", code=0)
-    assert {finding["outcome"] for finding in found.values()} == {"good"}
-    assert len(found) == 13
+        results = run_doctor(nginx.url, "--origin", ORIGIN, "--reload", reload, "--reload-seconds", "3", code=0)
+    assert {result["outcome"] for result in results.values()} == {"passed"}
+    assert len(results) == 13
 
 
 SITE = "    proxy_buffering off;"
-HOLDS_BACK = {
+BUFFERS = {
     SITE: "    proxy_buffering on;\n    proxy_ignore_headers X-Accel-Buffering;",
     "proxy_http_version 1.1;": "proxy_http_version 1.0;",
 }
 COMPRESSES = {
     "    gzip off;": "    gzip on;\n    gzip_types text/event-stream;\n    gzip_proxied any;\n    gzip_min_length 1;"
 }
-STRIPS = {SITE: SITE + '\n    sub_filter ": keep-alive" "";\n    sub_filter_types text/event-stream;'}
-HIDES = {"proxy_ignore_client_abort off;": "proxy_ignore_client_abort on;"}
-IMPATIENT = {"proxy_read_timeout 3600s;": "proxy_read_timeout 600ms;"}
-NARROW = {"    client_max_body_size 32m;": "    client_max_body_size 1m;", "client_max_body_size 512m;": ""}
-ALLOWS_TWICE = {SITE: SITE + '\n    add_header Access-Control-Allow-Origin "*" always;'}
-TAKES_OPTIONS = {
+REMOVES_COMMENTS = {SITE: SITE + '\n    sub_filter ": keep-alive" "";\n    sub_filter_types text/event-stream;'}
+HIDES_DISCONNECTS = {"proxy_ignore_client_abort off;": "proxy_ignore_client_abort on;"}
+SHORT_TIMEOUT = {"proxy_read_timeout 3600s;": "proxy_read_timeout 600ms;"}
+SMALL_BODIES = {"    client_max_body_size 32m;": "    client_max_body_size 1m;", "client_max_body_size 512m;": ""}
+TWO_ORIGINS = {SITE: SITE + '\n    add_header Access-Control-Allow-Origin "*" always;'}
+ANSWERS_PREFLIGHT = {
     SITE: SITE + "\n    if ($request_method = OPTIONS) { return 405; }",
 }
-SPEAKS_HTML = {"    error_page 494 =431 /.openai-compat/error;": ""}
+HTML_ERRORS = {"    error_page 494 =431 /.openai-compat/error;": ""}
 
 
 @pytest.mark.parametrize(
-    ("wrong", "expected", "line"),
+    ("fault", "expected", "line"),
     [
-        pytest.param(HOLDS_BACK, {"events"}, "proxy_buffering off;", id="events held back"),
-        pytest.param(COMPRESSES, {"compression"}, "gzip off;", id="compressed"),
-        pytest.param(STRIPS, {"comments"}, "sub_filter", id="comments taken out"),
+        pytest.param(BUFFERS, {"buffering"}, "proxy_buffering off;", id="events buffered"),
+        pytest.param(COMPRESSES, {"compression"}, "gzip off;", id="streams compressed"),
+        pytest.param(REMOVES_COMMENTS, {"keep-alive comments"}, "sub_filter", id="comments removed"),
         pytest.param(
-            HIDES,
-            {"hang-up within a stream", "hang-up before an answer"},
+            HIDES_DISCONNECTS,
+            {"disconnect in a stream", "disconnect before a response"},
             "proxy_ignore_client_abort off;",
-            id="hang-ups not passed on",
+            id="disconnects hidden",
         ),
         pytest.param(
-            IMPATIENT,
-            {"silence before an answer", "silence within a stream"},
+            SHORT_TIMEOUT,
+            {"idle before a response", "idle in a stream"},
             "proxy_read_timeout 3600s;",
-            id="silence cut",
+            id="idle connections closed",
         ),
-        pytest.param(NARROW, {"body"}, "client_max_body_size 2m;", id="large bodies refused"),
-        pytest.param(ALLOWS_TWICE, {"CORS"}, "no add_header Access-Control-Allow-Origin", id="an origin twice"),
-        pytest.param(TAKES_OPTIONS, {"CORS"}, "OPTIONS", id="preflight not passed on"),
-        pytest.param(SPEAKS_HTML, {"errors"}, "error_page", id="errors in HTML"),
+        pytest.param(SMALL_BODIES, {"body size"}, "client_max_body_size 2m;", id="large bodies rejected"),
+        pytest.param(TWO_ORIGINS, {"CORS"}, "no add_header Access-Control-Allow-Origin", id="two origins allowed"),
+        pytest.param(ANSWERS_PREFLIGHT, {"CORS"}, "OPTIONS", id="preflight answered by the proxy"),
+        pytest.param(HTML_ERRORS, {"error format"}, "error_page", id="errors in HTML"),
     ],
 )
-def test_each_mistake_is_found_and_its_line_named(
-    server: LiveServer, wrong: dict[str, str], expected: set[str], line: str
+def test_each_fault_of_nginx_fails_its_check_and_names_the_line(
+    server: LiveServer, fault: dict[str, str], expected: set[str], line: str
 ) -> None:
-    with nginx_in_front_of(server.url, wrong) as nginx:
-        found = examine(nginx.url, "--origin", ORIGIN, code=1)
-    assert bads(found) == expected
+    with nginx_in_front_of(server.url, fault) as nginx:
+        results = run_doctor(nginx.url, "--origin", ORIGIN, code=1)
+    assert failed_checks(results) == expected
     for name in expected:
-        assert any(line in change for change in found[name]["change"]), found[name]
+        assert any(line in fix for fix in results[name]["fix"]), results[name]
 
 
-def test_a_reload_that_cuts_is_found(server: LiveServer) -> None:
+def test_a_reload_that_cuts_streams_fails(server: LiveServer) -> None:
     with nginx_in_front_of(
         server.url, main={"worker_shutdown_timeout 3600s;": "worker_shutdown_timeout 500ms;"}
     ) as nginx:
         reload = f"kill -HUP {nginx.process.pid}"
-        found = examine(nginx.url, "--reload", reload, "--reload-seconds", "4", code=1)
-    assert bads(found) == {"reload"}
-    assert "worker_shutdown_timeout" in found["reload"]["change"][0]
+        results = run_doctor(nginx.url, "--reload", reload, "--reload-seconds", "4", code=1)
+    assert failed_checks(results) == {"reload"}
+    assert "worker_shutdown_timeout" in results["reload"]["fix"][0]
 
 
-def test_the_servers_own_mistakes_are_told_as_its_own() -> None:
+def test_faults_of_this_server_are_attributed_to_it() -> None:
     settings = {"MAX_REQUEST_BYTES": "3000000", "HALF_CLOSE_IS_DISCONNECT": "false"}
     with LiveServer(settings) as server:
-        found = examine(server.url, "--origin", ORIGIN, code=1)
-    # Of a stream the client may leave something unread, and is then told apart from one that waits.
-    assert bads(found) - {"hang-up within a stream"} == {"body", "CORS", "hang-up before an answer"}
-    assert found["body"]["change"] == ["here: MAX_REQUEST_BYTES=4194304"]
-    assert found["CORS"]["change"] == [f"here: CORS_ALLOW_ORIGINS={ORIGIN}"]
-    assert "here: HALF_CLOSE_IS_DISCONNECT=true" in found["hang-up before an answer"]["change"]
+        results = run_doctor(server.url, "--origin", ORIGIN, code=1)
+    # A client that leaves data of a stream unread resets the connection, which is no half-close.
+    assert failed_checks(results) - {"disconnect in a stream"} == {"body size", "CORS", "disconnect before a response"}
+    assert results["body size"]["fix"] == ["this server: MAX_REQUEST_BYTES=4194304"]
+    assert results["CORS"]["fix"] == [f"this server: CORS_ALLOW_ORIGINS={ORIGIN}"]
+    assert "this server: HALF_CLOSE_IS_DISCONNECT=true" in results["disconnect before a response"]["fix"]
 
 
-def test_before_another_server_only_the_way_is_examined() -> None:
+def test_another_server_is_checked_without_the_diagnostic_model() -> None:
     with MockUpstream() as other:
-        found = examine(other.url, code=0)
-    assert found["answers"]["outcome"] == "not checked"
-    assert found["body"]["outcome"] == "good"
+        results = run_doctor(other.url, code=0)
+    assert results["responses"]["outcome"] == "skipped"
+    assert results["body size"]["outcome"] == "passed"
 
 
-def test_without_the_key_it_says_what_is_missing() -> None:
+def test_a_missing_key_exits_with_2_and_names_the_option() -> None:
     with LiveServer({"API_KEYS": "sk-mine"}) as server:
         command = [sys.executable, "-m", "openai_compat", "doctor", server.url, *QUICK]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
         assert (done.returncode, done.stdout) == (2, "")
         assert "--api-key" in done.stderr
-        told = subprocess.run([*command, "--api-key", "sk-mine"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert told.returncode == 0, told.stdout
-    assert "✓ events: they come as they are sent" in told.stdout
-    assert told.stdout.endswith("nothing to change\n")
+        with_key = [*command, "--api-key", "sk-mine"]
+        done = subprocess.run(with_key, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "✓ buffering: events arrive as they are sent" in done.stdout
+    assert done.stdout.endswith("nothing to fix\n")
 
 
-def test_nobody_there_is_said_plainly() -> None:
+def test_an_unreachable_server_exits_with_2() -> None:
     command = [sys.executable, "-m", "openai_compat", "doctor", "http://127.0.0.1:1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "cannot be examined" in done.stderr
+    assert "cannot be checked" in done.stderr
 
 
-def test_the_nginx_used_here_is_the_shipped_one(server: LiveServer) -> None:
-    """Each mistake replaces a line that is there: a line that is no longer would make its test prove nothing."""
+def test_a_fault_that_changes_no_line_of_the_shipped_configuration_is_an_error(server: LiveServer) -> None:
+    """Guard the parametrized faults above, each of which replaces a line of the shipped configuration."""
     with (
         pytest.raises(AssertionError, match="no longer in the configuration"),
         nginx_in_front_of(server.url, {"no such line": ""}) as nginx,
