@@ -1,10 +1,10 @@
-"""`python -m openai_compat.tools.mock_upstream`: the mock upstream without the rest of the command line."""
+"""Command line of the mock upstream alone, `python -m openai_compat.tools.mock_upstream`."""
 
 import argparse
 import sys
 
 from . import add_arguments, run
 
-parser = argparse.ArgumentParser(prog="mock-upstream", description="A fake OpenAI server that misbehaves on demand.")
+parser = argparse.ArgumentParser(prog="mock-upstream", description="Mock of OpenAI's API with fault injection.")
 add_arguments(parser)
 sys.exit(run(parser.parse_args()))

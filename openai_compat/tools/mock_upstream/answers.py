@@ -1,4 +1,4 @@
-"""A healthy answer: built from the request's body, and cut into the pieces that are sent one by one."""
+"""Healthy answers, built from the request body and divided into parts that are sent one by one."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ OBJECTS_AT = {"chat/completions": chat_objects, "completions": completion_object
 
 @dataclass(frozen=True)
 class MockAnswer:
-    """A healthy answer, ready to be sent or to be spoiled."""
+    """A healthy answer before it is delivered or corrupted."""
 
     payload: Json
-    """The request's body."""
+    """The parsed request body."""
     objects: tuple[Json, ...]
-    """The chunk objects of a stream, or the one object of an answer that is not streamed."""
+    """The chunks of a stream, or the single object of a non-streaming answer."""
     usage: Json
     options: Options
     is_stream: bool
 
     @property
     def content_type(self) -> str:
-        """The media type of the pieces."""
+        """The media type of the body."""
         return SSE_TYPE if self.is_stream else JSON_TYPE
 
     @cached_property
-    def pieces(self) -> tuple[bytes, ...]:
-        """The events of a stream with `[DONE]`, or the four quarters of a body."""
+    def parts(self) -> tuple[bytes, ...]:
+        """The events of a stream including `[DONE]`, or the four quarters of a JSON body."""
         if self.is_stream:
             return (*map(to_event, self.objects), DONE)
         body = json.dumps(self.objects[0], indent=2, ensure_ascii=False).encode("utf-8", "replace")
@@ -47,27 +47,31 @@ class MockAnswer:
         return tuple(body[start : start + quarter] for start in range(0, len(body), quarter))
 
     @property
-    def beginning(self) -> tuple[bytes, ...]:
-        """The pieces before the place where a fault in the middle happens."""
-        count = self.options.after if self.options.after >= 0 else len(self.pieces) // 2
-        return self.pieces[:count]
+    def parts_before_fault(self) -> tuple[bytes, ...]:
+        """The parts that are sent before a fault in the middle."""
+        count = self.options.after if self.options.after >= 0 else len(self.parts) // 2
+        return self.parts[:count]
 
     def edited(self, edit: Callable[[list[Json]], list[Json]]) -> MockAnswer:
-        """Return a copy whose objects are what `edit` makes of a copy of them."""
+        """Return a copy of the answer with the objects that `edit` returns for a copy of the present ones."""
         return replace(self, objects=tuple(edit(deepcopy(list(self.objects)))))
 
 
 def to_event(chunk: Json) -> bytes:
-    """Return one object as a server-sent event."""
+    """Return the server-sent event of a chunk."""
     text = json.dumps(chunk, ensure_ascii=False, separators=(",", ":"))
     return b"data: " + text.encode("utf-8", "replace") + b"\n\n"
 
 
-def build_answer(door: str, payload: Json, model: str, options: Options) -> MockAnswer:
-    """Return what OpenAI answers at `door`; raise `ApiError` for a request that it refuses."""
-    is_stream = bool(payload.get("stream")) and door != "embeddings"
+def build_answer(endpoint: str, payload: Json, model: str, options: Options) -> MockAnswer:
+    """Return OpenAI's answer of an endpoint.
+
+    Raises:
+        ApiError: the request is invalid.
+    """
+    is_stream = bool(payload.get("stream")) and endpoint != "embeddings"
     if payload.get("stream_options") and not is_stream:
         message = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
         raise ApiError(400, message, param="stream_options")
-    objects, usage = OBJECTS_AT[door](payload, model, options)
+    objects, usage = OBJECTS_AT[endpoint](payload, model, options)
     return MockAnswer(payload, objects, usage, options, is_stream)

@@ -1,4 +1,4 @@
-"""Which answer a request gets: OpenAI's routes, `/__mock__/`, and for everything else a description of what came."""
+"""Routing of requests to OpenAI's endpoints and to `/__mock__/`. Any other request is described in the response."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .replies import CREATED
 
 CONTROL_PREFIX = "/__mock__/"
 _INFERENCE = re.compile(
-    r"(?:/openai/deployments/(?P<deployment>[^/]+)|/openai/v1|/v1|/serving-endpoints)?/(?P<door>chat/completions|completions|embeddings)"
+    r"(?:/openai/deployments/(?P<deployment>[^/]+)|/openai/v1|/v1|/serving-endpoints)?/(?P<endpoint>chat/completions|completions|embeddings)"
 )
 _MODELS = re.compile(r"(?:/openai/v1|/openai|/v1)?/models(?:/(?P<id>.+))?")
 _CONTENT = re.compile(r"(?:/openai/v1|/v1)?/files/[^/]+/content")
@@ -29,18 +29,18 @@ _BLOCK = bytes(range(256)) * 256
 
 
 class MockApplication:
-    """The fake server without its sockets."""
+    """The mock server without its sockets."""
 
     def __init__(self, api_key: str | None, defaults: Options) -> None:
-        """Ask for `api_key` if there is one; `defaults` are the parameters of models that name none."""
-        self.ledger = RequestRecorder()
+        """Require `api_key` unless it is None. `defaults` are the options of models whose names have none."""
+        self.recorder = RequestRecorder()
         self.request_numbers = count(1)
-        self._spells = FaultCounters()
+        self._fault_counters = FaultCounters()
         self._defaults = defaults
         self._credentials = (f"Bearer {api_key}", api_key) if api_key else None
 
     def answer(self, exchange: Exchange) -> None:
-        """Answer one request of a client."""
+        """Answer a request of a client."""
         try:
             self._check_key(exchange.request)
             self._route(exchange)
@@ -48,21 +48,21 @@ class MockApplication:
             exchange.respond(error.status, JSON_TYPE, error.to_bytes(), error.headers)
 
     def control(self, exchange: Exchange) -> None:
-        """Answer one request of a test about the mock itself."""
+        """Answer a request to `/__mock__/`."""
         match exchange.request.method, exchange.request.path.removeprefix(CONTROL_PREFIX):
             case "GET", "stats":
-                _respond_json(exchange, self.ledger.to_stats())
+                _respond_json(exchange, self.recorder.to_stats())
             case "GET", "requests":
-                _respond_json(exchange, [record.to_json() for record in self.ledger.records])
+                _respond_json(exchange, [record.to_json() for record in self.recorder.records])
             case "POST", "reset":
-                self.ledger.reset()
-                self._spells.reset()
+                self.recorder.reset()
+                self._fault_counters.reset()
                 _respond_json(exchange, {})
             case _:
                 exchange.respond(404, JSON_TYPE, ApiError(404, "stats, requests, reset").to_bytes())
 
     def _check_key(self, request: Request) -> None:
-        """Raise `ApiError` unless the request carries the key."""
+        """Raise `ApiError` unless the request has the key."""
         if self._credentials is None:
             return
         bearer, api_key = self._credentials
@@ -70,10 +70,10 @@ class MockApplication:
             raise ApiError(401)
 
     def _route(self, exchange: Exchange) -> None:
-        """Find the answer by method and path."""
+        """Answer a request by its method and path."""
         method, path = exchange.request.method, exchange.request.path
         if method == "POST" and (match := _INFERENCE.fullmatch(path)):
-            self._infer(exchange, match["door"], unquote(match["deployment"] or ""))
+            self._infer(exchange, match["endpoint"], unquote(match["deployment"] or ""))
         elif method in ("GET", "HEAD") and (match := _MODELS.fullmatch(path)):
             _respond_json(exchange, _models(unquote(match["id"] or "")))
         elif method == "GET" and _CONTENT.fullmatch(path):
@@ -81,29 +81,39 @@ class MockApplication:
         else:
             _respond_json(exchange, _describe(exchange.request))
 
-    def _infer(self, exchange: Exchange, door: str, deployment: str) -> None:
-        """Let the model that the request names behave as it does."""
+    def _infer(self, exchange: Exchange, endpoint: str, deployment: str) -> None:
+        """Answer with the behaviour of the model that the request names."""
         body = exchange.request.body
         prepare = _prepare if len(body) <= _CACHED_BODY_BYTES else _prepare.__wrapped__
-        name, model, answer = prepare(door, deployment, body, self._defaults)
-        self.ledger.models[name] += 1
-        behave = send_healthy if self._spells.is_over(name, answer.options) else model.behave
+        name, model, answer = prepare(endpoint, deployment, body, self._defaults)
+        self.recorder.models[name] += 1
+        behave = send_healthy if self._fault_counters.is_over(name, answer.options) else model.behave
         behave(exchange, answer)
 
 
 @lru_cache(maxsize=64)
-def _prepare(door: str, deployment: str, body: bytes, defaults: Options) -> tuple[str, Model, MockAnswer]:
-    """Return the model's name, its behaviour and the healthy answer; kept, as benchmarks ask the same all the time."""
+def _prepare(endpoint: str, deployment: str, body: bytes, defaults: Options) -> tuple[str, Model, MockAnswer]:
+    """Return the model's name, the model and its healthy answer.
+
+    Results are cached because benchmarks repeat the same request.
+
+    Raises:
+        ApiError: the request is invalid.
+    """
     payload = _parse(body)
     name = deployment or payload.get("model")
     if not isinstance(name, str) or not name:
         raise ApiError(400, "you must provide a model parameter")
     model, options = find_model(name, defaults)
-    return name, model, build_answer(door, payload, name, options)
+    return name, model, build_answer(endpoint, payload, name, options)
 
 
 def _parse(body: bytes) -> Json:
-    """Return the JSON object in `body`, or raise `ApiError`."""
+    """Return the JSON object in `body`.
+
+    Raises:
+        ApiError: it is not one.
+    """
     try:
         payload = json.loads(body)
     except (ValueError, RecursionError):
@@ -114,16 +124,20 @@ def _parse(body: bytes) -> Json:
 
 
 def _models(name: str) -> Json:
-    """Return the list of models, or the one called `name`."""
+    """Return the list of models, or the model called `name`.
+
+    Raises:
+        ApiError: there is no such model.
+    """
     if not name:
-        return {"object": "list", "data": [_models(row) for row in MODELS]}
+        return {"object": "list", "data": [_models(listed) for listed in MODELS]}
     if name.partition(":")[0] not in MODELS:
         raise ApiError(404, f"The model '{name}' does not exist", param="model", code="model_not_found")
     return {"id": name, "object": "model", "created": CREATED, "owned_by": "mock"}
 
 
 def _send_file(exchange: Exchange) -> None:
-    """Stream the content of a file: every byte value, in four blocks."""
+    """Send the content of a file in four blocks, each with every byte value."""
     exchange.start("application/octet-stream")
     for _ in range(4):
         exchange.send(_BLOCK)
@@ -132,7 +146,7 @@ def _send_file(exchange: Exchange) -> None:
 
 
 def _describe(request: Request) -> Json:
-    """Return what came."""
+    """Return a description of the request."""
     return {
         "method": request.method,
         "path": request.path,
@@ -145,5 +159,5 @@ def _describe(request: Request) -> Json:
 
 
 def _respond_json(exchange: Exchange, body: Json | list[Json]) -> None:
-    """Answer 200 with an object."""
+    """Respond with status 200 and a JSON body."""
     exchange.respond(200, JSON_TYPE, json.dumps(body, indent=2).encode())

@@ -1,4 +1,4 @@
-"""Chat completions as OpenAI sends them: the whole object, and the chunks of a stream."""
+"""Chat completions in OpenAI's format, as one object or as the chunks of a stream."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .replies import (
     FINGERPRINT,
     count_choices,
     count_tokens,
-    cut_to_limit,
-    digest_of,
-    split_reply,
+    digest,
+    reply_texts,
+    truncate,
     usage_of,
     with_usage,
 )
@@ -27,31 +27,39 @@ _EXAMPLES: dict[str, Any] = {"integer": 1, "number": 1.5, "boolean": True, "arra
 
 @dataclass(frozen=True)
 class MockReply:
-    """One choice: its text in pieces, or its tool calls."""
+    """One choice with the texts of its deltas, or with tool calls."""
 
-    pieces: Sequence[str]
+    texts: Sequence[str]
     tool_calls: Sequence[Json]
     finish_reason: str
 
 
 def chat_objects(payload: Json, model: str, options: Options) -> tuple[tuple[Json, ...], Json]:
-    """Return the objects of the answer, chunks where a stream is asked for, and their usage."""
+    """Return the object of the answer, or the chunks if a stream is requested, and the usage.
+
+    Raises:
+        ApiError: the request is invalid.
+    """
     messages = _messages_of(payload)
     replies = [_reply(payload, messages, index, options) for index in range(count_choices(payload))]
     usage = usage_of(
         sum(4 + count_tokens(_text_of(message)) for message in messages),
-        sum(len(reply.pieces) + 10 * len(reply.tool_calls) for reply in replies),
+        sum(len(reply.texts) + 10 * len(reply.tool_calls) for reply in replies),
     )
-    head = {"id": f"chatcmpl-{digest_of(messages)[:29]}", "object": "", "created": CREATED, "model": model}
+    common = {"id": f"chatcmpl-{digest(messages)[:29]}", "object": "", "created": CREATED, "model": model}
     if payload.get("stream"):
-        return with_usage(list(_chunks(head, replies)), payload, usage), usage
+        return with_usage(list(_chunks(common, replies)), payload, usage), usage
     choices = [_choice(index, reply) for index, reply in enumerate(replies)]
-    tail = {"usage": usage, "service_tier": "default", "system_fingerprint": FINGERPRINT}
-    return ({**head, "object": "chat.completion", "choices": choices, **tail},), usage
+    ending = {"usage": usage, "service_tier": "default", "system_fingerprint": FINGERPRINT}
+    return ({**common, "object": "chat.completion", "choices": choices, **ending},), usage
 
 
 def _messages_of(payload: Json) -> list[Json]:
-    """Return the messages, or raise `ApiError` as OpenAI words it."""
+    """Return the messages.
+
+    Raises:
+        ApiError: they are missing or invalid, with OpenAI's message.
+    """
     messages = payload.get("messages")
     if messages is None:
         raise missing_parameter("messages")
@@ -77,61 +85,61 @@ def _text_of(message: Json) -> str:
 
 
 def _reply(payload: Json, messages: Sequence[Json], index: int, options: Options) -> MockReply:
-    """Return one choice: tool calls when tools are offered, unless their results are what is answered."""
-    question = next((_text_of(message) for message in reversed(messages) if message.get("role") == "user"), "")
-    tool_calls = _tool_calls(payload, question, index, options.calls)
+    """Return one choice, with tool calls if the request has tools and does not end with a tool result."""
+    prompt = next((_text_of(message) for message in reversed(messages) if message.get("role") == "user"), "")
+    tool_calls = _tool_calls(payload, prompt, index, options.calls)
     if tool_calls and messages[-1].get("role") != "tool":
         return MockReply((), tool_calls, "tool_calls")
     limit = payload.get("max_completion_tokens") or payload.get("max_tokens")
-    pieces, finish_reason = cut_to_limit(split_reply(question, index, options), limit)
-    return MockReply(pieces, (), finish_reason)
+    texts, finish_reason = truncate(reply_texts(prompt, index, options), limit)
+    return MockReply(texts, (), finish_reason)
 
 
-def _tool_calls(payload: Json, question: str, index: int, calls: int) -> list[Json]:
-    """Return calls of the tool that `tool_choice` names, or of all tools in turn."""
+def _tool_calls(payload: Json, prompt: str, index: int, calls: int) -> list[Json]:
+    """Return `calls` tool calls, of the tool that `tool_choice` names or of all tools in turn."""
     choice = payload.get("tool_choice")
     tools = [tool["function"] for tool in payload.get("tools") or [] if tool.get("type") == "function"]
     if isinstance(choice, dict):
         tools = [tool for tool in tools if tool["name"] == choice.get("function", {}).get("name")]
     if choice == "none" or not tools:
         return []
-    return [_tool_call(tool, question, f"{index}-{number}") for number, tool in enumerate(islice(cycle(tools), calls))]
+    return [_tool_call(tool, prompt, f"{index}-{number}") for number, tool in enumerate(islice(cycle(tools), calls))]
 
 
-def _tool_call(function: Json, question: str, number: str) -> Json:
+def _tool_call(function: Json, prompt: str, number: str) -> Json:
     """Return a call of `function` with an argument for each of its properties."""
     properties = (function.get("parameters") or {}).get("properties") or {}
-    arguments = {name: _example_of(schema, question) for name, schema in properties.items()}
+    arguments = {name: _example_of(schema, prompt) for name, schema in properties.items()}
     return {
-        "id": f"call_{digest_of(function, question, number)[:24]}",
+        "id": f"call_{digest(function, prompt, number)[:24]}",
         "type": "function",
         "function": {"name": function["name"], "arguments": json.dumps(arguments, ensure_ascii=False)},
     }
 
 
-def _example_of(schema: Json, question: str) -> object:
-    """Return a value that fits `schema`; for a free string, what the user said."""
+def _example_of(schema: Json, prompt: str) -> object:
+    """Return a value that matches `schema`, for a free string the user's prompt."""
     if schema.get("enum"):
         return schema["enum"][0]
-    return _EXAMPLES.get(str(schema.get("type")), question)
+    return _EXAMPLES.get(str(schema.get("type")), prompt)
 
 
 def _choice(index: int, reply: MockReply) -> Json:
-    """Return a choice of an answer that is not streamed."""
-    message: Json = {"role": "assistant", "content": None if reply.tool_calls else "".join(reply.pieces)}
+    """Return a choice of a non-streaming answer."""
+    message: Json = {"role": "assistant", "content": None if reply.tool_calls else "".join(reply.texts)}
     if reply.tool_calls:
         message["tool_calls"] = reply.tool_calls
     message |= {"refusal": None, "annotations": []}
     return {"index": index, "message": message, "logprobs": None, "finish_reason": reply.finish_reason}
 
 
-def _chunks(head: Json, replies: Sequence[MockReply]) -> Iterator[Json]:
-    """Yield the chunks of a stream: all roles, the choices' deltas in turn, all reasons to finish."""
-    head = {**head, "object": "chat.completion.chunk", "service_tier": "default", "system_fingerprint": FINGERPRINT}
+def _chunks(common: Json, replies: Sequence[MockReply]) -> Iterator[Json]:
+    """Yield all roles, then the deltas of the choices in turn, then all finish reasons, as chunks of a stream."""
+    common = {**common, "object": "chat.completion.chunk", "service_tier": "default", "system_fingerprint": FINGERPRINT}
 
     def chunk(index: int, delta: Json, finish_reason: str | None = None) -> Json:
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        return {**head, "choices": [choice]}
+        return {**common, "choices": [choice]}
 
     for index, reply in enumerate(replies):
         yield chunk(index, {"role": "assistant", "content": None if reply.tool_calls else "", "refusal": None})
@@ -142,8 +150,8 @@ def _chunks(head: Json, replies: Sequence[MockReply]) -> Iterator[Json]:
 
 
 def _deltas(reply: MockReply) -> Iterator[Json]:
-    """Yield what a choice says between its role and its end."""
-    yield from ({"content": piece} for piece in reply.pieces)
+    """Yield the deltas of a choice between its role and its finish reason."""
+    yield from ({"content": text} for text in reply.texts)
     for index, call in enumerate(reply.tool_calls):
         arguments = call["function"]["arguments"]
         opening = {**call, "function": {**call["function"], "arguments": ""}}

@@ -1,4 +1,4 @@
-"""Text completions as OpenAI sends them: the whole object, and the chunks of a stream."""
+"""Text completions in OpenAI's format, as one object or as the chunks of a stream."""
 
 from __future__ import annotations
 
@@ -13,33 +13,41 @@ from .replies import (
     FINGERPRINT,
     count_choices,
     count_tokens,
-    cut_to_limit,
-    digest_of,
-    split_reply,
+    digest,
+    reply_texts,
+    truncate,
     usage_of,
     with_usage,
 )
 
-Texts = list[tuple[list[str], str]]  # for each choice its pieces and its reason to finish
+Choices = list[tuple[list[str], str]]  # the texts and the finish reason of each choice
 
 
 def completion_objects(payload: Json, model: str, options: Options) -> tuple[tuple[Json, ...], Json]:
-    """Return the objects of the answer, chunks where a stream is asked for, and their usage."""
+    """Return the object of the answer, or the chunks if a stream is requested, and the usage.
+
+    Raises:
+        ApiError: the request is invalid.
+    """
     prompts = texts_of(payload, "prompt")
-    number = count_choices(payload)
+    count = count_choices(payload)
     limit = 16 if payload.get("max_tokens") is None else payload["max_tokens"]
-    texts = [cut_to_limit(split_reply(prompt, i, options), limit) for prompt in prompts for i in range(number)]
-    usage = usage_of(sum(map(count_tokens, prompts)), sum(len(pieces) for pieces, _ in texts))
-    head = {"id": f"cmpl-{digest_of(prompts)[:29]}", "object": "text_completion", "created": CREATED}
+    replies = [truncate(reply_texts(prompt, i, options), limit) for prompt in prompts for i in range(count)]
+    usage = usage_of(sum(map(count_tokens, prompts)), sum(len(texts) for texts, _ in replies))
+    common = {"id": f"cmpl-{digest(prompts)[:29]}", "object": "text_completion", "created": CREATED}
     if payload.get("stream"):
-        return with_usage(list(_chunks(head, model, texts)), payload, usage), usage
-    choices = [_choice(index, "".join(pieces), finish_reason) for index, (pieces, finish_reason) in enumerate(texts)]
-    tail = {"usage": usage, "system_fingerprint": FINGERPRINT}
-    return ({**head, "model": model, "choices": choices, **tail},), usage
+        return with_usage(list(_chunks(common, model, replies)), payload, usage), usage
+    choices = [_choice(index, "".join(texts), finish_reason) for index, (texts, finish_reason) in enumerate(replies)]
+    ending = {"usage": usage, "system_fingerprint": FINGERPRINT}
+    return ({**common, "model": model, "choices": choices, **ending},), usage
 
 
 def texts_of(payload: Json, name: str) -> list[str]:
-    """Return the texts of a parameter that is a string, strings, token ids, or lists of them."""
+    """Return the texts of a parameter that is a string, token ids, or a list of either.
+
+    Raises:
+        ApiError: the parameter is missing or invalid.
+    """
     value: Any = payload.get(name)
     if value is None:
         raise missing_parameter(name)
@@ -51,14 +59,14 @@ def texts_of(payload: Json, name: str) -> list[str]:
 
 
 def _choice(index: int, text: str, finish_reason: str | None = None) -> Json:
-    """Return a choice, of a whole answer or of a chunk: they look the same."""
+    """Return a choice of a complete answer or of a chunk, which have the same format."""
     return {"text": text, "index": index, "logprobs": None, "finish_reason": finish_reason}
 
 
-def _chunks(head: Json, model: str, texts: Texts) -> Iterator[Json]:
-    """Yield the chunks of a stream: the choices' pieces in turn, then all reasons to finish."""
-    tail = {"model": model, "system_fingerprint": FINGERPRINT}
-    for row in zip_longest(*(pieces for pieces, _ in texts)):
-        yield from ({**head, "choices": [_choice(i, piece)], **tail} for i, piece in enumerate(row) if piece)
-    for index, (_, finish_reason) in enumerate(texts):
-        yield {**head, "choices": [_choice(index, "", finish_reason)], **tail}
+def _chunks(common: Json, model: str, replies: Choices) -> Iterator[Json]:
+    """Yield the chunks of a stream, the texts of the choices in turn, then all finish reasons."""
+    ending = {"model": model, "system_fingerprint": FINGERPRINT}
+    for deltas in zip_longest(*(texts for texts, _ in replies)):
+        yield from ({**common, "choices": [_choice(i, text)], **ending} for i, text in enumerate(deltas) if text)
+    for index, (_, finish_reason) in enumerate(replies):
+        yield {**common, "choices": [_choice(index, "", finish_reason)], **ending}

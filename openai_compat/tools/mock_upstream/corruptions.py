@@ -1,7 +1,7 @@
-"""What an answer says when it goes wrong: refusals in many dialects, and healthy answers with something changed.
+"""Behaviours of models that return errors of several vendors, or healthy answers with a change.
 
-Each function is the behaviour of a model (see `faults.py`): it gets the exchange and the healthy answer. A refusal in
-OpenAI's own words is raised as `ApiError`.
+Each function receives the exchange and the healthy answer. `faults.py` assigns them to models. Errors in OpenAI's
+format are raised as `ApiError`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 
 from .answers import DONE, JSON_TYPE, MockAnswer, to_event
-from .delivery import send_healthy, send_pieces, write_pieces
+from .delivery import send_healthy, send_parts, write_parts
 from .errors import ApiError, Json
 from .exchange import REASONS, Exchange
 
@@ -19,8 +19,8 @@ _SAFE = {"filtered": False, "severity": "safe"}
 _PROMPT_FILTER = [{"prompt_index": 0, "content_filter_results": {"hate": _SAFE, "violence": _SAFE}}]
 
 
-def refuse(_exchange: Exchange, answer: MockAnswer) -> None:
-    """Refuse with the status and the retry headers that the options name."""
+def status_error(_exchange: Exchange, answer: MockAnswer) -> None:
+    """Return the status and the retry headers that the options name."""
     options = answer.options
     error = ApiError(options.code)
     if options.retry_after >= 0:
@@ -32,31 +32,31 @@ def refuse(_exchange: Exchange, answer: MockAnswer) -> None:
     raise error
 
 
-def refuse_quota(_exchange: Exchange, _answer: MockAnswer) -> None:
-    """Say that the account's quota is exhausted."""
+def quota_error(_exchange: Exchange, _answer: MockAnswer) -> None:
+    """Return the error for an exhausted quota."""
     message = "You exceeded your current quota, please check your plan and billing details."
-    raise ApiError(429, message, kind="insufficient_quota", code="insufficient_quota")
+    raise ApiError(429, message, error_type="insufficient_quota", code="insufficient_quota")
 
 
-def refuse_length(_exchange: Exchange, _answer: MockAnswer) -> None:
-    """Say that the prompt is too long."""
+def context_length_error(_exchange: Exchange, _answer: MockAnswer) -> None:
+    """Return the error for a prompt that is too long."""
     message = "This model's maximum context length is 8192 tokens. However, your messages resulted in 9001 tokens."
     raise ApiError(400, message, param="messages", code="context_length_exceeded")
 
 
-def refuse_content(_exchange: Exchange, _answer: MockAnswer) -> None:
-    """Say that the content filter was triggered, as Azure does."""
+def content_filter_error(_exchange: Exchange, _answer: MockAnswer) -> None:
+    """Return Azure's error for a prompt that the content filter rejected."""
     message = "The response was filtered due to the prompt triggering Azure OpenAI's content management policy."
     raise ApiError(400, message, param="prompt", code="content_filter")
 
 
-def refuse_as_databricks(exchange: Exchange, answer: MockAnswer) -> None:
-    """Refuse with Databricks' own error object."""
+def databricks_error(exchange: Exchange, answer: MockAnswer) -> None:
+    """Return Databricks' error object."""
     _respond_json(exchange, answer.options.code, {"error_code": "BAD_REQUEST", "message": "Bad request: mock."})
 
 
-def serve_as_databricks(exchange: Exchange, answer: MockAnswer) -> None:
-    """Be healthy, but refuse `stream_options` as Databricks does."""
+def reject_stream_options_as_databricks(exchange: Exchange, answer: MockAnswer) -> None:
+    """Return Databricks' error for `stream_options`. Any other request gets a healthy answer."""
     if "stream_options" not in answer.payload:
         send_healthy(exchange, answer)
         return
@@ -64,41 +64,41 @@ def serve_as_databricks(exchange: Exchange, answer: MockAnswer) -> None:
     _respond_json(exchange, 400, {"error_code": "BAD_REQUEST", "message": message})
 
 
-def refuse_as_vllm(exchange: Exchange, answer: MockAnswer) -> None:
-    """Refuse with the error object of older vLLM servers: no envelope, and a number as the code."""
+def vllm_error(exchange: Exchange, answer: MockAnswer) -> None:
+    """Return the error object of older vLLM servers, without an envelope and with a number as the code."""
     code = answer.options.code
-    error = {"object": "error", "message": "mock refusal", "type": "BadRequestError", "param": None, "code": code}
+    error = {"object": "error", "message": "mock error", "type": "BadRequestError", "param": None, "code": code}
     _respond_json(exchange, code, error)
 
 
-def refuse_as_html(exchange: Exchange, answer: MockAnswer) -> None:
-    """Answer with the HTML page of a proxy in front of the upstream."""
+def html_error(exchange: Exchange, answer: MockAnswer) -> None:
+    """Return the HTML page of a proxy in front of the upstream."""
     code = answer.options.code
     exchange.respond(code, "text/html", _HTML.format(f"{code} {REASONS.get(code, '')}").encode())
 
 
 def _respond_json(exchange: Exchange, status: int, body: Json) -> None:
-    """Answer with an object in nobody's envelope."""
+    """Respond with a JSON object that is not in OpenAI's envelope."""
     exchange.respond(status, JSON_TYPE, json.dumps(body).encode())
 
 
 def reject_stream_options(exchange: Exchange, answer: MockAnswer) -> None:
-    """Refuse `stream_options`, be healthy without it."""
+    """Return 400 for `stream_options`."""
     _reject("stream_options", exchange, answer)
 
 
 def reject_max_tokens(exchange: Exchange, answer: MockAnswer) -> None:
-    """Refuse `max_tokens`, be healthy without it."""
+    """Return 400 for `max_tokens`."""
     _reject("max_tokens", exchange, answer)
 
 
 def reject_max_completion_tokens(exchange: Exchange, answer: MockAnswer) -> None:
-    """Refuse `max_completion_tokens`, be healthy without it."""
+    """Return 400 for `max_completion_tokens`."""
     _reject("max_completion_tokens", exchange, answer)
 
 
 def _reject(name: str, exchange: Exchange, answer: MockAnswer) -> None:
-    """Refuse a request that has the parameter `name`."""
+    """Return 400 for the parameter `name`, otherwise a healthy answer."""
     if name in answer.payload:
         message = f"Unsupported parameter: '{name}' is not supported with this model."
         raise ApiError(400, message, param=name, code="unsupported_parameter")
@@ -106,56 +106,56 @@ def _reject(name: str, exchange: Exchange, answer: MockAnswer) -> None:
 
 
 def no_done(exchange: Exchange, answer: MockAnswer) -> None:
-    """Leave out `[DONE]`."""
+    """Omit `[DONE]`."""
     if answer.is_stream:
-        send_pieces(exchange, answer, answer.pieces[:-1])
+        send_parts(exchange, answer, answer.parts[:-1])
     else:
         send_healthy(exchange, answer)
 
 
 def no_end(exchange: Exchange, answer: MockAnswer) -> None:
-    """Leave out `[DONE]`, and the end of the connection."""
+    """Omit `[DONE]` and keep the connection open."""
     if not answer.is_stream:
         send_healthy(exchange, answer)
         return
     exchange.start(answer.content_type)
-    write_pieces(exchange, answer, answer.pieces[:-1])
+    write_parts(exchange, answer, answer.parts[:-1])
     exchange.hang()
 
 
 def continue_prefill(exchange: Exchange, answer: MockAnswer) -> None:
-    """Leave out what the last message, if it is the assistant's, has said already."""
-    said = _last_words(answer)
-    if said is None or not answer.is_stream:
+    """Continue a final assistant message, by omitting its text from the answer."""
+    prefill = _prefill(answer)
+    if prefill is None or not answer.is_stream:
         send_healthy(exchange, answer)
         return
 
     def edit(objects: list[Json]) -> list[Json]:
-        left = said
+        remaining = prefill
         for choice in _choices(objects):
             content = choice["delta"].get("content") or ""
-            if content and left.startswith(content):
-                choice["delta"]["content"], left = "", left[len(content) :]
+            if content and remaining.startswith(content):
+                choice["delta"]["content"], remaining = "", remaining[len(content) :]
         return objects
 
     send_healthy(exchange, answer.edited(edit))
 
 
 def reject_prefill(exchange: Exchange, answer: MockAnswer) -> None:
-    """Refuse a conversation that ends with the assistant, be healthy with any other."""
-    if _last_words(answer) is not None:
+    """Return 400 for a conversation that ends with an assistant message."""
+    if _prefill(answer) is not None:
         raise ApiError(400, "This model does not support assistant message prefill.", param="messages")
     send_healthy(exchange, answer)
 
 
-def _last_words(answer: MockAnswer) -> str | None:
-    """Return what the assistant said last, if nobody spoke after it."""
+def _prefill(answer: MockAnswer) -> str | None:
+    """Return the content of a final assistant message, None if the last message has another role."""
     last = answer.payload.get("messages", [{}])[-1]
     return last.get("content") or "" if last.get("role") == "assistant" else None
 
 
 def no_finish(exchange: Exchange, answer: MockAnswer) -> None:
-    """Leave out the chunk with the reason to finish; where nothing is streamed, the reason is null."""
+    """Omit the chunk with the finish reason. A non-streaming answer gets null as the reason."""
 
     def edit(objects: list[Json]) -> list[Json]:
         for choice in _choices(objects):
@@ -169,12 +169,12 @@ def no_finish(exchange: Exchange, answer: MockAnswer) -> None:
 
 
 def no_usage(exchange: Exchange, answer: MockAnswer) -> None:
-    """Say nothing of usage, also when asked."""
+    """Omit usage, even if it is requested."""
     send_healthy(exchange, answer.edited(_without_usage))
 
 
 def usage_in_last_chunk(exchange: Exchange, answer: MockAnswer) -> None:
-    """Put the usage into the chunk with the reason to finish, also when nobody asked."""
+    """Put usage into the chunk with the finish reason, even if it is not requested."""
 
     def edit(objects: list[Json]) -> list[Json]:
         chunks = _without_usage(objects)
@@ -185,12 +185,12 @@ def usage_in_last_chunk(exchange: Exchange, answer: MockAnswer) -> None:
 
 
 def empty_error(exchange: Exchange, answer: MockAnswer) -> None:
-    """Give every object an empty `error`."""
+    """Add an empty `error` to every object."""
     send_healthy(exchange, answer.edited(lambda objects: [{**item, "error": {}} for item in objects]))
 
 
 def empty_choices_first(exchange: Exchange, answer: MockAnswer) -> None:
-    """Begin a stream as Azure does, with a chunk that has no choices; where nothing is streamed, add its field."""
+    """Begin a stream with a chunk without choices, as Azure does. A non-streaming answer gets its field."""
     added = {"prompt_filter_results": _PROMPT_FILTER}
 
     def edit(objects: list[Json]) -> list[Json]:
@@ -202,29 +202,29 @@ def empty_choices_first(exchange: Exchange, answer: MockAnswer) -> None:
 
 
 def error_in_stream(exchange: Exchange, answer: MockAnswer) -> None:
-    """Send an error event after some chunks, and end there; where nothing is streamed, refuse."""
+    """End a stream with an error event after some chunks. Without streaming, return the error."""
     error = ApiError(answer.options.code)
     if not answer.is_stream:
         raise error
-    send_pieces(exchange, answer, [*answer.beginning, to_event(error.to_envelope())])
+    send_parts(exchange, answer, [*answer.parts_before_fault, to_event(error.to_envelope())])
 
 
 def bad_json_event(exchange: Exchange, answer: MockAnswer) -> None:
-    """Put one broken event among good ones."""
+    """Insert one invalid event."""
     if answer.is_stream:
-        rest = answer.pieces[len(answer.beginning) :]
-        send_pieces(exchange, answer, [*answer.beginning, _BROKEN_EVENT, *rest])
+        remaining = answer.parts[len(answer.parts_before_fault) :]
+        send_parts(exchange, answer, [*answer.parts_before_fault, _BROKEN_EVENT, *remaining])
     else:
         send_healthy(exchange, answer)
 
 
 def bad_json(exchange: Exchange, answer: MockAnswer) -> None:
-    """Leave out the last brace of every object."""
+    """Omit the last brace of every object."""
     if answer.is_stream:
-        broken = [piece.replace(b"}\n\n", b"\n\n") for piece in answer.pieces if piece != DONE]
-        send_pieces(exchange, answer, [*broken, DONE])
+        broken = [part.replace(b"}\n\n", b"\n\n") for part in answer.parts if part != DONE]
+        send_parts(exchange, answer, [*broken, DONE])
     else:
-        exchange.respond(200, JSON_TYPE, b"".join(answer.pieces)[:-1])
+        exchange.respond(200, JSON_TYPE, b"".join(answer.parts)[:-1])
 
 
 def _choices(objects: list[Json]) -> list[Json]:
@@ -233,13 +233,13 @@ def _choices(objects: list[Json]) -> list[Json]:
 
 
 def _is_last(chunk: Json) -> bool:
-    """Tell whether a chunk ends a choice."""
+    """Return True if a chunk ends a choice."""
     return any(choice.get("finish_reason") for choice in chunk.get("choices", []))
 
 
 def _without_usage(objects: list[Json]) -> list[Json]:
-    """Return the objects without their usage, and without the chunk that is there for nothing else."""
-    kept = [item for item in objects if item.get("choices") != []]
-    for item in kept:
+    """Return the objects without usage, and without the chunk that has only usage."""
+    remaining = [item for item in objects if item.get("choices") != []]
+    for item in remaining:
         item.pop("usage", None)
-    return kept
+    return remaining

@@ -1,4 +1,4 @@
-"""Embeddings as OpenAI sends them: unit length, the same vector for the same text, as floats or in base64."""
+"""Embeddings in OpenAI's format, of unit length and the same for the same text, as floats or in base64."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ DIMENSIONS = 1536
 
 
 def embedding_objects(payload: Json, model: str, _options: Options) -> tuple[tuple[Json, ...], Json]:
-    """Return the one object of the answer, and its usage."""
+    """Return the object of the answer and the usage.
+
+    Raises:
+        ApiError: the request is invalid.
+    """
     texts = texts_of(payload, "input")
     if "" in texts:
         raise ApiError(400, "'$.input' is invalid: an empty string.", param="input")
@@ -39,6 +43,6 @@ def _vector_of(text: str, dimensions: int) -> bytes:
 
 
 def _item(index: int, vector: bytes, is_base64: bool) -> Json:
-    """Return one embedding in the encoding that was asked for."""
+    """Return one embedding in the requested encoding."""
     embedding = base64.b64encode(vector).decode() if is_base64 else struct.unpack(f"<{len(vector) // 4}f", vector)
     return {"object": "embedding", "index": index, "embedding": embedding}

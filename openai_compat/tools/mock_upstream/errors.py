@@ -1,4 +1,4 @@
-"""What OpenAI says when it refuses: the error envelope, and the usual type, code and message of each status."""
+"""OpenAI's error envelope, with its default type, code and message for each status."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 Json = dict[str, Any]
 
-# status -> (type, code, message), as OpenAI words them
-_USUAL = {
+# status -> (type, code, message), in OpenAI's words
+_DEFAULTS = {
     400: ("invalid_request_error", None, "Invalid request."),
     401: ("invalid_request_error", "invalid_api_key", "Incorrect API key provided: sk-mock."),
     403: ("request_forbidden", "unsupported_country_region_territory", "Country, region, or territory not supported"),
@@ -23,30 +23,33 @@ _USUAL = {
 
 
 class ApiError(Exception):
-    """A refusal: an HTTP status with OpenAI's error envelope. What is not given is what OpenAI usually says."""
+    """An error response with OpenAI's envelope."""
 
     def __init__(
-        self, status: int, message: str = "", *, kind: str = "", param: str | None = None, code: str = ""
+        self, status: int, message: str = "", *, error_type: str = "", param: str | None = None, code: str = ""
     ) -> None:
-        """Fill in type, code and message from the status, unless a message is given."""
-        usual_kind, usual_code, usual_message = _USUAL.get(status, _USUAL[500 if status >= 500 else 400])
-        super().__init__(message or usual_message)
+        """Use OpenAI's defaults for this status where no message, type or code is given.
+
+        The default code belongs to the default message and is omitted with another one.
+        """
+        default_type, default_code, default_message = _DEFAULTS.get(status, _DEFAULTS[500 if status >= 500 else 400])
+        super().__init__(message or default_message)
         self.status = status
-        self.kind = kind or usual_kind
+        self.type = error_type or default_type
         self.param = param
-        self.code = code or (None if message else usual_code)
+        self.code = code or (None if message else default_code)
         self.headers: dict[str, str] = {}
 
     def to_envelope(self) -> Json:
-        """Return the JSON object, keys in OpenAI's order."""
-        error = {"message": str(self), "type": self.kind, "param": self.param, "code": self.code}
+        """Return the JSON object with its keys in OpenAI's order."""
+        error = {"message": str(self), "type": self.type, "param": self.param, "code": self.code}
         return {"error": error}
 
     def to_bytes(self) -> bytes:
-        """Return the envelope as OpenAI prints it."""
+        """Return the envelope as JSON, indented as OpenAI does."""
         return json.dumps(self.to_envelope(), indent=4, ensure_ascii=False).encode()
 
 
 def missing_parameter(name: str) -> ApiError:
-    """Return the refusal of a body without the parameter `name`."""
+    """Return the error for a body without the parameter `name`."""
     return ApiError(400, f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")

@@ -1,4 +1,4 @@
-"""The parameters that a model's name carries: `fault-slow:delay=0.05,chunks=100`."""
+"""Options in the name of a model, as in `fault-slow:delay=0.05,chunks=100`."""
 
 from __future__ import annotations
 
@@ -10,50 +10,56 @@ from .errors import ApiError
 
 @dataclass(frozen=True)
 class Options:
-    """Every parameter, with the value that it has when the name does not give it."""
+    """All options with their defaults."""
 
     chunks: int = 0
-    """Pieces of text in the answer; 0 for one a word."""
+    """Chunks in the answer, 0 for one a word."""
     size: int = 0
-    """Characters in each piece; 0 for whole words."""
+    """Characters in each chunk, 0 for complete words."""
     delay: float = 0.0
-    """Seconds between two pieces; for an answer that is not streamed, seconds before it."""
+    """Seconds between two chunks, or before a non-streaming answer."""
     prefix: str = ""
-    """Text that goes before the usual reply."""
+    """Text before the reply."""
     suffix: str = ""
-    """Text that follows the usual reply."""
+    """Text after the reply."""
     calls: int = 1
-    """Tool calls in the answer, when the request offers tools."""
+    """Tool calls in the answer if the request has tools."""
     after: int = -1
-    """Events (or quarters of a body) that are sent before the fault; -1 for half of them."""
+    """Events, or quarters of a JSON body, that are sent before the fault, -1 for half of them."""
     code: int = 0
-    """The HTTP status of the faults that choose one."""
+    """HTTP status, for the faults that return one."""
     retry_after: float = -1.0
-    """Value of the retry-after header; negative for none."""
+    """Value of the retry-after header, negative for none."""
     retry_after_ms: float = -1.0
-    """Value of the retry-after-ms header; negative for none."""
+    """Value of the retry-after-ms header, negative for none."""
     should_retry: str = ""
-    """Value of the x-should-retry header; empty for none."""
+    """Value of the x-should-retry header, empty for none."""
     times: int = 0
-    """The fault happens to so many requests for this exact model name, later ones are healthy; 0 for always."""
+    """Number of requests for this exact model name that fail. Later ones are healthy. 0 for no limit."""
     seconds: float = 0.0
-    """The fault lasts so long from the first request for this exact model name; 0 for ever."""
+    """Duration of the fault in seconds from the first request for this exact model name, 0 for no limit."""
 
     def updated(self, text: str) -> Options:
-        """Return these options with those of `text` (`key=value,key=value`) put in place."""
+        """Return a copy with the options in `text`, `key=value,key=value`.
+
+        Raises:
+            ApiError: an option is unknown or its value is invalid.
+        """
         changes: dict[str, Any] = dict(self._parse_pair(pair) for pair in text.split(",") if pair)
         return replace(self, **changes)
 
     def _parse_pair(self, pair: str) -> tuple[str, int | float | str]:
-        """Return the name and the converted value of one `key=value`; raise `ApiError` for one that makes no sense."""
+        """Return the name and the converted value of one `key=value`."""
         name, _, value = pair.partition("=")
         if name not in NAMES:
             raise ApiError(400, f"Unknown parameter '{name}' in the model's name: {', '.join(NAMES)}.", param="model")
-        kind = type(getattr(self, name))
+        value_type = type(getattr(self, name))
         try:
-            return name, kind(value)
+            return name, value_type(value)
         except ValueError:
-            raise ApiError(400, f"'{value}' is no {kind.__name__} for '{name}'.", param="model") from None
+            raise ApiError(
+                400, f"'{value}' is not a valid {value_type.__name__} for '{name}'.", param="model"
+            ) from None
 
 
 NAMES = tuple(field.name for field in fields(Options))

@@ -1,4 +1,4 @@
-"""What the mock upstream has seen: the counters and requests that `/__mock__/` shows to tests."""
+"""Counters and requests of the mock upstream, which tests read from `/__mock__/`."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from dataclasses import dataclass, replace
 from .errors import Json
 from .exchange import Exchange, Request
 
-KEPT_REQUESTS = 100
-KEPT_BODY_BYTES = 64 * 1024
+MAX_REQUESTS = 100
+MAX_BODY_BYTES = 64 * 1024
 
 
-class ClientGoneError(Exception):
-    """The peer hung up before its answer was complete."""
+class ClientDisconnectedError(Exception):
+    """The client disconnected before its response was complete."""
 
 
 @dataclass
 class Record:
-    """One request, its body cut to what is kept, and how its answer ended."""
+    """One request with the beginning of its body, and how its response ended."""
 
     request: Request
     is_complete: bool = False
     is_aborted: bool = False
 
     def to_json(self) -> Json:
-        """Return the record as tests read it."""
+        """Return the record for `GET /__mock__/requests`."""
         return {
             "method": self.request.method,
             "path": self.request.path,
@@ -40,21 +40,20 @@ class Record:
 
 
 class RequestRecorder:
-    """Counts connections and requests, and keeps the last requests."""
+    """Counters of connections and requests, and the last `MAX_REQUESTS` requests."""
 
     def __init__(self) -> None:
-        """Begin with nothing seen."""
         self.connections_open = 0
         self.requests_open = 0
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything but what is open now."""
+        """Reset everything except for the counts of open connections and requests."""
         self.connections_total = 0
         self.requests_total = 0
         self.requests_aborted = 0
         self.models: Counter[str] = Counter()
-        self.records: deque[Record] = deque(maxlen=KEPT_REQUESTS)
+        self.records: deque[Record] = deque(maxlen=MAX_REQUESTS)
 
     def open_connection(self) -> None:
         """Count a connection."""
@@ -62,21 +61,21 @@ class RequestRecorder:
         self.connections_total += 1
 
     def ignore_connection(self) -> None:
-        """Count a connection no longer: it came to read the counters."""
+        """Remove a connection from the counts, because it only reads the counters."""
         self.connections_open -= 1
         self.connections_total -= 1
 
     @contextmanager
     def recording(self, exchange: Exchange) -> Iterator[None]:
-        """Count `exchange` while it is answered, and note whether the peer stayed to the end."""
+        """Count an exchange during the `with` block and record how it ended."""
         request = exchange.request
-        record = Record(replace(request, body=request.body[:KEPT_BODY_BYTES]))
+        record = Record(replace(request, body=request.body[:MAX_BODY_BYTES]))
         self.records.append(record)
         self.requests_total += 1
         self.requests_open += 1
         try:
             yield
-        except (ClientGoneError, OSError):
+        except (ClientDisconnectedError, OSError):
             record.is_aborted = not exchange.is_complete
             self.requests_aborted += record.is_aborted
             raise
@@ -85,7 +84,7 @@ class RequestRecorder:
             self.requests_open -= 1
 
     def to_stats(self) -> Json:
-        """Return the counters."""
+        """Return the counters for `GET /__mock__/stats`."""
         return {
             "connections_open": self.connections_open,
             "connections_total": self.connections_total,

@@ -1,6 +1,6 @@
-"""What chat and text completions share: the text of a reply in pieces, ids, token counts, and usage in a stream.
+"""Texts, ids, token counts and usage of chat and text completions.
 
-The same question always gets the same answer: ids are a hash of the question, and `created` never changes.
+The same request always gets the same answer. Ids are hashes of the prompt, and `created` is constant.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ FINGERPRINT = "fp_mock000001"
 _WORD = re.compile(r"\s*\S+|\s+$")
 
 
-def split_reply(question: str, index: int, options: Options) -> list[str]:
-    """Return the pieces of the reply to `question`: that of choice `index`, so that choices can be told apart."""
-    numbered = f" (choice {index + 1})" if index else ""
-    text = f"{options.prefix}You said: {question}{numbered}{options.suffix}"
+def reply_texts(prompt: str, index: int, options: Options) -> list[str]:
+    """Return the texts of the deltas of choice `index`. The text of each choice is different."""
+    number = f" (choice {index + 1})" if index else ""
+    text = f"{options.prefix}You said: {prompt}{number}{options.suffix}"
     size = options.size
     if options.chunks:
         size = size or 5
@@ -30,21 +30,21 @@ def split_reply(question: str, index: int, options: Options) -> list[str]:
     return [text[start : start + size] for start in range(0, len(text), size)] if size else _WORD.findall(text)
 
 
-def cut_to_limit(pieces: Sequence[str], limit: object) -> tuple[list[str], str]:
-    """Return the pieces that `max_tokens` allows, and the reason to finish there."""
-    if isinstance(limit, int) and 0 <= limit < len(pieces):
-        return list(pieces[:limit]), "length"
-    return list(pieces), "stop"
+def truncate(texts: Sequence[str], limit: object) -> tuple[list[str], str]:
+    """Return the texts that `max_tokens` allows, and the finish reason."""
+    if isinstance(limit, int) and 0 <= limit < len(texts):
+        return list(texts[:limit]), "length"
+    return list(texts), "stop"
 
 
 def count_tokens(text: str) -> int:
-    """Return how many tokens the mock takes `text` for: its words."""
+    """Return the number of words, which the mock counts as tokens."""
     return len(_WORD.findall(text))
 
 
-def digest_of(*question: object) -> str:
-    """Return a hash of the question, long enough for any id."""
-    return hashlib.sha256(json.dumps(question, sort_keys=True).encode()).hexdigest()
+def digest(*values: object) -> str:
+    """Return a hash of the values, long enough for any id."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def usage_of(prompt_tokens: int, completion_tokens: int) -> Json:
@@ -64,19 +64,27 @@ def usage_of(prompt_tokens: int, completion_tokens: int) -> Json:
 
 
 def with_usage(chunks: Sequence[Json], payload: Json, usage: Json) -> tuple[Json, ...]:
-    """Return the chunks of a stream as `stream_options.include_usage` wants them."""
+    """Return the chunks of a stream, with usage if `stream_options.include_usage` is true.
+
+    Raises:
+        ApiError: `stream_options` is not an object.
+    """
     stream_options = payload.get("stream_options") or {}
     if not isinstance(stream_options, dict):
         message = "Invalid type for 'stream_options': expected an object."
         raise ApiError(400, message, param="stream_options", code="invalid_type")
     if not stream_options.get("include_usage"):
         return tuple(chunks)
-    silent = [{**chunk, "usage": None} for chunk in chunks]
-    return (*silent, {**chunks[-1], "choices": [], "usage": usage})
+    without_usage = [{**chunk, "usage": None} for chunk in chunks]
+    return (*without_usage, {**chunks[-1], "choices": [], "usage": usage})
 
 
 def count_choices(payload: Json) -> int:
-    """Return `n`, or raise `ApiError` if it is no number of choices."""
+    """Return `n`, 1 if it is absent.
+
+    Raises:
+        ApiError: it is not an integer from 1 to 128.
+    """
     number = payload.get("n")
     if number is None:
         return 1
