@@ -1,7 +1,7 @@
-"""Writes the tables that the documentation takes from the code: `make docs`, or `make docs ARGS=--check`.
+"""Renderer of the documentation's tables, `make docs` or `make docs ARGS=--check`.
 
-A table stands between `<!-- table: NAME -->` and `<!-- end -->`; in `.env.example` each setting's comment and default
-are written anew, in the order and under the headings that the file has. What is between them is written by people.
+A table is the text between `<!-- table: NAME -->` and `<!-- end -->`. In `.env.example`, the comment and the default of
+each setting are rendered. The order and the headings of the file are preserved.
 """
 
 from __future__ import annotations
@@ -18,18 +18,8 @@ from typing import Any, Final
 from bench.compare.report import to_summary, to_targets
 from bench.compare.targets import CHAT, EVENT, to_value
 from config import SETTINGS
-from openai_compat.backends.base import (
-    CHAT_PARAMETERS,
-    COMPLETION_PARAMETERS,
-    Backend,
-    SupportsChat,
-    SupportsCompletions,
-    SupportsForwarding,
-)
-from openai_compat.backends.huggingface.engine_config import KIND as HUGGINGFACE
-from openai_compat.backends.registry import KINDS, load_backend_class
+from openai_compat.backends.registry import KINDS
 from openai_compat.config.settings_table import Setting, parse_half_close
-from openai_compat.core.profiles import DROPPED, PROFILES, Profile
 from openai_compat.core.settings import Settings
 from openai_compat.core.validators import (
     OneOf,
@@ -43,16 +33,10 @@ from openai_compat.core.validators import (
     parse_url,
     parse_workspace,
 )
-from openai_compat.sidecars.huggingface.models.supported_parameters import (
-    SAMPLED,
-    SUPPORTED_CHAT_PARAMETERS,
-    SUPPORTED_COMPLETION_PARAMETERS,
-    TEMPLATE_PARAMETERS,
-)
 from openai_compat.tools.conformance.runner import CHECKS
 from openai_compat.tools.mock_upstream.faults import MODELS
-from openai_compat.web.schemas.chat import ChatRequestSchema
-from openai_compat.web.schemas.completions import CompletionRequestSchema
+
+from .parameter_treatment import parameters_of, treatment_of
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 DOCUMENTS: Final = (
@@ -82,26 +66,12 @@ LAYERS: Final = (
 )
 
 PROGRAMS: Final = frozenset({"mock_upstream", "doctor", "conformance"})
-"""Packages of `tools`, which are no part of the server: one line each."""
+"""Packages of `tools` that are no part of the server. The table of modules has one line for each."""
 
-OFFLINE_KINDS: Final = frozenset({"echo"})
-"""The kinds that answer by themselves: what they do not keep has no meaning, while the others pass it on."""
-ADDRESSED: Final = frozenset({"messages", "prompt", "model", "stream", "stream_options"})
-"""What the service itself deals with, for every kind."""
-RELATIVES: Final = {
-    "tool_choice": "tools",
-    "parallel_tool_calls": "tools",
-    "function_call": "functions",
-    "modalities": "audio",
-}
-"""Parameters that mean nothing without another, and share its fate."""
-OF_TOOLS: Final = frozenset({"functions", *(name for name, of in RELATIVES.items() if of in {"tools", "functions"})})
-BY_TEMPLATE: Final = "by template"
-"""Kept by models whose chat template knows tools, refused by others."""
 _TYPES: Final[dict[Any, str]] = {
     parse_text: "text",
     parse_key: "text",
-    parse_list: "list, with commas",
+    parse_list: "comma-separated list",
     parse_boolean: "true or false",
     parse_half_close: "true or false",
     parse_url: "URL",
@@ -114,20 +84,20 @@ _ENTRY: Final = re.compile(r"(?:^# [^\n]*\n)+^# (?P<name>[A-Z_]+)=[^\n]*\n", re.
 
 
 def render(name: str, text: str) -> str:
-    """The file `name` as it should be: `text` with its tables, or its settings, written anew."""
+    """Return the contents of the file `name` with its tables or settings rendered."""
     if name == EXAMPLE:
         return _render_example(text)
     return _TABLE.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}{found[3]}", text)
 
 
-def to_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
+def to_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [headings, ["---"] * len(headings), *rows]
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
 def settings_table() -> str:
-    """Every setting of `config.py`."""
+    """Return the table of all settings."""
     rows = [
         [
             ", ".join(f"`{name}`" for name in setting.names),
@@ -141,7 +111,11 @@ def settings_table() -> str:
 
 
 def type_of(setting: Setting) -> str:
-    """What a setting takes; a parser that is not known here has to be named here first."""
+    """Return the type of a setting.
+
+    Raises:
+        KeyError: the setting's parser is not in `_TYPES`.
+    """
     parse = setting.parse
     if isinstance(parse, OneOf):
         return ", ".join(f"`{word}`" for word in parse.words)
@@ -151,7 +125,7 @@ def type_of(setting: Setting) -> str:
 
 
 def default_of(setting: Setting) -> str:
-    """The default as one would write it into `.env`, '' for none."""
+    """Return the default as written in `.env`, an empty string for none."""
     value = getattr(Settings(), setting.field)
     if value is None:
         return ""
@@ -163,7 +137,7 @@ def default_of(setting: Setting) -> str:
 
 
 def _render_example(text: str) -> str:
-    """Settings that the file has and the code has not are taken out; those that it lacks come last."""
+    """Render the settings, remove unknown ones, and append missing ones."""
     known = {setting.name: setting for setting in SETTINGS}
     present = {found["name"] for found in _ENTRY.finditer(text)}
     rendered = _ENTRY.sub(lambda found: _example_entry(known.get(found["name"])), text)
@@ -178,55 +152,6 @@ def _example_entry(setting: Setting | None) -> str:
     return f"# {setting.meaning}{others}\n# {setting.name}={default_of(setting)}\n"
 
 
-def treatment_of(kind: str, parameter: str, *, is_chat: bool) -> str:
-    """What a kind of back end does with a parameter: `kept`, `by template`, `passed on`, by another name
-    (``as `max_tokens` ``), `dropped`, `no meaning` or `refused`; `not served` where it takes no such calls at all.
-    """
-    if kind == HUGGINGFACE:
-        return _local_treatment_of(parameter, is_chat=is_chat)
-    backend_class = load_backend_class(kind)
-    profile = PROFILES.get(kind, Profile())
-    if parameter in profile.rename:
-        return f"as `{profile.rename[parameter]}`"
-    if profile.strips(parameter):
-        return DROPPED
-    if issubclass(backend_class, SupportsForwarding):
-        return "passed on"
-    kept = _promises_of(backend_class, is_chat=is_chat)
-    if kept is None:
-        return "not served"
-    decisive = RELATIVES.get(parameter, parameter)
-    if decisive in (CHAT_PARAMETERS if is_chat else COMPLETION_PARAMETERS) and decisive not in kept:
-        return "refused"
-    if kind not in OFFLINE_KINDS:
-        return "passed on"
-    return "kept" if decisive in kept else "no meaning"
-
-
-def _local_treatment_of(parameter: str, *, is_chat: bool) -> str:
-    """The engine's part: the back end of this kind only forwards to it."""
-    decisive = "tools" if is_chat and parameter in OF_TOOLS else RELATIVES.get(parameter, parameter)
-    if decisive in (SUPPORTED_CHAT_PARAMETERS if is_chat else SUPPORTED_COMPLETION_PARAMETERS) | SAMPLED:
-        return "kept"
-    if is_chat and decisive in TEMPLATE_PARAMETERS:
-        return BY_TEMPLATE
-    return "refused" if decisive in (CHAT_PARAMETERS if is_chat else COMPLETION_PARAMETERS) else "no meaning"
-
-
-def _promises_of(backend_class: type[Backend], *, is_chat: bool) -> frozenset[str] | None:
-    if is_chat:
-        return backend_class.supported_chat_parameters if issubclass(backend_class, SupportsChat) else None
-    return backend_class.supported_completion_parameters if issubclass(backend_class, SupportsCompletions) else None
-
-
-def parameters_of(*, is_chat: bool) -> list[str]:
-    """The documented parameters of a call, promises first."""
-    schema = ChatRequestSchema() if is_chat else CompletionRequestSchema()
-    promises = CHAT_PARAMETERS if is_chat else COMPLETION_PARAMETERS
-    names = [name for name in schema.fields if name not in ADDRESSED]
-    return sorted(names, key=lambda name: (RELATIVES.get(name, name) not in promises, name))
-
-
 def _parameters_table(*, is_chat: bool) -> str:
     rows = [
         [f"`{parameter}`", *(treatment_of(kind, parameter, is_chat=is_chat) for kind in KINDS)]
@@ -236,11 +161,11 @@ def _parameters_table(*, is_chat: bool) -> str:
 
 
 def faults_table() -> str:
-    """The models of the mock upstream."""
+    """Return the table of the mock upstream's models."""
     rows = [
         [f"`{model.name}`", model.meaning, f"`{model.defaults}`" if model.defaults else ""] for model in MODELS.values()
     ]
-    return to_table(("model", "what it does", "its parameters, when the name has none"), rows)
+    return to_table(("model", "behaviour", "default options"), rows)
 
 
 def checks_table() -> str:
@@ -250,13 +175,13 @@ def checks_table() -> str:
 
 
 def modules_table() -> str:
-    """Every module of the server with the first sentence of its docstring, layer by layer as a request meets them."""
+    """Return the table of modules with the first sentences of their docstrings, ordered by layer."""
     package = ROOT / "openai_compat"
     modules = [path for path in sorted(package.rglob("*.py")) if PROGRAMS.isdisjoint(path.parts)]
     modules.sort(key=lambda path: LAYERS.index(path.relative_to(package).parts[0] if path.parent != package else ""))
     shown = [*modules, *(package / "tools" / name / "__init__.py" for name in sorted(PROGRAMS))]
     rows = [[f"`{path.relative_to(package)}`", sentence] for path in shown if (sentence := _first_sentence(path))]
-    return to_table(("`openai_compat/`", "what it is"), rows)
+    return to_table(("`openai_compat/`", "contents"), rows)
 
 
 def headline_list(result: dict[str, Any]) -> str:
@@ -274,10 +199,10 @@ def headline_list(result: dict[str, Any]) -> str:
     )
 
 
-def _of_newest_run(to_table: Callable[[dict[str, Any]], str]) -> str:
-    """A table of the newest whole run of the benchmark."""
+def _newest_run_table(to_markdown: Callable[[dict[str, Any]], str]) -> str:
+    """Return a table of the newest complete run of the benchmark."""
     newest = max((ROOT / "bench" / "results").glob("*-run.json"))
-    return to_table(json.loads(newest.read_text(encoding="utf-8"))) + "\n"
+    return to_markdown(json.loads(newest.read_text(encoding="utf-8"))) + "\n"
 
 
 def _first_sentence(path: Path) -> str:
@@ -293,24 +218,24 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "faults": faults_table,
     "conformance-checks": checks_table,
     "modules": modules_table,
-    "bench": lambda: _of_newest_run(to_summary),
-    "bench-headline": lambda: _of_newest_run(headline_list),
-    "bench-targets": lambda: _of_newest_run(to_targets),
+    "bench": lambda: _newest_run_table(to_summary),
+    "bench-headline": lambda: _newest_run_table(headline_list),
+    "bench-targets": lambda: _newest_run_table(to_targets),
 }
 
 
 def main() -> int:
-    """Writes what has changed; with `--check` names it, and fails if there is any."""
-    parser = argparse.ArgumentParser(description="Renew the tables in the documentation.")
-    parser.add_argument("--check", action="store_true", help="change nothing, fail where something would change")
+    """Write the files whose tables have changed. With `--check`, only list them and return 1 if there are any."""
+    parser = argparse.ArgumentParser(description="Render the tables of the documentation.")
+    parser.add_argument("--check", action="store_true", help="write nothing, fail if a file is out of date")
     is_check = parser.parse_args().check
-    outdated = [name for name in (*DOCUMENTS, EXAMPLE) if _renew(ROOT / name, name, is_check=is_check)]
+    outdated = [name for name in (*DOCUMENTS, EXAMPLE) if _update(ROOT / name, name, is_check=is_check)]
     for name in outdated:
-        print(f"{name} {'is out of date: make docs' if is_check else 'renewed'}")
+        print(f"{name} {'is out of date: make docs' if is_check else 'updated'}")
     return int(is_check and bool(outdated))
 
 
-def _renew(path: Path, name: str, *, is_check: bool) -> bool:
+def _update(path: Path, name: str, *, is_check: bool) -> bool:
     before = path.read_text(encoding="utf-8")
     after = render(name, before)
     if after != before and not is_check:

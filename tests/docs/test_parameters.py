@@ -13,7 +13,7 @@ import requests
 from openai_compat.backends.registry import KINDS
 from openai_compat.core.profiles import ADAPTED_HEADER, DROPPED
 from openai_compat.sidecars.huggingface.models.supported_parameters import SAMPLED
-from scripts.render_docs import BY_TEMPLATE, HUGGINGFACE, RELATIVES, parameters_of, treatment_of
+from scripts.parameter_treatment import BY_TEMPLATE, DEPENDS_ON, HUGGINGFACE, parameters_of, treatment_of
 from tests.support.live_server import LiveServer
 from tests.support.recording_api import RecordingAPI
 from tests.support.tiny_models import PLAIN_TEMPLATE, TOOL_TEMPLATE, require_local_extra, save_reciting_model
@@ -59,7 +59,7 @@ TODAYS_NAME = {"functions": "tools", "function_call": "tool_choice"}
 """As a back end that is no peer of the same protocol gets them."""
 COMPLETION: dict[str, Any] = {name: CHAT[name] for name in parameters_of(is_chat=False) if name in CHAT}
 COMPLETION |= {"best_of": 2, "echo": True, "logprobs": 2, "suffix": "the end"}
-NEEDS = {"top_logprobs": {"logprobs": True}} | {name: {other: CHAT[other]} for name, other in RELATIVES.items()}
+NEEDS = {"top_logprobs": {"logprobs": True}} | {name: {other: CHAT[other]} for name, other in DEPENDS_ON.items()}
 DOORS: dict[bool, tuple[str, dict[str, Any], dict[str, Any]]] = {
     True: ("chat/completions", {"messages": [{"role": "user", "content": "Hello"}]}, CHAT),
     False: ("completions", {"prompt": "Hello"}, COMPLETION),
@@ -93,7 +93,7 @@ def test_what_the_table_says_happens(kind: str, is_chat: bool, server: LiveServe
         reply = requests.post(f"{server.base_url}/{path}", json=sent, timeout=10)
         happened = _what_happened(reply, parameter, set(needed), api.bodies)
         said = treatment_of(kind, parameter, is_chat=is_chat)
-        assert happened == ("accepted" if said in {"kept", "no meaning"} else said), f"{parameter}: {reply.text}"
+        assert happened == ("accepted" if said in {"supported", "ignored"} else said), f"{parameter}: {reply.text}"
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_what_the_table_says_of_local_models_happens(model: str, is_chat: bool, 
         sent = {"model": model, "max_tokens": 4, "seed": 1, **body, **needed, parameter: _for_bytes(values[parameter])}
         reply = requests.post(f"{local.base_url}/{path}", json=sent, timeout=60)
         said = treatment_of(HUGGINGFACE, parameter, is_chat=is_chat)
-        expected = {BY_TEMPLATE: "accepted" if model == "tools" else "refused", "refused": "refused"}
+        expected = {BY_TEMPLATE: "accepted" if model == "tools" else "rejected", "rejected": "rejected"}
         assert _what_happened(reply, parameter, set(needed), []) == expected.get(said, "accepted"), parameter
 
 
@@ -137,14 +137,14 @@ def _for_bytes(value: Any) -> Any:
 def _what_happened(reply: requests.Response, parameter: str, needed: set[str], bodies: list[dict[str, Any]]) -> str:
     arrived = bodies.pop() if bodies else {}
     if reply.status_code == 501:
-        return "not served"
+        return "no endpoint"
     if reply.status_code == 200:
         adapted = dict(part.split("=") for part in reply.headers.get(ADAPTED_HEADER, "").split(", ") if part)
         if parameter in adapted:
             assert parameter not in arrived
             return DROPPED if adapted[parameter] == DROPPED else f"as `{adapted[parameter]}`"
-        return "passed on" if {parameter, TODAYS_NAME.get(parameter)} & arrived.keys() else "accepted"
+        return "forwarded" if {parameter, TODAYS_NAME.get(parameter)} & arrived.keys() else "accepted"
     error = reply.json()["error"]
     assert (reply.status_code, error["code"]) == (400, "unsupported_parameter"), f"{parameter}: {reply.text}"
-    assert error["param"] in {parameter, *needed, RELATIVES.get(parameter)}
-    return "refused"
+    assert error["param"] in {parameter, *needed, DEPENDS_ON.get(parameter)}
+    return "rejected"

@@ -187,5 +187,5 @@ def test_every_file_that_is_named_is_there(name: str) -> None:
 
 
 def test_every_parameter_of_the_mock_upstream_is_explained() -> None:
-    explained = [name for row in rows(page("guides/fault-injection"), "parameter") for name in CODE.findall(row[0])]
+    explained = [name for row in rows(page("guides/fault-injection"), "option") for name in CODE.findall(row[0])]
     assert sorted(explained) == sorted(NAMES)
