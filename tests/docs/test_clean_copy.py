@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.nginx import free_port
 from tests.support.snippets import plain_environment, run_bash
-from tests.support.subprocess_server import Started, started
+from tests.support.subprocess_server import SubprocessServer, run_server
 from tests.support.tools import ROOT, require_tool
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -37,22 +37,22 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(copy: Path) -> Iterator[Started]:
+def server(copy: Path) -> Iterator[SubprocessServer]:
     port = free_port()
     command = ["make", "run", f"ARGS=--port {port}"]
-    with started(command, port, copy, within=200, in_a_session=True) as server:
+    with run_server(command, port, copy, timeout=200, new_session=True) as server:
         yield server
 
 
-def test_what_it_prints_works_when_it_is_pasted(server: Started, tmp_path: Path) -> None:
-    said = server.said()
+def test_what_it_prints_works_when_it_is_pasted(server: SubprocessServer, tmp_path: Path) -> None:
+    said = server.output()
     assert "mock-gpt-model" in said
     (command,) = [line.strip() for line in said.splitlines() if line.strip().startswith("curl ")]
     answer = json.loads(run_bash(command, tmp_path))
     assert answer["choices"][0]["message"]["content"]
 
 
-def test_nothing_but_the_environment_is_added_to_the_clone(server: Started, copy: Path) -> None:
+def test_nothing_but_the_environment_is_added_to_the_clone(server: SubprocessServer, copy: Path) -> None:
     known = set(subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split())
     found = {str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()}
     added = {name for name in found - known if not name.startswith(".venv/") and "__pycache__" not in name}
@@ -77,10 +77,10 @@ def make(folder: Path, *words: str) -> str:
 def test_ctrl_c_ends_it_at_once_and_in_peace(copy: Path) -> None:
     """The second start installs nothing, so it is quick."""
     port = free_port()
-    with started(["make", "run", f"ARGS=--port {port}"], port, copy, within=20, in_a_session=True) as server:
+    with run_server(["make", "run", f"ARGS=--port {port}"], port, copy, timeout=20, new_session=True) as server:
         os.killpg(server.process.pid, signal.SIGINT)  # as a terminal does: to make and to all below it
         server.process.wait(10)
-        assert "Traceback" not in server.said()
+        assert "Traceback" not in server.output()
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port), timeout=5)
 

@@ -1,4 +1,4 @@
-"""Starts the mock upstream as a process of its own, and reads what it has seen."""
+"""The mock upstream in a process of its own, and a reader of its counters."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class MockUpstream:
-    """A running mock upstream; use it in a `with` statement. `options` go to the command line."""
+    """A mock upstream that runs in a `with` block."""
 
     def __init__(self, *options: str) -> None:
-        """Prepare to start; nothing runs yet."""
+        """Set the command line, to which `options` are added."""
         self._command = [sys.executable, "-m", "openai_compat.tools.mock_upstream", "--port", "0", *options]
         self.url = ""
 
@@ -29,14 +29,14 @@ class MockUpstream:
         self.process = subprocess.Popen(self._command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line.startswith("mock upstream listening on http://"), f"it said {line!r}"
+        assert line.startswith("mock upstream listening on http://"), f"unexpected output {line!r}"
         self.url = line.split()[-1]
         return self
 
     def __exit__(
         self, _kind: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        """End the process."""
+        """Terminate the process."""
         self.process.terminate()
         try:
             self.process.communicate(timeout=5)
@@ -47,31 +47,31 @@ class MockUpstream:
 
     @property
     def base_url(self) -> str:
-        """What an OpenAI client is given as its `base_url`."""
+        """The `base_url` for an OpenAI client."""
         return f"{self.url}/v1"
 
     @property
     def address(self) -> tuple[str, int]:
-        """Host and port, for raw sockets."""
+        """Host and port for raw sockets."""
         parts = urlsplit(self.url)
         return str(parts.hostname), int(parts.port or 0)
 
     def stats(self) -> dict[str, Any]:
-        """Return the counters: connections, requests, those aborted by the peer, models."""
+        """Return the counters of connections, requests, aborted requests and models."""
         stats: dict[str, Any] = self._control("GET", "stats")
         return stats
 
     def requests(self) -> list[dict[str, Any]]:
-        """Return the last 100 requests, the oldest first."""
+        """Return the last 100 requests, oldest first."""
         requests: list[dict[str, Any]] = self._control("GET", "requests")
         return requests
 
     def reset(self) -> None:
-        """Zero the counters, forget the requests, and let every `times=` fault happen anew."""
+        """Reset the counters and the requests, and let every `times=` fault occur again."""
         self._control("POST", "reset")
 
     def wait_until(self, predicate: Callable[[dict[str, Any]], bool], timeout: float = 5.0) -> dict[str, Any]:
-        """Return the first counters that satisfy `predicate`; fail with the last ones after `timeout` seconds."""
+        """Wait for counters that satisfy `predicate` and return them. Fail after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while not predicate(stats := self.stats()):
             assert time.monotonic() < deadline, f"still {stats} after {timeout} s"
@@ -79,7 +79,7 @@ class MockUpstream:
         return stats
 
     def _control(self, method: str, name: str) -> Any:
-        """Ask the mock about itself; without `requests`, which tests replace."""
+        """Send a request to `/__mock__/` with the standard library, because some tests replace `requests`."""
         connection = http.client.HTTPConnection(*self.address, timeout=10)
         try:
             connection.request(method, f"/__mock__/{name}")

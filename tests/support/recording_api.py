@@ -1,8 +1,4 @@
-"""A chat API that takes down what it is asked and always gives the same reply, on a real socket.
-
-It speaks OpenAI's protocol too: the reply stands in as many choices as were asked for, or comes as a stream, in one
-piece, unless it `streams` not at all.
-"""
+"""A chat API on a real socket that records its requests and always returns the same reply."""
 
 from __future__ import annotations
 
@@ -14,7 +10,11 @@ from typing import Any, Self
 
 
 class RecordingAPI:
-    """`with RecordingAPI("It is sunny today.") as api: api.url`; `bodies` has what it was asked, in order."""
+    """Server that runs in a `with` block. `bodies` has the request bodies in order.
+
+    The response has the keys `reply` and `data.answer`, and it is a chat completion with `n` choices. With `streams`, a
+    request for a stream gets one with a single chunk. With a `status` of 400 or more, the reply is the error.
+    """
 
     def __init__(self, reply: str, *, status: int = 200, streams: bool = True) -> None:
         self.bodies: list[dict[str, Any]] = []
@@ -29,17 +29,17 @@ class RecordingAPI:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                api.bodies.append(asked)
-                kind, body = api._answer(asked)
+                request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                api.bodies.append(request)
+                content_type, body = api._answer(request)
                 self.send_response(api._status)
-                self.send_header("Content-Type", kind)
+                self.send_header("Content-Type", content_type)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
 
             def log_message(self, *_: Any) -> None:
-                """Quiet: what a test wants to know is in `bodies`."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -53,16 +53,18 @@ class RecordingAPI:
         self._server.shutdown()
         self._server.server_close()
 
-    def _answer(self, asked: dict[str, Any]) -> tuple[str, bytes]:
+    def _answer(self, request: dict[str, Any]) -> tuple[str, bytes]:
         if self._status >= 400:
             return "application/json", json.dumps({"error": self._reply}).encode()
         message = {"role": "assistant", "content": self._reply}
-        if self._streams and asked.get("stream") is True:
+        if self._streams and request.get("stream") is True:
             choice = {"index": 0, "delta": message, "finish_reason": "stop"}
             chunk = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": "x", "choices": [choice]}
             return "text/event-stream", f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n".encode()
-        choices = [{"index": at, "message": message, "finish_reason": "stop"} for at in range(asked.get("n", 1))]
-        answer = {"id": "x", "object": "chat.completion", "created": 0, "model": "x", "choices": choices}
+        choices = [
+            {"index": index, "message": message, "finish_reason": "stop"} for index in range(request.get("n", 1))
+        ]
+        completion = {"id": "x", "object": "chat.completion", "created": 0, "model": "x", "choices": choices}
         return "application/json", json.dumps(
-            {"reply": self._reply, "data": {"answer": self._reply}, **answer}
+            {"reply": self._reply, "data": {"answer": self._reply}, **completion}
         ).encode()

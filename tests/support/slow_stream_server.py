@@ -1,4 +1,4 @@
-"""A model that always tells the same story, in Markdown: what a page makes of a rich answer can be looked at."""
+"""Backend that slowly streams a constant Markdown text, for tests of pages."""
 
 from __future__ import annotations
 
@@ -43,13 +43,14 @@ Which hash? Any that is wide enough:
 - **Empty files** are all duplicates of each other: leave them out if that surprises.
 - Compare *sizes* first where the disk is slow; most files never need to be read.
 """
-"""The answer to nothing in particular."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoryOptions:
-    """`delay`: seconds between two pieces; `times`: how often the story is told; `until`: a file, and the story is told
-    again and again as long as there is none: a test, and not the clock, says when that has been enough.
+    """Options of the model.
+
+    `delay` is the pause between two deltas in seconds, `times` the number of repetitions of the text. With `until`, the
+    text is repeated until a file exists at this path, so that the test decides when the stream ends.
     """
 
     delay: float = 0.0
@@ -57,8 +58,8 @@ class StoryOptions:
     until: str | None = None
 
 
-class Storyteller(Backend, SupportsChat):
-    """`kind: tests.support.slow_stream_server:Storyteller`."""
+class SlowStreamBackend(Backend, SupportsChat):
+    """Backend of `kind: tests.support.slow_stream_server:SlowStreamBackend`."""
 
     Options = StoryOptions
 
@@ -66,16 +67,16 @@ class Storyteller(Backend, SupportsChat):
         return {"state": "ready"}
 
     def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Heartbeat]:
-        return self._tell()
+        return self._stream()
 
-    def _tell(self) -> Iterator[ChatDelta]:
-        told = 0
-        while told < self.options.times or self._is_wanted_again():
-            for piece in re.findall(r"\S+\s*", STORY + "\n"):
-                yield ChatDelta(piece)
+    def _stream(self) -> Iterator[ChatDelta]:
+        repetitions = 0
+        while repetitions < self.options.times or self._must_repeat():
+            for text in re.findall(r"\S+\s*", STORY + "\n"):
+                yield ChatDelta(text)
                 time.sleep(self.options.delay)
-            told += 1
+            repetitions += 1
         yield ChatDelta(finish_reason="stop")
 
-    def _is_wanted_again(self) -> bool:
+    def _must_repeat(self) -> bool:
         return self.options.until is not None and not Path(self.options.until).exists()

@@ -1,4 +1,4 @@
-"""A server started by the very command that a document shows, on a port of the test's choice."""
+"""A server in a process of its own, started by a command that a document shows."""
 
 from __future__ import annotations
 
@@ -15,55 +15,56 @@ from pathlib import Path
 
 from tests.support.snippets import plain_environment
 
-_LOCAL = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True)
-class Started:
+class SubprocessServer:
     process: subprocess.Popen[bytes]
     port: int
-    output: Path
+    output_file: Path
 
     @property
     def url(self) -> str:
         return f"http://localhost:{self.port}"
 
-    def said(self) -> str:
-        """Everything that it has written so far."""
-        return self.output.read_text()
+    def output(self) -> str:
+        """Return everything that the server has written to standard output and standard error."""
+        return self.output_file.read_text()
 
 
 @contextmanager
-def started(
+def run_server(
     command: Sequence[str],
     port: int,
     folder: Path,
     environment: Mapping[str, str] | None = None,
     *,
-    within: float = 20.0,
-    in_a_session: bool = False,
+    timeout: float = 20.0,
+    new_session: bool = False,
     host: str = "127.0.0.1",
-) -> Iterator[Started]:
-    """Runs `command` in `folder` and waits until it answers on `port`; ends it as Ctrl-C does.
+) -> Iterator[SubprocessServer]:
+    """Run `command` in `folder` for the `with` block, which begins once the server is alive on `port`.
 
-    `in_a_session` gives it a session of its own, as a terminal does: Ctrl-C then reaches all that it has started.
+    The server is stopped with SIGINT, as Ctrl-C does. With `new_session` the whole session gets the signal, as in a
+    terminal. Fail if the server exits or is not alive after `timeout` seconds.
     """
-    output = folder.parent / f"{folder.name}-output.txt"
-    with output.open("wb") as writer:
+    output_file = folder.parent / f"{folder.name}-output.txt"
+    with output_file.open("wb") as writer:
         process = subprocess.Popen(
             command,
             cwd=folder,
             env=plain_environment(environment),
             stdout=writer,
             stderr=subprocess.STDOUT,
-            start_new_session=in_a_session,
+            start_new_session=new_session,
         )
-    server = Started(process, port, output)
+    server = SubprocessServer(process, port, output_file)
     try:
-        _wait_until_alive(server, host, within)
+        _wait_until_alive(server, host, timeout)
         yield server
     finally:
-        send = partial(os.killpg, process.pid) if in_a_session else process.send_signal
+        send = partial(os.killpg, process.pid) if new_session else process.send_signal
         with suppress(ProcessLookupError):
             send(signal.SIGINT)
         try:
@@ -73,13 +74,13 @@ def started(
             process.wait()
 
 
-def _wait_until_alive(server: Started, host: str, within: float) -> None:
-    deadline = time.monotonic() + within
+def _wait_until_alive(server: SubprocessServer, host: str, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
     while True:
         try:
-            _LOCAL.open(f"http://{host}:{server.port}/healthz", timeout=5).close()
+            _OPENER.open(f"http://{host}:{server.port}/healthz", timeout=5).close()
             return
         except OSError:
-            assert server.process.poll() is None, f"it ended at once:\n{server.said()}"
-            assert time.monotonic() < deadline, f"no answer within {within} s:\n{server.said()}"
+            assert server.process.poll() is None, f"the server exited:\n{server.output()}"
+            assert time.monotonic() < deadline, f"not alive after {timeout} s:\n{server.output()}"
             time.sleep(0.05)

@@ -13,7 +13,7 @@ from tests.support.live_server import LiveServer
 from tests.support.mock_upstream import MockUpstream
 from tests.support.nginx import Nginx, nginx_in_front_of
 
-STORYTELLER = "tests.support.slow_stream_server:Storyteller"
+STORYTELLER = "tests.support.slow_stream_server:SlowStreamBackend"
 
 
 @pytest.fixture(scope="session")

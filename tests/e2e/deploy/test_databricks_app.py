@@ -14,7 +14,7 @@ import yaml
 
 from tests.support.fake_databricks import CLIENT_ID, Workspace
 from tests.support.nginx import DEPLOY, free_port
-from tests.support.subprocess_server import started
+from tests.support.subprocess_server import run_server
 from tests.support.tools import ROOT
 
 RESOURCES = {"serving-endpoint": "databricks-meta-llama-3-3-70b-instruct"}
@@ -35,7 +35,7 @@ def test_the_app_answers_from_its_endpoint(tmp_path: Path) -> None:
             **{row["name"]: row.get("value") or RESOURCES[row["valueFrom"]] for row in app["env"]},
         }
         command = [sys.executable if word == "python" else word for word in app["command"]]
-        with started(command, port, folder, environment) as server:
+        with run_server(command, port, folder, environment) as server:
             health = requests.get(f"{server.url}/api/v1/healthcheck", timeout=10).json()
             assert (health["status"], health["service"]) == ("healthy", "openai-compatible-api")
             with openai.OpenAI(base_url=f"{server.url}/api/v1", api_key="any", max_retries=0) as client:

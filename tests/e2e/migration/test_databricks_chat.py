@@ -17,7 +17,7 @@ from tests.support.fake_databricks import PERSONAL_TOKEN, Workspace
 from tests.support.live_server import LiveServer
 from tests.support.nginx import free_port
 from tests.support.snippets import run_bash, run_python
-from tests.support.subprocess_server import Started, started
+from tests.support.subprocess_server import SubprocessServer, run_server
 from tests.support.tools import ROOT
 
 CURL = """\
@@ -47,16 +47,16 @@ print(response.json())
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SubprocessServer]:
     """`PORT=5000`, as everything here, with another port in place of 5000."""
     port = free_port()
     command = [sys.executable, "-m", "openai_compat", "serve"]
     environment = {"PORT": str(port), "PYTHONPATH": str(ROOT)}
-    with started(command, port, tmp_path_factory.mktemp("seed-0"), environment) as server:
+    with run_server(command, port, tmp_path_factory.mktemp("seed-0"), environment) as server:
         yield server
 
 
-def here(text: str, server: Started) -> str:
+def here(text: str, server: SubprocessServer) -> str:
     return text.replace("localhost:5000", f"localhost:{server.port}")
 
 
@@ -72,17 +72,17 @@ def assert_is_completion(completion: dict[str, Any]) -> None:
     assert choice["finish_reason"] == "stop"
 
 
-def test_its_curl(server: Started, tmp_path: Path) -> None:
+def test_its_curl(server: SubprocessServer, tmp_path: Path) -> None:
     assert_is_completion(json.loads(run_bash(here(CURL, server), tmp_path)))
 
 
-def test_its_python(server: Started, tmp_path: Path) -> None:
+def test_its_python(server: SubprocessServer, tmp_path: Path) -> None:
     printed = run_python(here(PYTHON, server), tmp_path)
     assert_is_completion(eval(printed, {"__builtins__": {}}))  # noqa: S307 - Python's own print of a dict
 
 
 @pytest.mark.parametrize("body", [{}, {"messages": []}, {"messages": "hello"}, {"messages": None}])
-def test_its_errors(server: Started, body: dict[str, object]) -> None:
+def test_its_errors(server: SubprocessServer, body: dict[str, object]) -> None:
     reply = requests.post(f"{server.url}/api/v1/chat/completions", json=body, timeout=10)
     assert reply.status_code == 400
     error = reply.json()["error"]
@@ -92,7 +92,7 @@ def test_its_errors(server: Started, body: dict[str, object]) -> None:
     assert isinstance(error["code"], str)
 
 
-def test_its_health_check(server: Started) -> None:
+def test_its_health_check(server: SubprocessServer) -> None:
     reply = requests.get(f"{server.url}/api/v1/healthcheck", timeout=10)
     assert reply.status_code == 200
     health = reply.json()
@@ -103,7 +103,7 @@ def test_its_health_check(server: Started) -> None:
     assert abs((datetime.now() - datetime.fromisoformat(health["timestamp"])).total_seconds()) < 86_400
 
 
-def test_its_interactive_docs(server: Started) -> None:
+def test_its_interactive_docs(server: SubprocessServer) -> None:
     page = requests.get(f"{server.url}/docs", timeout=10)
     assert page.status_code == 200
     assert page.headers["Content-Type"].startswith("text/html")
@@ -111,7 +111,7 @@ def test_its_interactive_docs(server: Started) -> None:
     assert "/v1/chat/completions" in document["paths"]
 
 
-def test_its_future_enhancements(server: Started) -> None:
+def test_its_future_enhancements(server: SubprocessServer) -> None:
     """ "Add streaming support with SSE", "more request parameters", "usage statistics"."""
     body = {"messages": [{"role": "user", "content": "Hello"}], "temperature": 0.2, "max_tokens": 1}
     usage = requests.post(f"{server.url}/api/v1/chat/completions", json=body, timeout=10).json()["usage"]

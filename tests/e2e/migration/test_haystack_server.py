@@ -17,7 +17,7 @@ import requests
 from tests.support.mock_upstream import MockUpstream
 from tests.support.nginx import free_port
 from tests.support.snippets import run_javascript, run_python
-from tests.support.subprocess_server import Started, started
+from tests.support.subprocess_server import SubprocessServer, run_server
 from tests.support.tools import ROOT, require_extra
 
 DOT_ENV = """\
@@ -90,7 +90,7 @@ def upstream() -> Iterator[MockUpstream]:
 @pytest.fixture(scope="module", params=["passed-on", "pipeline"])
 def server(
     upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[Started]:
+) -> Iterator[SubprocessServer]:
     """With its `.env` alone, calls are passed on; with a row in a models file they go through a Haystack pipeline."""
     folder, port = tmp_path_factory.mktemp("seed-1"), free_port()
     settings = DOT_ENV.replace("8001", str(port)) + f"OPENAI_BASE_URL={upstream.base_url}\n"
@@ -99,21 +99,23 @@ def server(
         (folder / "models.yaml").write_text("- {name: gpt-4o, kind: haystack}\n")
         settings += "MODEL_REGISTRY_PATH=models.yaml\n"
     (folder / ".env").write_text(settings)
-    with started([sys.executable, "-m", "openai_compat", "serve"], port, folder, {"PYTHONPATH": str(ROOT)}) as server:
+    with run_server(
+        [sys.executable, "-m", "openai_compat", "serve"], port, folder, {"PYTHONPATH": str(ROOT)}
+    ) as server:
         yield server
 
 
-def here(text: str, server: Started) -> str:
+def here(text: str, server: SubprocessServer) -> str:
     return text.replace("localhost:8001", f"localhost:{server.port}")
 
 
-def test_its_models(server: Started) -> None:
+def test_its_models(server: SubprocessServer) -> None:
     listed = requests.get(f"{server.url}/v1/models", timeout=10).json()
     assert listed["object"] == "list"
     assert {model["object"] for model in listed["data"]} == {"model"}
 
 
-def test_its_request(server: Started) -> None:
+def test_its_request(server: SubprocessServer) -> None:
     reply = requests.post(
         f"{server.url}/v1/chat/completions", REQUEST, headers={"Content-Type": "application/json"}, timeout=10
     )
@@ -122,7 +124,7 @@ def test_its_request(server: Started) -> None:
     assert "Hello!" in completion["choices"][0]["message"]["content"]
 
 
-def test_its_request_streamed(server: Started) -> None:
+def test_its_request_streamed(server: SubprocessServer) -> None:
     """ "Set "stream": true in your request to receive a streamed response." """
     streamed = requests.post(
         f"{server.url}/v1/chat/completions", json={**json.loads(REQUEST), "stream": True}, timeout=10
@@ -132,15 +134,15 @@ def test_its_request_streamed(server: Started) -> None:
     assert streamed.text.endswith("data: [DONE]\n\n")
 
 
-def test_its_python(server: Started, tmp_path: Path) -> None:
+def test_its_python(server: SubprocessServer, tmp_path: Path) -> None:
     assert "What is FastAPI?" in run_python(here(PYTHON, server), tmp_path)
 
 
-def test_its_javascript(server: Started, tmp_path: Path) -> None:
+def test_its_javascript(server: SubprocessServer, tmp_path: Path) -> None:
     assert "What is FastAPI?" in run_javascript(here(JAVASCRIPT, server), tmp_path)
 
 
-def test_any_key_works_and_the_upstream_gets_its_own(server: Started, upstream: MockUpstream) -> None:
+def test_any_key_works_and_the_upstream_gets_its_own(server: SubprocessServer, upstream: MockUpstream) -> None:
     """The upstream refuses every key but the one in the `.env`, so the caller's was not passed on."""
     with openai.OpenAI(api_key="anything", base_url=f"{server.url}/v1", max_retries=0) as client:
         answer = client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Hi"}])
@@ -148,7 +150,7 @@ def test_any_key_works_and_the_upstream_gets_its_own(server: Started, upstream: 
     assert "anything" not in json.dumps(upstream.requests()[-1])
 
 
-def test_its_conversation_history(server: Started, upstream: MockUpstream) -> None:
+def test_its_conversation_history(server: SubprocessServer, upstream: MockUpstream) -> None:
     """The client sends the history, as OpenAI's do, and all of it reaches the model."""
     messages = [
         {"role": "user", "content": "My name is Ada."},
@@ -163,7 +165,7 @@ def test_its_conversation_history(server: Started, upstream: MockUpstream) -> No
     assert usage["prompt_tokens"] > short["prompt_tokens"]
 
 
-def test_its_stateful_chat(server: Started) -> None:
+def test_its_stateful_chat(server: SubprocessServer) -> None:
     """ "Maintains conversation history for stateful chats": by the conversation's name, where a pipeline answers."""
     body = {"model": "gpt-4o", "conversation_id": "ada"}
     tokens = []

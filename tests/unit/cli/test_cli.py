@@ -18,7 +18,7 @@ from openai_compat.core.validators import to_address
 from openai_compat.tools.progress import show_progress
 from tests.support.nginx import free_port
 from tests.support.snippets import plain_environment
-from tests.support.subprocess_server import started
+from tests.support.subprocess_server import run_server
 from tests.support.tools import ROOT
 
 
@@ -75,20 +75,20 @@ def test_a_config_of_the_folder_is_not_taken_for_ours(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     port = free_port()
     command = [sys.executable, "-m", "openai_compat", "serve", "--port", str(port)]
-    with started(command, port, tmp_path, {"PYTHONPATH": str(ROOT)}) as server:
-        assert "mock-gpt-model" in server.said()
+    with run_server(command, port, tmp_path, {"PYTHONPATH": str(ROOT)}) as server:
+        assert "mock-gpt-model" in server.output()
 
 
 def test_gunicorn_without_our_file_is_told_to_take_it(tmp_path: Path) -> None:
     """It looks for one in the folder where it is started; without one, its worker cuts long streams."""
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "wsgi:app"]
-    with started(command, port, tmp_path, {"PYTHONPATH": str(ROOT)}) as server:
-        assert server.said().count("WARNING") == 1
-        assert f"-c {ROOT / 'openai_compat/server/gunicorn_conf.py'}" in server.said()
+    with run_server(command, port, tmp_path, {"PYTHONPATH": str(ROOT)}) as server:
+        assert server.output().count("WARNING") == 1
+        assert f"-c {ROOT / 'openai_compat/server/gunicorn_conf.py'}" in server.output()
     command += ["-c", str(ROOT / "gunicorn.conf.py")]
-    with started(command, port, tmp_path, {"PYTHONPATH": str(ROOT)}) as server:
-        assert "WARNING" not in server.said()
+    with run_server(command, port, tmp_path, {"PYTHONPATH": str(ROOT)}) as server:
+        assert "WARNING" not in server.output()
 
 
 def test_the_command_in_the_banner_can_be_pasted_and_names_the_key() -> None:
@@ -132,8 +132,8 @@ def test_it_serves_on_ipv6(tmp_path: Path) -> None:
         pytest.skip("this machine has no IPv6")
     port = free_port()
     command = [sys.executable, "-m", "openai_compat", "serve", "--port", str(port)]
-    with started(command, port, tmp_path, {"HOST": "::1", "PYTHONPATH": str(ROOT)}, host="[::1]") as server:
-        assert f"http://[::1]:{port}/v1" in server.said()
+    with run_server(command, port, tmp_path, {"HOST": "::1", "PYTHONPATH": str(ROOT)}, host="[::1]") as server:
+        assert f"http://[::1]:{port}/v1" in server.output()
         with urllib.request.urlopen(f"http://[::1]:{port}/v1/models", timeout=5) as reply:
             assert reply.status == 200
 
