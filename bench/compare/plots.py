@@ -138,10 +138,10 @@ def _spread(positions: Sequence[float], distance: float) -> list[float]:
 
 
 def _document(title: str, height: float, parts: Sequence[str]) -> str:
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" {FONT} role="img">'
+    opening = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" {FONT} role="img">'
     background = '<rect width="100%" height="100%" fill="#fff"/>'
     heading = _text(16, 26, title, 'font-size="14" font-weight="600"')
-    return "\n".join([head, f"<title>{escape(title)}</title>", background, heading, *parts, "</svg>", ""])
+    return "\n".join([opening, f"<title>{escape(title)}</title>", background, heading, *parts, "</svg>", ""])
 
 
 def _text(x: float, y: float, text: str, attributes: str) -> str:

@@ -59,7 +59,7 @@ class StoryOptions:
 
 
 class SlowStreamBackend(Backend, SupportsChat):
-    """Backend of `kind: tests.support.slow_stream_server:SlowStreamBackend`."""
+    """Backend for a `kind` of `tests.support.slow_stream_server:SlowStreamBackend`."""
 
     Options = StoryOptions
 

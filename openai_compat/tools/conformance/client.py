@@ -143,7 +143,7 @@ class ConformanceClient:
 
     @cached_property
     def tool_response(self) -> ProbeResponse:
-        """The response to a chat with `tool_choice: required`."""
+        """The response to a chat that requires a tool call."""
         return self.post_chat("What is the weather in Paris?", tools=[TOOL], tool_choice="required")
 
     @cached_property
@@ -151,7 +151,7 @@ class ConformanceClient:
         return self.stream_chat("What is the weather in Paris?", tools=[TOOL], tool_choice="required")
 
     def tool_call_message(self) -> JSON:
-        """Return the message of the chat with `tool_choice: required`, and its `finish_reason` as a further key.
+        """Return the message of the chat that requires a tool call, with its `finish_reason` as a further key.
 
         Raises:
             CheckSkipped: the model does not support tools.

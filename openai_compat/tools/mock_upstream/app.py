@@ -40,7 +40,7 @@ class MockApplication:
         self._credentials = (f"Bearer {api_key}", api_key) if api_key else None
 
     def answer(self, exchange: Exchange) -> None:
-        """Answer a request of a client."""
+        """Handle a request of a client."""
         try:
             self._check_key(exchange.request)
             self._route(exchange)
@@ -48,7 +48,7 @@ class MockApplication:
             exchange.respond(error.status, JSON_TYPE, error.to_bytes(), error.headers)
 
     def control(self, exchange: Exchange) -> None:
-        """Answer a request to `/__mock__/`."""
+        """Handle a request to `/__mock__/`."""
         match exchange.request.method, exchange.request.path.removeprefix(CONTROL_PREFIX):
             case "GET", "stats":
                 _respond_json(exchange, self.recorder.to_stats())
@@ -70,7 +70,7 @@ class MockApplication:
             raise ApiError(401)
 
     def _route(self, exchange: Exchange) -> None:
-        """Answer a request by its method and path."""
+        """Handle a request by its method and path."""
         method, path = exchange.request.method, exchange.request.path
         if method == "POST" and (match := _INFERENCE.fullmatch(path)):
             self._infer(exchange, match["endpoint"], unquote(match["deployment"] or ""))
@@ -82,7 +82,7 @@ class MockApplication:
             _respond_json(exchange, _describe(exchange.request))
 
     def _infer(self, exchange: Exchange, endpoint: str, deployment: str) -> None:
-        """Answer with the behaviour of the model that the request names."""
+        """Run the behaviour of the model that the request names."""
         body = exchange.request.body
         prepare = _prepare if len(body) <= _CACHED_BODY_BYTES else _prepare.__wrapped__
         name, model, answer = prepare(endpoint, deployment, body, self._defaults)

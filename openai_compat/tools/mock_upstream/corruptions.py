@@ -106,7 +106,7 @@ def _reject(name: str, exchange: Exchange, answer: MockAnswer) -> None:
 
 
 def no_done(exchange: Exchange, answer: MockAnswer) -> None:
-    """Omit `[DONE]`."""
+    """Send the answer without `[DONE]`."""
     if answer.is_stream:
         send_parts(exchange, answer, answer.parts[:-1])
     else:
@@ -114,7 +114,7 @@ def no_done(exchange: Exchange, answer: MockAnswer) -> None:
 
 
 def no_end(exchange: Exchange, answer: MockAnswer) -> None:
-    """Omit `[DONE]` and keep the connection open."""
+    """Send the answer without `[DONE]`, and keep the connection open."""
     if not answer.is_stream:
         send_healthy(exchange, answer)
         return
@@ -124,7 +124,7 @@ def no_end(exchange: Exchange, answer: MockAnswer) -> None:
 
 
 def continue_prefill(exchange: Exchange, answer: MockAnswer) -> None:
-    """Continue a final assistant message, by omitting its text from the answer."""
+    """Send the answer without the text of a final assistant message, as its continuation."""
     prefill = _prefill(answer)
     if prefill is None or not answer.is_stream:
         send_healthy(exchange, answer)
@@ -155,7 +155,7 @@ def _prefill(answer: MockAnswer) -> str | None:
 
 
 def no_finish(exchange: Exchange, answer: MockAnswer) -> None:
-    """Omit the chunk with the finish reason. A non-streaming answer gets null as the reason."""
+    """Send the answer without the chunk with the finish reason. A non-streaming answer gets null as the reason."""
 
     def edit(objects: list[Json]) -> list[Json]:
         for choice in _choices(objects):
@@ -169,7 +169,7 @@ def no_finish(exchange: Exchange, answer: MockAnswer) -> None:
 
 
 def no_usage(exchange: Exchange, answer: MockAnswer) -> None:
-    """Omit usage, even if it is requested."""
+    """Send the answer without usage, even if it is requested."""
     send_healthy(exchange, answer.edited(_without_usage))
 
 
@@ -219,7 +219,7 @@ def bad_json_event(exchange: Exchange, answer: MockAnswer) -> None:
 
 
 def bad_json(exchange: Exchange, answer: MockAnswer) -> None:
-    """Omit the last brace of every object."""
+    """Send the answer without the last brace of every object."""
     if answer.is_stream:
         broken = [part.replace(b"}\n\n", b"\n\n") for part in answer.parts if part != DONE]
         send_parts(exchange, answer, [*broken, DONE])

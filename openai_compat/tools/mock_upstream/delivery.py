@@ -90,7 +90,7 @@ def stall(exchange: Exchange, answer: MockAnswer) -> None:
 
 
 def hang(exchange: Exchange, _answer: MockAnswer) -> None:
-    """Never respond."""
+    """Wait until the client disconnects, without a response."""
     exchange.hang()
 
 
@@ -139,7 +139,7 @@ def coalesced(exchange: Exchange, answer: MockAnswer) -> None:
 
 
 def compressed(exchange: Exchange, answer: MockAnswer) -> None:
-    """Compress with gzip, even if the client does not accept it, and flush after each part."""
+    """Send the answer in gzip, even if the client does not accept it, and flush after each part."""
     compressor = zlib.compressobj(wbits=31)
     exchange.start(answer.content_type, {"content-encoding": "gzip"})
     compressed_parts = (compressor.compress(part) + compressor.flush(zlib.Z_SYNC_FLUSH) for part in answer.parts)

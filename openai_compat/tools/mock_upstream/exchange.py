@@ -82,7 +82,7 @@ class RequestReader:
         return data
 
     def _send_continue(self) -> None:
-        """Answer `Expect: 100-continue` once."""
+        """Send a 100 response once if the request expects it."""
         expects_continue = self._has_headers and self._headers.get("expect", "").lower() == "100-continue"
         if expects_continue and not self._sent_continue and not self._is_complete:
             self._sent_continue = True

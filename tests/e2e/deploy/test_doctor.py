@@ -147,7 +147,7 @@ def test_an_unreachable_server_exits_with_2() -> None:
 
 
 def test_a_fault_that_changes_no_line_of_the_shipped_configuration_is_an_error(server: LiveServer) -> None:
-    """Guard the parametrized faults above, each of which replaces a line of the shipped configuration."""
+    """Each fault above replaces a line of the shipped configuration, so a line that is gone must not go unnoticed."""
     with (
         pytest.raises(AssertionError, match="no longer in the configuration"),
         nginx_in_front_of(server.url, {"no such line": ""}) as nginx,

@@ -47,7 +47,7 @@ def client(mock: MockUpstream) -> Iterator[openai.OpenAI]:
         yield client
 
 
-def ask(mock: MockUpstream, model: str, path: str = "/v1/chat/completions", **more: Any) -> bytes:
+def post(mock: MockUpstream, model: str, path: str = "/v1/chat/completions", **more: Any) -> bytes:
     """Return the raw bytes of the response up to the end of the connection."""
     with open_request(mock, model, path, **more) as connection:
         return read_to_end(connection)
@@ -98,7 +98,7 @@ def events_of(body: bytes) -> list[Any]:
 
 class TestHealthyChat:
     def test_json_answer_has_openais_keys_in_order(self, mock: MockUpstream) -> None:
-        answer = json.loads(ask(mock, "mock-model").split(b"\r\n\r\n", 1)[1])
+        answer = json.loads(post(mock, "mock-model").split(b"\r\n\r\n", 1)[1])
         keys = ["id", "object", "created", "model", "choices", "usage", "service_tier", "system_fingerprint"]
         assert list(answer) == keys
         assert answer["choices"] == [
@@ -117,18 +117,18 @@ class TestHealthyChat:
         assert answer["usage"]["total_tokens"] == 10
 
     def test_the_same_request_returns_the_same_bytes(self, mock: MockUpstream) -> None:
-        bodies = {ask(mock, "mock-model", stream=True).split(b"\r\n\r\n", 1)[1] for _ in range(2)}
+        bodies = {post(mock, "mock-model", stream=True).split(b"\r\n\r\n", 1)[1] for _ in range(2)}
         assert len(bodies) == 1
 
     def test_stream_without_usage_has_no_usage_key(self, mock: MockUpstream) -> None:
-        *chunks, done = events_of(dechunked(ask(mock, "mock-model", stream=True)))
+        *chunks, done = events_of(dechunked(post(mock, "mock-model", stream=True)))
         assert done == "[DONE]"
         assert all("usage" not in chunk and chunk["choices"] for chunk in chunks)
         assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": "", "refusal": None}
         assert chunks[-1]["choices"][0] == {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "stop"}
 
     def test_stream_with_usage_ends_with_a_usage_chunk(self, mock: MockUpstream) -> None:
-        raw = ask(mock, "mock-model", stream=True, stream_options={"include_usage": True})
+        raw = post(mock, "mock-model", stream=True, stream_options={"include_usage": True})
         *chunks, last, _done = events_of(dechunked(raw))
         assert all(chunk["usage"] is None for chunk in chunks)
         assert last["choices"] == []
@@ -170,7 +170,7 @@ class TestHealthyChat:
 
     @pytest.mark.parametrize("path", ["/chat/completions", "/openai/v1/chat/completions"])
     def test_openais_alternative_paths_are_served(self, mock: MockUpstream, path: str) -> None:
-        assert b'"content": "You said: hello there"' in ask(mock, "mock-model", path)
+        assert b'"content": "You said: hello there"' in post(mock, "mock-model", path)
 
     def test_azure_client_is_served(self, mock: MockUpstream) -> None:
         with openai.AzureOpenAI(azure_endpoint=mock.url, api_key="any", api_version="2024-10-21") as client:
@@ -290,15 +290,15 @@ class TestErrors:
 
     def test_status_fault_has_retry_headers_and_ends_after_times(self, mock: MockUpstream) -> None:
         model = "fault-status:code=429,times=1,retry_after=1.5,retry_after_ms=20"
-        assert b"\r\nretry-after: 1.5\r\nretry-after-ms: 20\r\n" in ask(mock, model)
-        assert ask(mock, model).startswith(b"HTTP/1.1 200 ")
+        assert b"\r\nretry-after: 1.5\r\nretry-after-ms: 20\r\n" in post(mock, model)
+        assert post(mock, model).startswith(b"HTTP/1.1 200 ")
         mock.reset()
-        assert ask(mock, model).startswith(b"HTTP/1.1 429 ")
+        assert post(mock, model).startswith(b"HTTP/1.1 429 ")
 
     def test_errors_of_other_vendors(self, mock: MockUpstream) -> None:
-        assert b'{"error_code": "BAD_REQUEST", "message"' in ask(mock, "fault-databricks-error")
-        assert b'{"object": "error", "message"' in ask(mock, "fault-vllm-error")
-        assert b"content-type: text/html\r\n" in ask(mock, "fault-html-error")
+        assert b'{"error_code": "BAD_REQUEST", "message"' in post(mock, "fault-databricks-error")
+        assert b'{"object": "error", "message"' in post(mock, "fault-vllm-error")
+        assert b"content-type: text/html\r\n" in post(mock, "fault-html-error")
 
     @pytest.mark.parametrize(
         ("model", "more"),
@@ -310,8 +310,8 @@ class TestErrors:
         ],
     )
     def test_parameters_are_rejected(self, mock: MockUpstream, model: str, more: dict[str, Any]) -> None:
-        assert ask(mock, model, **more).startswith(b"HTTP/1.1 400 ")
-        assert ask(mock, model).startswith(b"HTTP/1.1 200 ")
+        assert post(mock, model, **more).startswith(b"HTTP/1.1 400 ")
+        assert post(mock, model).startswith(b"HTTP/1.1 200 ")
 
     def test_a_wrong_api_key_returns_401(self) -> None:
         with MockUpstream("--api-key", "secret") as mock:
@@ -322,17 +322,17 @@ class TestErrors:
 
 class TestFaultsOnTheWire:
     def test_cut_stream_is_valid_http(self, mock: MockUpstream) -> None:
-        chunks = events_of(dechunked(ask(mock, "fault-cut:after=3", stream=True)))
+        chunks = events_of(dechunked(post(mock, "fault-cut:after=3", stream=True)))
         assert len(chunks) == 3
         assert chunks[-1]["choices"][0]["finish_reason"] is None
 
     def test_cut_json_is_valid_http(self, mock: MockUpstream) -> None:
         with pytest.raises(json.JSONDecodeError):
-            json.loads(dechunked(ask(mock, "fault-cut")))
+            json.loads(dechunked(post(mock, "fault-cut")))
 
     @pytest.mark.parametrize("is_stream", [True, False])
     def test_cut_mid_event_ends_within_an_event(self, mock: MockUpstream, is_stream: bool) -> None:
-        raw = ask(mock, "fault-cut-mid-event", stream=is_stream)
+        raw = post(mock, "fault-cut-mid-event", stream=is_stream)
         assert not raw.endswith((b"\n\n", b"0\r\n\r\n"))
 
     @pytest.mark.parametrize("is_stream", [True, False])
@@ -344,79 +344,79 @@ class TestFaultsOnTheWire:
 
     def test_reset_before(self, mock: MockUpstream) -> None:
         with pytest.raises(ConnectionResetError):
-            ask(mock, "fault-reset-before")
+            post(mock, "fault-reset-before")
 
     def test_close_before(self, mock: MockUpstream) -> None:
-        assert ask(mock, "fault-close-before") == b""
+        assert post(mock, "fault-close-before") == b""
 
     def test_no_done(self, mock: MockUpstream) -> None:
-        last = events_of(dechunked(ask(mock, "fault-no-done", stream=True)))[-1]
+        last = events_of(dechunked(post(mock, "fault-no-done", stream=True)))[-1]
         assert last["choices"][0]["finish_reason"] == "stop"
 
     def test_no_finish(self, mock: MockUpstream) -> None:
-        *chunks, done = events_of(dechunked(ask(mock, "fault-no-finish", stream=True)))
+        *chunks, done = events_of(dechunked(post(mock, "fault-no-finish", stream=True)))
         assert done == "[DONE]"
         assert {chunk["choices"][0]["finish_reason"] for chunk in chunks} == {None}
-        assert b'"finish_reason": null' in ask(mock, "fault-no-finish")
+        assert b'"finish_reason": null' in post(mock, "fault-no-finish")
 
     def test_truncated_length(self, mock: MockUpstream) -> None:
         with pytest.raises(http.client.IncompleteRead):
             exchange(mock, "POST", "/v1/embeddings", b'{"model": "fault-truncated-length", "input": "a"}')
 
     def test_empty(self, mock: MockUpstream) -> None:
-        assert ask(mock, "fault-empty").endswith(b"content-length: 0\r\nconnection: close\r\n\r\n")
+        assert post(mock, "fault-empty").endswith(b"content-length: 0\r\nconnection: close\r\n\r\n")
 
     @pytest.mark.parametrize("model", ["fault-slow:delay=0.001", "fault-slow-first:delay=0.001", "fault-one-byte"])
     @pytest.mark.parametrize("is_stream", [True, False])
     def test_slow_answers_are_complete(self, mock: MockUpstream, model: str, is_stream: bool) -> None:
-        body = dechunked(ask(mock, model, stream=is_stream))
+        body = dechunked(post(mock, model, stream=is_stream))
         assert (events_of(body)[-1] == "[DONE]") if is_stream else json.loads(body)
 
     def test_split_utf8_sends_each_byte_of_a_character_in_a_chunk(self, mock: MockUpstream) -> None:
-        raw = ask(mock, "fault-split-utf8", stream=True)
+        raw = post(mock, "fault-split-utf8", stream=True)
         assert "🌍" in dechunked(raw).decode()
         assert b"1\r\n\xf0\r\n1\r\n\x9f\r\n" in raw
 
     def test_crlf(self, mock: MockUpstream) -> None:
-        assert dechunked(ask(mock, "fault-crlf", stream=True)).endswith(b"\r\n\r\ndata: [DONE]\r\n\r\n")
+        assert dechunked(post(mock, "fault-crlf", stream=True)).endswith(b"\r\n\r\ndata: [DONE]\r\n\r\n")
 
     def test_comments(self, mock: MockUpstream) -> None:
-        body = dechunked(ask(mock, "fault-comments", stream=True))
+        body = dechunked(post(mock, "fault-comments", stream=True))
         assert body.startswith(b": ping\n\nevent: message\nid: 0\nretry: 3000\ndata: {")
 
     def test_coalesced_is_one_chunk(self, mock: MockUpstream) -> None:
-        raw = ask(mock, "fault-coalesced", stream=True).split(b"\r\n\r\n", 1)[1]
+        raw = post(mock, "fault-coalesced", stream=True).split(b"\r\n\r\n", 1)[1]
         size, body = raw.split(b"\r\n", 1)
         assert body[int(size, 16) :] == b"\r\n0\r\n\r\n"
 
     def test_giant_line(self, mock: MockUpstream) -> None:
-        chunks = events_of(dechunked(ask(mock, "fault-giant-line", stream=True)))
+        chunks = events_of(dechunked(post(mock, "fault-giant-line", stream=True)))
         assert len(chunks[1]["choices"][0]["delta"]["content"]) == 1 << 20
 
     def test_gzip(self, mock: MockUpstream) -> None:
-        raw = ask(mock, "fault-gzip", stream=True)
+        raw = post(mock, "fault-gzip", stream=True)
         assert b"content-encoding: gzip\r\n" in raw
         assert events_of(gzip.decompress(dechunked(raw)))[-1] == "[DONE]"
 
     def test_close_delimited(self, mock: MockUpstream) -> None:
-        header_block, body = ask(mock, "fault-close-delimited", stream=True).split(b"\r\n\r\n", 1)
+        header_block, body = post(mock, "fault-close-delimited", stream=True).split(b"\r\n\r\n", 1)
         assert b"chunked" not in header_block
         assert b"content-length" not in header_block
         assert body.endswith(b"data: [DONE]\n\n")
 
     def test_interim(self, mock: MockUpstream) -> None:
-        interim, final, _ = ask(mock, "fault-interim").split(b"\r\n\r\n", 2)
+        interim, final, _ = post(mock, "fault-interim").split(b"\r\n\r\n", 2)
         assert interim.startswith(b"HTTP/1.1 103 ")
         assert final.startswith(b"HTTP/1.1 200 ")
 
     @pytest.mark.parametrize("is_stream", [True, False])
     def test_bad_json(self, mock: MockUpstream, is_stream: bool) -> None:
-        raw = ask(mock, "fault-bad-json", stream=is_stream)
+        raw = post(mock, "fault-bad-json", stream=is_stream)
         with pytest.raises(json.JSONDecodeError):
             events_of(dechunked(raw)) if is_stream else json.loads(raw.split(b"\r\n\r\n", 1)[1])
 
     def test_bad_json_event(self, mock: MockUpstream) -> None:
-        body = dechunked(ask(mock, "fault-bad-json-event", stream=True))
+        body = dechunked(post(mock, "fault-bad-json-event", stream=True))
         valid = [event for event in body.split(b"\n\n") if b"chatcmpl-broken" not in event]
         assert events_of(b"\n\n".join(valid))[-1] == "[DONE]"
         assert body.count(b"chatcmpl-broken") == 1
@@ -429,23 +429,23 @@ class TestFaultsOnTheWire:
     def test_empty_error(self, mock: MockUpstream) -> None:
         assert all(
             chunk == "[DONE]" or chunk["error"] == {}
-            for chunk in events_of(dechunked(ask(mock, "fault-empty-error", stream=True)))
+            for chunk in events_of(dechunked(post(mock, "fault-empty-error", stream=True)))
         )
 
     def test_empty_choices_first(self, mock: MockUpstream) -> None:
-        first = events_of(dechunked(ask(mock, "fault-empty-choices-first", stream=True)))[0]
+        first = events_of(dechunked(post(mock, "fault-empty-choices-first", stream=True)))[0]
         assert first["choices"] == []
         assert "prompt_filter_results" in first
 
     def test_usage_in_last_chunk(self, mock: MockUpstream) -> None:
-        last = events_of(dechunked(ask(mock, "fault-usage-in-last-chunk", stream=True)))[-2]
+        last = events_of(dechunked(post(mock, "fault-usage-in-last-chunk", stream=True)))[-2]
         assert last["choices"][0]["finish_reason"] == "stop"
         assert last["usage"]["total_tokens"] == 10
 
     def test_no_usage(self, mock: MockUpstream) -> None:
-        raw = ask(mock, "fault-no-usage", stream=True, stream_options={"include_usage": True})
+        raw = post(mock, "fault-no-usage", stream=True, stream_options={"include_usage": True})
         assert b"usage" not in dechunked(raw).replace(b"fault-no-usage", b"")
-        assert b'"usage"' not in ask(mock, "fault-no-usage")
+        assert b'"usage"' not in post(mock, "fault-no-usage")
 
 
 class TestRecorder:
@@ -472,7 +472,7 @@ class TestRecorder:
         assert mock.requests()[0]["body"] == "half"
 
     def test_requests_are_recorded(self, mock: MockUpstream) -> None:
-        ask(mock, "mock-model", "/v1/chat/completions?x=1")
+        post(mock, "mock-model", "/v1/chat/completions?x=1")
         (record,) = mock.requests()
         assert (record["method"], record["path"], record["query"]) == ("POST", "/v1/chat/completions", "x=1")
         assert (record["headers"]["host"], json.loads(record["body"])["model"]) == ("mock", "mock-model")
