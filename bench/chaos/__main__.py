@@ -1,9 +1,9 @@
 """Command line of the chaos test, `make chaos ARGS=...`.
 
-The mock upstream injects every fault of the table in docs/guides/routing.md, and two workers route the calls. Each call has a
-prompt of its own, so that an answer that is truncated, mixed up with another or repeated differs from the expected one.
-In the end no request may be open at the upstream, and the workers must have the memory and the open files that they had
-after a warm-up.
+The mock upstream injects every fault of the table in docs/guides/routing.md, and two workers route the calls. Each
+call has a prompt of its own, so that an answer that is truncated, mixed up with another or repeated differs from the
+expected one. In the end no request may be open at the upstream, and the workers must have the memory and the open
+files that they had after a warm-up.
 """
 
 from __future__ import annotations
