@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -52,21 +53,19 @@ def measure(plan: Plan, systems: list[System]) -> tuple[Samples, dict[str, list[
         upstream = launch_upstream(Path(folder) / "upstream")
         bench = Bench(plan, cores, upstream)
         try:
-            for repeat in range(plan.repeats):
+            for repeat, group, system in product(range(plan.repeats), plan.groups, [None, *systems]):
                 if repeat:  # memory after tens of thousands of requests is measured once
                     bench.plan = replace(plan, total_requests=0)
-                for group in plan.groups:
-                    for system in [None, *systems]:
-                        name = system.name if system else DIRECT
-                        log(f"{repeat + 1}/{plan.repeats} {group}: {name}")
-                        try:
-                            found = _measure_group(bench, group, system, Path(folder) / f"{name}-{group}-{repeat}")
-                        except (StartError, LoadError) as error:
-                            failures[name].append(f"{group}: {error}")
-                            log(f"  {error}")
-                            continue
-                        for figure, value in found.items():
-                            samples[name][figure].append(value)
+                name = system.name if system else DIRECT
+                log(f"{repeat + 1}/{plan.repeats} {group}: {name}")
+                try:
+                    found = _measure_group(bench, group, system, Path(folder) / f"{name}-{group}-{repeat}")
+                except (StartError, LoadError) as error:
+                    failures[name].append(f"{group}: {error}")
+                    log(f"  {error}")
+                    continue
+                for figure, value in found.items():
+                    samples[name][figure].append(value)
         finally:
             upstream.processes.stop()
     return samples, failures
