@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from openai_compat.backends.http.messages import UpstreamRequest, UpstreamResponse
-from openai_compat.core.errors import CapabilityError
+from openai_compat.core.errors import CapabilityError, UpstreamError
 from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import (
     CallContext,
@@ -181,6 +181,10 @@ class SupportsForwarding(ABC):
         Called after a call with `stream_options` was rejected and the same call without it succeeded.
         """
         return
+
+    def to_refusal(self, status: int) -> UpstreamError | None:
+        """Return the error for a status that concerns this server's own credential, or None for any other status."""
+        return None
 
     @abstractmethod
     def forward(self, call: UpstreamRequest, context: CallContext) -> UpstreamResponse:

@@ -7,24 +7,34 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from openai_compat.backends.base import SupportsForwarding
 from openai_compat.backends.http.messages import UpstreamRequest, UpstreamResponse
-from openai_compat.backends.parsing.openai_chat import parse_object, read_usage
-from openai_compat.backends.parsing.openai_errors import refuses_stream_options, to_envelope_bytes, to_error_object
-from openai_compat.core.errors import UpstreamInvalidResponseError, UpstreamStatusError
+from openai_compat.backends.parsing.answer_format import detect_events
+from openai_compat.backends.parsing.openai_chat import parse_object
+from openai_compat.backends.parsing.openai_errors import (
+    find_status,
+    is_error,
+    refuses_stream_options,
+    to_envelope_bytes,
+    to_error_object,
+    to_status_error,
+)
+from openai_compat.core.errors import UpstreamError, UpstreamInvalidResponseError, UpstreamStatusError
 from openai_compat.core.hooks import Hooks
 from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import CallContext, Usage
 
+from .answer_check import check_answer
 from .body_rewrite import to_body, to_upstream_body
-from .completion_chunks import to_chunks
-from .event_stream import ChunkFilter, CompleteAnswer, EventStream
+from .completion_chunks import CompletionCollector, to_chunks
+from .event_stream import JSON, ChunkFilter, CompleteAnswer, EventStream
 from .inference_call import InferenceCall
+from .openai_objects import to_json
 from .preparation import prepare_call
 from .sse_events import encode_chunks
 from .sse_relay import SSERelay
@@ -48,12 +58,6 @@ FILE_HEADERS: Final = frozenset(
     }
 )
 """Also relayed where any kind of content may pass."""
-
-USAGE_TAIL_BYTES: Final = 4096
-MAX_PARSED_BYTES: Final = 65_536
-# Some providers send a lot of white space before an answer, to keep the connection alive.
-_OBJECT_START = re.compile(rb"\s*\{")
-_OBJECT_END = re.compile(rb"\}\s*\Z")
 
 
 class UpstreamRefusalError(UpstreamStatusError):
@@ -139,25 +143,23 @@ def _forward(
 ) -> CompleteAnswer | EventStream:
     response = _send(backend, call, context, asks_for_usage=asks_for_usage)
     try:
-        if response.status < 400 and call.is_streamed and _is_event_stream(response):
-            relay = SSERelay(
-                response,
-                strip_usage=asks_for_usage,
-                choices=call.choices,
-                headers=response_headers(response.headers),
-                chunk_filter=chunk_filter,
-            )
-            relay.prime()
-            return relay
         if 300 <= response.status < 400:
             raise UpstreamInvalidResponseError(
                 "The upstream answered with a redirect, which is not followed: correct its base_url."
             )
+        if response.status >= 600:
+            raise UpstreamInvalidResponseError(f"The upstream answered with the invalid status {response.status}.")
+        if response.status < 400:
+            response, is_stream = detect_events(response)
+            if is_stream:
+                return _relay(backend, response, call, chunk_filter, strip_usage=asks_for_usage)
         body = response.read()
     except BaseException:
         response.close()
         raise
     response.close()
+    if response.status < 400:
+        return _to_complete_answer(backend, response, call, body)
     if asks_for_usage and refuses_stream_options(response.status, body):
         # This server added the parameter that the upstream refuses, so the client must not see the refusal.
         log.info("the upstream refuses stream_options for '%s': `stream_usage: false` saves asking", call.model)
@@ -165,28 +167,63 @@ def _forward(
         if isinstance(answer, EventStream) or answer.status < 400:
             backend.mark_usage_unsupported(call.model)
         return answer
-    if response.status < 400 and response.headers.get("content-type", "").lower().startswith("application/json"):
-        return CompleteAnswer(response.status, response_headers(response.headers), body, validate_json_body(body))
     return to_answer(response, body)
 
 
-def validate_json_body(body: bytes) -> Usage | None:
-    """Return the usage in a JSON answer, which must be complete.
+def _relay(
+    backend: SupportsForwarding,
+    response: UpstreamResponse,
+    call: InferenceCall,
+    chunk_filter: ChunkFilter | None,
+    *,
+    strip_usage: bool,
+) -> CompleteAnswer | EventStream:
+    """Return the events of a streamed call, primed, or the completion that they make for any other call."""
+    collector = None if call.is_streamed else CompletionCollector()
+    headers = response_headers(response.headers)
+    relay = SSERelay(
+        response,
+        strip_usage=strip_usage,
+        choices=call.choices,
+        headers=headers,
+        chunk_filter=chunk_filter if collector is None else collector.add,
+        to_error=partial(_to_error, backend),
+    )
+    if collector is None:
+        relay.prime()
+        return relay
+    for _ in relay:
+        pass
+    relay.close()
+    body = to_json(collector.to_completion())
+    return CompleteAnswer(200, {**headers, "content-type": "application/json"}, body, relay.usage)
 
-    Only the two ends of an answer above `MAX_PARSED_BYTES` are checked, because parsing megabytes would block every
-    other call of the worker.
+
+def _to_complete_answer(
+    backend: SupportsForwarding, response: UpstreamResponse, call: InferenceCall, body: bytes
+) -> CompleteAnswer:
+    """Return a complete answer, once its body has been checked.
 
     Raises:
-        UpstreamInvalidResponseError: it is not a complete JSON object.
+        UpstreamRefusalError: the body is an error object. It gets the status that its code or type stands for.
+        UpstreamAuthenticationError: the error concerns this server's own credential.
+        UpstreamInvalidResponseError: the body is no answer to the call.
     """
-    try:
-        if len(body) <= MAX_PARSED_BYTES:
-            return read_usage(json.loads(body).get("usage"))
-        if _OBJECT_START.match(body) and _OBJECT_END.search(body, max(len(body) - USAGE_TAIL_BYTES, 0)):
-            return find_usage(body)
-    except (ValueError, RecursionError, AttributeError) as error:
-        raise UpstreamInvalidResponseError("The upstream's answer is not a whole JSON object.") from error
-    raise UpstreamInvalidResponseError("The upstream's answer is not a whole JSON object.")
+    value, checked, usage = check_answer(call.path, body)
+    if is_error(value):
+        status = find_status(value) or 502
+        if (refusal := backend.to_refusal(status)) is not None:
+            raise refusal
+        answer = to_answer(response, body, status=status)
+        raise UpstreamRefusalError(answer)
+    headers = {**response_headers(response.headers), "content-type": "application/json"}
+    return CompleteAnswer(response.status, headers, checked, usage)
+
+
+def _to_error(backend: SupportsForwarding, chunk: JSON) -> UpstreamError:
+    """Return the error that an event of an upstream carries."""
+    status = find_status(chunk) or 502
+    return backend.to_refusal(status) or to_status_error(status, json.dumps(chunk).encode())
 
 
 def _send(
@@ -198,32 +235,21 @@ def _send(
     return backend.forward(UpstreamRequest("POST", call.path, headers, body), context)
 
 
-def _is_event_stream(response: UpstreamResponse) -> bool:
-    return response.headers.get("content-type", "").lower().startswith("text/event-stream")
+def to_answer(
+    response: UpstreamResponse, body: bytes, more: frozenset[str] = frozenset(), status: int | None = None
+) -> CompleteAnswer:
+    """Return a response that was read whole, unchanged. An error that is not in OpenAI's envelope is put into it.
 
-
-def to_answer(response: UpstreamResponse, body: bytes, more: frozenset[str] = frozenset()) -> CompleteAnswer:
-    """Return a response that was read whole, unchanged. An error that is not in OpenAI's envelope is put into it."""
-    if response.status < 400:
-        return CompleteAnswer(response.status, response_headers(response.headers, more), body)
+    `status` replaces that of the response.
+    """
+    status = status or response.status
+    if status < 400:
+        return CompleteAnswer(status, response_headers(response.headers, more), body)
     headers = response_headers(response.headers)
-    envelope = to_envelope_bytes(response.status, body)
+    envelope = to_envelope_bytes(status, body)
     if envelope is not body:
         headers["content-type"] = "application/json"
-    return CompleteAnswer(response.status, headers, envelope)
-
-
-def find_usage(body: bytes) -> Usage | None:
-    """Return the usage of a long answer without parsing the rest. It stands near the end."""
-    at = body.rfind(b'"usage"')
-    start = body.find(b"{", at) if at >= 0 else -1
-    if start < 0:
-        return None
-    try:
-        text = body[start : start + USAGE_TAIL_BYTES].decode("utf-8", "replace")
-        return read_usage(json.JSONDecoder().raw_decode(text)[0])
-    except (ValueError, RecursionError):
-        return None
+    return CompleteAnswer(status, headers, envelope)
 
 
 def response_headers(headers: Mapping[str, str], more: frozenset[str] = frozenset()) -> dict[str, str]:

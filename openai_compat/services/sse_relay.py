@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
-from typing import Any, Final
+from typing import Final
 
 from openai_compat.backends.http.messages import UpstreamResponse
+from openai_compat.backends.parsing.json_check import has_non_finite, parse_repaired
 from openai_compat.backends.parsing.openai_chat import DONE_GRACE, read_usage
-from openai_compat.backends.parsing.openai_errors import find_status, to_status_error
+from openai_compat.backends.parsing.openai_errors import find_status, is_error, to_status_error
 from openai_compat.core.errors import (
     UpstreamAuthenticationError,
     UpstreamError,
@@ -22,34 +23,47 @@ from openai_compat.core.errors import (
 from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import Usage
 
-from .event_stream import ChunkFilter, EventStream
-from .sse_events import DATA, DONE, has_content, parse_object, split_events, to_event
+from .event_stream import JSON, ChunkFilter, EventStream
+from .sse_events import DATA, DONE, choices_of, has_content, parse_object, split_events, to_event
 
 log = logging.getLogger(__name__)
 
 MAX_EVENT_BYTES: Final = 64 * 1024 * 1024
 
 _END_MARKS = (b"\n\n", b"\n\r\n", b"\r\r")
-_DONE = re.compile(rb"(?:^|[\r\n])data: ?\[DONE\]")
+_EVENT_NAME = re.compile(rb"^event: ?([^\r\n]*)", re.MULTILINE)
+_ERROR_FIELD = re.compile(rb"^error: ?([^\r\n]*)", re.MULTILINE)
+_HAS_FIELD = re.compile(rb"^(?:event|error|id|retry)?:", re.MULTILINE)
+_CONTENT = re.compile(rb'"(?:content|text|arguments|reasoning\w*|thinking|refusal|input|partial_json)"\s*:\s*"')
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_HIGH_SURROGATE = re.compile("[\ud800-\udbff]")
+_TEXT_KEYS = frozenset({"content", "text", "reasoning_content", "reasoning", "refusal"})
+_FRAME_KEYS = frozenset({"id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier"})
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 _NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null')
+
+
+def to_status_error_of(chunk: JSON) -> UpstreamError:
+    """Return the error that an event carries, with the status that its code or type stands for."""
+    return to_status_error(find_status(chunk) or 502, json.dumps(chunk).encode())
 
 
 class SSERelay(EventStream):
     """An upstream's event stream, relayed as bytes.
 
-    Three things are changed. An empty `error` is removed from an event, because clients treat it as a failure. With
+    The bytes are changed where clients would misread them. An empty `error` is removed from an event. With
     `strip_usage`, set when this server asked for the usage, the usage is removed and a chunk that carries nothing else
-    is dropped. Broken events are dropped, because clients stop at them.
+    is dropped. An error of another shape is put into OpenAI's envelope. A character that is split into surrogate halves
+    over two events is sent with the second. `NaN` becomes `LOWEST_LOGPROB`. A broken event without content is dropped.
 
     An event is parsed only if its bytes may hold something of note: the first ones, a finish reason, usage, an error,
-    or data that does not end as JSON does. With `chunk_filter` each event is parsed and passed through it, and an error
-    event is raised instead of relayed. No event is parsed twice.
+    an event name, a surrogate, or data that does not end as JSON does. With `chunk_filter` each event is parsed and
+    passed through it, and an error event is raised instead of relayed. No event is parsed twice.
 
     Raises (while iterating and in `prime`):
         UpstreamTruncatedError: the stream ended in the middle of an event, or without `[DONE]` and without a finish
             reason for each of the `choices`.
-        UpstreamInvalidResponseError: the events that end the answer were broken.
+        UpstreamInvalidResponseError: an event with content was broken, or the stream has no content at all.
         UpstreamError: the error event, with `chunk_filter`. Any error of reading the response.
     """
 
@@ -61,6 +75,7 @@ class SSERelay(EventStream):
         choices: int = 1,
         headers: Mapping[str, str] = {},
         chunk_filter: ChunkFilter | None = None,
+        to_error: Callable[[JSON], UpstreamError] = to_status_error_of,
     ) -> None:
         self.headers = headers
         self._usage: Usage | None = None
@@ -69,12 +84,14 @@ class SSERelay(EventStream):
         self._strip_usage = strip_usage
         self._choices = choices
         self._chunk_filter = chunk_filter
+        self._to_error = to_error
+        self._surrogates: dict[tuple[int, str], str] = {}
         self._finished: set[int] = set()
         self._fragments: list[bytes] = []
         self._fragment_bytes = 0
         self._primed: list[bytes] = []
         self._failure: UpstreamError | None = None
-        self._has_content = self._is_done = self._is_complete = self._has_broken = False
+        self._has_content = self._is_done = self._is_complete = False
         self._template = EventTemplate()
 
     @property
@@ -87,9 +104,12 @@ class SSERelay(EventStream):
         Raises:
             UpstreamError: an error event came first, or the response could not be read.
         """
-        while not self._has_content and (block := next(self, None)) is not None:
+        while not self._has_content:
+            block = next(self, None)
             if self._failure is not None and not self._has_content:
                 raise self._failure
+            if block is None or (self._is_done and not self._has_content):
+                raise UpstreamInvalidResponseError("The upstream's stream has no content.")
             if not isinstance(block, Heartbeat):
                 self._primed.append(block)
 
@@ -156,60 +176,104 @@ class SSERelay(EventStream):
         # `find`, not `in`: for bytes, `in` raises and catches an exception within CPython.
         received = events
         # One event in one line, as nearly always, is judged by its end alone.
-        is_one = events.find(b"\n") == len(events) - 2 and events.endswith(b"}\n\n")
+        is_one = events.find(b"\n") == len(events) - 2 and events.startswith(b"data:") and events.endswith(b"}\n\n")
         has_usage = events.find(b'"usage"') >= 0
         if has_usage and self._strip_usage:
             events = _NULL_USAGE.sub(b"", events)
         if (
-            not self._has_content
+            not is_one
+            or not self._has_content
             or self._chunk_filter is not None
             or (has_usage and events.find(b'"prompt_tokens"') >= 0)
-            or events.find(b'"error"') >= 0
+            or events.find(b'rror"') >= 0
             or (len(self._finished) < self._choices and _FINISHED.search(events) is not None)
-            or (not is_one and events.count(b"\n\n") != events.count(b"}\n\n"))
+            or len(self._finished) >= self._choices
+            or self._surrogates
+            or _SURROGATE.search(events) is not None
+            or has_non_finite(events)
         ):
             events = b"".join(self._parse_events(events))
             self._check_complete()
-        elif is_one:
+        else:
             self._template.train(received, events)
-        # With its closing bracket, the search takes three times as long.
-        if events.find(b"[DONE") >= 0 and _DONE.search(events):
-            if self._has_broken and len(self._finished) < self._choices:
-                raise UpstreamInvalidResponseError("The upstream's answer has a broken event in place of its end.")
-            self._is_done = True
         return events
 
     def _parse_events(self, events: bytes) -> Iterator[bytes]:
-        """Yield the events up to an error. A `[DONE]` after an error would make the answer look complete."""
+        """Yield the events up to an error or `[DONE]`. A `[DONE]` after an error would make the answer look complete."""
         for event in split_events(events):
-            yield self._parse_event(event)
-            if self._failure is not None:
+            yield from self._parse_event(event)
+            if self._failure is not None or self._is_done:
                 return
 
-    def _parse_event(self, event: bytes) -> bytes:
-        """Return what the client gets of one event."""
+    def _parse_event(self, event: bytes) -> Iterator[bytes]:
+        """Yield what the client gets of one event."""
         lines = DATA.findall(event)
-        data = b"\n".join(lines)
-        if data in {b"", b"[DONE]"}:
-            return event
-        chunk = parse_object(data)
-        if chunk is None:
-            self._has_broken = True
-            log.warning("dropped a broken event of the upstream: %.100r", data)
-            return b""
-        kept = self._observe(chunk)
-        if kept is chunk:
-            return event
-        return _replace_data(event, kept, is_single_line=len(lines) == 1) if kept is not None else b""
+        if not lines and _HAS_FIELD.search(event) is None:
+            yield self._drop(event) if event.strip() else event
+            return
+        name = _EVENT_NAME.search(event)
+        if name is not None and name[1] == b"error":
+            self._fail(_to_error_chunk(b"\n".join(lines)))
+        elif (field := _ERROR_FIELD.search(event)) is not None:
+            self._fail(_to_error_chunk(field[1]))
+        else:
+            yield from self._parse_data(event, lines)
+            return
+        if self._chunk_filter is None:
+            yield self._error_event(event)
 
-    def _observe(self, chunk: dict[str, Any]) -> dict[str, Any] | None:
+    def _parse_data(self, event: bytes, lines: list[bytes]) -> Iterator[bytes]:
+        data = b"\n".join(lines)
+        if data == b"[DONE]":
+            self._is_done = True
+            yield event
+        elif not data.strip():
+            yield event
+        elif (chunk := _parse_chunk(data)) is not None:
+            yield self._relay_chunk(event, chunk, is_single_line=len(lines) == 1)
+        elif len(lines) > 1:  # events without an empty line between them
+            for line in lines:
+                yield from self._parse_data(b"data: " + line + b"\n\n", [line])
+        else:
+            yield self._drop(event)
+
+    def _drop(self, event: bytes) -> bytes:
+        """Drop a broken event.
+
+        Raises:
+            UpstreamInvalidResponseError: it may have carried content, so that the answer would be altered.
+        """
+        if _CONTENT.search(event) is not None:
+            raise UpstreamInvalidResponseError("The upstream sent a broken event that carried content.")
+        log.warning("dropped a broken event of the upstream: %.100r", event)
+        return b""
+
+    def _relay_chunk(self, event: bytes, chunk: JSON, *, is_single_line: bool) -> bytes:
+        kept = self._observe(chunk)
+        if self._failure is not None:
+            return b"" if self._chunk_filter is not None else self._error_event(event, chunk)
+        if kept is chunk and not has_non_finite(event):
+            return event
+        return _replace_data(event, kept, is_single_line=is_single_line) if kept is not None else b""
+
+    def _fail(self, chunk: JSON) -> None:
+        self._failure = self._to_error(chunk)
+        self.has_failed = self._chunk_filter is None
+        log.warning("the upstream sent an error within its stream")
+
+    def _error_event(self, event: bytes, chunk: JSON | None = None) -> bytes:
+        """Return the event that clients recognise as an error, the upstream's own if it is one."""
+        if chunk is not None and chunk.get("error") and not isinstance(self._failure, UpstreamAuthenticationError):
+            return event
+        assert self._failure is not None  # noqa: S101 - set by the caller
+        return to_event(self._failure.to_envelope())
+
+    def _observe(self, chunk: JSON) -> JSON | None:
         """Record what the chunk reports. Return what the client gets of it, `chunk` itself if nothing changes."""
-        if chunk.get("error"):
-            self._failure = to_error(chunk)
-            log.warning("the upstream sent an error within its stream")
-            if self._chunk_filter is not None:
-                return None
-            self.has_failed = True
+        if is_error(chunk):
+            self._fail(chunk)
+            return None
+        was_finished = len(self._finished) >= self._choices
         self._has_content = self._has_content or has_content(chunk)
         self._record_finishes(chunk)
         dropped = {"error"} if "error" in chunk and not chunk["error"] else set()
@@ -219,14 +283,43 @@ class SSERelay(EventStream):
             if not chunk.get("choices"):
                 return None
             dropped.add("usage")
+        if was_finished and self._strip_usage and chunk.get("choices") == [] and chunk.keys() <= _FRAME_KEYS:
+            return None  # what some servers send after a usage that stood beside the finish reason
         kept = {key: value for key, value in chunk.items() if key not in dropped} if dropped else chunk
+        kept = self._join_surrogates(kept)
         return kept if self._chunk_filter is None else self._chunk_filter(kept)
+
+    def _join_surrogates(self, chunk: JSON) -> JSON:
+        """Return the chunk with characters joined whose first half came in an earlier one, and without open halves."""
+        changed: list[JSON] | None = None
+        choices = choices_of(chunk)
+        for position, choice in enumerate(choices):
+            delta = choice.get("delta")
+            texts = delta if isinstance(delta, dict) else choice
+            index = choice["index"] if isinstance(choice.get("index"), int) else 0
+            for key in _TEXT_KEYS & texts.keys():
+                text = texts[key]
+                if not isinstance(text, str) or not text:
+                    continue
+                joined = self._surrogates.pop((index, key), "") + text
+                if _HIGH_SURROGATE.match(joined[-1]):
+                    self._surrogates[index, key], joined = joined[-1], joined[:-1]
+                if joined is not text and joined != text:
+                    joined = joined.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+                    new = {**texts, key: joined}
+                    texts = new
+                    changed = changed or [dict(choice) for choice in choices]
+                    changed[position] = {**choice, "delta": new} if isinstance(delta, dict) else new
+        return chunk if changed is None else {**chunk, "choices": changed}
 
     def _record_finishes(self, chunk: Mapping[str, Any]) -> None:
         choices = chunk.get("choices")
         for choice in choices if isinstance(choices, list) else ():
             if isinstance(choice, dict) and choice.get("finish_reason"):
-                self._finished.add(choice.get("index") or 0)
+                index = choice.get("index") or 0
+                if not isinstance(index, int):
+                    raise UpstreamInvalidResponseError("The upstream sent a choice whose index is no number.")
+                self._finished.add(index)
 
     def _check_complete(self) -> None:
         """Limit the wait for `[DONE]` once every choice has finished and the usage is known."""
@@ -239,10 +332,12 @@ class SSERelay(EventStream):
         rest = b"".join(self._fragments)
         self._fragments = []
         if rest.strip():
-            kept = self._filter(rest.rstrip() + b"\n\n")
-            if not (self._is_done or self._failure):
+            kept = b"".join(self._parse_events(rest.rstrip() + b"\n\n"))
+            if self._is_done or self._failure:
+                return kept
+            if len(self._finished) < self._choices:
                 raise UpstreamTruncatedError("The upstream's stream broke off in the middle of an event.")
-            return kept
+            return kept + self._finish_without_done()
         if len(self._finished) < self._choices:
             raise UpstreamTruncatedError("The upstream's stream ended before its answer was complete.")
         return self._finish_without_done()
@@ -253,12 +348,23 @@ class SSERelay(EventStream):
         return DONE
 
 
-def to_error(chunk: dict[str, Any]) -> UpstreamError:
-    """Return the error that an event carries. One about this server's credential never shows the upstream's words."""
-    status = find_status(chunk)
-    if status in {401, 403}:
-        return UpstreamAuthenticationError("The upstream refused the credential that this server holds for it.")
-    return to_status_error(status, json.dumps(chunk).encode())
+def _parse_chunk(data: bytes) -> JSON | None:
+    """Return the JSON object, with `LOWEST_LOGPROB` in place of `NaN` and `Infinity`, or None if it is broken."""
+    if not has_non_finite(data):
+        return parse_object(data)
+    try:
+        value = parse_repaired(data)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _to_error_chunk(data: bytes) -> JSON:
+    """Return the error object in an event that is named an error, whatever its data."""
+    chunk = parse_object(data)
+    if chunk is None:
+        return {"error": {"message": data.decode("utf-8", "replace").strip() or None}}
+    return chunk if is_error(chunk) else {"error": chunk}
 
 
 def _replace_data(event: bytes, chunk: Mapping[str, Any], *, is_single_line: bool) -> bytes:
@@ -276,7 +382,8 @@ MAX_TEMPLATE_BYTES: Final = 16_384
 """Larger events are not typical and would keep large buffers alive."""
 # Possessive: an ordinary repetition would keep a backtracking state for each character of a long text.
 _TEXT: Final = re.compile(rb'"(?:content|text|reasoning_content|arguments)": ?"((?:[^"\\]++|\\.)*+)"')
-_INSIDE_STRING: Final = re.compile(rb'(?:[^"\\\r\n]++|\\[^\r\n])*+')
+# Surrogates may be halves of a character that is split over two events.
+_INSIDE_STRING: Final = re.compile(rb'(?:[^"\\\r\n]++|\\(?!u[dD][89a-fA-F])[^\r\n])*+')
 
 
 class EventTemplate:

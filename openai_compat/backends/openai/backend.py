@@ -83,7 +83,7 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
         response = self._send(call, headers, context)
         if response.status == 401 and self._credentials is not None:
             response = self._send_refreshed(self._credentials, response, call, headers, context)
-        if (refusal := self._to_refusal(response.status)) is not None:
+        if (refusal := self.to_refusal(response.status)) is not None:
             response.close()
             raise refusal
         return response
@@ -116,7 +116,7 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
             limiter=self._limiter,
         )
 
-    def _to_refusal(self, status: int | None) -> UpstreamAuthenticationError | None:
+    def to_refusal(self, status: int | None) -> UpstreamAuthenticationError | None:
         """Return the error for a 401 or 403 that concerns this server's credential, or None for any other status."""
         if status not in {401, 403} or self._is_caller_judged:
             return None
@@ -127,7 +127,7 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
 
     def _to_error(self, status: int | None, body: bytes) -> UpstreamError:
         """Return the error for an error object in a response of status 200. `status` is the one that it names."""
-        return self._to_refusal(status) or to_status_error(status, body)
+        return self.to_refusal(status) or to_status_error(status, body)
 
     def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Heartbeat]:
         body: dict[str, Any] = {"model": self.upstream_model or request.model, "messages": request.messages}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from openai_compat.backends.http.messages import UpstreamResponse
 from openai_compat.core.errors import UpstreamError, UpstreamStatusError, to_envelope
@@ -21,16 +21,52 @@ _BY_STATUS: Mapping[int, tuple[str, str | None]] = {
     404: ("invalid_request_error", None),
     429: ("rate_limit_error", "rate_limit_exceeded"),
 }
-# code or type -> status, for an error object in a response of status 200 that names no status (source: OpenAI's codes,
-# Anthropic's types)
+# code or type -> status, for an error object without a status of its own (sources: the error codes of OpenAI's
+# documentation, the error types of Anthropic's, google.rpc.Code, the error codes of Databricks' REST API, vLLM's error
+# types, DashScope's error codes)
 _STATUS_BY_NAME: Mapping[str, int] = {
-    "invalid_api_key": 401,
-    "authentication_error": 401,
-    "permission_error": 403,
-    "rate_limit_error": 429,
-    "rate_limit_exceeded": 429,
-}
+    **dict.fromkeys(
+        (
+            "invalid_request_error", "bad_request_error", "badrequesterror", "bad_request", "invalid_argument",
+            "failed_precondition", "out_of_range", "invalid_parameter_value", "invalidparameter", "invalid_value",
+            "invalid_type", "missing_required_parameter", "unsupported_parameter", "unsupported_value",
+            "context_length_exceeded", "string_above_max_length", "content_policy_violation", "content_filter",
+            "responsibleaipolicyviolation", "data_inspection_failed", "datainspectionfailed",
+        ),
+        400,
+    ),
+    **dict.fromkeys(
+        ("invalid_api_key", "authentication_error", "unauthenticated", "unauthorized", "invalidapikey"), 401
+    ),
+    **dict.fromkeys(("billing_error",), 402),
+    **dict.fromkeys(("permission_error", "permission_denied", "forbidden", "access_denied", "accessdenied"), 403),
+    **dict.fromkeys(
+        ("model_not_found", "not_found_error", "not_found", "notfounderror", "resource_does_not_exist",
+         "deploymentnotfound", "modelnotfound"),
+        404,
+    ),
+    **dict.fromkeys(("request_too_large",), 413),
+    **dict.fromkeys(
+        (
+            "rate_limit_error", "rate_limit_exceeded", "ratelimiterror", "too_many_requests", "insufficient_quota",
+            "resource_exhausted", "request_limit_exceeded", "throttling", "throttlingexception", "quota_exceeded",
+            "requests", "tokens",
+        ),
+        429,
+    ),
+    **dict.fromkeys(("server_error", "internal_error", "internal_server_error", "api_error", "internal"), 500),
+    **dict.fromkeys(
+        ("overloaded_error", "service_unavailable", "serviceunavailableerror", "unavailable", "temporarily_unavailable",
+         "model_loading", "engine_overloaded"),
+        503,
+    ),
+    **dict.fromkeys(("timeout_error", "timeout", "deadline_exceeded", "gateway_timeout"), 504),
+}  # fmt: skip
 _STATUS_KEYS = ("status", "status_code", "statusCode", "code")
+_NAME_KEYS = ("code", "error_code", "type", "status")
+_MESSAGE_KEYS = ("message", "detail", "msg", "error_message", "error", "errors", "error_description", "reason", "title")
+_MAX_PLAIN_TEXT = 300
+"""Characters of an error in plain text that is relayed. Longer texts are pages or tracebacks."""
 
 ToError = Callable[[int | None, bytes], UpstreamError]
 """Builds the exception for an upstream's error from its status (None if unknown) and its JSON."""
@@ -44,11 +80,11 @@ def read_error(response: UpstreamResponse) -> UpstreamStatusError:
 def to_status_error(
     status: int | None, body: bytes, headers: Mapping[str, str] | None = None, message: str | None = None
 ) -> UpstreamStatusError:
-    """Return the error that relays the upstream's. `message` replaces its message. An unknown status becomes 500."""
-    error = to_error_object(status or 500, body)
+    """Return the error that relays the upstream's. `message` replaces its message. An unknown status becomes 502."""
+    error = to_error_object(status or 502, body)
     return UpstreamStatusError(
         message or error["message"],
-        upstream_status=status or 500,
+        upstream_status=status or 502,
         type_=error["type"],
         param=error["param"],
         code=error["code"],
@@ -61,25 +97,43 @@ def retry_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: headers[name] for name in RETRY_HEADERS if name in headers}
 
 
+def is_error(value: JSONObject) -> bool:
+    """Return True if a JSON object of a response with status 200 is an error instead of an answer.
+
+    Known shapes are an `error` that is neither null nor empty, `{"object": "error"}` of FastChat and older vLLM, and a
+    list of `errors` without an answer beside it.
+    """
+    if value.get("error") or value.get("object") == "error":
+        return True
+    return bool(value.get("errors")) and value.keys().isdisjoint({"choices", "data", "output"})
+
+
 def raise_error_in(value: JSONObject, to_error: ToError = to_status_error) -> None:
     """Raise the error that a JSON object of a response with status 200 contains, as in the middle of a stream.
 
     Raises:
-        UpstreamError: `value` has an `error` that is neither null nor empty. `to_error` builds the exception.
+        UpstreamError: `value` is an error. `to_error` builds the exception.
     """
-    if value.get("error"):
+    if is_error(value):
         raise to_error(find_status(value), json.dumps(value).encode())
 
 
 def find_status(value: JSONObject) -> int | None:
-    """Return the HTTP status that an error object names, by number or by a code or type of OpenAI or Anthropic."""
-    error = value.get("error")
-    objects = [error, value] if isinstance(error, Mapping) else [value]
+    """Return the HTTP status that an error object names, by number or by the name of its code or type."""
+    objects = [found for found in (value.get("error"), _first_object(value.get("errors")), value) if _is_object(found)]
     texts = [str(found.get(key)) for found in objects for key in _STATUS_KEYS]
     numbers = (int(text) for text in texts if text.isdecimal() and len(text) == 3)
-    names = (str(found.get(key)) for found in objects for key in ("code", "type"))
+    names = (str(found.get(key)).lower() for key in _NAME_KEYS for found in objects)
     by_name = (_STATUS_BY_NAME[name] for name in names if name in _STATUS_BY_NAME)
     return next((number for number in numbers if 400 <= number <= 599), None) or next(by_name, None)
+
+
+def _is_object(value: Any) -> TypeGuard[JSONObject]:
+    return isinstance(value, dict)
+
+
+def _first_object(values: Any) -> Any:
+    return values[0] if isinstance(values, list) and values else None
 
 
 def refuses_stream_options(status: int, error: Mapping[str, Any] | bytes) -> bool:
@@ -106,25 +160,48 @@ def to_error_object(status: int, body: bytes) -> dict[str, Any]:
     """Return the inner object of OpenAI's envelope with all four keys and the upstream's message, if it has one.
 
     Known shapes are OpenAI's (also with missing keys or a number as code), `{"error": "text"}`, Databricks'
-    `{"error_code", "message"}`, vLLM's older `{"object": "error", ...}` and FastAPI's `{"detail"}`. HTML is never
-    relayed.
+    `{"error_code", "message"}`, vLLM's older `{"object": "error", ...}`, FastAPI's `{"detail"}` as text, list or
+    object, lists of errors, and short plain text. HTML is never relayed.
     """
     parsed = _parse(body)
     content = parsed if isinstance(parsed, Mapping) else {}
     inner = content.get("error")
+    if inner is None:
+        inner = _first_object(content.get("errors"))
     found: Mapping[str, Any] = inner if isinstance(inner, Mapping) else content
-    message = inner if isinstance(inner, str) else _first_text(found, "message", "detail", "msg")
-    if message is None and isinstance(found.get("detail"), list):
-        message = json.dumps(found["detail"], ensure_ascii=False)
+    message = _find_message(parsed) if parsed is not None else _plain_text(body)
     type_, code = _BY_STATUS.get(status, ("invalid_request_error" if status < 500 else "server_error", None))
     given_code = found.get("code", found.get("error_code"))
     standard = to_envelope(
         (message or f"The upstream responded with status {status}.")[:MAX_MESSAGE_CHARS],
         _first_text(found, "type") or type_,
         _first_text(found, "param"),
-        code if given_code is None else str(given_code),
+        str(given_code) if isinstance(given_code, str | int) else code,
     )["error"]
     return {**(inner if isinstance(inner, Mapping) else {}), **standard}
+
+
+def _find_message(value: Any, depth: int = 0) -> str | None:
+    """Return the message in an error of any shape, or None. It is never a Python repr."""
+    if isinstance(value, str):
+        return value.strip() or None
+    if depth > 4:
+        return None
+    if isinstance(value, Mapping):
+        messages = (_find_message(value[key], depth + 1) for key in _MESSAGE_KEYS if value.get(key))
+        return next((message for message in messages if message), None)
+    if isinstance(value, list) and value:
+        if all(isinstance(item, Mapping) and "loc" in item for item in value):  # FastAPI: the location matters, too
+            return json.dumps(value, ensure_ascii=False)
+        return "; ".join(message for item in value[:5] if (message := _find_message(item, depth + 1))) or None
+    return None
+
+
+def _plain_text(body: bytes) -> str | None:
+    """Return a short error in plain text, or None for HTML, binary data, tracebacks and long texts."""
+    text = body[: 4 * _MAX_PLAIN_TEXT + 1].decode("utf-8", "replace").strip()
+    is_shown = text and len(text) <= _MAX_PLAIN_TEXT and "\ufffd" not in text
+    return None if not is_shown or text.startswith(("<", "{", "[", "Traceback ")) else " ".join(text.split())
 
 
 def _is_exact(error: Any) -> bool:

@@ -181,7 +181,7 @@ def test_an_error_body_is_read_up_to_a_limit_and_may_be_truncated() -> None:
         {"status": "error", "message": "it failed"},
         {"code": 500, "message": "it failed", "data": None},
         {"event": "error", "status": 400, "message": "it failed"},
-        {"type": "error", "error": {"type": "overloaded_error", "message": "it failed"}},
+        {"type": "error", "error": {"type": "api_error", "message": "it failed"}},
     ],
 )
 @pytest.mark.parametrize("content_type", [JSON, EVENTS, LINES, TEXT])

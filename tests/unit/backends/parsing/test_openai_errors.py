@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from openai_compat.backends.parsing.openai_errors import find_status, refuses_stream_options
+from openai_compat.backends.parsing.openai_errors import find_status, is_error, refuses_stream_options, to_error_object
 
 
 def body(**error: Any) -> bytes:
@@ -38,10 +38,49 @@ def test_errors_that_reject_stream_options(status: int, error: dict[str, Any] | 
         ({"error": {"code": "429"}, "code": 500}, 429),
         ({"error": "no", "status": 503}, 503),
         ({"error": {"type": "permission_error", "code": None}}, 403),
-        ({"error": {"type": "overloaded_error"}, "type": "error"}, None),
+        ({"error": {"type": "overloaded_error"}, "type": "error"}, 503),
+        ({"error": {"code": "context_length_exceeded", "type": "invalid_request_error"}}, 400),
+        ({"error": {"code": "content_policy_violation"}}, 400),
+        ({"error": {"code": "insufficient_quota", "type": "insufficient_quota"}}, 429),
+        ({"error": {"code": "model_not_found"}}, 404),
+        ({"object": "error", "type": "BadRequestError", "code": 400}, 400),
+        ({"code": "Throttling", "message": "slow down"}, 429),
+        ({"errors": [{"code": "invalid_api_key"}]}, 401),
+        ({"error": {"message": "?"}}, None),
         ({"error": {"code": 17, "status": True}}, None),
         ({"error": ["no"]}, None),
     ],
 )
 def test_the_status_that_an_error_object_names(value: dict[str, Any], status: int | None) -> None:
     assert find_status(value) == status
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"errors": ["first", {"message": "second"}]}, "first; second"),
+        ({"detail": {"error": {"message": "nested"}}}, "nested"),
+        ({"error": {"message": {"reason": "why"}}}, "why"),
+        ({"error": ["one", "two"]}, "one; two"),
+        ({"detail": [{"loc": ["body"], "msg": "missing"}]}, '[{"loc": ["body"], "msg": "missing"}]'),
+        ({"error": {"code": 17}}, "The upstream responded with status 500."),
+        (b"upstream is\n warming up", "upstream is warming up"),
+        (b"<html>sign in</html>", "The upstream responded with status 500."),
+        (b"x" * 301, "The upstream responded with status 500."),
+        (b"\xff\xfe", "The upstream responded with status 500."),
+        (b'{"broken', "The upstream responded with status 500."),
+    ],
+)
+def test_the_upstreams_words_are_relayed(body: Any, message: str) -> None:
+    error = to_error_object(500, body if isinstance(body, bytes) else json.dumps(body).encode())
+    assert error["message"] == message
+
+
+@pytest.mark.parametrize("value", [{"error": "no"}, {"object": "error"}, {"errors": [{}]}])
+def test_error_objects_of_a_success_are_errors(value: dict[str, Any]) -> None:
+    assert is_error(value)
+
+
+@pytest.mark.parametrize("value", [{"error": None}, {"error": {}}, {"errors": [1], "choices": []}, {"object": "list"}])
+def test_answers_are_no_errors(value: dict[str, Any]) -> None:
+    assert not is_error(value)

@@ -1,0 +1,76 @@
+"""Recognition of an upstream's event stream by its bytes, because servers and proxies change the content type."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from openai_compat.backends.http.messages import UpstreamResponse
+from openai_compat.core.errors import UpstreamInvalidResponseError
+from openai_compat.core.streams import Heartbeat
+
+from .sse import BYTE_ORDER_MARK
+
+EVENT_STREAM: Final = "text/event-stream"
+EVENT_PREFIXES: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
+"""The beginnings of an event stream's lines. JSON, HTML and error texts begin with none of them."""
+_LONGEST_PREFIX: Final = max(map(len, EVENT_PREFIXES))
+_CHARSET: Final = re.compile(r"""charset\s*=\s*["']?([\w.:-]+)""", re.IGNORECASE)
+_ASCII_COMPATIBLE: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin1", "windows-1252"})
+
+
+class PeekedResponse(UpstreamResponse):
+    """A response whose first bytes have been read."""
+
+    def __init__(self, response: UpstreamResponse) -> None:
+        self.status, self.headers = response.status, response.headers
+        self._response = response
+        self._blocks = response.blocks()
+        self.beginning = b""
+        for block in self._blocks:
+            if not isinstance(block, Heartbeat):
+                self.beginning += block
+                if len(self.prefix) >= _LONGEST_PREFIX:
+                    break
+
+    @property
+    def prefix(self) -> bytes:
+        """The first bytes, without white space and byte order mark before them."""
+        return self.beginning.removeprefix(BYTE_ORDER_MARK).lstrip()
+
+    def blocks(self) -> Iterator[bytes | Heartbeat]:
+        if self.beginning:
+            yield self.beginning
+        yield from self._blocks
+
+    def read(self) -> bytes:
+        return b"".join(block for block in self.blocks() if isinstance(block, bytes))
+
+    def close(self) -> None:
+        self._response.close()
+
+    def limit_remaining(self, seconds: float) -> None:
+        self._response.limit_remaining(seconds)
+
+    def release(self) -> None:
+        self._response.release()
+
+
+def detect_events(response: UpstreamResponse) -> tuple[UpstreamResponse, bool]:
+    """Return the response to read from, and True if its body is an event stream.
+
+    A response that names neither JSON nor an event stream is judged by its first bytes.
+
+    Raises:
+        UpstreamInvalidResponseError: The body is in an encoding other than UTF-8. Errors of reading the response.
+    """
+    content_type = response.headers.get("content-type", "").lower()
+    if (found := _CHARSET.search(content_type)) and found[1] not in _ASCII_COMPATIBLE:
+        raise UpstreamInvalidResponseError(f"The upstream's answer is not in UTF-8 but in {found[1][:40]}.")
+    if content_type.startswith(EVENT_STREAM):
+        return response, True
+    if content_type.startswith("application/json"):
+        return response, False
+    peeked = PeekedResponse(response)
+    return peeked, peeked.prefix.startswith(EVENT_PREFIXES)

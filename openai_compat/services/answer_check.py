@@ -1,0 +1,100 @@
+"""The check that a complete body is an answer to the call."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from openai_compat.backends.parsing.json_check import (
+    MAX_PARSED_BYTES,
+    NonFiniteNumberError,
+    check_large_object,
+    parse_repaired,
+    parse_strict,
+)
+from openai_compat.backends.parsing.openai_chat import read_usage
+from openai_compat.core.errors import UpstreamInvalidResponseError
+from openai_compat.core.types import Usage
+
+from .event_stream import JSON
+from .inference_call import CHAT_PATH, COMPLETIONS_PATH, EMBEDDINGS_PATH
+from .openai_objects import to_json
+
+USAGE_TAIL_BYTES: Final = 4096
+_REQUIRED: Final = {CHAT_PATH: "choices", COMPLETIONS_PATH: "choices", EMBEDDINGS_PATH: "data"}
+
+
+def check_answer(path: str, body: bytes) -> tuple[JSON, bytes, Usage | None]:
+    """Return the body's JSON object (empty for a large one), the bytes to send, and the usage.
+
+    `NaN` and `Infinity` in log probabilities become `LOWEST_LOGPROB`. Other bodies are returned unchanged.
+
+    Raises:
+        UpstreamInvalidResponseError: it is no complete JSON object, or neither an answer nor an error.
+    """
+    if len(body) > MAX_PARSED_BYTES:
+        return _check_large(path, body)
+    try:
+        value = parse_strict(body)
+    except NonFiniteNumberError:
+        value, body = _repair(path, body)
+    except (ValueError, RecursionError) as error:
+        raise UpstreamInvalidResponseError(_describe(body)) from error
+    if not isinstance(value, dict):
+        raise UpstreamInvalidResponseError("The upstream's answer is not a JSON object.")
+    required = _REQUIRED.get(path, "")
+    if not isinstance(value.get(required), list) and not _may_be_error(value):
+        raise UpstreamInvalidResponseError(f"The upstream's answer has no '{required}', so it is no answer.")
+    return value, body, read_usage(value.get("usage"))
+
+
+def _may_be_error(value: JSON) -> bool:
+    return bool(value.get("error") or value.get("errors")) or value.get("object") == "error"
+
+
+def _check_large(path: str, body: bytes) -> tuple[JSON, bytes, Usage | None]:
+    try:
+        check_large_object(body)
+    except NonFiniteNumberError:
+        value, body = _repair(path, body)
+        return {}, body, read_usage(value.get("usage"))
+    required = _REQUIRED.get(path, "")
+    if body.find(f'"{required}"'.encode()) < 0:
+        raise UpstreamInvalidResponseError(f"The upstream's answer has no '{required}', so it is no answer.")
+    return {}, body, find_usage(body)
+
+
+def _repair(path: str, body: bytes) -> tuple[JSON, bytes]:
+    """Return the object with `LOWEST_LOGPROB` in place of `NaN` and `Infinity`, and its JSON.
+
+    Raises:
+        UpstreamInvalidResponseError: these numbers are embeddings, which have no such replacement.
+    """
+    if path == EMBEDDINGS_PATH:
+        raise UpstreamInvalidResponseError("The upstream's embeddings contain NaN or Infinity.")
+    value: Any = parse_repaired(body)
+    if not isinstance(value, dict):
+        raise UpstreamInvalidResponseError("The upstream's answer is not a JSON object.")
+    return value, to_json(value)
+
+
+def _describe(body: bytes) -> str:
+    beginning = body[:200].lstrip().lower()
+    if not beginning:
+        return "The upstream's answer is empty."
+    if beginning.startswith(b"<"):
+        return "The upstream answered with a page of HTML: correct its base_url."
+    return "The upstream's answer is not a complete JSON object."
+
+
+def find_usage(body: bytes) -> Usage | None:
+    """Return the usage of a long answer without parsing the rest. It stands near the end."""
+    at = body.rfind(b'"usage"')
+    start = body.find(b"{", at) if at >= 0 else -1
+    if start < 0:
+        return None
+    try:
+        text = body[start : start + USAGE_TAIL_BYTES].decode("utf-8", "replace")
+        return read_usage(json.JSONDecoder().raw_decode(text)[0])
+    except (ValueError, RecursionError):
+        return None
