@@ -74,13 +74,14 @@ def _merge_delta(message: JSON, delta: Mapping[str, Any]) -> None:
     for key, value in delta.items():
         if key == "role" or value is None:
             continue
+        known = message.get(key)
         if key == "tool_calls" and isinstance(value, list):
             for call in value:
                 _merge_call(message.setdefault("tool_calls", []), call)
-        elif (isinstance(value, str) and isinstance(message.get(key), str)) or (
-            isinstance(value, list) and isinstance(message.get(key), list)
+        elif (isinstance(value, str) and isinstance(known, str)) or (
+            isinstance(value, list) and isinstance(known, list)
         ):
-            message[key] += value
+            message[key] = known + value  # type: ignore[operator]
         else:
             message[key] = value
 

@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 
 from openai_compat.backends.http.messages import UpstreamResponse
 from openai_compat.backends.parsing.json_check import has_non_finite, parse_repaired
@@ -91,7 +91,7 @@ class SSERelay(EventStream):
         self._fragment_bytes = 0
         self._primed: list[bytes] = []
         self._failure: UpstreamError | None = None
-        self._has_content = self._is_done = self._is_complete = False
+        self._has_content = self._is_done = self._is_complete = self._has_broken = self._is_at_end = False
         self._template = EventTemplate()
 
     @property
@@ -199,7 +199,7 @@ class SSERelay(EventStream):
         return events
 
     def _parse_events(self, events: bytes) -> Iterator[bytes]:
-        """Yield the events up to an error or `[DONE]`. A `[DONE]` after an error would make the answer look complete."""
+        """Yield the events up to an error or `[DONE]`, so that no answer with an error looks complete."""
         for event in split_events(events):
             yield from self._parse_event(event)
             if self._failure is not None or self._is_done:
@@ -225,6 +225,8 @@ class SSERelay(EventStream):
     def _parse_data(self, event: bytes, lines: list[bytes]) -> Iterator[bytes]:
         data = b"\n".join(lines)
         if data == b"[DONE]":
+            if self._has_broken and len(self._finished) < self._choices:
+                raise UpstreamInvalidResponseError("The upstream's answer has a broken event in place of its end.")
             self._is_done = True
             yield event
         elif not data.strip():
@@ -242,7 +244,11 @@ class SSERelay(EventStream):
 
         Raises:
             UpstreamInvalidResponseError: it may have carried content, so that the answer would be altered.
+        UpstreamTruncatedError: it is the last one, without its end.
         """
+        if self._is_at_end:
+            raise UpstreamTruncatedError("The upstream's stream broke off in the middle of an event.")
+        self._has_broken = True
         if _CONTENT.search(event) is not None:
             raise UpstreamInvalidResponseError("The upstream sent a broken event that carried content.")
         log.warning("dropped a broken event of the upstream: %.100r", event)
@@ -331,6 +337,7 @@ class SSERelay(EventStream):
         """Return what the end of the body completes. Raise if the answer was cut."""
         rest = b"".join(self._fragments)
         self._fragments = []
+        self._is_at_end = True
         if rest.strip():
             kept = b"".join(self._parse_events(rest.rstrip() + b"\n\n"))
             if self._is_done or self._failure:

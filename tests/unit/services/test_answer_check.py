@@ -1,0 +1,80 @@
+"""The check that a complete body is an answer to the call."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from openai_compat.core.errors import UpstreamInvalidResponseError
+from openai_compat.core.types import Usage
+from openai_compat.services.answer_check import check_answer
+from openai_compat.services.inference_call import CHAT_PATH, EMBEDDINGS_PATH
+
+USAGE = {"prompt_tokens": 3, "completion_tokens": 2}
+LENGTHS = pytest.mark.parametrize("length", [10, 200_000, 2_500_000], ids=["short", "long", "several slices"])
+
+
+def answer(length: int, **more: Any) -> bytes:
+    text = 'a "quoted" text, [with] {brackets} and \\ ' * (length // 40) + "é"
+    return json.dumps({"choices": [{"text": text, "n": [1, -2.5e3, True, None]}], "usage": USAGE, **more}).encode()
+
+
+@LENGTHS
+@pytest.mark.parametrize("around", [b"", b"\n\n\n \n"], ids=["bare", "kept alive with white space"])
+def test_the_usage_is_read_and_the_bytes_stay(length: int, around: bytes) -> None:
+    body = around + answer(length) + around
+    _, checked, usage = check_answer(CHAT_PATH, body)
+    assert checked is body
+    assert usage == Usage(3, 2)
+
+
+@LENGTHS
+def test_an_answer_without_its_end_is_refused(length: int) -> None:
+    body = answer(length)
+    for end in (-1, -2, -30, len(body) // 2):
+        with pytest.raises(UpstreamInvalidResponseError):
+            check_answer(CHAT_PATH, body[:end])
+
+
+@LENGTHS
+@pytest.mark.parametrize(
+    "damage", [b"", b'"', b",,", b"x", b"}", b"]"], ids=["cut out", "quote", "commas", "x", "}", "]"]
+)
+def test_a_body_that_is_broken_in_the_middle_is_refused(length: int, damage: bytes) -> None:
+    body = answer(length)
+    at = body.rindex(b'"n":')
+    with pytest.raises(UpstreamInvalidResponseError):
+        check_answer(CHAT_PATH, body[:at] + damage + body[at + (6 if not damage else 0) :])
+
+
+@pytest.mark.parametrize("body", [b"", b"  ", b"[]", b"3", b"<html>", b"x" * 200_000, b'{"ok": true}', b"{} {}"])
+def test_what_is_no_answer_is_refused(body: bytes) -> None:
+    with pytest.raises(UpstreamInvalidResponseError):
+        check_answer(CHAT_PATH, body)
+
+
+@LENGTHS
+def test_log_probabilities_that_are_not_finite_become_the_lowest(length: int) -> None:
+    body = answer(length).replace(b"-2500.0", b"-Infinity").replace(b"true", b"NaN")
+    _, checked, _ = check_answer(CHAT_PATH, body)
+    numbers = json.loads(checked, parse_constant=pytest.fail)["choices"][0]["n"]
+    assert numbers == [1, -9999.0, -9999.0, None]
+
+
+def test_the_words_nan_and_infinity_in_a_text_change_nothing() -> None:
+    for length in (10, 200_000):
+        body = answer(length, note="NaN, Infinity")
+        assert check_answer(CHAT_PATH, body)[1] == body
+
+
+@pytest.mark.parametrize("length", [1, 30_000])
+def test_embeddings_that_are_not_finite_are_refused(length: int) -> None:
+    body = json.dumps({"data": [{"embedding": [0.5] * length + [float("nan")]}]}).encode()
+    with pytest.raises(UpstreamInvalidResponseError, match="NaN"):
+        check_answer(EMBEDDINGS_PATH, body)
+
+
+def test_a_long_answer_without_usage_has_none() -> None:
+    assert check_answer(EMBEDDINGS_PATH, json.dumps({"data": ["x" * 200_000]}).encode())[2] is None
