@@ -48,6 +48,16 @@ def check_answer(path: str, body: bytes) -> tuple[JSON, bytes, Usage | None]:
     return value, body, read_usage(value.get("usage"))
 
 
+def check_json_object(body: bytes) -> None:
+    """Raise `UpstreamInvalidResponseError` if a body is not a JSON object of at most `MAX_PARSED_BYTES`."""
+    try:
+        is_object = len(body) <= MAX_PARSED_BYTES and isinstance(parse_strict(body), dict)
+    except (ValueError, RecursionError) as error:
+        raise UpstreamInvalidResponseError(_describe(body)) from error
+    if not is_object:
+        raise UpstreamInvalidResponseError("The upstream's answer is not a JSON object.")
+
+
 def _may_be_error(value: JSON) -> bool:
     return bool(value.get("error") or value.get("errors")) or value.get("object") == "error"
 

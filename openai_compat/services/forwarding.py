@@ -45,6 +45,7 @@ RELAYED_HEADERS: Final = frozenset(
     {"content-type", "x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "x-truncated-inputs"}
 )
 RELAYED_PREFIXES: Final = ("x-ratelimit-", "openai-")
+MAX_HEADER_CHARS: Final = 2048
 FILE_HEADERS: Final = frozenset(
     {
         "content-disposition",
@@ -253,11 +254,15 @@ def to_answer(
 
 
 def response_headers(headers: Mapping[str, str], more: frozenset[str] = frozenset()) -> dict[str, str]:
-    """Return the upstream's headers that the client may see. It is an allow-list, so no cookie or secret passes."""
+    """Return the upstream's headers that the client may see. It is an allow-list, so no cookie or secret passes.
+
+    Values above `MAX_HEADER_CHARS` are dropped, because proxies refuse responses with large headers.
+    """
     return {
         name: value
         for name, value in headers.items()
-        if name in RELAYED_HEADERS or name in more or name.startswith(RELAYED_PREFIXES)
+        if (name in RELAYED_HEADERS or name in more or name.startswith(RELAYED_PREFIXES))
+        and len(value) <= MAX_HEADER_CHARS
     }
 
 

@@ -207,6 +207,9 @@ class SSERelay(EventStream):
 
     def _parse_event(self, event: bytes) -> Iterator[bytes]:
         """Yield what the client gets of one event."""
+        if event.startswith(b"data:") and event.find(b"\n") == len(event) - 2:
+            yield from self._parse_data(event, [event[5:-2].removeprefix(b" ")])
+            return
         lines = DATA.findall(event)
         if not lines and _HAS_FIELD.search(event) is None:
             yield self._drop(event) if event.strip() else event
@@ -255,10 +258,14 @@ class SSERelay(EventStream):
         return b""
 
     def _relay_chunk(self, event: bytes, chunk: JSON, *, is_single_line: bool) -> bytes:
+        if self._surrogates or _SURROGATE.search(event) is not None:
+            chunk, is_changed = self._join_surrogates(chunk), True
+        else:
+            is_changed = has_non_finite(event)
         kept = self._observe(chunk)
         if self._failure is not None:
             return b"" if self._chunk_filter is not None else self._error_event(event, chunk)
-        if kept is chunk and not has_non_finite(event):
+        if kept is chunk and not is_changed:
             return event
         return _replace_data(event, kept, is_single_line=is_single_line) if kept is not None else b""
 
@@ -280,7 +287,8 @@ class SSERelay(EventStream):
             self._fail(chunk)
             return None
         was_finished = len(self._finished) >= self._choices
-        self._has_content = self._has_content or has_content(chunk)
+        if not self._has_content:
+            self._has_content = has_content(chunk)
         self._record_finishes(chunk)
         dropped = {"error"} if "error" in chunk and not chunk["error"] else set()
         usage = read_usage(chunk.get("usage"))
@@ -292,7 +300,6 @@ class SSERelay(EventStream):
         if was_finished and self._strip_usage and chunk.get("choices") == [] and chunk.keys() <= _FRAME_KEYS:
             return None  # what some servers send after a usage that stood beside the finish reason
         kept = {key: value for key, value in chunk.items() if key not in dropped} if dropped else chunk
-        kept = self._join_surrogates(kept)
         return kept if self._chunk_filter is None else self._chunk_filter(kept)
 
     def _join_surrogates(self, chunk: JSON) -> JSON:

@@ -9,6 +9,7 @@ from flask import Blueprint, Response
 from openai_compat.backends.base import SupportsForwarding
 from openai_compat.backends.http.messages import UpstreamRequest
 from openai_compat.routing.router import ModelRouter
+from openai_compat.services.answer_check import check_json_object
 from openai_compat.services.forwarding import pass_through, to_answer
 from openai_compat.services.model_catalog import ModelCatalog
 from openai_compat.web.request_context import current_context
@@ -44,6 +45,8 @@ def _describe_from_upstream(upstream: SupportsForwarding, model: str) -> Respons
     reply, body = pass_through(upstream, UpstreamRequest("GET", f"models/{quote(model)}", context.headers), context)
     try:
         answer = to_answer(reply, reply.read())
+        if answer.status < 400:
+            check_json_object(answer.body)
     finally:
         body.close()
     return BytesResponse(answer.body, answer.status, answer.headers)

@@ -8,7 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from openai_compat.core.errors import UpstreamInvalidResponseError, UpstreamTimeoutError, UpstreamTruncatedError
+from openai_compat.core.errors import (
+    UpstreamError,
+    UpstreamInvalidResponseError,
+    UpstreamStatusError,
+    UpstreamTimeoutError,
+    UpstreamTruncatedError,
+)
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import Usage
 from openai_compat.services.sse_relay import EventTemplate, SSERelay
@@ -240,3 +246,97 @@ def test_what_is_known_by_its_likeness_is_passed_as_what_is_inspected(
     known = [outcome(blocks) for blocks in streams]
     monkeypatch.setattr(EventTemplate, "match", lambda self, event: None)
     assert [outcome(blocks) for blocks in streams] == known
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b'data: {"choices":[{"delta":{"content":" not\n\n',
+        b'data: {"choices":[{"delta":{"tool_calls":[{"function":{"arguments":"00\n\n',
+        b'data: {"choices":[{"delta":{"reasoning_content":"hm"}}\n\n',
+        b'data:\n{"choices":[{"delta":{"content":"x"}}]}\n\n',
+    ],
+    ids=["text", "tool arguments", "reasoning", "data on the next line"],
+)
+def test_a_broken_event_that_carried_content_is_an_error(broken: bytes) -> None:
+    with pytest.raises(UpstreamInvalidResponseError, match="carried content"):
+        relayed(content("Transfer"), broken, content(" the money"), FINISH + DONE)
+
+
+def test_events_without_an_empty_line_between_them_are_read() -> None:
+    stream = (content("a") + FINISH).replace(b"\n\n", b"\n") + b"\n" + DONE
+    assert relayed(stream) == content("a") + FINISH + DONE
+
+
+HIGH, LOW = b'"\\ud83d"', b'"\\ude00"'
+
+
+def half(text: bytes) -> bytes:
+    return content("@").replace(b'"@"', text)
+
+
+@pytest.mark.parametrize("between", [b"", content("", note=1)], ids=["at once", "with an event between"])
+def test_a_character_split_into_surrogates_arrives_whole(between: bytes) -> None:
+    stream = relayed(
+        content("a"), content("b"), half(HIGH), between or HEARTBEAT, half(LOW), content("c"), FINISH + DONE
+    )
+    texts = [
+        json.loads(line[6:])["choices"][0]["delta"].get("content", "") for line in stream.splitlines()[:-2] if line
+    ]
+    assert "".join(texts) == "ab\U0001f600c"
+
+
+def test_a_lone_surrogate_becomes_a_replacement_character() -> None:
+    assert "a\ufffdb".encode() in relayed(content("a"), half(b'"a\\ude00b"'), FINISH + DONE)
+
+
+@pytest.mark.parametrize(
+    "event_",
+    [
+        b'event: error\ndata: {"code":"Throttling","message":"slow down"}\n\n',
+        b"event: error\ndata: slow down\n\n",
+        b'error: {"message":"slow down"}\n\n',
+        b'data: {"object":"error","message":"slow down","code":429}\n\n',
+        b'data: {"errors":[{"message":"slow down"}]}\n\n',
+        b'data: {"error":"slow down"}\n\n',
+    ],
+    ids=["named", "named, no JSON", "error field", "error object", "list of errors", "error text"],
+)
+def test_an_error_of_any_shape_ends_the_stream_with_the_upstreams_words(event_: bytes) -> None:
+    stream = relayed(content("a"), event_ + DONE)
+    *_, last, end = stream.split(b"\n\n")
+    assert (end, b"slow down" in last, b'"error"' in last) == (b"", True, True)
+    relay = SSERelay(ScriptedResponse(event_ + DONE), strip_usage=False)
+    with pytest.raises(UpstreamStatusError, match="slow down"):
+        relay.prime()
+
+
+@pytest.mark.parametrize("stream", [DONE, b": ping\n\n" + DONE, b": ping\n\n", b"", b"<html>\n\n"])
+def test_a_stream_without_content_is_a_bad_reply(stream: bytes) -> None:
+    with pytest.raises(UpstreamError):
+        SSERelay(ScriptedResponse(stream), strip_usage=False).prime()
+
+
+def test_numbers_that_are_not_finite_become_the_lowest_log_probability() -> None:
+    event_ = content("a").replace(b'"finish_reason":null', b'"finish_reason":null,"logprobs":[NaN,-Infinity]')
+    chunk = json.loads(relayed(event_, FINISH + DONE).splitlines()[0][6:], parse_constant=pytest.fail)
+    assert chunk["choices"][0]["logprobs"] == [-9999.0, -9999.0]
+
+
+def test_a_chunk_that_is_left_without_choices_is_dropped() -> None:
+    usage = {"prompt_tokens": 1, "completion_tokens": 2}
+    last = FINISH.replace(b'"id"', b'"usage":' + json.dumps(usage).encode() + b',"id"')
+    stream = content("a") + last + event(id="c", choices=[]) + DONE
+    assert b'"choices":[]' not in relayed(stream, strip_usage=True)
+
+
+@pytest.mark.parametrize("index", [[1], "x", {}])
+def test_an_index_that_is_no_number_is_a_bad_reply(index: object) -> None:
+    finish = event(id="c", choices=[{"index": index, "delta": {}, "finish_reason": "stop"}])
+    if index:
+        with pytest.raises(UpstreamInvalidResponseError):
+            relayed(content("a"), finish + DONE)
+
+
+def test_a_last_event_without_its_empty_line_counts() -> None:
+    assert relayed(content("a") + FINISH.rstrip()) == content("a") + FINISH + DONE
