@@ -13,7 +13,7 @@ from openai_compat.core.streams import Heartbeat
 from .event_stream import ChunkFilter
 
 EVENT_END: Final = re.compile(rb"\n\r?\n|\r\r")
-DATA: Final = re.compile(rb"^data: ?([^\r\n]*)", re.MULTILINE)
+DATA: Final = re.compile(rb"(?:^|[\r\n])data: ?([^\r\n]*)")
 DONE: Final = b"data: [DONE]\n\n"
 YIELD_EVERY: Final = 32
 """Events that are encoded before other greenlets get a turn: about a millisecond's work."""

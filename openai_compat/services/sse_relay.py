@@ -31,12 +31,13 @@ log = logging.getLogger(__name__)
 MAX_EVENT_BYTES: Final = 64 * 1024 * 1024
 
 _END_MARKS = (b"\n\n", b"\n\r\n", b"\r\r")
-_EVENT_NAME = re.compile(rb"^event: ?([^\r\n]*)", re.MULTILINE)
-_ERROR_FIELD = re.compile(rb"^error: ?([^\r\n]*)", re.MULTILINE)
-_HAS_FIELD = re.compile(rb"^(?:event|error|id|retry)?:", re.MULTILINE)
+_EVENT_NAME = re.compile(rb"(?:^|[\r\n])event: ?([^\r\n]*)")
+_ERROR_FIELD = re.compile(rb"(?:^|[\r\n])error: ?([^\r\n]*)")
+_HAS_FIELD = re.compile(rb"(?:^|[\r\n])(?:event|error|id|retry)?:")
 _CONTENT = re.compile(rb'"(?:content|text|arguments|reasoning\w*|thinking|refusal|input|partial_json)"\s*:\s*"')
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _HIGH_SURROGATE = re.compile("[\ud800-\udbff]")
+_STRING = re.compile(rb'"(?:[^"\\\r\n]++|\\.)*+"')
 _TEXT_KEYS = frozenset({"content", "text", "reasoning_content", "reasoning", "refusal"})
 _FRAME_KEYS = frozenset({"id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier"})
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
@@ -57,8 +58,9 @@ class SSERelay(EventStream):
     over two events is sent with the second. `NaN` becomes `LOWEST_LOGPROB`. A broken event without content is dropped.
 
     An event is parsed only if its bytes may hold something of note: the first ones, a finish reason, usage, an error,
-    an event name, a surrogate, or data that does not end as JSON does. With `chunk_filter` each event is parsed and
-    passed through it, and an error event is raised instead of relayed. No event is parsed twice.
+    an event name, a surrogate, or a shape (the bytes without the strings) that no parsed event had. With `chunk_filter`
+    each event is parsed and passed through it, and an error event is raised instead of relayed. No event is parsed
+    twice.
 
     Raises (while iterating and in `prime`):
         UpstreamTruncatedError: the stream ended in the middle of an event, or without `[DONE]` and without a finish
@@ -85,13 +87,15 @@ class SSERelay(EventStream):
         self._choices = choices
         self._chunk_filter = chunk_filter
         self._to_error = to_error
+        self._shapes: set[bytes] = set()
         self._surrogates: dict[tuple[int, str], str] = {}
         self._finished: set[int] = set()
         self._fragments: list[bytes] = []
         self._fragment_bytes = 0
         self._primed: list[bytes] = []
         self._failure: UpstreamError | None = None
-        self._has_content = self._is_done = self._is_complete = self._has_broken = self._is_at_end = False
+        self._has_content = self._is_done = self._is_complete = False
+        self._has_broken = self._is_at_end = False
         self._template = EventTemplate()
 
     @property
@@ -168,42 +172,55 @@ class SSERelay(EventStream):
             raise UpstreamInvalidResponseError("The upstream sent an event that is too large.")
 
     def _filter(self, events: bytes) -> bytes:
-        """Return what the client gets of `events`. Most match the template and need no inspection."""
+        """Return what the client gets of `events`. Most are a single one that matches the template."""
         kept = self._template.match(events)
-        return self._inspect(events) if kept is None else kept
-
-    def _inspect(self, events: bytes) -> bytes:
-        # `find`, not `in`: for bytes, `in` raises and catches an exception within CPython.
-        received = events
-        # One event in one line, as nearly always, is judged by its end alone.
-        is_one = events.find(b"\n") == len(events) - 2 and events.startswith(b"data:") and events.endswith(b"}\n\n")
-        has_usage = events.find(b'"usage"') >= 0
-        if has_usage and self._strip_usage:
-            events = _NULL_USAGE.sub(b"", events)
-        if (
-            not is_one
-            or not self._has_content
-            or self._chunk_filter is not None
-            or (has_usage and events.find(b'"prompt_tokens"') >= 0)
-            or events.find(b'rror"') >= 0
-            or (len(self._finished) < self._choices and _FINISHED.search(events) is not None)
-            or len(self._finished) >= self._choices
-            or self._surrogates
-            or _SURROGATE.search(events) is not None
-            or has_non_finite(events)
-        ):
-            events = b"".join(self._parse_events(events))
-            self._check_complete()
+        if kept is not None:
+            return kept
+        if events.find(b"\n\n") == len(events) - 2:
+            kept = self._inspect(events)
         else:
-            self._template.train(received, events)
-        return events
+            kept = b"".join(self._filter_each(events))
+        self._check_complete()
+        return kept
 
-    def _parse_events(self, events: bytes) -> Iterator[bytes]:
-        """Yield the events up to an error or `[DONE]`, so that no answer with an error looks complete."""
+    def _filter_each(self, events: bytes) -> Iterator[bytes]:
+        """Yield what the client gets of several events, up to an error or `[DONE]`.
+
+        What follows an error is dropped. With a `[DONE]` after its error an answer would look complete.
+        """
         for event in split_events(events):
-            yield from self._parse_event(event)
+            kept = self._template.match(event)
+            yield self._inspect(event) if kept is None else kept
             if self._failure is not None or self._is_done:
                 return
+
+    def _inspect(self, event: bytes) -> bytes:
+        """Return what the client gets of one event, parsed if its bytes may hold something of note."""
+        # `find`, not `in`: for bytes, `in` raises and catches an exception within CPython.
+        received = event
+        has_usage = event.find(b'"usage"') >= 0
+        if has_usage and self._strip_usage:
+            event = _NULL_USAGE.sub(b"", event)
+        if (
+            not self._has_content
+            or self._chunk_filter is not None
+            or (has_usage and event.find(b'"prompt_tokens"') >= 0)
+            or event.find(b'rror"') >= 0
+            or len(self._finished) >= self._choices
+            or self._surrogates
+            or _FINISHED.search(event) is not None
+            or _SURROGATE.search(event) is not None
+            or has_non_finite(event)
+        ):
+            return b"".join(self._parse_event(event))
+        shape = _STRING.sub(b"0", event)
+        if shape not in self._shapes:
+            kept = b"".join(self._parse_event(event))
+            if kept != event or len(self._shapes) >= MAX_SAMPLES:
+                return kept
+            self._shapes.add(shape)
+        self._template.train(received, event)
+        return event
 
     def _parse_event(self, event: bytes) -> Iterator[bytes]:
         """Yield what the client gets of one event."""
@@ -233,7 +250,7 @@ class SSERelay(EventStream):
             self._is_done = True
             yield event
         elif not data.strip():
-            yield event
+            yield self._drop(event) if _CONTENT.search(event) is not None else event
         elif (chunk := _parse_chunk(data)) is not None:
             yield self._relay_chunk(event, chunk, is_single_line=len(lines) == 1)
         elif len(lines) > 1:  # events without an empty line between them
@@ -258,10 +275,10 @@ class SSERelay(EventStream):
         return b""
 
     def _relay_chunk(self, event: bytes, chunk: JSON, *, is_single_line: bool) -> bytes:
+        is_changed = has_non_finite(event)
         if self._surrogates or _SURROGATE.search(event) is not None:
-            chunk, is_changed = self._join_surrogates(chunk), True
-        else:
-            is_changed = has_non_finite(event)
+            joined = self._join_surrogates(chunk)
+            chunk, is_changed = joined, is_changed or joined is not chunk
         kept = self._observe(chunk)
         if self._failure is not None:
             return b"" if self._chunk_filter is not None else self._error_event(event, chunk)
@@ -317,8 +334,8 @@ class SSERelay(EventStream):
                 joined = self._surrogates.pop((index, key), "") + text
                 if _HIGH_SURROGATE.match(joined[-1]):
                     self._surrogates[index, key], joined = joined[-1], joined[:-1]
-                if joined is not text and joined != text:
-                    joined = joined.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+                joined = joined.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+                if joined != text:
                     new = {**texts, key: joined}
                     texts = new
                     changed = changed or [dict(choice) for choice in choices]
@@ -346,7 +363,7 @@ class SSERelay(EventStream):
         self._fragments = []
         self._is_at_end = True
         if rest.strip():
-            kept = b"".join(self._parse_events(rest.rstrip() + b"\n\n"))
+            kept = b"".join(self._filter_each(rest.rstrip() + b"\n\n"))
             if self._is_done or self._failure:
                 return kept
             if len(self._finished) < self._choices:
@@ -390,7 +407,7 @@ def _replace_data(event: bytes, chunk: Mapping[str, Any], *, is_single_line: boo
     return event[: found.start(1)] + data + event[found.end(1) :]
 
 
-MAX_SAMPLES: Final = 4
+MAX_SAMPLES: Final = 8
 """Events tried as the template: the first carries a role, and a tool call starts with a shape of its own."""
 MAX_TEMPLATE_BYTES: Final = 16_384
 """Larger events are not typical and would keep large buffers alive."""
