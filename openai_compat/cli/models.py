@@ -18,6 +18,8 @@ from openai_compat.sidecars.huggingface.loader import ImportPathLoader
 from openai_compat.sidecars.huggingface.model_pool import to_load_error
 from openai_compat.sidecars.huggingface.models import hub
 
+from .models_schema import add_schema_command
+
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -39,6 +41,7 @@ def add_commands(commands: Commands) -> None:
     load = actions.add_parser("load", help="load a local model once, and print how long it took and what it needs")
     load.add_argument("names", nargs="+", metavar="NAME", help="a model's name, or 'all'")
     load.set_defaults(run=run_load)
+    add_schema_command(actions)
 
 
 def run_list(_arguments: argparse.Namespace) -> int:

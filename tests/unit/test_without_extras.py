@@ -110,7 +110,7 @@ def test_a_rows_keys_are_judged(tmp_path: Path) -> None:
         "top_k: 0": "top_k must be a whole number, 1 or more",
         "inputs: [query]": "inputs must be a mapping",
         "inputs: {query: retriever}": "inputs: query must be the name of a component and of its socket",
-        "allowed_modules: mypackage": "allowed_modules must be a list of names",
+        "allowed_modules: mypackage": "allowed_modules must be a list",
         "conversation_by_user: 1": "conversation_by_user must be true or false",
         "factory: 'a:b', system_prompt: x": "system_prompt is for the built-in pipeline",
     }.items():

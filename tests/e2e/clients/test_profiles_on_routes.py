@@ -73,7 +73,7 @@ def server(upstream: MockUpstream, api: RecordingAPI, tmp_path_factory: pytest.T
     (folder / "rules.py").write_text(RULES)
     nobody = f"http://127.0.0.1:{free_port()}/v1"
     alive = {"kind": "openai", "base_url": upstream.base_url, "upstream_model": "mock-model"}
-    dead = {"kind": "openai", "base_url": nobody, "retries": 1, "longest_wait": 0.1, "cooldown": 0}
+    dead = {"kind": "openai", "base_url": nobody, "retries": 1, "max_retry_wait": 0.1, "cooldown": 0}
     rows: list[dict[str, Any]] = [
         {"name": "adapted", **alive, "profile": "small"},
         {"name": "strict", **alive, "profile": {"extends": "small", "strict": True}},

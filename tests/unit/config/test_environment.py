@@ -70,7 +70,7 @@ def test_all_wrong_values_are_told_at_once_and_no_secret_is_shown(tmp_path: Path
         "LOG_REQUEST_BODIES",
         "'nope'",
         "entry 2",
-        "unknown keys: x",
+        "the unknown key 'x'",
         "DEFAULT_MODEL",
     ):
         assert word in text
@@ -247,7 +247,7 @@ def test_an_entry_of_the_models_file(tmp_path: Path, shape: str) -> None:
         ({"name": "a", "kind": "echo", "delay": "slow"}, "delay"),
         ({"name": "a", "kind": "echo", "metadata": []}, None),
         ({"name": "a", "kind": "echo", "metadata": "x"}, "metadata must be a mapping"),
-        ({"name": "a", "kind": "echo", "base_urll": "x"}, "did you mean base_url?"),
+        ({"name": "a", "kind": "echo", "base_urll": "x"}, "Did you mean 'base_url'?"),
         ({"name": "a", "kind": "nowhere.module:Class"}, "cannot be loaded"),
         ({"name": "a", "kind": "json:JSONDecoder"}, "not a subclass"),
         ({"name": "a", "hf_repo": "org/model"}, None),

@@ -41,10 +41,10 @@ def test_every_key_of_a_route(tmp_path: Path) -> None:
         tmp_path,
         fallbacks=["b"],
         retries=2,
-        longest_wait=5,
-        cooldown={"seconds": 30, "faults": 4},
-        context_fallback="always",
-        midstream="continue",
+        max_retry_wait=5,
+        cooldown={"seconds": 30, "failure_threshold": 4},
+        context_overflow="always",
+        on_stream_break="continue",
     )
     expected = RoutePolicy(
         fallbacks=("b",),
@@ -68,10 +68,10 @@ def test_a_number_is_the_seconds_of_a_cooldown(tmp_path: Path) -> None:
     ids=["names", "rows", "weights", "map"],
 )
 def test_targets_make_an_alias(tmp_path: Path, targets: Any) -> None:
-    alias = load(tmp_path, {"name": "smart", "targets": targets, "balance": "latency"}, B).entries["smart"]
+    alias = load(tmp_path, {"name": "smart", "targets": targets, "strategy": "least_latency"}, B).entries["smart"]
     assert alias.is_alias
     assert alias.routing is not None
-    assert (alias.routing.targets, alias.routing.strategy) == ({"b": 1.0}, "latency")
+    assert (alias.routing.targets, alias.routing.strategy) == ({"b": 1.0}, "least_latency")
 
 
 def test_a_first_token_limit_bounds_the_first_byte_too_unless_that_is_named(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_first_token_limit_bounds_the_first_byte_too_unless_that_is_named(tmp_
     ("value", "prefill"), [(True, "message"), (False, None), ("prefix", "prefix"), ("message", "message")]
 )
 def test_what_a_model_says_of_itself(tmp_path: Path, value: Any, prefill: str | None) -> None:
-    entry = first(tmp_path, prefill=value, context_window=8192)
+    entry = first(tmp_path, assistant_prefill=value, context_window=8192)
     assert (entry.assistant_prefill, entry.context_window, entry.routing) == (prefill, 8192, None)
 
 
@@ -107,21 +107,21 @@ def test_a_model_that_clients_may_not_name_can_still_be_a_target(tmp_path: Path)
         ({"fallbacks": ["c"]}, "fallbacks names 'c', which is not configured"),
         ({"fallbacks": ["a"]}, "fallbacks names 'a', which is itself"),
         ({"fallbacks": ["b", "b"]}, "fallbacks names a model twice"),
-        ({"fallbacks": 3}, "fallbacks must be a list of models' names"),
+        ({"fallbacks": 3}, "fallbacks must be a list"),
         ({"retries": 4}, "retries must be a whole number from 0 to 3"),
         ({"retries": True}, "retries must be a whole number from 0 to 3"),
-        ({"longest_wait": -1}, "longest_wait must be a number of seconds"),
-        ({"longest_wait": True}, "longest_wait must be a number of seconds"),
+        ({"max_retry_wait": -1}, "max_retry_wait must be a number of seconds"),
+        ({"max_retry_wait": True}, "max_retry_wait must be a number of seconds"),
         ({"cooldown": "soon"}, "cooldown must be a number of seconds"),
         ({"cooldown": [1]}, "cooldown "),
-        ({"cooldown": {"second": 1}}, "cooldown takes a number of seconds, or `seconds` and `faults`"),
-        ({"cooldown": {"faults": 0}}, "cooldown must have `faults`"),
-        ({"context_fallback": "never"}, "context_fallback must be larger or always"),
-        ({"midstream": "resume"}, "midstream must be error or continue"),
+        ({"cooldown": {"second": 1}}, "cooldown has the unknown key 'second'. Did you mean 'seconds'?"),
+        ({"cooldown": {"failure_threshold": 0}}, "cooldown.failure_threshold must be a whole number, 1 or more"),
+        ({"context_overflow": "never"}, "context_overflow must be larger or always"),
+        ({"on_stream_break": "resume"}, "on_stream_break must be error or continue"),
         ({"context_window": 0}, "context_window must be a number of tokens"),
-        ({"prefill": "yes"}, "prefill must be message or prefix or continue_final_message"),
-        ({"fallback": ["b"]}, "unknown keys: fallback (did you mean fallbacks?"),
-        ({"timeout": {"first_tokens": 1}}, "timeout takes a number of seconds"),
+        ({"assistant_prefill": "yes"}, "assistant_prefill must be message or prefix or continue_final_message"),
+        ({"fallback": ["b"]}, "has the unknown key 'fallback'. Did you mean 'fallbacks'?"),
+        ({"timeout": {"first_tokens": 1}}, "timeout has the unknown key 'first_tokens'. Did you mean 'first_token'?"),
     ],
 )
 def test_what_is_wrong_with_a_route_is_named(tmp_path: Path, keys: dict[str, Any], problem: str) -> None:
@@ -133,14 +133,17 @@ def test_what_is_wrong_with_a_route_is_named(tmp_path: Path, keys: dict[str, Any
 @pytest.mark.parametrize(
     ("row", "problem"),
     [
-        ({"targets": ["a"], "base_url": "http://x", "kind": "openai"}, "these keys belong to them: base_url, kind"),
+        (
+            {"targets": ["a"], "base_url": "http://x", "kind": "openai"},
+            "has targets, so the key 'base_url' belongs to them",
+        ),
         ({"targets": ["other"]}, "targets names 'other', which has targets of its own"),
-        ({"targets": [{"model": "a", "weight": -1}]}, "targets must have weights that are numbers"),
+        ({"targets": [{"model": "a", "weight": -1}]}, "targets.0.weight must be a number, 0 or more"),
         ({"targets": [{"model": "a", "weight": 0}]}, "targets must have a weight above 0"),
-        ({"targets": [{"name": "a"}]}, "targets must have entries such as"),
-        ({"targets": "a"}, "targets must be a list of models"),
+        ({"targets": [{"name": "a"}]}, "targets.0.model is missing"),
+        ({"targets": "a"}, "targets must be a list"),
         ({"targets": ["a"], "fallbacks": ["a"]}, "a stands in targets and in fallbacks"),
-        ({"targets": ["a"], "balance": "fair"}, "balance must be weight or latency"),
+        ({"targets": ["a"], "strategy": "fair"}, "strategy must be weighted or least_latency"),
     ],
 )
 def test_what_is_wrong_with_an_alias_is_named(tmp_path: Path, row: dict[str, Any], problem: str) -> None:
