@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 from marshmallow import RAISE, Schema, ValidationError, fields, pre_load, validates_schema
 
 PREDICATES: Final = {
-    "Not a valid string.": "must be a text",
+    "Not a valid string.": "must be a string",
     "Not a valid integer.": "must be a whole number",
     "Not a valid number.": "must be a number",
     "Special numeric values (nan or infinity) are not permitted.": "must be a number",

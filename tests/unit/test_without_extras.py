@@ -106,7 +106,7 @@ def test_a_rows_keys_are_judged(tmp_path: Path) -> None:
         "pipeline: a.yaml, documents: docs": "pipeline and documents cannot stand together",
         "factory: nothing": "factory must be package.module:function",
         "index: i.json, generator: echo": "index means nothing without documents",
-        "documents: [docs]": "documents must be a text",
+        "documents: [docs]": "documents must be a string",
         "top_k: 0": "top_k must be a whole number, 1 or more",
         "inputs: [query]": "inputs must be a mapping",
         "inputs: {query: retriever}": "inputs: query must be the name of a component and of its socket",

@@ -69,7 +69,7 @@ def test_a_profile_of_the_file_extends_the_ones_before_it(tmp_path: Path) -> Non
         ({"drop": ["model"]}, "profile.drop.0 cannot be what every request consists of"),
         ({"emulate": ["logprobs"]}, "profile.emulate.0 must be stream_options"),
         ({"rename": ["a"]}, "profile.rename must be a mapping"),
-        ({"roles": {"developer": 1}}, "profile.roles.developer.value must be a text"),
+        ({"roles": {"developer": 1}}, "profile.roles.developer.value must be a string"),
         ({"strict": "yes"}, "profile.strict must be true or false"),
         ({"extends": "missing"}, "profile: there is no profile 'missing'"),
     ],
