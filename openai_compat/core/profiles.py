@@ -33,8 +33,8 @@ class Profile:
         rename: The upstream's names of parameters.
         emulate: Parameters to remove and to implement here.
         roles: The upstream's names of message roles.
-        translate_responses: Whether to translate chat responses, because the upstream's differ from OpenAI's (content as
-            a list of parts).
+        translate_responses: Whether to translate chat responses, because the upstream's differ from OpenAI's (content
+            as a list of parts).
         strict: Whether to reject a request instead of adapting it.
     """
 
