@@ -52,6 +52,7 @@ CORE: dict[str, set[str]] = {
     "version": set(),
     "errors": set(),
     "extras": set(),
+    "former_names": set(),
     "logging": set(),
     "validators": set(),
     "cancellation": {"errors"},
