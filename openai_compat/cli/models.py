@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from typing import TYPE_CHECKING
 
 from openai_compat.backends.huggingface.engine_config import KIND, missing_library, to_local_model
 from openai_compat.backends.huggingface.model_options import LocalModel
@@ -20,17 +19,13 @@ from openai_compat.sidecars.huggingface.models import hub
 
 from .models_schema import add_schema_command
 
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
-
 FAILED = 1
 USAGE_ERROR = 2
 
 
-def add_commands(commands: Commands) -> None:
-    """Add `models` and its actions to the command line."""
-    models = commands.add_parser("models", help="list the configured models, and download or test local ones")
-    actions = models.add_subparsers(required=True, metavar="ACTION")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the actions of `models`."""
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
     listing = actions.add_parser(
         "list", help="list every configured model, and whether its weights are on this machine"
     )
