@@ -1,4 +1,4 @@
-"""Command line: `openai-compat`, or `python -m openai_compat`.
+"""Command line of `openai-compat`, and of `python -m openai_compat`.
 
 The module of a command is imported when the command is chosen, because some of them import large libraries.
 """

@@ -1,4 +1,4 @@
-"""`openai-compat models schema`: the JSON Schema of the models file."""
+"""Command `models schema`, which prints the JSON Schema of the models file."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def whole_number(minimum: int, maximum: int) -> Callable[[str], int]:
-    """Return an argparse `type` whose errors have the wording of the settings' errors."""
+    """Return an argparse `type` with the error messages of the settings."""
     parse = WholeNumber(minimum, maximum)
 
     def convert(text: str) -> int:

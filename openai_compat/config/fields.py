@@ -76,7 +76,7 @@ class Table(fields.Dict):
 
 
 class Shorthand(fields.Nested):
-    """Mapping that may be written as the value of its most important key, such as `timeout: 30`."""
+    """Mapping that may be written as the value of its main key. An example is `timeout: 30`."""
 
     def __init__(self, schema: type[Schema], key: str, description: str = "") -> None:
         super().__init__(schema, metadata=about(description))
@@ -90,7 +90,7 @@ class Shorthand(fields.Nested):
 
 
 class Names(fields.List[str]):
-    """Names of models without repetitions: a list, or a single name."""
+    """List of model names without repetitions, or a single name."""
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
         names: list[Any] = super()._deserialize([value] if isinstance(value, str) else value, attr, data, **kwargs)
@@ -99,7 +99,10 @@ class Names(fields.List[str]):
 
 
 class Weights(fields.List[Any]):
-    """Models that share calls: `[a, b]`, `[{model: a, weight: 3}, b]` or `{a: 3, b: 1}`. Loads as `{name: weight}`."""
+    """Models that share calls, loaded as `{name: weight}`.
+
+    The forms are `[a, b]`, `[{model: a, weight: 3}, b]` and `{a: 3, b: 1}`.
+    """
 
     def _deserialize(self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any) -> Any:
         if isinstance(value, dict):

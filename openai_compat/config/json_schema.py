@@ -28,7 +28,7 @@ COMMON: Final = "common"
 
 
 def models_json_schema() -> JsonSchema:
-    """Return the JSON Schema of a models file: a list of models, or a mapping with `models` and `profiles`."""
+    """Return the JSON Schema of a models file, which is a list of models or a mapping with `models` and `profiles`."""
     common = _of_schema(ModelSchema(unknown=INCLUDE))
     references = {key: {"$ref": f"#/definitions/{COMMON}/properties/{key}"} for key in common["properties"]}
     kinds = {kind: _of_schema(schema_of(load_backend_class(kind))) for kind in sorted(KINDS)}

@@ -25,16 +25,16 @@ from .strict_schema import StrictSchema, to_sentences
 from .strict_yaml import parse_file
 
 ALIAS: Final = "alias"
-"""Kind of a model whose targets answer for it."""
+"""Kind of a model that shares its calls among targets."""
 COPIED: Final = ("upstream_model", "owned_by", "created", "metadata", "context_window", "assistant_prefill")
-"""Keys whose values are those of the same fields of `ModelConfig`."""
+"""Keys with the same name and value as a field of `ModelConfig`."""
 
 
 class ModelsFileParser:
-    """Parser of the file that `MODELS_FILE` names: a list of models, or a mapping with `models` and `profiles`.
+    """Parser of the file that `MODELS_FILE` names. It is a list of models, or a mapping with `models` and `profiles`.
 
     Every problem adds a sentence to `problems`, and every former key in use a sentence to `renamed`. `invalid_names`
-    contains the models whose kind or options are wrong.
+    contains the models with a wrong kind or wrong options.
     """
 
     def __init__(self, settings: Settings, environ: Mapping[str, str], problems: list[str], renamed: list[str]) -> None:
@@ -52,7 +52,7 @@ class ModelsFileParser:
         return [model for model in models if model is not None]
 
     def presets(self, configured: Set[str]) -> list[ModelConfig]:
-        """Return the models that come with this package, without those whose names are configured."""
+        """Return the models that come with this package, without those of a configured name."""
         models = [self._model(entry, "a preset") for entry in PRESETS if entry["name"] not in configured]
         return [model for model in models if model is not None]
 
@@ -132,7 +132,7 @@ class _ModelParser:
         self._values: Mapping[str, Any] = {}
 
     def parse_alias(self) -> ModelConfig:
-        """Return a model whose targets answer for it."""
+        """Return a model that shares its calls among targets."""
         self._values, _ = self._file.load(AliasSchema(), self._entry, self._subject)
         return ModelConfig(self._name, ALIAS, routing=to_policy(self._values), **self._copied())
 
@@ -265,13 +265,13 @@ class _ModelParser:
 
 
 def validate(model: ModelConfig, settings: Settings) -> list[str]:
-    """Return the kind's own sentences on a model whose options have the right types."""
+    """Return the problems that the kind finds in a model with options of the right types."""
     backend_class = load_backend_class(model.kind)
     return list(backend_class.validate(model, backend_class.Options(**model.options), settings))
 
 
 def option_error(backend_class: type[Backend], options: Mapping[str, Any]) -> str | None:
-    """Return the kind's own sentence on options that it refuses."""
+    """Return the problem that the kind finds in the options, or None."""
     try:
         backend_class.Options(**options)
     except (TypeError, ValueError) as error:

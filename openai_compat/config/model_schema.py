@@ -120,7 +120,7 @@ HooksSchema = StrictSchema.from_dict(
 
 
 class AliasSchema(RouteSchema):
-    """Model whose targets answer for it."""
+    """Model that shares its calls among targets."""
 
     unknown_key = "has targets, so the key '{key}' belongs to them"
 
@@ -158,7 +158,7 @@ COMMON_KEYS: Final = frozenset(ModelSchema().fields)
 
 
 def schema_of(backend_class: type[Backend]) -> StrictSchema:
-    """Return the schema of a kind: the common keys, and the fields of its `Options`."""
+    """Return the schema of a kind, with the common keys and the fields of its `Options`."""
     own = {key: field for key, field in option_fields(backend_class.Options).items() if key not in COMMON_KEYS}
     schema: type[Any] = ModelSchema.from_dict(own)
     return schema()  # type: ignore[no-any-return]

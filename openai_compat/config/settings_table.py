@@ -64,7 +64,7 @@ class Setting:
         return value
 
     def may_show(self, text: str) -> bool:
-        """Return True if an error message may repeat `text`: it cannot hold a key or the credentials of a URL."""
+        """Return True if `text` cannot contain a key or the credentials of a URL, so that errors may repeat it."""
         return (
             not self.is_secret
             and self.parse not in (parse_url, parse_workspace)
@@ -89,13 +89,13 @@ def check_file(path: str) -> None:
 
 
 def check_dotted_path(path: str) -> None:
-    """Raise ValueError unless the path has the form `package.module:function`."""
+    """Raise ValueError if the path lacks a module, a colon or a function."""
     if not all(path.partition(":")):
         raise ValueError("must be package.module:function")
 
 
 def check_runtime_dir(path: str) -> None:
-    """Raise ValueError if the path is too long: the address of a Unix socket has room for about a hundred bytes."""
+    """Raise ValueError if the path is too long for the address of a Unix socket, which takes about a hundred bytes."""
     if len(path.encode()) > MAX_FOLDER_BYTES:
         raise ValueError(f"must be a path of at most {MAX_FOLDER_BYTES} characters")
 

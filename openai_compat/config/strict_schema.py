@@ -71,7 +71,10 @@ class StrictSchema(Schema):
 
 
 def to_sentences(subject: str, messages: Mapping[Any, Any], path: str = "") -> Iterator[str]:
-    """Yield a sentence for each error, such as `model 'a': cooldown.seconds must be a number`."""
+    """Yield a sentence for each error.
+
+    An example is "model 'a': cooldown.seconds must be a number".
+    """
     for key, found in messages.items():
         place = path if key == "_schema" else f"{path}.{key}" if path else str(key)
         if isinstance(found, dict):

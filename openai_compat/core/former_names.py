@@ -75,7 +75,7 @@ class FormerModules(MetaPathFinder, Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Do nothing: the module has no code."""
+        """Do nothing, because the module has no code."""
 
 
 def install() -> None:
