@@ -115,8 +115,8 @@ def test_check_config_prints_a_line_for_each_former_name(tmp_path: Path) -> None
 def test_former_names_are_silent_when_the_server_starts(tmp_path: Path) -> None:
     port = free_port()
     command = [sys.executable, "-m", "openai_compat", "serve", "--port", str(port)]
-    with started(command, port, tmp_path, {"PYTHONPATH": str(ROOT), "QUEUE_TIMEOUT": "3"}) as server:
-        assert "QUEUE_TIMEOUT" not in server.said()
+    with run_server(command, port, tmp_path, {"PYTHONPATH": str(ROOT), "QUEUE_TIMEOUT": "3"}) as server:
+        assert "QUEUE_TIMEOUT" not in server.output()
 
 
 @pytest.mark.parametrize("words", [("--port", "99999"), ("--port", "http"), ("--workers", "0")])
