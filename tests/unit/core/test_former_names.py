@@ -174,6 +174,7 @@ def test_problems_that_former_methods_find_are_reported(folder: Path) -> None:
         ("openai_compat.local.hub:pull", "openai_compat.sidecars.huggingface.models.hub:pull"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:openai_compat.local is now:DeprecationWarning")
 def test_a_former_path_leads_to_the_present_object(former: str, present: str) -> None:
     (old_path, old_name), (new_path, new_name) = former.split(":"), present.split(":")
     sys.modules.pop(old_path, None)
@@ -182,6 +183,7 @@ def test_a_former_path_leads_to_the_present_object(former: str, present: str) ->
     assert getattr(module, old_name) is getattr(import_module(new_path), new_name)
 
 
+@pytest.mark.filterwarnings("ignore:openai_compat.pipelines is now:DeprecationWarning")
 def test_the_pipeline_generator_has_its_former_path() -> None:
     pytest.importorskip("haystack")
     with pytest.warns(DeprecationWarning, match=r"pipelines\.generator is now openai_compat\.sidecars\.haystack\.gen"):
