@@ -50,7 +50,7 @@ class StrictSchema(Schema):
         messages: Any = error.messages
         valid: Any = error.valid_data or {}
         error.valid_data = {key: value for key, value in valid.items() if key not in messages}
-        for key in [key for key in messages if key not in self.fields and key != "_schema"]:
+        for key in sorted((key for key in messages if key not in self.fields and key != "_schema"), key=str):
             del messages[key]
             similar = get_close_matches(str(key), self.fields, n=1)
             hint = f"Did you mean '{similar[0]}'?" if similar else f"Known keys are {', '.join(sorted(self.fields))}."

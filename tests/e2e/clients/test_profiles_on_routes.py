@@ -192,6 +192,7 @@ def test_what_a_hook_refuses_is_refused_and_one_that_fails_is_a_fault_of_its_row
 def test_an_alias_has_no_hooks_and_no_profile_of_its_own(tmp_path: Path) -> None:
     rows = [{"name": "a", "kind": "echo"}, {"name": "b", "targets": ["a"], "hooks": {}, "profile": {}}]
     (tmp_path / "models.json").write_text(json.dumps(rows))
-    assert sorted(problems(MODELS_FILE=str(tmp_path / "models.json"))) == [
-        f"model 'b' has targets, so the key '{key}' belongs to them" for key in ("hooks", "profile")
-    ]
+    assert problems(MODELS_FILE=str(tmp_path / "models.json")) == (
+        "model 'b' has targets, so the key 'hooks' belongs to them",
+        "model 'b' has targets, so the key 'profile' belongs to them",
+    )
