@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .core import former_names
 from .core.version import __version__
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from openai_compat.core.settings import Settings
 
 __all__ = ["__version__", "create_app"]
+
+former_names.install()
 
 
 def create_app(settings: Settings | None = None) -> Flask:

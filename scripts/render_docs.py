@@ -19,6 +19,8 @@ from bench.compare.report import to_summary, to_targets
 from bench.compare.targets import CHAT, EVENT, to_value
 from config import SETTINGS
 from openai_compat.backends.registry import KINDS
+from openai_compat.config.json_schema import models_json_schema
+from openai_compat.config.model_schema import ModelSchema
 from openai_compat.config.settings_table import Setting, parse_half_close
 from openai_compat.core.settings import Settings
 from openai_compat.core.validators import (
@@ -49,6 +51,8 @@ DOCUMENTS: Final = (
     "docs/internals/performance.md",
 )
 EXAMPLE: Final = ".env.example"
+SCHEMA: Final = "docs/reference/models.schema.json"
+FILES: Final = (*DOCUMENTS, EXAMPLE, SCHEMA)
 
 LAYERS: Final = (
     "",
@@ -87,6 +91,8 @@ def render(name: str, text: str) -> str:
     """Return the contents of the file `name` with its tables or settings rendered."""
     if name == EXAMPLE:
         return _render_example(text)
+    if name == SCHEMA:
+        return json.dumps(models_json_schema(), indent=2) + "\n"
     return _TABLE.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}{found[3]}", text)
 
 
@@ -108,6 +114,13 @@ def settings_table() -> str:
         for setting in SETTINGS
     ]
     return to_table(("setting", "type", "default", "meaning"), rows)
+
+
+def renamed_table() -> str:
+    """Former names of settings and of keys of the models file, which are still read."""
+    settings = [(name, setting.name) for setting in SETTINGS for name in setting.former_names]
+    rows = [[f"`{old}`", f"`{new}`"] for old, new in (*settings, *ModelSchema().former_keys())]
+    return to_table(("former name", "present name"), rows)
 
 
 def type_of(setting: Setting) -> str:
@@ -213,6 +226,7 @@ def _first_sentence(path: Path) -> str:
 
 TABLES: Final[dict[str, Callable[[], str]]] = {
     "settings": settings_table,
+    "renamed": renamed_table,
     "chat-parameters": lambda: _parameters_table(is_chat=True),
     "completion-parameters": lambda: _parameters_table(is_chat=False),
     "faults": faults_table,
@@ -229,7 +243,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Render the tables of the documentation.")
     parser.add_argument("--check", action="store_true", help="write nothing, fail if a file is out of date")
     is_check = parser.parse_args().check
-    outdated = [name for name in (*DOCUMENTS, EXAMPLE) if _update(ROOT / name, name, is_check=is_check)]
+    outdated = [name for name in FILES if _update(ROOT / name, name, is_check=is_check)]
     for name in outdated:
         print(f"{name} {'is out of date: make docs' if is_check else 'updated'}")
     return int(is_check and bool(outdated))

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-FALLBACK: Final = {"fallbacks": ["fallback"], "cooldown": 0, "longest_wait": 0.3}
-COOLDOWN: Final = {"fallbacks": ["fallback"], "cooldown": 1, "longest_wait": 0.3}
+FALLBACK: Final = {"fallbacks": ["fallback"], "cooldown": 0, "max_retry_wait": 0.3}
+COOLDOWN: Final = {"fallbacks": ["fallback"], "cooldown": 1, "max_retry_wait": 0.3}
 """The same with a cooldown, during which calls skip the faulty model."""
-CONTINUE: Final = {"midstream": "continue", "cooldown": 0, "longest_wait": 0.3}
+CONTINUE: Final = {"on_stream_break": "continue", "cooldown": 0, "max_retry_wait": 0.3}
 TIMEOUTS: Final = {"timeout": {"first_token": 0.5, "idle": 0.5}}
 
 EARLY_FAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -98,6 +98,6 @@ def write_models(path: Path, upstream: str) -> None:
 
     entries = [entry(case.name, case.fault, case.keys) for case in all_cases()]
     entries.append(entry("fallback", "fallback", {"context_window": 100_000}))
-    entries.append(entry("prefill", "mock-prefill", {"prefill": True}))
+    entries.append(entry("prefill", "mock-prefill", {"assistant_prefill": True}))
     entries.append(entry("different", "mock-model:prefix=Well. ", {}))
     path.write_text(json.dumps(entries))

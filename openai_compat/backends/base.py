@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from openai_compat.backends.http.messages import UpstreamRequest, UpstreamResponse
 from openai_compat.core.errors import CapabilityError, UpstreamError
+from openai_compat.core.former_names import adopt_former_attributes
 from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import (
     CallContext,
@@ -57,6 +58,11 @@ class Backend:
     Options: ClassVar[type[Any]] = NoOptions
     takes_variables: ClassVar[bool] = False
     """True if `${NAME}` in options is an environment variable, for `ModelConfig.expand` to replace."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Accept the former names of attributes in third-party backends."""
+        super().__init_subclass__(**options)
+        adopt_former_attributes(cls)
 
     def __init__(self, entry: ModelConfig, options: Any, resources: BackendResources) -> None:
         """Create a backend from its model config, its `Options` instance and the resources of the process."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from typing import TYPE_CHECKING
 
 from openai_compat.backends.huggingface.engine_config import KIND, missing_library, to_local_model
 from openai_compat.backends.huggingface.model_options import LocalModel
@@ -18,17 +17,15 @@ from openai_compat.sidecars.huggingface.loader import ImportPathLoader
 from openai_compat.sidecars.huggingface.model_pool import to_load_error
 from openai_compat.sidecars.huggingface.models import hub
 
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+from .models_schema import add_schema_command
 
 FAILED = 1
 USAGE_ERROR = 2
 
 
-def add_commands(commands: Commands) -> None:
-    """Add `models` and its actions to the command line."""
-    models = commands.add_parser("models", help="list the configured models, and download or test local ones")
-    actions = models.add_subparsers(required=True, metavar="ACTION")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the actions of `models`."""
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
     listing = actions.add_parser(
         "list", help="list every configured model, and whether its weights are on this machine"
     )
@@ -39,6 +36,7 @@ def add_commands(commands: Commands) -> None:
     load = actions.add_parser("load", help="load a local model once, and print how long it took and what it needs")
     load.add_argument("names", nargs="+", metavar="NAME", help="a model's name, or 'all'")
     load.set_defaults(run=run_load)
+    add_schema_command(actions)
 
 
 def run_list(_arguments: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from openai_compat.config.environment import load_settings
 from openai_compat.core.errors import ConfigurationError, OpenAICompatError
@@ -19,16 +19,17 @@ USAGE_ERROR = 2
 FAILED = 1
 
 
-def add_arguments(commands: Any) -> None:
-    """Puts both into the command line's parser."""
-    index = commands.add_parser("index", help="index a folder of documents, for a model of kind haystack")
-    index.add_argument("folder", type=Path, help="the folder: Markdown, text, HTML and PDF files")
-    index.add_argument("--output", type=Path, help="file to keep the index in (key `index` of the model's row)")
-    index.add_argument("--embedder", help="embedding model of the models file (key `embedder`)")
-    index.set_defaults(run=run_index)
+def add_index_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `index`."""
+    parser.add_argument("folder", type=Path, help="the folder: Markdown, text, HTML and PDF files")
+    parser.add_argument("--output", type=Path, help="file to keep the index in (key `index` of the model's row)")
+    parser.add_argument("--embedder", help="embedding model of the models file (key `embedder`)")
+    parser.set_defaults(run=run_index)
 
-    pipeline = commands.add_parser("pipeline", help="look at the pipelines of the models file")
-    actions = pipeline.add_subparsers(required=True, metavar="ACTION")
+
+def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `pipeline`."""
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
     draw = actions.add_parser("draw", help="write a pipeline's picture")
     draw.add_argument("name", help="the model's name")
     draw.add_argument("--output", type=Path, help="file to write: .svg, or .mmd for Mermaid's text (NAME.svg)")

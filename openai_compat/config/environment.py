@@ -1,7 +1,4 @@
-"""The one place where configuration enters: the only reader of the environment and of `.env`.
-
-`SETTINGS` is the whole of it; `docs/reference/configuration.md` and `.env.example` are held to it by a test.
-"""
+"""Settings from the environment and `.env`. No other module of the package reads them."""
 
 from __future__ import annotations
 
@@ -18,14 +15,14 @@ from .models_file import build_models
 from .settings_table import SETTINGS, Setting
 
 READ_BY_LIBRARIES = frozenset({"TIKTOKEN_CACHE_DIR", "HF_TOKEN", "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT"})
-"""What tiktoken and the Hugging Face libraries read for themselves: they do not know `.env`."""
+"""Variables that tiktoken and the Hugging Face libraries read from the process environment, but not from `.env`."""
 
 
 def read_environment() -> dict[str, str]:
-    """The process environment, over the `.env` file of the working directory where there is one.
+    """Return the process environment, over the `.env` file of the working directory if there is one.
 
     Raises:
-        ConfigurationError: that file cannot be read.
+        ConfigurationError: the file cannot be read.
     """
     try:
         from_file = dotenv_values(".env")
@@ -36,10 +33,13 @@ def read_environment() -> dict[str, str]:
     return {**{name: value for name, value in from_file.items() if value is not None}, **os.environ}
 
 
-def load(environ: Mapping[str, str] | None = None, *, with_models: bool = True) -> Settings:
-    """The settings of `environ` (of the process and its `.env`, when None).
+def load(
+    environ: Mapping[str, str] | None = None, *, with_models: bool = True, renamed: list[str] | None = None
+) -> Settings:
+    """Return the settings of `environ`, or of the process and its `.env` if None.
 
-    `with_models=False` leaves the models out: for a process that needs an address to listen on and no more.
+    `with_models=False` leaves the models out, for a process that only needs the server's settings. `renamed` receives a
+    sentence for each former name of a setting or a key of the models file that is in use.
 
     Raises:
         ConfigurationError: with every problem at once.
@@ -49,38 +49,40 @@ def load(environ: Mapping[str, str] | None = None, *, with_models: bool = True) 
         for name in READ_BY_LIBRARIES & environ.keys():
             os.environ.setdefault(name, environ[name])
         quiet_haystack(environ)
+    renamed = [] if renamed is None else renamed
     values: dict[str, Any] = {}
     if SERVER_ID_VARIABLE in environ:
         values["server_id"] = environ[SERVER_ID_VARIABLE]
     problems: list[str] = []
     for setting in SETTINGS:
         _read(setting, environ, values, problems)
+        renamed += [f"{name} is now {setting.name}" for name in setting.former_names if environ.get(name, "").strip()]
     settings = Settings(**values)
-    _check_room(settings, problems)
+    _check_connections(settings, problems)
     if with_models:
-        settings = build_models(settings, environ, problems)
+        settings = build_models(settings, environ, problems, renamed)
     if problems:
         raise ConfigurationError(problems)
     return settings
 
 
-def _check_room(settings: Settings, problems: list[str]) -> None:
-    """Calls that run or wait may not take all connections: the health probes need one too."""
-    taken = settings.max_concurrent_requests + settings.max_queued_requests
-    if settings.max_concurrent_requests and taken >= settings.worker_connections:
+def _check_connections(settings: Settings, problems: list[str]) -> None:
+    """Check that running and queued requests leave a connection for health checks."""
+    total = settings.max_concurrent_requests + settings.max_queued_requests
+    if settings.max_concurrent_requests and total >= settings.worker_connections:
         problems.append(
-            f"WORKER_CONNECTIONS must be larger than MAX_CONCURRENT_REQUESTS and MAX_QUEUED_REQUESTS together ({taken})"
+            f"WORKER_CONNECTIONS must be larger than MAX_CONCURRENT_REQUESTS and MAX_QUEUED_REQUESTS together ({total})"
         )
 
 
 def quiet_haystack(environ: Mapping[str, str] = os.environ) -> None:
-    """Haystack reports its use to its makers unless it is told not to, before it is imported."""
+    """Turn off Haystack's telemetry, unless the environment turns it on. It has to be off before the import."""
     os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", environ.get("HAYSTACK_TELEMETRY_ENABLED", "False"))
 
 
 def _read(setting: Setting, environ: Mapping[str, str], values: dict[str, Any], problems: list[str]) -> None:
-    """Puts the setting's value into `values`, or a sentence into `problems`. An empty value is an absent one."""
-    for name in setting.names:
+    """Add the setting's value to `values`, or a sentence to `problems`. An empty value counts as absent."""
+    for name in (*setting.names, *setting.former_names):
         text = environ.get(name, "").strip()
         if text:
             try:
@@ -91,10 +93,11 @@ def _read(setting: Setting, environ: Mapping[str, str], values: dict[str, Any], 
             return
 
 
-def load_settings(*, with_models: bool = True, **over: str) -> Settings:
-    """The settings of this process's environment, as `config.load` reads them, with those of `over` in their place.
+def load_settings(*, with_models: bool = True, renamed: list[str] | None = None, **overrides: str) -> Settings:
+    """Return the settings of this process as `load` does, with the settings of `overrides` in their place.
 
     Raises:
         ConfigurationError: with every problem at once.
     """
-    return load({**read_environment(), **over} if over else None, with_models=with_models)
+    environ = {**read_environment(), **overrides} if overrides else None
+    return load(environ, with_models=with_models, renamed=renamed)

@@ -1,76 +1,89 @@
-"""The rows of the models file as `ModelConfig` values, with every problem collected and none raised."""
+"""Parser of the models file. It collects every problem and raises none."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Set
-from dataclasses import fields, replace
-from difflib import get_close_matches
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
+from marshmallow import EXCLUDE, ValidationError
 
 from openai_compat.backends.base import Backend, option_names
 from openai_compat.backends.huggingface.engine_config import KIND
 from openai_compat.backends.huggingface.presets import PRESETS
 from openai_compat.backends.registry import load_backend_class
 from openai_compat.core.hooks import Hooks, load_hooks
-from openai_compat.core.profiles import PROFILES, Profile, parse_profile
+from openai_compat.core.profiles import PROFILES, Profile
 from openai_compat.core.settings import VARIABLE, ModelConfig, Settings, Timeouts
-from openai_compat.core.validators import is_header_name, is_header_value, parse_seconds, parse_url
+from openai_compat.core.validators import is_header_name, is_header_value, parse_url
 
-from .route_parser import ROUTE_KEYS, check_alias, read_policy, to_prefill, to_window
+from .model_schema import COMMON_KEYS, AliasSchema, ModelSchema, ProfileSchema, schema_of
+from .routes import to_policy
+from .strict_schema import StrictSchema, to_sentences
 from .strict_yaml import parse_file
 
-COMMON_KEYS = frozenset(
-    {
-        "name",
-        "kind",
-        "base_url",
-        "upstream_model",
-        "api_key_env",
-        "headers",
-        "timeout",
-        "max_concurrent",
-        "owned_by",
-        "created",
-        "metadata",
-        "profile",
-        "hooks",
-        "context_window",
-        "prefill",
-        *ROUTE_KEYS,
-    }
-)
 ALIAS: Final = "alias"
-"""The kind of an entry whose targets answer for it."""
+"""Kind of a model that shares its calls among targets."""
+COPIED: Final = ("upstream_model", "owned_by", "created", "metadata", "context_window", "assistant_prefill")
+"""Keys with the same name and value as a field of `ModelConfig`."""
 
 
 class ModelsFileParser:
-    """Reads the file that `MODELS_FILE` names: a list of entries, or a mapping whose `models` is that list.
+    """Parser of the file that `MODELS_FILE` names. It is a list of models, or a mapping with `models` and `profiles`.
 
-    `invalid_names` names the models whose kind or options are wrong, so that the kind can say no more of them.
+    Every problem adds a sentence to `problems`, and every former key in use a sentence to `renamed`. `invalid_names`
+    contains the models with a wrong kind or wrong options.
     """
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str], problems: list[str]) -> None:
+    def __init__(self, settings: Settings, environ: Mapping[str, str], problems: list[str], renamed: list[str]) -> None:
         self.settings = settings
         self.environ = environ
         self.problems = problems
+        self.renamed = renamed
         self.profiles: dict[str, Profile] = dict(PROFILES)
         self.invalid_names: set[str] = set()
 
-    def entries(self) -> list[ModelConfig]:
-        rows = self._rows()
-        entries = [self._entry(row, f"entry {number} of the models file") for number, row in enumerate(rows, 1)]
-        return [entry for entry in entries if entry is not None]
+    def models(self) -> list[ModelConfig]:
+        """Return the models of the file."""
+        entries = enumerate(self._read_file(), 1)
+        models = [self._model(entry, f"entry {number} of the models file") for number, entry in entries]
+        return [model for model in models if model is not None]
 
     def presets(self, configured: Set[str]) -> list[ModelConfig]:
-        """The models that come with this package, but for those whose names have rows of their own."""
-        rows = [row for row in PRESETS if row["name"] not in configured]
-        entries = [self._entry(row, "a preset") for row in rows]
-        return [entry for entry in entries if entry is not None]
+        """Return the models that come with this package, without those of a configured name."""
+        models = [self._model(entry, "a preset") for entry in PRESETS if entry["name"] not in configured]
+        return [model for model in models if model is not None]
 
-    def _rows(self) -> list[Any]:
+    def load(self, schema: StrictSchema, data: Any, subject: str) -> tuple[dict[str, Any], Set[str]]:
+        """Return the valid values of `data`, and the keys that have errors."""
+        if isinstance(data, dict):
+            self.renamed += [f"{subject}: {old} is now {new}" for old, new in schema.former_keys(data)]
+        try:
+            return schema.load(data), set()
+        except ValidationError as error:
+            messages: Any = error.messages
+            self.problems += to_sentences(subject, messages)
+            return error.valid_data, messages.keys()  # type: ignore[return-value]
+
+    def to_profile(self, values: Mapping[str, Any], subject: str) -> Profile:
+        """Return the profile that the valid `values` of a profile describe."""
+        name = values.get("extends")
+        if name is not None and name not in self.profiles:
+            known = ", ".join(sorted(self.profiles))
+            self.problems.append(f"{subject}: there is no profile '{name}'. Known profiles are {known}.")
+        base = self.profiles.get(name or "", Profile())
+        return Profile(
+            drop=base.drop.union(values.get("drop", ())),
+            rename={**base.rename, **values.get("rename", {})},
+            emulate=base.emulate.union(values.get("emulate", ())),
+            roles={**base.roles, **values.get("roles", {})},
+            translate_responses=values.get("translate_responses", base.translate_responses),
+            strict=values.get("strict", base.strict),
+        )
+
+    def _read_file(self) -> list[Any]:
         if self.settings.models_file is None:
             return []
         path = Path(self.settings.models_file)
@@ -91,212 +104,174 @@ class ModelsFileParser:
         return content
 
     def _read_profiles(self, section: Any) -> None:
-        """Profiles that several rows name; one may extend those before it."""
+        """Read the profiles that several models use. A profile may extend those before it."""
         if not isinstance(section, dict):
             self.problems.append("profiles must be a mapping of names to profiles")
             return
         for name, value in section.items():
-            profile = self._parsed_profile(value, f"profile '{name}'")
-            if profile is not None:
-                self.profiles[str(name)] = profile
+            subject = f"profile '{name}'"
+            values, _ = self.load(ProfileSchema(), {"extends": value} if isinstance(value, str) else value, subject)
+            self.profiles[str(name)] = self.to_profile(values, subject)
 
-    def _parsed_profile(self, value: Any, where: str) -> Profile | None:
-        try:
-            return parse_profile(value, self.profiles)
-        except ValueError as error:
-            self.problems.append(f"{where}: {error}")
+    def _model(self, entry: Any, place: str) -> ModelConfig | None:
+        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str) or not entry["name"].strip():
+            self.problems.append(f"{place} needs a `name`")
             return None
+        parser = _ModelParser(self, entry)
+        return parser.parse_alias() if entry.get("targets") else parser.parse_model()
 
-    def _profile(self, row: Mapping[str, Any], where: str) -> Profile | None:
-        value = row.get("profile")
-        return None if value is None else self._parsed_profile(value, f"{where}: profile")
 
-    def _hooks(self, row: Mapping[str, Any], where: str) -> Hooks | None:
-        try:
-            return None if row.get("hooks") is None else load_hooks(row["hooks"])
-        except ValueError as error:
-            self.problems.append(f"{where}: hooks: {error}")
-            return None
+class _ModelParser:
+    """Parser of one model of the file."""
 
-    def _entry(self, row: Any, where: str) -> ModelConfig | None:
-        if not isinstance(row, dict) or not isinstance(row.get("name"), str) or not row["name"].strip():
-            self.problems.append(f"{where} needs a `name`")
-            return None
-        where = f"model '{row['name']}'"
-        if row.get("targets"):
-            return self._alias(row, where)
-        kind = row.get("kind") or ("huggingface" if "hf_repo" in row else None)
+    def __init__(self, file: ModelsFileParser, entry: Mapping[str, Any]) -> None:
+        self._file = file
+        self._entry = entry
+        self._name: str = entry["name"]
+        self._subject = f"model '{self._name}'"
+        self._values: Mapping[str, Any] = {}
+
+    def parse_alias(self) -> ModelConfig:
+        """Return a model that shares its calls among targets."""
+        self._values, _ = self._file.load(AliasSchema(), self._entry, self._subject)
+        return ModelConfig(self._name, ALIAS, routing=to_policy(self._values), **self._copied())
+
+    def parse_model(self) -> ModelConfig | None:
+        """Return a model of a kind, or None if its `kind` is missing."""
+        kind = self._entry.get("kind") or ("huggingface" if "hf_repo" in self._entry else None)
         if not isinstance(kind, str):
-            self.problems.append(f"{where} needs a `kind`")
+            self._file.problems.append(f"{self._subject} needs a `kind`")
             return None
-        options = {key: value for key, value in row.items() if key not in COMMON_KEYS}
-        backend_class = self._checked_class(kind, options, where)
-        if "max_concurrent" in row and "base_url" not in row and kind != "databricks":
-            self.problems.append(f"{where}: max_concurrent counts the calls to a `base_url`, and there is none")
-        entry = ModelConfig(
-            name=row["name"],
-            kind=kind,
-            base_url=self._url(row, kind, where),
-            upstream_model=self._text(row, "upstream_model", where),
-            api_key=self._secret(row, where),
-            headers=self._headers(row, where),
-            timeouts=self._timeouts(row, where),
-            max_concurrent=self._number(
-                row, "max_concurrent", "a number of calls, 0 for no limit", where, self.settings.upstream_max_concurrent
-            ),
-            owned_by=self._text(row, "owned_by", where) or "openai-compat",
-            created=self._number(row, "created", "a time in Unix seconds", where, 0),
-            metadata=self._mapping(row, "metadata", where),
+        backend_class, options = self._read_options(kind)
+        model = ModelConfig(
+            self._name,
+            kind,
+            base_url=self._base_url(kind),
+            api_key=self._api_key(),
+            headers=self._headers(),
+            timeouts=self._timeouts(),
+            max_concurrent=self._max_concurrent(kind),
             options=options,
-            profile=self._profile(row, where),
-            hooks=self._hooks(row, where),
-            variables=self._variables(row, options, where) if backend_class and backend_class.takes_variables else {},
-            routing=read_policy(row, where, self.problems),
-            context_window=self._parsed(row, "context_window", to_window, where),
-            assistant_prefill=self._parsed(row, "prefill", to_prefill, where),
+            profile=self._profile(),
+            hooks=self._hooks(),
+            variables=self._variables(options) if backend_class and backend_class.takes_variables else {},
+            routing=to_policy(self._values),
+            **self._copied(),
         )
         if backend_class is None:
-            self.invalid_names.add(entry.name)
-        else:
-            self.problems += [f"{where}: {problem}" for problem in validate(entry, self.settings)]
-        return entry
+            self._file.invalid_names.add(self._name)
+            return model
+        for problem in validate(model, self._file.settings):
+            self._report(problem)
+        return model
 
-    def _alias(self, row: Mapping[str, Any], where: str) -> ModelConfig:
-        check_alias(row, where, self.problems)
-        return ModelConfig(
-            name=row["name"],
-            kind=ALIAS,
-            owned_by=self._text(row, "owned_by", where) or "openai-compat",
-            created=self._number(row, "created", "a time in Unix seconds", where, 0),
-            metadata=self._mapping(row, "metadata", where),
-            routing=read_policy(row, where, self.problems),
-        )
-
-    def _parsed(self, row: Mapping[str, Any], key: str, parse: Callable[[Any], Any], where: str) -> Any:
-        try:
-            return None if row.get(key) is None else parse(row[key])
-        except ValueError as error:
-            self.problems.append(f"{where}: {key} {error}")
-            return None
-
-    def _checked_class(self, kind: str, options: Mapping[str, Any], where: str) -> type[Backend] | None:
-        """The kind's class, if it takes the options."""
+    def _read_options(self, kind: str) -> tuple[type[Backend] | None, dict[str, Any]]:
+        """Read the values by the schema of the kind. Return its class and options, or None and {} if they are wrong."""
         try:
             backend_class = load_backend_class(kind)
         except ValueError as error:
-            self.problems.append(f"{where}: {error}")
-            return None
-        known = option_names(backend_class)
-        unknown = sorted(str(key) for key in options.keys() - set(known))
-        if unknown:
-            listed = ", ".join(sorted([*COMMON_KEYS, *known]))
-            similar = get_close_matches(unknown[0], [*COMMON_KEYS, *known], n=1)
-            hint = f"did you mean {similar[0]}? " if similar else ""
-            self.problems.append(f"{where} has unknown keys: {', '.join(unknown)} ({hint}Known are {listed})")
-            return None
-        wrong = option_error(backend_class, options)
-        if wrong:
-            self.problems.append(f"{where}: {wrong}")
-            return None
-        return backend_class
+            self._report(str(error))
+            self._values, _ = self._file.load(ModelSchema(unknown=EXCLUDE), self._entry, self._subject)
+            return None, {}
+        self._values, wrong = self._file.load(schema_of(backend_class), self._entry, self._subject)
+        names = set(option_names(backend_class)) - COMMON_KEYS
+        options = {key: value for key, value in self._entry.items() if key in names}
+        if wrong & {*names, "_schema"}:
+            return None, {}
+        problem = option_error(backend_class, options)
+        if problem:
+            self._report(problem)
+        return (None, {}) if problem else (backend_class, options)
 
-    def _variables(self, row: Mapping[str, Any], options: Mapping[str, Any], where: str) -> dict[str, str]:
-        """The environment's values that the options name, wherever in them, and those of the address."""
-        found = {(name, key) for key, value in options.items() for name in _named_variables(value)}
-        of_address = {name: self.environ.get(name, "").strip() for name in _named_variables(row.get("base_url"))}
-        return of_address | {name: self._variable(name, key, where) for name, key in sorted(found)}
+    def _report(self, problem: str) -> None:
+        self._file.problems.append(f"{self._subject}: {problem}")
 
-    def _text(self, row: Mapping[str, Any], key: str, where: str) -> str | None:
-        value = row.get(key)
-        if value is not None and not isinstance(value, str):
-            self.problems.append(f"{where}: {key} must be a text")
-            return None
-        return value
+    def _copied(self) -> dict[str, Any]:
+        return {key: self._values[key] for key in COPIED if key in self._values}
 
-    def _mapping(self, row: Mapping[str, Any], key: str, where: str) -> Mapping[str, Any]:
-        value = row.get(key) or {}
-        if not isinstance(value, dict):
-            self.problems.append(f"{where}: {key} must be a mapping")
-            return {}
-        return value
-
-    def _number(self, row: Mapping[str, Any], key: str, what: str, where: str, default: int) -> int:
-        value = row.get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            self.problems.append(f"{where}: {key} must be {what}")
-            return default
-        return value
-
-    def _url(self, row: Mapping[str, Any], kind: str, where: str) -> str | None:
-        text = self._text(row, "base_url", where)
+    def _base_url(self, kind: str) -> str | None:
+        text = self._values.get("base_url")
         if text is None:
-            if kind == "openai" or (kind == "external" and not _has_own_url(row)):
-                self.problems.append(f"{where}: kind {kind} needs a `base_url`")
+            is_needed = kind == "openai" or (kind == "external" and not _has_own_url(self._entry))
+            if is_needed and self._entry.get("base_url") is None:
+                self._report(f"kind {kind} needs a `base_url`")
             return None
         if kind == KIND:
-            self.problems.append(f"{where}: kind {KIND} runs here; what runs behind a `base_url` is of kind openai")
+            self._report(f"kind {KIND} runs here, and a server behind a `base_url` is of kind openai")
         try:
-            return parse_url(self._expand(text, "base_url", where))
+            return parse_url(self._expand(text, "base_url"))
         except ValueError as error:
-            self.problems.append(f"{where}: base_url {error}")
+            self._report(f"base_url {error}")
             return None
 
-    def _secret(self, row: Mapping[str, Any], where: str) -> str | None:
-        variable = self._text(row, "api_key_env", where)
-        return (
-            self._sendable(self._variable(variable, "api_key_env", where), "api_key_env", where) if variable else None
-        )
+    def _api_key(self) -> str | None:
+        name = self._values.get("api_key_env")
+        return self._checked(self._variable(name, "api_key_env"), "api_key_env") if name else None
 
-    def _headers(self, row: Mapping[str, Any], where: str) -> dict[str, str]:
-        headers = {str(name): str(value) for name, value in self._mapping(row, "headers", where).items()}
-        unusable = [name for name in headers if not is_header_name(name)]
-        if unusable:
-            self.problems += [f"{where}: {name!r} cannot be the name of a header" for name in unusable]
-            return {}
-        expanded = {name: self._expand(value, f"header {name}", where) for name, value in headers.items()}
-        return {name: self._sendable(value, f"header {name}", where) for name, value in expanded.items()}
+    def _headers(self) -> dict[str, str]:
+        headers = {str(name): str(value) for name, value in self._values.get("headers", {}).items()}
+        for name in headers:
+            if not is_header_name(name):
+                self._report(f"headers: {name!r} cannot be the name of a header")
+        expanded = {name: self._expand(value, f"header {name}") for name, value in headers.items()}
+        return {name: self._checked(value, f"header {name}") for name, value in expanded.items()}
 
-    def _sendable(self, value: str, key: str, where: str) -> str:
+    def _checked(self, value: str, key: str) -> str:
         if not is_header_value(value):
-            self.problems.append(f"{where}: {key} must be made of printable ASCII characters")
+            self._report(f"{key} must be made of printable ASCII characters")
         return value
 
-    def _expand(self, text: str, key: str, where: str) -> str:
-        """Puts the environment's values in for `${NAME}`."""
-        return VARIABLE.sub(lambda match: self._variable(match[1], key, where), text)
+    def _timeouts(self) -> Timeouts:
+        limits = dict(self._values.get("timeout", {}))
+        if limits.get("first_token"):  # which cannot come before the first byte
+            limits.setdefault("first_byte", limits["first_token"])
+        return replace(self._file.settings.timeouts, **limits)
 
-    def _variable(self, name: str, key: str, where: str) -> str:
-        value = self.environ.get(name, "").strip()
-        if not value:
-            self.problems.append(f"{where}: {key} names the environment variable {name}, which is not set")
-        return value
+    def _max_concurrent(self, kind: str) -> int:
+        if "max_concurrent" in self._entry and "base_url" not in self._entry and kind != "databricks":
+            self._report("max_concurrent counts the calls to a `base_url`, and there is none")
+        limit: int = self._values.get("max_concurrent", self._file.settings.upstream_max_concurrent)
+        return limit
 
-    def _timeouts(self, row: Mapping[str, Any], where: str) -> Timeouts:
-        """`timeout: 30` bounds the whole call; a mapping sets the limits one by one."""
-        value = row.get("timeout", {})
-        limits = value if isinstance(value, dict) else {"total": value}
-        names = {limit.name for limit in fields(Timeouts)}
-        if limits.keys() - names:
-            self.problems.append(f"{where}: timeout takes a number of seconds, or {', '.join(sorted(names))}")
-            return self.settings.timeouts
+    def _profile(self) -> Profile | None:
+        values = self._values.get("profile")
+        return None if values is None else self._file.to_profile(values, f"{self._subject}: profile")
+
+    def _hooks(self) -> Hooks | None:
         try:
-            seconds = {name: parse_seconds(limit) for name, limit in limits.items()}
-            if seconds.get("first_token"):  # which cannot come before the first byte
-                seconds.setdefault("first_byte", seconds["first_token"])
-            return replace(self.settings.timeouts, **seconds)
-        except (TypeError, ValueError):
-            self.problems.append(f"{where}: timeout must be a number of seconds, 0 or more")
-            return self.settings.timeouts
+            return load_hooks(self._values["hooks"]) if "hooks" in self._values else None
+        except ValueError as error:
+            self._report(f"hooks: {error}")
+            return None
+
+    def _variables(self, options: Mapping[str, Any]) -> dict[str, str]:
+        """Return the variables of the environment that the options and the URL name."""
+        found = {(name, key) for key, value in options.items() for name in _variable_names(value)}
+        in_url = _variable_names(self._values.get("base_url"))
+        return {
+            **{name: self._file.environ.get(name, "").strip() for name in in_url},
+            **{name: self._variable(name, key) for name, key in sorted(found)},
+        }
+
+    def _expand(self, text: str, key: str) -> str:
+        """Return `text` with the value of each `${NAME}`."""
+        return VARIABLE.sub(lambda match: self._variable(match[1], key), text)
+
+    def _variable(self, name: str, key: str) -> str:
+        value = self._file.environ.get(name, "").strip()
+        if not value:
+            self._report(f"{key} names the environment variable {name}, which is not set")
+        return value
 
 
-def validate(entry: ModelConfig, settings: Settings) -> list[str]:
-    """The kind's own sentences on an entry whose options are of the right types."""
-    backend_class = load_backend_class(entry.kind)
-    return list(backend_class.validate(entry, backend_class.Options(**entry.options), settings))
+def validate(model: ModelConfig, settings: Settings) -> list[str]:
+    """Return the problems that the kind finds in a model with options of the right types."""
+    backend_class = load_backend_class(model.kind)
+    return list(backend_class.validate(model, backend_class.Options(**model.options), settings))
 
 
 def option_error(backend_class: type[Backend], options: Mapping[str, Any]) -> str | None:
-    """The kind's own sentence on options that it does not take."""
+    """Return the problem that the kind finds in the options, or None."""
     try:
         backend_class.Options(**options)
     except (TypeError, ValueError) as error:
@@ -304,15 +279,15 @@ def option_error(backend_class: type[Backend], options: Mapping[str, Any]) -> st
     return None
 
 
-def _has_own_url(row: Mapping[str, Any]) -> bool:
-    """Whether a row of kind `external` says in its `request` where the call goes."""
-    request = row.get("request")
+def _has_own_url(entry: Mapping[str, Any]) -> bool:
+    """Return True if the `request` of an external API contains the complete URL."""
+    request = entry.get("request")
     return isinstance(request, dict) and isinstance(request.get("url"), str) and not request["url"].startswith("/")
 
 
-def _named_variables(value: Any) -> Iterator[str]:
+def _variable_names(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield from (match[1] for match in VARIABLE.finditer(value))
     elif isinstance(value, dict | list):
         for part in value.values() if isinstance(value, dict) else value:
-            yield from _named_variables(part)
+            yield from _variable_names(part)

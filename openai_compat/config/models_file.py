@@ -1,4 +1,4 @@
-"""What is served, from settings and the models file; every problem is collected, and none raised."""
+"""Models to serve, from the settings and the models file."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from openai_compat.core.extras import missing_extra
 from openai_compat.core.settings import ECHO_MODEL, OPENAI_URL, ModelConfig, Settings
 
 from .model_parser import ALIAS, ModelsFileParser, option_error, validate
-from .route_parser import check_routes, names_of
+from .routes import check_routes, names_of
 
 
-def build_models(settings: Settings, environ: Mapping[str, str], problems: list[str]) -> Settings:
-    """`settings` with its `entries` and its `default_upstream`; what is wrong goes into `problems`, a sentence each."""
-    file = ModelsFileParser(settings, environ, problems)
+def build_models(settings: Settings, environ: Mapping[str, str], problems: list[str], renamed: list[str]) -> Settings:
+    """Return `settings` with its models and its default upstream.
+
+    Every problem adds a sentence to `problems`, and every former key of the models file a sentence to `renamed`.
+    """
+    file = ModelsFileParser(settings, environ, problems, renamed)
     entries = [
-        *file.entries(),
+        *file.models(),
         *_external_entries(settings, problems),
         *_databricks_entries(settings, problems),
     ]
@@ -33,9 +36,9 @@ def build_models(settings: Settings, environ: Mapping[str, str], problems: list[
         if entry.name in by_name:
             problems.append(f"the model '{entry.name}' is configured twice")
         by_name[entry.name] = entry
-    check_routes(by_name, problems, has_upstream=upstream is not None)
-    problems += _problems_among(by_name, file.invalid_names, settings, upstream)
-    allowed = _narrow(by_name, settings, upstream, problems)
+    problems += check_routes(by_name, has_upstream=upstream is not None)
+    problems += _validate_together(by_name, file.invalid_names, settings, upstream)
+    allowed = _apply_allow_list(by_name, settings, upstream, problems)
     mentioned = names_of(allowed.values()) - allowed.keys()
     _check_preload(settings, allowed, problems)
     return replace(
@@ -47,19 +50,19 @@ def build_models(settings: Settings, environ: Mapping[str, str], problems: list[
     )
 
 
-def _problems_among(
+def _validate_together(
     entries: Mapping[str, ModelConfig], invalid_names: Set[str], settings: Settings, upstream: ModelConfig | None
 ) -> Iterator[str]:
-    whole = replace(settings, default_upstream=upstream)
+    """Yield the kinds' own problems with models that refer to others."""
+    settings = replace(settings, default_upstream=upstream)
     for entry in entries.values():
         if entry.kind == ALIAS or entry.name in invalid_names:
             continue
-        for problem in load_backend_class(entry.kind).validate_with_others(entry, whole, entries):
+        for problem in load_backend_class(entry.kind).validate_with_others(entry, settings, entries):
             yield f"model '{entry.name}': {problem}"
 
 
 def _includes_presets(settings: Settings) -> bool:
-    """Unasked only where they can be loaded."""
     if settings.include_default_models is None:
         return missing_extra() is None
     return settings.include_default_models
@@ -69,7 +72,7 @@ def _check_preload(settings: Settings, entries: Mapping[str, ModelConfig], probl
     local = {name for name, entry in entries.items() if entry.kind == KIND}
     unknown = sorted(set(settings.preload_models) - local)
     if unknown:
-        problems.append(f"PRELOAD_MODELS names models that are no local ones: {', '.join(unknown)}")
+        problems.append(f"PRELOAD_MODELS names models that are not local models: {', '.join(unknown)}")
 
 
 def _default_upstream(settings: Settings) -> ModelConfig | None:
@@ -86,13 +89,14 @@ def _default_upstream(settings: Settings) -> ModelConfig | None:
 
 
 def _external_entries(settings: Settings, problems: list[str]) -> list[ModelConfig]:
+    """Return the model of `EXTERNAL_CHAT_URL`."""
     if settings.external_chat_url is None:
         return []
     path = settings.external_chat_reply_path
     options = {"reply_path": path} if path else {}
-    wrong = option_error(load_backend_class("external"), options)
-    if wrong:
-        problems.append(f"EXTERNAL_CHAT_REPLY_PATH: {wrong}")
+    problem = option_error(load_backend_class("external"), options)
+    if problem:
+        problems.append(f"EXTERNAL_CHAT_REPLY_PATH: {problem}")
     return [
         ModelConfig(
             name=settings.external_chat_model,
@@ -108,6 +112,7 @@ def _external_entries(settings: Settings, problems: list[str]) -> list[ModelConf
 
 
 def _databricks_entries(settings: Settings, problems: list[str]) -> list[ModelConfig]:
+    """Return the models of `DATABRICKS_ENDPOINTS`."""
     entries = [
         ModelConfig(name=endpoint, kind="databricks", timeouts=settings.timeouts, owned_by="databricks")
         for endpoint in settings.databricks_endpoints
@@ -117,7 +122,7 @@ def _databricks_entries(settings: Settings, problems: list[str]) -> list[ModelCo
     return entries
 
 
-def _narrow(
+def _apply_allow_list(
     entries: dict[str, ModelConfig], settings: Settings, upstream: ModelConfig | None, problems: list[str]
 ) -> dict[str, ModelConfig]:
     if not settings.model_allow_list:
@@ -136,8 +141,9 @@ def _default_model(
     upstream: ModelConfig | None,
     problems: list[str],
 ) -> str | None:
-    """The one that is named; else the first that somebody configured, before any preset; else, in front of OpenAI
-    alone, a small model of theirs.
+    """Return `DEFAULT_MODEL`, or else the first configured model, a preset, or a small model of OpenAI's.
+
+    A preset is only taken without a default upstream.
     """
     named = settings.default_model
     if named is not None:

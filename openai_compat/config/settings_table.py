@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from openai_compat.backends.huggingface.runtime_dir import MAX_FOLDER_BYTES
 from openai_compat.core.validators import (
@@ -23,14 +23,16 @@ from openai_compat.core.validators import (
     parse_workspace,
 )
 
+ERROR_STATUS: Final = WholeNumber(400, 599)
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One line of the table in `config.py`. The first of `names` is the setting's own, the others are understood too.
+    """One setting. The first of `names` is its own, and the others are those of platforms and earlier servers.
 
-    `parse` turns the text of the environment into the value, or raises ValueError with the rest of a sentence that
-    begins with the setting's name ("must be a whole number"). `check` raises it for a value of the right type that will
-    not do. The default is the field's in `Settings`.
+    `parse` converts the text of the environment. `check` refuses a converted value. Both raise ValueError with the rest
+    of a sentence that begins with the setting's name ("must be a whole number"). `former_names` are still read, and
+    `check-config` reports their use. The default is that of the field in `Settings`.
     """
 
     names: tuple[str, ...]
@@ -38,20 +40,23 @@ class Setting:
     meaning: str
     is_secret: bool = False
     check: Callable[[Any], None] | None = None
+    former_names: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
+        """The setting's own name."""
         return self.names[0]
 
     @property
     def field(self) -> str:
+        """The field of `Settings`."""
         return self.name.lower()
 
     def read(self, text: str) -> Any:
-        """The value that `text` stands for.
+        """Return the value of `text`.
 
         Raises:
-            ValueError: as from `parse`.
+            ValueError: as from `parse` and `check`.
         """
         value = self.parse(text)
         if self.check is not None:
@@ -59,7 +64,7 @@ class Setting:
         return value
 
     def may_show(self, text: str) -> bool:
-        """Whether a wrong value may be repeated on the screen: not where it may hold a key or a URL's credentials."""
+        """Return True if `text` cannot contain a key or the credentials of a URL, so that errors may repeat it."""
         return (
             not self.is_secret
             and self.parse not in (parse_url, parse_workspace)
@@ -69,16 +74,13 @@ class Setting:
 
 
 def parse_half_close(text: str) -> bool:
-    """Parse a boolean. The words `gone` and `waiting` are those of `HALF_CLOSED_CLIENTS`, the setting's former name."""
+    """Parse a boolean. `gone` and `waiting` are the words of `HALF_CLOSED_CLIENTS`, the setting's former name."""
     former = {"gone": True, "waiting": False}
     return former[text.lower()] if text.lower() in former else parse_boolean(text)
 
 
-ERROR_STATUS = WholeNumber(400, 599)
-
-
 def check_file(path: str) -> None:
-    """A file that is there and can be read: found missing later, it would fail every call."""
+    """Raise ValueError if the file cannot be read, because every call would fail on it later."""
     try:
         with Path(path).open("rb") as file:
             file.read(1)
@@ -87,183 +89,208 @@ def check_file(path: str) -> None:
 
 
 def check_dotted_path(path: str) -> None:
-    module, colon, name = path.partition(":")
-    if not (module and colon and name):
+    """Raise ValueError if the path lacks a module, a colon or a function."""
+    if not all(path.partition(":")):
         raise ValueError("must be package.module:function")
 
 
-def check_engine_folder(path: str) -> None:
-    """A Unix socket's address takes about a hundred bytes."""
+def check_runtime_dir(path: str) -> None:
+    """Raise ValueError if the path is too long for the address of a Unix socket, which takes about a hundred bytes."""
     if len(path.encode()) > MAX_FOLDER_BYTES:
         raise ValueError(f"must be a path of at most {MAX_FOLDER_BYTES} characters")
 
 
-SETTINGS = (
+SETTINGS: Final = (
     Setting(("HOST", "API_HOST"), parse_text, "Address to listen on.", check=check_host),
     Setting(("PORT", "API_PORT", "DATABRICKS_APP_PORT"), WholeNumber(0, 65535), "Port to listen on."),
-    Setting(("WEB_CONCURRENCY",), WholeNumber(1, 512), "Worker processes; one serves a core."),
-    Setting(("WORKER_CONNECTIONS",), WholeNumber(1, 100_000), "Clients served at once by one worker."),
+    Setting(("WEB_CONCURRENCY",), WholeNumber(1, 512), "Worker processes. One worker uses one core."),
+    Setting(("WORKER_CONNECTIONS",), WholeNumber(1, 100_000), "Client connections per worker."),
     Setting(
-        ("GRACEFUL_TIMEOUT",), WholeNumber(0, 86_400), "Seconds that running streams get to finish at a stop or reload."
+        ("GRACEFUL_TIMEOUT",),
+        WholeNumber(0, 86_400),
+        "Seconds that running streams get to finish at shutdown or reload.",
     ),
     Setting(
         ("CLIENT_WRITE_TIMEOUT",),
         parse_seconds,
-        "Seconds that a client may leave its answer unread before it is dropped; 0 for no limit.",
+        "Seconds that a client may leave its response unread before it is disconnected. 0 means no limit.",
     ),
     Setting(
-        ("HALF_CLOSE_IS_DISCONNECT", "HALF_CLOSED_CLIENTS"),
+        ("HALF_CLOSE_IS_DISCONNECT",),
         parse_half_close,
-        "Whether a client that has closed its sending side counts as gone. Some proxies do so and wait for the answer.",
+        "Treat a client that closes its sending side as disconnected. Set to false behind a proxy that does so and "
+        "still waits for the response.",
+        former_names=("HALF_CLOSED_CLIENTS",),
     ),
     Setting(
         ("MAX_CONCURRENT_REQUESTS",),
         WholeNumber(0, 100_000),
-        "Calls of the API under way at once in one worker, the rest waits; 0 for no limit.",
+        "API requests processed at once per worker. Further requests are queued. 0 means no limit.",
     ),
     Setting(
         ("MAX_QUEUED_REQUESTS",),
         WholeNumber(0, 100_000),
-        "Calls that may wait for a free place, here or at an upstream; the rest gets a 503.",
+        "Length of the queue for requests, and of the queue for each upstream. Further requests get a 503.",
     ),
     Setting(
-        ("REQUEST_QUEUE_TIMEOUT", "QUEUE_TIMEOUT"),
+        ("REQUEST_QUEUE_TIMEOUT",),
         parse_seconds,
-        "Seconds that each of them may wait, then it gets a 503 too.",
+        "Seconds that a request may be queued before it gets a 503.",
+        former_names=("QUEUE_TIMEOUT",),
     ),
     Setting(
         ("OPENAI_API_KEY",),
         parse_key,
-        "Key of the default upstream, which answers every model that no entry names.",
+        "API key of the default upstream, which serves every model that is not configured.",
         True,
     ),
-    Setting(("OPENAI_BASE_URL",), parse_url, "Address of the default upstream, up to and with its `/v1`."),
-    Setting(("EXTERNAL_CHAT_URL",), parse_url, "A JSON chat API to put behind a model."),
-    Setting(("EXTERNAL_CHAT_API_KEY",), parse_key, "Sent to it as a bearer token.", True),
-    Setting(("EXTERNAL_CHAT_MODEL",), parse_text, "The model's name."),
+    Setting(("OPENAI_BASE_URL",), parse_url, "Base URL of the default upstream, including `/v1`."),
+    Setting(("EXTERNAL_CHAT_URL",), parse_url, "URL of a JSON chat API to serve as a model."),
+    Setting(("EXTERNAL_CHAT_API_KEY",), parse_key, "Bearer token for that API.", True),
+    Setting(("EXTERNAL_CHAT_MODEL",), parse_text, "Name of that model."),
     Setting(
         ("EXTERNAL_CHAT_REPLY_PATH",),
         parse_text,
-        "Where the text sits in its reply (`data.answer`); found by itself when not set.",
+        "Path of the text in that API's response (`data.answer`). Detected when not set.",
     ),
-    Setting(("DATABRICKS_HOST",), parse_workspace, "Workspace that models of kind `databricks` are in."),
-    Setting(("DATABRICKS_TOKEN",), parse_key, "Personal access token for it.", True),
-    Setting(("DATABRICKS_CLIENT_ID",), parse_key, "Service principal for it, if there is no token."),
-    Setting(("DATABRICKS_CLIENT_SECRET",), parse_key, "The service principal's OAuth secret.", True),
+    Setting(("DATABRICKS_HOST",), parse_workspace, "Workspace of the models of kind `databricks`."),
+    Setting(("DATABRICKS_TOKEN",), parse_key, "Personal access token for the workspace.", True),
+    Setting(("DATABRICKS_CLIENT_ID",), parse_key, "Service principal for the workspace, instead of a token."),
+    Setting(("DATABRICKS_CLIENT_SECRET",), parse_key, "OAuth secret of the service principal.", True),
     Setting(
         ("DATABRICKS_CREDENTIALS",),
         OneOf("auto", "token", "service-principal", "user"),
-        "Whose credential it gets; `user` is that of the signed-in user, in Databricks Apps.",
+        "Credential for the workspace. `user` is that of the signed-in user in Databricks Apps.",
     ),
-    Setting(("DATABRICKS_ENDPOINTS",), parse_list, "Serving endpoints to offer as models, each by its own name."),
-    Setting(("MODELS_FILE", "MODEL_REGISTRY_PATH"), parse_text, "The models file, JSON or YAML."),
-    Setting(("MODEL_ALLOW_LIST",), parse_list, "If set, only these models are served."),
+    Setting(("DATABRICKS_ENDPOINTS",), parse_list, "Serving endpoints to serve as models under their own names."),
     Setting(
-        ("MODELS_CACHE_TTL", "MODELS_CACHE_SECONDS"),
-        parse_seconds,
-        "How long the default upstream's list of models is remembered.",
+        ("MODELS_FILE",), parse_text, "Path of the models file, JSON or YAML.", former_names=("MODEL_REGISTRY_PATH",)
     ),
-    Setting(("DEFAULT_MODEL",), parse_text, "Answers requests that name no model, and `/ask`."),
-    Setting(("API_KEYS",), parse_list, "If set, callers need one of these keys; if not, any key is accepted.", True),
+    Setting(("MODEL_ALLOW_LIST",), parse_list, "Names of the only models to serve."),
+    Setting(
+        ("MODELS_CACHE_TTL",),
+        parse_seconds,
+        "Seconds for which the default upstream's list of models is cached.",
+        former_names=("MODELS_CACHE_SECONDS",),
+    ),
+    Setting(("DEFAULT_MODEL",), parse_text, "Model for requests without a `model`, and for `/ask`."),
+    Setting(("API_KEYS",), parse_list, "API keys that clients must use. Any key is accepted when not set.", True),
     Setting(
         ("CORS_ALLOW_ORIGINS",),
         parse_list,
-        "Origins of browser pages that may call this server; `*` for all.",
+        "Origins of browser pages that may call this server. `*` allows all.",
         check=check_origins,
     ),
-    Setting(("ASK_STREAM_FORMAT",), OneOf("sse", "text", "ui"), "How `/ask` streams when the caller does not say."),
-    Setting(("HOME_PAGE",), parse_boolean, "Show a page at `/`: the models, a chat to try them, programs to paste."),
-    Setting(("VALIDATION_ERROR_STATUS",), ERROR_STATUS, "Status of an answer to a malformed request."),
+    Setting(
+        ("ASK_STREAM_FORMAT",),
+        OneOf("sse", "text", "ui"),
+        "Stream format of `/ask` when the request does not name one.",
+    ),
+    Setting(("HOME_PAGE",), parse_boolean, "Serve a page at `/` with the models, a chat and example programs."),
+    Setting(("VALIDATION_ERROR_STATUS",), ERROR_STATUS, "HTTP status for invalid requests."),
     Setting(
         ("UPSTREAM_ERROR_STATUS",),
         ERROR_STATUS,
-        "Status of an answer when the upstream cannot be reached or understood.",
+        "HTTP status when an upstream cannot be reached or its response cannot be parsed.",
     ),
-    Setting(("MAX_REQUEST_BYTES",), WholeNumber(1), "Largest JSON body."),
+    Setting(("MAX_REQUEST_BYTES",), WholeNumber(1), "Maximum size of a JSON body."),
+    Setting(("MAX_UPLOAD_BYTES",), WholeNumber(1), "Maximum size of a body that is passed through (files, audio)."),
     Setting(
-        ("MAX_UPLOAD_BYTES",), WholeNumber(1), "Largest body of a request that is passed through (files, audio, ...)."
-    ),
-    Setting(("SSE_KEEPALIVE_SECONDS",), parse_seconds, "A silent stream gets a comment after this time; 0 for never."),
-    Setting(("UPSTREAM_CONNECT_TIMEOUT",), parse_seconds, "Seconds to connect to an upstream."),
-    Setting(("UPSTREAM_FIRST_BYTE_TIMEOUT",), parse_seconds, "Seconds until its answer begins."),
-    Setting(("UPSTREAM_IDLE_TIMEOUT",), parse_seconds, "Seconds of silence within its answer."),
-    Setting(
-        ("UPSTREAM_TOTAL_TIMEOUT",),
+        ("SSE_KEEPALIVE_SECONDS",),
         parse_seconds,
-        "Seconds for the whole call; 0 for no limit, as for the three above.",
+        "Seconds without an event after which a stream gets a keep-alive comment. 0 turns comments off.",
     ),
+    Setting(("UPSTREAM_CONNECT_TIMEOUT",), parse_seconds, "Seconds to connect to an upstream. 0 means no limit."),
+    Setting(
+        ("UPSTREAM_FIRST_BYTE_TIMEOUT",),
+        parse_seconds,
+        "Seconds until the first byte of an upstream's response. 0 means no limit.",
+    ),
+    Setting(
+        ("UPSTREAM_IDLE_TIMEOUT",),
+        parse_seconds,
+        "Seconds without data within an upstream's response. 0 means no limit.",
+    ),
+    Setting(("UPSTREAM_TOTAL_TIMEOUT",), parse_seconds, "Seconds for a complete upstream call. 0 means no limit."),
     Setting(
         ("UPSTREAM_MAX_CONCURRENT",),
         WholeNumber(0, 100_000),
-        "Calls under way at once to one upstream from one worker, the rest waits; 0 for no limit.",
+        "Calls to one upstream at once per worker. Further calls are queued. 0 means no limit.",
     ),
     Setting(
-        ("UPSTREAM_TRUST_ENV",), parse_boolean, "Use the proxies named by `HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`."
+        ("UPSTREAM_TRUST_ENV",),
+        parse_boolean,
+        "Use the proxies named by `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`.",
     ),
     Setting(
         ("UPSTREAM_CA_BUNDLE",),
         parse_text,
-        "File of the certificate authorities to trust instead of the usual ones.",
+        "File with the certificate authorities to trust instead of the default ones.",
         check=check_file,
     ),
     Setting(
-        ("SHARED_STATE_URL", "STATE_URL"),
+        ("SHARED_STATE_URL",),
         parse_state_url,
-        "Where workers share what they know of upstreams: `sqlite:PATH`, `redis://…` or `memory:`.",
+        "Store for the circuit breakers that workers share: `sqlite:PATH`, `redis://…` or `memory:`.",
         True,
+        former_names=("STATE_URL",),
     ),
-    Setting(("TIKTOKEN_CACHE_DIR",), parse_text, "Where tiktoken's vocabularies are, to count tokens exactly."),
+    Setting(("TIKTOKEN_CACHE_DIR",), parse_text, "Folder with tiktoken's vocabularies, for exact token counts."),
     Setting(
-        ("DIAGNOSTICS_ENABLED", "DOCTOR"),
+        ("DIAGNOSTICS_ENABLED",),
         parse_boolean,
-        "Answer `openai-compat doctor`, which examines the way to this server.",
+        "Answer the requests of `openai-compat doctor`, which checks the network path to this server.",
+        former_names=("DOCTOR",),
     ),
     Setting(
         ("INCLUDE_DEFAULT_MODELS",),
         parse_boolean,
-        "List the seven small Hugging Face models of the preset; by default where the extra `local` is installed.",
+        "Serve the seven preset Hugging Face models. Defaults to whether the extra `local` is installed.",
     ),
-    Setting(("HF_TOKEN",), parse_key, "Token for private models of the Hugging Face hub.", True),
-    Setting(("DEFAULT_DEVICE",), OneOf("auto", "cpu", "cuda", "mps"), "Where local models run whose row does not say."),
+    Setting(("HF_TOKEN",), parse_key, "Token for private models of the Hugging Face Hub.", True),
+    Setting(("DEFAULT_DEVICE",), OneOf("auto", "cpu", "cuda", "mps"), "Device of local models without a `device`."),
     Setting(
         ("MAX_CONTEXT_TOKENS",),
         WholeNumber(1),
-        "Context window of local models where neither the row nor the model says one.",
+        "Context window of local models when neither the models file nor the model names one.",
     ),
     Setting(
         ("ENABLE_EMBEDDINGS_BACKEND",),
         parse_boolean,
-        "Whether local models give embeddings; by default those that are made for it.",
+        "Serve embeddings from local embedding models. `false` turns them off.",
     ),
-    Setting(("PRELOAD_MODELS",), parse_list, "Local models that are loaded when the server starts."),
+    Setting(("PRELOAD_MODELS",), parse_list, "Local models to load at start."),
     Setting(
         ("LOCAL_MEMORY_BYTES",),
         WholeNumber(0),
-        "Memory for all loaded local models; idle ones make room for others; 0 for no bound.",
+        "Memory for loaded local models. Idle models are unloaded to make space. 0 means no limit.",
     ),
     Setting(
-        ("LOCAL_LOAD_TIMEOUT", "LOCAL_LOAD_WAIT"),
+        ("LOCAL_LOAD_TIMEOUT",),
         parse_seconds,
-        "Seconds that a request waits while a local model is loaded.",
+        "Seconds that a request waits for a local model to load.",
+        former_names=("LOCAL_LOAD_WAIT",),
     ),
     Setting(
-        ("LOCAL_MAX_QUEUED", "LOCAL_QUEUE_LIMIT"),
+        ("LOCAL_MAX_QUEUED",),
         WholeNumber(0),
-        "Callers of a local model that wait behind those being answered; more get a 503.",
+        "Length of the queue for each local model. Further requests get a 503.",
+        former_names=("LOCAL_QUEUE_LIMIT",),
     ),
     Setting(
-        ("LOCAL_RUNTIME_DIR", "LOCAL_ENGINE_DIRECTORY"),
+        ("LOCAL_RUNTIME_DIR",),
         parse_text,
-        "Where the workers and the engine of local models meet; a temporary folder when not set.",
-        check=check_engine_folder,
+        "Folder for the socket and locks of the local models' engine. A temporary folder when not set.",
+        check=check_runtime_dir,
+        former_names=("LOCAL_ENGINE_DIRECTORY",),
     ),
     Setting(
         ("LOCAL_MODEL_LOADER",),
         parse_text,
-        "Function that loads a local model, `package.module:function`, for another library than transformers.",
+        "Function that loads a local model, as `package.module:function`, to use a library other than transformers.",
         check=check_dotted_path,
     ),
-    Setting(("LOG_LEVEL",), OneOf("debug", "info", "warning", "error"), "Least severity that is logged."),
-    Setting(("LOG_FORMAT",), OneOf("text", "json"), "One line of text or of JSON an event."),
-    Setting(("LOG_REQUEST_BODIES",), parse_boolean, "Log request bodies too, with secrets masked."),
+    Setting(("LOG_LEVEL",), OneOf("debug", "info", "warning", "error"), "Minimum severity of log lines."),
+    Setting(("LOG_FORMAT",), OneOf("text", "json"), "Format of log lines."),
+    Setting(("LOG_REQUEST_BODIES",), parse_boolean, "Log request bodies, with secrets redacted."),
 )

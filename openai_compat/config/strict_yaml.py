@@ -1,4 +1,4 @@
-"""The models file as text: JSON or YAML in which no key stands twice."""
+"""YAML and JSON without duplicate keys."""
 
 from __future__ import annotations
 
@@ -14,34 +14,45 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML without keys that stand twice. It looks before `<<` is resolved: what is merged in may be replaced."""
+    """YAML loader that refuses duplicate keys.
+
+    It checks mappings before `<<` is resolved, because keys of a merged mapping may be replaced.
+    """
 
     def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
+        """Compose a mapping.
+
+        Raises:
+            yaml.MarkedYAMLError: a key stands twice.
+        """
         node = super().compose_mapping_node(anchor)
         keys = [(key.value, key.tag) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = _first_twice(key for key in keys if key[0] != "<<")
-        if twice is not None:
-            raise yaml.MarkedYAMLError(problem=f"the key '{twice[0]}' stands twice", problem_mark=node.start_mark)
+        duplicate = _first_duplicate(key for key in keys if key[0] != "<<")
+        if duplicate is not None:
+            raise yaml.MarkedYAMLError(problem=_duplicate_error(duplicate[0]), problem_mark=node.start_mark)
         return node
 
 
-def _first_twice(keys: Iterable[Key]) -> Key | None:
+def _first_duplicate(keys: Iterable[Key]) -> Key | None:
     return next((key for key, count in Counter(keys).items() if count > 1), None)
 
 
+def _duplicate_error(key: str) -> str:
+    return f"the key '{key}' stands twice"
+
+
 def _to_mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose keys all differ."""
-    twice = _first_twice(key for key, _ in pairs)
-    if twice is not None:
-        raise ValueError(f"the key '{twice}' stands twice")
+    duplicate = _first_duplicate(key for key, _ in pairs)
+    if duplicate is not None:
+        raise ValueError(_duplicate_error(duplicate))
     return dict(pairs)
 
 
 def parse_file(path: Path) -> Any:
-    """The file's content.
+    """Return the content of the file, which is JSON if its name ends in `.json`, and else YAML.
 
     Raises:
-        OSError, ValueError, yaml.YAMLError: with a reason that repeats no line of the file, as one may hold a key.
+        OSError, ValueError, yaml.YAMLError: with a reason that quotes no line of the file, since one may hold a key.
     """
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".json":
@@ -50,5 +61,5 @@ def parse_file(path: Path) -> Any:
         return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - it is a SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
-        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
-        raise ValueError(f"{error.problem}{where}") from error
+        place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+        raise ValueError(f"{error.problem}{place}") from error

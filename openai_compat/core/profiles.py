@@ -6,9 +6,8 @@ response header lists the adapted parameters, unless the profile is `strict` and
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -24,8 +23,6 @@ DROPPED: Final = "dropped"
 MESSAGES: Final = "messages."
 """Prefix of a message's key, such as the `name` of every message in `messages.name`."""
 
-_NAME = re.compile(r"[\w.-]+", re.ASCII)
-
 
 @dataclass(frozen=True, slots=True)
 class Profile:
@@ -36,8 +33,8 @@ class Profile:
         rename: The upstream's names of parameters.
         emulate: Parameters to remove and to implement here.
         roles: The upstream's names of message roles.
-        rebuild: Whether to translate chat responses, because the upstream's differ from OpenAI's (content as a list of
-            parts).
+        translate_responses: Whether to translate chat responses, because the upstream's differ from OpenAI's (content
+            as a list of parts).
         strict: Whether to reject a request instead of adapting it.
     """
 
@@ -45,7 +42,7 @@ class Profile:
     rename: Mapping[str, str] = field(default_factory=dict)
     emulate: frozenset[str] = frozenset()
     roles: Mapping[str, str] = field(default_factory=dict)
-    rebuild: bool = False
+    translate_responses: bool = False
     strict: bool = False
 
     def strips(self, parameter: str) -> bool:
@@ -69,75 +66,11 @@ PROFILES: Final = MappingProxyType(
             rename={"max_completion_tokens": "max_tokens"},
             emulate=frozenset({"stream_options"}),
             roles={"developer": "system"},
-            rebuild=True,
+            translate_responses=True,
         ),
     }
 )  # fmt: skip
 """Profiles that an entry can name."""
-
-
-def parse_profile(value: Any, known: Mapping[str, Profile] = PROFILES) -> Profile:
-    """Return the profile that `value` of the models file names or defines.
-
-    A definition is a mapping of `Profile`'s fields. Its key `extends` names a profile that it adds to.
-
-    Raises:
-        ValueError: `value` is invalid. The message is a sentence for the user.
-    """
-    if isinstance(value, str):
-        if value not in known:
-            raise ValueError(f"there is no profile '{value}'; known are {', '.join(sorted(known))}")
-        return known[value]
-    if not isinstance(value, dict):
-        raise ValueError("must be the name of a profile, or a mapping")
-    names = {option.name for option in fields(Profile)}
-    unknown = sorted(str(key) for key in value.keys() - names - {"extends"})
-    if unknown:
-        raise ValueError(f"has unknown keys: {', '.join(unknown)} (known are extends, {', '.join(sorted(names))})")
-    base = parse_profile(value["extends"], known) if "extends" in value else Profile()
-    return replace(
-        base,
-        drop=base.drop | _parse_names(value, "drop"),
-        emulate=base.emulate | _parse_emulations(value),
-        rename={**base.rename, **_parse_renames(value, "rename")},
-        roles={**base.roles, **_parse_renames(value, "roles")},
-        rebuild=_parse_switch(value, "rebuild", base.rebuild),
-        strict=_parse_switch(value, "strict", base.strict),
-    )
-
-
-def _parse_names(value: Mapping[str, Any], key: str) -> frozenset[str]:
-    names = value.get(key, [])
-    if not (isinstance(names, list) and all(map(_is_name, names))):
-        raise ValueError(f"{key} must be a list of parameters")
-    if not {"model", "messages", "prompt", "input", "stream"}.isdisjoint(names):
-        raise ValueError(f"{key} cannot contain model, messages, prompt, input or stream")
-    return frozenset(names)
-
-
-def _parse_emulations(value: Mapping[str, Any]) -> frozenset[str]:
-    names = _parse_names(value, "emulate")
-    if unknown := sorted(names - EMULATIONS):
-        raise ValueError(f"emulate cannot contain {', '.join(unknown)}, only {', '.join(sorted(EMULATIONS))}")
-    return names
-
-
-def _parse_renames(value: Mapping[str, Any], key: str) -> dict[str, str]:
-    names = value.get(key, {})
-    if not (isinstance(names, dict) and all(_is_name(name) for pair in names.items() for name in pair)):
-        raise ValueError(f"{key} must be a mapping of names to names")
-    return dict(names)
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and _NAME.fullmatch(value) is not None
-
-
-def _parse_switch(value: Mapping[str, Any], key: str, default: bool) -> bool:
-    switch = value.get(key, default)
-    if not isinstance(switch, bool):
-        raise ValueError(f"{key} must be true or false")
-    return switch
 
 
 def apply_profile(profile: Profile, payload: Mapping[str, Any], model: str) -> tuple[Mapping[str, Any], dict[str, str]]:

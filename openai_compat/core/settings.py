@@ -60,7 +60,7 @@ class RoutePolicy:
 
     fallbacks: tuple[str, ...] = ()
     targets: Mapping[str, float] = field(default_factory=dict)
-    strategy: Literal["weight", "latency"] = "weight"
+    strategy: Literal["weighted", "least_latency"] = "weighted"
     retries: int = 1
     max_retry_wait: float = 2.0
     cooldown: float = 10.0

@@ -168,3 +168,8 @@ class CallContext:
     conversation_id: str | None = None
     sent_header: Callable[[str], str | None] = _no_header
     reply_headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def silence_seconds(self) -> float:
+        """Former name of `heartbeat_interval`, for third-party backends."""
+        return self.heartbeat_interval

@@ -136,7 +136,7 @@ class _RouteBuilder:
         return Target(name, backend)
 
     def _balancer(self, policy: RoutePolicy, weights: Mapping[str, float]) -> LoadBalancer:
-        if policy.strategy == "weight":
+        if policy.strategy == "weighted":
             return WeightedRandom(weights)
         balancer = LeastLatency(list(weights))
         self._breaker.share_latencies(balancer.latencies)

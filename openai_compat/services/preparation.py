@@ -69,4 +69,4 @@ def needs_translation(backend: SupportsForwarding, call: InferenceCall) -> bool:
         return False
     if has_to_see or profile is None:
         return bool(has_to_see)
-    return profile.rebuild or (call.wants_usage and "stream_options" in profile.emulate)
+    return profile.translate_responses or (call.wants_usage and "stream_options" in profile.emulate)

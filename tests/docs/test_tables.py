@@ -15,7 +15,7 @@ from openai_compat.backends import base
 from openai_compat.backends.base import option_names
 from openai_compat.backends.registry import KINDS, load_backend_class
 from openai_compat.config import settings_table
-from openai_compat.config.model_parser import COMMON_KEYS
+from openai_compat.config.model_schema import COMMON_KEYS
 from openai_compat.config.settings_table import Setting
 from openai_compat.core import errors
 from openai_compat.core.validators import parse_text
@@ -47,7 +47,7 @@ def rows(text: str, first_heading: str) -> Iterator[list[str]]:
         yield [cell.strip() for cell in line.strip("|").split("|")]
 
 
-@pytest.mark.parametrize("name", [*render_docs.DOCUMENTS, render_docs.EXAMPLE])
+@pytest.mark.parametrize("name", render_docs.FILES)
 def test_the_rendered_tables_are_up_to_date(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     assert render_docs.render(name, text) == text, "`make docs` renews it"
@@ -70,7 +70,7 @@ def test_a_new_setting_would_be_missed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_check_fails_and_changes_nothing_where_a_table_is_old(tmp_path: Path) -> None:
-    for name in (*render_docs.DOCUMENTS, render_docs.EXAMPLE):
+    for name in render_docs.FILES:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     for name in ("scripts", "openai_compat", "bench", "config.py"):

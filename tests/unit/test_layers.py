@@ -25,8 +25,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("backends", "state", "storage"),
     ("core",),
 )
-# `app` and `cli` start the programs in `tools`; nothing else knows of them.
-TOOLS_USERS = {"app.py", "cli/__init__.py"}
+# `app` serves the model of `doctor`. `cli` imports the programs in `tools` by name when they are chosen.
+TOOLS_USERS = {"app.py"}
 
 # Within `backends`: kinds > base > {http, auth}, and kinds > parsing > http.
 HTTP = {"http"}
@@ -52,6 +52,7 @@ CORE: dict[str, set[str]] = {
     "version": set(),
     "errors": set(),
     "extras": set(),
+    "former_names": set(),
     "logging": set(),
     "validators": set(),
     "cancellation": {"errors"},

@@ -205,7 +205,7 @@ class TestCheckAdapter:
         done = self.check(file, "--model", "claude", "--dry-run")
         assert done.returncode == 0
         assert '"max_tokens": 1024' in done.stdout
-        assert "nothing is found of, and left out: stop && [stop][], system_prompt, temperature" in done.stdout
+        assert "without a value, so left out: stop && [stop][], system_prompt, temperature" in done.stdout
         assert len(apis.requests) == before
 
     def test_no_answer_is_told_as_such(self, file: Path) -> None:

@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from openai_compat.core.types import ChatDelta
-from openai_compat.core.errors import PayloadError
+from openai_compat.core.errors import InvalidRequestError
 
 
 def choose(request, call):
@@ -31,7 +31,7 @@ def choose(request, call):
 
 def prepare(request, call):
     if request.get("user") == "banned":
-        raise PayloadError("You are not welcome.", param="user")
+        raise InvalidRequestError("You are not welcome.", param="user")
     if request.get("user") == "broken":
         return 1 / 0
     if "messages" in request:
@@ -170,8 +170,8 @@ def test_what_a_hook_raises(server: LiveServer, model: str) -> None:
 @pytest.mark.parametrize(
     ("hooks", "words"),
     [
-        ("rules:prepare", "hooks: must be a mapping"),
-        ({"after": "json:loads"}, "has unknown keys: after"),
+        ("rules:prepare", "hooks must be a mapping"),
+        ({"after": "json:loads"}, "hooks has the unknown key 'after'"),
         ({"on_delta": "json"}, "on_delta must be package.module:function"),
         ({"on_delta": "json:nothing"}, "json:nothing cannot be loaded"),
         ({"on_delta": "nowhere.module:f"}, "cannot be loaded: No module named 'nowhere'"),

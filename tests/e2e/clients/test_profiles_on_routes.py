@@ -73,7 +73,7 @@ def server(upstream: MockUpstream, api: RecordingAPI, tmp_path_factory: pytest.T
     (folder / "rules.py").write_text(RULES)
     nobody = f"http://127.0.0.1:{free_port()}/v1"
     alive = {"kind": "openai", "base_url": upstream.base_url, "upstream_model": "mock-model"}
-    dead = {"kind": "openai", "base_url": nobody, "retries": 1, "longest_wait": 0.1, "cooldown": 0}
+    dead = {"kind": "openai", "base_url": nobody, "retries": 1, "max_retry_wait": 0.1, "cooldown": 0}
     rows: list[dict[str, Any]] = [
         {"name": "adapted", **alive, "profile": "small"},
         {"name": "strict", **alive, "profile": {"extends": "small", "strict": True}},
@@ -192,5 +192,7 @@ def test_what_a_hook_refuses_is_refused_and_one_that_fails_is_a_fault_of_its_row
 def test_an_alias_has_no_hooks_and_no_profile_of_its_own(tmp_path: Path) -> None:
     rows = [{"name": "a", "kind": "echo"}, {"name": "b", "targets": ["a"], "hooks": {}, "profile": {}}]
     (tmp_path / "models.json").write_text(json.dumps(rows))
-    (said,) = problems(MODELS_FILE=str(tmp_path / "models.json"))
-    assert "these keys belong to them: hooks, profile" in said
+    assert problems(MODELS_FILE=str(tmp_path / "models.json")) == (
+        "model 'b' has targets, so the key 'hooks' belongs to them",
+        "model 'b' has targets, so the key 'profile' belongs to them",
+    )

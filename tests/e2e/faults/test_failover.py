@@ -27,6 +27,7 @@ MESSAGES = [{"role": "user", "content": "one two three four five six"}]
 TEXT = "You said: one two three four five six"
 SPARE = "spare"
 FALL_BACK: dict[str, Any] = {"fallbacks": [SPARE]}
+CONTINUES: dict[str, Any] = {"on_stream_break": "continue"}
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ FALLS_BACK = [
     Row("short-whole", "fault-truncated-length", tries=(2,), kinds=WHOLE),
     Row("stall-whole", "fault-stall", impatient(idle=0.4), kinds=WHOLE),
     Row("long-prompt", "fault-context-length", {**FALL_BACK, "context_window": 8192}),
-    Row("long-prompt-always", "fault-context-length", {"fallbacks": ["small"], "context_fallback": "always"}),
+    Row("long-prompt-always", "fault-context-length", {"fallbacks": ["small"], "context_overflow": "always"}),
 ]
 TOLD = [
     (Row("filter", "fault-content-filter"), 400, "content_filter"),
@@ -124,26 +125,26 @@ BREAKS = [
     Row("error-within", "fault-error-in-stream", kinds=STREAMED),
 ]
 CONTINUED = [
-    Row(f"{row.name}-{how}", row.fault, {**row.keys, "midstream": "continue", "fallbacks": [how]}, kinds=STREAMED)
+    Row(f"{row.name}-{how}", row.fault, {**row.keys, **CONTINUES, "fallbacks": [how]}, kinds=STREAMED)
     for row in BREAKS
     for how in ("goes-on", "spare")
 ] + [
-    Row("refused-prefill", "fault-cut", {"midstream": "continue", "fallbacks": ["refuses-prefill"]}, kinds=STREAMED),
-    Row("continued-twice", "fault-cut", {"midstream": "continue", "fallbacks": ["cuts-too", SPARE]}, kinds=STREAMED),
-    Row("another-kind", "fault-cut", {"midstream": "continue", "fallbacks": ["typed"]}, kinds=STREAMED),
+    Row("refused-prefill", "fault-cut", {**CONTINUES, "fallbacks": ["refuses-prefill"]}, kinds=STREAMED),
+    Row("continued-twice", "fault-cut", {**CONTINUES, "fallbacks": ["cuts-too", SPARE]}, kinds=STREAMED),
+    Row("another-kind", "fault-cut", {**CONTINUES, "fallbacks": ["typed"]}, kinds=STREAMED),
 ]
 NOT_CONTINUED = [
-    Row("says-other", "fault-cut", {"midstream": "continue", "fallbacks": ["other-words"]}, kinds=STREAMED),
-    Row("says-less", "fault-cut", {"midstream": "continue", "fallbacks": ["echo"]}, kinds=STREAMED),
-    Row("nobody", "fault-cut", {"midstream": "continue"}, kinds=STREAMED),
+    Row("says-other", "fault-cut", {**CONTINUES, "fallbacks": ["other-words"]}, kinds=STREAMED),
+    Row("says-less", "fault-cut", {**CONTINUES, "fallbacks": ["echo"]}, kinds=STREAMED),
+    Row("nobody", "fault-cut", CONTINUES, kinds=STREAMED),
 ]
 MORE = [
-    Row("waits", "fault-status:code=429,retry_after=30", {**FALL_BACK, "longest_wait": 60}),
+    Row("waits", "fault-status:code=429,retry_after=30", {**FALL_BACK, "max_retry_wait": 60}),
     Row("thinks", "fault-hang", impatient(first_token=60)),
     Row("asks", "fault-status:code=500"),
     Row("keyed", "fault-status:code=500"),
     Row("returns", "fault-status:code=503,seconds=3", {**FALL_BACK, "cooldown": 1}, kinds=WHOLE),
-    Row("text", "fault-cut", {"midstream": "continue", "fallbacks": ["goes-on"]}, kinds=STREAMED),
+    Row("text", "fault-cut", {**CONTINUES, "fallbacks": ["goes-on"]}, kinds=STREAMED),
     Row("all-fail", "fault-status:code=500", {"fallbacks": ["fails-too"]}),
     Row("stored", "fault-status:code=500", kinds=WHOLE),
 ]
@@ -161,8 +162,8 @@ def helpers(base_url: str) -> list[dict[str, Any]]:
     return [
         forwarded(SPARE, SPARE, context_window=32_000),
         forwarded("small", "small", context_window=4096),
-        forwarded("goes-on", "mock-prefill", prefill=True),
-        forwarded("refuses-prefill", "fault-reject-prefill", prefill="prefix"),
+        forwarded("goes-on", "mock-prefill", assistant_prefill=True),
+        forwarded("refuses-prefill", "fault-reject-prefill", assistant_prefill="prefix"),
         forwarded("cuts-too", "fault-cut:after=6"),
         forwarded("other-words", "mock-model:prefix=No. "),
         forwarded("fails-too", "fault-status:code=503,retry_after=7"),

@@ -1,4 +1,4 @@
-"""`balance: latency` in front of two live upstreams, of which one is slower than the other."""
+"""`strategy: least_latency` in front of two live upstreams, of which one is slower than the other."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_the_faster_of_two_upstreams_gets_the_calls(tmp_path: Path, *, stream: b
             for name, (upstream, model) in upstreams.items()
         ]
         file = tmp_path / "models.json"
-        file.write_text(json.dumps([*rows, {"name": "quick", "targets": list(upstreams), "balance": "latency"}]))
+        file.write_text(json.dumps([*rows, {"name": "quick", "targets": list(upstreams), "strategy": "least_latency"}]))
         with LiveServer({"MODELS_FILE": str(file)}, workers=WORKERS) as server:
             told = answers(server, stream=stream)
         asked = {name: len(upstream.requests()) for name, (upstream, _) in upstreams.items()}

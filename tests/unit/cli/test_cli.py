@@ -1,4 +1,4 @@
-"""The command line, as a person meets it: what is wrong is said in a sentence, before anything starts."""
+"""The command line as a user runs it: errors are sentences, and come before anything starts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from openai_compat import cli
+from openai_compat.cli import COMMANDS, main
+from openai_compat.cli.check_config import to_banner
 from openai_compat.config import environment
 from openai_compat.core.validators import to_address
 from openai_compat.tools.progress import show_progress
@@ -33,7 +34,7 @@ def run(*words: str, folder: Path, **settings: str) -> subprocess.CompletedProce
     )
 
 
-def test_a_port_that_is_taken_is_told_at_once(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_at_once(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = run("serve", "--host", "127.0.0.1", "--port", str(port), folder=tmp_path)
@@ -41,8 +42,85 @@ def test_a_port_that_is_taken_is_told_at_once(tmp_path: Path) -> None:
     assert done.stderr == f"cannot listen on 127.0.0.1:{port}: Address already in use\n"
 
 
+def test_the_help_lists_every_command_without_importing_one(tmp_path: Path) -> None:
+    done = run("--help", folder=tmp_path)
+    assert done.returncode == 0
+    assert {line.split()[0] for line in done.stdout.splitlines() if line.startswith("    ")} >= COMMANDS.keys()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_a_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert f"usage: openai-compat {command}" in capsys.readouterr().out
+
+
+def test_an_unknown_command_is_reported_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["server"])
+    assert ended.value.code == 2
+    assert "invalid choice: 'server' (choose from" in capsys.readouterr().err
+
+
+SERVES = """\
+import os, sys
+from openai_compat.cli import main
+
+def execv(path, arguments):
+    started = " ".join(arguments)
+    modules = [name for name in sys.modules if name.startswith("openai_compat.")]
+    print(started, *sorted(modules), sep="\\n")
+    sys.exit(0)
+
+os.execv = execv
+main(["serve", "--host", "127.0.0.1", "--port", "0"])
+"""
+
+
+def test_serve_imports_no_tool_and_no_sidecar(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SERVES],
+        cwd=tmp_path,
+        env=plain_environment({"PYTHONPATH": str(ROOT)}),
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert "gunicorn --config" in done.stdout, done.stderr
+    modules = [line for line in done.stdout.splitlines() if line.startswith("openai_compat.")]
+    assert "openai_compat.cli.serve" in modules
+    prefixes = ("openai_compat.tools", "openai_compat.sidecars", "openai_compat.cli.models", "openai_compat.cli.pipe")
+    assert [module for module in modules if module.startswith(prefixes)] == []
+
+
+def test_check_config_prints_a_line_for_each_former_name(tmp_path: Path) -> None:
+    (tmp_path / "models.yaml").write_text(
+        "- {name: a, kind: echo, fallbacks: [b], longest_wait: 1}\n- {name: b, kind: echo}\n"
+    )
+    former = {"MODEL_REGISTRY_PATH": "models.yaml", "QUEUE_TIMEOUT": "3"}
+    done = run("check-config", folder=tmp_path, **former)
+    assert done.returncode == 0
+    assert sorted(done.stderr.splitlines()) == [
+        "MODEL_REGISTRY_PATH is now MODELS_FILE",
+        "QUEUE_TIMEOUT is now REQUEST_QUEUE_TIMEOUT",
+        "model 'a': longest_wait is now max_retry_wait",
+    ]
+    wrong = run("check-config", folder=tmp_path, **former, PORT="eighty")
+    assert wrong.returncode == 2
+    assert "PORT must be a whole number" in wrong.stderr
+    assert "QUEUE_TIMEOUT is now REQUEST_QUEUE_TIMEOUT" in wrong.stderr
+
+
+def test_former_names_are_silent_when_the_server_starts(tmp_path: Path) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "openai_compat", "serve", "--port", str(port)]
+    with run_server(command, port, tmp_path, {"PYTHONPATH": str(ROOT), "QUEUE_TIMEOUT": "3"}) as server:
+        assert "QUEUE_TIMEOUT" not in server.output()
+
+
 @pytest.mark.parametrize("words", [("--port", "99999"), ("--port", "http"), ("--workers", "0")])
-def test_a_wrong_option_is_told(words: tuple[str, str], tmp_path: Path) -> None:
+def test_a_wrong_option_is_reported(words: tuple[str, str], tmp_path: Path) -> None:
     done = run("serve", *words, folder=tmp_path)
     assert done.returncode == 2
     assert f"argument {words[0]}: must be a whole number from" in done.stderr
@@ -50,14 +128,14 @@ def test_a_wrong_option_is_told(words: tuple[str, str], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["serve", "check-config"])
-def test_a_wrong_setting_is_told(command: str, tmp_path: Path) -> None:
+def test_wrong_settings_are_reported(command: str, tmp_path: Path) -> None:
     done = run(command, folder=tmp_path, PORT="eighty", MODELS_FILE="nowhere.yaml")
     assert (done.returncode, done.stdout) == (2, "")
     assert "PORT must be a whole number" in done.stderr
     assert "MODELS_FILE: nowhere.yaml cannot be read" in done.stderr
 
 
-def test_check_config_reads_dot_env_and_shows_no_key(tmp_path: Path) -> None:
+def test_check_config_reads_dot_env_and_prints_no_key(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(
         'OPENAI_API_KEY="sk-secret" # ours\nOPENAI_BASE_URL=https://me:pass@gpu.test/v1?key=hidden\n'
     )
@@ -69,7 +147,7 @@ def test_check_config_reads_dot_env_and_shows_no_key(tmp_path: Path) -> None:
     assert "hidden" not in done.stdout
 
 
-def test_a_config_of_the_folder_is_not_taken_for_ours(tmp_path: Path) -> None:
+def test_a_config_module_in_the_working_directory_is_not_imported(tmp_path: Path) -> None:
     (tmp_path / "config.py").write_text("SETTINGS = ['someone else']\n")
     done = run("check-config", folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -79,8 +157,8 @@ def test_a_config_of_the_folder_is_not_taken_for_ours(tmp_path: Path) -> None:
         assert "mock-gpt-model" in server.output()
 
 
-def test_gunicorn_without_our_file_is_told_to_take_it(tmp_path: Path) -> None:
-    """It looks for one in the folder where it is started; without one, its worker cuts long streams."""
+def test_gunicorn_without_the_configuration_file_logs_how_to_use_it(tmp_path: Path) -> None:
+    """gunicorn looks for a file in the working directory. Without one, its default worker cuts long streams."""
     port = free_port()
     command = [sys.executable, "-m", "gunicorn", "--bind", f"127.0.0.1:{port}", "wsgi:app"]
     with run_server(command, port, tmp_path, {"PYTHONPATH": str(ROOT)}) as server:
@@ -91,41 +169,41 @@ def test_gunicorn_without_our_file_is_told_to_take_it(tmp_path: Path) -> None:
         assert "WARNING" not in server.output()
 
 
-def test_the_command_in_the_banner_can_be_pasted_and_names_the_key() -> None:
+def test_the_command_in_the_banner_can_be_pasted_and_has_a_key() -> None:
     settings = environment.load({"API_KEYS": "a,b", "DEFAULT_MODEL": "mock-gpt-model"})
-    (line,) = [line for line in cli.to_banner(settings, "0.0.0.0", 80).splitlines() if "curl" in line]  # noqa: S104
+    (line,) = [line for line in to_banner(settings, "0.0.0.0", 80).splitlines() if "curl" in line]  # noqa: S104
     words = shlex.split(line)
     assert words[1] == "http://localhost:80/v1/chat/completions"
     assert "Authorization: Bearer YOUR_KEY" in words
     assert json.loads(words[-1])["model"] == "mock-gpt-model"
 
 
-def test_the_banner_says_what_a_local_model_lacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_banner_names_the_extra_that_a_local_model_needs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "models.json"
     file.write_text(json.dumps([{"name": "writer", "hf_repo": "x"}, {"name": "e", "kind": "echo"}]))
 
     def lines(missing: str | None) -> list[str]:
         monkeypatch.setattr("openai_compat.backends.huggingface.engine_config.missing_extra", lambda: missing)
         settings = environment.load({"MODELS_FILE": str(file), "INCLUDE_DEFAULT_MODELS": "false"})
-        return cli.to_banner(settings, "localhost", 80).splitlines()
+        return to_banner(settings, "localhost", 80).splitlines()
 
     (lacking,) = [line for line in lines("torch") if "requirements-local.txt" in line]
     assert lacking.split()[0] == "writer"
     assert not any("requirements" in line for line in lines(None))
 
 
-def test_an_address_in_brackets_is_told(tmp_path: Path) -> None:
+def test_an_address_in_brackets_is_refused(tmp_path: Path) -> None:
     done = run("serve", "--host", "[::]", folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert "argument --host: must be a name or an address, without port or brackets, not '[::]'" in done.stderr
 
 
-def test_an_ipv6_address_stands_in_brackets() -> None:
+def test_an_ipv6_address_gets_brackets() -> None:
     assert to_address("::1", 80) == "[::1]:80"
     assert to_address("127.0.0.1", 80) == "127.0.0.1:80"
 
 
-def test_it_serves_on_ipv6(tmp_path: Path) -> None:
+def test_the_server_listens_on_ipv6(tmp_path: Path) -> None:
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
@@ -138,7 +216,7 @@ def test_it_serves_on_ipv6(tmp_path: Path) -> None:
             assert reply.status == 200
 
 
-def test_progress_is_shown_on_a_terminal_and_nowhere_else(
+def test_progress_is_printed_only_on_a_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     show_progress("1/2")

@@ -1,4 +1,4 @@
-"""Configuration: what the environment and the models file add up to, and every mistake in them told at once."""
+"""Settings from the environment and the models file, and the problems in them, which are all reported at once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def models_file(folder: Path, content: Any, name: str = "models.json") -> str:
     return str(path)
 
 
-def test_nothing_configured_serves_the_echo_model() -> None:
+def test_without_settings_the_echo_model_is_served() -> None:
     settings = load()
     assert (settings.host, settings.port, settings.default_model) == ("0.0.0.0", 8000, "mock-gpt-model")  # noqa: S104
     assert [(entry.name, entry.kind) for entry in settings.entries.values()] == [("mock-gpt-model", "echo")]
@@ -42,17 +42,17 @@ def test_every_setting_has_a_field_and_every_field_a_setting() -> None:
     assert {setting.field for setting in settings_table.SETTINGS} == set(Settings.__dataclass_fields__) - derived
 
 
-def test_other_names_of_a_setting_are_understood_and_its_own_comes_first() -> None:
+def test_further_names_of_a_setting_are_read_and_its_own_wins() -> None:
     assert load(API_HOST="::1", API_PORT="8001").port == 8001
     assert load(DATABRICKS_APP_PORT="8002").port == 8002
     assert load(PORT="1", API_PORT="2", DATABRICKS_APP_PORT="3").port == 1
 
 
-def test_an_empty_value_is_an_absent_one() -> None:
+def test_an_empty_value_counts_as_absent() -> None:
     assert load(PORT=" ", OPENAI_API_KEY="", API_KEYS="").port == 8000
 
 
-def test_all_wrong_values_are_told_at_once_and_no_secret_is_shown(tmp_path: Path) -> None:
+def test_all_problems_are_reported_at_once_without_secrets(tmp_path: Path) -> None:
     path = models_file(
         tmp_path, [{"name": "a", "kind": "nope"}, {"kind": "echo"}, {"name": "b", "kind": "echo", "x": 1}]
     )
@@ -70,7 +70,7 @@ def test_all_wrong_values_are_told_at_once_and_no_secret_is_shown(tmp_path: Path
         "LOG_REQUEST_BODIES",
         "'nope'",
         "entry 2",
-        "unknown keys: x",
+        "the unknown key 'x'",
         "DEFAULT_MODEL",
     ):
         assert word in text
@@ -107,13 +107,13 @@ def test_all_wrong_values_are_told_at_once_and_no_secret_is_shown(tmp_path: Path
         ("OPENAI_BASE_URL", "http://host..test/v1"),
     ],
 )
-def test_a_wrong_value_is_told_with_its_name(name: str, value: str) -> None:
+def test_a_wrong_value_is_reported_with_the_name_of_the_setting(name: str, value: str) -> None:
     (problem,) = problems(**{name: value})
     assert problem.startswith(name)
 
 
-def test_a_file_that_cannot_be_read_is_told_at_the_start(tmp_path: Path) -> None:
-    """Not by every call to an upstream, one after the other."""
+def test_an_unreadable_file_is_reported_at_start(tmp_path: Path) -> None:
+    """Without the check, every call to an upstream would fail."""
     path = tmp_path / "authorities.pem"
     assert problems(UPSTREAM_CA_BUNDLE=str(path), PORT="x")[1] == (
         f"UPSTREAM_CA_BUNDLE must name a file that can be read (No such file or directory), not '{path}'"
@@ -123,15 +123,15 @@ def test_a_file_that_cannot_be_read_is_told_at_the_start(tmp_path: Path) -> None
     assert load(UPSTREAM_CA_BUNDLE=str(path)).upstream_ca_bundle == str(path)
 
 
-def test_a_key_that_no_header_can_carry_is_told_at_the_start_and_not_shown(tmp_path: Path) -> None:
-    """Such as one that was copied from a page that shortened it: every call would fail, and none would say why."""
-    row = {"name": "m", "kind": "openai", "base_url": "https://gpu.test/v1"}
-    rows = [{**row, "api_key_env": "GPU_KEY"}, {**row, "name": "n", "headers": {"X-Team": "a\nb"}}]
+def test_a_key_that_cannot_be_sent_in_a_header_is_reported_but_not_shown(tmp_path: Path) -> None:
+    """An example is a key copied from a page that shortens it with an ellipsis."""
+    entry = {"name": "m", "kind": "openai", "base_url": "https://gpu.test/v1"}
+    entries = [{**entry, "api_key_env": "GPU_KEY"}, {**entry, "name": "n", "headers": {"X-Team": "a\nb"}}]
     found = problems(
         OPENAI_API_KEY="sk-abc…",
         EXTERNAL_CHAT_API_KEY="clé",
         GPU_KEY="gpu\x7f",
-        MODELS_FILE=models_file(tmp_path, rows),
+        MODELS_FILE=models_file(tmp_path, entries),
     )
     names = ("OPENAI_API_KEY", "EXTERNAL_CHAT_API_KEY", "model 'm': api_key_env", "model 'n': header X-Team")
     assert [name for name, problem in zip(names, found, strict=True) if problem.startswith(name)] == list(names)
@@ -141,12 +141,12 @@ def test_a_key_that_no_header_can_carry_is_told_at_the_start_and_not_shown(tmp_p
 @pytest.mark.parametrize(
     "url", ["http://gpu.test/v1", "https://u:p@gpu.test:8443/v1?key=k", "http://[::1]:8000/v1", "http://10.0.0.1/v1"]
 )
-def test_a_url_that_can_be_called_is_taken_as_it_is(url: str) -> None:
+def test_a_usable_url_is_not_changed(url: str) -> None:
     assert load(OPENAI_BASE_URL=url).openai_base_url == url
 
 
 @pytest.mark.parametrize("url", ["ftp://u:sekret@h", "http://u:sekret@[h", "http://h:99999/v1?key=sekret"])
-def test_nothing_of_a_wrong_url_is_shown(url: str, tmp_path: Path) -> None:
+def test_no_part_of_a_wrong_url_is_shown(url: str, tmp_path: Path) -> None:
     path = models_file(tmp_path, [{"name": "m", "kind": "openai", "base_url": url}])
     found = problems(OPENAI_BASE_URL=url, EXTERNAL_CHAT_URL=url, CORS_ALLOW_ORIGINS=url, MODELS_FILE=path)
     assert len(found) == 4
@@ -168,7 +168,7 @@ def test_nothing_of_a_wrong_url_is_shown(url: str, tmp_path: Path) -> None:
         "null",
     ],
 )
-def test_an_origin_that_no_browser_sends_as_it_is_written_is_told(origin: str) -> None:
+def test_an_origin_that_no_browser_sends_is_reported(origin: str) -> None:
     (problem,) = problems(CORS_ALLOW_ORIGINS=f"https://good.example.com,{origin}")
     assert problem.startswith("CORS_ALLOW_ORIGINS must be *, or origins such as")
 
@@ -176,13 +176,13 @@ def test_an_origin_that_no_browser_sends_as_it_is_written_is_told(origin: str) -
 @pytest.mark.parametrize(
     "origin", ["http://localhost:3000", "https://my-app.example.com", "http://10.0.0.1:80", "capacitor://localhost"]
 )
-def test_flask_cors_takes_no_origin_for_a_pattern(origin: str) -> None:
-    """A dot would stand for any character, and what follows the end of the pattern would not be looked at."""
+def test_flask_cors_does_not_take_an_origin_for_a_pattern(origin: str) -> None:
+    """In a pattern, a dot matches any character, and the end of the origin is not compared."""
     assert load(CORS_ALLOW_ORIGINS=origin).cors_allow_origins == (origin,)
     assert not probably_regex(origin)
 
 
-def test_an_origin_is_compared_to_its_last_character() -> None:
+def test_an_origin_is_compared_in_full() -> None:
     client = create_app(load(CORS_ALLOW_ORIGINS="https://app.example.com")).test_client()
     allowed = {
         origin: "access-control-allow-origin" in client.get("/healthz", headers={"Origin": origin}).headers
@@ -191,7 +191,7 @@ def test_an_origin_is_compared_to_its_last_character() -> None:
     assert list(allowed.values()) == [True, False, False]
 
 
-def test_openai_key_alone_means_openai() -> None:
+def test_an_openai_key_alone_selects_openai() -> None:
     settings = load(OPENAI_API_KEY="sk-1")
     assert settings.default_upstream is not None
     assert settings.default_upstream.base_url == "https://api.openai.com/v1"
@@ -199,7 +199,7 @@ def test_openai_key_alone_means_openai() -> None:
     assert "sk-1" not in repr(settings)
 
 
-def test_external_url_adds_a_model_under_its_name() -> None:
+def test_an_external_url_adds_a_model() -> None:
     settings = load(EXTERNAL_CHAT_URL="https://test.com/chatting", EXTERNAL_CHAT_MODEL="mock-gpt-model")
     assert [(entry.name, entry.kind) for entry in settings.entries.values()] == [("mock-gpt-model", "external")]
     assert load(EXTERNAL_CHAT_URL="https://test.com/chatting").default_model == "external-chat"
@@ -219,7 +219,7 @@ ENTRY = {
 
 
 @pytest.mark.parametrize("shape", ["list", "mapping", "yaml"])
-def test_an_entry_of_the_models_file(tmp_path: Path, shape: str) -> None:
+def test_a_model_of_the_models_file(tmp_path: Path, shape: str) -> None:
     content: Any = [ENTRY] if shape == "list" else {"models": [ENTRY]}
     path = models_file(tmp_path, content, "models.yaml" if shape == "yaml" else "models.json")
     settings = load(MODELS_FILE=path, GPU_KEY="k", TEAM="blue")
@@ -231,7 +231,7 @@ def test_an_entry_of_the_models_file(tmp_path: Path, shape: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "words"),
+    ("entry", "words"),
     [
         ({"name": "a"}, "needs a `kind`"),
         ({"name": "a", "kind": "openai"}, "needs a `base_url`"),
@@ -247,15 +247,15 @@ def test_an_entry_of_the_models_file(tmp_path: Path, shape: str) -> None:
         ({"name": "a", "kind": "echo", "delay": "slow"}, "delay"),
         ({"name": "a", "kind": "echo", "metadata": []}, None),
         ({"name": "a", "kind": "echo", "metadata": "x"}, "metadata must be a mapping"),
-        ({"name": "a", "kind": "echo", "base_urll": "x"}, "did you mean base_url?"),
+        ({"name": "a", "kind": "echo", "base_urll": "x"}, "Did you mean 'base_url'?"),
         ({"name": "a", "kind": "nowhere.module:Class"}, "cannot be loaded"),
         ({"name": "a", "kind": "json:JSONDecoder"}, "not a subclass"),
         ({"name": "a", "hf_repo": "org/model"}, None),
         (7, "needs a `name`"),
     ],
 )
-def test_a_wrong_entry_is_told_by_its_name(tmp_path: Path, row: Any, words: str | None) -> None:
-    path = models_file(tmp_path, [row])
+def test_a_wrong_model_is_reported_with_its_name(tmp_path: Path, entry: Any, words: str | None) -> None:
+    path = models_file(tmp_path, [entry])
     if words is None:
         assert load(MODELS_FILE=path).entries
     else:
@@ -265,11 +265,11 @@ def test_a_wrong_entry_is_told_by_its_name(tmp_path: Path, row: Any, words: str 
 @pytest.mark.parametrize(
     "content", ["{", "[]", "3", '{"modells": []}', '[{"name": "a", "kind": "echo"}, {"name": "a", "kind": "echo"}]']
 )
-def test_a_wrong_file_is_told(tmp_path: Path, content: str) -> None:
+def test_a_wrong_file_is_reported(tmp_path: Path, content: str) -> None:
     assert problems(MODELS_FILE=models_file(tmp_path, content))
 
 
-def test_a_missing_file_is_told() -> None:
+def test_a_missing_file_is_reported() -> None:
     assert "cannot be read" in problems(MODELS_FILE="/nowhere/models.json")[0]
 
 
@@ -281,12 +281,12 @@ def test_a_missing_file_is_told() -> None:
         ("models.json", '[{"name": "a", "kind": "echo", "delay": 1, "delay": 2}]'),
     ],
 )
-def test_a_key_that_stands_twice_is_told(tmp_path: Path, name: str, content: str) -> None:
+def test_a_duplicate_key_is_reported(tmp_path: Path, name: str, content: str) -> None:
     (problem,) = problems(MODELS_FILE=models_file(tmp_path, content, name))
     assert "the key 'delay' stands twice" in problem
 
 
-def test_a_key_may_replace_what_is_merged_in(tmp_path: Path) -> None:
+def test_a_key_may_replace_a_merged_one(tmp_path: Path) -> None:
     content = """
     - &base {name: a, kind: echo, delay: 1}
     - &other {<<: *base, name: b, delay: 2}
@@ -296,25 +296,25 @@ def test_a_key_may_replace_what_is_merged_in(tmp_path: Path) -> None:
     assert [entry.options["delay"] for entry in entries.values()] == [1, 2, 3]
 
 
-def test_what_is_wrong_with_a_yaml_file_is_told_without_its_lines(tmp_path: Path) -> None:
+def test_a_yaml_error_is_reported_without_quoting_the_file(tmp_path: Path) -> None:
     content = "- name: a\n  base_url: [https://u:sekret@host/v1\n  kind: openai\n"
     (problem,) = problems(MODELS_FILE=models_file(tmp_path, content, "models.yaml"))
     assert "line 3" in problem
     assert "sekret" not in problem
 
 
-def test_the_options_of_a_model_that_settings_stand_for_are_checked() -> None:
+def test_the_options_of_a_model_from_settings_are_checked() -> None:
     (problem,) = problems(EXTERNAL_CHAT_URL="https://test.com/chatting", EXTERNAL_CHAT_REPLY_PATH="..a[")
     assert problem.startswith("EXTERNAL_CHAT_REPLY_PATH: reply_path must be names and numbers")
 
 
-def test_a_default_model_that_the_allow_list_leaves_out_is_told() -> None:
+def test_a_default_model_outside_the_allow_list_is_reported() -> None:
     (problem,) = problems(MODEL_ALLOW_LIST="a,b", DEFAULT_MODEL="c", OPENAI_API_KEY="k")
     assert problem == "DEFAULT_MODEL names 'c', which MODEL_ALLOW_LIST leaves out"
     assert load(MODEL_ALLOW_LIST="a,b", DEFAULT_MODEL="b", OPENAI_API_KEY="k").default_model == "b"
 
 
-def test_the_allow_list_narrows() -> None:
+def test_the_allow_list_restricts_the_models() -> None:
     (problem,) = problems(MODEL_ALLOW_LIST="a, b")
     assert "a, b" in problem
     assert load(MODEL_ALLOW_LIST="a,b", OPENAI_API_KEY="k").default_model == "a"
@@ -328,22 +328,22 @@ def test_a_dot_env_file_is_read_and_the_environment_wins(tmp_path: Path, monkeyp
     assert (settings.port, settings.host) == (9000, "127.0.0.2")
 
 
-def test_a_dot_env_file_in_another_encoding_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dot_env_file_that_is_not_utf8_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".env").write_bytes("DEFAULT_MODEL=modèle\n".encode("latin-1"))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError, match=r"\.env cannot be read: it is not UTF-8"):
         environment.load()
 
 
-def test_calls_that_run_or_wait_leave_room_for_the_probes() -> None:
-    room = {"WORKER_CONNECTIONS": "100", "MAX_CONCURRENT_REQUESTS": "60", "MAX_QUEUED_REQUESTS": "40"}
+def test_running_and_queued_requests_leave_a_connection_for_health_checks() -> None:
+    limits = {"WORKER_CONNECTIONS": "100", "MAX_CONCURRENT_REQUESTS": "60", "MAX_QUEUED_REQUESTS": "40"}
     with pytest.raises(ConfigurationError, match=r"WORKER_CONNECTIONS must be larger than .* together \(100\)"):
-        environment.load(room)
-    assert environment.load({**room, "MAX_QUEUED_REQUESTS": "39"}).max_queued_requests == 39
-    assert environment.load({**room, "MAX_CONCURRENT_REQUESTS": "0"}).max_concurrent_requests == 0
+        environment.load(limits)
+    assert environment.load({**limits, "MAX_QUEUED_REQUESTS": "39"}).max_queued_requests == 39
+    assert environment.load({**limits, "MAX_CONCURRENT_REQUESTS": "0"}).max_concurrent_requests == 0
 
 
-def test_an_upstreams_limit_is_the_rows_or_else_the_settings(tmp_path: Path) -> None:
+def test_the_limit_of_calls_is_the_models_own_or_that_of_the_settings(tmp_path: Path) -> None:
     url = "base_url: http://localhost:1/v1"
     path = tmp_path / "models.yaml"
     path.write_text(f"- {{name: a, kind: openai, {url}, max_concurrent: 3}}\n- {{name: b, kind: openai, {url}}}\n")

@@ -11,7 +11,7 @@ import pytest
 from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.concurrency import ConcurrencyLimiter
 from openai_compat.core.errors import CallCancelledError, OverloadedError, UpstreamBusyError
-from tests.unit.web.test_client_monitor import wait_until
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_waiters_get_slots_in_first_in_first_out_order(in_thread: Callable[..., 
     waiting = []
     for number in range(3):
         waiting.append(in_thread(call, number))
-        assert wait_until(lambda: queued(limiter) == len(waiting))
+        wait_until(lambda: queued(limiter) == len(waiting))
     with pytest.raises(OverloadedError):
         limiter.acquire(CancellationToken())
     limiter.release()
@@ -76,7 +76,7 @@ def test_a_cancelled_waiter_leaves_the_queue(in_thread: Callable[..., Future[Non
     limiter, call = ConcurrencyLimiter(1, 1, 10), CancellationToken()
     limiter.acquire(CancellationToken())
     waiting = in_thread(limiter.acquire, call)
-    assert wait_until(lambda: queued(limiter) == 1)
+    wait_until(lambda: queued(limiter) == 1)
     call.cancel()
     with pytest.raises(CallCancelledError):
         waiting.result(5)
@@ -91,7 +91,7 @@ def test_a_slot_granted_to_a_waiter_that_is_cancelled_at_that_moment_is_released
     limiter, call = ConcurrencyLimiter(1, 1, 10), CancellationToken()
     limiter.acquire(CancellationToken())
     waiting = in_thread(limiter.acquire, call)
-    assert wait_until(lambda: queued(limiter) == 1)
+    wait_until(lambda: queued(limiter) == 1)
     with limiter._lock:  # both happen before the waiter runs
         waiter = limiter._queue.popleft()
         waiter.is_granted = True

@@ -1,4 +1,4 @@
-"""Routes as the models file tells of them."""
+"""Routing policies of the models file."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from openai_compat.core.settings import ModelConfig, RoutePolicy, Settings
 A, B = {"name": "a", "kind": "echo"}, {"name": "b", "kind": "echo"}
 
 
-def load(tmp_path: Path, *rows: dict[str, Any], **variables: str) -> Settings:
+def load(tmp_path: Path, *models: dict[str, Any], **variables: str) -> Settings:
     path = tmp_path / "models.json"
-    path.write_text(json.dumps(list(rows)))
+    path.write_text(json.dumps(list(models)))
     return environment.load({"MODELS_FILE": str(path), **variables})
 
 
@@ -31,20 +31,20 @@ def policy(tmp_path: Path, **keys: Any) -> RoutePolicy:
     return found
 
 
-def test_a_row_without_routing_has_no_policy(tmp_path: Path) -> None:
+def test_a_model_without_routing_keys_has_no_policy(tmp_path: Path) -> None:
     assert first(tmp_path).routing is None
     assert first(tmp_path, timeout=30).routing is None
 
 
-def test_every_key_of_a_route(tmp_path: Path) -> None:
+def test_every_routing_key_is_read(tmp_path: Path) -> None:
     found = policy(
         tmp_path,
         fallbacks=["b"],
         retries=2,
-        longest_wait=5,
-        cooldown={"seconds": 30, "faults": 4},
-        context_fallback="always",
-        midstream="continue",
+        max_retry_wait=5,
+        cooldown={"seconds": 30, "failure_threshold": 4},
+        context_overflow="always",
+        on_stream_break="continue",
     )
     expected = RoutePolicy(
         fallbacks=("b",),
@@ -58,23 +58,23 @@ def test_every_key_of_a_route(tmp_path: Path) -> None:
     assert found == expected
 
 
-def test_a_number_is_the_seconds_of_a_cooldown(tmp_path: Path) -> None:
+def test_a_number_is_the_duration_of_the_cooldown(tmp_path: Path) -> None:
     assert policy(tmp_path, cooldown=3).cooldown == 3.0
 
 
 @pytest.mark.parametrize(
     "targets",
     [["b"], [{"model": "b"}], [{"model": "b", "weight": 1}], {"b": 1.0}],
-    ids=["names", "rows", "weights", "map"],
+    ids=["names", "mappings", "weights", "map"],
 )
-def test_targets_make_an_alias(tmp_path: Path, targets: Any) -> None:
-    alias = load(tmp_path, {"name": "smart", "targets": targets, "balance": "latency"}, B).entries["smart"]
+def test_a_model_with_targets_is_an_alias(tmp_path: Path, targets: Any) -> None:
+    alias = load(tmp_path, {"name": "smart", "targets": targets, "strategy": "least_latency"}, B).entries["smart"]
     assert alias.is_alias
     assert alias.routing is not None
-    assert (alias.routing.targets, alias.routing.strategy) == ({"b": 1.0}, "latency")
+    assert (alias.routing.targets, alias.routing.strategy) == ({"b": 1.0}, "least_latency")
 
 
-def test_a_first_token_limit_bounds_the_first_byte_too_unless_that_is_named(tmp_path: Path) -> None:
+def test_the_first_token_limit_is_the_default_of_the_first_byte_limit(tmp_path: Path) -> None:
     entry = first(tmp_path, timeout={"first_token": 4})
     assert (entry.timeouts.first_token, entry.timeouts.first_byte) == (4.0, 4.0)
     assert entry.routing is not None
@@ -86,17 +86,17 @@ def test_a_first_token_limit_bounds_the_first_byte_too_unless_that_is_named(tmp_
 @pytest.mark.parametrize(
     ("value", "prefill"), [(True, "message"), (False, None), ("prefix", "prefix"), ("message", "message")]
 )
-def test_what_a_model_says_of_itself(tmp_path: Path, value: Any, prefill: str | None) -> None:
-    entry = first(tmp_path, prefill=value, context_window=8192)
+def test_prefill_and_context_window_are_no_routing_keys(tmp_path: Path, value: Any, prefill: str | None) -> None:
+    entry = first(tmp_path, assistant_prefill=value, context_window=8192)
     assert (entry.assistant_prefill, entry.context_window, entry.routing) == (prefill, 8192, None)
 
 
-def test_the_default_upstream_may_be_a_fallback(tmp_path: Path) -> None:
+def test_a_model_of_the_default_upstream_may_be_a_fallback(tmp_path: Path) -> None:
     settings = load(tmp_path, {**A, "fallbacks": ["gpt-4o-mini"]}, OPENAI_API_KEY="sk-1")
     assert settings.entries["a"].routing is not None
 
 
-def test_a_model_that_clients_may_not_name_can_still_be_a_target(tmp_path: Path) -> None:
+def test_a_model_outside_the_allow_list_can_be_a_target(tmp_path: Path) -> None:
     settings = load(tmp_path, {"name": "smart", "targets": ["a", "b"]}, A, B, MODEL_ALLOW_LIST="smart")
     assert (list(settings.entries), list(settings.hidden_entries)) == (["smart"], ["a", "b"])
 
@@ -107,54 +107,57 @@ def test_a_model_that_clients_may_not_name_can_still_be_a_target(tmp_path: Path)
         ({"fallbacks": ["c"]}, "fallbacks names 'c', which is not configured"),
         ({"fallbacks": ["a"]}, "fallbacks names 'a', which is itself"),
         ({"fallbacks": ["b", "b"]}, "fallbacks names a model twice"),
-        ({"fallbacks": 3}, "fallbacks must be a list of models' names"),
+        ({"fallbacks": 3}, "fallbacks must be a list"),
         ({"retries": 4}, "retries must be a whole number from 0 to 3"),
         ({"retries": True}, "retries must be a whole number from 0 to 3"),
-        ({"longest_wait": -1}, "longest_wait must be a number of seconds"),
-        ({"longest_wait": True}, "longest_wait must be a number of seconds"),
+        ({"max_retry_wait": -1}, "max_retry_wait must be a number of seconds"),
+        ({"max_retry_wait": True}, "max_retry_wait must be a number of seconds"),
         ({"cooldown": "soon"}, "cooldown must be a number of seconds"),
         ({"cooldown": [1]}, "cooldown "),
-        ({"cooldown": {"second": 1}}, "cooldown takes a number of seconds, or `seconds` and `faults`"),
-        ({"cooldown": {"faults": 0}}, "cooldown must have `faults`"),
-        ({"context_fallback": "never"}, "context_fallback must be larger or always"),
-        ({"midstream": "resume"}, "midstream must be error or continue"),
+        ({"cooldown": {"second": 1}}, "cooldown has the unknown key 'second'. Did you mean 'seconds'?"),
+        ({"cooldown": {"failure_threshold": 0}}, "cooldown.failure_threshold must be a whole number, 1 or more"),
+        ({"context_overflow": "never"}, "context_overflow must be larger or always"),
+        ({"on_stream_break": "resume"}, "on_stream_break must be error or continue"),
         ({"context_window": 0}, "context_window must be a number of tokens"),
-        ({"prefill": "yes"}, "prefill must be message or prefix or continue_final_message"),
-        ({"fallback": ["b"]}, "unknown keys: fallback (did you mean fallbacks?"),
-        ({"timeout": {"first_tokens": 1}}, "timeout takes a number of seconds"),
+        ({"assistant_prefill": "yes"}, "assistant_prefill must be message or prefix or continue_final_message"),
+        ({"fallback": ["b"]}, "has the unknown key 'fallback'. Did you mean 'fallbacks'?"),
+        ({"timeout": {"first_tokens": 1}}, "timeout has the unknown key 'first_tokens'. Did you mean 'first_token'?"),
     ],
 )
-def test_what_is_wrong_with_a_route_is_named(tmp_path: Path, keys: dict[str, Any], problem: str) -> None:
+def test_a_wrong_routing_key_is_reported(tmp_path: Path, keys: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         load(tmp_path, {**A, **keys}, B)
     assert any("model 'a'" in found and problem in found for found in raised.value.problems), raised.value.problems
 
 
 @pytest.mark.parametrize(
-    ("row", "problem"),
+    ("keys", "problem"),
     [
-        ({"targets": ["a"], "base_url": "http://x", "kind": "openai"}, "these keys belong to them: base_url, kind"),
+        (
+            {"targets": ["a"], "base_url": "http://x", "kind": "openai"},
+            "has targets, so the key 'base_url' belongs to them",
+        ),
         ({"targets": ["other"]}, "targets names 'other', which has targets of its own"),
-        ({"targets": [{"model": "a", "weight": -1}]}, "targets must have weights that are numbers"),
+        ({"targets": [{"model": "a", "weight": -1}]}, "targets.0.weight must be a number, 0 or more"),
         ({"targets": [{"model": "a", "weight": 0}]}, "targets must have a weight above 0"),
-        ({"targets": [{"name": "a"}]}, "targets must have entries such as"),
-        ({"targets": "a"}, "targets must be a list of models"),
+        ({"targets": [{"name": "a"}]}, "targets.0.model is missing"),
+        ({"targets": "a"}, "targets must be a list"),
         ({"targets": ["a"], "fallbacks": ["a"]}, "a stands in targets and in fallbacks"),
-        ({"targets": ["a"], "balance": "fair"}, "balance must be weight or latency"),
+        ({"targets": ["a"], "strategy": "fair"}, "strategy must be weighted or least_latency"),
     ],
 )
-def test_what_is_wrong_with_an_alias_is_named(tmp_path: Path, row: dict[str, Any], problem: str) -> None:
+def test_a_wrong_alias_is_reported(tmp_path: Path, keys: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
-        load(tmp_path, {"name": "smart", **row}, A, {"name": "other", "targets": ["b"]}, B)
+        load(tmp_path, {"name": "smart", **keys}, A, {"name": "other", "targets": ["b"]}, B)
     assert any("model 'smart'" in found and problem in found for found in raised.value.problems), raised.value.problems
 
 
 @pytest.mark.parametrize("url", ["memory:", "sqlite:/tmp/x", "redis://h:1/0", "rediss://h", "unix:///tmp/x"])
-def test_where_state_may_be(url: str) -> None:
+def test_a_store_may_be_memory_sqlite_or_redis(url: str) -> None:
     assert environment.load({"SHARED_STATE_URL": url}).shared_state_url == url
 
 
-def test_an_address_of_state_that_is_none_is_refused_without_being_shown() -> None:
+def test_an_unknown_store_is_refused_without_showing_its_url() -> None:
     with pytest.raises(ConfigurationError) as raised:
         environment.load({"SHARED_STATE_URL": "postgres://user:secret@h"})
     assert "SHARED_STATE_URL must be" in raised.value.message
