@@ -1,7 +1,7 @@
-"""The process of the pipelines as its workers see it: found or started, called, and given up.
+"""Client of the Haystack sidecar. It starts the process when needed and sends calls to it.
 
-All workers of a server share one such process, by the server's id. It is started by the first call that needs it, and
-ends by itself when no worker is connected any more. Nothing here imports Haystack.
+All workers of a server share one sidecar, found by the server's id. The first call that needs the sidecar starts it.
+The sidecar ends when no worker is connected. This module never imports Haystack.
 """
 
 from __future__ import annotations
@@ -34,75 +34,75 @@ log = logging.getLogger(__name__)
 START_TIMEOUT: Final = 60.0
 LOCK_POLL_INTERVAL: Final = 0.05
 BACKLOG: Final = 2048
-# The path of modules as this process has it, also where it was not made by the environment.
+# The sidecar gets this process's `sys.path`, which may differ from what the environment alone would produce.
 BOOTSTRAP: Final = (
     "import sys; sys.path[:] = sys.argv[2:]; from openai_compat.sidecars.haystack.server import main; main()"
 )
 
 
 class SidecarClient:
-    """A worker's way to the process of the pipelines."""
+    """A worker's client of the Haystack sidecar."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._keepalive_socket: socket.socket | None = None
-        self._started: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
 
     def call(self, request: Mapping[str, Any], context: CallContext, timeouts: Timeouts) -> PipelineCall:
-        """Sends a request; its answer is read from what is returned.
+        """Send a request and return an iterator over the messages of its answer.
 
         Raises:
             CallCancelledError
-            InternalError: the process cannot be started.
+            InternalError: the sidecar cannot be started.
         """
         context.cancellation.raise_if_cancelled()
         sock = self._connect() if self._keepalive_socket is not None else None
         if sock is None:
-            self._keep_alive(context.cancellation)
+            self._ensure_running(context.cancellation)
             sock = self._connect()
         if sock is None:
-            raise InternalError("The process of the pipelines cannot be reached.")
+            raise InternalError("The Haystack sidecar cannot be reached.")
         return PipelineCall(sock, request, context, timeouts)
 
     def close(self) -> None:
-        """This worker needs the process no longer; the last one to say so ends it."""
+        """Close the keep-alive connection. The sidecar ends when the last worker has closed its own."""
         if self._keepalive_socket is not None:
             self._keepalive_socket.close()
             self._keepalive_socket = None
 
     @property
-    def _path(self) -> Path:
+    def _socket_path(self) -> Path:
         name = hashlib.sha256(self._settings.server_id.encode()).hexdigest()[:24]
-        return _private_folder() / f"{name}.sock"
+        return _private_directory() / f"{name}.sock"
 
     def _connect(self) -> socket.socket | None:
         sock = socket.socket(socket.AF_UNIX)
         try:
-            sock.connect(str(self._path))
+            sock.connect(str(self._socket_path))
         except (FileNotFoundError, ConnectionRefusedError):
             sock.close()
             return None
         return sock
 
-    def _keep_alive(self, cancellation: CancellationToken) -> None:
-        """Makes sure that the process runs, and that it goes on running for this worker."""
-        with lock(self._path, cancellation):
-            if not self._connect_and_attend():
+    def _ensure_running(self, cancellation: CancellationToken) -> None:
+        """Start the sidecar unless it runs, and open the connection that keeps it running for this worker."""
+        with lock(self._socket_path, cancellation):
+            if not self._open_keepalive():
                 self._start()
-                if not self._connect_and_attend():
-                    raise InternalError("The process of the pipelines could not be started.")
+                if not self._open_keepalive():
+                    raise InternalError("The Haystack sidecar could not be started.")
 
-    def _connect_and_attend(self) -> bool:
+    def _open_keepalive(self) -> bool:
         sock = self._connect()
         if sock is None:
             return False
         sock.settimeout(START_TIMEOUT)
         try:
-            send_line(sock, {"op": "attend"})
-            is_there = LineReader(sock).read() is not None
+            send_line(sock, {"op": "keep_alive"})
+            is_running = LineReader(sock).read() is not None
         except OSError:
-            is_there = False
-        if not is_there:
+            is_running = False
+        if not is_running:
             sock.close()
             return False
         self.close()
@@ -110,28 +110,28 @@ class SidecarClient:
         return True
 
     def _start(self) -> None:
-        """The listener is made here and handed down: whoever connects waits in its queue until it is accepted."""
-        path = self._path
+        """Start the sidecar with an inherited listening socket, so that connections queue until it accepts them."""
+        path = self._socket_path
         path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(str(path))
         listener.listen(BACKLOG)
         command = [sys.executable, "-c", BOOTSTRAP, str(listener.fileno()), *sys.path]
-        process = self._started = subprocess.Popen(  # noqa: S603 - no word of it is foreign
+        process = self._process = subprocess.Popen(  # noqa: S603 - no argument comes from outside
             command,
             stdin=subprocess.PIPE,
             pass_fds=[listener.fileno()],
-            # Ctrl-C in the terminal is for the server; this process ends when its workers have.
+            # A new session keeps the terminal's Ctrl-C from the sidecar, which ends after its workers.
             start_new_session=True,
         )
         listener.close()
         with suppress(BrokenPipeError), cast("IO[bytes]", process.stdin) as stdin:
             pickle.dump((str(path), self._settings), stdin)
-        log.info("the process of the pipelines was started", extra={"fields": {"pid": process.pid}})
+        log.info("Haystack sidecar started", extra={"fields": {"pid": process.pid}})
 
 
 class PipelineCall(Iterator["JSON | Heartbeat"]):
-    """An answer under way: its messages, each as it comes. `close()` ends the work behind it."""
+    """An iterator over the messages of one answer. `close()` ends the work in the sidecar."""
 
     def __init__(
         self, sock: socket.socket, request: Mapping[str, Any], context: CallContext, timeouts: Timeouts
@@ -139,23 +139,27 @@ class PipelineCall(Iterator["JSON | Heartbeat"]):
         self._sock = sock
         self._lines = LineReader(sock)
         self._cancellation = context.cancellation
-        self._silence_seconds = context.heartbeat_interval
-        self._idle = timeouts.idle
+        self._heartbeat_interval = context.heartbeat_interval
+        self._idle_timeout = timeouts.idle
         self._deadline = _deadline(timeouts.total)
-        self._piece_deadline = _deadline(timeouts.first_byte)
-        self._is_over = False
-        self._cancellation.on_cancel(self._hang_up)
+        self._message_deadline = _deadline(timeouts.first_byte)
+        self._is_closed = False
+        self._cancellation.on_cancel(self._disconnect)
         try:
             send_line(sock, request)
-        except OSError:  # it ended just now, and is told so below
-            self._hang_up()
+        except OSError:  # the sidecar has just ended, which the first read reports
+            self._disconnect()
 
     def __next__(self) -> JSON | Heartbeat:
-        """
+        """Return the next message, or `HEARTBEAT` after an idle gap of the heartbeat interval.
+
         Raises:
-            OpenAICompatError: what the process says went wrong, or its end in the middle of the answer.
+            CallCancelledError
+            UpstreamTimeoutError: a time limit has passed.
+            UpstreamTruncatedError: the sidecar ended before the answer was complete.
+            OpenAICompatError: the error that the sidecar reported.
         """
-        if self._is_over:
+        if self._is_closed:
             raise StopIteration
         try:
             message = self._read()
@@ -164,7 +168,7 @@ class PipelineCall(Iterator["JSON | Heartbeat"]):
             raise
         if isinstance(message, Heartbeat):
             return message
-        self._piece_deadline = _deadline(self._idle)
+        self._message_deadline = _deadline(self._idle_timeout)
         if "error" in message:
             self.close()
             raise error_from_json(message["error"])
@@ -174,14 +178,14 @@ class PipelineCall(Iterator["JSON | Heartbeat"]):
         return message
 
     def _read(self) -> JSON | Heartbeat:
-        limit = min(self._deadline, self._piece_deadline) - time.monotonic()
-        is_silence = bool(self._silence_seconds) and self._silence_seconds < limit
-        wait = self._silence_seconds if is_silence else limit
-        self._sock.settimeout(None if wait == float("inf") else max(wait, 0.001))
+        remaining = min(self._deadline, self._message_deadline) - time.monotonic()
+        is_heartbeat_next = bool(self._heartbeat_interval) and self._heartbeat_interval < remaining
+        timeout = self._heartbeat_interval if is_heartbeat_next else remaining
+        self._sock.settimeout(None if timeout == float("inf") else max(timeout, 0.001))
         try:
             message = self._lines.read()
         except TimeoutError:
-            if is_silence:
+            if is_heartbeat_next:
                 return HEARTBEAT
             raise UpstreamTimeoutError("The pipeline did not answer within the time limit.") from None
         except OSError:
@@ -189,16 +193,16 @@ class PipelineCall(Iterator["JSON | Heartbeat"]):
         if self._cancellation.is_cancelled:
             raise CallCancelledError
         if message is None:
-            raise UpstreamTruncatedError("The process of the pipelines ended before the answer was complete.")
+            raise UpstreamTruncatedError("The Haystack sidecar ended before the answer was complete.")
         return message
 
-    def _hang_up(self) -> None:
-        with suppress(OSError):  # it was closed already
+    def _disconnect(self) -> None:
+        with suppress(OSError):  # already closed
             self._sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        self._is_over = True
-        self._cancellation.remove_callback(self._hang_up)
+        self._is_closed = True
+        self._cancellation.remove_callback(self._disconnect)
         self._sock.close()
 
 
@@ -206,19 +210,27 @@ def _deadline(seconds: float) -> float:
     return time.monotonic() + seconds if seconds else float("inf")
 
 
-def _private_folder() -> Path:
-    """Where the sockets are: nobody else may connect, or put a socket of theirs in our place."""
+def _private_directory() -> Path:
+    """Return the directory of the sockets, which no other user may enter.
+
+    Raises:
+        InternalError: the directory belongs to another user or is open to others.
+    """
     folder = Path(tempfile.gettempdir()) / f"openai-compat-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
-    facts = folder.lstat()
-    if facts.st_uid != os.getuid() or facts.st_mode & 0o077 or not folder.is_dir() or folder.is_symlink():
-        raise InternalError("The folder for the pipelines' socket belongs to somebody else.")
+    status = folder.lstat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o077 or not folder.is_dir() or folder.is_symlink():
+        raise InternalError("The directory for the sidecar's socket is not private to this user.")
     return folder
 
 
 @contextmanager
 def lock(path: Path, cancellation: CancellationToken) -> Iterator[None]:
-    """Held while the socket at `path` is made or taken away; those who wait stop waiting when their clients leave."""
+    """Hold the lock for creating or removing the socket at `path`.
+
+    Raises:
+        CallCancelledError: the client disconnected while this call waited for the lock.
+    """
     with (path.parent / "lock").open("w") as file:
         while True:
             try:

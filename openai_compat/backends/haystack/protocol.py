@@ -1,8 +1,8 @@
-"""What a worker and the process of the pipelines say to each other: JSON, a line each, over a Unix socket.
+"""Wire protocol between a worker and the Haystack sidecar, one JSON object a line over a Unix socket.
 
-The worker sends one request. What was adapted for the pipeline's models may come back first, then pieces, until
-`{"end": true}` or `{"error": ...}`. A connection that ends without either was cut. The worker hangs up when nobody
-waits for the answer any more.
+The worker sends one request. The sidecar may first report the request's adaptations, then sends deltas, and ends with
+`{"end": true}` or `{"error": ...}`. A connection that closes without either is a truncated answer. The worker
+disconnects to cancel the call.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ JSON = dict[str, Any]
 RECEIVE_BYTES: Final = 65_536
 END: Final[JSON] = {"end": True}
 ADAPTED: Final = "adapted"
-"""The key of a message that tells what of the request a model did not get as it was."""
+"""Key of the message that lists the parameters which were changed or dropped for a model."""
 
 
 def send_line(sock: socket.socket, value: Mapping[str, Any]) -> None:
-    """One message; `json.dumps` puts no line feed into it."""
+    """Send one message. `json.dumps` escapes line feeds, so a message never contains one."""
     sock.sendall(json.dumps(value, separators=(",", ":")).encode() + b"\n")
 
 
 class LineReader:
-    """The messages that arrive at a socket."""
+    """Reader of the messages that arrive at a socket."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -38,10 +38,13 @@ class LineReader:
         self._rest: list[bytes] = []
 
     def read(self) -> JSON | None:
-        """The next message, or None where the peer hung up. A time limit of the socket loses nothing.
+        """Return the next message, or None if the remote side closed the connection.
+
+        A timeout keeps the bytes that were read, so the caller may read again.
 
         Raises:
-            TimeoutError, OSError: the socket's own.
+            TimeoutError: the socket's timeout passed.
+            OSError: the connection failed.
         """
         while True:
             for line in self._lines:
@@ -59,11 +62,12 @@ class LineReader:
 
 
 def delta_to_json(delta: ChatDelta) -> JSON:
-    """What the delta says; its other fields are left out."""
+    """Return the fields of the delta that are set."""
     return {name: value for name, value in asdict(delta).items() if value not in (None, (), [], 0)}
 
 
 def delta_from_json(value: JSON) -> ChatDelta:
+    """Build a delta from its JSON form. The argument is modified."""
     if "tool_calls" in value:
         value["tool_calls"] = [ToolCallDelta(**call) for call in value["tool_calls"]]
     if "logprobs" in value:
@@ -79,18 +83,21 @@ def _logprob_from_json(value: JSON) -> TokenLogprob:
 
 
 def error_to_json(error: OpenAICompatError) -> JSON:
-    """The error by the name of its class, with what a client is told of it."""
-    facts: JSON = {"kind": type(error).__name__, "message": error.message, "param": error.param, "code": error.code}
+    """Return the error's class name and the fields that a client sees."""
+    fields: JSON = {"kind": type(error).__name__, "message": error.message, "param": error.param, "code": error.code}
     if isinstance(error, UpstreamStatusError):
-        facts |= {"upstream_status": error.upstream_status, "type": error.type, "headers": error.headers}
-    return facts
+        fields |= {"upstream_status": error.upstream_status, "type": error.type, "headers": error.headers}
+    return fields
 
 
-def error_from_json(facts: JSON) -> OpenAICompatError:
-    """The same error again. Its class's own way to make one is passed by: the words are there already."""
-    kind = getattr(errors, facts.pop("kind"), InternalError)
+def error_from_json(fields: JSON) -> OpenAICompatError:
+    """Build the error from its JSON form.
+
+    The class's own `__init__` is skipped, because it would build the message that `fields` already has.
+    """
+    kind = getattr(errors, fields.pop("kind"), InternalError)
     error: OpenAICompatError = kind.__new__(kind)
-    OpenAICompatError.__init__(error, facts.pop("message"), param=facts.pop("param"), code=facts.pop("code"))
-    for name, value in facts.items():
+    OpenAICompatError.__init__(error, fields.pop("message"), param=fields.pop("param"), code=fields.pop("code"))
+    for name, value in fields.items():
         setattr(error, name, value)
     return error

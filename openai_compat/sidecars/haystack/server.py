@@ -1,6 +1,7 @@
-"""The process of the pipelines: takes its workers' calls, a thread each, and ends when no worker is left.
+"""Server of the Haystack sidecar. It answers each call in a thread and ends when no worker is connected.
 
-A worker that hangs up has lost its client: the call's `CancellationToken` ends whatever the pipeline waits for.
+A worker closes the connection of a call when the client disconnects. The server then cancels the call's
+`CancellationToken`, which ends any upstream request that the pipeline waits for.
 """
 
 from __future__ import annotations
@@ -41,15 +42,17 @@ from .registry import PipelineRegistry
 log = logging.getLogger(__name__)
 
 IDLE_TIMEOUT: Final = 3.0
-"""How long the process stays without a worker: a worker that was replaced finds the conversations again."""
-HANG_UP: Final = getattr(select, "POLLRDHUP", select.POLLHUP)
+"""Seconds without a connection before the process ends. A replacement worker that connects within this time keeps the
+stored conversations.
+"""
+DISCONNECT_EVENT: Final = getattr(select, "POLLRDHUP", select.POLLHUP)
 
 
 def main() -> None:
-    """Called with the listener's descriptor as the first argument; the settings come through standard input."""
+    """Run the sidecar. The first argument is the listener's descriptor. The settings come through standard input."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     quiet_haystack()
-    path, settings = pickle.load(sys.stdin.buffer)  # noqa: S301 - it comes from the worker that started this process
+    path, settings = pickle.load(sys.stdin.buffer)  # noqa: S301 - written by the worker that started this process
     configure_logging(settings.log_level, settings.log_format)
     _log_libraries()
     listener = socket.socket(fileno=int(sys.argv[1]))
@@ -58,26 +61,28 @@ def main() -> None:
 
 
 def _log_libraries() -> None:
-    """The libraries' warnings go where ours go, but for those about snapshots of failed runs: none are kept."""
+    """Send the libraries' warnings to this server's log, except those about snapshots of failed runs."""
     for name in ("haystack", "pypdf"):
         logger = logging.getLogger(name)
         logger.handlers[:] = logging.getLogger(logs.LOGGER).handlers
         logger.setLevel(logging.WARNING)
         logger.propagate = False
+    # No snapshots are kept.
     logging.getLogger("haystack.utils.base_serialization").setLevel(logging.CRITICAL)
 
 
 class PipelineServer:
-    """One thread accepts and watches for workers that hang up; each call is answered in a thread of its own."""
+    """Server with one thread that accepts connections and detects disconnects, and one thread for each call."""
 
     def __init__(self, settings: Settings, listener: socket.socket, path: Path) -> None:
         self._listener = listener
         self._path = path
-        self._catalog = PipelineRegistry(settings)
+        self._registry = PipelineRegistry(settings)
         self._poll = select.poll()
         self._connections: dict[int, _Connection] = {}
 
     def run(self) -> None:
+        """Serve until no worker has been connected for `IDLE_TIMEOUT` seconds."""
         self._poll.register(self._listener, select.POLLIN)
         while True:
             events = self._poll.poll(IDLE_TIMEOUT * 1000)
@@ -86,17 +91,17 @@ class PipelineServer:
                     self._accept()
                 else:
                     self._poll.unregister(descriptor)
-                    self._connections.pop(descriptor).end()
+                    self._connections.pop(descriptor).close()
             if not events and not self._connections and self._shutdown_if_idle():
                 break
-        self._catalog.close()
+        self._registry.close()
 
     def _shutdown_if_idle(self) -> bool:
-        """Takes the socket away, unless somebody is about to connect."""
-        at_once = CancellationToken()
-        at_once.cancel()
+        """Remove the socket and return True, unless a worker is connecting or holds the lock to connect."""
+        no_wait = CancellationToken()
+        no_wait.cancel()
         try:
-            with lock(self._path, at_once):
+            with lock(self._path, no_wait):
                 if self._poll.poll(0):
                     return False
                 self._listener.close()
@@ -107,33 +112,39 @@ class PipelineServer:
 
     def _accept(self) -> None:
         sock, _ = self._listener.accept()
-        connection = _Connection(sock, self._catalog)
+        connection = _Connection(sock, self._registry)
         self._connections[sock.fileno()] = connection
-        self._poll.register(sock, HANG_UP)
+        self._poll.register(sock, DISCONNECT_EVENT)
         threading.Thread(target=connection.serve, daemon=True).start()
 
 
 class _Connection:
-    """One call of a worker, or its attendance: a connection that is held for as long as the worker lives."""
+    """A worker's connection, either for one call or kept open for the lifetime of the worker."""
 
-    def __init__(self, sock: socket.socket, catalog: PipelineRegistry) -> None:
+    def __init__(self, sock: socket.socket, registry: PipelineRegistry) -> None:
         self._sock = sock
-        self._catalog = catalog
+        self._registry = registry
         self._cancellation = CancellationToken()
 
     def serve(self) -> None:
+        """Read the request and answer it."""
         request = self._read()
-        if request is not None and request["op"] == "attend":
-            self._send(END)  # it stays open: its end is the worker's to tell
+        if request is not None and request["op"] == "keep_alive":
+            self._send(END)  # the connection stays open until the worker closes it
             return
         try:
             if request is not None:
                 self._answer(request)
         except ClientDisconnected:
-            log.debug("the client left")
+            log.debug("the client disconnected")
         finally:
-            self._cancellation.cancel()  # ends whatever the pipeline has left behind
-            self._hang_up()
+            self._cancellation.cancel()  # ends requests that the pipeline has left open
+            self._disconnect()
+
+    def close(self) -> None:
+        """Cancel the call and close the socket, after the worker disconnected or the answer was sent."""
+        self._cancellation.cancel()
+        self._sock.close()
 
     def _read(self) -> JSON | None:
         try:
@@ -142,9 +153,10 @@ class _Connection:
             return None
 
     def _send(self, message: JSON) -> None:
-        """
+        """Send a message.
+
         Raises:
-            Abandoned: nobody waits for the answer any more.
+            ClientDisconnected: the worker has closed the connection.
         """
         if self._cancellation.is_cancelled:
             raise ClientDisconnected
@@ -153,8 +165,8 @@ class _Connection:
         except OSError:
             raise ClientDisconnected from None
 
-    def _say(self, delta: ChatDelta, headers: dict[str, str]) -> None:
-        """A piece; before it what there is to tell of the request."""
+    def _send_delta(self, delta: ChatDelta, headers: dict[str, str]) -> None:
+        """Send a delta. Adaptations recorded in `headers` are sent before it, and once."""
         if headers:
             self._send({ADAPTED: from_header(headers.pop(ADAPTED_HEADER))})
         self._send(delta_to_json(delta))
@@ -163,20 +175,20 @@ class _Connection:
         logs.request_id.set(request.get("request_id", "-"))
         try:
             if request["op"] == "describe":
-                self._send(self._catalog.describe(request["model"]))
+                self._send(self._registry.describe(request["model"]))
             else:
                 headers: dict[str, str] = {}
-                self._catalog.chat(request, lambda delta: self._say(delta, headers), self._cancellation, headers)
+                self._registry.chat(
+                    request, lambda delta: self._send_delta(delta, headers), self._cancellation, headers
+                )
             self._send(END)
-        except Exception as error:  # noqa: BLE001 - whatever a pipeline's components raise; it is logged there
+        except Exception as error:  # noqa: BLE001 - components raise anything; `to_known_error` logs it
             self._send({"error": error_to_json(to_known_error(error))})
 
-    def end(self) -> None:
-        """The worker hung up, or the answer is complete."""
-        self._cancellation.cancel()
-        self._sock.close()
+    def _disconnect(self) -> None:
+        """Shut the socket down and leave closing to the polling thread.
 
-    def _hang_up(self) -> None:
-        """Told to the thread that watches, which alone closes: the number of a closed socket is given to another."""
+        Closing here would free the descriptor for another connection while the polling thread still watches it.
+        """
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)

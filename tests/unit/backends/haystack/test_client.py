@@ -1,4 +1,4 @@
-"""A worker's end of a call to the process of the pipelines, with that process played by the test."""
+"""A worker's calls to the Haystack sidecar, with the test as the sidecar."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ from openai_compat.core.settings import Timeouts
 from openai_compat.core.streams import HEARTBEAT
 from openai_compat.core.types import CallContext, ChatDelta, TokenLogprob, ToolCallDelta, Usage
 
-WHOLE = ChatDelta(
+Sockets = tuple[socket.socket, socket.socket]
+
+FULL_DELTA = ChatDelta(
     "Zoë\n🏃",
     1,
     "stop",
@@ -44,18 +46,19 @@ WHOLE = ChatDelta(
 
 
 @pytest.fixture
-def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        yield ours, theirs
+def sockets() -> Iterator[Sockets]:
+    """Yield the worker's socket and the sidecar's."""
+    worker, sidecar = socket.socketpair()
+    with worker, sidecar:
+        yield worker, sidecar
 
 
 def call(sock: socket.socket, context: CallContext | None = None, **limits: float) -> PipelineCall:
     return PipelineCall(sock, {"op": "chat"}, context or CallContext("test"), Timeouts(**limits))
 
 
-@pytest.mark.parametrize("delta", [WHOLE, ChatDelta(), ChatDelta("x"), ChatDelta(finish_reason="stop")])
-def test_a_delta_is_the_same_on_the_other_side(delta: ChatDelta) -> None:
+@pytest.mark.parametrize("delta", [FULL_DELTA, ChatDelta(), ChatDelta("x"), ChatDelta(finish_reason="stop")])
+def test_a_delta_survives_the_wire(delta: ChatDelta) -> None:
     assert delta_from_json(json.loads(json.dumps(delta_to_json(delta)))) == delta
 
 
@@ -68,44 +71,44 @@ def test_a_delta_is_the_same_on_the_other_side(delta: ChatDelta) -> None:
         UpstreamStatusError("slow down", upstream_status=429, type_="requests", code="x", headers={"retry-after": "3"}),
     ],
 )
-def test_an_error_is_the_same_on_the_other_side(error: OpenAICompatError) -> None:
-    told = error_from_json(json.loads(json.dumps(error_to_json(error))))
-    assert type(told) is type(error)
-    assert told.to_envelope() == error.to_envelope()
+def test_an_error_survives_the_wire(error: OpenAICompatError) -> None:
+    received = error_from_json(json.loads(json.dumps(error_to_json(error))))
+    assert type(received) is type(error)
+    assert received.to_envelope() == error.to_envelope()
     if isinstance(error, UpstreamStatusError):
-        assert isinstance(told, UpstreamStatusError)
-        assert (told.upstream_status, told.headers) == (error.upstream_status, error.headers)
+        assert isinstance(received, UpstreamStatusError)
+        assert (received.upstream_status, received.headers) == (error.upstream_status, error.headers)
 
 
-def test_messages_are_read_however_they_are_cut(ends: tuple[socket.socket, socket.socket]) -> None:
-    ours, theirs = ends
-    reader = LineReader(ours)
-    theirs.sendall(b'{"a": 1}\n{"b"')
+def test_messages_split_across_reads_are_joined(sockets: Sockets) -> None:
+    worker, sidecar = sockets
+    reader = LineReader(worker)
+    sidecar.sendall(b'{"a": 1}\n{"b"')
     assert reader.read() == {"a": 1}
-    ours.settimeout(0.01)
+    worker.settimeout(0.01)
     with pytest.raises(TimeoutError):
         reader.read()
-    theirs.sendall(b': 2}\n{"c": 3}\n')
+    sidecar.sendall(b': 2}\n{"c": 3}\n')
     assert [reader.read(), reader.read()] == [{"b": 2}, {"c": 3}]
-    theirs.close()
+    sidecar.close()
     assert reader.read() is None
 
 
-def test_an_answer_ends_with_its_end(ends: tuple[socket.socket, socket.socket]) -> None:
-    ours, theirs = ends
-    answer = call(ours)
-    assert LineReader(theirs).read() == {"op": "chat"}
-    send_line(theirs, {"content": "x"})
-    send_line(theirs, {"end": True})
+def test_an_answer_ends_with_its_end_message(sockets: Sockets) -> None:
+    worker, sidecar = sockets
+    answer = call(worker)
+    assert LineReader(sidecar).read() == {"op": "chat"}
+    send_line(sidecar, {"content": "x"})
+    send_line(sidecar, {"end": True})
     assert list(answer) == [{"content": "x"}]
-    assert theirs.recv(1) == b""
+    assert sidecar.recv(1) == b""
 
 
-def test_an_answer_without_its_end_was_cut(ends: tuple[socket.socket, socket.socket]) -> None:
-    ours, theirs = ends
-    answer = call(ours)
-    send_line(theirs, {"content": "x"})
-    theirs.close()
+def test_an_answer_without_an_end_message_is_truncated(sockets: Sockets) -> None:
+    worker, sidecar = sockets
+    answer = call(worker)
+    send_line(sidecar, {"content": "x"})
+    sidecar.close()
     assert next(answer) == {"content": "x"}
     with pytest.raises(UpstreamTruncatedError):
         next(answer)
@@ -113,35 +116,33 @@ def test_an_answer_without_its_end_was_cut(ends: tuple[socket.socket, socket.soc
 
 
 @pytest.mark.parametrize("limits", [{"first_byte": 0.05}, {"total": 0.05}, {"first_byte": 9.0, "total": 0.05}])
-def test_nothing_is_waited_for_beyond_its_limit(
-    ends: tuple[socket.socket, socket.socket], limits: dict[str, float]
-) -> None:
+def test_the_first_byte_and_total_timeouts_apply(sockets: Sockets, limits: dict[str, float]) -> None:
     with pytest.raises(UpstreamTimeoutError):
-        next(call(ends[0], **limits))
+        next(call(sockets[0], **limits))
 
 
-def test_a_pause_has_a_limit_of_its_own(ends: tuple[socket.socket, socket.socket]) -> None:
-    ours, theirs = ends
-    answer = call(ours, idle=0.05)
-    send_line(theirs, {"content": "x"})
+def test_the_idle_timeout_applies_between_messages(sockets: Sockets) -> None:
+    worker, sidecar = sockets
+    answer = call(worker, idle=0.05)
+    send_line(sidecar, {"content": "x"})
     assert next(answer) == {"content": "x"}
     with pytest.raises(UpstreamTimeoutError):
         next(answer)
 
 
-def test_silence_is_told_up_to_the_limit(ends: tuple[socket.socket, socket.socket]) -> None:
-    answer = call(ends[0], CallContext("test", heartbeat_interval=0.02), first_byte=0.1)
+def test_heartbeats_are_yielded_until_the_timeout(sockets: Sockets) -> None:
+    answer = call(sockets[0], CallContext("test", heartbeat_interval=0.02), first_byte=0.1)
     assert next(answer) is HEARTBEAT
     with pytest.raises(UpstreamTimeoutError):
         list(answer)
 
 
-def test_a_client_that_leaves_hangs_up(ends: tuple[socket.socket, socket.socket]) -> None:
-    ours, theirs = ends
+def test_a_client_disconnect_closes_the_connection(sockets: Sockets) -> None:
+    worker, sidecar = sockets
     context = CallContext("test")
-    answer = call(ours, context)
-    assert LineReader(theirs).read() == {"op": "chat"}
+    answer = call(worker, context)
+    assert LineReader(sidecar).read() == {"op": "chat"}
     context.cancellation.cancel()
-    assert theirs.recv(1) == b""
+    assert sidecar.recv(1) == b""
     with pytest.raises(CallCancelledError):
         next(answer)
