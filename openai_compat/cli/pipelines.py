@@ -72,7 +72,7 @@ def run_draw(arguments: argparse.Namespace) -> int:
         if entry is None or entry.kind != "haystack":
             names = ", ".join(name for name, entry in settings.entries.items() if entry.kind == "haystack") or "none"
             return _fail(f"there is no model '{arguments.name}' of kind haystack; available: {names}", USAGE_ERROR)
-        loaded = _registry(settings).model(arguments.name).load()
+        loaded = _registry(settings).backends[arguments.name].load()
     except ConfigurationError as error:
         return _fail(error.message, USAGE_ERROR)
     except OpenAICompatError as error:

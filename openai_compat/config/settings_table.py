@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from openai_compat.backends.huggingface.runtime_dir import MAX_FOLDER_BYTES
+from openai_compat.backends.runtime_dir import MAX_FOLDER_BYTES
 from openai_compat.core.validators import (
     OneOf,
     WholeNumber,

@@ -87,6 +87,16 @@ class TestHaystack(ChatContract):
     def running_work(self, backend: Any) -> int:
         return int(self.upstream.stats()["requests_open"])
 
+    @pytest.mark.skip(
+        "the sidecar sends its headers with the first event, and the web layer sends keep-alive comments until then"
+    )
+    def test_an_idle_gap_yields_heartbeats(self, slow_backend: Any) -> None:
+        """The call returns when there is no more idle gap before the first event."""
+
+    @pytest.mark.skip("a call returns with its first event, so that the test of a waiting call covers this case")
+    def test_closing_before_the_first_delta_ends_the_work(self, slow_backend: Any) -> None:
+        """A stream that exists has its first event."""
+
 
 def chat(backend: HaystackBackend, text: str = "hello there", **parameters: Any) -> Iterator[Any]:
     request = ChatRequest(backend.name, [{"role": "user", "content": text}], parameters, is_streamed=True)

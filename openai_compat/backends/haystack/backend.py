@@ -7,26 +7,40 @@ imports Haystack.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Final
+from urllib.parse import quote
 
 from openai_compat.backends.auth.base import USER_TOKEN
 from openai_compat.backends.base import CHAT_PARAMETERS, Backend, SupportsChat
-from openai_compat.backends.parsing.sse import primed
+from openai_compat.backends.http.client import StreamedResponse
+from openai_compat.backends.parsing.openai_chat import read_chat_stream
+from openai_compat.backends.parsing.openai_errors import read_error, to_status_error
 from openai_compat.backends.resources import BackendResources
-from openai_compat.core.errors import InvalidRequestError, OpenAICompatError
+from openai_compat.core.errors import (
+    InternalError,
+    InvalidRequestError,
+    OpenAICompatError,
+    UpstreamConnectError,
+    UpstreamConnectionError,
+    UpstreamStatusError,
+    UpstreamTruncatedError,
+)
 from openai_compat.core.extras import install_hint
-from openai_compat.core.profiles import record_adaptations
+from openai_compat.core.profiles import ADAPTED_HEADER, from_header, record_adaptations
 from openai_compat.core.settings import ModelConfig, Settings
-from openai_compat.core.streams import HEARTBEAT, Heartbeat
+from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import CallContext, ChatDelta, ChatRequest
 
-from .client import PipelineCall, SidecarClient
-from .protocol import ADAPTED, delta_from_json
+from .sidecar_client import HaystackClient
 
+STREAM: Final = {"stream": True, "stream_options": {"include_usage": True}}
 KIND: Final = "haystack"
 MISSING_EXTRA: Final = f"kind haystack needs {install_hint('haystack')}"
 MAX_ID_CHARS: Final = 200
@@ -100,7 +114,7 @@ class HaystackBackend(Backend, SupportsChat):
 
     def __init__(self, entry: ModelConfig, options: HaystackOptions, resources: BackendResources) -> None:
         super().__init__(entry, options, resources)
-        self._sidecar = SidecarClient(resources.settings)
+        self._sidecar = HaystackClient(resources.settings)
 
     @classmethod
     def validate_with_others(
@@ -113,22 +127,51 @@ class HaystackBackend(Backend, SupportsChat):
         yield from _missing_models(entry, options, settings, entries)
 
     def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Heartbeat]:
+        """Return the deltas of the sidecar's stream.
+
+        Complete answers are streamed between the processes too, so that the idle timeout applies to each delta.
+        """
+        headers = {
+            "content-type": "application/json",
+            "x-request-id": context.request_id,
+            "authorization": context.authorization,
+            "x-forwarded-access-token": context.sent_header(USER_TOKEN),
+            "x-conversation-id": self._conversation_key(request, context),
+        }
         parameters = {name: value for name, value in request.parameters.items() if name != "conversation_id"}
-        call = self._sidecar.call(
-            {
-                "op": "chat",
-                "model": self.name,
-                "messages": request.messages,
-                "parameters": parameters,
-                "conversation_key": self._conversation_key(request, context),
-                "request_id": context.request_id,
-                "authorization": context.authorization,
-                "user_token": context.sent_header(USER_TOKEN),
-            },
-            context,
-            self.entry.timeouts,
+        body = {**parameters, "model": self.name, "messages": request.messages, **STREAM}
+        reply = self._send("POST", "chat/completions", headers, context, json.dumps(body, ensure_ascii=False).encode())
+        if reply.status >= 400:
+            raise _to_error(read_error(reply))
+        record_adaptations(from_header(reply.headers.get(ADAPTED_HEADER, "")), context.reply_headers)
+        return read_chat_stream(reply, lambda status, body: _to_error(to_status_error(status, body)))
+
+    def _send(
+        self, method: str, path: str, headers: Mapping[str, str | None], context: CallContext, body: bytes | None = None
+    ) -> StreamedResponse:
+        """Send a request to the sidecar, which is started unless it runs.
+
+        Raises:
+            UpstreamTruncatedError: the sidecar ended before it answered. The call is not sent again, because it may be
+                the reason.
+        """
+        send = partial(
+            self.resources.http_client.send,
+            method,
+            f"{self._sidecar.url}/{path}",
+            headers={name: value for name, value in headers.items() if value is not None},
+            timeouts=self.entry.timeouts,
+            context=context,
+            body=body,
         )
-        return _deltas(call, context)
+        try:
+            if self._sidecar.is_joined:
+                with suppress(UpstreamConnectError):
+                    return send()
+            self._sidecar.start(context.cancellation)
+            return send()
+        except UpstreamConnectionError as error:
+            raise UpstreamTruncatedError("The Haystack sidecar ended before the answer was complete.") from error
 
     def _conversation_key(self, request: ChatRequest, context: CallContext) -> str | None:
         """Return the key of the stored conversation, or None if the request names none.
@@ -153,33 +196,21 @@ class HaystackBackend(Backend, SupportsChat):
     def describe(self) -> Mapping[str, Any]:
         """Return the pipeline's components, inputs and outputs, or its load error with the state `failed`."""
         try:
-            call = self._sidecar.call(
-                {"op": "describe", "model": self.name}, CallContext("describe"), self.entry.timeouts
-            )
-            for message in call:
-                if not isinstance(message, Heartbeat):
-                    return message
+            reply = self._send("GET", f"models/{quote(self.name)}", {}, CallContext("describe"))
+            if reply.status >= 400:
+                raise read_error(reply)
+            description: Mapping[str, Any] = json.loads(reply.read())
         except OpenAICompatError as error:
             return {"state": "failed", "problem": error.message}
-        return {}
+        return description
 
     def close(self) -> None:
         self._sidecar.close()
 
 
-@primed
-def _deltas(call: PipelineCall, context: CallContext) -> Generator[ChatDelta | Heartbeat, None, None]:
-    try:
-        yield HEARTBEAT
-        for message in call:
-            if isinstance(message, Heartbeat):
-                yield message
-            elif ADAPTED in message:
-                record_adaptations(message[ADAPTED], context.reply_headers)
-            else:
-                yield delta_from_json(message)
-    finally:
-        call.close()
+def _to_error(error: UpstreamStatusError) -> OpenAICompatError:
+    """Return the sidecar's internal errors as this server's, which are neither retried nor counted as faults."""
+    return InternalError(error.message) if error.code == InternalError.code else error
 
 
 def _missing_files(options: HaystackOptions) -> Iterator[str]:

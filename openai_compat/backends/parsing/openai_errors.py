@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from openai_compat.backends.http.messages import UpstreamResponse
-from openai_compat.core.errors import UpstreamError, UpstreamStatusError, to_envelope
+from openai_compat.core.errors import OpenAICompatError, UpstreamStatusError, to_envelope
 from openai_compat.core.types import JSONObject
 
 RETRY_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
@@ -32,7 +32,7 @@ _STATUS_BY_NAME: Mapping[str, int] = {
 }
 _STATUS_KEYS = ("status", "status_code", "statusCode", "code")
 
-ToError = Callable[[int | None, bytes], UpstreamError]
+ToError = Callable[[int | None, bytes], OpenAICompatError]
 """Builds the exception for an upstream's error from its status (None if unknown) and its JSON."""
 
 
@@ -65,7 +65,7 @@ def raise_error_in(value: JSONObject, to_error: ToError = to_status_error) -> No
     """Raise the error that a JSON object of a response with status 200 contains, as in the middle of a stream.
 
     Raises:
-        UpstreamError: `value` has an `error` that is neither null nor empty. `to_error` builds the exception.
+        OpenAICompatError: `value` has an `error` that is neither null nor empty. `to_error` builds the exception.
     """
     if value.get("error"):
         raise to_error(find_status(value), json.dumps(value).encode())

@@ -10,7 +10,7 @@ from haystack.dataclasses import ChatMessage, ExtractedAnswer, GeneratedAnswer, 
 from openai_compat.backends.base import CHAT_PARAMETERS
 from openai_compat.backends.parsing.openai_chat import ChatParser, normalise_finish_reason, read_usage
 from openai_compat.core.errors import InvalidRequestError, UpstreamInvalidResponseError
-from openai_compat.core.types import ChatDelta, FinishReason, JSONObject, Usage
+from openai_compat.core.types import ChatDelta, ChatRequest, FinishReason, JSONObject, Usage
 from openai_compat.services.parameters import check_supported
 
 from .citations import cited_sources, render_citations
@@ -28,13 +28,18 @@ class PipelineRun:
     """A call in progress. `emit` sends each delta to the client and raises `ClientDisconnected`."""
 
     def __init__(
-        self, loaded: LoadedPipeline, request: Mapping[str, Any], emit: Emit, conversations: Conversations
+        self,
+        loaded: LoadedPipeline,
+        request: ChatRequest,
+        emit: Emit,
+        conversations: Conversations,
+        conversation_key: str | None,
     ) -> None:
         self._loaded = loaded
         self._mapping = loaded.mapping
-        self._messages: Sequence[JSONObject] = request["messages"]
-        self._parameters: dict[str, Any] = request["parameters"]
-        self._conversation_key: str | None = request["conversation_key"]
+        self._messages = request.messages
+        self._parameters = request.parameters
+        self._conversation_key = conversation_key
         self._emit = emit
         self._conversations = conversations
         self._parser = ChatParser()

@@ -1,37 +1,24 @@
-"""Registry of the pipelines that the models file configures, each loaded once at its first use."""
+"""Registry of the pipelines that the models file configures, and of the models that they call."""
 
 from __future__ import annotations
 
-import logging
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
 from openai_compat.app import create_app
-from openai_compat.backends.auth.base import USER_TOKEN
 from openai_compat.backends.base import Backend
 from openai_compat.backends.haystack.backend import KIND
 from openai_compat.backends.http.client import UpstreamClient
-from openai_compat.core.cancellation import CancellationToken
-from openai_compat.core.errors import InternalError, OpenAICompatError
+from openai_compat.backends.resources import BackendResources
 from openai_compat.core.settings import ModelConfig, Settings
-from openai_compat.core.types import CallContext, ChatDelta
 
 from .conversations import Conversations, MemoryConversations
-from .errors import PipelineMismatchError
-from .transport import ModelsTransport, Transports, UpstreamTransport, pipeline_context
-
-log = logging.getLogger(__name__)
+from .pipeline_backend import PipelineBackend
+from .transport import ModelsTransport, Transports, UpstreamTransport
 
 FORBIDDEN: Final = "openai_compat.sidecars.haystack.registry:ForbiddenPipeline"
-RETRY_INTERVAL: Final = 10.0
-"""Seconds for which a failed load is remembered, so that not every call repeats it."""
-CONCURRENCY_POLL_INTERVAL: Final = 0.25
-JSON = dict[str, Any]
-Emit = Callable[[ChatDelta], None]
 
 
 class PipelineRegistry:
@@ -42,10 +29,11 @@ class PipelineRegistry:
 
     def __init__(self, settings: Settings, conversations: Conversations | None = None) -> None:
         self._settings = settings
+        self._client = UpstreamClient(settings)
         self.conversations = conversations or MemoryConversations()
-        self._forwarder = UpstreamClient(settings)
-        self._models = {
-            name: PipelineModel(entry, self)
+        resources = BackendResources(settings, self._client)
+        self.backends: Mapping[str, PipelineBackend] = {
+            name: PipelineBackend(_without_policies(entry), resources, lambda: self.transports, self.conversations)
             for name, entry in {**settings.hidden_entries, **settings.entries}.items()
             if entry.kind == KIND
         }
@@ -55,110 +43,15 @@ class PipelineRegistry:
         app = create_app(to_inner_settings(self._settings))
         return Transports(
             ModelsTransport(app),
-            UpstreamTransport(self._forwarder, self._settings.timeouts),
+            UpstreamTransport(self._client, self._settings.timeouts),
             has_default=self._settings.default_upstream is not None,
             without_usage=frozenset(_without_usage({**self._settings.hidden_entries, **self._settings.entries})),
         )
 
-    def model(self, name: str) -> PipelineModel:
-        return self._models[name]
 
-    def chat(
-        self, request: JSON, emit: Emit, cancellation: CancellationToken, headers: dict[str, str] | None = None
-    ) -> None:
-        """Answer one call and pass each delta to `emit` when a component produces it.
-
-        Headers of the answer, such as the adaptations, are added to `headers` before the first delta.
-
-        Raises:
-            OpenAICompatError
-            ClientDisconnected
-            Exception: anything that the pipeline's components raise.
-        """
-        token = request.get("user_token")
-        context = CallContext(
-            request["request_id"],
-            cancellation,
-            authorization=request["authorization"],
-            sent_header={USER_TOKEN: token}.get,
-            reply_headers={} if headers is None else headers,
-        )
-        self.model(request["model"]).chat(request, emit, context)
-
-    def describe(self, name: str) -> JSON:
-        """Return the description of a pipeline, loading it if necessary.
-
-        Raises:
-            InternalError: the pipeline cannot be loaded.
-        """
-        from .introspection import describe
-
-        return describe(self.model(name).load())
-
-    def close(self) -> None:
-        """Close the connections to upstreams."""
-        self._forwarder.close()
-
-
-class PipelineModel:
-    """One model config with its loaded pipeline, or the error of the last attempt to load it."""
-
-    def __init__(self, entry: ModelConfig, registry: PipelineRegistry) -> None:
-        self._entry = entry
-        self._registry = registry
-        self._lock = threading.Lock()
-        self._loaded: Any = None
-        self._error: OpenAICompatError | None = None
-        self._retry_at = 0.0
-        self._slots = threading.BoundedSemaphore(entry.options.get("concurrency", 32))
-
-    def load(self) -> Any:
-        """Return the loaded pipeline. Concurrent callers wait while one of them loads it.
-
-        Raises:
-            InternalError: the pipeline cannot be loaded. The error is repeated for `RETRY_INTERVAL` seconds.
-        """
-        if self._loaded is not None:
-            return self._loaded
-        with self._lock:
-            if self._loaded is None:
-                self._try_load()
-        return self._loaded
-
-    def _try_load(self) -> None:
-        if self._error is not None and time.monotonic() < self._retry_at:
-            raise self._error.with_traceback(None)
-        from .loading import load
-
-        started = time.monotonic()
-        try:
-            self._loaded = load(self._entry, self._registry.transports)
-        except Exception as error:
-            log.exception("the pipeline '%s' could not be loaded", self._entry.name)
-            reason = str(error) if isinstance(error, PipelineMismatchError) else "the server's log has the reason"
-            self._error = InternalError(f"The pipeline '{self._entry.name}' could not be loaded: {reason}.")
-            self._retry_at = time.monotonic() + RETRY_INTERVAL
-            raise self._error from error
-        fields = {"model": self._entry.name, "seconds": round(time.monotonic() - started, 1)}
-        log.info("pipeline loaded", extra={"fields": fields})
-
-    def chat(self, request: JSON, emit: Emit, context: CallContext) -> None:
-        """Run the pipeline for one call, after waiting for one of the model's `concurrency` slots.
-
-        Raises:
-            CallCancelledError: the client disconnected while the call waited.
-            Exception: see `PipelineRegistry.chat`.
-        """
-        from .execution import PipelineRun
-
-        loaded = self.load()
-        while not self._slots.acquire(timeout=CONCURRENCY_POLL_INTERVAL):
-            context.cancellation.raise_if_cancelled()
-        try:
-            pipeline_context.set(context)
-            PipelineRun(loaded, request, emit, self._registry.conversations).answer()
-        finally:
-            self._slots.release()
+def _without_policies(entry: ModelConfig) -> ModelConfig:
+    """Return the model config without what the workers apply to a call before and after the sidecar."""
+    return replace(entry, routing=None, profile=None, hooks=None)
 
 
 def _without_usage(entries: Mapping[str, ModelConfig]) -> Iterator[str]:

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import requests
 from tests.support.live_server import LiveServer
 from tests.support.mock_upstream import MockUpstream
 from tests.support.tools import require_extra
+from tests.support.waiting import wait_until
 
 KEYS = ("key-one", "key-two")
 FACTORIES = """\
@@ -215,6 +216,16 @@ def test_a_disconnect_before_the_first_token_ends_the_call_to_the_model(
     mock.wait_until(lambda stats: stats["requests_open"] == 0, 2.0)
 
 
+def test_keep_alive_comments_are_sent_before_the_first_token(server: LiveServer) -> None:
+    body = {"model": "hang", "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
+    headers = {"Authorization": f"Bearer {KEYS[0]}"}
+    with requests.post(
+        f"{server.base_url}/chat/completions", json=body, headers=headers, stream=True, timeout=30
+    ) as reply:
+        assert reply.status_code == 200
+        assert next(reply.iter_lines()).startswith(b":")
+
+
 def test_a_computing_pipeline_does_not_block_other_models(server: LiveServer, tmp_path: Path) -> None:
     """Both workers answer for the echo model and for another pipeline while it computes."""
     with ThreadPoolExecutor(1) as pool, new_client(server) as client:
@@ -287,10 +298,3 @@ def is_running(process: str) -> bool:
         return "zombie" not in status.read_text()
     except OSError:
         return False
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"the condition was not met within {seconds} s"
-        time.sleep(0.05)
