@@ -254,7 +254,7 @@ SETTINGS = (
     Setting(
         ("LOCAL_RUNTIME_DIR", "LOCAL_ENGINE_DIRECTORY"),
         parse_text,
-        "Where the workers and the engine of local models meet; a temporary folder when not set.",
+        "Directory for the sockets of the engine for local models and of the Haystack sidecar; temporary when not set.",
         check=check_engine_folder,
     ),
     Setting(

@@ -142,7 +142,9 @@ def test_its_javascript_client(server: SubprocessServer, tmp_path: Path) -> None
     assert "What is FastAPI?" in run_javascript(with_port(JAVASCRIPT, server), tmp_path)
 
 
-def test_any_key_works_and_the_upstream_gets_the_configured_key(server: SubprocessServer, upstream: MockUpstream) -> None:
+def test_any_key_works_and_the_upstream_gets_the_configured_key(
+    server: SubprocessServer, upstream: MockUpstream
+) -> None:
     """The upstream refuses every key but the one in the `.env`, so the caller's key was not forwarded."""
     with openai.OpenAI(api_key="anything", base_url=f"{server.url}/v1", max_retries=0) as client:
         answer = client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Hi"}])
