@@ -91,9 +91,9 @@ def test_usage_is_counted_for_an_endpoint_that_reports_none(server: LiveServer) 
 def test_the_signed_in_users_token_reaches_the_endpoint(server: LiveServer, workspace: Workspace, stream: bool) -> None:
     assert ask(server, "pets-user", SIGNED_IN, stream=stream).status_code == 200
     assert workspace.authorizations[-1] == f"Bearer {USER_TOKEN}"
-    asked = len(workspace.asked)
+    count = len(workspace.asked)
     assert ask(server, "pets-user", stream=stream).status_code == 401
-    assert len(workspace.asked) == asked
+    assert len(workspace.asked) == count
     assert ask(server, "pets-endpoint", SIGNED_IN, stream=stream).status_code == 200
     assert workspace.authorizations[-1] == f"Bearer {PERSONAL_TOKEN}"
 
