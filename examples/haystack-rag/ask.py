@@ -1,4 +1,7 @@
-"""Asks the documents, and shows the answer as it comes, and what it rests on: `python ask.py "a question" [URL]`."""
+"""Ask the documents a question and print the streamed answer and its sources.
+
+Usage: python ask.py "a question" [URL]
+"""
 
 from __future__ import annotations
 

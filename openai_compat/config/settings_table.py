@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from openai_compat.backends.huggingface.runtime_dir import MAX_FOLDER_BYTES
+from openai_compat.backends.runtime_dir import MAX_FOLDER_BYTES
 from openai_compat.core.validators import (
     OneOf,
     WholeNumber,
@@ -280,7 +280,7 @@ SETTINGS: Final = (
     Setting(
         ("LOCAL_RUNTIME_DIR",),
         parse_text,
-        "Folder for the socket and locks of the local models' engine. A temporary folder when not set.",
+        "Directory for the sockets and locks of both sidecars. A temporary directory when not set.",
         check=check_runtime_dir,
         former_names=("LOCAL_ENGINE_DIRECTORY",),
     ),

@@ -12,7 +12,7 @@ import tempfile
 from secrets import token_hex
 from typing import Any
 
-from openai_compat.backends.huggingface.runtime_dir import open_server_folder, remove_server_folder
+from openai_compat.backends.runtime_dir import open_server_folder, remove_server_folder
 from openai_compat.config.environment import load_settings
 from openai_compat.core.errors import ConfigurationError
 from openai_compat.core.settings import SERVER_ID_VARIABLE

@@ -60,7 +60,7 @@ def require_next_build(folder: Path) -> None:
 def _missing(reason: str) -> NoReturn:
     if is_ci():
         pytest.fail(f"{reason}, and in CI nothing may be missing", pytrace=False)
-    pytest.skip(reason)
+    pytest.skip(reason, allow_module_level=True)
 
 
 def require_extra(package: str) -> None:

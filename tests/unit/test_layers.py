@@ -30,13 +30,15 @@ TOOLS_USERS = {"app.py"}
 
 # Within `backends`: kinds > base > {http, auth}, and kinds > parsing > http.
 HTTP = {"http"}
-BASE = {"base", "resources", "http", "auth"}
+BASE = {"base", "resources", "http", "auth", "sidecar_client", "runtime_dir"}
 KIND = BASE | {"parsing", "parameter_checks"}
 BACKENDS: dict[str, set[str]] = {
     "http": HTTP,
     "auth": {"auth"},
     "resources": {"resources", "auth"},
     "base": BASE,
+    "runtime_dir": {"runtime_dir"},
+    "sidecar_client": {"sidecar_client", "runtime_dir"},
     "registry": {"base"},
     "parsing": {"parsing", "http"},
     "parameter_checks": {"parameter_checks"},
@@ -65,16 +67,16 @@ CORE: dict[str, set[str]] = {
     "settings": {"hooks", "profiles"},
 }
 OWNERS = {
-    "flask": ("app.py", "web/", "sidecars/huggingface/application.py"),
+    "flask": ("app.py", "web/", "sidecars/huggingface/application.py", "sidecars/haystack/application.py"),
     "flask_cors": ("app.py",),
-    "werkzeug": ("app.py", "web/", "sidecars/huggingface/application.py"),
+    "werkzeug": ("app.py", "web/", "sidecars/huggingface/application.py", "sidecars/haystack/application.py"),
     "marshmallow": ("web/", "config/"),
     "apispec": ("web/openapi/",),
     "requests": ("backends/http/",),
     "httptools": ("backends/http/", "tools/mock_upstream/"),
     "gevent": ("backends/http/", "server/worker.py", "web/client_monitor.py", "tools/mock_upstream/"),
     "greenlet": ("backends/http/gevent_reader.py",),
-    "gunicorn": ("server/", "sidecars/huggingface/server.py"),
+    "gunicorn": ("server/", "sidecars/server.py"),
     "huggingface_hub": ("sidecars/huggingface/",),
     "jmespath": ("backends/external/expressions.py",),
     "databricks": ("backends/databricks/token_fetcher.py",),

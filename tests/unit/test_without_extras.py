@@ -96,7 +96,7 @@ def test_a_wrong_row_says_everything_that_is_wrong(tmp_path: Path) -> None:
     said = run("import sys\n" + CHECKS, tmp_path, MODELS_FILE="models.yaml").stderr
     for problem in (
         "model 'a': generator: there is no model 'nobody', and no default upstream",
-        "model 'b': generator: 'a' is a pipeline itself",
+        "model 'b': generator: 'a' is itself a pipeline",
         "model 'c': needs a `generator`, a `base_url`, or a default upstream (OPENAI_API_KEY)",
         "model 'd': documents: there is no folder nowhere",
         "model 'd': embedder: there is no model 'nobody', and no default upstream",
@@ -107,16 +107,16 @@ def test_a_wrong_row_says_everything_that_is_wrong(tmp_path: Path) -> None:
 
 def test_a_rows_keys_are_judged(tmp_path: Path) -> None:
     for keys, problem in {
-        "pipeline: a.yaml, documents: docs": "pipeline and documents cannot stand together",
+        "pipeline: a.yaml, documents: docs": "pipeline and documents are mutually exclusive",
         "factory: nothing": "factory must be package.module:function",
-        "index: i.json, generator: echo": "index means nothing without documents",
+        "index: i.json, generator: echo": "index requires documents",
         "documents: [docs]": "documents must be a string",
         "top_k: 0": "top_k must be a whole number, 1 or more",
         "inputs: [query]": "inputs must be a mapping",
-        "inputs: {query: retriever}": "inputs: query must be the name of a component and of its socket",
+        "inputs: {query: retriever}": "inputs: query must be a component and its socket",
         "allowed_modules: mypackage": "allowed_modules must be a list",
         "conversation_by_user: 1": "conversation_by_user must be true or false",
-        "factory: 'a:b', system_prompt: x": "system_prompt is for the built-in pipeline",
+        "factory: 'a:b', system_prompt: x": "system_prompt applies to the built-in pipeline only",
     }.items():
         (tmp_path / "models.yaml").write_text(f"[{{name: echo, kind: echo}}, {{name: it, kind: haystack, {keys}}}]\n")
         assert any(problem in said for said in problems(MODELS_FILE=str(tmp_path / "models.yaml"))), keys

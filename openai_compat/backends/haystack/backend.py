@@ -1,30 +1,46 @@
-"""Haystack pipelines as models: the worker's side. The pipelines themselves run in a process of their own
-(`openai_compat/pipelines/`), as they compute, and block; Haystack is never imported here.
+"""Backend for Haystack pipelines, used by the workers.
+
+Pipelines block and compute, so they run in a sidecar process (`openai_compat/sidecars/haystack/`). This package never
+imports Haystack.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Final
+from urllib.parse import quote
 
 from openai_compat.backends.auth.base import USER_TOKEN
 from openai_compat.backends.base import CHAT_PARAMETERS, Backend, SupportsChat
-from openai_compat.backends.parsing.sse import primed
+from openai_compat.backends.http.client import StreamedResponse
+from openai_compat.backends.parsing.openai_chat import read_chat_stream
+from openai_compat.backends.parsing.openai_errors import read_error, to_status_error
 from openai_compat.backends.resources import BackendResources
-from openai_compat.core.errors import InvalidRequestError, OpenAICompatError
+from openai_compat.core.errors import (
+    InternalError,
+    InvalidRequestError,
+    OpenAICompatError,
+    UpstreamConnectError,
+    UpstreamConnectionError,
+    UpstreamStatusError,
+    UpstreamTruncatedError,
+)
 from openai_compat.core.extras import install_hint
-from openai_compat.core.profiles import record_adaptations
+from openai_compat.core.profiles import ADAPTED_HEADER, from_header, record_adaptations
 from openai_compat.core.settings import ModelConfig, Settings
-from openai_compat.core.streams import HEARTBEAT, Heartbeat
+from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import CallContext, ChatDelta, ChatRequest
 
-from .client import PipelineCall, SidecarClient
-from .protocol import ADAPTED, delta_from_json
+from .sidecar_client import HaystackClient
 
+STREAM: Final = {"stream": True, "stream_options": {"include_usage": True}}
 KIND: Final = "haystack"
 MISSING_EXTRA: Final = f"kind haystack needs {install_hint('haystack')}"
 MAX_ID_CHARS: Final = 200
@@ -32,7 +48,7 @@ MAX_ID_CHARS: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class HaystackOptions:
-    """The keys of a row; `docs/guides/haystack.md` says what each of them means."""
+    """Options of a model config of kind `haystack`, described in `docs/guides/haystack.md`."""
 
     generator: str | None = None
     pipeline: str | None = None
@@ -54,15 +70,15 @@ class HaystackOptions:
         for name in ("generator", "pipeline", "factory", "documents", "index", "embedder", "document_url",
                      "system_prompt", "stream_from"):  # fmt: skip
             if not isinstance(getattr(self, name), str | None):
-                raise ValueError(f"{name} must be a text")
+                raise ValueError(f"{name} must be a string")
         for name in ("top_k", "concurrency"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} must be a whole number, 1 or more")
         if not isinstance(self.conversation_by_user, bool):
             raise ValueError("conversation_by_user must be true or false")
-        _check_places("inputs", self.inputs)
-        _check_places("outputs", self.outputs)
+        _check_sockets("inputs", self.inputs)
+        _check_sockets("outputs", self.outputs)
         if not (isinstance(self.allowed_modules, list) and all(isinstance(name, str) for name in self.allowed_modules)):
             raise ValueError("allowed_modules must be a list of names such as mypackage.*")
         self._check_source()
@@ -70,35 +86,35 @@ class HaystackOptions:
     def _check_source(self) -> None:
         sources = [name for name in ("pipeline", "factory", "documents") if getattr(self, name)]
         if len(sources) > 1:
-            raise ValueError(f"{' and '.join(sources)} cannot stand together: each of them names the whole pipeline")
+            raise ValueError(f"{' and '.join(sources)} are mutually exclusive: each defines the complete pipeline")
         if self.factory is not None and not all(self.factory.partition(":")):
             raise ValueError("factory must be package.module:function")
         needs_documents = [name for name in ("index", "embedder", "document_url") if getattr(self, name)]
         if needs_documents and not self.documents:
-            raise ValueError(f"{needs_documents[0]} means nothing without documents")
+            raise ValueError(f"{needs_documents[0]} requires documents")
         if self.system_prompt and (self.pipeline or self.factory):
-            raise ValueError("system_prompt is for the built-in pipeline; put it into yours")
+            raise ValueError("system_prompt applies to the built-in pipeline only; set it in your own pipeline")
 
 
-def _check_places(name: str, places: Any) -> None:
-    """`{what: component.socket}`, or a list of such places."""
-    if not isinstance(places, dict):
-        raise ValueError(f"{name} must be a mapping, such as {{query: retriever.query}}")
-    for what, value in places.items():
-        for place in value if isinstance(value, list) else [value]:
-            if not (isinstance(place, str) and all(place.partition("."))):
-                raise ValueError(f"{name}: {what} must be the name of a component and of its socket (retriever.query)")
+def _check_sockets(option: str, mapping: Any) -> None:
+    """Raise ValueError unless `mapping` is `{name: component.socket}`. The value may also be a list of sockets."""
+    if not isinstance(mapping, dict):
+        raise ValueError(f"{option} must be a mapping, such as {{query: retriever.query}}")
+    for name, value in mapping.items():
+        for path in value if isinstance(value, list) else [value]:
+            if not (isinstance(path, str) and all(path.partition("."))):
+                raise ValueError(f"{option}: {name} must be a component and its socket (retriever.query)")
 
 
 class HaystackBackend(Backend, SupportsChat):
-    """Asks the process of the pipelines, and hands on what the pipeline's components produce, as they produce it."""
+    """Backend that runs pipelines in the sidecar and yields their deltas as the components produce them."""
 
     Options = HaystackOptions
     supported_chat_parameters: ClassVar[frozenset[str]] = CHAT_PARAMETERS - {"audio", "web_search_options"}
 
     def __init__(self, entry: ModelConfig, options: HaystackOptions, resources: BackendResources) -> None:
         super().__init__(entry, options, resources)
-        self._process = SidecarClient(resources.settings)
+        self._sidecar = HaystackClient(resources.settings)
 
     @classmethod
     def validate_with_others(
@@ -111,70 +127,90 @@ class HaystackBackend(Backend, SupportsChat):
         yield from _missing_models(entry, options, settings, entries)
 
     def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Heartbeat]:
-        parameters = {name: value for name, value in request.parameters.items() if name != "conversation_id"}
-        call = self._process.call(
-            {
-                "op": "chat",
-                "model": self.name,
-                "messages": request.messages,
-                "parameters": parameters,
-                "conversation": self._conversation(request, context),
-                "request_id": context.request_id,
-                "authorization": context.authorization,
-                "user_token": context.sent_header(USER_TOKEN),
-            },
-            context,
-            self.entry.timeouts,
-        )
-        return _deltas(call, context)
+        """Return the deltas of the sidecar's stream.
 
-    def _conversation(self, request: ChatRequest, context: CallContext) -> str | None:
-        """Under which name this conversation is remembered: the caller's own, whatever others call theirs.
+        Complete answers are streamed between the processes too, so that the idle timeout applies to each delta.
+        """
+        headers = {
+            "content-type": "application/json",
+            "x-request-id": context.request_id,
+            "authorization": context.authorization,
+            "x-forwarded-access-token": context.sent_header(USER_TOKEN),
+            "x-conversation-id": self._conversation_key(request, context),
+        }
+        parameters = {name: value for name, value in request.parameters.items() if name != "conversation_id"}
+        body = {**parameters, "model": self.name, "messages": request.messages, **STREAM}
+        reply = self._send("POST", "chat/completions", headers, context, json.dumps(body, ensure_ascii=False).encode())
+        if reply.status >= 400:
+            raise _to_error(read_error(reply))
+        record_adaptations(from_header(reply.headers.get(ADAPTED_HEADER, "")), context.reply_headers)
+        return read_chat_stream(reply, lambda status, body: _to_error(to_status_error(status, body)))
+
+    def _send(
+        self, method: str, path: str, headers: Mapping[str, str | None], context: CallContext, body: bytes | None = None
+    ) -> StreamedResponse:
+        """Send a request to the sidecar, which is started unless it runs.
 
         Raises:
-            PayloadError: the name is no text, or too long.
+            UpstreamTruncatedError: the sidecar ended before it answered. The call is not sent again, because it may be
+                the reason.
         """
-        named = request.parameters.get("conversation_id", context.conversation_id)
+        send = partial(
+            self.resources.http_client.send,
+            method,
+            f"{self._sidecar.url}/{path}",
+            headers={name: value for name, value in headers.items() if value is not None},
+            timeouts=self.entry.timeouts,
+            context=context,
+            body=body,
+        )
+        try:
+            if self._sidecar.is_joined:
+                with suppress(UpstreamConnectError):
+                    return send()
+            self._sidecar.start(context.cancellation)
+            return send()
+        except UpstreamConnectionError as error:
+            raise UpstreamTruncatedError("The Haystack sidecar ended before the answer was complete.") from error
+
+    def _conversation_key(self, request: ChatRequest, context: CallContext) -> str | None:
+        """Return the key of the stored conversation, or None if the request names none.
+
+        The key is a hash that includes the model and the caller's API key, so callers cannot reach each other's
+        conversations by using the same id.
+
+        Raises:
+            InvalidRequestError: the id is not a string, or is too long.
+        """
+        conversation_id = request.parameters.get("conversation_id", context.conversation_id)
         param = "conversation_id"
-        if named is None and self.options.conversation_by_user:
-            named, param = request.parameters.get("user"), "user"
-        if named is None:
+        if conversation_id is None and self.options.conversation_by_user:
+            conversation_id, param = request.parameters.get("user"), "user"
+        if conversation_id is None:
             return None
-        if not isinstance(named, str) or not 0 < len(named) <= MAX_ID_CHARS:
-            raise InvalidRequestError(f"'{param}' must be a text of 1 to {MAX_ID_CHARS} characters.", param=param)
-        parts = (self.name, context.caller or "", param, named)
+        if not isinstance(conversation_id, str) or not 0 < len(conversation_id) <= MAX_ID_CHARS:
+            raise InvalidRequestError(f"'{param}' must be a string of 1 to {MAX_ID_CHARS} characters.", param=param)
+        parts = (self.name, context.caller or "", param, conversation_id)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     def describe(self) -> Mapping[str, Any]:
-        """The pipeline's components, inputs and outputs; a pipeline that cannot be loaded says so."""
+        """Return the pipeline's components, inputs and outputs, or its load error with the state `failed`."""
         try:
-            call = self._process.call(
-                {"op": "describe", "model": self.name}, CallContext("describe"), self.entry.timeouts
-            )
-            for message in call:
-                if not isinstance(message, Heartbeat):
-                    return message
+            reply = self._send("GET", f"models/{quote(self.name)}", {}, CallContext("describe"))
+            if reply.status >= 400:
+                raise read_error(reply)
+            description: Mapping[str, Any] = json.loads(reply.read())
         except OpenAICompatError as error:
             return {"state": "failed", "problem": error.message}
-        return {}
+        return description
 
     def close(self) -> None:
-        self._process.close()
+        self._sidecar.close()
 
 
-@primed
-def _deltas(call: PipelineCall, context: CallContext) -> Generator[ChatDelta | Heartbeat, None, None]:
-    try:
-        yield HEARTBEAT
-        for message in call:
-            if isinstance(message, Heartbeat):
-                yield message
-            elif ADAPTED in message:
-                record_adaptations(message[ADAPTED], context.reply_headers)
-            else:
-                yield delta_from_json(message)
-    finally:
-        call.close()
+def _to_error(error: UpstreamStatusError) -> OpenAICompatError:
+    """Return the sidecar's internal errors as this server's, which are neither retried nor counted as faults."""
+    return InternalError(error.message) if error.code == InternalError.code else error
 
 
 def _missing_files(options: HaystackOptions) -> Iterator[str]:
@@ -187,13 +223,13 @@ def _missing_files(options: HaystackOptions) -> Iterator[str]:
 def _missing_models(
     entry: ModelConfig, options: HaystackOptions, settings: Settings, entries: Mapping[str, ModelConfig]
 ) -> Iterator[str]:
-    """Who answers for the generator and the embedder: another row, or the default upstream."""
+    """Yield an error for `generator` and `embedder` if neither a model config nor the default upstream serves them."""
     for key in ("generator", "embedder"):
         name = getattr(options, key)
-        found = entries.get(name) if name else None
-        if found is not None and found.kind == KIND:
-            yield f"{key}: '{name}' is a pipeline itself"
-        elif name and found is None and settings.default_upstream is None:
+        target = entries.get(name) if name else None
+        if target is not None and target.kind == KIND:
+            yield f"{key}: '{name}' is itself a pipeline"
+        elif name and target is None and settings.default_upstream is None:
             yield f"{key}: there is no model '{name}', and no default upstream"
     has_own = bool(options.generator or options.pipeline or options.factory or entry.base_url)
     if not has_own and settings.default_upstream is None:

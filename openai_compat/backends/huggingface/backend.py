@@ -47,7 +47,7 @@ class HuggingFaceBackend(OpenAIBackend):
 
     def forward(self, call: UpstreamRequest, context: CallContext) -> StreamedResponse:
         self._check_capability(CAPABILITY_BY_PATH.get(call.path.partition("?")[0]))
-        if not self._engine.socket_exists:
+        if not (self._engine.is_joined and self._engine.socket_exists):
             self._engine.start(context.cancellation)
         try:
             return super().forward(call, context)

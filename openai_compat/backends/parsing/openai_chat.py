@@ -215,6 +215,7 @@ class _Choice:
             or None,
             _read_logprobs(choice.get("logprobs")),
             usage,
+            tuple(note for note in message.get("annotations") or () if isinstance(note, dict)),
         )
         return None if delta == ChatDelta(index=self.index) else delta
 

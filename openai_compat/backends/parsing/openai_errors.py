@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
 
 from openai_compat.backends.http.messages import UpstreamResponse
-from openai_compat.core.errors import UpstreamError, UpstreamStatusError, to_envelope
+from openai_compat.core.errors import OpenAICompatError, UpstreamStatusError, to_envelope
 from openai_compat.core.types import JSONObject
 
 RETRY_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
@@ -68,7 +68,7 @@ _MESSAGE_KEYS = ("message", "detail", "msg", "error_message", "error", "errors",
 _MAX_PLAIN_TEXT = 300
 """Characters of an error in plain text that is relayed. Longer texts are pages or tracebacks."""
 
-ToError = Callable[[int | None, bytes], UpstreamError]
+ToError = Callable[[int | None, bytes], OpenAICompatError]
 """Builds the exception for an upstream's error from its status (None if unknown) and its JSON."""
 
 
@@ -112,7 +112,7 @@ def raise_error_in(value: JSONObject, to_error: ToError = to_status_error) -> No
     """Raise the error that a JSON object of a response with status 200 contains, as in the middle of a stream.
 
     Raises:
-        UpstreamError: `value` is an error. `to_error` builds the exception.
+        OpenAICompatError: `value` is an error. `to_error` builds the exception.
     """
     if is_error(value):
         raise to_error(find_status(value), json.dumps(value).encode())

@@ -1,1 +1,1 @@
-"""Haystack pipelines, in a process of their own: the only package that imports Haystack."""
+"""The Haystack sidecar, which runs pipelines in a process of its own. Only this package imports Haystack."""

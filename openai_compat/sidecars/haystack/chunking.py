@@ -1,4 +1,4 @@
-"""A folder of documents, read into passages: pieces that are short enough to be quoted to a model."""
+"""Splitting of documents into chunks that are short enough to be quoted to a model."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from .html_text import read_html
 
 SUFFIXES: Final = frozenset({".md", ".markdown", ".txt", ".text", ".rst", ".html", ".htm", ".pdf"})
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024
-"""Of a document: what is larger is no text for people."""
+"""Maximum size of a document. Larger files are rarely text for people."""
 MAX_CHUNK_CHARS: Final = 1600
-"""Of a passage: about 400 tokens, so that five of them leave room in a small model's context."""
+"""Maximum length of a chunk, about 400 tokens, so that five chunks fit into the context of a small model."""
+MAX_HEADING_CHARS: Final = 200
+TITLE_LINES: Final = 40
+"""Number of lines in which the title is searched."""
 _HEADING: Final = re.compile(r"#{1,6} +(.+?) *#*")
 _FENCE: Final = re.compile(r" {0,3}(```|~~~)")
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of a document. `source` is the file's path below the folder; `page` counts a PDF's pages from 1."""
+    """A passage of a document. `source` is the file's path below the folder, and `page` counts a PDF's pages from 1."""
 
     text: str
     source: str
@@ -30,75 +33,75 @@ class Chunk:
 
 
 def find_files(folder: Path) -> list[Path]:
-    """The documents below a folder in the order of their names, without hidden ones.
+    """Return the documents below a folder, sorted by path and without hidden files.
 
     Raises:
-        OSError: it is no folder that can be read.
+        OSError: the folder does not exist or cannot be read.
     """
     if not folder.is_dir():
         raise NotADirectoryError(f"there is no folder {folder}")
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    files = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    return sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
 def read_chunks(path: Path, folder: Path) -> list[Chunk]:
-    """The passages of a file.
+    """Return the chunks of a file.
 
     Raises:
-        OSError, ValueError: it cannot be read; ValueError with a sentence that says why.
+        OSError: the file cannot be read.
+        ValueError: the file is too large or not a valid document. The message gives the reason.
     """
     if path.stat().st_size > MAX_FILE_BYTES:
         raise ValueError(f"it has more than {MAX_FILE_BYTES // 1024 // 1024} MB")
     source = path.relative_to(folder).as_posix()
     if path.suffix.lower() == ".pdf":
-        return list(_pdf_passages(path, source))
+        return list(_pdf_chunks(path, source))
     text = path.read_bytes().decode("utf-8-sig", "replace")
     title = None
     if path.suffix.lower() in {".html", ".htm"}:
         title, text = read_html(text)
     title = title or _first_heading(text) or path.name
-    return [Chunk(piece, source, title) for piece in split(text)]
+    return [Chunk(part, source, title) for part in split(text)]
 
 
-def _pdf_passages(path: Path, source: str) -> Iterator[Chunk]:
+def _pdf_chunks(path: Path, source: str) -> Iterator[Chunk]:
     from pypdf import PdfReader
 
     try:
         reader = PdfReader(path)
         title = str((reader.metadata.title if reader.metadata else None) or path.name)
         for number, page in enumerate(reader.pages, 1):
-            for piece in split(page.extract_text()):
-                yield Chunk(piece, source, title, number)
-    except Exception as error:  # a broken file makes a parser of such files raise anything
-        raise ValueError(f"it is not a PDF that can be read ({error})") from error
+            for part in split(page.extract_text()):
+                yield Chunk(part, source, title, number)
+    except Exception as error:  # pypdf raises anything for a broken file
+        raise ValueError(f"it is not a readable PDF ({error})") from error
 
 
 def _first_heading(text: str) -> str | None:
-    for line in text.splitlines()[:40]:
-        if found := _HEADING.fullmatch(line):
-            return found[1]
+    for line in text.splitlines()[:TITLE_LINES]:
+        if match := _HEADING.fullmatch(line):
+            return match[1]
     return None
 
 
-def split(text: str, most: int = MAX_CHUNK_CHARS) -> Iterator[str]:
-    """The text in passages of at most `most` characters: sections, cut between paragraphs where they are longer.
+def split(text: str, limit: int = MAX_CHUNK_CHARS) -> Iterator[str]:
+    """Yield the text in parts of at most `limit` characters, split at headings and between paragraphs.
 
-    Each passage but the first of a section begins with the section's heading, so that it can be found and understood
-    by itself.
+    Every part of a section begins with the section's heading, so that it can be found and understood by itself.
     """
     for heading, section in _sections(text):
-        pieces: list[str] = []
-        for paragraph in _paragraphs(section, most - len(heading) - 2):
-            if pieces and sum(map(len, pieces)) + 2 * len(pieces) + len(paragraph) > most:
-                yield "\n\n".join(pieces)
-                pieces = [heading] if heading else []
-            pieces.append(paragraph)
-        if pieces:
-            yield "\n\n".join(pieces)
+        parts: list[str] = []
+        for paragraph in _paragraphs(section, limit - len(heading) - 2):
+            if parts and sum(map(len, parts)) + 2 * len(parts) + len(paragraph) > limit:
+                yield "\n\n".join(parts)
+                parts = [heading] if heading else []
+            parts.append(paragraph)
+        if parts:
+            yield "\n\n".join(parts)
 
 
 def _sections(text: str) -> Iterator[tuple[str, str]]:
-    """Each heading with its section, the heading's line included; a `#` within a block of code is none."""
+    """Yield each heading with its section, which includes the heading. A `#` inside a code block is not a heading."""
     heading = ""
     lines: list[str] = []
     is_code = False
@@ -106,20 +109,20 @@ def _sections(text: str) -> Iterator[tuple[str, str]]:
         if _FENCE.match(line):
             is_code = not is_code
         if not is_code and _HEADING.fullmatch(line):
-            if any(text and text != heading for text in lines):  # else it is a heading right above another
+            if any(text and text != heading for text in lines):  # otherwise this heading directly follows another
                 yield heading, "\n".join(lines)
                 lines = []
-            heading = line[:200]
+            heading = line[:MAX_HEADING_CHARS]
         lines.append(line)
     yield heading, "\n".join(lines)
 
 
-def _paragraphs(section: str, most: int) -> Iterator[str]:
+def _paragraphs(section: str, limit: int) -> Iterator[str]:
     for paragraph in re.split(r"\n\s*\n", section):
         rest = paragraph.strip("\n").rstrip()
-        while len(rest) > most:
-            cut = max(rest.rfind("\n", 0, most), rest.rfind(" ", 0, most))
-            cut = cut if cut > most // 2 else most
+        while len(rest) > limit:
+            cut = max(rest.rfind("\n", 0, limit), rest.rfind(" ", 0, limit))
+            cut = cut if cut > limit // 2 else limit
             yield rest[:cut].rstrip()
             rest = rest[cut:].lstrip()
         if rest:

@@ -1,4 +1,4 @@
-"""Conversations that clients name instead of sending them again with each question."""
+"""Store of conversations that clients refer to by an id instead of sending their messages again."""
 
 from __future__ import annotations
 
@@ -16,31 +16,34 @@ from .messages import split_system
 MAX_CONVERSATIONS: Final = 10_000
 MAX_MESSAGES: Final = 100
 MAX_CHARS: Final = 400_000
-"""Of one conversation: what the largest models take."""
+"""Maximum length of one conversation, which is about the context of the largest models."""
 CONVERSATION_TTL: Final = 24 * 3600.0
 
 
 class Conversations(Protocol):
-    """Where conversations are kept. A key is made of the model, its caller's credential and the caller's own name for
-    the conversation, so no caller can reach another's.
+    """Interface of a conversation store.
+
+    A key is made of the model, the caller's credential and the caller's conversation id, so that no caller can reach
+    another's conversation.
     """
 
     def load(self, key: str) -> Sequence[JSONObject]:
-        """OpenAI's messages in their order; none for a conversation that is new, or forgotten."""
+        """Return the conversation's messages in order, or none if it is new or has expired."""
 
     def append(self, key: str, messages: Sequence[JSONObject], *, replaces: bool) -> None:
-        """Puts messages at the conversation's end, or in place of all of it."""
+        """Append messages to the conversation, or replace all of its messages."""
 
 
 @dataclass(slots=True)
 class _Conversation:
     messages: list[JSONObject] = field(default_factory=list)
-    used: float = 0.0
+    used_at: float = 0.0
 
 
 class MemoryConversations:
-    """Kept until the process ends, the oldest forgotten first; a conversation that grows too long loses its oldest
-    turns.
+    """Conversations in process memory, limited in number, length and age.
+
+    The least recently updated conversation is removed first. A conversation that grows too long loses its oldest turns.
     """
 
     def __init__(self) -> None:
@@ -49,49 +52,51 @@ class MemoryConversations:
 
     def load(self, key: str) -> Sequence[JSONObject]:
         with self._lock:
-            self._forget_old()
-            found = self._conversations.get(key)
-            return list(found.messages) if found else []
+            self._evict()
+            conversation = self._conversations.get(key)
+            return list(conversation.messages) if conversation else []
 
     def append(self, key: str, messages: Sequence[JSONObject], *, replaces: bool) -> None:
         with self._lock:
-            kept = self._conversations.setdefault(key, _Conversation())
-            kept.messages = _shortened([*([] if replaces else kept.messages), *messages])
-            kept.used = time.monotonic()
+            conversation = self._conversations.setdefault(key, _Conversation())
+            conversation.messages = _truncate([*([] if replaces else conversation.messages), *messages])
+            conversation.used_at = time.monotonic()
             self._conversations.move_to_end(key)
-            self._forget_old()
+            self._evict()
 
-    def _forget_old(self) -> None:
-        oldest = time.monotonic() - CONVERSATION_TTL
+    def _evict(self) -> None:
+        """Remove expired conversations, and the oldest ones while there are too many."""
+        expired_before = time.monotonic() - CONVERSATION_TTL
         while self._conversations:
-            first = next(iter(self._conversations.values()))
-            if len(self._conversations) <= MAX_CONVERSATIONS and first.used >= oldest:
+            oldest = next(iter(self._conversations.values()))
+            if len(self._conversations) <= MAX_CONVERSATIONS and oldest.used_at >= expired_before:
                 return
             self._conversations.popitem(last=False)
 
 
-def _shortened(messages: list[JSONObject]) -> list[JSONObject]:
-    """The latest messages, from one of the user's on: an answer without its question is of no use."""
+def _truncate(messages: list[JSONObject]) -> list[JSONObject]:
+    """Return the latest messages within the limits, starting with a user message."""
     characters = 0
-    kept = 0
+    count = 0
     for message in reversed(messages[-MAX_MESSAGES:]):
         characters += len(str(message.get("content")))
         if characters > MAX_CHARS:
             break
-        kept += 1
-    latest = messages[len(messages) - kept :]
+        count += 1
+    latest = messages[len(messages) - count :]
     while latest and latest[0].get("role") != "user":
         latest = latest[1:]
     return latest
 
 
-def extend(remembered: Sequence[JSONObject], sent: Sequence[JSONObject]) -> tuple[list[JSONObject], bool]:
-    """The conversation with what was sent now, and whether the client sent all of it.
+def extend(stored: Sequence[JSONObject], sent: Sequence[JSONObject]) -> tuple[list[JSONObject], bool]:
+    """Return the complete conversation, and True if the sent messages replace the stored ones.
 
-    A client that sends answers brings the whole conversation, and is believed. Instructions are the latest ones.
+    Messages with an assistant message are taken as the complete conversation. Otherwise they follow the stored
+    messages, and system messages among them replace the stored system messages.
     """
     system, turns = split_system(sent)
     if any(message.get("role") == "assistant" for message in turns):
         return list(sent), True
-    remembered_system, remembered_turns = split_system(remembered)
-    return [*(system or remembered_system), *remembered_turns, *turns], False
+    stored_system, stored_turns = split_system(stored)
+    return [*(system or stored_system), *stored_turns, *turns], False

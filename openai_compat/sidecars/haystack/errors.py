@@ -1,4 +1,4 @@
-"""What went wrong within a pipeline, told as one of this server's errors."""
+"""Mapping of the exceptions that a pipeline raises to this server's errors."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from openai_compat.core.errors import (
 
 log = logging.getLogger(__name__)
 
-TOLD_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
+RELAYED_HEADERS = ("retry-after", "retry-after-ms", "x-should-retry")
 
 
 class ClientDisconnected(BaseException):
-    """Nobody waits for the answer any more."""
+    """The client disconnected. A BaseException, so that components which catch `Exception` do not swallow it."""
 
 
 class PipelineMismatchError(ValueError):
-    """A row and its pipeline do not fit; the sentence is for whoever wrote the row, and shows nothing secret."""
+    """A model config that does not fit its pipeline. The message is shown to clients and contains nothing secret."""
 
 
 def to_known_error(error: Exception) -> OpenAICompatError:
-    """Our error for what a pipeline raised. A model's own error is relayed; what is not known is logged, and shown
-    without its words: they may hold paths or keys.
+    """Return this server's error for an exception that a pipeline raised.
+
+    A model's own error is relayed. Any other exception is logged, and its message is hidden from the client, because it
+    may contain paths or keys.
     """
     for cause in _chain(error):
         if isinstance(cause, OpenAICompatError):
@@ -36,7 +38,7 @@ def to_known_error(error: Exception) -> OpenAICompatError:
         if (known := _from_openai(cause)) is not None:
             return known
     log.error("the pipeline failed", exc_info=error)
-    return InternalError("The pipeline failed; the server's log has the reason.")
+    return InternalError("The pipeline failed. The server's log has the reason.")
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -46,18 +48,19 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _from_openai(error: BaseException) -> OpenAICompatError | None:
-    """The error of the official client, as the components that call models raise it."""
+    """Translate an error of the official OpenAI client, which Haystack's components raise. Return None for others."""
     import openai
 
     if isinstance(error, openai.APIStatusError):
-        facts = error.body if isinstance(error.body, Mapping) else {}
+        body = error.body if isinstance(error.body, Mapping) else {}
+        headers = error.response.headers
         return UpstreamStatusError(
-            str(facts.get("message") or "The pipeline's model answered with an error."),
+            str(body.get("message") or "The pipeline's model answered with an error."),
             upstream_status=error.status_code,
-            type_=str(facts.get("type") or "upstream_error"),
-            param=facts.get("param"),
-            code=facts.get("code"),
-            headers={name: error.response.headers[name] for name in TOLD_HEADERS if name in error.response.headers},
+            type_=str(body.get("type") or "upstream_error"),
+            param=body.get("param"),
+            code=body.get("code"),
+            headers={name: headers[name] for name in RELAYED_HEADERS if name in headers},
         )
     if isinstance(error, openai.APIConnectionError):
         return UpstreamError("The pipeline's model could not be reached.", code="upstream_unreachable")

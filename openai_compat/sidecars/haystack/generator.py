@@ -1,4 +1,4 @@
-"""The built-in pipeline, and the component in it that asks a model."""
+"""The built-in pipeline and its chat generator."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ UNNAMED = "set-by-the-models-file"
 
 @component
 class GroundedChatGenerator(OpenAIChatGenerator):
-    """Haystack's OpenAIChatGenerator, which also takes `documents` to answer from, and `instructions`.
+    """Haystack's OpenAIChatGenerator with two more inputs, `documents` to answer from and `instructions`.
 
-    Both go before the conversation, in one system message with the conversation's own, as many models take just one.
+    Both are put before the conversation in a single system message with the conversation's own system messages, because
+    many models accept only one.
     """
 
     def __init__(self, model: str = UNNAMED, **options: Any) -> None:
         options.setdefault("api_key", Secret.from_token(UNNAMED))
         options.setdefault("max_retries", 0)
-        # No `super()` here: the decorator puts another class in place of this one.
+        # `super()` does not work here, because the decorator replaces this class.
         OpenAIChatGenerator.__init__(self, model=model, **options)
 
     @component.output_types(replies=list[ChatMessage])
@@ -42,7 +43,8 @@ class GroundedChatGenerator(OpenAIChatGenerator):
         instructions: list[ChatMessage] | None = None,
         documents: list[Document] | None = None,
     ) -> dict[str, list[ChatMessage]]:
-        grounded = _grounded(messages, instructions, documents)
+        """Return the model's replies."""
+        grounded = _add_grounding(messages, instructions, documents)
         replies: dict[str, list[ChatMessage]] = OpenAIChatGenerator.run(
             self, grounded, streaming_callback, generation_kwargs, tools=tools, tools_strict=tools_strict
         )
@@ -60,15 +62,18 @@ class GroundedChatGenerator(OpenAIChatGenerator):
         instructions: list[ChatMessage] | None = None,
         documents: list[Document] | None = None,
     ) -> dict[str, list[ChatMessage]]:
-        """Haystack wants both ways to run to take the same; this server uses the other one."""
-        grounded = _grounded(messages, instructions, documents)
+        """Return the model's replies.
+
+        Haystack requires `run` and `run_async` to take the same inputs. This server calls `run`.
+        """
+        grounded = _add_grounding(messages, instructions, documents)
         replies: dict[str, list[ChatMessage]] = await OpenAIChatGenerator.run_async(
             self, grounded, streaming_callback, generation_kwargs, tools=tools, tools_strict=tools_strict
         )
         return replies
 
 
-def _grounded(
+def _add_grounding(
     messages: list[ChatMessage] | str, instructions: Sequence[ChatMessage] | None, documents: list[Document] | None
 ) -> list[ChatMessage]:
     conversation = [ChatMessage.from_user(messages)] if isinstance(messages, str) else messages
@@ -84,8 +89,10 @@ def _grounded(
 
 
 class HaystackPipeline:
-    """The built-in pipeline, and a base for your own: `prompt_builder` (a ChatPromptBuilder, with the system prompt as
-    its template) and `generator`, which asks the model that the row of the models file names.
+    """The built-in pipeline, which is also a base class for custom pipelines.
+
+    It has the components `prompt_builder`, a ChatPromptBuilder with the system prompt as its template, and `generator`,
+    which calls the model that the model config names.
 
         class MyPipeline(HaystackPipeline):
             def __init__(self) -> None:
@@ -93,7 +100,7 @@ class HaystackPipeline:
                 self.pipeline.add_component("retriever", ...)
                 self.pipeline.connect("retriever", "generator")
 
-    `factory: my_module:MyPipeline` in the row puts it behind the API.
+    `factory: my_module:MyPipeline` in the model config serves it.
     """
 
     def __init__(self, system_prompt: str | None = None) -> None:

@@ -1,8 +1,8 @@
-"""What differs between the major versions of Haystack, and nothing else.
+"""Differences between the major versions of Haystack.
 
-From version 3 on there is one class of pipelines, which runs either way; in version 2 the asynchronous one was apart.
-Version 3 holds the classes that a pipeline's file names to a list of modules, frees document stores that nobody uses,
-and makes a component's client when it is first needed; version 2 makes it with the component.
+Version 3 has one pipeline class that runs synchronously and asynchronously. Version 2 has a separate asynchronous
+class. Version 3 restricts the classes in a pipeline file to a list of modules, frees unused document stores, and
+creates a component's client at its first use. Version 2 creates the client with the component.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ VERSION = version("haystack-ai")
 
 
 def load_pipeline(text: str, allowed_modules: Sequence[str]) -> PipelineBase:
-    """The pipeline that a YAML file describes.
+    """Return the pipeline that a YAML text describes.
 
     Raises:
-        whatever Haystack raises for a file that it cannot read.
+        Exception: anything that Haystack raises for an invalid file.
     """
     if "allowed_modules" in inspect.signature(Pipeline.loads).parameters:
         return Pipeline.loads(text, allowed_modules=list(allowed_modules))
@@ -32,7 +32,10 @@ def load_pipeline(text: str, allowed_modules: Sequence[str]) -> PipelineBase:
 
 
 def new_document_store() -> InMemoryDocumentStore:
-    """One that is freed with whoever holds it; version 2 keeps all of them for as long as the process lives."""
+    """Return an empty document store.
+
+    Version 3 frees it with its last reference. Version 2 keeps every store for the lifetime of the process.
+    """
     options: dict[str, Any] = (
         {"shared": False} if "shared" in inspect.signature(InMemoryDocumentStore).parameters else {}
     )
@@ -40,18 +43,18 @@ def new_document_store() -> InMemoryDocumentStore:
 
 
 def is_pipeline(value: object) -> bool:
-    """A Pipeline, or version 2's AsyncPipeline."""
+    """Return True if the value is a Pipeline, or version 2's AsyncPipeline."""
     return isinstance(value, PipelineBase)
 
 
 def set_transport(component: Any, transport: httpx.BaseTransport, **options: Any) -> None:
-    """Makes an OpenAI component speak through `transport`; `options` are the client's (`base_url`, `api_key`)."""
+    """Make an OpenAI component use `transport`. `options` are the client's, such as `base_url` and `api_key`."""
     component.http_client_kwargs = {"transport": transport}
     if component.client is not None:
         component.client = component.client.with_options(http_client=httpx.Client(transport=transport), **options)
 
 
 def run_pipeline(pipeline: Any, inputs: dict[str, dict[str, Any]], outputs_from: set[str]) -> dict[str, dict[str, Any]]:
-    """Runs it in this thread; both classes have `run`."""
+    """Run the pipeline in this thread and return its outputs. Both pipeline classes have `run`."""
     results: dict[str, dict[str, Any]] = pipeline.run(inputs, include_outputs_from=outputs_from)
     return results

@@ -1,4 +1,4 @@
-"""The index of a folder of documents: read once, kept in a file where one is named, renewed file by file."""
+"""Index of a folder of documents, optionally kept in a file and updated file by file."""
 
 from __future__ import annotations
 
@@ -19,134 +19,148 @@ from .haystack_compat import new_document_store
 log = logging.getLogger(__name__)
 
 VERSION: Final = 1
-"""Of the file's form, and of how documents are read: one of another version is made anew."""
-BATCH: Final = 32
+"""Version of the index file's format and of the chunking. A file of another version is rebuilt."""
+EMBEDDING_BATCH: Final = 32
 
 Embed = Callable[[Sequence[str]], Sequence[Sequence[float]]]
 Progress = Callable[[int, int, str], None]
-"""Called after each file with how many are done, how many there are, and its path."""
+"""Callback after each file, with the number of files done, their total, and the file's path."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A passage in the index; `embedding` where the index has been given an embedding model."""
+    """A chunk in the index. `embedding` is None if the index has no embedding model."""
 
-    passage: Chunk
+    chunk: Chunk
     embedding: Sequence[float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Indexed:
-    """A file as it was when it was read; a file whose `stamp` has not changed is not read again."""
+class IndexedFile:
+    """A file as it was when it was read. A file with an unchanged `stamp` is not read again."""
 
     stamp: str
     entries: Sequence[Entry]
 
 
 def no_progress(_done: int, _total: int, _path: str) -> None:
-    """Nobody watches."""
+    """Ignore the progress."""
 
 
 class DocumentIndex:
-    """The passages of a folder. `kept_in` is the file that keeps them, `embedder` the embedding model's name."""
+    """Index of the chunks of a folder.
+
+    `index_file` is the file that keeps the index between runs. `embedder` is the name of the embedding model, and
+    `embed` calls it.
+    """
 
     def __init__(
-        self, folder: Path, kept_in: Path | None = None, embedder: str | None = None, embed: Embed | None = None
+        self, folder: Path, index_file: Path | None = None, embedder: str | None = None, embed: Embed | None = None
     ) -> None:
         self.folder = folder
-        self._kept_in = kept_in
+        self._index_file = index_file
         self._embedder = embedder
         self._embed = embed
-        self.files: dict[str, Indexed] = {}
+        self.files: dict[str, IndexedFile] = {}
 
     def build(self, progress: Progress = no_progress) -> DocumentIndex:
-        """Reads what is new or has changed since the file was written. A document that cannot be read is left out, and
-        named in the log.
+        """Read the files that are new or have changed since the index file was written, and write the index file.
+
+        A document that cannot be read is left out and logged.
 
         Raises:
-            OSError: there is no such folder, or the file cannot be written.
+            OSError: the folder does not exist, or the index file cannot be written.
         """
-        kept = self._load()
+        saved = self._load()
         paths = find_files(self.folder)
         for number, path in enumerate(paths, 1):
             source = path.relative_to(self.folder).as_posix()
             stamp = _stamp(path)
-            known = kept.get(source)
+            known = saved.get(source)
             if known is not None and known.stamp == stamp:
                 self.files[source] = known
-            elif (read := self._read(path, stamp)) is not None:
-                self.files[source] = read
+            elif (file := self._read(path, stamp)) is not None:
+                self.files[source] = file
             progress(number, len(paths), source)
-        if self._kept_in is not None and self.files != kept:
-            self._save(self._kept_in)
+        if self._index_file is not None and self.files != saved:
+            self._save(self._index_file)
         return self
 
-    def _read(self, path: Path, stamp: str) -> Indexed | None:
+    def _read(self, path: Path, stamp: str) -> IndexedFile | None:
         try:
-            passages = read_chunks(path, self.folder)
+            chunks = read_chunks(path, self.folder)
         except (OSError, ValueError) as error:
             log.warning("%s is not in the index: %s", path, error)
             return None
-        if not passages:
+        if not chunks:
             log.warning("%s has no text", path)
-        return Indexed(stamp, list(self._embedded(passages)))
+        return IndexedFile(stamp, list(self._with_embeddings(chunks)))
 
-    def _embedded(self, passages: Sequence[Chunk]) -> Iterator[Entry]:
+    def _with_embeddings(self, chunks: Sequence[Chunk]) -> Iterator[Entry]:
         if self._embed is None:
-            yield from map(Entry, passages)
+            yield from map(Entry, chunks)
             return
-        for start in range(0, len(passages), BATCH):
-            batch = passages[start : start + BATCH]
-            for passage, vector in zip(batch, self._embed([passage.text for passage in batch]), strict=True):
-                yield Entry(passage, list(vector))
+        for start in range(0, len(chunks), EMBEDDING_BATCH):
+            batch = chunks[start : start + EMBEDDING_BATCH]
+            for chunk, vector in zip(batch, self._embed([chunk.text for chunk in batch]), strict=True):
+                yield Entry(chunk, list(vector))
 
     @property
     def entries(self) -> Iterator[Entry]:
+        """The entries of all files."""
         for file in self.files.values():
             yield from file.entries
 
     def to_store(self) -> InMemoryDocumentStore:
-        """A document store of its own, as a pipeline's retrievers search it."""
+        """Return a new document store with all entries, for a pipeline's retrievers."""
         store = new_document_store()
         store.write_documents([_to_document(number, entry) for number, entry in enumerate(self.entries)])
         return store
 
-    def _load(self) -> Mapping[str, Indexed]:
-        if self._kept_in is None or not self._kept_in.exists():
+    def _load(self) -> Mapping[str, IndexedFile]:
+        if self._index_file is None or not self._index_file.exists():
             return {}
         try:
-            content = json.loads(self._kept_in.read_text(encoding="utf-8"))
+            content = json.loads(self._index_file.read_text(encoding="utf-8"))
             if content["version"] != VERSION or content["embedder"] != self._embedder:
                 return {}
-            return {source: _from_json(file) for source, file in content["files"].items()}
+            return {source: _file_from_json(file) for source, file in content["files"].items()}
         except (ValueError, KeyError, TypeError) as error:
-            log.warning("%s is no index that can be read, and is made anew: %r", self._kept_in, error)
+            log.warning("%s is not a readable index and is rebuilt: %r", self._index_file, error)
             return {}
 
     def _save(self, path: Path) -> None:
-        """Written beside it and put in its place: whoever reads it meanwhile reads a whole one."""
-        files = {source: asdict(file) for source, file in self.files.items()}
-        beside = path.with_name(f"{path.name}.{os.getpid()}")
+        """Write the index file by renaming a temporary file, so that readers never see a partial one."""
+        files = {source: _file_to_json(file) for source, file in self.files.items()}
+        temporary = path.with_name(f"{path.name}.{os.getpid()}")
         content = {"version": VERSION, "embedder": self._embedder, "files": files}
-        beside.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-        beside.replace(path)
+        temporary.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        temporary.replace(path)
 
 
 def _stamp(path: Path) -> str:
-    facts = path.stat()
-    return f"{facts.st_size}-{facts.st_mtime_ns}"
+    status = path.stat()
+    return f"{status.st_size}-{status.st_mtime_ns}"
 
 
-def _from_json(file: Mapping[str, Any]) -> Indexed:
+def _file_to_json(file: IndexedFile) -> dict[str, Any]:
+    entries = [{"passage": asdict(entry.chunk), "embedding": entry.embedding} for entry in file.entries]
+    return {"stamp": file.stamp, "entries": entries}
+
+
+def _file_from_json(file: Mapping[str, Any]) -> IndexedFile:
     entries = [Entry(Chunk(**entry["passage"]), entry["embedding"]) for entry in file["entries"]]
-    return Indexed(file["stamp"], entries)
+    return IndexedFile(file["stamp"], entries)
 
 
 def _to_document(number: int, entry: Entry) -> Document:
-    """Its id is its place in the index: two passages may have the same words."""
-    passage = entry.passage
-    meta: dict[str, Any] = {"source": passage.source, "title": passage.title}
-    if passage.page is not None:
-        meta["page"] = passage.page
+    """Return Haystack's document for an entry.
+
+    The id is the entry's position in the index, because two chunks may have the same text.
+    """
+    chunk = entry.chunk
+    meta: dict[str, Any] = {"source": chunk.source, "title": chunk.title}
+    if chunk.page is not None:
+        meta["page"] = chunk.page
     embedding = list(entry.embedding) if entry.embedding is not None else None
-    return Document(id=f"passage-{number}", content=passage.text, meta=meta, embedding=embedding)
+    return Document(id=f"passage-{number}", content=chunk.text, meta=meta, embedding=embedding)

@@ -1,4 +1,4 @@
-"""A pipeline told in words: what `GET /v1/models/{id}` adds for it."""
+"""Description of a pipeline, which `GET /v1/models/{id}` adds to the model."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from .loading import LoadedPipeline
 
 
 def describe(loaded: LoadedPipeline) -> dict[str, Any]:
-    """Components with their inputs and outputs, the connections, and where a conversation goes in and comes out."""
-    mapped = loaded.mapped
-    described: dict[str, Any] = {
+    """Return the components, their sockets and connections, and the mapping of the conversation."""
+    mapping = loaded.mapping
+    description: dict[str, Any] = {
         "state": "ready",
         "pipeline": {
             "haystack_version": VERSION,
@@ -21,18 +21,20 @@ def describe(loaded: LoadedPipeline) -> dict[str, Any]:
                 {"sender": f"{sender}.{edge['from_socket'].name}", "receiver": f"{receiver}.{edge['to_socket'].name}"}
                 for sender, receiver, edge in loaded.pipeline.graph.edges(data=True)
             ],
-            "inputs": {what: [str(place) for place in places] for what, places in mapped.inputs.items() if places},
-            "outputs": {
-                "answer": str(mapped.answer),
-                **({"documents": str(mapped.documents)} if mapped.documents else {}),
+            "inputs": {
+                name: [str(socket) for socket in sockets] for name, sockets in mapping.inputs.items() if sockets
             },
-            "streams_from": mapped.stream_from,
+            "outputs": {
+                "answer": str(mapping.answer),
+                **({"documents": str(mapping.documents)} if mapping.documents else {}),
+            },
+            "streams_from": mapping.stream_from,
         },
     }
     if loaded.index is not None:
         passages = sum(1 for _ in loaded.index.entries)
-        described["documents"] = {"files": len(loaded.index.files), "passages": passages}
-    return described
+        description["documents"] = {"files": len(loaded.index.files), "passages": passages}
+    return description
 
 
 def _component(instance: Any) -> dict[str, Any]:
@@ -49,6 +51,6 @@ def _sockets(sockets: Any) -> dict[str, str]:
 
 
 def type_name(kind: Any) -> str:
-    """`list[ChatMessage]`, without the modules that its parts are from."""
+    """Return the name of a type without module names, such as `list[ChatMessage]`."""
     text = kind.__name__ if isinstance(kind, type) and not getattr(kind, "__args__", None) else str(kind)
     return re.sub(r"\b[a-z_]\w*(?:\.\w+)*\.(?=\w)", "", text)

@@ -1,4 +1,4 @@
-"""How a conversation goes into a pipeline's inputs, and where its answer comes out."""
+"""Mapping of a conversation to a pipeline's inputs, and of the pipeline's outputs to an answer."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from typing import Any, Final, NamedTuple
 from .errors import PipelineMismatchError
 from .generator import GroundedChatGenerator
 
+Sockets = Mapping[str, Mapping[str, Any]]
+"""Haystack's description of inputs or outputs, by component and socket."""
 INPUT_NAMES: Final[Mapping[str, frozenset[str]]] = {
     "messages": frozenset({"messages"}),
     "query": frozenset({"query", "question", "text", "prompt"}),
     "history": frozenset({"history", "chat_history", "memories"}),
     "parameters": frozenset({"generation_kwargs"}),
 }
-"""What there is to say, and the inputs that take it where the row does not name them:
+"""The values of a request, and the names of the sockets that take them unless the model config names others.
 
-`messages` the whole conversation, `query` the text of the user's last message, `history` the conversation before that
-message, `parameters` the sampling parameters as a dict.
+`messages` is the complete conversation, `query` the text of the last user message, `history` the conversation before
+that message, and `parameters` the generation parameters as a dict.
 """
 OUTPUT_NAMES: Final = ("replies", "answers", "last_message", "documents")
-"""The outputs that can be an answer, the best first."""
+"""Names of the outputs that can be the answer, in the order of preference."""
 
 
 class Socket(NamedTuple):
@@ -36,8 +38,11 @@ class Socket(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class IOMapping:
-    """`inputs` has the places of each thing that is said; `stream_from` the component whose pieces go to the client;
-    `documents` where the passages come out that the answer rests on."""
+    """The sockets through which a request enters a pipeline and its answer leaves.
+
+    `inputs` has the input sockets of each value of a request. `documents` is the output with the documents on which the
+    answer is based. `stream_from` is the component whose chunks are streamed to the client.
+    """
 
     inputs: Mapping[str, Sequence[Socket]]
     answer: Socket
@@ -46,79 +51,81 @@ class IOMapping:
 
     @property
     def outputs_from(self) -> set[str]:
+        """The components whose outputs are needed."""
         return {self.answer.component} | ({self.documents.component} if self.documents else set())
 
-    def to_inputs(self, said: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """What `Pipeline.run` takes."""
-        filled: dict[str, dict[str, Any]] = {}
-        for what, places in self.inputs.items():
-            for place in places:
-                filled.setdefault(place.component, {})[place.socket] = said[what]
-        return filled
+    def to_inputs(self, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """Return the argument of `Pipeline.run` for the values of a request."""
+        inputs: dict[str, dict[str, Any]] = {}
+        for name, sockets in self.inputs.items():
+            for socket in sockets:
+                inputs.setdefault(socket.component, {})[socket.socket] = values[name]
+        return inputs
 
 
 def map_pipeline(
     pipeline: Any, inputs: Mapping[str, Any], outputs: Mapping[str, Any], stream_from: str | None
 ) -> IOMapping:
-    """The row's own places, and guesses for the others.
+    """Return the mapping that the model config gives, completed with guesses by the sockets' names.
 
     Raises:
-        UnfitPipelineError: with a sentence on what is wrong: no such place, an input that nothing fills, no answer.
+        PipelineMismatchError: a socket does not exist, a mandatory input has no value, or no output can be the answer.
     """
     open_inputs = pipeline.inputs()
     all_outputs = pipeline.outputs(include_components_with_connected_outputs=True)
-    unknown = [what for what in inputs if what not in INPUT_NAMES]
-    unknown += [what for what in outputs if what not in {"answer", "documents"}]
+    unknown = [name for name in inputs if name not in INPUT_NAMES]
+    unknown += [name for name in outputs if name not in {"answer", "documents"}]
     if unknown:
         raise PipelineMismatchError(f"'{unknown[0]}' is neither one of {', '.join(INPUT_NAMES)} nor answer, documents")
-    places = {
-        what: _parse(inputs[what], open_inputs, "input") if what in inputs else list(_guess(names, open_inputs))
-        for what, names in INPUT_NAMES.items()
+    sockets = {
+        name: _parse(inputs[name], open_inputs, "input") if name in inputs else list(_guess(socket_names, open_inputs))
+        for name, socket_names in INPUT_NAMES.items()
     }
-    _check_filled(open_inputs, {place for listed in places.values() for place in listed})
-    speaker = stream_from or _guess_streaming_component(pipeline, open_inputs)
-    if speaker is not None and "streaming_callback" not in open_inputs.get(speaker, {}):
-        raise PipelineMismatchError(f"stream_from: '{speaker}' has no input `streaming_callback`")
-    named = {what: _parse(place, all_outputs, "output")[0] for what, place in outputs.items()}
-    answer = named.get("answer") or _guess_answer(pipeline, speaker, all_outputs)
-    return IOMapping(places, answer, named.get("documents") or _guess_documents(pipeline), speaker)
+    _check_mandatory(open_inputs, {socket for listed in sockets.values() for socket in listed})
+    streaming = stream_from or _guess_streaming_component(pipeline, open_inputs)
+    if streaming is not None and "streaming_callback" not in open_inputs.get(streaming, {}):
+        raise PipelineMismatchError(f"stream_from: '{streaming}' has no input `streaming_callback`")
+    named = {name: _parse(path, all_outputs, "output")[0] for name, path in outputs.items()}
+    answer = named.get("answer") or _guess_answer(pipeline, streaming, all_outputs)
+    return IOMapping(sockets, answer, named.get("documents") or _guess_documents(pipeline), streaming)
 
 
-def _parse(value: Any, known: Mapping[str, Mapping[str, Any]], what: str) -> list[Socket]:
-    places = [Socket(*place.split(".", 1)) for place in (value if isinstance(value, list) else [value])]
-    for place in places:
-        if place.socket not in known.get(place.component, {}):
-            listed = ", ".join(str(Socket(name, socket)) for name, sockets in known.items() for socket in sockets)
-            raise PipelineMismatchError(f"the pipeline has no free {what} {place}; it has {listed}")
-    return places
+def _parse(value: Any, known: Sockets, direction: str) -> list[Socket]:
+    sockets = [Socket(*path.split(".", 1)) for path in (value if isinstance(value, list) else [value])]
+    for socket in sockets:
+        if socket.socket not in known.get(socket.component, {}):
+            listed = ", ".join(str(Socket(component, name)) for component, names in known.items() for name in names)
+            raise PipelineMismatchError(f"the pipeline has no free {direction} {socket}; it has {listed}")
+    return sockets
 
 
-def _guess(names: frozenset[str], open_inputs: Mapping[str, Mapping[str, Any]]) -> Iterator[Socket]:
+def _guess(names: frozenset[str], open_inputs: Sockets) -> Iterator[Socket]:
     for component, sockets in open_inputs.items():
         yield from (Socket(component, socket) for socket in sockets if socket in names)
 
 
-def _check_filled(open_inputs: Mapping[str, Mapping[str, Any]], filled: set[Socket]) -> None:
+def _check_mandatory(open_inputs: Sockets, mapped: set[Socket]) -> None:
+    """Raise PipelineMismatchError if a mandatory input is not mapped."""
     for component, sockets in open_inputs.items():
-        for socket, facts in sockets.items():
-            if facts["is_mandatory"] and Socket(component, socket) not in filled:
+        for socket, attributes in sockets.items():
+            if attributes["is_mandatory"] and Socket(component, socket) not in mapped:
                 raise PipelineMismatchError(
-                    f"nothing fills the pipeline's input {component}.{socket}: name it under `inputs`"
+                    f"the pipeline's mandatory input {component}.{socket} gets no value: map it under `inputs`"
                 )
 
 
-def _guess_streaming_component(pipeline: Any, open_inputs: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """The last component that can stream; one whose replies nobody else takes comes before all others."""
+def _guess_streaming_component(pipeline: Any, open_inputs: Sockets) -> str | None:
+    """Return the last component that can stream, preferring those whose output is an output of the pipeline."""
     able = [name for name, sockets in open_inputs.items() if "streaming_callback" in sockets]
     final = [name for name in able if name in pipeline.outputs()]
     return next(reversed(final or able), None)
 
 
-def _guess_answer(pipeline: Any, speaker: str | None, all_outputs: Mapping[str, Mapping[str, Any]]) -> Socket:
-    preferred: list[Mapping[str, Mapping[str, Any]]] = [pipeline.outputs(), all_outputs]
-    if speaker is not None:
-        preferred.insert(0, {speaker: all_outputs.get(speaker, {})})
-    for outputs in preferred:
+def _guess_answer(pipeline: Any, streaming: str | None, all_outputs: Sockets) -> Socket:
+    candidates: list[Sockets] = [pipeline.outputs(), all_outputs]
+    if streaming is not None:
+        candidates.insert(0, {streaming: all_outputs.get(streaming, {})})
+    for outputs in candidates:
         for socket in OUTPUT_NAMES:
             for component, sockets in reversed(list(outputs.items())):
                 if socket in sockets:
@@ -129,7 +136,7 @@ def _guess_answer(pipeline: Any, speaker: str | None, all_outputs: Mapping[str, 
 
 
 def _guess_documents(pipeline: Any) -> Socket | None:
-    """What the built-in generator is given: it numbers the passages as the answer's sources are numbered."""
+    """Return the output that feeds the built-in generator, which numbers its documents as the citations do."""
     for sender, receiver, edge in pipeline.graph.edges(data=True):
         instance = pipeline.graph.nodes[receiver]["instance"]
         if isinstance(instance, GroundedChatGenerator) and edge["to_socket"].name == "documents":

@@ -1,4 +1,4 @@
-"""From a row of the models file to a pipeline that is ready to run."""
+"""Loading of a pipeline from its model config."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import httpx
 from haystack.components.embedders import OpenAITextEmbedder
@@ -25,75 +25,75 @@ from .generator import UNNAMED, GroundedChatGenerator, HaystackPipeline
 from .haystack_compat import is_pipeline, load_pipeline, set_transport
 from .index import DocumentIndex, Embed
 from .io_mapping import IOMapping, map_pipeline
-from .transport import MODELS_URL
-
-if TYPE_CHECKING:
-    from .registry import Transports
+from .transport import MODELS_URL, Transports
 
 log = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL: Final = 5.0
 OWN_MODULES: Final = ("openai_compat.sidecars.haystack.*",)
-"""What a pipeline's file may name besides Haystack's own classes and those that the row allows."""
+"""Modules whose classes a pipeline file may name, besides Haystack's own and those in `allowed_modules`."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedPipeline:
-    """A row's pipeline. `index` is that of its documents, where it has any; `tells_usage` whether the component that
-    streams can be asked for token usage."""
+    """A pipeline that is ready to run.
+
+    `index` is the index of the model's documents, if it has any. `supports_usage` is True if the component that streams
+    can be asked for token usage.
+    """
 
     entry: ModelConfig
     options: HaystackOptions
     pipeline: Any
-    mapped: IOMapping
+    mapping: IOMapping
     index: DocumentIndex | None
-    tells_usage: bool
+    supports_usage: bool
 
 
 def load(entry: ModelConfig, transports: Transports) -> LoadedPipeline:
-    """The pipeline of a row, its models reached through `transports`, its documents indexed.
+    """Build the pipeline of a model config, index its documents and connect its models through `transports`.
 
     Raises:
-        UnfitPipelineError: with a sentence on what is wrong with the row or its pipeline.
-        whatever the pipeline's own code raises.
+        PipelineMismatchError: the model config and its pipeline do not fit.
+        Exception: anything that the pipeline's own code raises.
     """
     options = HaystackOptions(**entry.options)
     index = build_index(options, transports) if options.documents else None
     pipeline = _build(options, index, transports)
     _connect_models(pipeline, entry, options, transports)
-    mapped = map_pipeline(pipeline, options.inputs, options.outputs, options.stream_from)
+    mapping = map_pipeline(pipeline, options.inputs, options.outputs, options.stream_from)
     pipeline.warm_up()
-    speaker = dict(pipeline.walk()).get(mapped.stream_from)
-    is_ours = getattr(speaker, "api_base_url", None) == MODELS_URL
-    tells_usage = is_ours and getattr(speaker, "model", None) not in transports.without_usage
-    return LoadedPipeline(entry, options, pipeline, mapped, index, tells_usage)
+    streaming = dict(pipeline.walk()).get(mapping.stream_from)
+    calls_this_server = getattr(streaming, "api_base_url", None) == MODELS_URL
+    supports_usage = calls_this_server and getattr(streaming, "model", None) not in transports.without_usage
+    return LoadedPipeline(entry, options, pipeline, mapping, index, supports_usage)
 
 
 def build_index(options: HaystackOptions, transports: Transports) -> DocumentIndex:
-    """The index of the row's documents, read or renewed; the log tells how far it is."""
+    """Build or update the index of the model's documents and log the progress."""
     folder = Path(options.documents or "")
-    embed = to_embed(options.embedder, transports.to_models) if options.embedder else None
+    embed = make_embed(options.embedder, transports.to_models) if options.embedder else None
     index = DocumentIndex(folder, Path(options.index) if options.index else None, options.embedder, embed)
     index.build(_LoggedProgress())
-    facts = {"files": len(index.files), "passages": sum(1 for _ in index.entries)}
-    log.info("documents are indexed", extra={"fields": facts})
+    fields = {"files": len(index.files), "passages": sum(1 for _ in index.entries)}
+    log.info("documents are indexed", extra={"fields": fields})
     return index
 
 
 class _LoggedProgress:
-    """A line in the log now and then, while many documents are read."""
+    """Progress callback that writes a log line every `PROGRESS_INTERVAL` seconds."""
 
     def __init__(self) -> None:
-        self._told_at = time.monotonic()
+        self._logged_at = time.monotonic()
 
     def __call__(self, done: int, total: int, _path: str) -> None:
-        if time.monotonic() - self._told_at > PROGRESS_INTERVAL:
-            self._told_at = time.monotonic()
+        if time.monotonic() - self._logged_at > PROGRESS_INTERVAL:
+            self._logged_at = time.monotonic()
             log.info("documents are being indexed", extra={"fields": {"done": done, "total": total}})
 
 
-def to_embed(model: str, transport: httpx.BaseTransport) -> Embed:
-    """A function that asks an embedding model of this server."""
+def make_embed(model: str, transport: httpx.BaseTransport) -> Embed:
+    """Return a function that embeds texts with an embedding model of this server."""
     from openai import OpenAI
 
     client: Any = OpenAI(
@@ -115,23 +115,23 @@ def _build(options: HaystackOptions, index: DocumentIndex | None, transports: Tr
         return load_pipeline(Path(options.pipeline).read_text("utf-8"), [*OWN_MODULES, *options.allowed_modules])
     if options.factory:
         return _call_factory(options.factory)
-    built = HaystackPipeline(options.system_prompt).pipeline
+    pipeline = HaystackPipeline(options.system_prompt).pipeline
     if index is not None:
-        _add_retrieval(built, options, index, transports)
-    return built
+        _add_retrieval(pipeline, options, index, transports)
+    return pipeline
 
 
 def _call_factory(path: str) -> Any:
     module_name, _, name = path.partition(":")
-    made = getattr(import_module(module_name), name)()
-    pipeline = getattr(made, "pipeline", made)
+    result = getattr(import_module(module_name), name)()
+    pipeline = getattr(result, "pipeline", result)
     if not is_pipeline(pipeline):
-        raise PipelineMismatchError(f"factory: {path} returned no Pipeline, and nothing that has one")
+        raise PipelineMismatchError(f"factory: {path} returned no Pipeline and no object with a `pipeline`")
     return pipeline
 
 
 def _add_retrieval(pipeline: Any, options: HaystackOptions, index: DocumentIndex, transports: Transports) -> None:
-    """By the words of the question, and, where there is an embedding model, by its meaning as well."""
+    """Add keyword retrieval (BM25) and, if an embedder is configured, embedding retrieval merged with it."""
     store = index.to_store()
     pipeline.add_component("retriever", InMemoryBM25Retriever(store, top_k=options.top_k))
     if options.embedder is None:
@@ -154,13 +154,19 @@ def _add_retrieval(pipeline: Any, options: HaystackOptions, index: DocumentIndex
 
 
 def _connect_models(pipeline: Any, entry: ModelConfig, options: HaystackOptions, transports: Transports) -> None:
-    """Gives the pipeline's generators the row's model. Those that keep an address of their own are called through this
-    server's forwarder, so that a client that leaves ends their calls.
+    """Connect the pipeline's generators to the model that the model config names.
+
+    Generators with a base URL of their own keep it and send their requests through this server's upstream client, so
+    that a client disconnect ends them.
+
+    Raises:
+        PipelineMismatchError: `generator` names a model, but the pipeline has no OpenAIChatGenerator to use it, or no
+            model serves the built-in generator.
     """
     is_named = bool(options.generator or entry.base_url)
     generators = list(_generators(pipeline))
     if options.generator and not generators:
-        raise PipelineMismatchError("generator: the pipeline has no OpenAIChatGenerator that could ask this model")
+        raise PipelineMismatchError("generator: the pipeline has no OpenAIChatGenerator that could call this model")
     for generator in generators:
         is_unnamed = isinstance(generator, GroundedChatGenerator) and generator.model == UNNAMED
         if is_unnamed and not (is_named or transports.has_default):
@@ -175,7 +181,7 @@ def _connect_models(pipeline: Any, entry: ModelConfig, options: HaystackOptions,
 
 
 def _generators(pipeline: Any) -> Iterator[Any]:
-    """The components that ask models in OpenAI's language, those within agents included."""
+    """Yield the components that call OpenAI-compatible chat models, including those inside agents."""
     for _, component in pipeline.walk():
         for candidate in (component, getattr(component, "chat_generator", None)):
             if isinstance(candidate, OpenAIChatGenerator) and not isinstance(candidate, AzureOpenAIChatGenerator):

@@ -1,4 +1,4 @@
-"""OpenAI's messages and Haystack's, one into the other."""
+"""Conversion between OpenAI's messages and Haystack's."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ SYSTEM_ROLES = frozenset({"system", "developer"})
 
 
 class ClientMessage(ChatMessage):
-    """A client's message, which goes to a model as it came: Haystack's own form has no place for some of it, such as
-    an image by its address, a sound, or the role `developer`.
+    """A client's message, which reaches a model unchanged.
+
+    Haystack's own form cannot represent all of OpenAI's, such as image URLs, audio, or the role `developer`.
     """
 
     def to_openai_dict_format(self, require_tool_call_ids: bool = True) -> dict[str, Any]:
+        """Return the message as the client sent it. Haystack's generators call this method."""
         raw: dict[str, Any] = self.meta[RAW]
         return raw
 
 
 def to_chat_message(message: JSONObject) -> ChatMessage:
-    """Haystack's form of a client's message; what has no place there is only in its raw form."""
+    """Return Haystack's form of a client's message. What Haystack cannot represent is kept in the raw form only."""
     try:
         converted = ClientMessage.from_openai_dict_format(dict(message))
     except ValueError:
@@ -36,12 +38,12 @@ def to_chat_message(message: JSONObject) -> ChatMessage:
 
 
 def text_of(message: JSONObject) -> str:
-    """The text of a client's message, from whatever parts it has."""
+    """Return the text parts of a client's message."""
     return read_content(message.get("content"))[0]
 
 
 def to_openai_message(message: ChatMessage) -> dict[str, Any]:
-    """An answer as OpenAI has it."""
+    """Return OpenAI's form of an answer."""
     calls = [
         {
             "id": call.id,
@@ -51,12 +53,15 @@ def to_openai_message(message: ChatMessage) -> dict[str, Any]:
         for call in message.tool_calls
     ]
     reasoning = message.reasoning.reasoning_text if message.reasoning else None
-    found = {"content": message.text, "tool_calls": calls, "reasoning_content": reasoning}
-    return {"role": "assistant", **{name: value for name, value in found.items() if value}}
+    fields = {"content": message.text, "tool_calls": calls, "reasoning_content": reasoning}
+    return {"role": "assistant", **{name: value for name, value in fields.items() if value}}
 
 
 def to_openai_chunk(chunk: StreamingChunk, *, with_tools: bool) -> dict[str, Any]:
-    """A streamed piece as OpenAI has it, without its end and its usage, which are known for sure at the end only."""
+    """Return OpenAI's form of a streamed chunk.
+
+    Finish reason and usage are left out, because they are final only when the pipeline has ended.
+    """
     delta: dict[str, Any] = {}
     if chunk.content and chunk.tool_call_result is None:
         delta["content"] = chunk.content
@@ -70,13 +75,13 @@ def to_openai_chunk(chunk: StreamingChunk, *, with_tools: bool) -> dict[str, Any
     return {"choices": [{"index": 0, "delta": delta, "logprobs": chunk.meta.get("logprobs")}]}
 
 
-def query_of(messages: Sequence[JSONObject]) -> str | None:
-    """What the user said last, as text; None where no user has spoken."""
+def last_user_text(messages: Sequence[JSONObject]) -> str | None:
+    """Return the text of the last message with the role `user`, or None if there is none."""
     return next((text_of(message) for message in reversed(messages) if message.get("role") == "user"), None)
 
 
 def split_system(messages: Sequence[Mapping[str, Any]]) -> tuple[list[JSONObject], list[JSONObject]]:
-    """The instructions, and the turns."""
+    """Return the system messages and the other messages."""
     system = [message for message in messages if message.get("role") in SYSTEM_ROLES]
     turns = [message for message in messages if message.get("role") not in SYSTEM_ROLES]
     return system, turns

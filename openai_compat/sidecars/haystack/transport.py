@@ -1,7 +1,7 @@
-"""How the components of a pipeline reach their models: through this server's own ways, not through a socket of theirs.
+"""`httpx` transports through which the components of a pipeline reach their models.
 
-Haystack's OpenAI components speak through an `httpx` transport. Those here end the call when its client leaves, also
-while it waits for the first byte, which `httpx` itself cannot.
+Haystack's OpenAI components send requests through an `httpx` transport. The transports here end a request when the
+client disconnects, even while it waits for the first byte, which `httpx` itself cannot do.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
@@ -29,41 +30,67 @@ if TYPE_CHECKING:
     from flask import Flask
 
 MODELS_URL: Final = "http://models.internal/v1"
-"""Where pipelines find this server's models; the name is never looked up."""
+"""Base URL under which pipelines reach this server's models. The host name is never resolved."""
 LAST_EVENT: Final = b"data: [DONE]\n\n"
-current_run: ContextVar[CallContext] = ContextVar("current_run")
-"""The call that the pipeline is run for, in the thread that runs it."""
+pipeline_context: ContextVar[CallContext] = ContextVar("pipeline_context")
+"""Context of the call for which this thread runs a pipeline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transports:
+    """The transports to this server's models and to other upstreams.
+
+    `has_default` is True if a default upstream serves models that the models file does not name. `without_usage` names
+    the models that a streamed call must not ask for usage.
+    """
+
+    to_models: httpx.BaseTransport
+    to_upstreams: httpx.BaseTransport
+    has_default: bool
+    without_usage: frozenset[str] = frozenset()
 
 
 class ModelsTransport(httpx.BaseTransport):
-    """Hands requests to the application in this process that serves the models."""
+    """Transport that calls the application in this process that serves the models."""
 
     def __init__(self, app: Flask) -> None:
         self._app = app
-        app.before_request(_end_with_the_run)
+        app.before_request(_cancel_with_pipeline)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        run = _run()
-        head: dict[str, Any] = {}
+        """Call the application and return its response.
+
+        Raises:
+            ClientDisconnected
+        """
+        context = _active_context()
+        start: dict[str, Any] = {}
 
         def start_response(status: str, headers: Any, _error: Any = None, /) -> Callable[[bytes], object]:
-            head.update(status_code=int(status.split()[0]), headers=headers)
-            return bytes  # what PEP 3333 has for older applications; Flask does not call it
+            start.update(status_code=int(status.split()[0]), headers=headers)
+            return bytes  # PEP 3333's `write` callable, which Flask does not call
 
-        body = self._app.wsgi_app(_to_environ(request, run), start_response)
-        _note_adapted(dict(head["headers"]), run)
-        return httpx.Response(**head, stream=_Stream(body, run.cancellation))
+        body = self._app.wsgi_app(_to_environ(request, context), start_response)
+        _record_adaptations(dict(start["headers"]), context)
+        return httpx.Response(**start, stream=_Stream(body, context.cancellation))
 
 
 class UpstreamTransport(httpx.BaseTransport):
-    """Sends requests to whatever address a component has of its own."""
+    """Transport that sends requests to the base URL that a component has configured itself."""
 
     def __init__(self, forwarder: UpstreamClient, timeouts: Timeouts) -> None:
         self._forwarder = forwarder
         self._timeouts = timeouts
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        run = _run()
+        """Send the request and return the response.
+
+        Raises:
+            ClientDisconnected
+            httpx.ReadTimeout
+            httpx.ConnectError
+        """
+        context = _active_context()
         headers = {name: value for name, value in request.headers.items() if name not in {"host", "connection"}}
         try:
             reply = self._forwarder.send(
@@ -71,7 +98,7 @@ class UpstreamTransport(httpx.BaseTransport):
                 str(request.url),
                 headers=headers,
                 timeouts=self._timeouts,
-                context=run,
+                context=context,
                 body=request.read(),
             )
         except CallCancelledError:
@@ -80,18 +107,26 @@ class UpstreamTransport(httpx.BaseTransport):
             raise httpx.ReadTimeout(error.message, request=request) from error
         except UpstreamError as error:
             raise httpx.ConnectError(error.message, request=request) from error
-        return httpx.Response(reply.status, headers=reply.headers, stream=_Stream(_Blocks(reply), run.cancellation))
+        return httpx.Response(reply.status, headers=reply.headers, stream=_Stream(_Blocks(reply), context.cancellation))
 
 
-def _run() -> CallContext:
-    """The run of this thread; a component's own threads have none, and are not ended by a client that leaves."""
-    run = current_run.get(CallContext("-"))
-    if run.cancellation.is_cancelled:
+def _active_context() -> CallContext:
+    """Return the context of the call that this thread serves.
+
+    Threads that a component starts have no context, so a client disconnect does not end their requests.
+
+    Raises:
+        ClientDisconnected
+    """
+    context = pipeline_context.get(CallContext("-"))
+    if context.cancellation.is_cancelled:
         raise ClientDisconnected
-    return run
+    return context
 
 
 class _Blocks(Iterator[bytes]):
+    """The blocks of an upstream response, with heartbeats as empty blocks."""
+
     def __init__(self, reply: StreamedResponse) -> None:
         self._blocks = reply.blocks()
         self.close = reply.close
@@ -102,18 +137,18 @@ class _Blocks(Iterator[bytes]):
 
 
 class _Stream(httpx.SyncByteStream):
-    """A body as it comes; its end on every path is the end of the call behind it."""
+    """A response body that is read as it arrives. Closing it ends the request behind it."""
 
     def __init__(self, body: Iterable[bytes], cancellation: CancellationToken) -> None:
         self._body = body
         self._blocks = iter(body)
-        self._last = b""
+        self._last_block = b""
         self._cancellation = cancellation
 
     def __iter__(self) -> Iterator[bytes]:
         try:
             for block in self._blocks:
-                self._last = block
+                self._last_block = block
                 if self._cancellation.is_cancelled:
                     break
                 yield block
@@ -125,28 +160,34 @@ class _Stream(httpx.SyncByteStream):
             raise ClientDisconnected
 
     def close(self) -> None:
-        """Clients stop at the last event; the body is over when it has been asked once more."""
-        if self._last.endswith(LAST_EVENT):
+        """Close the body.
+
+        The OpenAI client stops reading at `[DONE]`, so the body is read once more to let it complete.
+        """
+        if self._last_block.endswith(LAST_EVENT):
             next(self._blocks, None)
         close_stream(self._body)
 
 
-def _end_with_the_run() -> None:
-    """The call that begins here, in the run's own thread, ends at once when the run is given up."""
-    _run().cancellation.on_cancel(current_context().cancellation.cancel)
+def _cancel_with_pipeline() -> None:
+    """Cancel the model call that begins in this thread when the pipeline's own call is cancelled."""
+    _active_context().cancellation.on_cancel(current_context().cancellation.cancel)
 
 
-def _note_adapted(headers: Mapping[str, str], run: CallContext) -> None:
-    """What a model did not get as the client sent it is for the client to know. The usage, which it is asked for here,
-    is not.
+def _record_adaptations(headers: Mapping[str, str], context: CallContext) -> None:
+    """Record the adaptations that the model's response reports.
+
+    `stream_options` is left out, because this server and not the client requests the usage.
     """
     adapted = from_header(headers.get(ADAPTED_HEADER, ""))
-    record_adaptations({name: what for name, what in adapted.items() if name != "stream_options"}, run.reply_headers)
+    record_adaptations({name: how for name, how in adapted.items() if name != "stream_options"}, context.reply_headers)
 
 
-def _to_environ(request: httpx.Request, run: CallContext) -> dict[str, Any]:
-    """PEP 3333's, filled from a request. It carries the id of the call that the pipeline is run for, the caller's
-    credential where it may be shown to an upstream, and the token of who is signed in at a proxy.
+def _to_environ(request: httpx.Request, context: CallContext) -> dict[str, Any]:
+    """Return the WSGI environment (PEP 3333) for a request.
+
+    It carries the request id of the pipeline's call, the caller's credential if upstreams may see it, and the token of
+    the user who is signed in at a proxy.
     """
     body = request.read()
     environ: dict[str, Any] = {
@@ -159,7 +200,7 @@ def _to_environ(request: httpx.Request, run: CallContext) -> dict[str, Any]:
         "SERVER_NAME": "models",
         "SERVER_PORT": "80",
         "SERVER_PROTOCOL": "HTTP/1.1",
-        "HTTP_X_REQUEST_ID": run.request_id,
+        "HTTP_X_REQUEST_ID": context.request_id,
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "http",
         "wsgi.input": io.BytesIO(body),
@@ -168,5 +209,8 @@ def _to_environ(request: httpx.Request, run: CallContext) -> dict[str, Any]:
         "wsgi.multiprocess": False,
         "wsgi.run_once": False,
     }
-    known = {"HTTP_AUTHORIZATION": run.authorization, "HTTP_X_FORWARDED_ACCESS_TOKEN": run.sent_header(USER_TOKEN)}
-    return environ | {name: value for name, value in known.items() if value is not None}
+    credentials = {
+        "HTTP_AUTHORIZATION": context.authorization,
+        "HTTP_X_FORWARDED_ACCESS_TOKEN": context.sent_header(USER_TOKEN),
+    }
+    return environ | {name: value for name, value in credentials.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Pipelines in routes: with fallbacks, as a target of an alias, as a fallback, and over a model that has routes."""
+"""Pipelines with fallbacks, as targets of an alias, as fallbacks, and on top of a model that has routes."""
 
 from __future__ import annotations
 
@@ -52,29 +52,29 @@ def server(upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> 
     (folder / "factories.py").write_text(FACTORIES)
     (folder / "documents").mkdir()
     (folder / "documents" / "cats.md").write_text("# Cats\n\nCats purr when they are content.")
-    nobody = f"http://127.0.0.1:{free_port()}/v1"
+    unreachable = f"http://127.0.0.1:{free_port()}/v1"
     routed = {"retries": 0, "cooldown": 0, "fallbacks": ["echo"]}
-    behind = {"kind": "haystack", "base_url": upstream.base_url}
-    rows: list[dict[str, Any]] = [
+    over_mock = {"kind": "haystack", "base_url": upstream.base_url}
+    models: list[dict[str, Any]] = [
         {"name": "echo", "kind": "echo"},
         {"name": "pets", "kind": "haystack", "documents": "documents", "generator": "echo"},
-        # With fallbacks of its own: its model cannot be reached, is busy, it breaks, it cannot be loaded, it is late.
-        {"name": "unreachable", "kind": "haystack", "base_url": nobody, "upstream_model": "x", **routed},
-        {"name": "busy", **behind, "upstream_model": "fault-status:code=429", **routed},
+        # Pipelines with fallbacks that fail in different ways.
+        {"name": "unreachable", "kind": "haystack", "base_url": unreachable, "upstream_model": "x", **routed},
+        {"name": "busy", **over_mock, "upstream_model": "fault-status:code=429", **routed},
         {"name": "breaks", "kind": "haystack", "factory": "factories:breaks", **routed},
         {"name": "unloadable", "kind": "haystack", "factory": "factories:cannot_load", **routed},
-        {"name": "late", **behind, "upstream_model": "fault-hang", "timeout": {"first_token": 0.5}, **routed},
-        # A target, and a fallback.
+        {"name": "slow", **over_mock, "upstream_model": "fault-hang", "timeout": {"first_token": 0.5}, **routed},
+        # Pipelines as a target and as a fallback.
         {"name": "alias", "targets": {"pets": 1}},
         {"name": "alias-with-fallback", "targets": {"breaks": 1}, "fallbacks": ["pets"], "cooldown": 0},
-        {"name": "dead", "kind": "openai", "base_url": nobody, "retries": 0, "cooldown": 0, "fallbacks": ["pets"]},
-        # Over a model that has routes.
-        {"name": "routed-model", "kind": "openai", "base_url": nobody, **routed},
+        {"name": "dead", "kind": "openai", "base_url": unreachable, "retries": 0, "cooldown": 0, "fallbacks": ["pets"]},
+        # Pipelines on top of a model that has routes.
+        {"name": "routed-model", "kind": "openai", "base_url": unreachable, **routed},
         {"name": "aliased-model", "targets": {"routed-model": 0, "echo": 1}},
         {"name": "over-fallbacks", "kind": "haystack", "documents": "documents", "generator": "routed-model"},
         {"name": "over-alias", "kind": "haystack", "documents": "documents", "generator": "aliased-model"},
     ]
-    (folder / "models.json").write_text(json.dumps(rows))
+    (folder / "models.json").write_text(json.dumps(models))
     with LiveServer({"MODELS_FILE": "models.json"}, workers=2, folder=folder) as server:
         yield server
 
@@ -92,7 +92,7 @@ def text_of_stream(server: LiveServer, model: str) -> str:
 
 
 @pytest.mark.parametrize("model", ["unreachable", "busy", "breaks", "unloadable"])
-def test_a_pipeline_that_fails_is_stood_in_for(server: LiveServer, model: str) -> None:
+def test_a_failing_pipeline_falls_back(server: LiveServer, model: str) -> None:
     reply = ask(server, model)
     assert (reply.status_code, reply.json()["choices"][0]["message"]["content"]) == (200, TEXT)
     assert (reply.json()["model"], reply.headers["x-openai-compat-upstream"]) == ("echo", "echo")
@@ -101,27 +101,27 @@ def test_a_pipeline_that_fails_is_stood_in_for(server: LiveServer, model: str) -
     assert "private words" not in reply.text
 
 
-def test_so_is_one_whose_first_token_is_late(server: LiveServer, upstream: MockUpstream) -> None:
-    """Its call to the model is ended, too."""
-    assert text_of_stream(server, "late") == TEXT
+def test_a_pipeline_without_a_first_token_in_time_falls_back(server: LiveServer, upstream: MockUpstream) -> None:
+    """Its call to the model ends as well."""
+    assert text_of_stream(server, "slow") == TEXT
     upstream.wait_until(lambda stats: stats["requests_open"] == 0, 2.0)
 
 
 @pytest.mark.parametrize("model", ["alias", "alias-with-fallback", "dead", "over-fallbacks", "over-alias"])
-def test_whichever_way_leads_to_it_the_sources_are_named(server: LiveServer, model: str) -> None:
+def test_sources_are_cited_on_every_route(server: LiveServer, model: str) -> None:
     reply = ask(server, model).json()
     message = reply["choices"][0]["message"]
-    answers = model if model.startswith("over-") else "pets"
-    assert (message["content"], reply["model"]) == (TEXT + SOURCES, answers)
+    answering = model if model.startswith("over-") else "pets"
+    assert (message["content"], reply["model"]) == (TEXT + SOURCES, answering)
     assert message["annotations"][0]["url_citation"]["url"] == "cats.md"
     assert text_of_stream(server, model) == TEXT + SOURCES
 
 
-def test_a_conversation_goes_on_by_its_name_through_an_alias(server: LiveServer) -> None:
+def test_a_conversation_continues_through_an_alias(server: LiveServer) -> None:
     def tokens(model: str) -> int:
-        named = {"conversation_id": "c-1", "messages": [{"role": "user", "content": "Hello there"}]}
-        return int(ask(server, model, **named).json()["usage"]["prompt_tokens"])
+        body = {"conversation_id": "c-1", "messages": [{"role": "user", "content": "Hello there"}]}
+        return int(ask(server, model, **body).json()["usage"]["prompt_tokens"])
 
     first, second = tokens("alias"), tokens("alias")
     assert second > first
-    assert tokens("pets") > second, "it is the target's conversation, whichever name it was begun by"
+    assert tokens("pets") > second, "the conversation belongs to the target, not to the alias"

@@ -1,4 +1,4 @@
-"""Answers from documents, written by a Databricks endpoint: whose credential, what was adapted, and its errors."""
+"""Pipelines on top of Databricks endpoints, with their credentials, adaptations and errors."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def server(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> It
     (folder / "pets" / "cats.md").write_text("# Cats\n\nCats purr when they are content.")
     endpoints: dict[str, dict[str, Any]] = {
         "endpoint": {"upstream_model": "echo"},
-        "of-the-user": {"upstream_model": "echo", "credentials": "user"},
+        "user": {"upstream_model": "echo", "credentials": "user"},
         "strict": {"upstream_model": "echo", "profile": {"extends": "databricks", "strict": True}},
         "busy": {"upstream_model": "limited"},
     }
-    rows: list[dict[str, Any]] = []
+    models: list[dict[str, Any]] = []
     for name, endpoint in endpoints.items():
-        rows.append({"name": name, "kind": "databricks", "credentials": "token", **endpoint})
-        rows.append({"name": f"pets-{name}", "kind": "haystack", "documents": "pets", "generator": name})
+        models.append({"name": name, "kind": "databricks", "credentials": "token", **endpoint})
+        models.append({"name": f"pets-{name}", "kind": "haystack", "documents": "pets", "generator": name})
     own = {"name": "pets-own", "kind": "haystack", "documents": "pets", "generator": "endpoint"}
-    rows.append({**own, "profile": {"drop": ["metadata"]}})
-    (folder / "models.json").write_text(json.dumps(rows))
+    models.append({**own, "profile": {"drop": ["metadata"]}})
+    (folder / "models.json").write_text(json.dumps(models))
     settings = {"DATABRICKS_HOST": workspace.url, "DATABRICKS_TOKEN": PERSONAL_TOKEN}
     with LiveServer({"MODELS_FILE": "models.json", **settings}, folder=folder) as server:
         yield server
@@ -55,7 +55,7 @@ def ask(server: LiveServer, model: str, headers: dict[str, str] | None = None, *
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_was_adapted_for_the_endpoint_is_told_to_the_client(
+def test_the_endpoints_adaptations_are_reported_to_the_client(
     server: LiveServer, workspace: Workspace, stream: bool
 ) -> None:
     reply = ask(server, "pets-endpoint", user="zoe", seed=7, temperature=0.5, stream=stream)
@@ -66,17 +66,17 @@ def test_what_was_adapted_for_the_endpoint_is_told_to_the_client(
     assert "cats.md" in reply.text
 
 
-def test_nothing_is_told_where_nothing_was_adapted(server: LiveServer) -> None:
+def test_no_adaptations_are_reported_if_nothing_was_adapted(server: LiveServer) -> None:
     for stream in (False, True):
         assert ADAPTED not in ask(server, "pets-endpoint", temperature=0.5, stream=stream).headers
 
 
-def test_the_profiles_of_both_rows_are_told(server: LiveServer) -> None:
-    told = ask(server, "pets-own", user="zoe", metadata={"a": "b"}).headers[ADAPTED]
-    assert set(told.split(", ")) == {"metadata=dropped", "user=dropped"}
+def test_the_adaptations_of_both_profiles_are_reported(server: LiveServer) -> None:
+    adapted = ask(server, "pets-own", user="zoe", metadata={"a": "b"}).headers[ADAPTED]
+    assert set(adapted.split(", ")) == {"metadata=dropped", "user=dropped"}
 
 
-def test_the_usage_is_counted_for_an_endpoint_that_does_not(server: LiveServer) -> None:
+def test_usage_is_counted_for_an_endpoint_that_reports_none(server: LiveServer) -> None:
     with openai.OpenAI(base_url=server.base_url, api_key="any", max_retries=0) as client:
         chunks = list(
             client.chat.completions.create(
@@ -89,17 +89,17 @@ def test_the_usage_is_counted_for_an_endpoint_that_does_not(server: LiveServer) 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_the_signed_in_users_token_reaches_the_endpoint(server: LiveServer, workspace: Workspace, stream: bool) -> None:
-    assert ask(server, "pets-of-the-user", SIGNED_IN, stream=stream).status_code == 200
+    assert ask(server, "pets-user", SIGNED_IN, stream=stream).status_code == 200
     assert workspace.authorizations[-1] == f"Bearer {USER_TOKEN}"
-    asked = len(workspace.asked)
-    assert ask(server, "pets-of-the-user", stream=stream).status_code == 401
-    assert len(workspace.asked) == asked
+    count = len(workspace.asked)
+    assert ask(server, "pets-user", stream=stream).status_code == 401
+    assert len(workspace.asked) == count
     assert ask(server, "pets-endpoint", SIGNED_IN, stream=stream).status_code == 200
     assert workspace.authorizations[-1] == f"Bearer {PERSONAL_TOKEN}"
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_its_errors_are_the_clients(server: LiveServer, stream: bool) -> None:
+def test_the_endpoints_errors_reach_the_client(server: LiveServer, stream: bool) -> None:
     refused = ask(server, "pets-strict", user="zoe", stream=stream)
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "user")
     limited = ask(server, "pets-busy", stream=stream)

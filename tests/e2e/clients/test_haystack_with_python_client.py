@@ -1,4 +1,4 @@
-"""Pipelines behind a live gunicorn with two workers, asked by the official client."""
+"""Pipelines behind gunicorn with two workers, called by the official Python client."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import requests
 from tests.support.live_server import LiveServer
 from tests.support.mock_upstream import MockUpstream
 from tests.support.tools import require_extra
+from tests.support.waiting import wait_until
 
 KEYS = ("key-one", "key-two")
 FACTORIES = """\
@@ -33,7 +34,7 @@ from haystack.utils import Secret
 
 @component
 class Computes:
-    \"\"\"Computes until a file is there, and holds the interpreter as such work does.\"\"\"
+    \"\"\"Computes in Python until a file exists.\"\"\"
 
     @component.output_types(replies=list[str])
     def run(self, query: str):
@@ -44,8 +45,8 @@ class Computes:
 
 
 @component
-class Tells:
-    \"\"\"Says who it is, and which process it is in.\"\"\"
+class ProcessInfo:
+    \"\"\"Answers with its process id and the number of messages.\"\"\"
 
     @component.output_types(replies=list[str])
     def run(self, messages: list[ChatMessage]):
@@ -67,40 +68,40 @@ def own_address():
     return pipeline
 
 
-def tells():
+def process_info():
     pipeline = Pipeline()
-    pipeline.add_component("tells", Tells())
+    pipeline.add_component("process_info", ProcessInfo())
     return pipeline
 """
 
 
 @pytest.fixture(scope="module")
-def mock_behind() -> Iterator[MockUpstream]:
+def mock() -> Iterator[MockUpstream]:
     with MockUpstream() as upstream:
         yield upstream
 
 
 @pytest.fixture(scope="module")
-def server(mock_behind: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+def server(mock: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     require_extra("haystack")
     folder = tmp_path_factory.mktemp("haystack")
     (folder / "my_factories.py").write_text(FACTORIES)
     (folder / "documents").mkdir()
     (folder / "documents" / "cats.md").write_text("# Cats\n\nCats purr when they are content.")
-    (folder / "address.txt").write_text(mock_behind.base_url)
-    behind = {"kind": "haystack", "base_url": mock_behind.base_url}
-    rows = [
+    (folder / "address.txt").write_text(mock.base_url)
+    over_mock = {"kind": "haystack", "base_url": mock.base_url}
+    models = [
         {"name": "echo", "kind": "echo"},
         {"name": "slow", "kind": "echo", "delay": 0.02},
         {"name": "plain", "kind": "haystack", "generator": "echo"},
         {"name": "drip", "kind": "haystack", "generator": "slow"},
         {"name": "cats", "kind": "haystack", "generator": "echo", "documents": "documents"},
-        {"name": "hang", **behind, "upstream_model": "fault-hang"},
+        {"name": "hang", **over_mock, "upstream_model": "fault-hang"},
         {"name": "hang-by-itself", "kind": "haystack", "factory": "my_factories:own_address"},
         {"name": "computes", "kind": "haystack", "factory": "my_factories:computes"},
-        {"name": "tells", "kind": "haystack", "factory": "my_factories:tells"},
+        {"name": "process-info", "kind": "haystack", "factory": "my_factories:process_info"},
     ]
-    (folder / "models.json").write_text(json.dumps(rows))
+    (folder / "models.json").write_text(json.dumps(models))
     environment = {"MODELS_FILE": "models.json", "API_KEYS": ",".join(KEYS), "SSE_KEEPALIVE_SECONDS": "1"}
     with LiveServer(environment, workers=2, folder=folder) as server:
         yield server
@@ -117,18 +118,18 @@ def ask(client: openai.OpenAI, model: str, text: str, **more: Any) -> str:
     return answer.choices[0].message.content or ""
 
 
-def fresh(server: LiveServer, key: str = KEYS[0]) -> openai.OpenAI:
-    """A client with no connection yet: the kernel gives each new one to either of the workers."""
+def new_client(server: LiveServer, key: str = KEYS[0]) -> openai.OpenAI:
+    """Return a client without connections. The kernel assigns each new connection to either worker."""
     return openai.OpenAI(base_url=server.base_url, api_key=key, max_retries=0)
 
 
 def ask_once(server: LiveServer, model: str, text: str) -> str:
-    """On a connection that is closed afterwards: a worker that is to stop waits for those that are open."""
-    with fresh(server) as client:
+    """Ask on a new connection and close it. A stopping worker waits for open connections."""
+    with new_client(server) as client:
         return ask(client, model, text)
 
 
-def test_the_official_client_streams_through_it(client: openai.OpenAI) -> None:
+def test_the_official_client_streams_an_answer_with_usage(client: openai.OpenAI) -> None:
     with client.chat.completions.create(
         model="plain",
         messages=[{"role": "user", "content": "one two three"}],
@@ -136,15 +137,15 @@ def test_the_official_client_streams_through_it(client: openai.OpenAI) -> None:
         stream_options={"include_usage": True},
     ) as stream:
         chunks = list(stream)
-    pieces = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices and chunk.choices[0].delta.content]
-    assert pieces == ["one", " two", " three"]
+    contents = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices and chunk.choices[0].delta.content]
+    assert contents == ["one", " two", " three"]
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
     assert chunks[-1].usage is not None
     assert chunks[-1].usage.completion_tokens == 3
 
 
-def test_a_token_arrives_when_it_was_produced(client: openai.OpenAI) -> None:
-    """The model takes 2 s for 100 tokens; what is held back to the end would come all at once."""
+def test_tokens_arrive_while_the_model_produces_them(client: openai.OpenAI) -> None:
+    """The model takes 2 s for 100 tokens. Tokens that were held back would arrive all at once."""
     with client.chat.completions.create(
         model="drip", messages=[{"role": "user", "content": "word " * 100}], stream=True
     ) as stream:
@@ -168,61 +169,71 @@ def test_documents_are_cited_in_the_clients_own_types(client: openai.OpenAI) -> 
     assert "".join(delta["content"] or "" for delta in deltas) == message.content
 
 
-def test_twenty_callers_share_a_pipeline_and_get_their_own_answers(server: LiveServer) -> None:
+def test_twenty_concurrent_callers_get_their_own_answers_from_one_process(server: LiveServer) -> None:
     def call(number: int) -> list[str]:
-        with fresh(server) as client:
+        with new_client(server) as client:
             texts = [f"caller {number} asks {turn} with some more words" for turn in range(3)]
             return [(ask(client, "drip", text) == text and text) or "mixed up" for text in texts]
 
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(call, range(20)))
-    assert "mixed up" not in {answer for of_caller in answers for answer in of_caller}
+    assert "mixed up" not in {answer for answers_of_caller in answers for answer in answers_of_caller}
     with ThreadPoolExecutor(20) as pool:
-        processes = set(pool.map(lambda _: ask_once(server, "tells", "Hi").split()[0], range(20)))
+        processes = set(pool.map(lambda _: ask_once(server, "process-info", "Hi").split()[0], range(20)))
     assert len(processes) == 1
 
 
-def test_a_conversation_goes_on_whichever_worker_answers(server: LiveServer) -> None:
+def test_a_conversation_continues_on_every_worker(server: LiveServer) -> None:
     counts = []
     for turn in range(8):
-        with fresh(server) as client:
-            named: Any = [{"extra_headers": {"x-conversation-id": "c-1"}}, {"extra_body": {"conversation_id": "c-1"}}]
-            counts.append(int(ask(client, "tells", "Hi", **named[turn % 2]).split()[1]))
+        with new_client(server) as client:
+            options: Any = [{"extra_headers": {"x-conversation-id": "c-1"}}, {"extra_body": {"conversation_id": "c-1"}}]
+            counts.append(int(ask(client, "process-info", "Hi", **options[turn % 2]).split()[1]))
     assert counts == [1, 3, 5, 7, 9, 11, 13, 15]
 
 
-def test_another_key_has_another_conversation(server: LiveServer) -> None:
-    named = {"extra_body": {"conversation_id": "mine"}}
-    seen = []
+def test_each_api_key_has_its_own_conversations(server: LiveServer) -> None:
+    options = {"extra_body": {"conversation_id": "mine"}}
+    counts = []
     for key in (*KEYS, *KEYS):
-        with fresh(server, key) as client:
-            seen.append(int(ask(client, "tells", "Hi", **named).split()[1]))
-    assert seen == [1, 1, 3, 3]
+        with new_client(server, key) as client:
+            counts.append(int(ask(client, "process-info", "Hi", **options).split()[1]))
+    assert counts == [1, 1, 3, 3]
 
 
 @pytest.mark.parametrize("model", ["hang", "hang-by-itself"])
-@pytest.mark.parametrize("is_streamed", [True, False], ids=["streamed", "whole"])
-def test_a_caller_that_hangs_up_before_the_first_token_ends_the_call_to_the_model(
-    server: LiveServer, mock_behind: MockUpstream, is_streamed: bool, model: str
+@pytest.mark.parametrize("is_streamed", [True, False], ids=["streamed", "non-streaming"])
+def test_a_disconnect_before_the_first_token_ends_the_call_to_the_model(
+    server: LiveServer, mock: MockUpstream, is_streamed: bool, model: str
 ) -> None:
-    mock_behind.reset()
+    mock.reset()
     body = json.dumps({"model": model, "stream": is_streamed, "messages": [{"role": "user", "content": "Hi"}]})
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEYS[0]}\r\n"
     head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", server.port)) as caller:
         caller.sendall((head + body).encode())
-        mock_behind.wait_until(lambda stats: stats["requests_open"] == 1, 15.0)
-    mock_behind.wait_until(lambda stats: stats["requests_open"] == 0, 2.0)
+        mock.wait_until(lambda stats: stats["requests_open"] == 1, 15.0)
+    mock.wait_until(lambda stats: stats["requests_open"] == 0, 2.0)
 
 
-def test_a_pipeline_that_computes_holds_up_nobody_else(server: LiveServer, tmp_path: Path) -> None:
-    """Both workers answer while it computes, echo and other pipelines alike."""
-    with ThreadPoolExecutor(1) as pool, fresh(server) as client:
+def test_keep_alive_comments_are_sent_before_the_first_token(server: LiveServer) -> None:
+    body = {"model": "hang", "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
+    headers = {"Authorization": f"Bearer {KEYS[0]}"}
+    with requests.post(
+        f"{server.base_url}/chat/completions", json=body, headers=headers, stream=True, timeout=30
+    ) as reply:
+        assert reply.status_code == 200
+        assert next(reply.iter_lines()).startswith(b":")
+
+
+def test_a_computing_pipeline_does_not_block_other_models(server: LiveServer, tmp_path: Path) -> None:
+    """Both workers answer for the echo model and for another pipeline while it computes."""
+    with ThreadPoolExecutor(1) as pool, new_client(server) as client:
         computing = pool.submit(ask, client, "computes", str(tmp_path))
         try:
             wait_until((tmp_path / "started").exists)
             for _ in range(6):
-                with fresh(server) as other:
+                with new_client(server) as other:
                     assert ask(other, "echo", "Hi") == "Hi"
                     assert ask(other, "plain", "Hi") == "Hi"
             assert not computing.done()
@@ -243,42 +254,42 @@ def test_a_pipeline_is_described(server: LiveServer) -> None:
     assert pipeline["outputs"] == {"answer": "generator.replies", "documents": "retriever.documents"}
 
 
-def test_a_process_that_is_killed_cuts_its_streams_and_is_started_again(client: openai.OpenAI) -> None:
-    process = int(ask(client, "tells", "Hi").split()[0])
+def test_a_killed_sidecar_truncates_its_streams_and_is_restarted(client: openai.OpenAI) -> None:
+    process = int(ask(client, "process-info", "Hi").split()[0])
     with client.chat.completions.create(
         model="drip", messages=[{"role": "user", "content": "word " * 500}], stream=True
     ) as stream:
         next(iter(stream))
         os.kill(process, signal.SIGKILL)
-        with pytest.raises(openai.APIError) as cut:
+        with pytest.raises(openai.APIError) as error:
             list(stream)
-    assert cut.value.code == "upstream_cut"
-    assert int(ask(client, "tells", "Hi").split()[0]) != process
+    assert error.value.code == "upstream_cut"
+    assert int(ask(client, "process-info", "Hi").split()[0]) != process
 
 
 @pytest.mark.slow
-def test_it_is_started_once_renewed_by_a_reload_and_ends_with_its_server(tmp_path: Path) -> None:
+def test_the_sidecar_starts_once_is_replaced_by_a_reload_and_ends_with_the_server(tmp_path: Path) -> None:
     (tmp_path / "my_factories.py").write_text(FACTORIES)
     (tmp_path / "documents").mkdir()
     (tmp_path / "documents" / "cats.md").write_text("Cats purr.")
-    rows = [
+    models = [
         {"name": "echo", "kind": "echo"},
-        {"name": "tells", "kind": "haystack", "factory": "my_factories:tells"},
+        {"name": "process-info", "kind": "haystack", "factory": "my_factories:process_info"},
         {"name": "pets", "kind": "haystack", "documents": "documents", "generator": "echo"},
     ]
-    (tmp_path / "models.json").write_text(json.dumps(rows))
+    (tmp_path / "models.json").write_text(json.dumps(models))
     with LiveServer({"MODELS_FILE": "models.json"}, workers=2, folder=tmp_path) as server:
         with ThreadPoolExecutor(20) as pool:
-            first = set(pool.map(lambda _: ask_once(server, "tells", "Hi").split()[0], range(20)))
-        assert len(first) == 1, "twenty first calls to two workers started more than one"
+            first = set(pool.map(lambda _: ask_once(server, "process-info", "Hi").split()[0], range(20)))
+        assert len(first) == 1, "twenty concurrent first calls to two workers started more than one sidecar"
         (process,) = first
         assert "Sources" not in ask_once(server, "pets", "bark")
         (tmp_path / "documents" / "dogs.md").write_text("Dogs bark.")
         server.process.send_signal(signal.SIGHUP)
         wait_until(lambda: "dogs.md" in ask_once(server, "pets", "bark"))
         wait_until(lambda: not is_running(process))
-        renewed = ask_once(server, "tells", "Hi").split()[0]
-    wait_until(lambda: not is_running(renewed))
+        replacement = ask_once(server, "process-info", "Hi").split()[0]
+    wait_until(lambda: not is_running(replacement))
 
 
 def is_running(process: str) -> bool:
@@ -287,10 +298,3 @@ def is_running(process: str) -> bool:
         return "zombie" not in status.read_text()
     except OSError:
         return False
-
-
-def wait_until(holds: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"it did not happen within {seconds} s"
-        time.sleep(0.05)

@@ -1,6 +1,6 @@
-"""The Haystack server: its `.env`, its Python and its JavaScript client, with OpenAI behind this server.
+"""Migration from the Haystack server, with its `.env`, its request and its Python and JavaScript clients unchanged.
 
-OpenAI is played by the mock upstream: one line more in the `.env`, `OPENAI_BASE_URL`, and another port.
+The mock upstream replaces OpenAI, so the `.env` gets one more line, `OPENAI_BASE_URL`, and a free port.
 """
 
 from __future__ import annotations
@@ -87,12 +87,12 @@ def upstream() -> Iterator[MockUpstream]:
         yield upstream
 
 
-@pytest.fixture(scope="module", params=["passed-on", "pipeline"])
+@pytest.fixture(scope="module", params=["passthrough", "pipeline"])
 def server(
     upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[SubprocessServer]:
-    """With its `.env` alone, calls are passed on; with a row in a models file they go through a Haystack pipeline."""
-    folder, port = tmp_path_factory.mktemp("seed-1"), free_port()
+    """Yield the server with the `.env` alone, which forwards calls, and with a models file that adds a pipeline."""
+    folder, port = tmp_path_factory.mktemp("migration"), free_port()
     settings = DOT_ENV.replace("8001", str(port)) + f"OPENAI_BASE_URL={upstream.base_url}\n"
     if request.param == "pipeline":
         require_extra("haystack")
@@ -105,11 +105,11 @@ def server(
         yield server
 
 
-def here(text: str, server: SubprocessServer) -> str:
+def with_port(text: str, server: SubprocessServer) -> str:
     return text.replace("localhost:8001", f"localhost:{server.port}")
 
 
-def test_its_models(server: SubprocessServer) -> None:
+def test_its_model_list(server: SubprocessServer) -> None:
     listed = requests.get(f"{server.url}/v1/models", timeout=10).json()
     assert listed["object"] == "list"
     assert {model["object"] for model in listed["data"]} == {"model"}
@@ -125,7 +125,7 @@ def test_its_request(server: SubprocessServer) -> None:
 
 
 def test_its_request_streamed(server: SubprocessServer) -> None:
-    """ "Set "stream": true in your request to receive a streamed response." """
+    """The predecessor streams if the request has `"stream": true`."""
     streamed = requests.post(
         f"{server.url}/v1/chat/completions", json={**json.loads(REQUEST), "stream": True}, timeout=10
     )
@@ -134,24 +134,26 @@ def test_its_request_streamed(server: SubprocessServer) -> None:
     assert streamed.text.endswith("data: [DONE]\n\n")
 
 
-def test_its_python(server: SubprocessServer, tmp_path: Path) -> None:
-    assert "What is FastAPI?" in run_python(here(PYTHON, server), tmp_path)
+def test_its_python_client(server: SubprocessServer, tmp_path: Path) -> None:
+    assert "What is FastAPI?" in run_python(with_port(PYTHON, server), tmp_path)
 
 
-def test_its_javascript(server: SubprocessServer, tmp_path: Path) -> None:
-    assert "What is FastAPI?" in run_javascript(here(JAVASCRIPT, server), tmp_path)
+def test_its_javascript_client(server: SubprocessServer, tmp_path: Path) -> None:
+    assert "What is FastAPI?" in run_javascript(with_port(JAVASCRIPT, server), tmp_path)
 
 
-def test_any_key_works_and_the_upstream_gets_its_own(server: SubprocessServer, upstream: MockUpstream) -> None:
-    """The upstream refuses every key but the one in the `.env`, so the caller's was not passed on."""
+def test_any_key_works_and_the_upstream_gets_the_configured_key(
+    server: SubprocessServer, upstream: MockUpstream
+) -> None:
+    """The upstream refuses every key but the one in the `.env`, so the caller's key was not forwarded."""
     with openai.OpenAI(api_key="anything", base_url=f"{server.url}/v1", max_retries=0) as client:
         answer = client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "Hi"}])
     assert answer.choices[0].finish_reason == "stop"
     assert "anything" not in json.dumps(upstream.requests()[-1])
 
 
-def test_its_conversation_history(server: SubprocessServer, upstream: MockUpstream) -> None:
-    """The client sends the history, as OpenAI's do, and all of it reaches the model."""
+def test_its_conversation_history_reaches_the_model(server: SubprocessServer, upstream: MockUpstream) -> None:
+    """The client sends the history with each request, as OpenAI's clients do."""
     messages = [
         {"role": "user", "content": "My name is Ada."},
         {"role": "assistant", "content": "Hello Ada."},
@@ -166,17 +168,17 @@ def test_its_conversation_history(server: SubprocessServer, upstream: MockUpstre
 
 
 def test_its_stateful_chat(server: SubprocessServer) -> None:
-    """ "Maintains conversation history for stateful chats": by the conversation's name, where a pipeline answers."""
+    """A pipeline keeps the history of a conversation that has an id. A forwarded call does not."""
     body = {"model": "gpt-4o", "conversation_id": "ada"}
     tokens = []
     for text in ("My name is Ada.", "What is my name?"):
-        asked = {**body, "messages": [{"role": "user", "content": text}]}
-        reply = requests.post(f"{server.url}/v1/chat/completions", json=asked, timeout=20).json()
+        request = {**body, "messages": [{"role": "user", "content": text}]}
+        reply = requests.post(f"{server.url}/v1/chat/completions", json=request, timeout=20).json()
         tokens.append(reply["usage"]["prompt_tokens"])
     is_pipeline = "pipeline" in requests.get(f"{server.url}/v1/models/gpt-4o", timeout=10).json()
     assert (tokens[1] > tokens[0] + 8) == is_pipeline
 
 
-def test_the_readme_says_what_to_set() -> None:
-    readme = (ROOT / "README.md").read_text()
-    assert "`OPENAI_API_KEY`, `API_PORT=8001`, `API_HOST`" in readme
+def test_the_migration_guide_names_its_settings() -> None:
+    guide = (ROOT / "docs" / "guides" / "migrating.md").read_text()
+    assert "`OPENAI_API_KEY`, `API_PORT=8001`, `API_HOST`" in guide

@@ -1,0 +1,7 @@
+"""Tests that import Haystack. Without the extra every module of this folder is skipped, and in CI it fails."""
+
+from openai_compat.config import environment
+from tests.support.tools import require_extra
+
+require_extra("haystack")
+environment.quiet_haystack()

@@ -1,4 +1,4 @@
-"""Pipelines of every origin answer: built in, from a file, from Python; with tools, documents, and an agent."""
+"""Execution of built-in pipelines and of pipelines from a file and from Python, with tools, documents and agents."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import InternalError, InvalidRequestError, OpenAICompatError, UnsupportedParameterError
 from openai_compat.core.settings import ModelConfig, Settings
-from openai_compat.core.types import ChatDelta
+from openai_compat.core.types import CallContext, ChatDelta, ChatRequest
+from openai_compat.sidecars.haystack import loading
+from openai_compat.sidecars.haystack.registry import FORBIDDEN, PipelineRegistry, to_inner_settings
 
-SEED = """\
+SUBCLASS = """\
 from haystack import Document
 from openai_compat.sidecars.haystack.generator import HaystackPipeline
 
@@ -29,7 +30,7 @@ class Custom(HaystackPipeline):
 
     def build(self):
 """
-SEEDS_EXAMPLE = """\
+PREDECESSOR_EXAMPLE = """\
 from haystack.components.retrievers import InMemoryBM25Retriever
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 
@@ -44,7 +45,7 @@ self.pipeline.add_component("retriever", retriever)
 # Connect components
 self.pipeline.connect("retriever", "generator")
 """
-"""Word for word from the system that this one replaces."""
+"""Copied unchanged from the README of the Haystack server that this project replaces."""
 
 COMPONENTS = """\
 from haystack import Document, Pipeline, component
@@ -123,39 +124,34 @@ def agent():
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder where the server would be started, with modules of its user's own."""
+    """Change to a folder with the modules and documents of a user."""
     (tmp_path / "my_components.py").write_text(COMPONENTS)
-    indented = "".join(f"        {line}" for line in SEEDS_EXAMPLE.splitlines(keepends=True))
-    (tmp_path / "seeds_pipeline.py").write_text(SEED + indented)
+    indented = "".join(f"        {line}" for line in PREDECESSOR_EXAMPLE.splitlines(keepends=True))
+    (tmp_path / "retriever_pipeline.py").write_text(SUBCLASS + indented)
     (tmp_path / "documents").mkdir()
     (tmp_path / "documents" / "cats.md").write_text("# Cats\n\nCats purr when they are content.")
     (tmp_path / "documents" / "dogs.md").write_text("# Dogs\n\nDogs bark at night.")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path
-    for name in ("my_components", "seeds_pipeline"):
+    for name in ("my_components", "retriever_pipeline"):
         sys.modules.pop(name, None)
 
 
 class Pipelines:
-    """A catalog with one row, and the echo model."""
+    """A registry with one pipeline and the echo model."""
 
     def __init__(self, **options: Any) -> None:
-        from openai_compat.sidecars.haystack.registry import PipelineRegistry
-
-        rows = [ModelConfig("echo", "echo"), ModelConfig("it", "haystack", options=options)]
-        self.catalog = PipelineRegistry(Settings(entries={row.name: row for row in rows}, log_level="error"))
+        entries = [ModelConfig("echo", "echo"), ModelConfig("it", "haystack", options=options)]
+        settings = Settings(entries={entry.name: entry for entry in entries}, log_level="error")
+        self.registry = PipelineRegistry(settings)
+        self.backend = self.registry.backends["it"]
 
     def ask(self, *texts: str, conversation: str | None = None, **parameters: Any) -> list[ChatDelta]:
-        """The deltas; `texts` alternate between user and assistant."""
+        """Return the deltas of the answer to `texts`, which alternate between user and assistant."""
         messages = [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(texts)]
-        request = {
-            "model": "it", "messages": messages, "parameters": parameters, "conversation": conversation,
-            "request_id": "req_test", "authorization": None,
-        }  # fmt: skip
-        deltas: list[ChatDelta] = []
-        self.catalog.chat(request, deltas.append, CancellationToken())
-        return deltas
+        context = CallContext("req_test", conversation_id=conversation)
+        return list(self.backend.chat(ChatRequest("it", messages, parameters), context))
 
     def answer(self, *texts: str, **parameters: Any) -> str:
         return text_of(self.ask(*texts, **parameters))
@@ -165,12 +161,12 @@ def text_of(deltas: list[ChatDelta]) -> str:
     return "".join(delta.content or "" for delta in deltas)
 
 
-def test_the_seeds_own_example_of_a_retriever_works_word_for_word(here: Path) -> None:
-    pipelines = Pipelines(factory="seeds_pipeline:Custom", generator="echo")
+def test_the_predecessors_retriever_example_works_unchanged(here: Path) -> None:
+    pipelines = Pipelines(factory="retriever_pipeline:Custom", generator="echo")
     assert pipelines.answer("When does the office open?") == "When does the office open?\n\nSources:\n[1] hours"
 
 
-def test_a_pipeline_from_a_file_asks_the_rows_model(here: Path) -> None:
+def test_a_pipeline_from_a_file_calls_the_configured_model(here: Path) -> None:
     import my_components
 
     (here / "it.yaml").write_text(my_components.template().dumps())
@@ -180,7 +176,7 @@ def test_a_pipeline_from_a_file_asks_the_rows_model(here: Path) -> None:
     assert deltas[-1].usage is not None
 
 
-def test_a_file_may_name_only_what_the_row_allows(here: Path) -> None:
+def test_a_file_may_name_only_allowed_modules(here: Path) -> None:
     import my_components
 
     (here / "it.yaml").write_text(my_components.shout().dumps())
@@ -189,15 +185,15 @@ def test_a_file_may_name_only_what_the_row_allows(here: Path) -> None:
     assert Pipelines(pipeline="it.yaml", allowed_modules=["my_components"]).answer("Hi") == "0 HI"
 
 
-def test_the_conversation_goes_where_its_inputs_are(here: Path) -> None:
+def test_the_conversation_is_mapped_to_inputs_by_their_names(here: Path) -> None:
     pipelines = Pipelines(factory="my_components:shout")
     assert pipelines.answer("one", "two", "three") == "2 THREE"
-    described = pipelines.catalog.describe("it")["pipeline"]
+    described = pipelines.backend.describe()["pipeline"]
     assert described["inputs"] == {"query": ["shout.question"], "history": ["shout.history"]}
     assert described["outputs"] == {"answer": "shout.replies"}
 
 
-def test_a_pipeline_without_parameters_refuses_those_that_it_cannot_keep(here: Path) -> None:
+def test_a_pipeline_without_an_input_for_parameters_refuses_required_ones(here: Path) -> None:
     pipelines = Pipelines(factory="my_components:shout")
     assert pipelines.answer("Hi", temperature=1, n=1) == "0 HI"
     with pytest.raises(UnsupportedParameterError) as refusal:
@@ -205,18 +201,15 @@ def test_a_pipeline_without_parameters_refuses_those_that_it_cannot_keep(here: P
     assert refusal.value.param == "stop"
 
 
-def test_a_query_needs_a_users_message(here: Path) -> None:
+def test_an_input_for_the_query_requires_a_user_message(here: Path) -> None:
     pipelines = Pipelines(factory="my_components:shout")
-    request = {
-        "model": "it", "messages": [{"role": "system", "content": "x"}], "parameters": {}, "conversation": None,
-        "request_id": "r", "authorization": None,
-    }  # fmt: skip
+    request = ChatRequest("it", [{"role": "system", "content": "x"}], {})
     with pytest.raises(InvalidRequestError):
-        pipelines.catalog.chat(request, lambda _: None, CancellationToken())
+        list(pipelines.backend.chat(request, CallContext("req_test")))
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ({"factory": "my_components:unfilled"}, "unfilled.mood"),
         ({"factory": "my_components:shout", "inputs": {"query": "shout.nothing"}}, "shout.nothing"),
@@ -225,34 +218,28 @@ def test_a_query_needs_a_users_message(here: Path) -> None:
         ({"factory": "my_components:shout", "stream_from": "shout"}, "streaming_callback"),
         ({"factory": "my_components:shout", "generator": "echo"}, "OpenAIChatGenerator"),
         ({"factory": "my_components:nothing"}, "no Pipeline"),
-        ({"factory": "seeds_pipeline:Custom"}, "needs a `generator`"),
+        ({"factory": "retriever_pipeline:Custom"}, "needs a `generator`"),
     ],
 )
-def test_a_row_that_does_not_fit_its_pipeline_says_why(here: Path, options: dict[str, Any], says: str) -> None:
-    with pytest.raises(InternalError, match=says):
+def test_a_mismatch_of_model_config_and_pipeline_is_reported(here: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InternalError, match=message):
         Pipelines(**options).answer("Hi")
 
 
-def test_what_a_component_says_when_it_breaks_is_not_shown(here: Path) -> None:
-    with pytest.raises(Exception) as failure:  # noqa: PT011 - Haystack's own
+def test_a_components_exception_message_is_hidden(here: Path) -> None:
+    with pytest.raises(InternalError) as failure:
         Pipelines(factory="my_components:breaks").answer("Hi")
-    from openai_compat.sidecars.haystack.errors import to_known_error
-
-    told = to_known_error(failure.value)
-    assert isinstance(told, InternalError)
-    assert "swordfish" not in told.message
+    assert "swordfish" not in failure.value.message
 
 
-def test_why_a_factory_broke_is_not_shown(here: Path) -> None:
+def test_a_factorys_exception_message_is_hidden(here: Path) -> None:
     (here / "my_broken.py").write_text("def make():\n    raise ValueError('/etc/secret: the password is swordfish')\n")
     with pytest.raises(InternalError) as failure:
         Pipelines(factory="my_broken:make").answer("Hi")
     assert "swordfish" not in failure.value.message
 
 
-def test_a_failed_load_is_not_repeated_for_every_call(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from openai_compat.sidecars.haystack import loading
-
+def test_a_failed_load_is_not_repeated_by_every_call(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loads: list[str] = []
     original = loading.load
     monkeypatch.setattr(loading, "load", lambda *given: (loads.append("x"), original(*given))[1])
@@ -263,7 +250,7 @@ def test_a_failed_load_is_not_repeated_for_every_call(here: Path, monkeypatch: p
     assert len(loads) == 1
 
 
-def test_the_clients_tools_reach_the_model_and_its_calls_the_client(here: Path) -> None:
+def test_the_clients_tools_reach_the_model_and_the_calls_reach_the_client(here: Path) -> None:
     tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
     deltas = Pipelines(generator="echo").ask("Look!", tools=[tool], tool_choice="required")
     calls = [call for delta in deltas for call in delta.tool_calls]
@@ -271,15 +258,15 @@ def test_the_clients_tools_reach_the_model_and_its_calls_the_client(here: Path) 
     assert deltas[-1].finish_reason == "tool_calls"
 
 
-def test_an_agents_own_tools_stay_its_own(here: Path) -> None:
-    """The echo model calls the tool at each step: the agent ends by itself, and the client hears of no call."""
+def test_calls_of_an_agents_own_tools_do_not_reach_the_client(here: Path) -> None:
+    """The echo model calls the tool at each step until the agent stops."""
     deltas = Pipelines(factory="my_components:agent", generator="echo").ask("add, please")
     assert [call for delta in deltas for call in delta.tool_calls] == []
     assert deltas[-1].finish_reason == "stop"
 
 
-def test_a_system_prompt_goes_before_the_clients_own(here: Path) -> None:
-    """Seen by the tokens that the model counts."""
+def test_the_system_prompt_is_added_to_the_conversation(here: Path) -> None:
+    """The token count of the prompt shows it."""
     short, long = (Pipelines(generator="echo", **options) for options in ({}, {"system_prompt": "Be kind and brief."}))
     counts = [pipelines.ask("Hi")[-1].usage for pipelines in (short, long)]
     assert counts[0] is not None
@@ -287,11 +274,11 @@ def test_a_system_prompt_goes_before_the_clients_own(here: Path) -> None:
     assert counts[1].prompt_tokens > counts[0].prompt_tokens
 
 
-def test_words_of_the_client_are_no_template(here: Path) -> None:
+def test_the_clients_text_is_not_rendered_as_a_template(here: Path) -> None:
     assert Pipelines(generator="echo", system_prompt="Be {{ 'k' }}ind").answer("{{ 7 * 7 }} {% x") == "{{ 7 * 7 }} {% x"
 
 
-def test_documents_are_named_in_the_text_and_as_annotations(here: Path) -> None:
+def test_documents_are_cited_in_the_text_and_as_annotations(here: Path) -> None:
     deltas = Pipelines(documents="documents", generator="echo", top_k=1, document_url="https://docs.example/").ask(
         "Why do cats purr?"
     )
@@ -303,7 +290,7 @@ def test_documents_are_named_in_the_text_and_as_annotations(here: Path) -> None:
     assert text[citation["start_index"] : citation["end_index"]] == "[1] Cats (cats.md)"
 
 
-def test_a_structured_answer_is_not_spoilt_by_its_sources(here: Path) -> None:
+def test_a_structured_answer_has_sources_as_annotations_only(here: Path) -> None:
     deltas = Pipelines(documents="documents", generator="echo").ask("Cats?", response_format={"type": "json_object"})
     text = text_of(deltas)
     assert isinstance(json.loads(text), dict)
@@ -315,51 +302,54 @@ def test_a_structured_answer_is_not_spoilt_by_its_sources(here: Path) -> None:
     assert spans == {(0, len(text))}
 
 
-def test_documents_are_found_by_meaning_too(here: Path) -> None:
-    pipelines = Pipelines(documents="documents", generator="echo", embedder="echo", index="kept.json", top_k=1)
+def test_documents_are_found_by_their_embeddings(here: Path) -> None:
+    pipelines = Pipelines(documents="documents", generator="echo", embedder="echo", index="index.json", top_k=1)
     assert pipelines.answer("Why do cats purr?").endswith("[1] Cats (cats.md)")
-    kept = json.loads((here / "kept.json").read_text())
-    assert len(kept["files"]["cats.md"]["entries"][0]["embedding"]) == 256
-    assert pipelines.catalog.describe("it")["documents"] == {"files": 2, "passages": 2}
+    index = json.loads((here / "index.json").read_text())
+    assert len(index["files"]["cats.md"]["entries"][0]["embedding"]) == 256
+    assert pipelines.backend.describe()["documents"] == {"files": 2, "passages": 2}
 
 
-def test_a_named_conversation_goes_on(here: Path) -> None:
+def test_a_conversation_continues_by_its_key(here: Path) -> None:
     pipelines = Pipelines(factory="my_components:shout")
-    ask = lambda text, name: text_of(pipelines.ask(text, conversation=name))  # noqa: E731 - said three times
+
+    def ask(text: str, key: str) -> str:
+        return text_of(pipelines.ask(text, conversation=key))
+
     assert [ask("one", "a"), ask("two", "a"), ask("one", "b"), ask("three", "a")] == [
         "0 ONE", "2 TWO", "0 ONE", "4 THREE",
     ]  # fmt: skip
 
 
-def test_an_answer_is_remembered_without_its_sources_and_with_its_calls(here: Path) -> None:
+def test_an_answer_is_stored_without_its_sources_and_with_its_tool_calls(here: Path) -> None:
     pipelines = Pipelines(documents="documents", generator="echo")
     pipelines.ask("Why do cats purr?", conversation="a")
-    assert pipelines.catalog.conversations.load("a") == [
+    assert pipelines.registry.conversations.load("a") == [
         {"role": "user", "content": "Why do cats purr?"},
         {"role": "assistant", "content": "Why do cats purr?"},
     ]
     tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
     pipelines.ask("Look!", conversation="b", tools=[tool], tool_choice="required")
-    (call,) = pipelines.catalog.conversations.load("b")[-1]["tool_calls"]
+    (call,) = pipelines.registry.conversations.load("b")[-1]["tool_calls"]
     assert (call["type"], call["function"]) == ("function", {"name": "look", "arguments": "{}"})
 
 
-def test_each_pipelines_own_model_stands_in_its_place() -> None:
-    from openai_compat.sidecars.haystack.registry import NESTED, to_inner_settings
-
+def test_inner_settings_replace_each_pipeline_by_its_own_model() -> None:
     upstream = ModelConfig("*", "openai", "https://api.example/v1", api_key="k")
-    rows = [
+    entries = [
         ModelConfig("echo", "echo"),
         ModelConfig("a", "haystack", options={"generator": "echo"}),
         ModelConfig("b", "haystack", "https://own.example/v1", "big", "own", options={"top_k": 3}),
         ModelConfig("c", "haystack"),
     ]
-    settings = Settings(entries={row.name: row for row in rows}, default_upstream=upstream, api_keys=("secret",))
+    settings = Settings(
+        entries={entry.name: entry for entry in entries}, default_upstream=upstream, api_keys=("secret",)
+    )
     inner = to_inner_settings(settings)
     assert inner.api_keys == ()
     assert inner.entries == {
-        "echo": rows[0],
-        "a": ModelConfig("a", NESTED),
+        "echo": entries[0],
+        "a": ModelConfig("a", FORBIDDEN),
         "b": ModelConfig("b", "openai", "https://own.example/v1", "big", "own"),
         "c": ModelConfig("c", "openai", "https://api.example/v1", "c", "k"),
     }

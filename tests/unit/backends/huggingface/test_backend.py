@@ -18,7 +18,7 @@ from openai_compat.backends.huggingface.engine_config import (
     to_engine_config,
 )
 from openai_compat.backends.huggingface.model_options import LocalModel
-from openai_compat.backends.huggingface.runtime_dir import MAX_FOLDER_BYTES, RuntimeDir
+from openai_compat.backends.runtime_dir import MAX_FOLDER_BYTES, RuntimeDir
 from openai_compat.config import environment, models_file
 from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import ConfigurationError, ModelUnavailableError

@@ -1,4 +1,4 @@
-"""Directory with the engine's Unix socket and the lock files that show which processes run.
+"""Directory with the Unix sockets of a server's sidecars and the lock files that show which processes run.
 
 A lock is a `flock`. The system releases it when the last process that holds it ends, however it ends.
 """
@@ -26,15 +26,15 @@ def temporary_parent() -> Path:
 
 
 class RuntimeDir:
-    """Paths of one engine's files. `identity` is its configuration's, because each configuration has its own engine."""
+    """Paths of one sidecar's files. `identity` names its configuration, because each one has its own sidecar."""
 
     def __init__(self, path: Path, identity: str) -> None:
         self.path = path
         self.socket = path / f"{identity}.sock"
         if len(str(self.socket)) > MAX_SOCKET_BYTES:
             raise ValueError(f"{path} is too long a path for a socket")
-        self.engine_lock = path / f"{identity}.engine"
-        """Held by the running engine."""
+        self.sidecar_lock = path / f"{identity}.sidecar"
+        """Held by the running sidecar."""
         self.users_lock = path / f"{identity}.users"
         """Shared by the workers with this configuration."""
         self.server_lock = server_lock_path(path)
@@ -58,11 +58,11 @@ def open_server_folder(configured: str | None) -> str:
 
 
 def remove_server_folder(path: str) -> None:
-    """Remove a temporary runtime directory when its server ends, unless an engine still uses it."""
+    """Remove a temporary runtime directory when its server ends, unless a sidecar still uses it."""
     directory = Path(path)
     if directory.parent != temporary_parent() or not directory.name.startswith(PREFIX):
         return
-    if not any(is_locked(lock) for lock in directory.glob("*.engine")):
+    if not any(is_locked(lock) for lock in directory.glob("*.sidecar")):
         shutil.rmtree(directory, ignore_errors=True)
 
 
