@@ -24,7 +24,9 @@ from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import Usage
 
 from .event_stream import JSON, ChunkFilter, EventStream
-from .sse_events import DATA, DONE, choices_of, has_content, parse_object, split_events, to_event
+from .event_template import MAX_SAMPLES, EventTemplate
+from .sse_events import DATA, DONE, has_content, parse_object, split_events, to_event
+from .surrogates import ESCAPED_SURROGATE, SurrogateJoiner
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +37,7 @@ _EVENT_NAME = re.compile(rb"(?:^|[\r\n])event: ?([^\r\n]*)")
 _ERROR_FIELD = re.compile(rb"(?:^|[\r\n])error: ?([^\r\n]*)")
 _HAS_FIELD = re.compile(rb"(?:^|[\r\n])(?:event|error|id|retry)?:")
 _CONTENT = re.compile(rb'"(?:content|text|arguments|reasoning\w*|thinking|refusal|input|partial_json)"\s*:\s*"')
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
-_HIGH_SURROGATE = re.compile("[\ud800-\udbff]")
 _STRING = re.compile(rb'"(?:[^"\\\r\n]++|\\.)*+"')
-_TEXT_KEYS = frozenset({"content", "text", "reasoning_content", "reasoning", "refusal"})
 _FRAME_KEYS = frozenset({"id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier"})
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 _NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null')
@@ -88,7 +87,7 @@ class SSERelay(EventStream):
         self._chunk_filter = chunk_filter
         self._to_error = to_error
         self._shapes: set[bytes] = set()
-        self._surrogates: dict[tuple[int, str], str] = {}
+        self._surrogates = SurrogateJoiner()
         self._finished: set[int] = set()
         self._fragments: list[bytes] = []
         self._fragment_bytes = 0
@@ -209,7 +208,7 @@ class SSERelay(EventStream):
             or len(self._finished) >= self._choices
             or self._surrogates
             or _FINISHED.search(event) is not None
-            or _SURROGATE.search(event) is not None
+            or ESCAPED_SURROGATE.search(event) is not None
             or has_non_finite(event)
         ):
             return b"".join(self._parse_event(event))
@@ -276,8 +275,8 @@ class SSERelay(EventStream):
 
     def _relay_chunk(self, event: bytes, chunk: JSON, *, is_single_line: bool) -> bytes:
         is_changed = has_non_finite(event)
-        if self._surrogates or _SURROGATE.search(event) is not None:
-            joined = self._join_surrogates(chunk)
+        if self._surrogates or ESCAPED_SURROGATE.search(event) is not None:
+            joined = self._surrogates.join(chunk)
             chunk, is_changed = joined, is_changed or joined is not chunk
         kept = self._observe(chunk)
         if self._failure is not None:
@@ -318,29 +317,6 @@ class SSERelay(EventStream):
             return None  # what some servers send after a usage that stood beside the finish reason
         kept = {key: value for key, value in chunk.items() if key not in dropped} if dropped else chunk
         return kept if self._chunk_filter is None else self._chunk_filter(kept)
-
-    def _join_surrogates(self, chunk: JSON) -> JSON:
-        """Return the chunk with characters joined whose first half came in an earlier one, and without open halves."""
-        changed: list[JSON] | None = None
-        choices = choices_of(chunk)
-        for position, choice in enumerate(choices):
-            delta = choice.get("delta")
-            texts = delta if isinstance(delta, dict) else choice
-            index = choice["index"] if isinstance(choice.get("index"), int) else 0
-            for key in _TEXT_KEYS & texts.keys():
-                text = texts[key]
-                if not isinstance(text, str) or not text:
-                    continue
-                joined = self._surrogates.pop((index, key), "") + text
-                if _HIGH_SURROGATE.match(joined[-1]):
-                    self._surrogates[index, key], joined = joined[-1], joined[:-1]
-                joined = joined.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-                if joined != text:
-                    new = {**texts, key: joined}
-                    texts = new
-                    changed = changed or [dict(choice) for choice in choices]
-                    changed[position] = {**choice, "delta": new} if isinstance(delta, dict) else new
-        return chunk if changed is None else {**chunk, "choices": changed}
 
     def _record_finishes(self, chunk: Mapping[str, Any]) -> None:
         choices = chunk.get("choices")
@@ -405,46 +381,3 @@ def _replace_data(event: bytes, chunk: Mapping[str, Any], *, is_single_line: boo
         return to_event(chunk)
     data = json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
     return event[: found.start(1)] + data + event[found.end(1) :]
-
-
-MAX_SAMPLES: Final = 8
-"""Events tried as the template: the first carries a role, and a tool call starts with a shape of its own."""
-MAX_TEMPLATE_BYTES: Final = 16_384
-"""Larger events are not typical and would keep large buffers alive."""
-# Possessive: an ordinary repetition would keep a backtracking state for each character of a long text.
-_TEXT: Final = re.compile(rb'"(?:content|text|reasoning_content|arguments)": ?"((?:[^"\\]++|\\.)*+)"')
-# Surrogates may be halves of a character that is split over two events.
-_INSIDE_STRING: Final = re.compile(rb'(?:[^"\\\r\n]++|\\(?!u[dD][89a-fA-F])[^\r\n])*+')
-
-
-class EventTemplate:
-    """The bytes around the text of a stream's typical event.
-
-    An inspected event with nothing of note is a sample: it shows the bytes before and after the text, and what the
-    client gets of the latter. An event that differs from it only within the quoted text has nothing of note either.
-    """
-
-    __slots__ = ("_after", "_before", "_kept_after", "_samples")
-
-    def __init__(self) -> None:
-        self._before = self._after = self._kept_after = b""
-        self._samples = 0
-
-    def train(self, event: bytes, kept: bytes) -> None:
-        """Use `event`, a single one with nothing of note, as the template. `kept` is what the client got of it."""
-        if self._samples == MAX_SAMPLES or len(event) > MAX_TEMPLATE_BYTES:
-            return
-        self._samples += 1
-        found = _TEXT.search(event)
-        if found is not None and kept.startswith(event[: found.end(1)]):
-            self._before, self._after = event[: found.start(1)], event[found.end(1) :]
-            self._kept_after = kept[found.end(1) :]
-
-    def match(self, event: bytes) -> bytes | None:
-        """Return what the client gets of `event`, or None if it does not match."""
-        start, end = len(self._before), len(event) - len(self._after)
-        if not (event.endswith(self._after) and event.startswith(self._before) and start):
-            return None
-        if _INSIDE_STRING.fullmatch(event, start, end) is None:
-            return None
-        return event if self._kept_after == self._after else event[:end] + self._kept_after

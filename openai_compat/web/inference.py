@@ -1,4 +1,4 @@
-"""Inference requests: read and validate the body, choose the route, and respond."""
+"""Inference requests, from the body to the response."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The one response path of all inference endpoints: start an answer, then send it complete or as a stream.
+"""The one response path of all inference endpoints.
+
+It starts an answer and sends it complete or as a stream.
 
 The first token may take long: a model thinks, a local one is loaded. Nothing is sent before it arrives, so that a
 failure can still have its HTTP status. After the heartbeat interval the response starts with keep-alive comments, so

@@ -1,4 +1,4 @@
-"""Response bodies that are event streams: keep-alive in idle gaps, errors inside the stream, and an honest end."""
+"""Response bodies that are event streams, with keep-alive in idle gaps and errors inside the stream."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ import tracemalloc
 
 import pytest
 
-from openai_compat.services.sse_relay import MAX_SAMPLES, MAX_TEMPLATE_BYTES, EventTemplate
+from openai_compat.services.event_template import MAX_SAMPLES, MAX_TEMPLATE_BYTES, EventTemplate
 
 
 def event(text: bytes, end: bytes = b"") -> bytes:

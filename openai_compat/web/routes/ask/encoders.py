@@ -1,4 +1,4 @@
-"""Stream encoders of `POST /ask`: its own events, plain text, and the AI SDK's message stream."""
+"""Stream encoders of `POST /ask` for its own events, plain text, and the AI SDK's message stream."""
 
 from __future__ import annotations
 
