@@ -1,17 +1,17 @@
 # docker build -t openai-compat .
 # docker run --rm -p 8000:8000 --env-file .env openai-compat
 #
-# No setting and no key is baked in: an image is pushed, pulled and kept, and whoever has it has what is in it.
-# docs/guides/deployment.md says more. tests/e2e/deploy/test_dockerfile.py walks through these steps without Docker.
+# The image contains no settings and no keys, because everyone with the image could read them.
+# See docs/guides/deployment.md. tests/e2e/deploy/test_dockerfile.py runs these steps without Docker.
 
-# --- dependencies: built again only when requirements.txt changes -----------------------------------------------------
+# --- dependencies, rebuilt only when requirements.txt changes ---------------------------------------------------------
 FROM python:3.13-slim AS dependencies
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /venv
 COPY requirements.txt /tmp/requirements.txt
 RUN /venv/bin/pip install -r /tmp/requirements.txt
 
-# --- the image: no pip cache, no build tools, no root -----------------------------------------------------------------
+# --- image without pip cache, build tools and root --------------------------------------------------------------------
 FROM python:3.13-slim
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin server
 COPY --from=dependencies /venv /venv
@@ -19,14 +19,14 @@ ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1
 WORKDIR /app
 COPY config.py wsgi.py gunicorn.conf.py ./
 COPY openai_compat ./openai_compat
-# Compiled once here: the server's user may not write, and would compile at every start.
+# Compiled at build time, because the server's user may not write and would compile at every start.
 RUN python -m compileall -q .
-# By number, so that Kubernetes can see that it is not root.
+# By number, so that Kubernetes can verify that it is not root.
 USER 10001
 EXPOSE 8000
-# gunicorn finishes its running streams (GRACEFUL_TIMEOUT). Docker kills after 10 s unless told: `docker stop -t 310`.
+# Running streams get GRACEFUL_TIMEOUT to finish. Docker kills after 10 s by default, so use `docker stop -t 310`.
 STOPSIGNAL SIGTERM
-# http.client and not urllib: it knows no HTTP_PROXY, which may be set for the calls to models.
+# http.client instead of urllib, because it ignores HTTP_PROXY, which may be set for upstream calls.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s --start-interval=1s CMD ["python", "-c", "\
 import config, http.client, sys; \
 server = http.client.HTTPConnection('127.0.0.1', config.load(with_models=False).port, timeout=4); \

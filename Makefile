@@ -2,7 +2,7 @@
 #
 #   make run ARGS="--port 9000"      arguments for `python -m openai_compat serve`
 #   make test PYTEST="-k sse -x"     arguments for pytest
-#   make run PYTHON=/path/to/python  the interpreter that .venv is made from
+#   make run PYTHON=/path/to/python  the interpreter for .venv
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -19,7 +19,7 @@ PIP := $(BIN)/pip --disable-pip-version-check --quiet
 NODE_DIR := tests/e2e/clients/node
 CHAT_DIR := examples/nextjs-chat
 
-# Stamps: what an interrupted run left half done is done again, and a second run starts at once.
+# Stamp files of completed installations, which repeat an interrupted one and let a second run start at once.
 MADE := .venv/.made
 CORE := .venv/.installed-core
 DEV := .venv/.installed-dev
@@ -35,11 +35,11 @@ CHAT := $(CHAT_DIR)/.next/BUILD_ID
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
-run: $(CORE)  ## install what is needed, start the server on port 8000
+run: $(CORE)  ## install the dependencies, start the server on port 8000
 	@exec $(BIN)/python -m openai_compat serve $(ARGS)
 
 .PHONY: run-haystack
-run-haystack: $(CORE) $(HAYSTACK)  ## the same, with the extra for Haystack pipelines and documents
+run-haystack: $(CORE) $(HAYSTACK)  ## the same with the extra `haystack`, for pipelines and documents
 	@exec $(BIN)/python -m openai_compat serve $(ARGS)
 
 run-local: $(LOCAL) $(LOCAL_MODELS)  ## the same with two small local models, for chat and embeddings (about 2 GB)
@@ -55,24 +55,24 @@ NEEDED := $(DEV) $(if $(CI),$(LOCAL) $(LOCAL_MODELS)) $(if $(shell command -v np
 test: $(NEEDED)  ## install what the tests need, run them all
 	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST)
 
-pictures: $(NEEDED)  ## test the pages in a browser, keep the screenshots in docs/images
+pictures: $(NEEDED)  ## test the pages in a browser, save the screenshots in docs/images
 	PICTURES=docs/images $(BIN)/python -m pytest tests/e2e/browser
 
-lint: $(DEV)  ## ruff: mistakes and layout
+lint: $(DEV)  ## run ruff: lint and format check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 types: $(DEV)  ## mypy, strict
 	$(BIN)/mypy
 
-format: $(DEV)  ## put the code into ruff's layout
+format: $(DEV)  ## format the code with ruff
 	$(BIN)/ruff check --fix --exit-zero .
 	$(BIN)/ruff format .
 
-docs: $(CORE)  ## renew the tables that the documentation takes from the code
+docs: $(CORE)  ## render the tables of the documentation from the code
 	$(BIN)/python -m scripts.render_docs $(ARGS)
 
-pins:  ## renew requirements*.txt from pyproject.toml's ranges
+pins:  ## update requirements*.txt within the ranges of pyproject.toml
 	scripts/renew-pins
 
 .PHONY: bench guard chaos
@@ -91,13 +91,13 @@ guard: $(CORE) bench/.build/stream_upstream  ## fail if the hot path executes mo
 chaos: $(CORE)  ## 10,000 calls with a random fault each (ARGS="--calls 1000")
 	@$(BIN)/python -m bench.chaos $(ARGS)
 
-docker-check: $(DEV)  ## walk through the Dockerfile's steps without Docker
+docker-check: $(DEV)  ## run the steps of the Dockerfile without Docker
 	$(BIN)/python -m pytest tests/e2e/deploy/test_dockerfile.py
 
-# In Databricks Apps, requirements.txt and app.yaml stand beside the code, and nothing else is installed.
+# Databricks Apps install requirements.txt beside app.yaml and the code, and nothing else.
 APP := dist/databricks-app
 .PHONY: databricks-app
-databricks-app:  ## put what Databricks Apps need into dist/databricks-app
+databricks-app:  ## build the folder for Databricks Apps, dist/databricks-app
 	rm -rf $(APP)
 	mkdir -p $(APP)
 	cp -r openai_compat config.py wsgi.py gunicorn.conf.py deploy/databricks/app.yaml $(APP)
@@ -107,22 +107,22 @@ databricks-app:  ## put what Databricks Apps need into dist/databricks-app
 wheel: $(CORE)  ## build the wheel into dist/
 	$(PIP) wheel --no-deps --wheel-dir dist .
 
-clean:  ## remove everything that was installed or built
+clean:  ## delete everything that was installed or built
 	rm -rf .venv $(NODE_DIR)/node_modules $(CHAT_DIR)/node_modules $(CHAT_DIR)/.next bench/.build bench/.competitors build dist .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A candidate counts only if it runs, is new enough, and can make environments (Debian's python3 cannot without
-# python3-venv; a version manager's shim may be on the path for an interpreter that is not active).
+# A candidate must run, be new enough, and be able to create environments, for which Debian's python3 needs python3-venv.
+# A version manager may put a shim on the path for an interpreter that is not active.
 $(MADE):
 	@for python in $(PYTHON) python3.13 python3.12 python3.11 python3.14 python3 python; do \
 	    if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
-	        echo "Making .venv with $$($$python --version) ..."; \
+	        echo "Creating .venv with $$($$python --version) ..."; \
 	        $$python -m venv .venv && touch $@; \
 	        exit; \
 	    fi; \
 	done; \
 	echo "No Python >= 3.11 with its venv module was found (Debian: apt install python3 python3-venv)." >&2; \
-	echo "Where it has another name: make PYTHON=/path/to/python3" >&2; \
+	echo "To use another interpreter: make PYTHON=/path/to/python3" >&2; \
 	exit 1
 
 $(CORE): requirements.txt | $(MADE)
@@ -168,7 +168,7 @@ $(NODE): $(NODE_DIR)/package-lock.json
 	@cd $(NODE_DIR) && npm ci --loglevel=error --no-audit --no-fund
 	@touch $@
 
-# The server's address is built into the page: another one, another build.
+# The server's address is built into the page, so another address needs another build.
 API_URL := $(or $(NEXT_PUBLIC_API_URL),http://localhost:8000)
 API_URL_BUILT := $(CHAT_DIR)/node_modules/.api-url
 WITH_NODE := NEXT_TELEMETRY_DISABLED=1 $(CURDIR)/scripts/with-node
@@ -189,4 +189,4 @@ $(CHAT): $(API_URL_BUILT) $(filter-out %/next-env.d.ts,$(wildcard $(CHAT_DIR)/*.
 
 .PHONY: no-npm
 no-npm:
-	@echo "npm was not found: the tests with the official Node client and with browsers will be skipped."
+	@echo "npm was not found, so the tests with the official Node client and with browsers are skipped."
