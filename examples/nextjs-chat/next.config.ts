@@ -3,8 +3,8 @@ import { SERVER } from "./lib/server";
 
 const isDevelopment = process.env.NODE_ENV === "development";
 
-// What the page may load and whom it may talk to: itself and the server. A model's answer may name pictures or scripts
-// on other hosts; none is ever asked for. (Next.js starts its pages with inline scripts, hence `unsafe-inline`.)
+// The page may load from and connect to itself and the server only, because a model's answer may contain images or
+// scripts of other hosts. Next.js starts its pages with inline scripts, which need `unsafe-inline`.
 const contentSecurityPolicy = [
   "default-src 'self'",
   `script-src 'self' 'unsafe-inline'${isDevelopment ? " 'unsafe-eval'" : ""}`,

@@ -17,9 +17,9 @@ export default function Page() {
   );
 }
 
-/** The conversation is named in the address, after `#`: it outlives a reload, and the browser's back button works. */
+/** Return the conversation's id, which is the hash of the URL. It survives a reload, and the back button works. */
 function useConversationId() {
-  const [id, setId] = useState(""); // before the page knows its address: nothing is read and nothing is kept
+  const [id, setId] = useState(""); // until the page knows its URL, nothing is read or saved
   useEffect(() => {
     const follow = () => setId(location.hash.slice(1) || generateId());
     follow();

@@ -17,19 +17,19 @@ import { Welcome } from "./Welcome";
 
 const transport = new DefaultChatTransport<Message>({ api: `${SERVER}/ask`, headers: authorization });
 
-/** One conversation: what was said, what is being said, and the place to say something. */
+/** One conversation, with its messages, the answer that is streaming, and the input. */
 export function Chat({ id, models }: { id: string; models: Models }) {
-  const [kept] = useState(() => (id ? (findConversation(id)?.messages ?? []) : []));
+  const [restored] = useState(() => (id ? (findConversation(id)?.messages ?? []) : []));
   const { messages, status, error, sendMessage, regenerate, stop, setMessages } = useChat<Message>({
     id,
-    messages: kept,
+    messages: restored,
     transport,
-    throttle: 50, // milliseconds: faster than the eye reads, slower than words come
+    throttle: 50, // milliseconds between renders
     onFinish({ messages, message, isAbort, isError, finishReason }) {
-      const isWhole = !isAbort && !isError && finishReason !== undefined;
-      const ended = isWhole ? messages : withEnding(messages, message.id, isAbort ? "stopped" : "broken");
+      const isComplete = !isAbort && !isError && finishReason !== undefined;
+      const ended = isComplete ? messages : withEnding(messages, message.id, isAbort ? "stopped" : "broken");
       setMessages(ended);
-      if (findConversation(id)) saveConversation(id, ended); // else it has been deleted meanwhile
+      if (findConversation(id)) saveConversation(id, ended); // it may have been deleted meanwhile
     },
   });
   const isBusy = status === "submitted" || status === "streaming";
@@ -39,7 +39,7 @@ export function Chat({ id, models }: { id: string; models: Models }) {
   useEffect(() => {
     if (!isBusy) return;
     const save = () => saveConversation(id, withEnding(messages, messages.at(-1)?.id, "broken"));
-    addEventListener("pagehide", save); // closed or reloaded in the middle of an answer
+    addEventListener("pagehide", save); // the page is closed or reloaded during an answer
     return () => removeEventListener("pagehide", save);
   }, [id, isBusy, messages]);
 
@@ -52,7 +52,7 @@ export function Chat({ id, models }: { id: string; models: Models }) {
   function send(text: string) {
     if (!messages.length) history.replaceState(null, "", `#${id}`);
     const question: Message = { id: generateId(), role: "user", parts: [{ type: "text", text }] };
-    saveConversation(id, [...messages, question]); // kept also if the page is closed before an answer begins
+    saveConversation(id, [...messages, question]); // saved even if the page is closed before an answer starts
     void sendMessage(question, { body });
     toBottom();
   }
@@ -64,7 +64,7 @@ export function Chat({ id, models }: { id: string; models: Models }) {
   }
 
   const last = messages.at(-1);
-  const problem = error ? toSentence(error) : isBusy ? null : leftOpen(last);
+  const problem = error ? toSentence(error) : isBusy ? null : problemAfterReload(last);
   return (
     <main className="chat">
       <Header models={models} />
@@ -102,15 +102,15 @@ export function Chat({ id, models }: { id: string; models: Models }) {
   );
 }
 
-/** The messages, with a note on an assistant's one that it is not all of what was to come. */
+/** Return the messages, with the assistant's message `id` marked as incomplete. */
 function withEnding(messages: Message[], id: string | undefined, ending: "stopped" | "broken"): Message[] {
   return messages.map((message) =>
     message.id === id && message.role === "assistant" ? { ...message, metadata: { ending } } : message,
   );
 }
 
-/** What is still wrong with a conversation when the error itself is long gone: after a reload. */
-function leftOpen(last: Message | undefined): string | null {
+/** Return the problem of a restored conversation, whose error is no longer known, or null. */
+function problemAfterReload(last: Message | undefined): string | null {
   if (last?.role === "user") return "This message has no answer yet.";
   return last?.metadata?.ending === "broken" ? "The answer broke off before it was complete." : null;
 }

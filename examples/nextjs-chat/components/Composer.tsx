@@ -1,7 +1,7 @@
 import { type FormEvent, type KeyboardEvent, useEffect, useRef, useState } from "react";
 import { Icon } from "./Icon";
 
-const MOST = 20_000; // characters
+const MAX_CHARS = 20_000;
 
 interface Props {
   isBusy: boolean;
@@ -13,23 +13,23 @@ export function Composer({ isBusy, onSend, onStop }: Props) {
   const [text, setText] = useState("");
   const input = useRef<HTMLTextAreaElement>(null);
   const isEmpty = !text.trim();
-  const tooMany = text.length - MOST;
+  const excess = text.length - MAX_CHARS;
 
   useEffect(() => {
-    // On a phone the keyboard would cover half of the page.
+    // Not on phones, where the keyboard would cover half of the page.
     if (matchMedia("(pointer: fine)").matches) input.current?.focus();
   }, []);
 
   function send(event: FormEvent) {
     event.preventDefault();
-    if (isBusy || isEmpty || tooMany > 0) return;
+    if (isBusy || isEmpty || excess > 0) return;
     onSend(text.trim());
     setText("");
     input.current?.focus();
   }
 
   function onKeyDown(event: KeyboardEvent<HTMLTextAreaElement>) {
-    // While a Japanese or Chinese word is being composed, Enter only ends the word.
+    // While an input method composes a Japanese or Chinese word, Enter only ends the word.
     if (event.key === "Enter" && !event.shiftKey && !event.nativeEvent.isComposing) send(event);
   }
 
@@ -44,7 +44,7 @@ export function Composer({ isBusy, onSend, onStop }: Props) {
         rows={1}
         value={text}
         placeholder="Ask anything"
-        aria-invalid={tooMany > 0}
+        aria-invalid={excess > 0}
         aria-describedby="hint"
         onChange={(event) => setText(event.target.value)}
         onKeyDown={onKeyDown}
@@ -54,13 +54,13 @@ export function Composer({ isBusy, onSend, onStop }: Props) {
           <span className="square" />
         </button>
       ) : (
-        <button className="round" type="submit" disabled={isEmpty || tooMany > 0} aria-label="Send" title="Send (Enter)">
+        <button className="round" type="submit" disabled={isEmpty || excess > 0} aria-label="Send" title="Send (Enter)">
           <Icon name="send" />
         </button>
       )}
-      <p id="hint" className={tooMany > 0 ? "hint wrong" : "hint"} role={tooMany > 0 ? "alert" : undefined}>
-        {tooMany > 0
-          ? `The message is ${tooMany.toLocaleString("en")} characters too long.`
+      <p id="hint" className={excess > 0 ? "hint wrong" : "hint"} role={excess > 0 ? "alert" : undefined}>
+        {excess > 0
+          ? `The message is ${excess.toLocaleString("en")} characters too long.`
           : "Enter sends, Shift+Enter begins a new line, Esc stops an answer."}
       </p>
     </form>

@@ -1,7 +1,7 @@
 import { useEffect, useState } from "react";
 import { Icon } from "./Icon";
 
-/** Puts `text` into the clipboard, and says for two seconds that it did. */
+/** Button that copies `text` to the clipboard and confirms it for two seconds. */
 export function CopyButton({ text, label }: { text: string | (() => string); label: string }) {
   const [isCopied, setIsCopied] = useState(false);
   useEffect(() => {
@@ -27,7 +27,7 @@ export function CopyButton({ text, label }: { text: string | (() => string); lab
 
 async function writeToClipboard(text: string) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
-  // Plain http on another host than localhost has no clipboard but this one.
+  // The clipboard API is not available over plain HTTP, except on localhost.
   const area = document.createElement("textarea");
   area.value = text;
   document.body.append(area);

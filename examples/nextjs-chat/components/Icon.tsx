@@ -9,7 +9,7 @@ const PATHS = {
   send: "M12 19V5M6 11l6-6 6 6",
 };
 
-/** A drawing beside or instead of words; what it means is told by the element around it. */
+/** Decorative icon. The surrounding element has the accessible name. */
 export function Icon({ name }: { name: keyof typeof PATHS }) {
   return (
     <svg className="icon" viewBox="0 0 24 24" aria-hidden="true">

@@ -1,7 +1,7 @@
 import type { FormEvent } from "react";
 import { keepKey, readKey } from "../lib/server";
 
-/** Asks for the key where the server wants one. */
+/** Form for the API key, shown if the server requires one. */
 export function KeyForm({ onKey }: { onKey: () => void }) {
   function keep(event: FormEvent<HTMLFormElement>) {
     event.preventDefault();
@@ -12,7 +12,7 @@ export function KeyForm({ onKey }: { onKey: () => void }) {
   return (
     <form className="key" onSubmit={keep}>
       <label htmlFor="key">
-        {readKey() ? "The server does not take this key." : "This server asks for an API key."} It stays in this tab.
+        {readKey() ? "The server does not accept this key." : "This server requires an API key."} It stays in this tab.
       </label>
       <input id="key" name="key" type="password" autoComplete="off" required autoFocus />
       <button type="submit">Use it</button>

@@ -4,8 +4,8 @@ import rehypeHighlight from "rehype-highlight";
 import remarkGfm from "remark-gfm";
 import { CopyButton } from "./CopyButton";
 
-// react-markdown makes React elements of Markdown and never HTML: tags in an answer are shown as text, and links with
-// another scheme than http, https, mailto and the like lose their address.
+// react-markdown converts Markdown to React elements and never to HTML. Tags in an answer are shown as text, and links
+// with schemes other than http, https, mailto and similar lose their URL.
 
 const components: Components = {
   a: ({ node, children, ...rest }) => (
@@ -13,10 +13,10 @@ const components: Components = {
       {children}
     </a>
   ),
-  // A picture is a request to a host that the model has chosen, with whatever it has put into the address.
+  // Loading an image is a request to a host that the model has chosen, and its URL may contain data.
   img: ({ src, alt }) => (
     <a href={typeof src === "string" ? src : undefined} target="_blank" rel="noopener noreferrer">
-      {alt || "picture"}
+      {alt || "image"}
     </a>
   ),
   table: ({ node, ...rest }) => (

@@ -7,7 +7,7 @@ import { Markdown } from "./Markdown";
 interface Props {
   message: Message;
   isGrowing: boolean;
-  /** Asks for another answer in place of this one. */
+  /** Replace this answer by a new one. */
   onAgain?: () => void;
 }
 
@@ -30,7 +30,7 @@ export const MessageView = memo(function MessageView({ message, isGrowing, onAga
         </details>
       )}
       <Markdown text={text} />
-      {/* Its room is there from the beginning, so that nothing moves when the answer is complete. */}
+      {/* Reserves its space from the start, so that nothing moves when the answer is complete. */}
       <footer className="actions">
         {!isGrowing && text && <CopyButton text={text} label="Copy answer" />}
         {!isGrowing && onAgain && (

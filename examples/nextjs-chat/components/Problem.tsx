@@ -1,6 +1,6 @@
 import { Icon } from "./Icon";
 
-/** What went wrong, as a sentence, and the way on. */
+/** An error message with a button to retry. */
 export function Problem({ sentence, onAgain }: { sentence: string; onAgain: () => void }) {
   return (
     <div className="problem" role="alert">

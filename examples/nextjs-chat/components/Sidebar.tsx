@@ -3,7 +3,7 @@ import { Icon } from "./Icon";
 
 export const SIDEBAR = "sidebar";
 
-/** The conversations. On a narrow screen it is a popover: the browser opens it, closes it, and minds the keyboard. */
+/** List of conversations. On narrow screens it is a popover, which the browser opens and closes. */
 export function Sidebar({ current }: { current: string }) {
   const conversations = useConversations();
   const close = () => document.getElementById(SIDEBAR)?.hidePopover();
@@ -39,7 +39,7 @@ export function Sidebar({ current }: { current: string }) {
           </li>
         ))}
       </ul>
-      <p className="note">Kept in this browser only.</p>
+      <p className="note">Stored in this browser only.</p>
     </nav>
   );
 }

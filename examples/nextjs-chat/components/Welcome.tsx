@@ -5,7 +5,7 @@ const QUESTIONS = [
   ["Plan", "a weekend in Lisbon"],
 ] as const;
 
-/** An empty conversation, and a few ways to begin. */
+/** Shown in an empty conversation, with example questions. */
 export function Welcome({ onAsk }: { onAsk: (text: string) => void }) {
   return (
     <section className="welcome">

@@ -1,9 +1,9 @@
-// The conversations of this browser, in `localStorage`. Nothing of them is kept anywhere else.
+// The conversations, stored in the browser's `localStorage` only.
 
 import type { UIMessage } from "ai";
 import { useSyncExternalStore } from "react";
 
-/** A message, and whether it is all of what was to come: a part must never pass for the whole. */
+/** A message. `ending` marks an incomplete answer. */
 export type Message = UIMessage<{ ending?: "stopped" | "broken" }>;
 
 export interface Conversation {
@@ -12,16 +12,16 @@ export interface Conversation {
   messages: Message[];
 }
 
-const PLACE = "openai-compat.conversations";
-const MOST = 50;
+const STORAGE_KEY = "openai-compat.conversations";
+const MAX_CONVERSATIONS = 50;
 const NONE: Conversation[] = [];
 
 let raw: string | null = null;
 let known: Conversation[] = NONE;
 
-/** The conversations, the latest first; the same array as long as nothing has changed, as React wants it. */
+/** Return the conversations, the latest first. The array stays the same until something changes, as React requires. */
 function read(): Conversation[] {
-  const found = localStorage.getItem(PLACE);
+  const found = localStorage.getItem(STORAGE_KEY);
   if (found !== raw) {
     raw = found;
     known = parse(found);
@@ -33,17 +33,17 @@ function parse(text: string | null): Conversation[] {
   try {
     return JSON.parse(text ?? "[]");
   } catch {
-    return NONE; // not ours, or half written: nothing to show is better than nothing that works
+    return NONE; // not this page's data, or incomplete
   }
 }
 
 function write(conversations: Conversation[]) {
-  for (let count = Math.min(conversations.length, MOST); count >= 0; count = Math.floor(count / 2)) {
+  for (let count = Math.min(conversations.length, MAX_CONVERSATIONS); count >= 0; count = Math.floor(count / 2)) {
     try {
-      localStorage.setItem(PLACE, JSON.stringify(conversations.slice(0, count)));
+      localStorage.setItem(STORAGE_KEY, JSON.stringify(conversations.slice(0, count)));
       break;
     } catch {
-      if (count === 0) break; // the browser keeps nothing for this page: it works without
+      if (count === 0) break; // the browser stores nothing for this page, which works without it
     }
   }
   listeners.forEach((listener) => listener());

@@ -1,12 +1,12 @@
-// The openai-compat server: where it is, which models it has, and what its errors mean to a reader.
+// The openai-compat server: its address, its models, and messages for its errors.
 
 export const SERVER = (process.env.NEXT_PUBLIC_API_URL || "http://localhost:8000").replace(/\/+$/, "");
 
 const KEY = "openai-compat.key";
-const MOST_DESCRIBED = 20; // models; of a longer list, all are offered
-const PATIENCE = 3000; // milliseconds for what is good to know of a model
+const MAX_DESCRIBED = 20; // models; of a longer list, all are shown
+const DESCRIBE_TIMEOUT = 3000; // milliseconds
 
-/** The reader's API key, where the server asks for one. It is forgotten when the tab is closed. */
+/** The user's API key, if the server requires one. It is deleted when the tab is closed. */
 export const readKey = () => sessionStorage.getItem(KEY) ?? "";
 export const keepKey = (key: string) => sessionStorage.setItem(KEY, key);
 
@@ -15,27 +15,27 @@ export function authorization(): Record<string, string> {
   return key ? { Authorization: `Bearer ${key}` } : {};
 }
 
-/** The server wants a key, or another one. */
+/** The server requires an API key, or rejected this one. */
 export class KeyNeeded extends Error {}
 
-/** The names of the models that chat, as the server lists them. */
+/** Return the names of the models that support chat, in the server's order. */
 export async function fetchModels(signal: AbortSignal): Promise<string[]> {
   const response = await fetch(`${SERVER}/v1/models`, { headers: authorization(), signal });
   if (response.status === 401) throw new KeyNeeded();
   if (!response.ok) throw new Error(`The server returned status ${response.status} instead of its models.`);
   const { data } = (await response.json()) as { data: { id: string }[] };
   const names = data.map((model) => model.id);
-  if (names.length > MOST_DESCRIBED) return names;
-  const areFit = await Promise.all(names.map((name) => canChat(name, signal)));
-  return names.filter((_, index) => areFit[index]);
+  if (names.length > MAX_DESCRIBED) return names;
+  const supportChat = await Promise.all(names.map((name) => canChat(name, signal)));
+  return names.filter((_, index) => supportChat[index]);
 }
 
-/** False for a model that is known to do something else, such as embeddings. */
+/** Return false for a model that is known not to support chat, such as an embedding model. */
 async function canChat(name: string, signal: AbortSignal): Promise<boolean> {
   const url = `${SERVER}/v1/models/${name.split("/").map(encodeURIComponent).join("/")}`;
-  const patient = AbortSignal.any([signal, AbortSignal.timeout(PATIENCE)]);
+  const limited = AbortSignal.any([signal, AbortSignal.timeout(DESCRIBE_TIMEOUT)]);
   try {
-    const { capabilities } = await (await fetch(url, { headers: authorization(), signal: patient })).json();
+    const { capabilities } = await (await fetch(url, { headers: authorization(), signal: limited })).json();
     return capabilities?.includes("chat") ?? true;
   } catch {
     return true;
@@ -43,8 +43,8 @@ async function canChat(name: string, signal: AbortSignal): Promise<boolean> {
 }
 
 /**
- * An error as a sentence. The server says one in the stream, or in `content` of a refusal's JSON; everything else is the
- * network's.
+ * Return a message for the user. The server sends one in the stream, or as `content` in the JSON of an error response.
+ * Other errors come from the network.
  */
 export function toSentence(error: Error): string {
   if (error.name === "TimeoutError") return `The server at ${SERVER} did not respond in time.`;

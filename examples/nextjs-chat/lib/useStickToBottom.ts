@@ -1,10 +1,10 @@
 import { useCallback, useEffect, useRef, useState } from "react";
 
-const NEAR = 48; // pixels from the end that still count as the end
+const NEAR = 48; // pixels from the end that count as the end
 
 /**
- * Keeps the end of a growing list in view, until the reader scrolls up to read; from then on nothing moves until they
- * come back to the end. Both refs go to elements: `scroller` has the scroll bar, `content` is what grows in it.
+ * Keep the end of a growing list in view until the user scrolls up. Then nothing moves until the user scrolls back to
+ * the end. `scroller` is the ref for the element with the scroll bar, `content` that for the growing element in it.
  */
 export function useStickToBottom() {
   const scroller = useRef<HTMLDivElement>(null);
@@ -27,8 +27,7 @@ export function useStickToBottom() {
     if (!element || !content.current) return;
     const onScroll = () => {
       const distance = element.scrollHeight - element.clientHeight - element.scrollTop;
-      // Content that grows moves the end away without any scrolling: only a move upwards, however small, is the
-      // reader's wish.
+      // Growing content moves the end away without scrolling. Only an upward move comes from the user.
       if (element.scrollTop < lastTop.current && distance > 1) isStuck.current = false;
       else if (distance <= NEAR) isStuck.current = true;
       lastTop.current = element.scrollTop;

@@ -248,7 +248,7 @@ def test_it_asks_for_the_key_where_there_are_keys(browser: Browser, keyed: Nginx
     with opened(browser, "about:blank", **DESKTOP) as page:
         page.route(f"{SERVER}/**", to_keyed)
         page.goto(PAGE)
-        for label, key in (("This server asks for", "wrong"), ("The server does not take", "key-for-anna")):
+        for label, key in (("This server requires", "wrong"), ("The server does not accept", "key-for-anna")):
             expect(page.get_by_label(label)).to_be_focused()
             check_accessibility(page)
             page.keyboard.type(key)
