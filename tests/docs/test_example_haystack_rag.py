@@ -34,8 +34,8 @@ def test_a_question_is_answered_with_its_sources(server: LiveServer) -> None:
     assert done.returncode == 0, done.stderr
     answer, _, sources = done.stdout.partition("\n\nSources:\n")
     assert answer == question
-    assert "Back ends (reference/backends.md)\n" in sources
-    assert "\nBack ends: reference/backends.md\n" in sources
+    assert "Backends (reference/backends.md)\n" in sources
+    assert "\nBackends: reference/backends.md\n" in sources
 
 
 def test_its_page_names_what_is_there() -> None:

@@ -22,8 +22,8 @@ from openai_compat.core.validators import parse_text
 from openai_compat.services.forwarding import FILE_HEADERS, RELAYED_HEADERS, RELAYED_PREFIXES
 from openai_compat.tools.mock_upstream.options import NAMES
 from openai_compat.web import request_context as calls
-from openai_compat.web.routes import inference as chat
-from openai_compat.web.routes import models as model_doors
+from openai_compat.web.routes import inference as inference_routes
+from openai_compat.web.routes import models as models_routes
 from scripts import render_docs
 from tests.support.tools import ROOT
 
@@ -132,27 +132,28 @@ def _status_of(error: type[errors.OpenAICompatError]) -> str:
     return str(error.status or ("VALIDATION_ERROR_STATUS" if is_payload else "UPSTREAM_ERROR_STATUS"))
 
 
-def test_the_headers_that_pass_are_named() -> None:
-    """All of them, and no other."""
-    _, inwards, outwards, *_ = re.split(r"From an? (?:client|upstream) to ", page("reference/http-api"))
-    travelling = {calls._forwarded_name(name, calls._FORWARDED_WITH_GET) for name in calls._FORWARDED_WITH_GET}
-    travelling |= {f"{calls._forwarded_name(prefix, frozenset())}*" for prefix in calls._FORWARDED_PREFIXES}
+def test_every_forwarded_header_is_documented() -> None:
+    """The documentation names all of them, and no other."""
+    _, to_upstream, to_client, *_ = re.split(r"From an? (?:client|upstream) to ", page("reference/http-api"))
+    forwarded = {calls._forwarded_name(name, calls._FORWARDED_WITH_GET) for name in calls._FORWARDED_WITH_GET}
+    forwarded |= {f"{calls._forwarded_name(prefix, frozenset())}*" for prefix in calls._FORWARDED_PREFIXES}
     relayed = RELAYED_HEADERS | FILE_HEADERS | {f"{prefix}*" for prefix in RELAYED_PREFIXES}
-    assert set(CODE.findall(inwards)) == travelling
-    assert set(CODE.findall(outwards.partition("\n## ")[0])) == relayed | {"/v1"}
+    assert set(CODE.findall(to_upstream)) == forwarded
+    assert set(CODE.findall(to_client.partition("\n## ")[0])) == relayed | {"/v1"}
 
 
-def test_the_roots_of_the_doors_are_named() -> None:
-    named = {door: set(CODE.findall(roots)) | ({""} if "none" in roots else set()) for door, roots in _doors()}
-    (answers, answer_roots), (models, model_roots), *_ = named.items()
-    assert "chat/completions" in answers
+def test_every_url_prefix_of_an_endpoint_is_documented() -> None:
+    documented = {
+        endpoint: set(CODE.findall(prefixes)) | ({""} if "none" in prefixes else set())
+        for endpoint, prefixes in rows(page("reference/http-api"), "endpoint")
+    }
+    (inference, inference_prefixes), (models, models_prefixes), *_ = documented.items()
+    assert "chat/completions" in inference
     assert "models" in models
-    assert answer_roots == {root.replace("<path:deployment>", "{model}") for root in chat.URL_PREFIXES}
-    assert model_roots == set(model_doors.URL_PREFIXES)
-
-
-def _doors() -> Iterator[list[str]]:
-    return rows(page("reference/http-api"), "door")
+    assert inference_prefixes == {
+        prefix.replace("<path:deployment>", "{model}") for prefix in inference_routes.URL_PREFIXES
+    }
+    assert models_prefixes == set(models_routes.URL_PREFIXES)
 
 
 def test_what_a_kind_serves_is_said() -> None:
