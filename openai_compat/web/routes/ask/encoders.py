@@ -44,7 +44,10 @@ class StreamEncoder(ABC):
 
 
 class SSEEncoder(StreamEncoder):
-    """The format `sse`, one event for each text delta and one with the finish reason (source: seed 4)."""
+    """The format `sse`, one event for each text delta and one with the finish reason.
+
+    Source: the documentation of the `/ask` backend that this endpoint replaces.
+    """
 
     def write(self, delta: ChatDelta) -> bytes:
         text = text_of(delta)

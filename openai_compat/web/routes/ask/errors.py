@@ -46,7 +46,10 @@ def user_message(error: OpenAICompatError) -> str:
 
 
 def to_ask_error(error: OpenAICompatError) -> dict[str, str]:
-    """Return the error as an assistant's message (source: "Error Handling" in the README of seed 4)."""
+    """Return the error as an assistant's message.
+
+    Source: "Error Handling" in the documentation of the `/ask` backend that this endpoint replaces.
+    """
     return {"role": "assistant", "content": user_message(error), "error": error.type, "details": error.message}
 
 
