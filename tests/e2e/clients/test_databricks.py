@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 import requests
 
-from tests.support.fake_databricks import CLIENT_ID, PERSONAL_TOKEN, USER_TOKEN, Workspace
-from tests.support.live_server import ROOT, LiveServer
-from tests.support.snippets import plain_environment
+from tests.support.fake_databricks import PERSONAL_TOKEN, USER_TOKEN, Workspace
+from tests.support.live_server import LiveServer
+
+pytestmark = pytest.mark.extra("databricks")
 
 ADAPTED = "x-openai-compat-adapted"
 HELLO: Any = [{"role": "user", "content": "Hello there, how are you?"}]
@@ -239,38 +237,3 @@ class TestATokenThatIsRefused:
             reply = ask(server)
             assert (reply.status_code, reply.json()["error"]["code"]) == (502, "upstream_unreachable")
             assert "127.0.0.1" not in reply.text
-
-
-class TestWithoutTheExtra:
-    """An empty package takes the SDK's place."""
-
-    @pytest.fixture
-    def environment(self, tmp_path: Path) -> dict[str, str]:
-        (tmp_path / "databricks").mkdir()
-        (tmp_path / "databricks" / "__init__.py").touch()
-        return {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
-
-    def test_a_token_needs_no_sdk(self, environment: dict[str, str]) -> None:
-        with Workspace() as workspace:
-            settings = {"DATABRICKS_HOST": workspace.url, "DATABRICKS_TOKEN": PERSONAL_TOKEN}
-            with LiveServer({**settings, "DATABRICKS_ENDPOINTS": "echo", **environment}) as server:
-                assert ask(server).status_code == 200
-
-    def test_a_service_principal_names_it(self, environment: dict[str, str], tmp_path: Path) -> None:
-        settings = {
-            "DATABRICKS_HOST": "ws.test",
-            "DATABRICKS_CLIENT_ID": CLIENT_ID,
-            "DATABRICKS_CLIENT_SECRET": "s",
-            "DATABRICKS_ENDPOINTS": "echo",
-        }
-        command = [sys.executable, "-m", "openai_compat", "check-config"]
-        done = subprocess.run(
-            command,
-            cwd=tmp_path,
-            env=plain_environment({**settings, **environment}),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 2
-        assert "openai-compat[databricks]" in done.stderr

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import pytest
 import requests
 import yaml
 
@@ -21,6 +22,7 @@ RESOURCES = {"serving-endpoint": "databricks-meta-llama-3-3-70b-instruct"}
 """What the app's owner has connected."""
 
 
+@pytest.mark.extra("databricks")
 def test_the_app_answers_from_its_endpoint(tmp_path: Path) -> None:
     folder = tmp_path / "app"
     subprocess.run(["make", "-s", "databricks-app", f"APP={folder}"], cwd=ROOT, check=True, timeout=30)

@@ -17,13 +17,13 @@ from tests.support.tiny_models import (
     SCRIPT,
     TOOL_TEMPLATE,
     byte_tokenizer,
-    require_local_extra,
     save_encoder,
     save_random_model,
     save_reciting_model,
 )
+from tests.support.tools import require_extra
 
-require_local_extra()
+pytestmark = require_extra("local")
 
 import torch  # noqa: E402 - it may not be installed
 
