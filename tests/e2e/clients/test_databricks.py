@@ -18,7 +18,7 @@ pytestmark = pytest.mark.extra("databricks")
 
 ADAPTED = "x-openai-compat-adapted"
 HELLO: Any = [{"role": "user", "content": "Hello there, how are you?"}]
-ENDPOINTS = ("echo", "slowly", "limited", "forbidden", "reasoning")
+ENDPOINTS = ("echo", "slow", "limited", "forbidden", "reasoning")
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_each_worker_fetches_one_token_for_all_models(server: LiveServer, worksp
     with ThreadPoolExecutor(20) as pool:
         replies = list(pool.map(lambda number: ask(server, ("echo", "reasoning", "strict")[number % 3]), range(30)))
     assert {reply.status_code for reply in replies} == {200}
-    assert 1 <= workspace.tokens_given <= 2
+    assert 1 <= workspace.tokens_issued <= 2
     assert set(workspace.authorizations) <= {"Bearer oauth-token-1", "Bearer oauth-token-2"}
 
 
@@ -92,7 +92,7 @@ def test_the_workspace_gets_what_it_knows(server: LiveServer, workspace: Workspa
     messages = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "Hi", "name": "zoe"}]
     reply = ask(server, messages=messages, user="u", seed=None, max_completion_tokens=9)
     assert reply.status_code == 200
-    assert workspace.asked[-1] == {
+    assert workspace.bodies[-1] == {
         "model": "echo",
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
         "max_tokens": 9,
@@ -112,11 +112,11 @@ def test_the_workspace_gets_what_it_knows(server: LiveServer, workspace: Workspa
     ],
 )
 def test_a_strict_row_refuses_instead(server: LiveServer, workspace: Workspace, more: Any, param: str) -> None:
-    asked = len(workspace.asked)
+    asked = len(workspace.bodies)
     reply = ask(server, "strict", **more)
     error = reply.json()["error"]
     assert (reply.status_code, error["param"], error["code"]) == (400, param, "unsupported_parameter")
-    assert len(workspace.asked) == asked
+    assert len(workspace.bodies) == asked
 
 
 def test_without_its_profile_the_workspace_speaks_for_itself(server: LiveServer) -> None:
@@ -167,10 +167,10 @@ def test_the_signed_in_users_token_is_used_and_judged(server: LiveServer, worksp
 
 def test_embeddings_and_completions_are_forwarded(client: openai.OpenAI, workspace: Workspace) -> None:
     assert client.embeddings.create(model="echo", input="x", encoding_format="float", user="u").data[0].embedding
-    assert workspace.asked[-1].keys() == {"model", "input", "encoding_format"}
+    assert workspace.bodies[-1].keys() == {"model", "input", "encoding_format"}
     reply = client.completions.with_raw_response.create(model="echo", prompt="Once", user="u")
     assert reply.headers[ADAPTED] == "user=dropped"
-    assert workspace.asked[-1] == {"model": "echo", "prompt": "Once"}
+    assert workspace.bodies[-1] == {"model": "echo", "prompt": "Once"}
     assert reply.parse().choices[0].text == "Once"
 
 
@@ -191,18 +191,18 @@ class TestATokenThatEnds:
 
     @pytest.fixture
     def server(self, workspace: Workspace) -> Iterator[LiveServer]:
-        with LiveServer(workspace.settings("echo", "slowly")) as server:
+        with LiveServer(workspace.settings("echo", "slow")) as server:
             yield server
 
     def test_a_stream_outlives_its_token_and_the_next_call_has_another(
         self, server: LiveServer, workspace: Workspace
     ) -> None:
-        reply = ask(server, "slowly", stream=True)
+        reply = ask(server, "slow", stream=True)
         assert reply.text.endswith("data: [DONE]\n\n")
-        assert not workspace.takes("Bearer oauth-token-1")
+        assert not workspace.accepts("Bearer oauth-token-1")
         assert ask(server).status_code == 200
-        assert workspace.authorizations == ["Bearer oauth-token-1", f"Bearer oauth-token-{workspace.tokens_given}"]
-        assert workspace.tokens_given > 1
+        assert workspace.authorizations == ["Bearer oauth-token-1", f"Bearer oauth-token-{workspace.tokens_issued}"]
+        assert workspace.tokens_issued > 1
 
 
 class TestATokenThatIsRefused:
@@ -211,7 +211,7 @@ class TestATokenThatIsRefused:
             assert ask(server).status_code == 200
             workspace.revoke_tokens()
             assert [ask(server, stream=stream).status_code for stream in (True, False)] == [200, 200]
-            assert workspace.tokens_given == 2
+            assert workspace.tokens_issued == 2
 
     def test_many_calls_replace_it_once(self) -> None:
         with Workspace() as workspace, LiveServer(workspace.settings("echo")) as server:
@@ -220,11 +220,11 @@ class TestATokenThatIsRefused:
             with ThreadPoolExecutor(20) as pool:
                 replies = list(pool.map(lambda _: ask(server), range(40)))
             assert [reply.status_code for reply in replies if reply.status_code != 200] == []
-            assert workspace.tokens_given == 2
+            assert workspace.tokens_issued == 2
 
     def test_a_workspace_that_gives_none_is_told_without_its_secret(self) -> None:
         with Workspace() as workspace, LiveServer(workspace.settings("echo")) as server:
-            workspace.gives_tokens = False
+            workspace.issues_tokens = False
             reply = ask(server)
             assert (reply.status_code, reply.json()["error"]["code"]) == (502, "upstream_authentication_failed")
             assert "invalid_client" in server.log()

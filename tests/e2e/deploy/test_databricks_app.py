@@ -45,7 +45,7 @@ def test_the_app_answers_from_its_endpoint(tmp_path: Path) -> None:
                 (model,) = client.models.list()
                 stream = client.chat.completions.create(model=model.id, messages=messages, stream=True)
                 assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == "Hello there"
-        assert workspace.asked[-1]["model"] == RESOURCES["serving-endpoint"]
+        assert workspace.bodies[-1]["model"] == RESOURCES["serving-endpoint"]
     shutil.rmtree(folder)
 
 

@@ -151,7 +151,7 @@ class TestItsFutureEnhancements:
         answer = self.ask(connected, temperature=0.2, max_tokens=50).json()
         assert answer["choices"][0]["message"]["content"] == "Hello, how are you?"
         assert answer["usage"]["total_tokens"] > 0
-        sent = workspace.asked[-1]
+        sent = workspace.bodies[-1]
         assert (sent["model"], sent["temperature"], sent["max_tokens"]) == ("echo", 0.2, 50)
 
     def test_it_streams(self, connected: LiveServer) -> None:
@@ -160,7 +160,7 @@ class TestItsFutureEnhancements:
     def test_tools_reach_the_endpoint(self, connected: LiveServer, workspace: Workspace) -> None:
         tools = [{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}]
         assert self.ask(connected, tools=tools, tool_choice="auto").status_code == 200
-        assert workspace.asked[-1]["tools"] == tools
+        assert workspace.bodies[-1]["tools"] == tools
 
     def test_callers_need_a_key_and_hear_of_limits(self, connected: LiveServer) -> None:
         assert self.ask(connected, key="another").status_code == 401
