@@ -12,7 +12,8 @@ import requests
 
 from tests.support.fake_databricks import PERSONAL_TOKEN, USER_TOKEN, Workspace
 from tests.support.live_server import LiveServer
-from tests.support.tools import require_extra
+
+pytestmark = pytest.mark.extra("haystack")
 
 ADAPTED = "x-openai-compat-adapted"
 SIGNED_IN = {"X-Forwarded-Access-Token": USER_TOKEN}
@@ -27,7 +28,6 @@ def workspace() -> Iterator[Workspace]:
 
 @pytest.fixture(scope="module")
 def server(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    require_extra("haystack")
     folder = tmp_path_factory.mktemp("over-databricks")
     (folder / "pets").mkdir()
     (folder / "pets" / "cats.md").write_text("# Cats\n\nCats purr when they are content.")

@@ -204,7 +204,7 @@ def test_a_stream_that_breaks_in_a_hook_is_cut(server: LiveServer, upstream: Moc
     assert '"content":' in text
     assert '"code":"internal_error"' in text.replace('": "', '":"')
     assert "[DONE]" not in text
-    upstream.wait_until(lambda stats: stats["requests_open"] == 0, 2.0)
+    upstream.wait_until(lambda stats: stats["requests_open"] == 0)
 
 
 def test_a_slow_hook_holds_up_nobody_else_and_its_stream_is_no_silence(server: LiveServer, folder: Path) -> None:

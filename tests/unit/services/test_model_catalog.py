@@ -98,7 +98,7 @@ def wait_for_fetches(cache: UpstreamModelCache) -> None:
 
 def test_only_the_first_callers_wait_for_a_hanging_upstream(clock: Clock, waits: Waits) -> None:
     upstream = Upstream(["a"])
-    waits.limit = 0.05
+    waits.limit = 0.01
     cache = UpstreamModelCache(upstream, TTL)
     with ThreadPoolExecutor(5) as pool:
         assert list(pool.map(lambda _: names(cache), range(5))) == [[]] * 5
@@ -158,7 +158,7 @@ def test_a_hanging_fetch_after_a_failure_raises_the_failure(clock: Clock, waits:
         names(cache)
     wait_for_fetches(cache)
     upstream.block()
-    waits.limit = 0.05
+    waits.limit = 0.01
     clock.now += model_catalog.RETRY_INTERVAL
     with pytest.raises(UpstreamConnectionError):
         names(cache)
