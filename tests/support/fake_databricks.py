@@ -35,12 +35,13 @@ KNOWN_FIELDS: Final = frozenset(
 class Workspace:
     """Server that runs in a `with` block. `tokens_issued` counts OAuth tokens, `bodies` has those of endpoint calls.
 
-    The endpoint `limited` answers 429, `forbidden` 403, `reasoning` with content in parts, and `slow` with a pause
-    before each token. Any other endpoint echoes the last message.
+    The endpoint `limited` answers 429, `forbidden` 403, and `reasoning` with content in parts. The endpoint `slow`
+    pauses after its first token until `may_continue` is set. Any other endpoint echoes the last message.
     """
 
-    def __init__(self, *, token_seconds: float = 3600.0, pause: float = 0.0) -> None:
-        self.token_seconds, self.pause = token_seconds, pause
+    def __init__(self, *, token_seconds: float = 3600.0) -> None:
+        self.token_seconds = token_seconds
+        self.may_continue = threading.Event()
         self.client_secret = f"dose-{token_hex(12)}"
         self.tokens_issued = 0
         self.issues_tokens = True
@@ -154,9 +155,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        for chunk in to_chunks(request):
-            if request["model"] == "slow":
-                time.sleep(self.workspace.pause)
+        for number, chunk in enumerate(to_chunks(request)):
+            if request["model"] == "slow" and number == 1:
+                self.workspace.may_continue.wait(20)
             self._write(f"data: {json.dumps(chunk)}\n\n".encode())
         self._write(b"data: [DONE]\n\n")
         self._write(b"")
