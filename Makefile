@@ -10,8 +10,8 @@ SHELL := /bin/bash
 
 ARGS ?=
 PYTEST ?=
-# Two at a time: more than that and tests that watch the clock disturb each other. A file stays with one process, so
-# that the servers it starts are started once.
+# Two processes, as the servers under test need CPU too. A file stays with one process, so that the servers it starts
+# are started once.
 PARALLEL ?= -n 2 --dist loadfile
 
 BIN := .venv/bin
@@ -50,10 +50,14 @@ run-local: $(LOCAL) $(LOCAL_MODELS)  ## the same with two small local models, fo
 frontend: $(CHAT)  ## install, build and start the chat page of examples/nextjs-chat on port 3000
 	@cd $(CHAT_DIR) && exec env $(WITH_NODE) npm start --silent -- $(ARGS)
 
-# The extra `local` is large: CI installs it, elsewhere its tests run once `make run-local` has.
-NEEDED := $(DEV) $(if $(CI),$(LOCAL) $(LOCAL_MODELS)) $(if $(shell command -v npm),$(NODE) $(CHAT),no-npm)
-test: $(NEEDED)  ## install what the tests need, run them all
+NEEDED := $(DEV) $(if $(shell command -v npm),$(NODE) $(CHAT),no-npm)
+test: $(NEEDED)  ## install what the tests need, run them (tests of extras that are not installed are skipped)
 	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST)
+
+.PHONY: test-extras
+EXTRAS := $(HAYSTACK) $(DATABRICKS) $(LOCAL) $(LOCAL_MODELS)
+test-extras: $(NEEDED) $(EXTRAS)  ## install all extras and two local models (about 2 GB), run the tests that need them
+	REQUIRE_EXTRAS=true $(BIN)/python -m pytest -m extra $(PARALLEL) $(PYTEST)
 
 pictures: $(NEEDED)  ## test the pages in a browser, save the screenshots in docs/images
 	PICTURES=docs/images $(BIN)/python -m pytest tests/e2e/browser
@@ -62,7 +66,7 @@ lint: $(DEV)  ## run ruff: lint and format check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(DEV)  ## mypy, strict
+types: $(DEV) $(HAYSTACK) $(DATABRICKS)  ## mypy, strict (with the extras whose types it reads)
 	$(BIN)/mypy
 
 format: $(DEV)  ## format the code with ruff
@@ -130,7 +134,7 @@ $(CORE): requirements.txt | $(MADE)
 	@$(PIP) install -r requirements.txt
 	@touch $@
 
-$(DEV): requirements-dev.txt $(CORE) $(HAYSTACK) $(DATABRICKS)
+$(DEV): requirements-dev.txt $(CORE)
 	@echo "Installing requirements-dev.txt ..."
 	@$(PIP) install -r requirements-dev.txt
 	@touch $@

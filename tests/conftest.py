@@ -1,4 +1,4 @@
-"""What holds for every test. Fixtures that one folder needs live in that folder's conftest.py."""
+"""Hooks and fixtures of all tests. Fixtures of one folder live in the folder's conftest.py."""
 
 from __future__ import annotations
 
@@ -10,24 +10,33 @@ import pytest
 
 from openai_compat.config import models_file, settings_table
 from openai_compat.core.logging import LOGGER
+from tests.support.tools import require_extra
 
 
 def pytest_configure() -> None:
-    """A developer's OPENAI_API_KEY, or a PORT in the shell, changes no test's result (and is sent nowhere)."""
+    """Remove the server's settings from the environment, such as a developer's OPENAI_API_KEY or PORT."""
     for setting in settings_table.SETTINGS:
         for name in setting.names:
             os.environ.pop(name, None)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test marked `extra("name")` if that extra is not installed."""
+    for mark in item.iter_markers("extra"):
+        for name in mark.args:
+            require_extra(name)
+
+
 @pytest.fixture(autouse=True)
-def _without_presets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The models that are listed where the extra `local` is installed are so in no test that does not ask for them."""
+def _without_preset_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """List no preset models, which are otherwise listed if the extra `local` is installed."""
     monkeypatch.setattr(models_file, "missing_extra", lambda: "torch")
 
 
 @pytest.fixture(autouse=True)
-def _as_logging_was() -> Iterator[None]:
-    """An application made in a test configures the log of the process; a program run in one may switch it off."""
+def _restored_logging() -> Iterator[None]:
+    """Restore the log configuration, because creating an application changes it for the process."""
     logger, disabled = logging.getLogger(LOGGER), logging.root.manager.disable
     before = logger.handlers[:], logger.level, logger.propagate
     yield

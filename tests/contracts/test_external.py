@@ -13,8 +13,9 @@ from openai_compat.backends.resources import BackendResources
 from openai_compat.core.settings import ModelConfig, Settings
 from openai_compat.core.streams import close_stream
 from openai_compat.core.types import CallContext, ChatRequest
-from tests.contracts.backend_contract import ChatContract, collect, wait_until
+from tests.contracts.backend_contract import ChatContract, collect
 from tests.support.chat_api import ChatAPI, Form
+from tests.support.waiting import wait_until
 
 
 class ExternalBackendAndAPI(ExternalBackend):
@@ -113,5 +114,5 @@ def test_streams_closed_at_any_point_leave_no_request_running(form: Form) -> Non
             for _ in range(number % 7):
                 next(stream, None)
             close_stream(stream)
-        wait_until(lambda: backend.api.running == 0, 2.0)  # noqa: B023 - the loop runs once
+        wait_until(lambda: backend.api.running == 0)  # noqa: B023 - the loop runs once
         assert collect(backend.chat(request, CallContext("contract")))

@@ -16,7 +16,8 @@ from openai_compat.core.streams import close_stream
 from openai_compat.core.types import CallContext, ChatRequest
 from tests.contracts.backend_contract import ChatContract, collect
 from tests.support.mock_upstream import MockUpstream
-from tests.support.tools import require_extra
+
+pytestmark = pytest.mark.extra("haystack")
 
 RATE_LIMITED = "fault-status:code=429,retry_after=3"
 SLOW = "fault-slow:delay=0.05,chunks=2000"
@@ -59,7 +60,6 @@ class BackendFactory:
 
 @pytest.fixture(scope="module")
 def make(mock: MockUpstream) -> Iterator[BackendFactory]:
-    require_extra("haystack")
     factory = BackendFactory(mock)
     factory("contract-model").describe()  # starts the sidecar before tests that measure time
     factory("pipeline/fault-hang-headers").describe()
@@ -115,7 +115,7 @@ def test_closing_the_stream_ends_the_call_to_the_model(make: BackendFactory, moc
     assert next(stream).content
     mock.wait_until(lambda stats: stats["requests_open"] == 1)
     close_stream(stream)
-    mock.wait_until(lambda stats: stats["requests_open"] == 0, 2.0)
+    mock.wait_until(lambda stats: stats["requests_open"] == 0)
 
 
 def test_an_invalid_conversation_id_is_refused(make: BackendFactory) -> None:

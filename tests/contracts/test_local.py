@@ -11,9 +11,10 @@ import pytest
 from openai_compat.core.streams import close_stream
 from openai_compat.core.types import CallContext, CompletionRequest
 from tests.contracts.backend_contract import ChatContract, CompletionsContract, EmbeddingsContract
-from tests.support.tiny_models import TOOL_TEMPLATE, require_local_extra, save_encoder, save_reciting_model
+from tests.support.tiny_models import TOOL_TEMPLATE, save_encoder, save_reciting_model
+from tests.support.tools import require_extra
 
-require_local_extra()
+pytestmark = require_extra("local")
 
 from openai_compat.backends.huggingface.model_options import LocalModel  # noqa: E402 - torch may not be installed
 from openai_compat.sidecars.huggingface.models.loading import load_model  # noqa: E402

@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.support.tools import ROOT
 
 _FENCE = re.compile(r"^```(\w*)\s*$")
+_EXTRA = re.compile(r"^<!-- extra: ([\w-]+) -->$")
 _FILE_NAME = re.compile(r"^(?:#|//) (\.?[\w-]+(?:\.[\w-]+)*)$")
 
 
@@ -30,11 +31,15 @@ class Block:
 
 @dataclass
 class Section:
-    """What stands below one heading, up to the next of any level: one reader's session."""
+    """The blocks between one heading and the next of any level.
+
+    `extras` are those that a comment below the heading names, `<!-- extra: databricks -->`.
+    """
 
     document: str
     title: str
     blocks: list[Block] = field(default_factory=list)
+    extras: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -53,6 +58,8 @@ def read_sections(path: Path) -> list[Section]:
             sections[-1].blocks.append(Block(f"{document}:{number}", fence[1], text))
         elif line.startswith("#"):
             sections.append(Section(document, line.lstrip("# ")))
+        elif extra := _EXTRA.match(line):
+            sections[-1].extras.append(extra[1])
     return [section for section in sections if section.blocks]
 
 

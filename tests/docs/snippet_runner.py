@@ -24,7 +24,7 @@ from tests.support.mock_upstream import MockUpstream
 from tests.support.nginx import nginx_in_front_of
 from tests.support.recording_api import RecordingAPI
 from tests.support.snippets import run_bash, run_javascript, run_python
-from tests.support.tools import ROOT, require_extra
+from tests.support.tools import ROOT
 
 ANYTHING = "…"
 """In an output that is shown: whatever comes here. As a key of a JSON object: and others."""
@@ -120,8 +120,6 @@ class Reader:
 
     def _start(self, text: str) -> str:
         words = shlex.split(self._world.localised(text.replace("\\\n", " ")), comments=True)
-        if words[-1] == "run-haystack":
-            require_extra("haystack")
         settings = dict(word.split("=", 1) for word in words[:-2])
         dot_env = self._folder / ".env"
         if "OPENAI_API_KEY" in settings or (dot_env.exists() and "\nOPENAI_API_KEY=" in dot_env.read_text()):

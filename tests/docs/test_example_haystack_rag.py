@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.live_server import LiveServer
 from tests.support.snippets import plain_environment
-from tests.support.tools import ROOT, require_extra
+from tests.support.tools import ROOT
 
 EXAMPLE = ROOT / "examples" / "haystack-rag"
 
@@ -19,7 +19,6 @@ EXAMPLE = ROOT / "examples" / "haystack-rag"
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """In a folder that has what the project's has, without a developer's `.env`."""
-    require_extra("haystack")
     folder = tmp_path_factory.mktemp("project")
     for name in ("docs", "examples"):
         (folder / name).symlink_to(ROOT / name)
@@ -27,6 +26,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
         yield server
 
 
+@pytest.mark.extra("haystack")
 def test_a_question_is_answered_with_its_sources(server: LiveServer) -> None:
     question = "What does kind external do with a page of HTML?"
     command = [sys.executable, str(EXAMPLE / "ask.py"), question, server.base_url]

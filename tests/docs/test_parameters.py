@@ -16,7 +16,8 @@ from openai_compat.sidecars.huggingface.models.supported_parameters import SAMPL
 from scripts.parameter_treatment import BY_TEMPLATE, DEPENDS_ON, HUGGINGFACE, parameters_of, treatment_of
 from tests.support.live_server import LiveServer
 from tests.support.recording_api import RecordingAPI
-from tests.support.tiny_models import PLAIN_TEMPLATE, TOOL_TEMPLATE, require_local_extra, save_reciting_model
+from tests.support.tiny_models import PLAIN_TEMPLATE, TOOL_TEMPLATE, save_reciting_model
+from tests.support.tools import has_extra
 
 TOOL = {"name": "f", "parameters": {"type": "object", "properties": {}}}
 CHAT: dict[str, Any] = {
@@ -55,6 +56,9 @@ CHAT: dict[str, Any] = {
     "verbosity": "low",
 }
 REMOTE_KINDS = [kind for kind in KINDS if kind != HUGGINGFACE]
+each_remote_kind = pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.extra(kind)] if kind == "haystack" else []) for kind in REMOTE_KINDS]
+)
 TODAYS_NAME = {"functions": "tools", "function_call": "tool_choice"}
 """As a back end that is no peer of the same protocol gets them."""
 COMPLETION: dict[str, Any] = {name: CHAT[name] for name in parameters_of(is_chat=False) if name in CHAT}
@@ -77,14 +81,15 @@ def server(api: RecordingAPI, tmp_path_factory: pytest.TempPathFactory) -> Itera
     """A model of each kind, named as its kind."""
     file = tmp_path_factory.mktemp("kinds") / "models.json"
     address = {"base_url": api.url}
-    rows = [{"name": kind, "kind": kind, **({} if kind == "echo" else address)} for kind in REMOTE_KINDS]
+    kinds = [kind for kind in REMOTE_KINDS if kind != "haystack" or has_extra(kind)]
+    rows = [{"name": kind, "kind": kind, **({} if kind == "echo" else address)} for kind in kinds]
     file.write_text(json.dumps(rows))
     with LiveServer({"MODELS_FILE": str(file), "DATABRICKS_TOKEN": "dapi-1"}) as server:
         yield server
 
 
 @pytest.mark.parametrize("is_chat", [True, False], ids=["chat", "completions"])
-@pytest.mark.parametrize("kind", REMOTE_KINDS)
+@each_remote_kind
 def test_what_the_table_says_happens(kind: str, is_chat: bool, server: LiveServer, api: RecordingAPI) -> None:
     path, body, values = DOORS[is_chat]
     for parameter in parameters_of(is_chat=is_chat):
@@ -99,7 +104,6 @@ def test_what_the_table_says_happens(kind: str, is_chat: bool, server: LiveServe
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     """Two models that run here; the chat template of `tools` knows tools, that of `plain` does not."""
-    require_local_extra()
     folder = tmp_path_factory.mktemp("local")
     templates = {"plain": PLAIN_TEMPLATE, "tools": TOOL_TEMPLATE}
     folders = {name: save_reciting_model(folder / name, template) for name, template in templates.items()}
@@ -109,6 +113,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
         yield server
 
 
+@pytest.mark.extra("local")
 @pytest.mark.parametrize("is_chat", [True, False], ids=["chat", "completions"])
 @pytest.mark.parametrize("model", ["plain", "tools"])
 def test_what_the_table_says_of_local_models_happens(model: str, is_chat: bool, local: LiveServer) -> None:
@@ -122,8 +127,8 @@ def test_what_the_table_says_of_local_models_happens(model: str, is_chat: bool, 
         assert _what_happened(reply, parameter, set(needed), []) == expected.get(said, "accepted"), parameter
 
 
+@pytest.mark.extra("local")
 def test_what_is_said_to_choose_a_local_models_tokens_is_what_does() -> None:
-    require_local_extra()
     from openai_compat.sidecars.huggingface.models.sampling import SamplingOptions
 
     assert {option.name for option in fields(SamplingOptions)} - {"logit_bias", "top_logprobs"} == SAMPLED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -20,7 +21,14 @@ SECTIONS = [section for document in DOCUMENTS for section in read_sections(docum
 LINK = re.compile(r"""(?:\]\(|\b(?:src|srcset|href)=")([^)\s"]+)""")
 
 
-@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.name)
+def as_parameter(section: Section) -> Any:
+    """Return the section as a parameter with the marker of each extra that it needs."""
+    starts_haystack = any("make run-haystack" in block.text for block in section.blocks)
+    extras = [*section.extras, *(["haystack"] if starts_haystack else [])]
+    return pytest.param(section, id=section.name, marks=[pytest.mark.extra(name) for name in extras])
+
+
+@pytest.mark.parametrize("section", [as_parameter(section) for section in SECTIONS])
 def test_what_is_shown_works(section: Section, world: World, tmp_path: Path) -> None:
     Reader(section, tmp_path, world).follow()
 

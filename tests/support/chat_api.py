@@ -1,4 +1,4 @@
-"""Chat APIs of their own making, on a real socket: each answers a text with that text, in its own form."""
+"""Chat APIs with response forms of their own, on a real socket. Each one echoes the last message."""
 
 from __future__ import annotations
 
@@ -23,8 +23,10 @@ TYPES: dict[Form, str] = {
 
 
 class ChatAPI:
-    """`with ChatAPI("events") as api: api.url`. It takes `max_tokens` and `stop`; after the reply's headers it waits
-    for `delay` seconds or until the client hangs up. `running` counts the calls that it is busy with.
+    """Server that runs in a `with` block. It supports `max_tokens` and `stop`.
+
+    After the response headers it waits for `delay` seconds, or until the client disconnects. `running` is the number of
+    calls in progress.
     """
 
     def __init__(self, form: Form, delay: float = 0.0) -> None:
@@ -57,7 +59,7 @@ class _Handler(BaseHTTPRequestHandler):
     api: ChatAPI
 
     def handle(self) -> None:
-        with suppress(ConnectionError):  # the other side may hang up when it likes
+        with suppress(ConnectionError):  # the client may disconnect at any time
             super().handle()
 
     def do_POST(self) -> None:
@@ -68,27 +70,27 @@ class _Handler(BaseHTTPRequestHandler):
             self.api.count(-1)
 
     def _answer(self, request: dict[str, Any]) -> None:
-        pieces = [piece.encode() for piece in to_reply(self.api.form, request)]
-        is_whole = self.api.form == "document"
+        blocks = [block.encode() for block in to_reply(self.api.form, request)]
+        has_length = self.api.form == "document"
         self.send_response(200)
         self.send_header("Content-Type", TYPES[self.api.form])
-        self.send_header(*(("Content-Length", str(len(pieces[0]))) if is_whole else ("Transfer-Encoding", "chunked")))
+        self.send_header(*(("Content-Length", str(len(blocks[0]))) if has_length else ("Transfer-Encoding", "chunked")))
         self.end_headers()
         if select.select([self.connection], [], [], self.api.delay)[0] and self.api.delay:
             self.close_connection = True
             return
-        for piece in pieces:
-            self.wfile.write(piece if is_whole else b"%x\r\n%b\r\n" % (len(piece), piece))
-        self.wfile.write(b"" if is_whole else b"0\r\n\r\n")
+        for block in blocks:
+            self.wfile.write(block if has_length else b"%x\r\n%b\r\n" % (len(block), block))
+        self.wfile.write(b"" if has_length else b"0\r\n\r\n")
 
     def log_message(self, *_: Any) -> None:
-        """Tests have no use for a line a request."""
+        """Log nothing."""
 
 
 def to_reply(form: Form, request: dict[str, Any]) -> Iterator[str]:
-    """The body's pieces."""
+    """Yield the blocks of the response body."""
     tokens, reason = to_answer(request)
-    counts = (len(split_tokens(said(request["messages"]))), len(tokens))
+    counts = (len(split_tokens(last_text(request["messages"]))), len(tokens))
     if form == "document":
         usage = {"input_tokens": counts[0], "output_tokens": counts[1]}
         yield json.dumps({"code": 0, "data": {"answer": "".join(tokens), "finish_reason": reason, "usage": usage}})
@@ -116,16 +118,17 @@ def to_event(value: Any) -> str:
 
 
 def to_answer(request: dict[str, Any]) -> tuple[list[str], str]:
-    """What the user said last, up to a stop string and no longer than the tokens it may have; and why it ends."""
-    text = said(request["messages"])
+    """Return the tokens of the answer, which `stop` and `max_tokens` limit, and its finish reason."""
+    text = last_text(request["messages"])
     stops = request.get("stop") or []
     for stop in [stops] if isinstance(stops, str) else stops:
         text = text.partition(stop)[0]
     tokens = split_tokens(text)
-    most = request.get("max_tokens") or request.get("max_completion_tokens") or len(tokens)
-    return tokens[:most], "length" if most < len(tokens) else "stop"
+    limit = request.get("max_tokens") or request.get("max_completion_tokens") or len(tokens)
+    return tokens[:limit], "length" if limit < len(tokens) else "stop"
 
 
-def said(messages: list[dict[str, Any]]) -> str:
+def last_text(messages: list[dict[str, Any]]) -> str:
+    """Return the text of the last message."""
     content = messages[-1]["content"]
     return content if isinstance(content, str) else "".join(part["text"] for part in content)

@@ -1,8 +1,7 @@
-"""A Databricks workspace on loopback: OIDC discovery, tokens that expire, and serving endpoints that are as strict.
+"""Fake Databricks workspace on loopback, with OIDC discovery, expiring tokens and strict serving endpoints.
 
-What it answers is what Databricks does: errors as `{"error_code", "message"}`, 400 for a field that it does not know
-(source: `json: unknown field "stream_options"`, continuedev/continue#12936), 403 for a token that is none (source: the
-REST API's "Invalid access token"), no usage chunk of its own at the end of a stream.
+Errors have the form `{"error_code", "message"}`. An unknown field is a 400 (source: `json: unknown field
+"stream_options"`, continuedev/continue#12936). A stream has no usage chunk.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs
 
 from openai_compat.core.tokens import split_tokens
-from tests.support.chat_api import said
+from tests.support.chat_api import last_text
 
 CLIENT_ID = "the-principal"
 PERSONAL_TOKEN = "dapi-the-personal-token"
@@ -34,18 +33,20 @@ KNOWN_FIELDS: Final = frozenset(
 
 
 class Workspace:
-    """`with Workspace(token_seconds=2) as workspace: workspace.url`. `tokens_given` counts, `asked` has the bodies of
-    the calls to endpoints. Endpoint `limited` answers 429, `forbidden` 403, `reasoning` in parts, `slowly` with a pause
-    before each token; any other says what it was told.
+    """Server that runs in a `with` block. `tokens_issued` counts OAuth tokens, `bodies` has those of endpoint calls.
+
+    The endpoint `limited` answers 429, `forbidden` 403, and `reasoning` with content in parts. The endpoint `slow`
+    pauses after its first token until `may_continue` is set. Any other endpoint echoes the last message.
     """
 
-    def __init__(self, *, token_seconds: float = 3600.0, pause: float = 0.0) -> None:
-        self.token_seconds, self.pause = token_seconds, pause
+    def __init__(self, *, token_seconds: float = 3600.0) -> None:
+        self.token_seconds = token_seconds
+        self.may_continue = threading.Event()
         self.client_secret = f"dose-{token_hex(12)}"
-        self.tokens_given = 0
-        self.gives_tokens = True
+        self.tokens_issued = 0
+        self.issues_tokens = True
         self.token_delay = 0.0
-        self.asked: list[dict[str, Any]] = []
+        self.bodies: list[dict[str, Any]] = []
         self.authorizations: list[str] = []
         self._ends: dict[str, float] = {PERSONAL_TOKEN: float("inf"), USER_TOKEN: float("inf")}
         self._lock = threading.Lock()
@@ -61,7 +62,7 @@ class Workspace:
         self._server.server_close()
 
     def settings(self, *endpoints: str) -> dict[str, str]:
-        """A server's, with the service principal's credential."""
+        """Return settings of a server with the service principal's credentials."""
         return {
             "DATABRICKS_HOST": self.url,
             "DATABRICKS_CLIENT_ID": CLIENT_ID,
@@ -69,19 +70,19 @@ class Workspace:
             "DATABRICKS_ENDPOINTS": ",".join(endpoints),
         }
 
-    def give_token(self) -> str:
+    def issue_token(self) -> str:
         with self._lock:
-            self.tokens_given += 1
-            token = f"oauth-token-{self.tokens_given}"
+            self.tokens_issued += 1
+            token = f"oauth-token-{self.tokens_issued}"
             self._ends[token] = time.time() + self.token_seconds
             return token
 
     def revoke_tokens(self) -> None:
-        """Every OAuth token given so far is worth nothing any more."""
+        """Revoke all OAuth tokens issued so far."""
         with self._lock:
             self._ends.update({token: 0.0 for token in self._ends if token.startswith("oauth")})
 
-    def takes(self, authorization: str) -> bool:
+    def accepts(self, authorization: str) -> bool:
         return self._ends.get(authorization.removeprefix("Bearer "), 0.0) > time.time()
 
 
@@ -111,58 +112,58 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.path == "/oidc/v1/token":
-            self._give_token(body)
+            self._issue_token(body)
         else:
             self._invoke(json.loads(body))
 
-    def _give_token(self, body: bytes) -> None:
+    def _issue_token(self, body: bytes) -> None:
         time.sleep(self.workspace.token_delay)
         expected = "Basic " + base64.b64encode(f"{CLIENT_ID}:{self.workspace.client_secret}".encode()).decode()
-        asked = parse_qs(body.decode())
-        is_known = self.headers.get("Authorization") == expected and asked.get("scope") == ["all-apis"]
-        if not (is_known and asked.get("grant_type") == ["client_credentials"] and self.workspace.gives_tokens):
+        form = parse_qs(body.decode())
+        is_known = self.headers.get("Authorization") == expected and form.get("scope") == ["all-apis"]
+        if not (is_known and form.get("grant_type") == ["client_credentials"] and self.workspace.issues_tokens):
             self._answer(401, {"error": "invalid_client", "error_description": "Client authentication failed"})
             return
         seconds = int(self.workspace.token_seconds)
-        token = {"access_token": self.workspace.give_token(), "token_type": "Bearer", "expires_in": seconds}
+        token = {"access_token": self.workspace.issue_token(), "token_type": "Bearer", "expires_in": seconds}
         self._answer(200, token)
 
-    def _invoke(self, asked: dict[str, Any]) -> None:
+    def _invoke(self, request: dict[str, Any]) -> None:
         authorization = self.headers.get("Authorization", "")
-        self.workspace.asked.append(asked)
+        self.workspace.bodies.append(request)
         self.workspace.authorizations.append(authorization)
-        unknown = next((name for name in asked if name not in KNOWN_FIELDS), None)
-        if not self.workspace.takes(authorization):
+        unknown = next((name for name in request if name not in KNOWN_FIELDS), None)
+        if not self.workspace.accepts(authorization):
             self._refuse(401, "UNAUTHENTICATED", "Credential was not sent or was of an unsupported type for this API.")
         elif unknown:
             self._refuse(400, "BAD_REQUEST", f'Bad request: json: unknown field "{unknown}"')
-        elif asked["model"] == "forbidden":
+        elif request["model"] == "forbidden":
             self._refuse(403, "PERMISSION_DENIED", "You do not have permission to query this endpoint.")
-        elif asked["model"] == "limited":
+        elif request["model"] == "limited":
             self._refuse(429, "REQUEST_LIMIT_EXCEEDED", "Exceeded workspace rate limit.", {"Retry-After": "7"})
         elif self.path.endswith("/embeddings"):
             data = [{"object": "embedding", "index": 0, "embedding": [0.0, 1.0]}]
             usage = {"prompt_tokens": 1, "total_tokens": 1}
-            self._answer(200, {"object": "list", "model": asked["model"], "data": data, "usage": usage})
-        elif asked.get("stream"):
-            self._stream(asked)
+            self._answer(200, {"object": "list", "model": request["model"], "data": data, "usage": usage})
+        elif request.get("stream"):
+            self._stream(request)
         else:
-            self._answer(200, to_completion(asked))
+            self._answer(200, to_completion(request))
 
-    def _stream(self, asked: dict[str, Any]) -> None:
+    def _stream(self, request: dict[str, Any]) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        for chunk in to_chunks(asked):
-            if asked["model"] == "slowly":
-                time.sleep(self.workspace.pause)
+        for number, chunk in enumerate(to_chunks(request)):
+            if request["model"] == "slow" and number == 1:
+                self.workspace.may_continue.wait(20)
             self._write(f"data: {json.dumps(chunk)}\n\n".encode())
         self._write(b"data: [DONE]\n\n")
         self._write(b"")
 
-    def _write(self, piece: bytes) -> None:
-        self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+    def _write(self, block: bytes) -> None:
+        self.wfile.write(b"%x\r\n%b\r\n" % (len(block), block))
 
     def _refuse(self, status: int, code: str, message: str, headers: Mapping[str, str] = {}) -> None:
         self._answer(status, {"error_code": code, "message": message}, headers)
@@ -178,29 +179,29 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
-        """Tests have no use for a line a request."""
+        """Log nothing."""
 
 
-def to_content(asked: Mapping[str, Any], text: str) -> Any:
-    """Reasoning models of Databricks send the content in parts."""
-    if asked["model"] != "reasoning":
+def to_content(request: Mapping[str, Any], text: str) -> Any:
+    """Return the text, in parts if the model is a reasoning model."""
+    if request["model"] != "reasoning":
         return text
-    thought = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm. "}]}
-    return [thought, {"type": "text", "text": text}]
+    reasoning = {"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm. "}]}
+    return [reasoning, {"type": "text", "text": text}]
 
 
-def to_completion(asked: Mapping[str, Any]) -> dict[str, Any]:
-    text = asked["prompt"] if "prompt" in asked else said(asked["messages"])
-    message = {"role": "assistant", "content": to_content(asked, text)}
+def to_completion(request: Mapping[str, Any]) -> dict[str, Any]:
+    text = request["prompt"] if "prompt" in request else last_text(request["messages"])
+    message = {"role": "assistant", "content": to_content(request, text)}
     count = len(split_tokens(text))
     usage = {"prompt_tokens": count, "completion_tokens": count, "total_tokens": 2 * count}
     choice = {"index": 0, "message": message, "text": text, "finish_reason": "stop"}
     return {"id": "1", "object": "chat.completion", "created": 1, "model": "m-1", "choices": [choice], "usage": usage}
 
 
-def to_chunks(asked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def to_chunks(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     frame = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m-1"}
-    for token in split_tokens(said(asked["messages"])):
-        choice = {"index": 0, "delta": {"role": "assistant", "content": to_content(asked, token)}}
+    for token in split_tokens(last_text(request["messages"])):
+        choice = {"index": 0, "delta": {"role": "assistant", "content": to_content(request, token)}}
         yield {**frame, "choices": [{**choice, "finish_reason": None}]}
     yield {**frame, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}

@@ -1,4 +1,4 @@
-"""This server as its users run it: gunicorn with gevent workers, in a process of its own, on a real socket."""
+"""This server in a process of its own, as gunicorn with gevent workers on a real socket."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ START_SECONDS = 30
 
 
 class LiveServer:
-    """`with LiveServer({"OPENAI_BASE_URL": ...}) as server: server.url`.
+    """Server that runs in a `with` block.
 
-    The socket listens before gunicorn starts and is handed down, so there is no port to race for and no start to wait
-    for: the first connection waits in the queue. The environment is empty but for what is passed, and so is the folder
-    it starts in unless one is given: a developer's `.env` configures nothing here.
+    gunicorn inherits a listening socket, so that no port has to be chosen and the first connection waits in the queue.
+    The server gets only the given environment and starts in `folder` or an empty folder, so that a developer's `.env`
+    has no effect.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class LiveServer:
             "PATH": os.environ["PATH"],
             "HOME": os.environ.get("HOME", "/"),
             "PYTHONPATH": str(ROOT),
-            "INCLUDE_DEFAULT_MODELS": "false",  # whatever extras are installed here
+            "INCLUDE_DEFAULT_MODELS": "false",  # they depend on the installed extras
             **self._environment,
         }
         self.process = subprocess.Popen(
@@ -84,12 +84,12 @@ class LiveServer:
         self._empty.cleanup()
 
     def workers(self) -> set[int]:
-        """The processes that the master has started: its workers, and now and then a check of the configuration."""
+        """Return the processes that the master has started: workers, and a check of the configuration at a reload."""
         master = self.process.pid
         return {int(pid) for pid in Path(f"/proc/{master}/task/{master}/children").read_text().split()}
 
     def log(self) -> str:
-        """Everything that the server has written so far."""
+        """Return everything that the server has written so far."""
         self._log.flush()
         with open(self._log.fileno(), closefd=False) as reader:
             reader.seek(0)

@@ -6,12 +6,13 @@ import http.client
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
+
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -70,12 +71,15 @@ class MockUpstream:
         """Reset the counters and the requests, and let every `times=` fault occur again."""
         self._control("POST", "reset")
 
-    def wait_until(self, predicate: Callable[[dict[str, Any]], bool], timeout: float = 5.0) -> dict[str, Any]:
-        """Wait for counters that satisfy `predicate` and return them. Fail after `timeout` seconds."""
-        deadline = time.monotonic() + timeout
-        while not predicate(stats := self.stats()):
-            assert time.monotonic() < deadline, f"still {stats} after {timeout} s"
-            time.sleep(0.01)
+    def wait_until(self, predicate: Callable[[dict[str, Any]], bool], seconds: float = 20.0) -> dict[str, Any]:
+        """Wait for counters that satisfy `predicate` and return them."""
+        stats: dict[str, Any] = {}
+
+        def holds() -> bool:
+            stats.update(self.stats())
+            return predicate(stats)
+
+        wait_until(holds, lambda: f"the counters of the mock upstream, which are {stats}", seconds)
         return stats
 
     def _control(self, method: str, name: str) -> Any:

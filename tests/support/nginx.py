@@ -1,9 +1,9 @@
-"""A real nginx with the project's own configuration, in front of any server.
+"""nginx with the configuration of `deploy/`, in front of any server.
 
     with nginx_in_front_of("http://127.0.0.1:8000") as nginx:
         requests.get(nginx.url + "/healthz")
 
-Runs without root: listening port, upstream and folders are replaced, everything else is as shipped.
+It runs without root, because the port, the upstream and the folders are replaced.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -22,9 +21,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.support.tools import ROOT, require_tool
+from tests.support.waiting import wait_until
 
 DEPLOY = ROOT / "deploy"
-STARTS_WITHIN = 10.0
 
 
 @dataclass(frozen=True)
@@ -44,18 +43,20 @@ class Nginx:
     def error_log(self) -> str:
         return (self.folder / "error.log").read_text()
 
-    def wait_for_access(self, words: str) -> str:
-        """The line of the access log with these words; it is written after the answer."""
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            for line in (self.folder / "openai-compat.log").read_text().splitlines():
-                if words in line:
-                    return line
-            time.sleep(0.01)
-        raise AssertionError(f"nobody has logged {words!r}")
+    def wait_for_access(self, text: str) -> str:
+        """Return the line of the access log that contains `text`. nginx writes it after the response."""
+        lines: list[str] = []
+
+        def is_logged() -> bool:
+            log = (self.folder / "openai-compat.log").read_text()
+            lines.extend(line for line in log.splitlines() if text in line)
+            return bool(lines)
+
+        wait_until(is_logged, f"{text!r} in the access log")
+        return lines[0]
 
     def cut_connections(self) -> None:
-        """Breaks off everything that is under way: the working process is killed, and another one takes its place."""
+        """Kill the worker process, which breaks all connections. The master starts another one."""
         master = self.process.pid
         for worker in Path(f"/proc/{master}/task/{master}/children").read_text().split():
             os.kill(int(worker), signal.SIGKILL)
@@ -65,8 +66,9 @@ class Nginx:
 def nginx_in_front_of(
     upstream_url: str, replace: dict[str, str] | None = None, *, main: dict[str, str] | None = None
 ) -> Iterator[Nginx]:
-    """Starts nginx before `upstream_url`; `replace` changes other texts of the site file, `main` of nginx.conf; each
-    must exist.
+    """Run nginx in front of `upstream_url` for the `with` block.
+
+    `replace` maps texts of the site file, and `main` those of nginx.conf, to replacements. Each text must exist.
     """
     program = require_tool("nginx")
     with tempfile.TemporaryDirectory(prefix="nginx-", ignore_cleanup_errors=True) as name:
@@ -83,7 +85,7 @@ def nginx_in_front_of(
 
 
 def render(folder: Path, port: int, upstream_url: str, replace: dict[str, str], main_replace: dict[str, str]) -> None:
-    """Writes nginx.conf and nginx-site.conf into `folder`, fit for an ordinary user's test."""
+    """Write nginx.conf and nginx-site.conf, changed for a user without root, into `folder`."""
     main = _replaced(
         (DEPLOY / "nginx.conf").read_text(),
         {
@@ -114,10 +116,10 @@ def _replaced(text: str, replacements: dict[str, str]) -> str:
 
 
 def free_port() -> int:
-    """A port for a program that cannot be handed a socket.
+    """Return a free port for a program that cannot inherit a socket.
 
-    Not one of those that the system gives out by itself: another test's server, running beside this one, could be given
-    it before the program takes it.
+    It is below the ephemeral ports, one of which the system could give to another test's server before the program
+    starts.
     """
     while True:
         port = random.randint(15_000, 32_000)
@@ -127,14 +129,12 @@ def free_port() -> int:
 
 
 def _wait_until_it_listens(nginx: Nginx) -> None:
-    deadline = time.monotonic() + STARTS_WITHIN
-    while time.monotonic() < deadline:
+    def is_listening() -> bool:
         if nginx.process.poll() is not None:
             raise AssertionError(f"nginx did not start: {nginx.process.communicate()[1].decode()}")
-        try:
+        with suppress(OSError):
             socket.create_connection(nginx.address, timeout=1).close()
-        except OSError:
-            time.sleep(0.02)
-        else:
-            return
-    raise AssertionError(f"nginx did not listen within {STARTS_WITHIN} s: {nginx.error_log()}")
+            return True
+        return False
+
+    wait_until(is_listening, lambda: f"nginx listens:\n{nginx.error_log()}")

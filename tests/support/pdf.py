@@ -1,10 +1,10 @@
-"""A PDF of a few pages with a line of text on each, as small as one can be."""
+"""Minimal PDF files with a line of text on each page."""
 
 from __future__ import annotations
 
 
 def to_pdf(*pages: str) -> bytes:
-    """ASCII only; brackets in the text would need escaping."""
+    """Return a PDF. The texts must be ASCII without brackets."""
     objects = ["<< /Type /Catalog /Pages 2 0 R >>"]
     kids = " ".join(f"{4 + 2 * number} 0 R" for number in range(len(pages)))
     objects.append(f"<< /Type /Pages /Kids [{kids}] /Count {len(pages)} >>")
@@ -17,11 +17,11 @@ def to_pdf(*pages: str) -> bytes:
         )
         objects.append(f"<< /Length {len(content)} >>\nstream\n{content}\nendstream")
     body = "%PDF-1.4\n"
-    places = []
+    offsets = []
     for number, text in enumerate(objects, 1):
-        places.append(len(body))
+        offsets.append(len(body))
         body += f"{number} 0 obj\n{text}\nendobj\n"
-    table = "".join(f"{place:010} 00000 n \n" for place in places)
+    table = "".join(f"{offset:010} 00000 n \n" for offset in offsets)
     size = len(objects) + 1
     trailer = f"trailer\n<< /Size {size} /Root 1 0 R >>\nstartxref\n{len(body)}\n%%EOF\n"
     return f"{body}xref\n0 {size}\n0000000000 65535 f \n{table}{trailer}".encode("ascii")

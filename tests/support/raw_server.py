@@ -1,4 +1,4 @@
-"""A server that answers with exactly the bytes a test gives it."""
+"""A TCP server that sends exactly the bytes of a script."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Script = Callable[[socket.socket], None]
 
 
 class RawServer:
-    """`with RawServer(script, script, ...) as server`: each connection goes to the next script, and then to the last.
+    """Server that runs in a `with` block. The first connection gets the first script, and so on; the last one repeats.
 
-    A script gets the connected socket; the connection is closed when it returns. `connections` counts them.
+    A script gets the connected socket, which is closed when the script returns. `connections` counts connections.
     """
 
     def __init__(self, *scripts: Script) -> None:
@@ -45,12 +45,12 @@ class RawServer:
     def _serve(script: Script, client: socket.socket) -> None:
         with client:
             client.settimeout(20)
-            with suppress(ConnectionError):  # whoever tests the other side may leave when it likes
+            with suppress(ConnectionError):  # the client may disconnect at any time
                 script(client)
 
 
 def read_request(client: socket.socket) -> bytes:
-    """One request, head and body (by Content-Length, or chunked)."""
+    """Return one request with its body, which has a Content-Length or is chunked."""
     data = b""
     while b"\r\n\r\n" not in data:
         data += _receive(client)
@@ -73,7 +73,7 @@ def _receive(client: socket.socket) -> bytes:
 
 
 def answer_with(*answers: bytes) -> Script:
-    """Reads a request and sends an answer, for each of `answers`, on one connection; then closes it."""
+    """Return a script that reads a request before it sends each answer, all on one connection."""
 
     def script(client: socket.socket) -> None:
         for answer in answers:
@@ -84,7 +84,7 @@ def answer_with(*answers: bytes) -> Script:
 
 
 def answer_bytewise(answer: bytes) -> Script:
-    """Reads a request and sends the answer one byte at a time."""
+    """Return a script that reads a request and sends the answer one byte at a time."""
 
     def script(client: socket.socket) -> None:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -96,7 +96,7 @@ def answer_bytewise(answer: bytes) -> Script:
 
 
 def wait_for_close(client: socket.socket) -> None:
-    """Returns when the other side has closed; whatever still comes is thrown away."""
+    """Discard what arrives until the client has closed the connection."""
     try:
         while client.recv(65536):
             pass

@@ -1,4 +1,4 @@
-"""An upstream's response whose body is written by the test."""
+"""Upstream response with scripted blocks."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from openai_compat.core.streams import Heartbeat
 
 
 class ScriptedResponse(UpstreamResponse):
-    """A response with the given blocks. An exception among them is raised in its turn.
+    """Response that yields the given blocks and raises the exceptions among them.
 
-    `endings` records how it was ended: "closed" breaks the exchange off, "released" keeps the connection.
+    `endings` records how it was ended: "closed" drops the connection, "released" returns it to the pool.
     """
 
     status = 200

@@ -1,4 +1,4 @@
-"""Runs what documents show: shell commands, Python and JavaScript, as a reader would who pastes them."""
+"""Functions that run the commands and programs that documents show, as a reader would who pastes them."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from pathlib import Path
 from openai_compat.config import settings_table
 from tests.support.tools import NODE_DIR, require_node, require_tool
 
-SECONDS = 30
+TIMEOUT = 30
 
 
 def run_bash(text: str, folder: Path, environment: Mapping[str, str] | None = None) -> str:
-    """What the commands print; the first one that fails fails the test, with what it said."""
+    """Return the output of the commands. Fail with their output if one of them fails."""
     require_tool("curl")
     return _run(["bash", "-euo", "pipefail", "-c", text], folder, text, environment)
 
 
 def run_python(text: str, folder: Path) -> str:
-    """What the program prints."""
+    """Return the output of the program."""
     return _run([sys.executable, "-c", text], folder, text)
 
 
 def run_javascript(text: str, folder: Path) -> str:
-    """What the module prints; it finds the official client as an installed package."""
+    """Return the output of the module, which can import the official client."""
     node = require_node()
     modules = folder / "node_modules"
     if not modules.exists():
@@ -37,8 +37,9 @@ def run_javascript(text: str, folder: Path) -> str:
 
 
 def plain_environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This machine's environment, without what configures the server, Python, or a `make` within `make test`, and
-    without what only a machine with the extra `local` has.
+    """Return the environment without the settings of the server, Python and make, and without preset models.
+
+    Preset models depend on the installed extras.
     """
     settings = {name for setting in settings_table.SETTINGS for name in setting.names}
     inherited = {
@@ -57,7 +58,7 @@ def _run(command: Sequence[str], folder: Path, shown: str, environment: Mapping[
         env=plain_environment(environment),
         capture_output=True,
         text=True,
-        timeout=SECONDS,
+        timeout=TIMEOUT,
     )
-    assert done.returncode == 0, f"this failed:\n{shown}\nand said:\n{done.stdout}{done.stderr}"
+    assert done.returncode == 0, f"failed:\n{shown}\nwith the output:\n{done.stdout}{done.stderr}"
     return done.stdout

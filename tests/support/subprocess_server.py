@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -14,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.support.snippets import plain_environment
+from tests.support.waiting import wait_until
 
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -75,12 +75,11 @@ def run_server(
 
 
 def _wait_until_alive(server: SubprocessServer, host: str, timeout: float) -> None:
-    deadline = time.monotonic() + timeout
-    while True:
-        try:
+    def is_alive() -> bool:
+        assert server.process.poll() is None, f"the server exited:\n{server.output()}"
+        with suppress(OSError):
             _OPENER.open(f"http://{host}:{server.port}/healthz", timeout=5).close()
-            return
-        except OSError:
-            assert server.process.poll() is None, f"the server exited:\n{server.output()}"
-            assert time.monotonic() < deadline, f"not alive after {timeout} s:\n{server.output()}"
-            time.sleep(0.05)
+            return True
+        return False
+
+    wait_until(is_alive, lambda: f"the server answers:\n{server.output()}", timeout)

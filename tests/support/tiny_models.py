@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
 from pathlib import Path
 from typing import Any
-
-import pytest
-
-from tests.support.tools import is_ci
 
 SCRIPT = "abc\u00e9d\u6771e\U0001f3c3fgh."
 """Text of the reciting model, which follows each byte with the next one and ends after the last. No byte repeats."""
@@ -21,17 +16,6 @@ TOOL_TEMPLATE = (
     "{% if tools %}{% for tool in tools %}{{ tool | tojson }}{% endfor %} Answer <tool_call>...</tool_call>{% endif %}"
     "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}a"
 )
-
-
-def require_local_extra() -> None:
-    """Skip the test or module if the extra `local` is not installed. In CI that is a failure."""
-    missing = [name for name in ("torch", "transformers", "llguidance") if importlib.util.find_spec(name) is None]
-    if not missing:
-        return
-    reason = f"the extra `local` is not installed ({', '.join(missing)})"
-    if is_ci():
-        pytest.fail(reason)
-    pytest.skip(reason, allow_module_level=True)
 
 
 def byte_tokenizer(template: str | None) -> Any:

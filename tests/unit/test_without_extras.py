@@ -1,4 +1,4 @@
-"""The core does without Haystack: it starts, answers, and says what a row of that kind needs."""
+"""A server without extras starts, answers, and reports which extra a model config needs."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from tests.support.snippets import plain_environment
 from tests.support.tools import ROOT
 from tests.unit.config.test_environment import problems
 
-WITHOUT = """\
+WITHOUT_EXTRAS = """\
 import sys
-# as if they were not installed
+# makes their imports fail
 sys.modules.update(dict.fromkeys(("haystack", "httpx", "openai", "pypdf", "databricks", "databricks.sdk")))
 """
-ASKS = """\
+CHAT = """\
 from openai_compat import create_app
 reply = create_app().test_client().post(
     "/v1/chat/completions", json={"messages": [{"role": "user", "content": "Hello"}]}
 )
 print(reply.get_json()["choices"][0]["message"]["content"])
 """
-CHECKS = """\
+CHECK_CONFIG = """\
 from openai_compat.cli import main
 sys.exit(main(["check-config"]))
 """
-IMPORTS = """\
+PRINT_IMPORTS = """\
 import sys
 from openai_compat import create_app
 from openai_compat.cli import COMMANDS, main
@@ -40,7 +40,7 @@ for name in COMMANDS:
         pass
 print(sorted({"haystack", "httpx", "openai", "pypdf", "numpy"} & sys.modules.keys()))
 """
-ROWS = "[{name: echo, kind: echo}, {name: it, kind: haystack, generator: echo}]\n"
+MODELS = "[{name: echo, kind: echo}, {name: it, kind: haystack, generator: echo}]\n"
 
 
 def run(program: str, folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -50,41 +50,41 @@ def run(program: str, folder: Path, **settings: str) -> subprocess.CompletedProc
     )
 
 
-def test_it_answers(tmp_path: Path) -> None:
-    done = run(WITHOUT + ASKS, tmp_path)
+def test_the_echo_model_answers(tmp_path: Path) -> None:
+    done = run(WITHOUT_EXTRAS + CHAT, tmp_path)
     assert done.stdout == "Hello\n", done.stderr
 
 
-def test_a_row_that_needs_it_says_so_at_the_start(tmp_path: Path) -> None:
-    (tmp_path / "models.yaml").write_text(ROWS)
-    done = run(WITHOUT + CHECKS, tmp_path, MODELS_FILE="models.yaml")
+def test_check_config_reports_a_missing_extra(tmp_path: Path) -> None:
+    (tmp_path / "models.yaml").write_text(MODELS)
+    done = run(WITHOUT_EXTRAS + CHECK_CONFIG, tmp_path, MODELS_FILE="models.yaml")
     assert done.returncode == 2
     assert "model 'it': kind haystack needs the extra `haystack`: pip install" in done.stderr
 
 
-def test_each_row_says_what_it_needs(tmp_path: Path) -> None:
-    """One start is enough to hear of both extras, and a row that needs neither is not named."""
-    rows = {"kind": "databricks", "base_url": "https://w.test/serving-endpoints", "upstream_model": "e"}
-    principal = {**rows, "name": "principal", "client_id": "c", "client_secret": "${SECRET}"}
-    with_token = {**rows, "name": "with-token", "api_key_env": "SECRET"}
+def test_check_config_reports_all_missing_extras(tmp_path: Path) -> None:
+    """One start reports all missing extras. A config that needs none is not reported."""
+    config = {"kind": "databricks", "base_url": "https://w.test/serving-endpoints", "upstream_model": "e"}
+    principal = {**config, "name": "principal", "client_id": "c", "client_secret": "${SECRET}"}
+    with_token = {**config, "name": "with-token", "api_key_env": "SECRET"}
     broken = {"name": "broken", "kind": "haystack", "top_k": 0}
-    file = [*yaml.safe_load(ROWS), principal, with_token, broken]
+    file = [*yaml.safe_load(MODELS), principal, with_token, broken]
     (tmp_path / "models.yaml").write_text(yaml.safe_dump(file))
-    said = run(WITHOUT + CHECKS, tmp_path, MODELS_FILE="models.yaml", SECRET="s3cret").stderr
-    assert "model 'it': kind haystack needs the extra `haystack`: pip install" in said
-    assert "model 'principal': a service principal needs the extra `databricks`: pip install" in said
-    assert "model 'broken': top_k must be a whole number" in said
-    assert "with-token" not in said
+    errors = run(WITHOUT_EXTRAS + CHECK_CONFIG, tmp_path, MODELS_FILE="models.yaml", SECRET="s3cret").stderr
+    assert "model 'it': kind haystack needs the extra `haystack`: pip install" in errors
+    assert "model 'principal': a service principal needs the extra `databricks`: pip install" in errors
+    assert "model 'broken': top_k must be a whole number" in errors
+    assert "with-token" not in errors
 
 
-def test_a_worker_never_imports_it(tmp_path: Path) -> None:
-    """A server with such a row: it is the process of the pipelines that does."""
-    (tmp_path / "models.yaml").write_text(ROWS)
-    done = run(IMPORTS, tmp_path, MODELS_FILE="models.yaml")
+def test_a_worker_never_imports_haystack(tmp_path: Path) -> None:
+    """The sidecar imports Haystack."""
+    (tmp_path / "models.yaml").write_text(MODELS)
+    done = run(PRINT_IMPORTS, tmp_path, MODELS_FILE="models.yaml")
     assert done.stdout.endswith("\n[]\n") or "needs the extra" in done.stderr, done.stderr
 
 
-def test_a_wrong_row_says_everything_that_is_wrong(tmp_path: Path) -> None:
+def test_check_config_reports_all_errors_of_haystack_models(tmp_path: Path) -> None:
     (tmp_path / "models.yaml").write_text(
         "- {name: echo, kind: echo}\n"
         "- {name: a, kind: haystack, generator: nobody}\n"
@@ -93,7 +93,7 @@ def test_a_wrong_row_says_everything_that_is_wrong(tmp_path: Path) -> None:
         "- {name: d, kind: haystack, generator: echo, documents: nowhere, embedder: nobody}\n"
         "- {name: e, kind: haystack, pipeline: nothing.yaml}\n"
     )
-    said = run("import sys\n" + CHECKS, tmp_path, MODELS_FILE="models.yaml").stderr
+    errors = run("import sys\n" + CHECK_CONFIG, tmp_path, MODELS_FILE="models.yaml").stderr
     for problem in (
         "model 'a': generator: there is no model 'nobody', and no default upstream",
         "model 'b': generator: 'a' is itself a pipeline",
@@ -102,10 +102,10 @@ def test_a_wrong_row_says_everything_that_is_wrong(tmp_path: Path) -> None:
         "model 'd': embedder: there is no model 'nobody', and no default upstream",
         "model 'e': pipeline: there is no file nothing.yaml",
     ):
-        assert problem in said
+        assert problem in errors
 
 
-def test_a_rows_keys_are_judged(tmp_path: Path) -> None:
+def test_invalid_keys_of_haystack_models_are_reported(tmp_path: Path) -> None:
     for keys, problem in {
         "pipeline: a.yaml, documents: docs": "pipeline and documents are mutually exclusive",
         "factory: nothing": "factory must be package.module:function",
@@ -119,4 +119,4 @@ def test_a_rows_keys_are_judged(tmp_path: Path) -> None:
         "factory: 'a:b', system_prompt: x": "system_prompt applies to the built-in pipeline only",
     }.items():
         (tmp_path / "models.yaml").write_text(f"[{{name: echo, kind: echo}}, {{name: it, kind: haystack, {keys}}}]\n")
-        assert any(problem in said for said in problems(MODELS_FILE=str(tmp_path / "models.yaml"))), keys
+        assert any(problem in error for error in problems(MODELS_FILE=str(tmp_path / "models.yaml"))), keys

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -11,6 +10,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from tests.support import waiting
 from tests.support.tools import NODE_DIR, require_tool
 
 SWITCHES = (
@@ -23,9 +23,9 @@ SWITCHES = (
     "--disable-sync",
     "--disable-smooth-scrolling",  # a turn of the wheel is over when it is done
 )
-PATIENCE = 25_000
+TIMEOUT = 25_000
 """Milliseconds for anything that is waited for: far more than it takes, on a busy machine too."""
-expect.set_options(timeout=PATIENCE)
+expect.set_options(timeout=TIMEOUT)
 PHONE: dict[str, Any] = {
     "viewport": {"width": 390, "height": 844},
     "has_touch": True,
@@ -53,7 +53,7 @@ def chromium(addresses: Mapping[str, str]) -> Iterator[Browser]:
 def opened(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
     """A page in a profile of its own; whatever it asks of other hosts, and whatever breaks in it, fails the test."""
     context = browser.new_context(**options)
-    context.set_default_timeout(PATIENCE)
+    context.set_default_timeout(TIMEOUT)
     context.grant_permissions(["clipboard-read", "clipboard-write"])
     page = context.new_page()
     foreign: list[str] = []
@@ -86,12 +86,12 @@ def check_accessibility(page: Page) -> None:
     assert not found, [(problem["id"], [node["html"] for node in problem["nodes"]]) for problem in found]
 
 
-def wait_until(page: Page, is_so: Callable[[], bool]) -> None:
-    """Playwright's own `wait_for_function` evaluates texts, which a strict Content-Security-Policy forbids."""
-    deadline = time.monotonic() + PATIENCE / 1000
-    while not is_so():
-        assert time.monotonic() < deadline, "it never came to that"
-        page.wait_for_timeout(20)
+def wait_until(page: Page, condition: Callable[[], bool]) -> None:
+    """Wait for the condition while the page runs.
+
+    Playwright's `wait_for_function` evaluates text, which a strict Content-Security-Policy forbids.
+    """
+    waiting.wait_until(lambda: condition() or page.wait_for_timeout(20), "the condition of the page", TIMEOUT / 1000)
 
 
 def has_sideways_scroll(page: Page) -> bool:

@@ -1,4 +1,4 @@
-"""The servers that the official clients drive: each is started once for a test process."""
+"""The servers that the official clients call, one of each for a test process."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.support.live_server import LiveServer
 from tests.support.mock_upstream import MockUpstream
 
 KEYS = ("key-one", "key-two")
-"""What `configured_server` asks its callers for."""
+"""The keys that `configured_server` accepts."""
 UPSTREAM_KEY = "sk-of-the-server"
 
 
 @pytest.fixture(scope="session")
 def echo_server() -> Iterator[LiveServer]:
-    """The server with nothing configured: the echo model."""
+    """Yield a server without configuration, which has the echo model."""
     with LiveServer() as server:
         yield server
 
@@ -32,21 +32,21 @@ def running_mock() -> Iterator[MockUpstream]:
 
 @pytest.fixture(scope="session")
 def proxy(running_mock: MockUpstream) -> Iterator[LiveServer]:
-    """The server with nothing but `OPENAI_BASE_URL`: every model is the mock upstream's."""
+    """Yield a server that forwards every model to the mock upstream."""
     with LiveServer({"OPENAI_BASE_URL": running_mock.base_url}) as server:
         yield server
 
 
 @pytest.fixture
 def mock(running_mock: MockUpstream) -> MockUpstream:
-    """The mock upstream, with nothing counted yet."""
+    """Return the mock upstream with reset counters."""
     running_mock.reset()
     return running_mock
 
 
 @pytest.fixture(scope="session")
 def configured_server(running_mock: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """A server that asks for keys, with a default upstream and with all kinds of entries in its models file."""
+    """Yield a server with API keys, a default upstream and a models file."""
     base_url = running_mock.base_url
     models = [
         {"name": "alias", "kind": "openai", "base_url": base_url, "upstream_model": "mock/model-with-slash"},
@@ -83,7 +83,7 @@ def echo_client(echo_server: LiveServer) -> Iterator[openai.OpenAI]:
 
 @pytest.fixture
 def client(proxy: LiveServer, mock: MockUpstream) -> Iterator[openai.OpenAI]:
-    """The official client in front of the server, in front of the mock upstream."""
+    """Yield the official client of a server that forwards to the mock upstream."""
     with openai.OpenAI(base_url=proxy.base_url, api_key="sk-of-the-caller", max_retries=0) as client:
         yield client
 

@@ -1,4 +1,4 @@
-"""One HTTP exchange with the standard library, for what the official clients do not show: bytes and header names."""
+"""HTTP requests with the standard library, for bytes and headers that the official clients do not show."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-SECONDS = 20
+TIMEOUT = 20
 
 
 @dataclass(frozen=True)
 class RawAnswer:
-    """A whole answer; header names in lower case, the body without its framing."""
+    """A complete response with header names in lower case and the body without chunked framing."""
 
     status: int
     headers: dict[str, str]
@@ -27,23 +27,24 @@ class RawAnswer:
 def exchange(
     url: str, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
 ) -> RawAnswer:
-    """The answer to one request; raises where it is cut.
+    """Send a request with the headers of an OpenAI client, and return the response.
 
-    Headers that a client of OpenAI sends are sent, unless others are given.
+    Raises:
+        http.client.IncompleteRead: the response is truncated.
     """
     sent = {"authorization": "Bearer sk-of-the-caller", **(headers or {})}
     if body is not None:
         sent.setdefault("content-type", "application/json")
-    connection = http.client.HTTPConnection(str(urlsplit(url).netloc), timeout=SECONDS)
+    connection = http.client.HTTPConnection(str(urlsplit(url).netloc), timeout=TIMEOUT)
     try:
         connection.request(method, path, body, sent)
         response = connection.getresponse()
-        found = {name.lower(): value for name, value in response.getheaders()}
-        return RawAnswer(response.status, found, response.read())
+        received = {name.lower(): value for name, value in response.getheaders()}
+        return RawAnswer(response.status, received, response.read())
     finally:
         connection.close()
 
 
 def post(url: str, path: str, value: Any, headers: Mapping[str, str] | None = None) -> RawAnswer:
-    """The answer to a JSON body."""
+    """Send a JSON body, and return the response."""
     return exchange(url, "POST", path, json.dumps(value, ensure_ascii=False).encode(), headers)

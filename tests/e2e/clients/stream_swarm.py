@@ -1,9 +1,9 @@
-"""Many streamed chats at once from one process, on raw sockets, so that the client is not what is measured.
+"""Program that opens many streamed chats at once on raw sockets, which cost the client little CPU.
 
     python -m tests.e2e.clients.stream_swarm PORT STREAMS MODEL TEXT
 
-prints one JSON object: the content chunks of each stream, what was wrong with those that are not whole, and whether all
-of them were open at the same time.
+It prints a JSON object with the number of content chunks of each stream, the problems of incomplete streams, and
+whether all streams were open at the same time.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-SILENT_SECONDS = 30
-"""When nothing comes on any stream for so long, the rest is given up."""
+IDLE_TIMEOUT = 30
+"""Seconds without data on any stream after which the program gives up."""
 HEAD = (
     b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
     b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n"
@@ -26,29 +26,29 @@ HEAD = (
 
 @dataclass
 class Stream:
-    """One connection, and all bytes that came over it."""
+    """One connection and the bytes received on it."""
 
     connection: socket.socket
     blocks: list[bytes] = field(default_factory=list)
-    began: float = 0.0
+    started: float = 0.0
     ended: float = 0.0
 
     def receive(self) -> bool:
-        """Takes what has come; False when that was the end."""
+        """Read the available bytes. Return False at the end of the stream."""
         try:
             block = self.connection.recv(262_144)
         except ConnectionError as error:
             block = b""
             self.blocks.append(f"\r\n{error!r}".encode())
         if block and not self.blocks:
-            self.began = time.monotonic()
+            self.started = time.monotonic()
         self.blocks.append(block)
         if not block:
             self.ended = time.monotonic()
         return bool(block)
 
-    def judge(self) -> tuple[int, str]:
-        """The number of content chunks, and what is wrong with the stream: "" for nothing."""
+    def check(self) -> tuple[int, str]:
+        """Return the number of content chunks and the problem of the stream, or an empty string."""
         head, _, body = b"".join(self.blocks).partition(b"\r\n\r\n")
         if not head.startswith(b"HTTP/1.1 200"):
             return 0, head[:200].decode("utf-8", "replace")
@@ -62,39 +62,39 @@ class Stream:
 
 
 def _unchunked(body: bytes) -> bytes:
-    """The body without HTTP's chunked framing; "" where that is broken."""
-    pieces, at = [], 0
+    """Return the body without chunked framing, or an empty body if the framing is broken."""
+    blocks, at = [], 0
     while True:
         line_end = body.find(b"\r\n", at)
         size = int(body[at:line_end] or b"-1", 16) if line_end >= 0 else -1
         if size <= 0:
-            return b"".join(pieces) if size == 0 and body[line_end:] == b"\r\n\r\n" else b""
-        pieces.append(body[line_end + 2 : line_end + 2 + size])
+            return b"".join(blocks) if size == 0 and body[line_end:] == b"\r\n\r\n" else b""
+        blocks.append(body[line_end + 2 : line_end + 2 + size])
         at = line_end + 2 + size + 2
 
 
 def run(port: int, streams: int, model: str, text: str) -> dict[str, object]:
-    """Opens all streams, reads them to their ends, and closes them."""
+    """Open all streams, read them to their ends, and return the results."""
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": text}], "stream": True}).encode()
     head = HEAD % len(body)
     selector = selectors.DefaultSelector()
     swarm = []
     for _ in range(streams):
-        stream = Stream(socket.create_connection(("127.0.0.1", port), timeout=SILENT_SECONDS))
+        stream = Stream(socket.create_connection(("127.0.0.1", port), timeout=IDLE_TIMEOUT))
         stream.connection.sendall(head + body)
         selector.register(stream.connection, selectors.EVENT_READ, stream)
         swarm.append(stream)
-    while selector.get_map() and (ready := selector.select(SILENT_SECONDS)):
+    while selector.get_map() and (ready := selector.select(IDLE_TIMEOUT)):
         for key, _ in ready:
             if not key.data.receive():
                 selector.unregister(key.data.connection)
     for stream in swarm:
         stream.connection.close()
-    judged = [stream.judge() for stream in swarm]
+    checked = [stream.check() for stream in swarm]
     return {
-        "chunks": [count for count, _ in judged],
-        "problems": Counter(problem for _, problem in judged if problem).most_common(5),
-        "all_at_once": max(stream.began for stream in swarm) < min(stream.ended for stream in swarm),
+        "chunks": [count for count, _ in checked],
+        "problems": Counter(problem for _, problem in checked if problem).most_common(5),
+        "all_at_once": max(stream.started for stream in swarm) < min(stream.ended for stream in swarm),
     }
 
 

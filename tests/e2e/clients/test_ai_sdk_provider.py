@@ -1,4 +1,4 @@
-"""`@ai-sdk/openai-compatible`, the AI SDK's own way to a server like this one: what `node/provider.mjs` prints."""
+"""The AI SDK's provider `@ai-sdk/openai-compatible`, with the results of `node/provider.mjs`."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ def results(running_mock: MockUpstream, tmp_path_factory: pytest.TempPathFactory
     node = require_node()
     path: Path = tmp_path_factory.mktemp("provider") / "models.json"
     base_url = running_mock.base_url
-    rows: list[dict[str, str]] = [
+    entries: list[dict[str, str]] = [
         {"name": "echo", "kind": "echo"},
         {"name": "cut", "kind": "openai", "base_url": base_url, "upstream_model": "fault-cut"},
         {"name": "stalls", "kind": "openai", "base_url": base_url, "upstream_model": "fault-stall"},
     ]
-    path.write_text(json.dumps(rows))
+    path.write_text(json.dumps(entries))
     with LiveServer({"MODELS_FILE": str(path)}) as server:
         command = [node, NODE_DIR / "provider.mjs", server.url, running_mock.url]
         done = subprocess.run(command, capture_output=True, timeout=50, check=False)
     assert done.returncode == 0, done.stderr.decode()
-    found: Results = json.loads(done.stdout)
-    return found
+    results: Results = json.loads(done.stdout)
+    return results
 
 
-def test_a_whole_answer(results: Results) -> None:
+def test_a_complete_answer(results: Results) -> None:
     answer = results["text"]
     assert (answer["text"], answer["finishReason"], answer["model"]) == (PROMPT, "stop", "echo")
     assert (answer["usage"]["inputTokens"], answer["usage"]["outputTokens"]) == (6, 6)
@@ -44,8 +44,8 @@ def test_a_whole_answer(results: Results) -> None:
 
 def test_a_streamed_answer_with_its_usage(results: Results) -> None:
     answer = results["stream"]
-    assert len(answer["pieces"]) == 6
-    assert "".join(answer["pieces"]) == PROMPT
+    assert len(answer["deltas"]) == 6
+    assert "".join(answer["deltas"]) == PROMPT
     assert (answer["finishReason"], answer["errors"]) == ("stop", [])
     assert answer["usage"]["totalTokens"] == 12
 
@@ -66,22 +66,22 @@ def test_embeddings(results: Results) -> None:
     assert results["embeddings"]["usage"]["tokens"] == 2
 
 
-def test_a_refusal_has_its_words(results: Results) -> None:
+def test_an_error_has_its_message(results: Results) -> None:
     assert "no-such-model" in results["refused"]["message"]
 
 
-def test_a_cut_answer_is_an_error(results: Results) -> None:
+def test_a_truncated_answer_is_an_error(results: Results) -> None:
     answer = results["cut"]
-    assert answer["pieces"]
+    assert answer["deltas"]
     assert answer["errors"]
     assert answer.get("finishReason") != "stop"
 
 
-def test_a_stopped_answer_stops_the_upstream(results: Results) -> None:
-    assert results["stopped"] == "within a second"
+def test_a_stopped_answer_aborts_the_upstream_request(results: Results) -> None:
+    assert results["stopped"] == "the upstream request was aborted"
 
 
-def test_events_of_ask_are_taken_apart_by_the_sdks_reader(results: Results) -> None:
-    *pieces, last = results["events"]
-    assert "".join(piece["content"] for piece in pieces) == PROMPT
+def test_the_sdk_parses_the_events_of_ask(results: Results) -> None:
+    *deltas, last = results["events"]
+    assert "".join(delta["content"] for delta in deltas) == PROMPT
     assert last == {"role": "assistant", "content": "", "finish_reason": "stop"}

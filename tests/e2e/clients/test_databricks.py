@@ -1,26 +1,25 @@
-"""A Databricks workspace behind a live gunicorn: its credentials, its peculiarities, its errors."""
+"""A Databricks workspace behind a live server, with its credentials, parameters and errors."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 import requests
 
-from tests.support.fake_databricks import CLIENT_ID, PERSONAL_TOKEN, USER_TOKEN, Workspace
-from tests.support.live_server import ROOT, LiveServer
-from tests.support.snippets import plain_environment
+from tests.support.fake_databricks import PERSONAL_TOKEN, USER_TOKEN, Workspace
+from tests.support.live_server import LiveServer
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.extra("databricks")
 
 ADAPTED = "x-openai-compat-adapted"
 HELLO: Any = [{"role": "user", "content": "Hello there, how are you?"}]
-ENDPOINTS = ("echo", "slowly", "limited", "forbidden", "reasoning")
+ENDPOINTS = ("echo", "slow", "limited", "forbidden", "reasoning")
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +30,9 @@ def workspace() -> Iterator[Workspace]:
 
 @pytest.fixture(scope="module")
 def server(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """Two workers with a service principal; beside the endpoints of the setting some rows of a models file."""
+    """Yield a server with two workers, a service principal, the endpoints of the setting and a models file."""
     file = tmp_path_factory.mktemp("models") / "models.json"
-    rows = [
+    entries = [
         {"name": "strict", "profile": {"extends": "databricks", "strict": True}},
         {"name": "plain", "profile": {}, "upstream_model": "echo"},
         {"name": "with-token", "credentials": "token", "upstream_model": "forbidden"},
@@ -42,7 +41,7 @@ def server(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> It
     ]
     spare = {"name": "spare", "kind": "echo"}
     routed = {"name": "routed", "targets": {"reasoning": 1}, "fallbacks": ["spare"]}
-    file.write_text(json.dumps([*({"kind": "databricks", **row} for row in rows), spare, routed]))
+    file.write_text(json.dumps([*({"kind": "databricks", **entry} for entry in entries), spare, routed]))
     settings = {
         **workspace.settings(*ENDPOINTS),
         "DATABRICKS_CREDENTIALS": "service-principal",
@@ -68,40 +67,40 @@ def test_each_worker_fetches_one_token_for_all_models(server: LiveServer, worksp
     with ThreadPoolExecutor(20) as pool:
         replies = list(pool.map(lambda number: ask(server, ("echo", "reasoning", "strict")[number % 3]), range(30)))
     assert {reply.status_code for reply in replies} == {200}
-    assert 1 <= workspace.tokens_given <= 2
+    assert 1 <= workspace.tokens_issued <= 2
     assert set(workspace.authorizations) <= {"Bearer oauth-token-1", "Bearer oauth-token-2"}
 
 
-def test_the_official_client_streams_and_gets_the_usage_it_asks_for(client: openai.OpenAI) -> None:
+def test_the_official_client_streams_and_gets_the_requested_usage(client: openai.OpenAI) -> None:
     with client.chat.completions.with_streaming_response.create(
         model="echo", messages=HELLO, stream=True, stream_options={"include_usage": True}, max_completion_tokens=50
     ) as reply:
         chunks = list(reply.parse())
-        told = set(reply.headers[ADAPTED].split(", "))
-    assert told == {"stream_options=emulated", "max_completion_tokens=max_tokens"}
+        adapted = set(reply.headers[ADAPTED].split(", "))
+    assert adapted == {"stream_options=emulated", "max_completion_tokens=max_tokens"}
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks[:-1]) == HELLO[0]["content"]
     assert chunks[-1].choices == []
     assert chunks[-1].usage.total_tokens > 0
     assert {chunk.model for chunk in chunks} == {"echo"}
 
 
-def test_nothing_is_said_where_nothing_was_adapted(server: LiveServer) -> None:
+def test_the_header_is_absent_if_nothing_was_adapted(server: LiveServer) -> None:
     for stream in (False, True):
         assert ADAPTED not in ask(server, stream=stream, max_tokens=5).headers
 
 
-def test_the_workspace_gets_what_it_knows(server: LiveServer, workspace: Workspace) -> None:
+def test_the_workspace_gets_only_parameters_that_it_supports(server: LiveServer, workspace: Workspace) -> None:
     messages = [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "Hi", "name": "zoe"}]
     reply = ask(server, messages=messages, user="u", seed=None, max_completion_tokens=9)
     assert reply.status_code == 200
-    assert workspace.asked[-1] == {
+    assert workspace.bodies[-1] == {
         "model": "echo",
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
         "max_tokens": 9,
         "stream": False,
     }
-    told = "messages.role=system, messages.name=dropped, user=dropped, max_completion_tokens=max_tokens"
-    assert reply.headers[ADAPTED] == told
+    adapted = "messages.role=system, messages.name=dropped, user=dropped, max_completion_tokens=max_tokens"
+    assert reply.headers[ADAPTED] == adapted
 
 
 @pytest.mark.parametrize(
@@ -113,15 +112,17 @@ def test_the_workspace_gets_what_it_knows(server: LiveServer, workspace: Workspa
         ({"messages": [{"role": "developer", "content": "x"}]}, "messages.role"),
     ],
 )
-def test_a_strict_row_refuses_instead(server: LiveServer, workspace: Workspace, more: Any, param: str) -> None:
-    asked = len(workspace.asked)
+def test_a_strict_profile_rejects_unsupported_parameters(
+    server: LiveServer, workspace: Workspace, more: Any, param: str
+) -> None:
+    before = len(workspace.bodies)
     reply = ask(server, "strict", **more)
     error = reply.json()["error"]
     assert (reply.status_code, error["param"], error["code"]) == (400, param, "unsupported_parameter")
-    assert len(workspace.asked) == asked
+    assert len(workspace.bodies) == before
 
 
-def test_without_its_profile_the_workspace_speaks_for_itself(server: LiveServer) -> None:
+def test_without_a_profile_the_error_of_the_workspace_is_returned(server: LiveServer) -> None:
     reply = ask(server, "plain", user="u")
     assert reply.status_code == 400
     assert reply.json()["error"] == {
@@ -140,7 +141,7 @@ def test_reasoning_in_parts_becomes_text(client: openai.OpenAI) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_rate_limit_is_passed_on(client: openai.OpenAI, stream: bool) -> None:
+def test_a_rate_limit_is_forwarded(client: openai.OpenAI, stream: bool) -> None:
     with pytest.raises(openai.RateLimitError) as limited:
         client.chat.completions.create(model="limited", messages=HELLO, stream=stream)
     assert limited.value.response.headers["retry-after"] == "7"
@@ -149,13 +150,13 @@ def test_a_rate_limit_is_passed_on(client: openai.OpenAI, stream: bool) -> None:
 
 
 @pytest.mark.parametrize("model", ["forbidden", "with-token"])
-def test_a_403_of_our_credential_is_a_502(server: LiveServer, model: str) -> None:
+def test_a_403_for_the_servers_credential_is_a_502(server: LiveServer, model: str) -> None:
     reply = ask(server, model)
     assert (reply.status_code, reply.headers["x-should-retry"]) == (502, "false")
     assert reply.json()["error"]["code"] == "upstream_authentication_failed"
 
 
-def test_the_signed_in_users_token_is_used_and_judged(server: LiveServer, workspace: Workspace) -> None:
+def test_the_token_of_the_signed_in_user_is_forwarded_with_its_errors(server: LiveServer, workspace: Workspace) -> None:
     signed_in = {"X-Forwarded-Access-Token": USER_TOKEN}
     assert ask(server, "of-the-user-echo", signed_in).status_code == 200
     assert workspace.authorizations[-1] == f"Bearer {USER_TOKEN}"
@@ -169,15 +170,15 @@ def test_the_signed_in_users_token_is_used_and_judged(server: LiveServer, worksp
 
 def test_embeddings_and_completions_are_forwarded(client: openai.OpenAI, workspace: Workspace) -> None:
     assert client.embeddings.create(model="echo", input="x", encoding_format="float", user="u").data[0].embedding
-    assert workspace.asked[-1].keys() == {"model", "input", "encoding_format"}
+    assert workspace.bodies[-1].keys() == {"model", "input", "encoding_format"}
     reply = client.completions.with_raw_response.create(model="echo", prompt="Once", user="u")
     assert reply.headers[ADAPTED] == "user=dropped"
-    assert workspace.asked[-1] == {"model": "echo", "prompt": "Once"}
+    assert workspace.bodies[-1] == {"model": "echo", "prompt": "Once"}
     assert reply.parse().choices[0].text == "Once"
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_route_rebuilds_answers_and_tells_of_the_one_that_answered(server: LiveServer, stream: bool) -> None:
+def test_a_route_translates_answers_and_names_the_upstream(server: LiveServer, stream: bool) -> None:
     reply = ask(server, "routed", stream=stream, user="u")
     assert reply.headers["x-openai-compat-upstream"] == "reasoning"
     assert reply.headers[ADAPTED] == "user=dropped"
@@ -185,92 +186,60 @@ def test_a_route_rebuilds_answers_and_tells_of_the_one_that_answered(server: Liv
     assert '"type":"reasoning"' not in reply.text.replace(" ", "")
 
 
-class TestATokenThatEnds:
+class TestExpiredToken:
     @pytest.fixture
     def workspace(self) -> Iterator[Workspace]:
-        with Workspace(token_seconds=2, pause=0.35) as workspace:
+        with Workspace(token_seconds=2) as workspace:
             yield workspace
 
     @pytest.fixture
     def server(self, workspace: Workspace) -> Iterator[LiveServer]:
-        with LiveServer(workspace.settings("echo", "slowly")) as server:
+        with LiveServer(workspace.settings("echo", "slow")) as server:
             yield server
 
-    def test_a_stream_outlives_its_token_and_the_next_call_has_another(
+    def test_a_stream_outlives_its_token_and_the_next_call_gets_a_new_one(
         self, server: LiveServer, workspace: Workspace
     ) -> None:
-        reply = ask(server, "slowly", stream=True)
-        assert reply.text.endswith("data: [DONE]\n\n")
-        assert not workspace.takes("Bearer oauth-token-1")
+        with ThreadPoolExecutor(1) as pool:
+            reply = pool.submit(ask, server, "slow", stream=True)
+            wait_until(lambda: workspace.bodies, "the stream has started")
+            wait_until(lambda: not workspace.accepts("Bearer oauth-token-1"), "the token has expired")
+            workspace.may_continue.set()
+            assert reply.result().text.endswith("data: [DONE]\n\n")
         assert ask(server).status_code == 200
-        assert workspace.authorizations == ["Bearer oauth-token-1", f"Bearer oauth-token-{workspace.tokens_given}"]
-        assert workspace.tokens_given > 1
+        assert workspace.authorizations == ["Bearer oauth-token-1", f"Bearer oauth-token-{workspace.tokens_issued}"]
+        assert workspace.tokens_issued > 1
 
 
-class TestATokenThatIsRefused:
-    def test_it_is_replaced_unseen(self) -> None:
+class TestRejectedToken:
+    def test_a_rejected_token_is_replaced_without_an_error(self) -> None:
         with Workspace() as workspace, LiveServer(workspace.settings("echo")) as server:
             assert ask(server).status_code == 200
             workspace.revoke_tokens()
             assert [ask(server, stream=stream).status_code for stream in (True, False)] == [200, 200]
-            assert workspace.tokens_given == 2
+            assert workspace.tokens_issued == 2
 
-    def test_many_calls_replace_it_once(self) -> None:
+    def test_concurrent_calls_replace_a_rejected_token_once(self) -> None:
         with Workspace() as workspace, LiveServer(workspace.settings("echo")) as server:
             assert ask(server).status_code == 200
             workspace.revoke_tokens()
             with ThreadPoolExecutor(20) as pool:
                 replies = list(pool.map(lambda _: ask(server), range(40)))
             assert [reply.status_code for reply in replies if reply.status_code != 200] == []
-            assert workspace.tokens_given == 2
+            assert workspace.tokens_issued == 2
 
-    def test_a_workspace_that_gives_none_is_told_without_its_secret(self) -> None:
+    def test_a_failed_token_request_is_reported_without_the_secret(self) -> None:
         with Workspace() as workspace, LiveServer(workspace.settings("echo")) as server:
-            workspace.gives_tokens = False
+            workspace.issues_tokens = False
             reply = ask(server)
             assert (reply.status_code, reply.json()["error"]["code"]) == (502, "upstream_authentication_failed")
             assert "invalid_client" in server.log()
             assert workspace.client_secret not in server.log() + reply.text
 
-    def test_a_workspace_that_is_not_there(self) -> None:
+    def test_an_unreachable_workspace(self) -> None:
         with Workspace() as workspace:
             settings = workspace.settings("echo")
         with LiveServer(settings) as server:
             reply = ask(server)
             assert (reply.status_code, reply.json()["error"]["code"]) == (502, "upstream_unreachable")
             assert "127.0.0.1" not in reply.text
-
-
-class TestWithoutTheExtra:
-    """An empty package takes the SDK's place."""
-
-    @pytest.fixture
-    def environment(self, tmp_path: Path) -> dict[str, str]:
-        (tmp_path / "databricks").mkdir()
-        (tmp_path / "databricks" / "__init__.py").touch()
-        return {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
-
-    def test_a_token_needs_no_sdk(self, environment: dict[str, str]) -> None:
-        with Workspace() as workspace:
-            settings = {"DATABRICKS_HOST": workspace.url, "DATABRICKS_TOKEN": PERSONAL_TOKEN}
-            with LiveServer({**settings, "DATABRICKS_ENDPOINTS": "echo", **environment}) as server:
-                assert ask(server).status_code == 200
-
-    def test_a_service_principal_names_it(self, environment: dict[str, str], tmp_path: Path) -> None:
-        settings = {
-            "DATABRICKS_HOST": "ws.test",
-            "DATABRICKS_CLIENT_ID": CLIENT_ID,
-            "DATABRICKS_CLIENT_SECRET": "s",
-            "DATABRICKS_ENDPOINTS": "echo",
-        }
-        command = [sys.executable, "-m", "openai_compat", "check-config"]
-        done = subprocess.run(
-            command,
-            cwd=tmp_path,
-            env=plain_environment({**settings, **environment}),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 2
-        assert "openai-compat[databricks]" in done.stderr

@@ -1,4 +1,4 @@
-"""The worked examples of docs/guides/custom-http-apis.md in front of APIs of six shapes: streams, errors, requests."""
+"""The examples of docs/guides/custom-http-apis.md, with the fake APIs that they declare."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def apis() -> Iterator[FakeChatAPIs]:
 
 @pytest.fixture(scope="module")
 def file(apis: FakeChatAPIs, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The rows as the page shows them: the last of each name."""
+    """Return a models file with the last shown model config of each name."""
     blocks = [
         block for section in read_sections(ROOT / "docs" / "guides" / "custom-http-apis.md") for block in section.blocks
     ]
-    rows = {
-        row["name"]: row
+    entries = {
+        entry["name"]: entry
         for block in blocks
         if block.language == "yaml"
-        for row in yaml.safe_load(block.text.replace(HOST, apis.url))
+        for entry in yaml.safe_load(block.text.replace(HOST, apis.url))
     }
     path = tmp_path_factory.mktemp("declared") / "models.yaml"
-    path.write_text(yaml.safe_dump(list(rows.values())))
+    path.write_text(yaml.safe_dump(list(entries.values())))
     return path
 
 
@@ -68,25 +68,25 @@ def ask(server: LiveServer, model: str, **more: Any) -> requests.Response:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_the_official_client_gets_each_answer_whole_and_as_a_stream(client: openai.OpenAI, model: str) -> None:
-    whole = client.chat.completions.create(model=model, messages=[USER])
-    assert (whole.choices[0].message.content, whole.choices[0].finish_reason) == (TEXT, "stop")
+def test_the_official_client_gets_complete_and_streamed_answers(client: openai.OpenAI, model: str) -> None:
+    complete = client.chat.completions.create(model=model, messages=[USER])
+    assert (complete.choices[0].message.content, complete.choices[0].finish_reason) == (TEXT, "stop")
     chunks = list(client.chat.completions.create(model=model, messages=[USER], stream=True))
-    pieces = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices[0].delta.content]
-    assert "".join(pieces) == TEXT
-    assert len(pieces) > 3 or model == "oracle"  # bare text comes in the pieces in which it arrives
+    deltas = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices[0].delta.content]
+    assert "".join(deltas) == TEXT
+    assert len(deltas) > 3 or model == "oracle"  # bare text is split as it arrives
     assert chunks[-1].choices[0].finish_reason == "stop"
 
 
-def test_the_usage_is_the_apis_own(server: LiveServer) -> None:
-    asked = {"stream": True, "stream_options": {"include_usage": True}}
+def test_usage_is_that_of_the_api(server: LiveServer) -> None:
+    options = {"stream": True, "stream_options": {"include_usage": True}}
     for model, prompt in (("helpdesk", 3), ("parlour", 6), ("lines", 5), ("claude", 4)):
         assert ask(server, model).json()["usage"]["prompt_tokens"] == prompt
-        *_, last, _done = ask(server, model, **asked).text.strip().split("\n\n")
+        *_, last, _done = ask(server, model, **options).text.strip().split("\n\n")
         assert json.loads(last.removeprefix("data: "))["usage"]["prompt_tokens"] == prompt
 
 
-def test_what_goes_out_is_what_is_declared(server: LiveServer, apis: FakeChatAPIs) -> None:
+def test_requests_are_built_as_declared(server: LiveServer, apis: FakeChatAPIs) -> None:
     conversation = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "Hi"},
@@ -99,13 +99,15 @@ def test_what_goes_out_is_what_is_declared(server: LiveServer, apis: FakeChatAPI
     assert apis.requests[-1].headers["x-key"] == KEY
 
     ask(server, "typing", messages=conversation, metadata={"tone": "gr&ave"})
-    asked = apis.requests[-1]
-    assert (asked.method, asked.body) == ("GET", "")
-    assert parse_qs(urlsplit(asked.path).query) == {"q": ["Bye now"], "key": [KEY], "tone": ["gr&ave"]}
+    request = apis.requests[-1]
+    assert (request.method, request.body) == ("GET", "")
+    assert parse_qs(urlsplit(request.path).query) == {"q": ["Bye now"], "key": [KEY], "tone": ["gr&ave"]}
 
     ask(server, "parlour", messages=conversation)
-    says = [("guest", "Hi"), ("host", "Hello!"), ("guest", "Bye now")]
-    assert json.loads(apis.requests[-1].body) == {"chat": [{"speaker": who, "says": text} for who, text in says]}
+    turns_of_parlour = [("guest", "Hi"), ("host", "Hello!"), ("guest", "Bye now")]
+    assert json.loads(apis.requests[-1].body) == {
+        "chat": [{"speaker": speaker, "says": text} for speaker, text in turns_of_parlour]
+    }
 
     ask(server, "lines", messages=conversation, stop=["x"], stream=True)
     assert apis.requests[-1].path == "/lines/stream"
@@ -139,7 +141,7 @@ def test_what_goes_out_is_what_is_declared(server: LiveServer, apis: FakeChatAPI
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-def test_each_error_means_what_is_declared(
+def test_errors_are_mapped_as_declared(
     server: LiveServer, model: str, status: int, type_: str, code: str | None, retry: str | None, stream: bool
 ) -> None:
     reply = ask(server, model, messages=[{"role": "user", "content": "busy?"}], stream=stream)
@@ -149,7 +151,7 @@ def test_each_error_means_what_is_declared(
     assert reply.headers.get("retry-after") == retry
 
 
-def test_a_key_that_is_refused_is_the_operators_to_mend(file: Path) -> None:
+def test_a_rejected_key_of_the_server_is_a_502(file: Path) -> None:
     with LiveServer({"MODELS_FILE": str(file), "APIS_KEY": "outdated-key"}) as server:
         for model in MODELS:
             reply = ask(server, model)
@@ -157,12 +159,12 @@ def test_a_key_that_is_refused_is_the_operators_to_mend(file: Path) -> None:
         assert "outdated-key" not in server.log()
 
 
-def test_nothing_is_lost_in_silence(server: LiveServer) -> None:
+def test_dropped_parameters_are_reported_and_required_ones_rejected(server: LiveServer) -> None:
     assert ask(server, "helpdesk", temperature=0.5).headers["x-openai-compat-adapted"] == "temperature=dropped"
     assert "x-openai-compat-adapted" not in ask(server, "lines", temperature=0.5).headers
     two = [{"role": "user", "content": "One"}, USER]
-    told = ask(server, "typing", messages=two).headers["x-openai-compat-adapted"]
-    assert told == "messages=last_user_message"
+    reply = ask(server, "typing", messages=two)
+    assert reply.headers["x-openai-compat-adapted"] == "messages=last_user_message"
     for parameters in ({"stop": "x"}, {"tools": [{"type": "function", "function": {"name": "f"}}]}, {"n": 2}):
         error = ask(server, "helpdesk", **parameters).json()["error"]
         assert (error["param"], error["code"]) == (next(iter(parameters)), "unsupported_parameter")
@@ -171,7 +173,7 @@ def test_nothing_is_lost_in_silence(server: LiveServer) -> None:
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, "messages")
 
 
-def test_ids_are_told(server: LiveServer) -> None:
+def test_ids_are_response_headers(server: LiveServer) -> None:
     assert ask(server, "helpdesk").headers["x-openai-compat-id-ticket"] == "t-17"
     for stream in (False, True):
         assert ask(server, "parlour", stream=stream).headers["x-openai-compat-id-table"] == "t-4"
@@ -185,7 +187,7 @@ class TestCheckAdapter:
         return subprocess.run(command, env=environment, cwd=file.parent, capture_output=True, text=True, check=False)
 
     @pytest.mark.parametrize("model", MODELS)
-    def test_it_shows_each_step_and_no_secret(self, file: Path, model: str) -> None:
+    def test_each_step_is_shown_without_secrets(self, file: Path, model: str) -> None:
         done = self.check(file, "--model", model, "--message", TEXT, "--stream")
         assert done.returncode == 0, done.stderr
         assert f"content: {json.dumps(TEXT, ensure_ascii=False)}" in done.stdout
@@ -194,7 +196,7 @@ class TestCheckAdapter:
         if model != "oracle":
             assert re.search(r"^    (text|delta): \S.* -> \"", done.stdout, re.MULTILINE)
 
-    def test_a_key_in_the_address_is_one_too(self, tmp_path: Path) -> None:
+    def test_a_key_in_the_url_is_redacted(self, tmp_path: Path) -> None:
         file = tmp_path / "models.yaml"
         file.write_text(yaml.safe_dump([{"name": "a", "kind": "external", "base_url": "http://a.test/?k=${APIS_KEY}"}]))
         done = self.check(file, "--dry-run")
@@ -208,7 +210,7 @@ class TestCheckAdapter:
         assert "without a value, so left out: stop && [stop][], system_prompt, temperature" in done.stdout
         assert len(apis.requests) == before
 
-    def test_no_answer_is_told_as_such(self, file: Path) -> None:
+    def test_a_failed_call_is_shown(self, file: Path) -> None:
         done = self.check(file, "--model", "helpdesk", "--message", "busy?")
         assert done.returncode == 1
         assert "No answer: Too many questions." in done.stdout
@@ -217,7 +219,7 @@ class TestCheckAdapter:
         assert "the client gets: 429 rate_limit_error, code QUOTA\n  retry-after: 2" in done.stdout
 
     @pytest.mark.parametrize("model", ["typing", "lines", "claude"])
-    def test_an_error_of_its_own_status_is_shown_as_well(self, file: Path, model: str) -> None:
+    def test_an_error_response_is_shown(self, file: Path, model: str) -> None:
         done = self.check(file, "--model", model, "--message", "busy?")
         assert done.returncode == 1
         shown = {
@@ -241,31 +243,34 @@ class TestCheckAdapter:
         for line in shown[model]:
             assert line in done.stdout
 
-    def test_a_whole_request_is_judged_and_mapped(self, file: Path, tmp_path: Path) -> None:
-        asked: dict[str, Any] = {"messages": [USER, {"role": "assistant", "content": "Cold."}, USER], "temperature": 1}
-        (tmp_path / "asked.json").write_text(json.dumps(asked))
-        done = self.check(file, "--model", "helpdesk", "--request", f"@{tmp_path / 'asked.json'}")
+    def test_a_request_is_validated_and_mapped(self, file: Path, tmp_path: Path) -> None:
+        request: dict[str, Any] = {
+            "messages": [USER, {"role": "assistant", "content": "Cold."}, USER],
+            "temperature": 1,
+        }
+        (tmp_path / "request.json").write_text(json.dumps(request))
+        done = self.check(file, "--model", "helpdesk", "--request", f"@{tmp_path / 'request.json'}")
         assert done.returncode == 0, done.stderr
         assert '"text": "Cold."' in done.stdout
         assert "x-openai-compat-adapted: temperature=dropped\n  x-openai-compat-id-ticket: t-17" in done.stdout
-        refused = self.check(file, "--model", "helpdesk", "--request", json.dumps({**asked, "stop": "x"}))
-        assert (refused.returncode, "Unsupported parameter: 'stop'" in refused.stdout) == (1, True)
+        rejected = self.check(file, "--model", "helpdesk", "--request", json.dumps({**request, "stop": "x"}))
+        assert (rejected.returncode, "Unsupported parameter: 'stop'" in rejected.stdout) == (1, True)
         for wrong in ('{"messages": "x"}', "@/nowhere"):
             assert self.check(file, "--model", "helpdesk", "--request", wrong).returncode == 2
 
-    def test_of_a_long_stream_the_end_is_shown(self, file: Path) -> None:
+    def test_a_long_stream_is_shortened_to_its_end(self, file: Path) -> None:
         done = self.check(file, "--model", "claude", "--message", "word " * 100, "--stream")
         assert 'finish_reason: stop_reason || delta.stop_reason -> "end_turn"' in done.stdout
         assert len(done.stdout.splitlines()) < 80
 
-    def test_the_model_must_be_named_where_there_are_several(self, file: Path) -> None:
+    def test_the_model_must_be_named_if_there_are_several(self, file: Path) -> None:
         done = self.check(file)
         assert done.returncode == 2
         assert "--model must name one of" in done.stderr
 
 
-def test_every_problem_of_an_adapter_is_told_with_its_place(tmp_path: Path) -> None:
-    row = {
+def test_all_errors_of_a_declaration_are_reported(tmp_path: Path) -> None:
+    entry = {
         "name": "wrong",
         "kind": "external",
         "base_url": "https://test.com/chatting",
@@ -281,11 +286,11 @@ def test_every_problem_of_an_adapter_is_told_with_its_place(tmp_path: Path) -> N
         "errors": {"rate_limit": ["QUOTA"], "overload": 503, "retry_after": {"unit": "h"}, "when": 3},
     }
     file = tmp_path / "models.yaml"
-    file.write_text(yaml.safe_dump([row, {**row, "name": "ssrf", "request": {"url": "https://{{ user }}/x"}}]))
+    file.write_text(yaml.safe_dump([entry, {**entry, "name": "ssrf", "request": {"url": "https://{{ user }}/x"}}]))
     command = [sys.executable, "-m", "openai_compat", "check-config"]
     environment = plain_environment({"MODELS_FILE": str(file), "PYTHONPATH": str(ROOT)})
-    told = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False).stderr
-    for place in (
+    errors = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False).stderr
+    for error in (
         "model 'wrong': request: unknown key 'bodyy'",
         "model 'wrong': request: has a body and a form",
         "model 'wrong': request.method must be one of",
@@ -303,4 +308,4 @@ def test_every_problem_of_an_adapter_is_told_with_its_place(tmp_path: Path) -> N
         "model 'wrong': errors.when must be a JMESPath expression",
         "model 'ssrf': request.url",
     ):
-        assert place in told, told
+        assert error in errors, errors

@@ -1,4 +1,4 @@
-"""The official Python client in front of the echo model, on a server with nothing configured."""
+"""The official Python client with the echo model of a server without configuration."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.live_server import LiveServer
 
 MODEL = "mock-gpt-model"
 QUESTION: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What is the weather in Paris?"}]
-SAID = "What is the weather in Paris?"
+TEXT = "What is the weather in Paris?"
 TOKENS = ["What", " is", " the", " weather", " in", " Paris", "?"]
 WEATHER: ChatCompletionToolParam = {
     "type": "function",
@@ -45,13 +45,13 @@ class Forecast(pydantic.BaseModel):
 
 
 class TestChat:
-    def test_whole_answer(self, echo_client: openai.OpenAI) -> None:
+    def test_complete_answer(self, echo_client: openai.OpenAI) -> None:
         answer = echo_client.chat.completions.create(model=MODEL, messages=QUESTION)
         choice = answer.choices[0]
         assert answer.id.startswith("chatcmpl-")
         assert (answer.object, answer.model) == ("chat.completion", MODEL)
         assert (choice.index, choice.finish_reason, choice.logprobs) == (0, "stop", None)
-        assert (choice.message.role, choice.message.content, choice.message.refusal) == ("assistant", SAID, None)
+        assert (choice.message.role, choice.message.content, choice.message.refusal) == ("assistant", TEXT, None)
         assert answer.usage is not None
         assert answer.usage.prompt_tokens > 0
         assert answer.usage.completion_tokens == len(TOKENS)
@@ -59,7 +59,7 @@ class TestChat:
         assert answer.usage.completion_tokens_details is not None
         assert answer._request_id is not None
 
-    def test_nothing_is_set_that_openai_does_not_send(self, echo_client: openai.OpenAI) -> None:
+    def test_answers_have_the_fields_of_openai_only(self, echo_client: openai.OpenAI) -> None:
         answer = echo_client.chat.completions.create(model=MODEL, messages=QUESTION)
         assert answer.model_fields_set == {"id", "object", "created", "model", "choices", "usage"}
         assert answer.choices[0].model_fields_set == {"index", "message", "logprobs", "finish_reason"}
@@ -67,7 +67,7 @@ class TestChat:
 
     def test_several_choices(self, echo_client: openai.OpenAI) -> None:
         answer = echo_client.chat.completions.create(model=MODEL, messages=QUESTION, n=2)
-        assert [(choice.index, choice.message.content) for choice in answer.choices] == [(0, SAID), (1, SAID)]
+        assert [(choice.index, choice.message.content) for choice in answer.choices] == [(0, TEXT), (1, TEXT)]
         assert answer.usage is not None
         assert answer.usage.completion_tokens == 2 * len(TOKENS)
 
@@ -93,7 +93,7 @@ class TestChat:
         for root in ("/v1", "/api/v1", "", "/openai/v1"):
             with openai.OpenAI(base_url=f"{echo_server.url}{root}", api_key="any", max_retries=0) as client:
                 answer = client.chat.completions.create(model=MODEL, messages=QUESTION)
-            assert answer.choices[0].message.content == SAID, root
+            assert answer.choices[0].message.content == TEXT, root
 
 
 class TestChatStream:
@@ -109,7 +109,7 @@ class TestChatStream:
         assert [chunk.choices[0].finish_reason for chunk in chunks] == [None] * (len(chunks) - 1) + ["stop"]
         assert all("usage" not in chunk.model_fields_set for chunk in chunks)
 
-    def test_usage_comes_last_when_asked_for(self, echo_client: openai.OpenAI) -> None:
+    def test_requested_usage_is_in_the_last_chunk(self, echo_client: openai.OpenAI) -> None:
         *chunks, last = echo_client.chat.completions.create(
             model=MODEL, messages=QUESTION, stream=True, stream_options={"include_usage": True}
         )
@@ -118,8 +118,8 @@ class TestChatStream:
         assert last.usage is not None
         assert last.usage.completion_tokens == len(TOKENS)
 
-    def test_stream_equals_the_whole_answer(self, echo_client: openai.OpenAI) -> None:
-        """The client's own accumulator joins the chunks to the very object that comes when nothing is streamed."""
+    def test_a_stream_equals_the_complete_answer(self, echo_client: openai.OpenAI) -> None:
+        """The client's accumulator makes the same object of the chunks."""
         parameters: dict[str, Any] = {"model": MODEL, "messages": QUESTION, "n": 2, "logprobs": True, "top_logprobs": 1}
         state = ChatCompletionStreamState()
         for chunk in echo_client.chat.completions.create(
@@ -127,20 +127,20 @@ class TestChatStream:
         ):
             state.handle_chunk(chunk)
         joined = state.get_final_completion().model_dump(exclude_none=True)
-        whole = echo_client.chat.completions.create(**parameters).model_dump(exclude_none=True)
-        for answer in (joined, whole):
+        complete = echo_client.chat.completions.create(**parameters).model_dump(exclude_none=True)
+        for answer in (joined, complete):
             assert answer.pop("id")
             assert answer.pop("created")
-        assert joined == whole
+        assert joined == complete
 
     def test_stream_helper(self, echo_client: openai.OpenAI) -> None:
         with echo_client.chat.completions.stream(model=MODEL, messages=QUESTION) as stream:
             events = list(stream)
             final = stream.get_final_completion()
         assert [event.delta for event in events if event.type == "content.delta"] == ["", *TOKENS]
-        assert [event.content for event in events if event.type == "content.done"] == [SAID]
+        assert [event.content for event in events if event.type == "content.done"] == [TEXT]
         assert final.choices[0].message.role == "assistant"
-        assert (final.choices[0].message.content, final.choices[0].finish_reason) == (SAID, "stop")
+        assert (final.choices[0].message.content, final.choices[0].finish_reason) == (TEXT, "stop")
 
     def test_length_is_an_error_of_the_helper(self, echo_client: openai.OpenAI) -> None:
         with (
@@ -154,7 +154,7 @@ class TestChatStream:
 
 class TestTools:
     def test_round_trip(self, echo_client: openai.OpenAI) -> None:
-        """Call, result, text: the loop of every agent."""
+        """Call a tool, send its result and get the text."""
         messages: list[Any] = list(QUESTION)
         answer = echo_client.chat.completions.create(model=MODEL, messages=messages, tools=[WEATHER])
         choice = answer.choices[0]
@@ -169,24 +169,24 @@ class TestTools:
         assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == ("Rain, 11 degrees", "stop")
 
     def test_streamed_call(self, echo_client: openai.OpenAI) -> None:
-        pieces = [
-            piece
+        deltas = [
+            delta
             for chunk in echo_client.chat.completions.create(
                 model=MODEL, messages=QUESTION, tools=[WEATHER], stream=True
             )
-            for piece in chunk.choices[0].delta.tool_calls or ()
+            for delta in chunk.choices[0].delta.tool_calls or ()
         ]
-        first, rest = pieces[0], pieces[1:]
+        first, rest = deltas[0], deltas[1:]
         assert first.function is not None
         assert (first.index, first.type, first.function.name, first.function.arguments) == (
             0, "function", "get_weather", "",
         )  # fmt: skip
         assert first.id
         assert len(rest) > 1
-        for piece in rest:
-            assert piece.function is not None
-            assert (piece.index, piece.id, piece.type, piece.function.name) == (0, None, None, None)
-        arguments = "".join(piece.function.arguments or "" for piece in rest if piece.function is not None)
+        for delta in rest:
+            assert delta.function is not None
+            assert (delta.index, delta.id, delta.type, delta.function.name) == (0, None, None, None)
+        arguments = "".join(delta.function.arguments or "" for delta in rest if delta.function is not None)
         assert json.loads(arguments).keys() == {"city", "days"}
 
     def test_stream_helper_parses_the_arguments(self, echo_client: openai.OpenAI) -> None:
@@ -214,7 +214,7 @@ class TestTools:
         assert [call.function.name for call in named.choices[0].message.tool_calls if call.type == "function"] == [
             "report"
         ]
-        assert none.choices[0].message.content == SAID
+        assert none.choices[0].message.content == TEXT
 
 
 class TestStructuredAnswers:
@@ -301,7 +301,7 @@ class TestEmbeddings:
         raw = echo_client.embeddings.create(model=MODEL, input="one", encoding_format="base64", dimensions=8)
         floats = echo_client.embeddings.create(model=MODEL, input="one", encoding_format="float", dimensions=8)
         encoded = raw.data[0].embedding
-        assert isinstance(encoded, str), "asked for base64 by name, the client hands it on undecoded"
+        assert isinstance(encoded, str), "the client does not decode base64 that was requested explicitly"
         assert list(struct.unpack("<8f", base64.b64decode(encoded))) == pytest.approx(floats.data[0].embedding)
 
     @pytest.mark.parametrize("given", ["one", ["one"], [1, 2, 3], [[1, 2, 3]]])
@@ -315,7 +315,7 @@ class TestModels:
         models = list(echo_client.models.list())
         assert [model.id for model in models] == [MODEL]
         described = echo_client.models.retrieve(MODEL).to_dict()
-        assert models[0].to_dict().items() <= described.items(), "one model is told of in more detail, not otherwise"
+        assert models[0].to_dict().items() <= described.items(), "a single model has the fields of the list and more"
         assert models[0].object == "model"
         assert isinstance(models[0].created, int)
         assert isinstance(models[0].owned_by, str)
@@ -329,8 +329,8 @@ class TestOtherClients:
             vectors = client.embeddings.create(model=MODEL, input="one")
             text = client.completions.create(model=MODEL, prompt="one two")
             assert [model.id for model in client.models.list()] == [MODEL]
-        assert answer.choices[0].message.content == SAID
-        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == SAID
+        assert answer.choices[0].message.content == TEXT
+        assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == TEXT
         assert vectors.data[0].embedding
         assert text.choices[0].text == "one two"
 
@@ -344,11 +344,11 @@ class TestOtherClients:
                 text = "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
             return [answer.choices[0].message.content for answer in answers], text
 
-        assert asyncio.run(ask()) == ([SAID] * 20, SAID)
+        assert asyncio.run(ask()) == ([TEXT] * 20, TEXT)
 
 
 class TestErrors:
-    """What the server says itself, in the classes that the client makes of it."""
+    """Errors of the server, as exceptions of the client."""
 
     def test_unknown_model(self, echo_client: openai.OpenAI) -> None:
         with pytest.raises(openai.NotFoundError) as caught:
@@ -376,7 +376,7 @@ class TestErrors:
             )
         assert caught.value.param == "stream_options"
 
-    def test_a_promise_that_cannot_be_kept(self, echo_client: openai.OpenAI) -> None:
+    def test_an_unsupported_parameter(self, echo_client: openai.OpenAI) -> None:
         with pytest.raises(openai.BadRequestError) as caught:
             echo_client.chat.completions.create(model=MODEL, messages=QUESTION, logit_bias={"1": 5})
         assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "logit_bias")

@@ -13,7 +13,8 @@ import requests
 from tests.support.live_server import LiveServer
 from tests.support.mock_upstream import MockUpstream
 from tests.support.nginx import free_port
-from tests.support.tools import require_extra
+
+pytestmark = pytest.mark.extra("haystack")
 
 TEXT = "Cats purr when they are content"
 SOURCES = "\n\nSources:\n[1] Cats (cats.md)"
@@ -47,7 +48,6 @@ def upstream() -> Iterator[MockUpstream]:
 
 @pytest.fixture(scope="module")
 def server(upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    require_extra("haystack")
     folder = tmp_path_factory.mktemp("routes")
     (folder / "factories.py").write_text(FACTORIES)
     (folder / "documents").mkdir()
@@ -104,7 +104,7 @@ def test_a_failing_pipeline_falls_back(server: LiveServer, model: str) -> None:
 def test_a_pipeline_without_a_first_token_in_time_falls_back(server: LiveServer, upstream: MockUpstream) -> None:
     """Its call to the model ends as well."""
     assert text_of_stream(server, "slow") == TEXT
-    upstream.wait_until(lambda stats: stats["requests_open"] == 0, 2.0)
+    upstream.wait_until(lambda stats: stats["requests_open"] == 0)
 
 
 @pytest.mark.parametrize("model", ["alias", "alias-with-fallback", "dead", "over-fallbacks", "over-alias"])

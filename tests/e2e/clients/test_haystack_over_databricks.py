@@ -12,7 +12,8 @@ import requests
 
 from tests.support.fake_databricks import PERSONAL_TOKEN, USER_TOKEN, Workspace
 from tests.support.live_server import LiveServer
-from tests.support.tools import require_extra
+
+pytestmark = pytest.mark.extra("haystack")
 
 ADAPTED = "x-openai-compat-adapted"
 SIGNED_IN = {"X-Forwarded-Access-Token": USER_TOKEN}
@@ -27,7 +28,6 @@ def workspace() -> Iterator[Workspace]:
 
 @pytest.fixture(scope="module")
 def server(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    require_extra("haystack")
     folder = tmp_path_factory.mktemp("over-databricks")
     (folder / "pets").mkdir()
     (folder / "pets" / "cats.md").write_text("# Cats\n\nCats purr when they are content.")
@@ -61,8 +61,8 @@ def test_the_endpoints_adaptations_are_reported_to_the_client(
     reply = ask(server, "pets-endpoint", user="zoe", seed=7, temperature=0.5, stream=stream)
     assert reply.status_code == 200
     assert set(reply.headers[ADAPTED].split(", ")) == {"user=dropped", "seed=dropped"}
-    assert workspace.asked[-1]["temperature"] == 0.5
-    assert workspace.asked[-1].keys().isdisjoint({"user", "seed", "stream_options"})
+    assert workspace.bodies[-1]["temperature"] == 0.5
+    assert workspace.bodies[-1].keys().isdisjoint({"user", "seed", "stream_options"})
     assert "cats.md" in reply.text
 
 
@@ -91,9 +91,9 @@ def test_usage_is_counted_for_an_endpoint_that_reports_none(server: LiveServer) 
 def test_the_signed_in_users_token_reaches_the_endpoint(server: LiveServer, workspace: Workspace, stream: bool) -> None:
     assert ask(server, "pets-user", SIGNED_IN, stream=stream).status_code == 200
     assert workspace.authorizations[-1] == f"Bearer {USER_TOKEN}"
-    count = len(workspace.asked)
+    count = len(workspace.bodies)
     assert ask(server, "pets-user", stream=stream).status_code == 401
-    assert len(workspace.asked) == count
+    assert len(workspace.bodies) == count
     assert ask(server, "pets-endpoint", SIGNED_IN, stream=stream).status_code == 200
     assert workspace.authorizations[-1] == f"Bearer {PERSONAL_TOKEN}"
 

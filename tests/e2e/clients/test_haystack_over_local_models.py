@@ -7,17 +7,18 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 import requests
 
 from tests.support.live_server import LiveServer
 from tests.support.local_models import LOADER
-from tests.support.tools import require_extra
+
+pytestmark = pytest.mark.extra("haystack")
 
 QUESTION = "Why do cats purr?"
 
 
 def test_workers_and_pipelines_share_one_engine_that_ends_with_the_server(tmp_path: Path) -> None:
-    require_extra("haystack")
     (tmp_path / "pets").mkdir()
     (tmp_path / "pets" / "cats.md").write_text("# Cats\n\nCats purr when they are content.")
     models = [

@@ -18,8 +18,9 @@ import requests
 
 from tests.support.live_server import LiveServer
 from tests.support.mock_upstream import MockUpstream
-from tests.support.tools import require_extra
 from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.extra("haystack")
 
 KEYS = ("key-one", "key-two")
 FACTORIES = """\
@@ -83,7 +84,6 @@ def mock() -> Iterator[MockUpstream]:
 
 @pytest.fixture(scope="module")
 def server(mock: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    require_extra("haystack")
     folder = tmp_path_factory.mktemp("haystack")
     (folder / "my_factories.py").write_text(FACTORIES)
     (folder / "documents").mkdir()
@@ -212,8 +212,8 @@ def test_a_disconnect_before_the_first_token_ends_the_call_to_the_model(
     head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", server.port)) as caller:
         caller.sendall((head + body).encode())
-        mock.wait_until(lambda stats: stats["requests_open"] == 1, 15.0)
-    mock.wait_until(lambda stats: stats["requests_open"] == 0, 2.0)
+        mock.wait_until(lambda stats: stats["requests_open"] == 1)
+    mock.wait_until(lambda stats: stats["requests_open"] == 0)
 
 
 def test_keep_alive_comments_are_sent_before_the_first_token(server: LiveServer) -> None:

@@ -1,4 +1,4 @@
-"""A user's own functions on the way of a call, for a kind that answers itself and for one that is forwarded."""
+"""Hooks of a models file with the echo model and with forwarded models."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from openai_compat.core.errors import ConfigurationError
 from tests.support.live_server import LiveServer
 from tests.support.mock_upstream import MockUpstream
 
-RULES = """
+HOOKS = """
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -68,10 +68,10 @@ def upstream() -> Iterator[MockUpstream]:
 @pytest.fixture(scope="module")
 def folder(upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hooks")
-    (folder / "rules.py").write_text(RULES)
+    (folder / "rules.py").write_text(HOOKS)
     forwarded = {"kind": "openai", "base_url": upstream.base_url, "upstream_model": "mock-model"}
     everything = {"before_request": "rules:prepare", "on_delta": "rules:shout", "after_reply": "rules:sign"}
-    rows = [
+    entries = [
         {"name": "echo", "kind": "echo", "hooks": everything},
         {"name": "chooses", "kind": "echo", "hooks": {"choose_model": "rules:choose"}},
         {"name": "forwarded", **forwarded, "hooks": {"before_request": "rules:prepare"}},
@@ -79,7 +79,7 @@ def folder(upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> 
         {"name": "signed", **forwarded, "hooks": {"after_reply": "rules:sign"}},
         {"name": "shouted", **forwarded, "hooks": everything},
     ]
-    (folder / "models.json").write_text(json.dumps(rows))
+    (folder / "models.json").write_text(json.dumps(entries))
     return folder
 
 
@@ -101,66 +101,66 @@ def seen(folder: Path) -> list[Any]:
 @pytest.mark.parametrize(
     ("model", "text"), [("echo", "PREPARED FOR ECHO"), ("shouted", "YOU SAID: PREPARED FOR SHOUTED")]
 )
-def test_all_of_them_for_a_whole_answer_and_a_stream(server: LiveServer, folder: Path, model: str, text: str) -> None:
+def test_all_hooks_of_a_complete_answer_and_a_stream(server: LiveServer, folder: Path, model: str, text: str) -> None:
     answer = ask(server, model).json()
     assert (answer["choices"][0]["message"]["content"], answer["signed"]) == (text, True)
     with openai.OpenAI(base_url=server.base_url, api_key="any", max_retries=0) as client:
         chunks = list(client.chat.completions.create(model=model, messages=QUESTION, stream=True))
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == text
-    request_id, shown = seen(folder)[-1]
+    request_id, reply = seen(folder)[-1]
     assert request_id.startswith("req_")
-    assert shown["choices"][0]["message"]["content"] == text
-    assert shown["usage"]["total_tokens"] > 0
+    assert reply["choices"][0]["message"]["content"] == text
+    assert reply["usage"]["total_tokens"] > 0
 
 
-def test_a_piece_that_is_left_out_leaves_its_end(server: LiveServer) -> None:
+def test_a_dropped_delta_leaves_the_finish_reason(server: LiveServer) -> None:
     reply = requests.post(f"{server.base_url}/completions", json={"model": "echo", "prompt": "secret"}, timeout=10)
     (choice,) = reply.json()["choices"]
     assert (choice["text"], choice["finish_reason"]) == ("", "stop")
 
 
-def test_forwarding_goes_on_where_no_hook_has_to_see_the_answer(server: LiveServer, upstream: MockUpstream) -> None:
+def test_answers_are_forwarded_if_no_hook_reads_them(server: LiveServer, upstream: MockUpstream) -> None:
     assert ask(server, "forwarded", stream=True).text.endswith("data: [DONE]\n\n")
     sent = json.loads(upstream.requests()[-1]["body"])
     assert sent["messages"][-1]["content"] == "prepared for forwarded"
     assert (sent["temperature"], sent["model"]) == (0.25, "mock-model")
 
 
-def test_a_request_that_is_not_changed_goes_out_byte_for_byte(server: LiveServer, upstream: MockUpstream) -> None:
+def test_an_unchanged_request_is_forwarded_byte_for_byte(server: LiveServer, upstream: MockUpstream) -> None:
     body = b'{ "model": "quiet",  "messages": [{"role":"user","content":"x"}], "x": 1.50 }'
     headers = {"content-type": "application/json"}
     requests.post(f"{server.base_url}/chat/completions", body, headers=headers, timeout=10)
     assert upstream.requests()[-1]["body"].encode() == body
 
 
-def test_a_forwarded_answer_is_signed(server: LiveServer) -> None:
+def test_after_reply_changes_a_forwarded_answer(server: LiveServer) -> None:
     assert ask(server, "signed").json()["signed"] is True
     reply = requests.post(f"{server.base_url}/embeddings", json={"model": "signed", "input": "x"}, timeout=10)
     assert reply.json()["signed"] is True
 
 
-def test_a_hook_is_never_passed_by(server: LiveServer) -> None:
+def test_a_hook_that_cannot_run_is_a_501(server: LiveServer) -> None:
     reply = requests.post(f"{server.base_url}/completions", json={"model": "shouted", "prompt": "x"}, timeout=10)
     assert (reply.status_code, reply.json()["error"]["code"]) == (501, "hook_not_available")
     reply = requests.post(f"{server.base_url}/embeddings", json={"model": "shouted", "input": "x"}, timeout=10)
     assert reply.json()["signed"] is True
 
 
-def test_the_door_of_a_chat_page_has_them_too(server: LiveServer) -> None:
+def test_ask_runs_hooks(server: LiveServer) -> None:
     body = {"model": "echo", "messages": QUESTION}
     assert requests.post(f"{server.url}/ask?format=text", json=body, timeout=10).text == "PREPARED FOR ECHO"
 
 
-def test_another_model_is_chosen(server: LiveServer) -> None:
+def test_choose_model_selects_another_model(server: LiveServer) -> None:
     assert ask(server, "chooses").json()["model"] == "chooses"
     assert ask(server, "chooses", {"x-model": "signed"}).json()["signed"] is True
-    assert ask(server, "chooses", {"x-model": "nobody"}).status_code == 404
+    assert ask(server, "chooses", {"x-model": "unknown"}).status_code == 404
 
 
 @pytest.mark.parametrize("model", ["echo", "forwarded"])
-def test_what_a_hook_raises(server: LiveServer, model: str) -> None:
-    refused = ask(server, model, user="banned")
-    assert (refused.status_code, refused.json()["error"]["message"]) == (400, "You are not welcome.")
+def test_exceptions_of_a_hook(server: LiveServer, model: str) -> None:
+    rejected = ask(server, model, user="banned")
+    assert (rejected.status_code, rejected.json()["error"]["message"]) == (400, "You are not welcome.")
     broken = ask(server, model, user="broken")
     assert (broken.status_code, broken.json()["error"]["code"]) == (500, "internal_error")
     assert "ZeroDivisionError" in server.log()
@@ -168,7 +168,7 @@ def test_what_a_hook_raises(server: LiveServer, model: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("hooks", "words"),
+    ("hooks", "error"),
     [
         ("rules:prepare", "hooks must be a mapping"),
         ({"after": "json:loads"}, "hooks has the unknown key 'after'"),
@@ -178,9 +178,9 @@ def test_what_a_hook_raises(server: LiveServer, model: str) -> None:
         ({"on_delta": "json:__name__"}, "is not a function"),
     ],
 )
-def test_a_wrong_hook_is_told_at_the_start(tmp_path: Path, hooks: Any, words: str) -> None:
+def test_an_invalid_hook_is_reported_at_startup(tmp_path: Path, hooks: Any, error: str) -> None:
     file = tmp_path / "models.json"
     file.write_text(json.dumps([{"name": "a", "kind": "echo", "hooks": hooks}]))
-    with pytest.raises(ConfigurationError) as refused:
+    with pytest.raises(ConfigurationError) as rejected:
         environment.load({"MODELS_FILE": str(file)})
-    assert words in refused.value.message
+    assert error in rejected.value.message

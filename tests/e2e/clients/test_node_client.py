@@ -1,4 +1,4 @@
-"""The official Node client: what `node/echo.mjs` and `node/upstream.mjs` print."""
+"""The official Node client, with the results of `node/echo.mjs` and `node/upstream.mjs`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tests.support.mock_upstream import MockUpstream
 from tests.support.tools import NODE_DIR, require_node
 
 Results = dict[str, Any]
-SAID = "hello there"
+TEXT = "hello there"
 MODEL = "mock-gpt-model"
 
-DIFFERENT = {"cut", "emptyError", "htmlError"}
-"""The scenarios in which the server makes of a broken answer what the client can understand."""
+CORRECTED = {"cut", "emptyError", "htmlError"}
+"""Scenarios in which the server corrects the upstream's answer."""
 
 
 def run_script(name: str, *arguments: str) -> Results:
@@ -40,14 +40,14 @@ class TestEcho:
     def test_chat(self, echo: Results) -> None:
         answer = echo["chat"]
         assert (answer["object"], answer["model"]) == ("chat.completion", MODEL)
-        assert answer["choices"][0]["message"] == {"role": "assistant", "content": SAID, "refusal": None}
+        assert answer["choices"][0]["message"] == {"role": "assistant", "content": TEXT, "refusal": None}
         assert answer["choices"][0]["finish_reason"] == "stop"
         assert answer["usage"]["completion_tokens"] == 2
 
     def test_choices_and_logprobs(self, echo: Results) -> None:
         choices = echo["choices"]["choices"]
         assert [choice["index"] for choice in choices] == [0, 1]
-        assert ["".join(item["token"] for item in choice["logprobs"]["content"]) for choice in choices] == [SAID] * 2
+        assert ["".join(item["token"] for item in choice["logprobs"]["content"]) for choice in choices] == [TEXT] * 2
 
     def test_request_id(self, echo: Results) -> None:
         found = echo["requestID"]
@@ -74,9 +74,9 @@ class TestEcho:
 
     def test_stream_helper(self, echo: Results) -> None:
         found = echo["streamHelper"]
-        assert "".join(found["deltas"]) == SAID
+        assert "".join(found["deltas"]) == TEXT
         choice = found["completion"]["choices"][0]
-        assert (choice["message"]["role"], choice["message"]["content"]) == ("assistant", SAID)
+        assert (choice["message"]["role"], choice["message"]["content"]) == ("assistant", TEXT)
         assert choice["finish_reason"] == "stop"
 
     def test_streamed_tool_call(self, echo: Results) -> None:
@@ -100,7 +100,7 @@ class TestEcho:
         assert "".join(chunk["choices"][0]["text"] for chunk in echo["completionStream"]) == "one two"
 
     def test_embeddings_are_decoded(self, echo: Results) -> None:
-        """The client asks for base64 by itself and decodes it blindly."""
+        """The client requests base64 by default."""
         found = echo["embeddings"]
         for decoded, floats, raw in zip(found["decoded"], found["floats"], found["base64"], strict=True):
             assert len(decoded["embedding"]) == 16
@@ -114,7 +114,7 @@ class TestEcho:
         assert echo["model"]["id"] == MODEL
 
     def test_azure(self, echo: Results) -> None:
-        assert echo["azure"] == SAID
+        assert echo["azure"] == TEXT
 
     def test_errors(self, echo: Results) -> None:
         unknown, bad, bad_stream = echo["unknownModel"], echo["badPayload"], echo["badPayloadOfStream"]
@@ -149,16 +149,16 @@ ERRORS = {
 
 
 class TestUpstream:
-    def test_the_client_cannot_tell_the_server_from_the_upstream(self, direct: Results, proxied: Results) -> None:
-        """Answers, streams, errors, retries, and what becomes of requests that are given up."""
+    def test_the_server_behaves_like_the_upstream(self, direct: Results, proxied: Results) -> None:
+        """Compare answers, streams, errors, retries and cancelled requests."""
         assert direct.keys() == proxied.keys()
-        for name in direct.keys() - DIFFERENT:
+        for name in direct.keys() - CORRECTED:
             assert proxied[name] == direct[name], name
 
-    def test_scenarios_did_what_they_say(self, proxied: Results) -> None:
+    def test_only_the_expected_scenarios_throw(self, proxied: Results) -> None:
         failed = {name for name, result in proxied.items() if isinstance(result, dict) and "thrown" in result}
-        refusals = {f"status {status}{of}" for status in ERRORS for of in ("", " of a stream")}
-        assert failed == {*refusals, "unknownModel", "errorInStream", "cut", "htmlError"}
+        rejections = {f"status {status}{of}" for status in ERRORS for of in ("", " of a stream")}
+        assert failed == {*rejections, "unknownModel", "errorInStream", "cut", "htmlError"}
 
     def test_errors(self, proxied: Results) -> None:
         for status, kind in ERRORS.items():
@@ -169,14 +169,14 @@ class TestUpstream:
         assert (proxied["errorInStream"]["thrown"], proxied["errorInStream"]["type"]) == ("APIError", "server_error")
 
     def test_retries(self, proxied: Results) -> None:
-        text = f"You said: {SAID}"
+        text = f"You said: {TEXT}"
         assert proxied["afterRateLimit"] == {"outcome": text, "requests": 2}
         assert proxied["afterServerErrors"] == {"outcome": text, "requests": 3}
         assert (proxied["tooOften"]["outcome"]["status"], proxied["tooOften"]["requests"]) == (500, 2)
-        assert (proxied["toldNotTo"]["outcome"]["status"], proxied["toldNotTo"]["requests"]) == (500, 1)
+        assert (proxied["noRetry"]["outcome"]["status"], proxied["noRetry"]["requests"]) == (500, 1)
 
-    def test_requests_that_are_given_up(self, proxied: Results) -> None:
-        """The script waits a second for the upstream to notice, and throws if it does not."""
+    def test_cancelled_requests_abort_the_upstream_request(self, proxied: Results) -> None:
+        """The script waits until the upstream request is aborted."""
         for name in ("abortBeforeAnswer", "abortBeforeStream"):
             assert proxied[name]["outcome"]["thrown"] == "APIUserAbortError"
         assert proxied["timeout"]["outcome"]["thrown"] == "APIConnectionTimeoutError"
@@ -187,18 +187,18 @@ class TestUpstream:
         assert [len(item["embedding"]) for item in proxied["embeddings"]["data"]] == [16, 16]
         for choice in proxied["tools"]["choices"]:
             assert [call["function"]["name"] for call in choice["message"]["tool_calls"]] == ["get_weather"] * 2
-        assert proxied["toolLoop"] == f"You said: {SAID}"
+        assert proxied["toolLoop"] == f"You said: {TEXT}"
 
-    def test_a_cut_stream_throws(self, direct: Results, proxied: Results) -> None:
-        """Without the server the client takes the half for the whole."""
+    def test_a_truncated_stream_throws(self, direct: Results, proxied: Results) -> None:
+        """Without the server the client takes the truncated answer for a complete one."""
         assert isinstance(direct["cut"], list)
         assert (proxied["cut"]["thrown"], proxied["cut"]["code"]) == ("APIError", "upstream_cut")
 
-    def test_an_empty_error_is_none(self, direct: Results, proxied: Results) -> None:
+    def test_an_empty_error_is_ignored(self, direct: Results, proxied: Results) -> None:
         assert direct["emptyError"]["thrown"] == "APIError"
-        assert proxied["emptyError"] == f"You said: {SAID}"
+        assert proxied["emptyError"] == f"You said: {TEXT}"
 
-    def test_a_page_of_html_is_told_as_an_error(self, proxied: Results) -> None:
+    def test_an_html_error_page_is_an_error(self, proxied: Results) -> None:
         error = proxied["htmlError"]
         assert (error["thrown"], error["status"]) == ("InternalServerError", 502)
         assert "<" not in error["message"]

@@ -1,4 +1,4 @@
-"""Files, audio, images, batches: what has no door of its own passes through, streamed both ways."""
+"""Passthrough of endpoints without an implementation, such as files, audio and batches, streamed both ways."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import openai
 import pytest
 
 from tests.e2e.clients.conftest import UPSTREAM_KEY
-from tests.e2e.clients.raw_http import SECONDS, RawAnswer, exchange
+from tests.e2e.clients.raw_http import TIMEOUT, RawAnswer, exchange
 from tests.support.live_server import LiveServer
 from tests.support.mock_upstream import MockUpstream
 from tests.support.raw_server import RawServer, Script
 
 BLOCK_BYTES = 65_536
-"""The server reads uploads in blocks of this size."""
+"""Block size in which the server reads uploads."""
 BOUNDARY = "----a boundary"
 FORM = (
     b'------a boundary\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nbatch\r\n'
@@ -30,7 +30,7 @@ FORM = (
     b"Content-Type: application/octet-stream\r\n\r\n\x00\xff\r\n\r\n------a boundary--\r\n"
 )
 FILE = bytes(range(256)) * 256 * 4
-"""What the mock upstream has in every file."""
+"""Content of every file of the mock upstream."""
 
 CALLS: dict[str, tuple[str, str, bytes | None, dict[str, str]]] = {
     "list": ("GET", "/v1/files?limit=3&after=a%2Fb&purpose=", None, {}),
@@ -38,20 +38,20 @@ CALLS: dict[str, tuple[str, str, bytes | None, dict[str, str]]] = {
     "upload": ("POST", "/v1/files", FORM, {"content-type": f'multipart/form-data; boundary="{BOUNDARY}"'}),
     "JSON": ("POST", "/v1/responses", b'{"model": "m",  "input": "\xc3\xa9"}', {}),
     "no body": ("POST", "/v1/batches/batch-1/cancel", None, {}),
-    "no JSON under a JSON type": ("POST", "/v1/moderations", b"{", {}),
+    "invalid JSON": ("POST", "/v1/moderations", b"{", {}),
     "bytes": ("PUT", "/v1/uploads/part", bytes(range(256)), {"content-type": "application/octet-stream"}),
     "delete": ("DELETE", "/v1/files/file-1", None, {}),
     "patch": ("PATCH", "/v1/anything", b"{}", {}),
     "escapes": ("GET", "/v1/files/a%2Fb%20c%25/%C3%A9?q=%26", None, {}),
-    "beside a door: listed": ("GET", "/v1/chat/completions?limit=2", None, {}),
-    "beside a door: one": ("GET", "/v1/chat/completions/chatcmpl-1", None, {}),
-    "beside a door: changed": ("POST", "/v1/chat/completions/chatcmpl-1", b'{"metadata": {}}', {}),
-    "beside a door: deleted": ("DELETE", "/v1/models/ft:mine", None, {}),
+    "chat completions: list": ("GET", "/v1/chat/completions?limit=2", None, {}),
+    "chat completions: retrieve": ("GET", "/v1/chat/completions/chatcmpl-1", None, {}),
+    "chat completions: update": ("POST", "/v1/chat/completions/chatcmpl-1", b'{"metadata": {}}', {}),
+    "models: delete": ("DELETE", "/v1/models/ft:mine", None, {}),
 }
 
 
 def without_headers(answer: RawAnswer) -> Any:
-    """What the mock describes of a request it does not know, or the body as it is. Headers are another test's."""
+    """Return the body, without the request headers that the mock upstream describes."""
     if answer.headers["content-type"] != "application/json":
         return answer.body
     return {name: value for name, value in answer.json().items() if name != "headers"}
@@ -81,7 +81,7 @@ class TestSameAsUpstream:
         assert (proxied.status, proxied.body) == (direct.status, b"")
         assert mock.requests()[-1]["method"] == "HEAD"
 
-    def test_headers_that_travel(self, mock: MockUpstream, proxy: LiveServer) -> None:
+    def test_forwarded_headers(self, mock: MockUpstream, proxy: LiveServer) -> None:
         sent = {"range": "bytes=0-9", "if-none-match": '"a"', "accept": "text/plain", "cookie": "a=b", "x-secret": "1"}
         exchange(proxy.url, "GET", "/v1/files/x", headers=sent)
         seen = mock.requests()[-1]["headers"]
@@ -89,7 +89,7 @@ class TestSameAsUpstream:
         assert seen["authorization"] == "Bearer sk-of-the-caller"
 
     @pytest.mark.parametrize("path", ["/v1/../__mock__/stats", "/v1/%2e%2e/__mock__/stats", "/v1/files/%2E./%2e%2e/x"])
-    def test_no_way_out_of_the_upstreams_root(self, mock: MockUpstream, proxy: LiveServer, path: str) -> None:
+    def test_a_path_cannot_leave_the_upstreams_root(self, mock: MockUpstream, proxy: LiveServer, path: str) -> None:
         answer = exchange(proxy.url, "GET", path)
         assert answer.status == 404
         assert answer.json()["error"]["code"] == "unknown_url"
@@ -130,7 +130,7 @@ class TestPythonClient:
             ("POST", "/v1/batches/batch-1/cancel"),
         ]
 
-    def test_keys_are_asked_for_here_too(self, configured_server: LiveServer, mock: MockUpstream) -> None:
+    def test_an_api_key_is_required(self, configured_server: LiveServer, mock: MockUpstream) -> None:
         base_url = configured_server.base_url
         with openai.OpenAI(base_url=base_url, api_key="wrong") as client, pytest.raises(openai.AuthenticationError):
             client.files.list()
@@ -150,14 +150,14 @@ def receive_until(connection: socket.socket, marker: bytes) -> bytes:
 
 
 class Scripted:
-    """A server in front of an upstream that does, byte for byte, what the test sets as its `script`."""
+    """A server, and an upstream that runs `script` for each connection."""
 
     def __init__(self) -> None:
         self.script: Script = bytes
         self.server: LiveServer
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.server.port), timeout=SECONDS)
+        return socket.create_connection(("127.0.0.1", self.server.port), timeout=TIMEOUT)
 
     def run(self, connection: socket.socket) -> None:
         self.script(connection)
@@ -174,7 +174,7 @@ def scripted() -> Iterator[Scripted]:
 
 
 class TestStreamedBothWays:
-    """Neither side waits for the end of the other: each step here is taken only when the one before has arrived."""
+    """Each step is taken only when the result of the previous one has arrived."""
 
     def test_upload_and_download(self, scripted: Scripted) -> None:
         has_first_part, has_first_block = threading.Event(), threading.Event()
@@ -187,7 +187,7 @@ class TestStreamedBothWays:
                 has_first_part.set()
                 receive_until(connection, b"last")
                 connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: audio/mpeg\r\nContent-Length: 10\r\n\r\nfirst")
-                assert has_first_block.wait(SECONDS)
+                assert has_first_block.wait(TIMEOUT)
                 connection.sendall(b"block")
             except BaseException as problem:  # noqa: BLE001 - it is raised again in the test's own thread
                 problems.append(problem)
@@ -197,7 +197,7 @@ class TestStreamedBothWays:
         scripted.script = script
         with closing(scripted.connect()) as client:
             client.sendall(head + body[:-4])
-            assert has_first_part.wait(SECONDS), "the first part waits for the last"
+            assert has_first_part.wait(TIMEOUT), "the server buffers the upload"
             client.sendall(body[-4:])
             answer_head, _, answer_body = receive_until(client, b"first").partition(b"\r\n\r\n")
             assert b"block" not in answer_body
@@ -208,7 +208,7 @@ class TestStreamedBothWays:
         assert b"\r\ncontent-length: 10" in answer_head.lower()
 
     def test_a_stream_of_the_responses_api(self, scripted: Scripted) -> None:
-        """Its events pass as they come, although no door here knows them."""
+        """Events of an endpoint without an implementation pass at once."""
         has_first_event = threading.Event()
 
         def event(number: int, kind: str, more: str) -> bytes:
@@ -219,7 +219,7 @@ class TestStreamedBothWays:
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n\r\n")
             delta = '"item_id":"1","output_index":0,"content_index":0,"logprobs":[],"delta":"hel"'
             connection.sendall(event(0, "response.output_text.delta", delta))
-            if has_first_event.wait(SECONDS):
+            if has_first_event.wait(TIMEOUT):
                 connection.sendall(event(1, "response.output_text.delta", delta.replace("hel", "lo")))
 
         scripted.script = script
@@ -235,8 +235,8 @@ class TestStreamedBothWays:
         assert stream.response.headers["x-accel-buffering"] == "no"
 
     @pytest.mark.parametrize("framing", ["Content-Length: 100", "Transfer-Encoding: chunked"])
-    def test_a_download_that_breaks_off_is_not_whole(self, scripted: Scripted, framing: str) -> None:
-        """There is no place for an error in a file, so that the connection must tell."""
+    def test_a_truncated_download_is_an_error(self, scripted: Scripted, framing: str) -> None:
+        """A file cannot contain an error, so the connection must break."""
 
         def script(connection: socket.socket) -> None:
             receive_until(connection, b"\r\n\r\n")
@@ -252,17 +252,17 @@ class TestStreamedBothWays:
         ):
             client.files.content("file-1")
 
-    def test_a_client_that_leaves_during_a_download(self, scripted: Scripted) -> None:
+    def test_a_client_disconnect_closes_the_upstream_connection(self, scripted: Scripted) -> None:
         def script(connection: socket.socket) -> None:
             receive_until(connection, b"\r\n\r\n")
             connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: audio/mpeg\r\nContent-Length: 100\r\n\r\nfirst")
-            connection.settimeout(SECONDS)
+            connection.settimeout(2 * TIMEOUT)
             assert connection.recv(1) == b""
-            has_left.set()
+            is_closed.set()
 
-        has_left = threading.Event()
+        is_closed = threading.Event()
         scripted.script = script
         with closing(scripted.connect()) as client:
             client.sendall(b"GET /v1/files/1/content HTTP/1.1\r\nHost: x\r\n\r\n")
             receive_until(client, b"first")
-        assert has_left.wait(1), "the upstream's download goes on"
+        assert is_closed.wait(TIMEOUT), "the upstream connection is still open"

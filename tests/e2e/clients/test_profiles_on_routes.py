@@ -1,4 +1,4 @@
-"""Capability profiles and hooks on routed models: each target has its own, and only who answers is told of."""
+"""Parameter profiles and hooks of the targets of a route. Only those of the answering target apply."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.recording_api import RecordingAPI
 from tests.unit.config.test_environment import problems
 
 ADAPTED = "x-openai-compat-adapted"
-RULES = """
+HOOKS = """
 from dataclasses import replace
 
 from openai_compat.core.errors import RateLimitedError
@@ -46,13 +46,13 @@ PROFILE = {
     "emulate": ["stream_options"],
     "roles": {"developer": "system"},
 }
-ASKED: dict[str, Any] = {
+REQUEST: dict[str, Any] = {
     "messages": [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "Hello there"}],
     "user": "zoe",
     "seed": 7,
     "max_completion_tokens": 50,
 }
-TOLD = {"messages.role=system", "user=dropped", "max_completion_tokens=max_tokens"}
+ADAPTATIONS = {"messages.role=system", "user=dropped", "max_completion_tokens=max_tokens"}
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +70,11 @@ def api() -> Iterator[RecordingAPI]:
 @pytest.fixture(scope="module")
 def server(upstream: MockUpstream, api: RecordingAPI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     folder = tmp_path_factory.mktemp("routes")
-    (folder / "rules.py").write_text(RULES)
-    nobody = f"http://127.0.0.1:{free_port()}/v1"
+    (folder / "rules.py").write_text(HOOKS)
+    unreachable = f"http://127.0.0.1:{free_port()}/v1"
     alive = {"kind": "openai", "base_url": upstream.base_url, "upstream_model": "mock-model"}
-    dead = {"kind": "openai", "base_url": nobody, "retries": 1, "max_retry_wait": 0.1, "cooldown": 0}
-    rows: list[dict[str, Any]] = [
+    dead = {"kind": "openai", "base_url": unreachable, "retries": 1, "max_retry_wait": 0.1, "cooldown": 0}
+    entries: list[dict[str, Any]] = [
         {"name": "adapted", **alive, "profile": "small"},
         {"name": "strict", **alive, "profile": {"extends": "small", "strict": True}},
         {"name": "plain", **alive},
@@ -94,46 +94,46 @@ def server(upstream: MockUpstream, api: RecordingAPI, tmp_path_factory: pytest.T
         {"name": "fails", "kind": "echo", "hooks": {"before_request": "rules:fail"}, "fallbacks": ["plain"]},
         {"name": "limits", "kind": "echo", "hooks": {"before_request": "rules:limit"}, "fallbacks": ["plain"]},
     ]
-    (folder / "models.json").write_text(json.dumps({"profiles": {"small": PROFILE}, "models": rows}))
+    (folder / "models.json").write_text(json.dumps({"profiles": {"small": PROFILE}, "models": entries}))
     with LiveServer({"MODELS_FILE": "models.json"}, folder=folder) as server:
         yield server
 
 
 def ask(server: LiveServer, model: str, **more: Any) -> requests.Response:
-    body = {"model": model, **ASKED, **more}
+    body = {"model": model, **REQUEST, **more}
     return requests.post(f"{server.base_url}/chat/completions", json=body, timeout=20)
 
 
-def told(reply: requests.Response) -> set[str]:
+def adaptations_of(reply: requests.Response) -> set[str]:
     assert reply.status_code == 200, reply.text
     return set(filter(None, reply.headers.get(ADAPTED, "").split(", ")))
 
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", ["adapted", "either", "dead", "external", "dead-then-external"])
-def test_the_one_that_answers_is_adapted_to(
+def test_the_request_is_adapted_to_the_answering_target(
     server: LiveServer, upstream: MockUpstream, api: RecordingAPI, model: str, stream: bool
 ) -> None:
-    """And not the one that was asked in vain before it, whose profile is another."""
+    """The failed target before it has another profile."""
     reply = ask(server, model, stream=stream)
-    assert told(reply) == TOLD
+    assert adaptations_of(reply) == ADAPTATIONS
     sent = api.bodies[-1] if "external" in model else json.loads(upstream.requests()[-1]["body"])
     assert [message["role"] for message in sent["messages"]] == ["system", "user"]
     assert (sent["seed"], sent["max_tokens"]) == (7, 50)
     assert sent.keys().isdisjoint({"user", "max_completion_tokens", "stream_options"})
 
 
-def test_what_was_adapted_for_an_upstream_that_failed_is_not_told(server: LiveServer) -> None:
-    assert told(ask(server, "dead-then-plain")) == set()
+def test_what_was_adapted_for_an_upstream_that_failed_is_not_adaptations_of(server: LiveServer) -> None:
+    assert adaptations_of(ask(server, "dead-then-plain")) == set()
 
 
 @pytest.mark.parametrize("model", ["adapted", "either", "dead", "external"])
-def test_the_usage_of_a_stream_is_made_here_where_the_peer_does_not_count(
+def test_usage_of_a_stream_is_counted_if_the_upstream_reports_none(
     server: LiveServer, upstream: MockUpstream, model: str
 ) -> None:
     with openai.OpenAI(base_url=server.base_url, api_key="any", max_retries=0) as client:
-        asked: Any = {"model": model, **ASKED, "stream": True, "stream_options": {"include_usage": True}}
-        with client.chat.completions.with_streaming_response.create(**asked) as reply:
+        request: Any = {"model": model, **REQUEST, "stream": True, "stream_options": {"include_usage": True}}
+        with client.chat.completions.with_streaming_response.create(**request) as reply:
             chunks = list(reply.parse())
             assert "stream_options=emulated" in reply.headers[ADAPTED]
     assert chunks[-1].choices == []
@@ -141,7 +141,7 @@ def test_the_usage_of_a_stream_is_made_here_where_the_peer_does_not_count(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_strict_model_refuses_and_nobody_else_is_asked(
+def test_a_strict_model_rejects_the_call_without_a_fallback(
     server: LiveServer, upstream: MockUpstream, stream: bool
 ) -> None:
     upstream.reset()
@@ -151,7 +151,7 @@ def test_a_strict_model_refuses_and_nobody_else_is_asked(
     assert upstream.requests() == []
 
 
-def test_a_strict_fallback_leaves_the_first_failure_to_be_told(server: LiveServer) -> None:
+def test_a_strict_fallback_leaves_the_first_failure_to_be_adaptations_of(server: LiveServer) -> None:
     reply = ask(server, "dead-then-strict")
     assert (reply.status_code, reply.json()["error"]["code"]) == (502, "upstream_unreachable")
 
@@ -164,10 +164,10 @@ def test_each_target_has_its_own_hooks(server: LiveServer, model: str, is_marked
 
 
 @pytest.mark.parametrize("model", ["dead-then-marked-openai", "marked-alias"])
-def test_a_forwarded_target_has_its_own_too(server: LiveServer, model: str) -> None:
-    whole = ask(server, model, user=None).json()
-    text = whole["choices"][0]["message"]["content"]
-    assert (text.startswith("<"), whole["signed"]) == (True, True)
+def test_a_forwarded_target_has_its_own_hooks(server: LiveServer, model: str) -> None:
+    complete = ask(server, model, user=None).json()
+    text = complete["choices"][0]["message"]["content"]
+    assert (text.startswith("<"), complete["signed"]) == (True, True)
     streamed = ask(server, model, user=None, stream=True).text
     assert "<You" in streamed
     assert streamed.endswith("data: [DONE]\n\n")
@@ -175,13 +175,11 @@ def test_a_forwarded_target_has_its_own_too(server: LiveServer, model: str) -> N
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_a_hook_refuses_is_refused_and_one_that_fails_is_a_fault_of_its_row(
-    server: LiveServer, stream: bool
-) -> None:
+def test_an_error_that_a_hook_raises_is_returned_and_a_failed_hook_falls_back(server: LiveServer, stream: bool) -> None:
     assert ask(server, "fails", stream=stream).headers["x-openai-compat-upstream"] == "plain"
-    refused = ask(server, "limits", stream=stream)
-    assert (refused.status_code, refused.headers["retry-after"]) == (429, "9")
-    assert refused.json()["error"] == {
+    rejected = ask(server, "limits", stream=stream)
+    assert (rejected.status_code, rejected.headers["retry-after"]) == (429, "9")
+    assert rejected.json()["error"] == {
         "message": "Enough.",
         "type": "rate_limit_error",
         "param": None,
@@ -190,8 +188,8 @@ def test_what_a_hook_refuses_is_refused_and_one_that_fails_is_a_fault_of_its_row
 
 
 def test_an_alias_has_no_hooks_and_no_profile_of_its_own(tmp_path: Path) -> None:
-    rows = [{"name": "a", "kind": "echo"}, {"name": "b", "targets": ["a"], "hooks": {}, "profile": {}}]
-    (tmp_path / "models.json").write_text(json.dumps(rows))
+    entries = [{"name": "a", "kind": "echo"}, {"name": "b", "targets": ["a"], "hooks": {}, "profile": {}}]
+    (tmp_path / "models.json").write_text(json.dumps(entries))
     assert problems(MODELS_FILE=str(tmp_path / "models.json")) == (
         "model 'b' has targets, so the key 'hooks' belongs to them",
         "model 'b' has targets, so the key 'profile' belongs to them",

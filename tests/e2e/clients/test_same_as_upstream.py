@@ -1,6 +1,6 @@
-"""With `OPENAI_BASE_URL` a client cannot tell the server from the upstream: the same bytes for the same request.
+"""Responses of a server with `OPENAI_BASE_URL`, which have the same bytes as those of the upstream.
 
-Each call of a table is made twice, at the mock upstream and through the server, and the two answers are compared.
+Each call is made twice, to the mock upstream and through the server.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"properties
 USAGE = {"stream": True, "stream_options": {"include_usage": True}}
 SECRETS = {"set-cookie", "x-internal-secret"}
 FRAMING = {"server", "date", "connection", "transfer-encoding", "content-length"}
-"""What every HTTP server adds by itself, in its own way."""
+"""Headers that every HTTP server adds."""
 
 
 def chat(model: str = "mock-model", **more: Any) -> tuple[str, dict[str, Any]]:
     return CHAT, {"model": model, "messages": HELLO, **more}
 
 
-WHOLE = {
+COMPLETE = {
     "chat": chat(),
     "choices": chat(n=3),
     "tools": chat("mock-model:calls=2", tools=[TOOL]),
@@ -44,7 +44,7 @@ WHOLE = {
     "parts": chat(messages=[{"role": "user", "content": [{"type": "text", "text": "a"}]}]),
     "long": chat("mock-model:chunks=5000,size=40"),
     "any name": chat("gpt-4o"),
-    "piece by piece": chat("fault-split-utf8"),
+    "split characters": chat("fault-split-utf8"),
     "until the connection closes": chat("fault-close-delimited"),
     "usage missing": chat("fault-no-usage"),
     "no finish reason": chat("fault-no-finish"),
@@ -58,8 +58,8 @@ WHOLE = {
 
 STREAMS = {
     "chat": chat(stream=True),
-    "usage asked for": chat(**USAGE),
-    "usage refused": chat(stream=True, stream_options={"include_usage": False}),
+    "usage requested": chat(**USAGE),
+    "usage not wanted": chat(stream=True, stream_options={"include_usage": False}),
     "null options": chat(stream=True, stream_options=None),
     "choices": chat(n=3, **USAGE),
     "tools": chat("mock-model:calls=2", tools=[TOOL], stream=True),
@@ -77,21 +77,21 @@ STREAMS = {
     "no usage": chat("fault-no-usage", **USAGE),
     "usage beside the finish": chat("fault-usage-in-last-chunk", **USAGE),
     "Azure's first chunk": chat("fault-empty-choices-first", stream=True),
-    "an error half-way": chat("fault-error-in-stream:after=3", stream=True),
+    "an error in the stream": chat("fault-error-in-stream:after=3", stream=True),
     "no finish reason": chat("fault-no-finish", stream=True),
 }
 
-REFUSALS = {
+ERRORS = {
     **{str(code): chat(f"fault-status:code={code}") for code in (400, 401, 403, 404, 408, 409, 413, 422, 429)},
     **{f"{code}, stream": chat(f"fault-status:code={code}", stream=True) for code in (400, 401, 404, 429, 500)},
     **{str(code): chat(f"fault-status:code={code}") for code in (500, 501, 502, 503, 504, 529)},
-    "come again": chat("fault-status:code=429,retry_after=7"),
-    "come again soon": chat("fault-status:code=503,retry_after_ms=1500,should_retry=true"),
-    "do not come again": chat("fault-status:code=500,should_retry=false"),
+    "retry after": chat("fault-status:code=429,retry_after=7"),
+    "retry after ms": chat("fault-status:code=503,retry_after_ms=1500,should_retry=true"),
+    "do not retry": chat("fault-status:code=500,should_retry=false"),
     "quota": chat("fault-quota"),
     "context length": chat("fault-context-length"),
     "content filter": chat("fault-content-filter"),
-    "a refused parameter": chat("fault-reject-max-tokens", max_tokens=3),
+    "a rejected parameter": chat("fault-reject-max-tokens", max_tokens=3),
     "unknown model": chat("fault-unheard-of"),
     "embedding": (EMBEDDINGS, {"model": "fault-status:code=429", "input": "one"}),
     "completion": (COMPLETIONS, {"model": "fault-status:code=429", "prompt": "one"}),
@@ -119,8 +119,8 @@ def _shown_headers(answer: RawAnswer) -> dict[str, str]:
 
 
 class TestSameBytes:
-    @pytest.mark.parametrize(("path", "payload"), WHOLE.values(), ids=WHOLE)
-    def test_whole_answers(self, mock: MockUpstream, proxy: LiveServer, path: str, payload: Any) -> None:
+    @pytest.mark.parametrize(("path", "payload"), COMPLETE.values(), ids=COMPLETE)
+    def test_complete_answers(self, mock: MockUpstream, proxy: LiveServer, path: str, payload: Any) -> None:
         direct, proxied = ask_both(mock, proxy, path, payload)
         assert direct.status == 200
         assert_same(direct, proxied)
@@ -136,8 +136,8 @@ class TestSameBytes:
         assert proxied.headers["x-accel-buffering"] == "no"
         assert "content-length" not in proxied.headers
 
-    @pytest.mark.parametrize(("path", "payload"), REFUSALS.values(), ids=REFUSALS)
-    def test_refusals(self, mock: MockUpstream, proxy: LiveServer, path: str, payload: Any) -> None:
+    @pytest.mark.parametrize(("path", "payload"), ERRORS.values(), ids=ERRORS)
+    def test_errors(self, mock: MockUpstream, proxy: LiveServer, path: str, payload: Any) -> None:
         direct, proxied = ask_both(mock, proxy, path, payload)
         assert direct.status >= 400
         assert_same(direct, proxied)
@@ -149,7 +149,7 @@ class TestSameBytes:
         assert_same(exchange(mock.url, "GET", escaped), exchange(proxy.url, "GET", escaped))
 
     def test_list_of_models(self, mock: MockUpstream, proxy: LiveServer) -> None:
-        """Put together from several sources, so that only what it says is the same."""
+        """The server builds the list, so that only its content is the same."""
         direct, proxied = exchange(mock.url, "GET", "/v1/models"), exchange(proxy.url, "GET", "/v1/models")
         assert (proxied.status, proxied.json()) == (direct.status, direct.json())
 
@@ -161,12 +161,12 @@ class TestSameBytes:
         assert_same(direct, proxied)
 
 
-class TestWhatHadToChange:
-    """The few answers that differ, each in one way and for a reason."""
+class TestCorrections:
+    """Responses that the server corrects."""
 
     @pytest.mark.parametrize("stream", [False, True])
     @pytest.mark.parametrize("name", ["fault-gzip", "fault-interim"])
-    def test_compression_and_interim_responses_are_taken_off(
+    def test_compression_and_interim_responses_are_removed(
         self, mock: MockUpstream, proxy: LiveServer, name: str, stream: bool
     ) -> None:
         plain = post(mock.url, *chat("plain", stream=stream))
@@ -175,24 +175,22 @@ class TestWhatHadToChange:
         assert proxied.body == plain.body.replace(b"plain", name.encode())
         assert not {"content-encoding", "link"} & proxied.headers.keys()
 
-    def test_usage_that_nobody_asked_for_is_taken_out(self, mock: MockUpstream, proxy: LiveServer) -> None:
+    def test_usage_that_was_not_requested_is_removed(self, mock: MockUpstream, proxy: LiveServer) -> None:
         direct, proxied = ask_both(mock, proxy, *chat("fault-usage-in-last-chunk", stream=True))
         assert b'"usage":{' in direct.body
         assert b'"usage"' not in proxied.body
         assert proxied.body == re.sub(rb',"usage":\{.*\}\}(?=\}\n)', b"", direct.body)
 
-    def test_a_missing_end_mark_is_put_in(self, mock: MockUpstream, proxy: LiveServer) -> None:
+    def test_a_missing_done_is_added(self, mock: MockUpstream, proxy: LiveServer) -> None:
         direct, proxied = ask_both(mock, proxy, *chat("fault-no-done", stream=True))
         assert proxied.body == direct.body + b"data: [DONE]\n\n"
 
-    def test_an_empty_error_is_taken_out(self, mock: MockUpstream, proxy: LiveServer) -> None:
+    def test_an_empty_error_is_removed(self, mock: MockUpstream, proxy: LiveServer) -> None:
         direct, proxied = ask_both(mock, proxy, *chat("fault-empty-error", stream=True))
         assert proxied.body == direct.body.replace(b',"error":{}', b"")
 
     @pytest.mark.parametrize("name", ["fault-html-error", "fault-databricks-error", "fault-vllm-error"])
-    def test_errors_in_other_shapes_are_put_into_the_envelope(
-        self, mock: MockUpstream, proxy: LiveServer, name: str
-    ) -> None:
+    def test_errors_of_other_forms_get_openais_form(self, mock: MockUpstream, proxy: LiveServer, name: str) -> None:
         direct, proxied = ask_both(mock, proxy, *chat(name))
         assert proxied.status == direct.status
         error = proxied.json()["error"]
@@ -201,9 +199,9 @@ class TestWhatHadToChange:
 
 
 class TestSameRequests:
-    """What the upstream gets to see is what the client sent."""
+    """The upstream gets the requests that the client sent."""
 
-    def test_body_goes_out_byte_for_byte(self, mock: MockUpstream, proxy: LiveServer) -> None:
+    def test_the_body_is_forwarded_byte_for_byte(self, mock: MockUpstream, proxy: LiveServer) -> None:
         body = b'{ "messages" : [{"role":"user","content":"\\u00e9 \xc3\xa9"}] ,\n\t"model":"mock-model", "x": 1.50 }'
         exchange(proxy.url, "POST", CHAT, body)
         assert mock.requests()[-1]["body"].encode() == body
@@ -217,7 +215,7 @@ class TestSameRequests:
         }
 
     def test_headers(self, mock: MockUpstream, proxy: LiveServer) -> None:
-        travelling = {
+        forwarded = {
             "authorization": "Bearer sk-of-the-caller",
             "openai-organization": "org-1",
             "openai-project": "proj-1",
@@ -226,11 +224,11 @@ class TestSameRequests:
             "x-client-request-id": "client-1",
             "user-agent": "OpenAI/Python",
         }
-        kept_back = {"cookie": "session=1", "x-forwarded-for": "10.0.0.1", "x-internal": "1", "referer": "http://me/"}
-        post(proxy.url, *chat(), headers={**travelling, **kept_back})
+        dropped = {"cookie": "session=1", "x-forwarded-for": "10.0.0.1", "x-internal": "1", "referer": "http://me/"}
+        post(proxy.url, *chat(), headers={**forwarded, **dropped})
         seen = mock.requests()[-1]["headers"]
-        assert {name: seen.get(name) for name in travelling} == travelling
-        assert not kept_back.keys() & seen.keys()
+        assert {name: seen.get(name) for name in forwarded} == forwarded
+        assert not dropped.keys() & seen.keys()
         assert seen["host"] == mock.url.removeprefix("http://")
 
     def test_azure_key_becomes_a_bearer(self, mock: MockUpstream, proxy: LiveServer) -> None:

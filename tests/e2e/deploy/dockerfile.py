@@ -1,7 +1,7 @@
-"""Reads a Dockerfile and carries its steps out in an ordinary folder: enough of Docker for a test without Docker.
+"""A Dockerfile parser, and a builder that runs the steps in a folder, for tests without Docker.
 
-What differs from Docker: an image's `/` is a folder, absolute paths in the steps are put under it, and the base image's
-`python` is this machine's. Users are not switched.
+The root of the image is a folder, below which absolute paths are mapped. The `python` of the base image is that of this
+machine. Users are not switched.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _parse_line(line: str) -> Step:
 
 @dataclass
 class Image:
-    """The stage that is being built is always in the folder `root`: a virtual environment may not be moved."""
+    """An image. The current stage is in the folder `root`, because a virtual environment cannot be moved."""
 
     context: Path
     folder: Path
@@ -66,12 +66,12 @@ class Image:
 
     def build(self, steps: list[Step]) -> None:
         for step in steps:
-            carry_out = getattr(self, "_" + step.instruction.lower(), None)
-            if carry_out is not None:
-                carry_out(step)
+            method = getattr(self, "_" + step.instruction.lower(), None)
+            if method is not None:
+                method(step)
 
     def inside(self, path: str | Path) -> Path:
-        """Where a path of the image is on this machine."""
+        """Return the path on this machine of a path in the image."""
         return self.root / str(self.workdir / path).lstrip("/")
 
     def start(self, command: list[str], **environment: str) -> subprocess.Popen[bytes]:
@@ -119,19 +119,19 @@ class Image:
 
 
 def _environment(python_folder: Path) -> dict[str, str]:
-    """This machine's, without anything that configures the server or Python."""
-    left_out = {name for setting in settings_table.SETTINGS for name in setting.names} | {"VIRTUAL_ENV"}
-    env = {k: v for k, v in os.environ.items() if k not in left_out and not k.startswith("PYTHON")}
+    """Return the environment without the settings of the server and Python."""
+    removed = {name for setting in settings_table.SETTINGS for name in setting.names} | {"VIRTUAL_ENV"}
+    env = {k: v for k, v in os.environ.items() if k not in removed and not k.startswith("PYTHON")}
     return {**env, "PATH": f"{python_folder}:/usr/bin:/bin"}
 
 
 def _python_of(base: str, folder: Path) -> Path:
-    """A folder with a `python` of the base image's version, or of this one where the machine has no such version."""
+    """Return a folder with a `python` of the base image's version, or of the running version if that is missing."""
     version = re.match(r"python:(3\.\d+)-slim", base)
-    assert version, f"what is in {base}?"
-    wanted = shutil.which(f"python{version[1]}")
-    runs = wanted and subprocess.run([wanted, "-c", "import venv, ensurepip"], capture_output=True).returncode == 0
-    python = wanted if runs else Path(sys.base_prefix) / "bin" / "python3"
+    assert version, f"unknown base image {base}"
+    found = shutil.which(f"python{version[1]}")
+    runs = found and subprocess.run([found, "-c", "import venv, ensurepip"], capture_output=True).returncode == 0
+    python = found if runs else Path(sys.base_prefix) / "bin" / "python3"
     folder.mkdir(exist_ok=True)
     (folder / "python").write_text(f'#!/bin/sh\nexec "{python}" "$@"\n')
     (folder / "python").chmod(0o755)

@@ -1,4 +1,4 @@
-"""`deploy/databricks/app.yaml` starts the server as Databricks Apps would: its command, its environment, its folder."""
+"""`deploy/databricks/app.yaml`, with its command, environment and folder as in Databricks Apps."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import pytest
 import requests
 import yaml
 
@@ -18,9 +19,10 @@ from tests.support.subprocess_server import run_server
 from tests.support.tools import ROOT
 
 RESOURCES = {"serving-endpoint": "databricks-meta-llama-3-3-70b-instruct"}
-"""What the app's owner has connected."""
+"""The resources that the app's owner has connected."""
 
 
+@pytest.mark.extra("databricks")
 def test_the_app_answers_from_its_endpoint(tmp_path: Path) -> None:
     folder = tmp_path / "app"
     subprocess.run(["make", "-s", "databricks-app", f"APP={folder}"], cwd=ROOT, check=True, timeout=30)
@@ -32,7 +34,7 @@ def test_the_app_answers_from_its_endpoint(tmp_path: Path) -> None:
             "DATABRICKS_HOST": workspace.url,
             "DATABRICKS_CLIENT_ID": CLIENT_ID,
             "DATABRICKS_CLIENT_SECRET": workspace.client_secret,
-            **{row["name"]: row.get("value") or RESOURCES[row["valueFrom"]] for row in app["env"]},
+            **{variable["name"]: variable.get("value") or RESOURCES[variable["valueFrom"]] for variable in app["env"]},
         }
         command = [sys.executable if word == "python" else word for word in app["command"]]
         with run_server(command, port, folder, environment) as server:
@@ -43,7 +45,7 @@ def test_the_app_answers_from_its_endpoint(tmp_path: Path) -> None:
                 (model,) = client.models.list()
                 stream = client.chat.completions.create(model=model.id, messages=messages, stream=True)
                 assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == "Hello there"
-        assert workspace.asked[-1]["model"] == RESOURCES["serving-endpoint"]
+        assert workspace.bodies[-1]["model"] == RESOURCES["serving-endpoint"]
     shutil.rmtree(folder)
 
 

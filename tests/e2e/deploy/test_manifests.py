@@ -1,4 +1,4 @@
-"""compose.yaml and kubernetes.yaml agree with the server's own numbers."""
+"""compose.yaml and kubernetes.yaml match the settings of the server."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_kubernetes_waits_until_the_streams_have_ended(pod: dict[str, Any]) -> N
     assert int(env["PORT"]) == server["ports"][0]["containerPort"]
 
 
-def test_kubernetes_restarts_nothing_because_a_model_is_down(pod: dict[str, Any]) -> None:
+def test_kubernetes_does_not_restart_the_server_if_a_model_is_down(pod: dict[str, Any]) -> None:
     (server,) = pod["containers"]
     assert server["livenessProbe"]["httpGet"]["path"] == "/healthz"
     assert server["readinessProbe"]["httpGet"]["path"] == "/readyz"
@@ -44,7 +44,7 @@ def test_compose_waits_until_the_streams_have_ended(services: dict[str, Any]) ->
         assert int(service["stop_grace_period"].removesuffix("s")) > Settings().graceful_timeout
 
 
-def test_compose_starts_nginx_where_it_finds_the_server(services: dict[str, Any]) -> None:
+def test_compose_runs_nginx_on_the_network_of_the_server(services: dict[str, Any]) -> None:
     server = services["server"]["environment"]
     assert f"server {server['HOST']}:{server['PORT']};" in (DEPLOY / "nginx-site.conf").read_text()
     assert services["nginx"]["network_mode"] == "service:server"

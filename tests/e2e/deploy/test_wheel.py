@@ -1,4 +1,4 @@
-"""The package as others install it."""
+"""The wheel, its contents and its independence of the working directory."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_the_wheel_has_all_that_gunicorn_needs_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_contains_the_package_only(wheel: Path) -> None:
     names = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
     metadata = f"openai_compat-{__version__}.dist-info"
     assert names == {"openai_compat", metadata}
 
 
 @pytest.mark.slow
-def test_what_is_installed_finds_its_own_config_where_the_folder_has_another(wheel: Path, tmp_path: Path) -> None:
+def test_an_installed_server_ignores_a_config_module_in_the_working_directory(wheel: Path, tmp_path: Path) -> None:
     zipfile.ZipFile(wheel).extractall(tmp_path / "installed")
     (tmp_path / "config.py").write_text("SETTINGS = ['someone else']\n")
     command = [sys.executable, "-m", "openai_compat", "check-config"]
@@ -43,11 +43,11 @@ def test_what_is_installed_finds_its_own_config_where_the_folder_has_another(whe
 
 
 @pytest.mark.slow
-def test_the_wheel_has_the_files_of_the_servers_page(wheel: Path) -> None:
+def test_the_wheel_contains_the_files_of_the_home_page(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {f"openai_compat/web/static/home/{name}" for name in (*home.ASSETS, home.DOCUMENT)} <= names
 
 
 @pytest.mark.slow
-def test_the_wheel_says_that_it_is_typed(wheel: Path) -> None:
+def test_the_wheel_declares_its_types(wheel: Path) -> None:
     assert "openai_compat/py.typed" in zipfile.ZipFile(wheel).namelist()

@@ -1,4 +1,4 @@
-"""A live gunicorn in front of an upstream that misbehaves on demand."""
+"""A live server in front of the mock upstream and its faults."""
 
 from __future__ import annotations
 
@@ -24,4 +24,11 @@ def server(upstream: MockUpstream) -> Iterator[LiveServer]:
         "SSE_KEEPALIVE_SECONDS": "0.2",
     }
     with LiveServer(settings) as live:
+        yield live
+
+
+@pytest.fixture(scope="package")
+def server_without_comments(upstream: MockUpstream) -> Iterator[LiveServer]:
+    """Return a server that writes nothing in an idle gap, so that no failed write reveals a client disconnect."""
+    with LiveServer({"OPENAI_BASE_URL": upstream.base_url, "SSE_KEEPALIVE_SECONDS": "3600"}) as live:
         yield live

@@ -1,4 +1,4 @@
-"""Whose fault a refused key is: the caller hears of a 401 only where it was the caller's key that was refused."""
+"""Rejected API keys. A client gets a 401 only if its own key was rejected."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def upstream() -> Iterator[MockUpstream]:
         ({"API_KEYS": "ours"}, UPSTREAM_KEY, 401, "invalid_api_key"),
     ],
 )
-def test_who_is_told_what(
+def test_a_rejected_key_is_a_401_for_its_owner_only(
     settings: dict[str, str], sent: str | None, status: int, code: str | None, upstream: MockUpstream
 ) -> None:
     headers = {"Authorization": f"Bearer {sent}"} if sent else {}

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 import requests
 
-from tests.contracts.backend_contract import wait_until
 from tests.support.live_server import ROOT, LiveServer
 from tests.support.local_models import LOADER
+from tests.support.waiting import wait_until
 
 SECONDS = 20.0
 
@@ -104,7 +104,7 @@ def test_both_workers_share_one_engine_and_one_load(server: LiveServer, folder: 
         return {worker for worker, _ in seen}
 
     seen: set[tuple[str, int]] = set()
-    wait_until(lambda: len(workers()) == 2, SECONDS)
+    wait_until(lambda: len(workers()) == 2)
     assert len({process for _, process in seen}) == 1
     assert len((folder / "loads").read_text().splitlines()) == 1
     description = describe(server, "ready")
@@ -164,7 +164,7 @@ def test_a_full_queue_refuses_calls_until_a_client_disconnects(server: LiveServe
     assert (reply.status_code, reply.json()["error"]["code"]) == (503, "model_busy")
     assert int(reply.headers["Retry-After"]) > 0
     streams[0].close()
-    wait_until(lambda: chat(server, "narrow", "a").status_code == 200, SECONDS)
+    wait_until(lambda: chat(server, "narrow", "a").status_code == 200)
     streams[1].close()
 
 
@@ -183,7 +183,7 @@ def test_streams_of_a_killed_engine_end_with_an_error_and_the_next_call_is_answe
         assert json.loads(rest[-1].removeprefix(b"data: "))["error"]["code"] == "upstream_cut"
         assert b"data: [DONE]" not in rest
     # A call that arrives while the dead engine's socket is still open gets a 503, which clients retry.
-    wait_until(lambda: chat(server, "ready").status_code == 200, SECONDS)
+    wait_until(lambda: chat(server, "ready").status_code == 200)
     assert engine_of(server) != engine
 
 
@@ -214,8 +214,8 @@ def test_the_engine_ends_with_its_server(tmp_path: Path, end: signal.Signals) ->
         for process in children if end == signal.SIGKILL else ():
             with suppress(ProcessLookupError):
                 os.kill(process, end)
-        wait_until(lambda: not is_alive(engine) and not is_alive(supervisor), SECONDS)
-    wait_until(lambda: not list(temporary.glob("openai-compat-engine-*")), SECONDS)
+        wait_until(lambda: not is_alive(engine) and not is_alive(supervisor))
+    wait_until(lambda: not list(temporary.glob("openai-compat-engine-*")))
     shutil.rmtree(temporary)
 
 
@@ -230,7 +230,7 @@ def test_a_reload_with_another_configuration_starts_another_engine(tmp_path: Pat
             json.dumps([{"name": "ready", "hf_repo": "x"}, {"name": "another", "hf_repo": "x"}])
         )
         server.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: chat(server, "another").status_code == 200, SECONDS)
+        wait_until(lambda: chat(server, "another").status_code == 200)
         assert describe(server, "another")["process"] != first
 
 
@@ -239,13 +239,13 @@ def test_the_engine_survives_a_reload_with_the_same_configuration(tmp_path: Path
         engine = engine_of(server)
         workers = _children(server.process.pid)
         server.process.send_signal(signal.SIGHUP)
-        wait_until(lambda: not set(workers) & set(_children(server.process.pid)), SECONDS)
+        wait_until(lambda: not set(workers) & set(_children(server.process.pid)))
         assert engine_of(server) == engine
 
 
 def test_preloaded_models_are_loaded_without_a_call(tmp_path: Path) -> None:
     with local_server(tmp_path, [{"name": "ready", "hf_repo": "x"}], PRELOAD_MODELS="ready") as server:
-        wait_until(lambda: describe(server, "ready")["state"] == "ready", SECONDS)
+        wait_until(lambda: describe(server, "ready")["state"] == "ready")
 
 
 @pytest.mark.parametrize("setting", ["true", "false"])

@@ -16,27 +16,29 @@ WORKERS = 2
 SLOW, FAST = "fault-slow-first:delay=0.4", "mock-model"
 
 
-def answers(server: LiveServer, *, stream: bool) -> list[str]:
-    """Who answered each of the calls, which come one after the other."""
+def call_in_turn(server: LiveServer, *, stream: bool) -> list[str]:
+    """Send calls one after the other, and return the upstream of each."""
     body = {"model": "quick", "messages": [{"role": "user", "content": "Hi"}], "stream": stream}
     replies = [requests.post(f"{server.base_url}/chat/completions", json=body, timeout=30) for _ in range(CALLS)]
     assert {reply.status_code for reply in replies} == {200}
     return [reply.headers["x-openai-compat-upstream"] for reply in replies]
 
 
-@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "complete"])
 def test_the_faster_of_two_upstreams_gets_the_calls(tmp_path: Path, *, stream: bool) -> None:
-    """Each worker finds out for itself at most once that the slow one is slow: what one knows, it tells the others."""
+    """Each worker calls the slow upstream at most once, because workers share measured latencies."""
     with MockUpstream() as first, MockUpstream() as second:
         upstreams = {"slow": (first, SLOW), "fast": (second, FAST)}
-        rows = [
+        entries = [
             {"name": name, "kind": "openai", "base_url": upstream.base_url, "upstream_model": model}
             for name, (upstream, model) in upstreams.items()
         ]
         file = tmp_path / "models.json"
-        file.write_text(json.dumps([*rows, {"name": "quick", "targets": list(upstreams), "strategy": "least_latency"}]))
+        file.write_text(
+            json.dumps([*entries, {"name": "quick", "targets": list(upstreams), "strategy": "least_latency"}])
+        )
         with LiveServer({"MODELS_FILE": str(file)}, workers=WORKERS) as server:
-            told = answers(server, stream=stream)
-        asked = {name: len(upstream.requests()) for name, (upstream, _) in upstreams.items()}
-    assert 1 <= told.count("slow") <= WORKERS, told
-    assert asked == {name: told.count(name) for name in upstreams}
+            upstreams_called = call_in_turn(server, stream=stream)
+        received = {name: len(upstream.requests()) for name, (upstream, _) in upstreams.items()}
+    assert 1 <= upstreams_called.count("slow") <= WORKERS, upstreams_called
+    assert received == {name: upstreams_called.count(name) for name in upstreams}

@@ -1,4 +1,4 @@
-"""The chat API for Databricks Apps: what its README shows works against this server with `PORT=5000` alone."""
+"""The examples of the chat API for Databricks Apps, against this server with `PORT=5000`."""
 
 from __future__ import annotations
 
@@ -48,20 +48,20 @@ print(response.json())
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SubprocessServer]:
-    """`PORT=5000`, as everything here, with another port in place of 5000."""
+    """Yield a server with another port in place of 5000."""
     port = free_port()
     command = [sys.executable, "-m", "openai_compat", "serve"]
     environment = {"PORT": str(port), "PYTHONPATH": str(ROOT)}
-    with run_server(command, port, tmp_path_factory.mktemp("seed-0"), environment) as server:
+    with run_server(command, port, tmp_path_factory.mktemp("databricks-chat"), environment) as server:
         yield server
 
 
-def here(text: str, server: SubprocessServer) -> str:
+def with_port(text: str, server: SubprocessServer) -> str:
     return text.replace("localhost:5000", f"localhost:{server.port}")
 
 
 def assert_is_completion(completion: dict[str, Any]) -> None:
-    """The document's response; `usage` and `model` come besides."""
+    """Check the documented fields of the response. It also has `usage` and `model`."""
     assert re.fullmatch("chatcmpl-.+", str(completion["id"]))
     assert completion["object"] == "chat.completion"
     assert type(completion["created"]) is int
@@ -72,17 +72,17 @@ def assert_is_completion(completion: dict[str, Any]) -> None:
     assert choice["finish_reason"] == "stop"
 
 
-def test_its_curl(server: SubprocessServer, tmp_path: Path) -> None:
-    assert_is_completion(json.loads(run_bash(here(CURL, server), tmp_path)))
+def test_the_curl_example(server: SubprocessServer, tmp_path: Path) -> None:
+    assert_is_completion(json.loads(run_bash(with_port(CURL, server), tmp_path)))
 
 
-def test_its_python(server: SubprocessServer, tmp_path: Path) -> None:
-    printed = run_python(here(PYTHON, server), tmp_path)
+def test_the_python_example(server: SubprocessServer, tmp_path: Path) -> None:
+    printed = run_python(with_port(PYTHON, server), tmp_path)
     assert_is_completion(eval(printed, {"__builtins__": {}}))  # noqa: S307 - Python's own print of a dict
 
 
 @pytest.mark.parametrize("body", [{}, {"messages": []}, {"messages": "hello"}, {"messages": None}])
-def test_its_errors(server: SubprocessServer, body: dict[str, object]) -> None:
+def test_its_validation_errors(server: SubprocessServer, body: dict[str, object]) -> None:
     reply = requests.post(f"{server.url}/api/v1/chat/completions", json=body, timeout=10)
     assert reply.status_code == 400
     error = reply.json()["error"]
@@ -103,7 +103,7 @@ def test_its_health_check(server: SubprocessServer) -> None:
     assert abs((datetime.now() - datetime.fromisoformat(health["timestamp"])).total_seconds()) < 86_400
 
 
-def test_its_interactive_docs(server: SubprocessServer) -> None:
+def test_its_documentation_page(server: SubprocessServer) -> None:
     page = requests.get(f"{server.url}/docs", timeout=10)
     assert page.status_code == 200
     assert page.headers["Content-Type"].startswith("text/html")
@@ -111,8 +111,8 @@ def test_its_interactive_docs(server: SubprocessServer) -> None:
     assert "/v1/chat/completions" in document["paths"]
 
 
-def test_its_future_enhancements(server: SubprocessServer) -> None:
-    """ "Add streaming support with SSE", "more request parameters", "usage statistics"."""
+def test_its_planned_features_work(server: SubprocessServer) -> None:
+    """Check "streaming support with SSE", "more request parameters" and "usage statistics"."""
     body = {"messages": [{"role": "user", "content": "Hello"}], "temperature": 0.2, "max_tokens": 1}
     usage = requests.post(f"{server.url}/api/v1/chat/completions", json=body, timeout=10).json()["usage"]
     assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"] > 0
@@ -121,8 +121,8 @@ def test_its_future_enhancements(server: SubprocessServer) -> None:
     assert stream.text.endswith("data: [DONE]\n\n")
 
 
-def test_the_readme_says_what_to_set() -> None:
-    assert "`PORT=5000`" in (ROOT / "README.md").read_text()
+def test_the_migration_guide_names_its_settings() -> None:
+    assert "`PORT=5000`" in (ROOT / "docs" / "guides" / "migrating.md").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -133,36 +133,36 @@ def workspace() -> Iterator[Workspace]:
 
 @pytest.fixture(scope="module")
 def connected(workspace: Workspace) -> Iterator[LiveServer]:
-    """ "Connect to Databricks Model Serving endpoint", with "authentication/authorization"."""
+    """Yield a server that is connected to serving endpoints and requires API keys."""
     environment = {"DATABRICKS_HOST": workspace.url, "DATABRICKS_TOKEN": PERSONAL_TOKEN}
     with LiveServer({**environment, "DATABRICKS_ENDPOINTS": "echo,limited", "API_KEYS": "a-key"}) as server:
         yield server
 
 
-class TestItsFutureEnhancements:
-    """ "When ready to integrate real models": each of its points, at its own address."""
+class TestRealModels:
+    """The points of "When ready to integrate real models", at the documented path."""
 
     def ask(self, server: LiveServer, key: str = "a-key", **body: Any) -> requests.Response:
         headers = {"Authorization": f"Bearer {key}"}
-        asked = {"messages": [{"role": "user", "content": "Hello, how are you?"}], **body}
-        return requests.post(f"{server.url}/api/v1/chat/completions", json=asked, headers=headers, timeout=10)
+        request = {"messages": [{"role": "user", "content": "Hello, how are you?"}], **body}
+        return requests.post(f"{server.url}/api/v1/chat/completions", json=request, headers=headers, timeout=10)
 
-    def test_its_request_is_answered_by_an_endpoint(self, connected: LiveServer, workspace: Workspace) -> None:
+    def test_an_endpoint_answers(self, connected: LiveServer, workspace: Workspace) -> None:
         answer = self.ask(connected, temperature=0.2, max_tokens=50).json()
         assert answer["choices"][0]["message"]["content"] == "Hello, how are you?"
         assert answer["usage"]["total_tokens"] > 0
-        sent = workspace.asked[-1]
+        sent = workspace.bodies[-1]
         assert (sent["model"], sent["temperature"], sent["max_tokens"]) == ("echo", 0.2, 50)
 
-    def test_it_streams(self, connected: LiveServer) -> None:
+    def test_an_endpoint_streams(self, connected: LiveServer) -> None:
         assert self.ask(connected, stream=True).text.endswith("data: [DONE]\n\n")
 
     def test_tools_reach_the_endpoint(self, connected: LiveServer, workspace: Workspace) -> None:
         tools = [{"type": "function", "function": {"name": "get_weather", "parameters": {"type": "object"}}}]
         assert self.ask(connected, tools=tools, tool_choice="auto").status_code == 200
-        assert workspace.asked[-1]["tools"] == tools
+        assert workspace.bodies[-1]["tools"] == tools
 
-    def test_callers_need_a_key_and_hear_of_limits(self, connected: LiveServer) -> None:
+    def test_a_wrong_api_key_is_a_401_and_a_rate_limit_a_429(self, connected: LiveServer) -> None:
         assert self.ask(connected, key="another").status_code == 401
         limited = self.ask(connected, model="limited")
         assert (limited.status_code, limited.headers["retry-after"]) == (429, "7")

@@ -1,6 +1,6 @@
-"""The server in front of `https://test.com/chatting`: its endpoints, its validation errors and its statuses.
+"""The endpoints, errors and statuses of the server in front of `https://test.com/chatting`.
 
-A local server plays the external API. The settings are those that the README names for users of this system.
+A local server stands in for the external API. The settings are those of the migration guide.
 """
 
 from __future__ import annotations
@@ -61,23 +61,23 @@ def post(server: LiveServer, body: str) -> requests.Response:
     return requests.post(f"{server.url}/v1/chat/completions", body, headers=HEADERS, timeout=10)
 
 
-def test_its_models(server: LiveServer) -> None:
-    """Every key of the document's answer; the owner is told apart from the echo model's."""
+def test_its_list_of_models(server: LiveServer) -> None:
+    """Compare all documented keys. The owner differs."""
     (model,) = requests.get(f"{server.url}/models", timeout=10).json()["data"]
     assert model == {**MODELS["data"][0], "owned_by": "external"}
 
 
-def test_its_models_to_the_letter(api: RecordingAPI, tmp_path: Path) -> None:
-    """With the same model as a row of a models file, which has a key for the owner."""
-    row = {"name": "mock-gpt-model", "kind": "external", "base_url": api.url, "owned_by": "mock"}
+def test_its_list_of_models_including_the_owner(api: RecordingAPI, tmp_path: Path) -> None:
+    """Use a models file, which can set the owner."""
+    entry = {"name": "mock-gpt-model", "kind": "external", "base_url": api.url, "owned_by": "mock"}
     file = tmp_path / "models.yaml"
-    file.write_text(yaml.safe_dump([row]))
+    file.write_text(yaml.safe_dump([entry]))
     with LiveServer({"MODEL_REGISTRY_PATH": str(file)}) as server:
         assert requests.get(f"{server.url}/models", timeout=10).json()["data"] == MODELS["data"]
         assert post(server, PAYLOAD).json()["choices"][0]["message"]["content"] == "It is sunny today."
 
 
-def test_its_payload(server: LiveServer, api: RecordingAPI) -> None:
+def test_its_example_payload(server: LiveServer, api: RecordingAPI) -> None:
     reply = post(server, PAYLOAD)
     assert reply.status_code == 200
     completion = reply.json()
@@ -92,15 +92,15 @@ def test_its_payload(server: LiveServer, api: RecordingAPI) -> None:
     assert api.bodies[-1]["temperature"] == 0.7
 
 
-def test_it_streams_token_by_token(server: LiveServer) -> None:
+def test_a_stream_has_an_event_for_each_token(server: LiveServer) -> None:
     with openai.OpenAI(base_url=server.base_url, api_key="any", max_retries=0) as client:
         stream = client.chat.completions.create(
             model="mock-gpt-model", messages=[{"role": "user", "content": "Weather?"}], stream=True
         )
         choices = [chunk.choices[0] for chunk in stream]
-    pieces = [choice.delta.content for choice in choices if choice.delta.content]
-    assert "".join(pieces) == "It is sunny today."
-    assert len(pieces) >= 4
+    tokens = [choice.delta.content for choice in choices if choice.delta.content]
+    assert "".join(tokens) == "It is sunny today."
+    assert len(tokens) >= 4
     assert choices[-1].finish_reason == "stop"
 
 
@@ -112,8 +112,8 @@ def test_an_invalid_payload_is_422(server: LiveServer, body: str) -> None:
 
 
 def test_a_failed_connection_to_the_external_api_is_500() -> None:
-    nobody = f"http://127.0.0.1:{free_port()}/chatting"
-    with LiveServer({"EXTERNAL_CHAT_URL": nobody, **SETTINGS}) as server:
+    unreachable = f"http://127.0.0.1:{free_port()}/chatting"
+    with LiveServer({"EXTERNAL_CHAT_URL": unreachable, **SETTINGS}) as server:
         reply = post(server, PAYLOAD)
         assert reply.status_code == 500
         assert reply.json()["error"].keys() == {"message", "type", "param", "code"}
@@ -132,13 +132,13 @@ def test_raw_requests_are_logged(server: LiveServer) -> None:
     assert "sk-1234567890abcdef" not in line
 
 
-def test_the_readme_says_what_to_set() -> None:
-    readme = (ROOT / "README.md").read_text()
+def test_the_migration_guide_names_its_settings() -> None:
+    guide = (ROOT / "docs" / "guides" / "migrating.md").read_text()
     for name, value in SETTINGS.items():
-        assert f"`{name}={value}`" in readme
+        assert f"`{name}={value}`" in guide
 
 
-RULES = """
+HOOKS = """
 def prepare(request, call):
     request["messages"][-1]["content"] += " Please."
 
@@ -155,26 +155,26 @@ def choose(request, call):
 @pytest.fixture(scope="module")
 def customized(api: RecordingAPI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     folder = tmp_path_factory.mktemp("custom")
-    (folder / "rules.py").write_text(RULES)
+    (folder / "rules.py").write_text(HOOKS)
     hooks = {"choose_model": "rules:choose", "before_request": "rules:prepare", "after_reply": "rules:finish"}
     declared = {
         "request": {"body": {"prompt": "{{ last_user_message }}", "heat": "{{ temperature }}"}},
         "reply": {"text": "data.answer"},
     }
-    row = {"name": "mock-gpt-model", "kind": "external", "base_url": api.url, "hooks": hooks, **declared}
-    (folder / "models.yaml").write_text(yaml.safe_dump([row, {"name": "cheap", "kind": "echo"}]))
+    entry = {"name": "mock-gpt-model", "kind": "external", "base_url": api.url, "hooks": hooks, **declared}
+    (folder / "models.yaml").write_text(yaml.safe_dump([entry, {"name": "cheap", "kind": "echo"}]))
     with LiveServer({"MODEL_REGISTRY_PATH": "models.yaml"}, folder=folder) as server:
         yield server
 
 
 class TestItsCustomization:
-    """ "Change External API", "Pre/Post-Processing", "Multi-Backend Support": none needs the server's code."""
+    """Changes that needed code: "Change External API", "Pre/Post-Processing" and "Multi-Backend Support"."""
 
-    def test_another_api_with_logic_before_and_after(self, customized: LiveServer, api: RecordingAPI) -> None:
+    def test_another_api_with_pre_and_post_processing(self, customized: LiveServer, api: RecordingAPI) -> None:
         answer = post(customized, PAYLOAD).json()
         assert api.bodies[-1] == {"prompt": "What is the weather like today? Please.", "heat": 0.7}
         assert answer["choices"][0]["message"]["content"] == "It is sunny today. (from a friend)"
 
-    def test_the_context_decides_who_answers(self, customized: LiveServer) -> None:
+    def test_a_hook_chooses_the_model(self, customized: LiveServer) -> None:
         body = json.dumps({"model": "mock-gpt-model", "messages": [{"role": "user", "content": "Hi"}]})
         assert post(customized, body).json()["model"] == "cheap"

@@ -1,6 +1,6 @@
-"""The server for Hugging Face models, as far as HTTP goes: probe, models, completions and their errors.
+"""The HTTP interface of the server for Hugging Face models.
 
-The echo model stands in for the weights, as a local model that only completes; real ones are loaded in `tests/local`.
+The echo model stands in for the weights, as a local model that only completes.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ curl http://localhost:8000/v1/completions \\
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """As its README has it, with a registry file that points each of its ids to local weights."""
-    file = tmp_path_factory.mktemp("seed-3") / "registry.json"
-    (row,) = json.loads(REGISTRY)
-    file.write_text(json.dumps([{**row, "name": name, "hf_repo": "kind=completions"} for name in MODELS]))
+    """Yield a server with its documented settings and a registry file with its model ids."""
+    file = tmp_path_factory.mktemp("gpt3dev") / "registry.json"
+    (entry,) = json.loads(REGISTRY)
+    file.write_text(json.dumps([{**entry, "name": name, "hf_repo": "kind=completions"} for name in MODELS]))
     settings = {
         "MODEL_REGISTRY_PATH": str(file),
         "LOCAL_MODEL_LOADER": LOADER,
@@ -78,12 +78,12 @@ def run(text: str, server: LiveServer, folder: Path) -> dict[str, Any]:
     return answer
 
 
-def test_its_models(server: LiveServer, tmp_path: Path) -> None:
+def test_its_list_of_models(server: LiveServer, tmp_path: Path) -> None:
     listed = run(LIST_MODELS, server, tmp_path)
     assert [model["id"] for model in listed["data"]] == MODELS
 
 
-def test_its_completion(server: LiveServer, tmp_path: Path) -> None:
+def test_its_example_completion(server: LiveServer, tmp_path: Path) -> None:
     completion = run(COMPLETION, server, tmp_path)
     assert completion["object"] == "text_completion"
     assert completion["model"] == "GPT3-dev"
@@ -92,7 +92,7 @@ def test_its_completion(server: LiveServer, tmp_path: Path) -> None:
     assert choice["text"]
 
 
-def test_its_stream_ends_with_done(server: LiveServer) -> None:
+def test_a_stream_ends_with_done(server: LiveServer) -> None:
     body = {"model": "GPT3-dev", "prompt": "Write a haiku", "stream": True}
     stream = requests.post(f"{server.base_url}/completions", json=body, timeout=10)
     assert stream.headers["Content-Type"].startswith("text/event-stream")
@@ -100,33 +100,31 @@ def test_its_stream_ends_with_done(server: LiveServer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("door", "body", "code"),
+    ("endpoint", "body", "code"),
     [
         ("chat/completions", {"messages": [{"role": "user", "content": "x"}]}, "chat_completions_not_available"),
         ("embeddings", {"input": "x"}, "embeddings_backend_unavailable"),
     ],
 )
-def test_what_a_model_cannot_do_is_a_structured_501(
-    server: LiveServer, door: str, body: dict[str, str], code: str
-) -> None:
-    reply = requests.post(f"{server.base_url}/{door}", json={"model": "GPT3-dev", **body}, timeout=10)
+def test_an_unsupported_endpoint_is_a_501(server: LiveServer, endpoint: str, body: dict[str, str], code: str) -> None:
+    reply = requests.post(f"{server.base_url}/{endpoint}", json={"model": "GPT3-dev", **body}, timeout=10)
     assert reply.status_code == 501
     assert reply.headers["x-should-retry"] == "false"
     error = reply.json()["error"]
     assert error["code"] == code
-    assert door == "embeddings" or "/v1/completions" in error["message"]
+    assert endpoint == "embeddings" or "/v1/completions" in error["message"]
 
 
-def test_its_registry_file(server: LiveServer) -> None:
-    facts = requests.get(f"{server.base_url}/models/GPT3-dev-350m-2805", timeout=10).json()
-    assert facts["context_window"] == 4096
+def test_its_registry_file_sets_the_context_window(server: LiveServer) -> None:
+    model = requests.get(f"{server.base_url}/models/GPT3-dev-350m-2805", timeout=10).json()
+    assert model["context_window"] == 4096
 
 
-def test_its_origins(server: LiveServer) -> None:
+def test_its_cors_setting(server: LiveServer) -> None:
     reply = requests.get(f"{server.base_url}/models", headers={"Origin": "https://other.example.com"}, timeout=10)
     assert reply.headers["Access-Control-Allow-Origin"] == "https://other.example.com"
 
 
-def test_its_probe(server: LiveServer) -> None:
+def test_its_health_check(server: LiveServer) -> None:
     reply = requests.get(f"{server.url}/healthz", timeout=10)
     assert (reply.status_code, reply.json()) == (200, {"status": "ok"})

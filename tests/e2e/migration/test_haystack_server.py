@@ -18,7 +18,7 @@ from tests.support.mock_upstream import MockUpstream
 from tests.support.nginx import free_port
 from tests.support.snippets import run_javascript, run_python
 from tests.support.subprocess_server import SubprocessServer, run_server
-from tests.support.tools import ROOT, require_extra
+from tests.support.tools import ROOT
 
 DOT_ENV = """\
 OPENAI_API_KEY=your-openai-api-key
@@ -87,7 +87,7 @@ def upstream() -> Iterator[MockUpstream]:
         yield upstream
 
 
-@pytest.fixture(scope="module", params=["passthrough", "pipeline"])
+@pytest.fixture(scope="module", params=["passthrough", pytest.param("pipeline", marks=pytest.mark.extra("haystack"))])
 def server(
     upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[SubprocessServer]:
@@ -95,7 +95,6 @@ def server(
     folder, port = tmp_path_factory.mktemp("migration"), free_port()
     settings = DOT_ENV.replace("8001", str(port)) + f"OPENAI_BASE_URL={upstream.base_url}\n"
     if request.param == "pipeline":
-        require_extra("haystack")
         (folder / "models.yaml").write_text("- {name: gpt-4o, kind: haystack}\n")
         settings += "MODEL_REGISTRY_PATH=models.yaml\n"
     (folder / ".env").write_text(settings)

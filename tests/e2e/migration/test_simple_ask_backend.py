@@ -1,6 +1,6 @@
-"""The simple backend of a browser chat: `POST /ask` as its README shows it, with `OPENAI_API_KEY` and no more.
+"""`POST /ask` of the simple backend of a browser chat, with `OPENAI_API_KEY`.
 
-OpenAI is played by the mock upstream, so `OPENAI_BASE_URL` is set besides.
+`OPENAI_BASE_URL` is also set, because the mock upstream stands in for OpenAI.
 """
 
 from __future__ import annotations
@@ -67,16 +67,16 @@ def assert_is_error(reply: requests.Response, status: int) -> None:
     assert all(isinstance(value, str) and value for value in error.values())
 
 
-def test_its_curl(server: LiveServer, tmp_path: Path) -> None:
-    """ "Each chunk contains a piece of the assistant's response", "terminated with a "stop" finish reason"."""
-    *pieces, last = parse_events(run_bash(CURL.replace(":8000", f":{server.port}"), tmp_path))
-    assert len(pieces) > 1
-    assert all(piece["role"] == "assistant" and piece["finish_reason"] is None for piece in pieces)
-    assert "How are you?" in "".join(str(piece["content"]) for piece in pieces)
+def test_the_curl_example(server: LiveServer, tmp_path: Path) -> None:
+    """Check the documented events, the last of which has the finish reason "stop"."""
+    *deltas, last = parse_events(run_bash(CURL.replace(":8000", f":{server.port}"), tmp_path))
+    assert len(deltas) > 1
+    assert all(delta["role"] == "assistant" and delta["finish_reason"] is None for delta in deltas)
+    assert "How are you?" in "".join(str(delta["content"]) for delta in deltas)
     assert last["finish_reason"] == "stop"
 
 
-def test_its_request_format_is_streamed_as_it_comes(server: LiveServer) -> None:
+def test_its_example_request_is_streamed(server: LiveServer) -> None:
     reply = requests.post(
         f"{server.url}/ask", REQUEST, headers={"Content-Type": "application/json"}, stream=True, timeout=10
     )
@@ -99,25 +99,27 @@ def test_an_error_of_openai_is_500(server: LiveServer) -> None:
     assert_is_error(requests.post(f"{server.url}/ask", json=body, timeout=10), 500)
 
 
-def test_an_openai_that_cannot_be_reached_or_refuses_the_key_is_500(upstream: MockUpstream) -> None:
-    nobody = f"http://127.0.0.1:{free_port()}/v1"
-    for key, base_url in ((KEY, nobody), ("sk-wrong-key", upstream.base_url)):
+def test_an_unreachable_openai_and_a_rejected_key_are_500(upstream: MockUpstream) -> None:
+    unreachable = f"http://127.0.0.1:{free_port()}/v1"
+    for key, base_url in ((KEY, unreachable), ("sk-wrong-key", upstream.base_url)):
         with LiveServer({"OPENAI_API_KEY": key, "OPENAI_BASE_URL": base_url}) as server:
             reply = requests.post(f"{server.url}/ask", json=json.loads(REQUEST), timeout=10)
             assert_is_error(reply, 500)
             assert key not in reply.text
 
 
-def test_its_page_may_call_and_others_may_not(server: LiveServer) -> None:
-    wish = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
-    allowed = requests.options(f"{server.url}/ask", headers={"Origin": PAGE, **wish}, timeout=10)
+def test_cors_allows_its_page_and_no_other(server: LiveServer) -> None:
+    preflight = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+    allowed = requests.options(f"{server.url}/ask", headers={"Origin": PAGE, **preflight}, timeout=10)
     assert allowed.headers["Access-Control-Allow-Origin"] == PAGE
     assert "content-type" in allowed.headers["Access-Control-Allow-Headers"].lower()
-    other = requests.options(f"{server.url}/ask", headers={"Origin": "https://elsewhere.example", **wish}, timeout=10)
+    other = requests.options(
+        f"{server.url}/ask", headers={"Origin": "https://elsewhere.example", **preflight}, timeout=10
+    )
     assert "Access-Control-Allow-Origin" not in other.headers
 
 
-def test_other_origins_are_configured(upstream: MockUpstream) -> None:
+def test_cors_origins_can_be_configured(upstream: MockUpstream) -> None:
     settings = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": upstream.base_url}
     with LiveServer({**settings, "CORS_ALLOW_ORIGINS": "https://chat.example.com"}) as server:
         reply = requests.post(

@@ -1,4 +1,4 @@
-"""Tests that import Haystack. Without the extra every module of this folder is skipped, and in CI it fails."""
+"""Tests that import Haystack. Without the extra every module of this folder is skipped."""
 
 from openai_compat.config import environment
 from tests.support.tools import require_extra

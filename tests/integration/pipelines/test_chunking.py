@@ -11,6 +11,8 @@ from openai_compat.sidecars.haystack.chunking import MAX_CHUNK_CHARS, find_files
 from openai_compat.sidecars.haystack.html_text import read_html
 from tests.support.pdf import to_pdf
 
+pytestmark = pytest.mark.extra("haystack")
+
 PAGE = """<!doctype html><html><head><title>Opening
  hours</title><style>p { color: red }</style></head><body>
 <nav><a href="/">Home</a></nav><header>Our shop</header>

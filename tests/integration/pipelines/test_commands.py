@@ -13,6 +13,8 @@ from openai_compat.cli import main
 from openai_compat.sidecars.haystack.diagram import to_mermaid
 from openai_compat.sidecars.haystack.io_mapping import map_pipeline
 
+pytestmark = pytest.mark.extra("haystack")
+
 MODELS = """\
 - {name: echo, kind: echo}
 - {name: team/docs, kind: haystack, documents: documents, generator: echo, embedder: echo}

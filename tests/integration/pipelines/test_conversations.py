@@ -9,6 +9,8 @@ import pytest
 from openai_compat.sidecars.haystack import conversations
 from openai_compat.sidecars.haystack.conversations import MemoryConversations, extend
 
+pytestmark = pytest.mark.extra("haystack")
+
 
 def message(role: str, content: str) -> dict[str, Any]:
     return {"role": role, "content": content}

@@ -16,6 +16,8 @@ from openai_compat.core.types import CallContext, ChatDelta, ChatRequest
 from openai_compat.sidecars.haystack import loading
 from openai_compat.sidecars.haystack.registry import FORBIDDEN, PipelineRegistry, to_inner_settings
 
+pytestmark = pytest.mark.extra("haystack")
+
 SUBCLASS = """\
 from haystack import Document
 from openai_compat.sidecars.haystack.generator import HaystackPipeline

@@ -12,6 +12,8 @@ import pytest
 from openai_compat.sidecars.haystack.index import DocumentIndex
 from tests.support.pdf import to_pdf
 
+pytestmark = pytest.mark.extra("haystack")
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

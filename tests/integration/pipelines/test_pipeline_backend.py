@@ -19,6 +19,8 @@ from openai_compat.sidecars.haystack.pipeline_backend import MAX_BUFFERED, Pipel
 from openai_compat.sidecars.haystack.registry import PipelineRegistry
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.extra("haystack")
+
 ENDLESS = 1_000_000
 
 

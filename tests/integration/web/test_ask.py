@@ -1,4 +1,4 @@
-"""`POST /ask` on the echo model: which format it answers in, what each format looks like, and its errors."""
+"""`POST /ask` with the echo model: content negotiation, the three stream formats and their errors."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def ask(client: FlaskClient, messages: Any = PLAIN, url: str = "/ask", **options
 
 
 def events(reply: TestResponse) -> list[Any]:
-    """The values of the `data:` lines; the end mark as it is."""
+    """Return the JSON values of the events, and `data: [DONE]` as text."""
     blocks = reply.text.split("\n\n")
     assert blocks.pop() == ""
     assert all(block.startswith("data: ") for block in blocks)
@@ -61,22 +61,22 @@ def format_of(reply: TestResponse) -> str:
     return "ui" if reply.headers.get(UI_HEADER) == "v1" else "sse"
 
 
-def test_sse_is_one_event_a_piece_and_a_last_one_with_the_finish_reason(client: FlaskClient) -> None:
-    *pieces, last = events(ask(client))
-    assert len(pieces) > 1
-    assert all(piece == {**piece, "role": "assistant", "finish_reason": None} for piece in pieces)
-    assert all(piece.keys() == {"role", "content", "finish_reason"} for piece in pieces)
-    assert "".join(piece["content"] for piece in pieces) == "Hello there!"
+def test_sse_has_an_event_for_each_delta_and_one_for_the_finish_reason(client: FlaskClient) -> None:
+    *deltas, last = events(ask(client))
+    assert len(deltas) > 1
+    assert all(delta == {**delta, "role": "assistant", "finish_reason": None} for delta in deltas)
+    assert all(delta.keys() == {"role", "content", "finish_reason"} for delta in deltas)
+    assert "".join(delta["content"] for delta in deltas) == "Hello there!"
     assert last == {"role": "assistant", "content": "", "finish_reason": "stop"}
 
 
-def test_text_is_the_text_and_nothing_else(client: FlaskClient) -> None:
+def test_text_is_the_bare_text(client: FlaskClient) -> None:
     reply = ask(client, [{"role": "user", "content": "é 日 🌍"}], "/ask?format=text")
     assert reply.data == "é 日 🌍".encode()
     assert reply.headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_ui_is_a_message_of_one_step_and_one_text(client: FlaskClient) -> None:
+def test_ui_is_a_message_with_one_step_and_one_text(client: FlaskClient) -> None:
     start, step, text, *deltas, text_end, step_end, finish, done = events(ask(client, PARTS))
     assert start["type"] == "start"
     assert start["messageId"].startswith("msg_")
@@ -89,13 +89,13 @@ def test_ui_is_a_message_of_one_step_and_one_text(client: FlaskClient) -> None:
     assert done == "[DONE]"
 
 
-def test_a_page_says_how_the_model_is_to_write(client: FlaskClient) -> None:
-    *pieces, last = events(ask(client, [{"role": "user", "content": "one two three"}], max_tokens=2, theme="dark"))
-    assert "".join(piece["content"] for piece in pieces) == "one two"
+def test_generation_options_reach_the_model(client: FlaskClient) -> None:
+    *deltas, last = events(ask(client, [{"role": "user", "content": "one two three"}], max_tokens=2, theme="dark"))
+    assert "".join(delta["content"] for delta in deltas) == "one two"
     assert last["finish_reason"] == "length"
 
 
-def test_the_documentation_names_all_that_it_may_say() -> None:
+def test_the_documentation_names_all_generation_options() -> None:
     section = (
         (ROOT / "docs" / "reference" / "http-api.md").read_text().partition("\n## /ask\n")[2].partition("\n## ")[0]
     )
@@ -104,7 +104,7 @@ def test_the_documentation_names_all_that_it_may_say() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "details"),
+    ("option", "details"),
     [
         (
             {"temperature": "hot"},
@@ -113,21 +113,21 @@ def test_the_documentation_names_all_that_it_may_say() -> None:
         ({"max_tokens": 0}, "'max_tokens'"),
     ],
 )
-def test_what_a_page_says_of_it_is_checked(client: FlaskClient, wish: dict[str, Any], details: str) -> None:
-    reply = ask(client, **wish)
+def test_invalid_generation_options_are_rejected(client: FlaskClient, option: dict[str, Any], details: str) -> None:
+    reply = ask(client, **option)
     assert reply.status_code == 400
     assert details in reply.get_json()["details"]
 
 
 @pytest.mark.parametrize("name", ["sse", "text", "ui"])
-def test_nobody_on_the_way_may_hold_a_stream_back(client: FlaskClient, name: str) -> None:
+def test_the_headers_forbid_buffering_and_compression(client: FlaskClient, name: str) -> None:
     reply = ask(client, url=f"/ask?format={name}", headers={"Accept-Encoding": "gzip"})
     assert reply.headers["Cache-Control"] == "no-cache, no-transform"
     assert reply.headers["X-Accel-Buffering"] == "no"
     assert not {"Content-Length", "Content-Encoding"} & set(reply.headers.keys())
 
 
-def test_the_answer_to_a_pages_last_message_goes_on_with_it_when_that_is_the_assistants(client: FlaskClient) -> None:
+def test_an_answer_continues_the_last_message_if_it_is_the_assistants(client: FlaskClient) -> None:
     tool = {"type": "tool-clock", "toolCallId": "call_1", "state": "output-available", "input": {}, "output": "noon"}
     reply = ask(client, [*PARTS, {"id": "answer-7", "role": "assistant", "parts": [tool]}])
     found = events(reply)
@@ -135,8 +135,8 @@ def test_the_answer_to_a_pages_last_message_goes_on_with_it_when_that_is_the_ass
     assert "noon" in "".join(event.get("delta", "") for event in found[:-1])
 
 
-WISHES = [
-    # messages, query, Accept, the setting, what comes
+FORMATS = [
+    # messages, query, Accept, setting, expected format
     (PLAIN, "", None, "sse", "sse"),
     (PLAIN, "", "*/*", "text", "text"),
     (PLAIN, "", "*/*", "ui", "ui"),
@@ -160,23 +160,21 @@ WISHES = [
 ]
 
 
-@pytest.mark.parametrize(("messages", "query", "accept", "setting", "expected"), WISHES)
-def test_the_format_is_what_the_client_can_read(
-    messages: Any, query: str, accept: str | None, setting: Any, expected: str
-) -> None:
+@pytest.mark.parametrize(("messages", "query", "accept", "setting", "expected"), FORMATS)
+def test_content_negotiation(messages: Any, query: str, accept: str | None, setting: Any, expected: str) -> None:
     client = create_app(load(ask_stream_format=setting)).test_client()
     headers = {"Accept": accept} if accept else {}
     assert format_of(ask(client, messages, f"/ask{query}", headers=headers)) == expected
 
 
-def test_version_4_of_the_ai_sdk_is_told_by_what_it_sends_and_gets_text(client: FlaskClient) -> None:
+def test_version_4_of_the_ai_sdk_gets_text(client: FlaskClient) -> None:
     assert format_of(ask(client, VERSION_4, id="chat-1")) == "text"
     assert format_of(ask(client, VERSION_4, id="chat-1", trigger="submit-message")) == "ui"
     assert format_of(ask(client, PARTS, id="chat-1")) == "ui"
     assert format_of(ask(client, VERSION_4, "/ask?format=sse", id="chat-1")) == "sse"
 
 
-def test_a_model_may_be_asked_for_by_name() -> None:
+def test_the_request_may_name_a_model() -> None:
     settings = load()
     entry = replace(settings.entries["mock-gpt-model"], name="other")
     client = create_app(replace(settings, entries={**settings.entries, "other": entry})).test_client()
@@ -216,15 +214,13 @@ REFUSED: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("body", "details"), REFUSED)
-def test_a_mistake_in_the_request_is_a_400_in_the_words_of_an_assistant(
-    client: FlaskClient, body: Any, details: str
-) -> None:
+def test_an_invalid_request_is_a_400_with_an_assistant_message(client: FlaskClient, body: Any, details: str) -> None:
     data = body if isinstance(body, bytes) else json.dumps(body)
     reply = client.post("/ask", data=data, content_type="application/json")
     assert_error(reply, 400, "invalid_request_error", details)
 
 
-def test_an_unknown_format_is_a_400_that_names_those_there_are(client: FlaskClient) -> None:
+def test_an_unknown_format_is_a_400_that_lists_the_formats(client: FlaskClient) -> None:
     assert_error(ask(client, url="/ask?format=xml"), 400, "invalid_request_error", "sse, text, ui")
 
 
@@ -233,7 +229,7 @@ def test_another_content_type_is_a_400(client: FlaskClient) -> None:
     assert_error(reply, 400, "invalid_request_error", "Content-Type: application/json")
 
 
-def test_the_status_of_other_doors_for_bad_payloads_does_not_change_this_ones() -> None:
+def test_the_setting_validation_error_status_does_not_apply() -> None:
     client = create_app(load(validation_error_status=422)).test_client()
     assert ask(client, []).status_code == 400
 
@@ -244,7 +240,7 @@ def test_a_body_that_is_too_large_is_a_413() -> None:
     assert_error(reply, 413, "invalid_request_error", "larger")
 
 
-def test_a_missing_key_is_a_401_and_the_right_one_opens() -> None:
+def test_a_missing_or_wrong_api_key_is_a_401() -> None:
     client = create_app(load(api_keys=("secret-key",))).test_client()
     assert_error(ask(client), 401, "invalid_request_error", "API key")
     assert_error(ask(client, headers={"Authorization": "Bearer wrong"}), 401, "invalid_request_error", "API key")
@@ -252,7 +248,7 @@ def test_a_missing_key_is_a_401_and_the_right_one_opens() -> None:
 
 
 class Faulty(EchoBackend):
-    """Fails as `upstream_model` says: before its first piece or after it."""
+    """Backend with the fault that `upstream_model` names, before or after its first delta."""
 
     def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta]:  # type: ignore[override]
         fault = self.entry.upstream_model
@@ -260,7 +256,7 @@ class Faulty(EchoBackend):
             raise UpstreamStatusError(
                 "Slow down.", upstream_status=429, type_="rate_limit_error", headers={"retry-after": "7"}
             )
-        if fault == "mute":
+        if fault == "no-chat":
             raise missing_capability(self.name, "chat", [])
         if fault == "bug":
             raise ZeroDivisionError("/home/secret/path")
@@ -279,26 +275,26 @@ def faulty(fault: str) -> FlaskClient:
     return create_app(replace(settings, entries={"faulty": entry}, default_model="faulty")).test_client()
 
 
-def test_whatever_the_upstream_says_before_the_first_piece_is_a_500_that_tells_when_to_come_again() -> None:
+def test_an_upstream_error_before_the_first_delta_is_a_500_with_retry_after() -> None:
     reply = ask(faulty("busy"), PARTS)
     assert_error(reply, 500, "rate_limit_error", "Slow down.")
     assert reply.headers["retry-after"] == "7"
 
 
-def test_a_model_that_does_not_chat_is_not_to_be_tried_again() -> None:
-    reply = ask(faulty("mute"))
+def test_a_model_without_chat_is_named_in_the_message() -> None:
+    reply = ask(faulty("no-chat"))
     assert reply.json
     assert reply.json["content"] == "This model does not chat. Please choose another one."
 
 
-def test_a_bug_is_a_500_that_shows_nothing_of_the_inside() -> None:
+def test_an_internal_error_is_a_500_without_details() -> None:
     reply = ask(faulty("bug"))
     assert_error(reply, 500, "server_error", "error")
     assert "secret" not in reply.text
     assert "ZeroDivision" not in reply.text
 
 
-def test_an_error_after_the_first_piece_is_the_last_event_of_sse() -> None:
+def test_an_error_after_the_first_delta_is_the_last_event_of_sse() -> None:
     half, error = events(ask(faulty("cut")))
     assert half["content"] == "Half"
     assert error == {
@@ -310,7 +306,7 @@ def test_an_error_after_the_first_piece_is_the_last_event_of_sse() -> None:
     }
 
 
-def test_an_error_after_the_first_piece_is_the_last_chunk_of_ui() -> None:
+def test_an_error_after_the_first_delta_is_the_last_chunk_of_ui() -> None:
     *before, error = events(ask(faulty("cut"), PARTS))
     assert [event["type"] for event in before] == ["start", "start-step", "text-start", "text-delta"]
     assert error == {
@@ -319,20 +315,20 @@ def test_an_error_after_the_first_piece_is_the_last_chunk_of_ui() -> None:
     }
 
 
-def test_an_error_after_the_first_piece_of_text_breaks_the_connection() -> None:
+def test_an_error_after_the_first_delta_of_text_resets_the_connection() -> None:
     reply = ask(faulty("cut"), url="/ask?format=text")
     with pytest.raises(ConnectionResetError):
         reply.get_data()
 
 
 @pytest.mark.parametrize(("query", "key"), [("sse", "finish_reason"), ("ui", "finishReason")])
-def test_the_true_reason_for_the_end_is_told(query: str, key: str) -> None:
+def test_the_finish_reason_is_sent(query: str, key: str) -> None:
     found = [event for event in events(ask(faulty(""), url=f"/ask?format={query}")) if key in event]
     assert found[-1][key] == "length"
 
 
-def test_a_page_on_another_origin_may_ask(client: FlaskClient) -> None:
-    asked = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST"}
-    reply = client.options("/ask", headers={**asked, "Access-Control-Request-Headers": "content-type"})
+def test_a_preflight_from_another_origin_is_allowed(client: FlaskClient) -> None:
+    preflight = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST"}
+    reply = client.options("/ask", headers={**preflight, "Access-Control-Request-Headers": "content-type"})
     assert reply.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
     assert "content-type" in reply.headers["Access-Control-Allow-Headers"]

@@ -1,4 +1,4 @@
-"""A chat page's messages in OpenAI's terms: plain ones, and those of the AI SDK's versions."""
+"""Conversion of a chat page's messages, plain ones and those of the AI SDK's versions, to OpenAI's messages."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CALL = {
 }
 
 
-def test_plain_messages_keep_what_openai_knows() -> None:
+def test_plain_messages_keep_the_fields_of_openai() -> None:
     messages = [
         {"role": "system", "content": "Be brief.", "id": "0", "createdAt": "2026-01-10"},
         {"role": "user", "content": [{"type": "text", "text": "Hello!"}], "parts": None},
@@ -53,17 +53,17 @@ def test_plain_messages_keep_what_openai_knows() -> None:
     ]
 
 
-def test_text_parts_are_one_text() -> None:
+def test_text_parts_are_joined() -> None:
     message = user(text("Hello, "), {"type": "data-clock", "data": 12}, text("you!"))
     assert to_chat_messages([message]) == [{"role": "user", "content": "Hello, you!"}]
 
 
-def test_the_parts_count_where_version_4_says_everything_twice() -> None:
+def test_parts_take_precedence_over_the_content_of_version_4() -> None:
     message = user(text("Hello!"), content="Hello!")
     assert to_chat_messages([message]) == [USER]
 
 
-def test_the_content_counts_where_the_parts_say_nothing() -> None:
+def test_content_is_used_if_the_parts_have_no_text() -> None:
     spoken = [user({"type": "source-url", "url": "https://a.example"}, content="Hello!"), assistant(content="Hi.")]
     assert to_chat_messages([*spoken, assistant({"type": "step-start"}, content="Well.")]) == [
         USER,
@@ -111,7 +111,7 @@ def test_attachments_of_version_4_become_content_parts() -> None:
     assert to_chat_messages([{**USER, "experimental_attachments": attachments}])[0]["content"][1] == picture(PNG)
 
 
-def test_what_is_for_the_page_alone_is_left_out() -> None:
+def test_parts_that_only_the_page_needs_are_dropped() -> None:
     parts = [
         {"type": "step-start"},
         {"type": "reasoning", "text": "Hm."},
@@ -124,7 +124,7 @@ def test_what_is_for_the_page_alone_is_left_out() -> None:
     assert to_chat_messages([USER, assistant(*parts)]) == [USER, {"role": "assistant", "content": "Hi."}]
 
 
-def test_an_assistant_that_said_nothing_is_left_out() -> None:
+def test_an_empty_assistant_message_is_dropped() -> None:
     messages = [USER, assistant({"type": "reasoning", "text": "Hm."}), assistant(), USER]
     assert to_chat_messages(messages) == [USER, USER]
 
@@ -154,12 +154,12 @@ RESULTS = [
 
 
 @pytest.mark.parametrize(("part", "result"), RESULTS)
-def test_a_tool_that_answered_is_a_call_and_its_result(part: dict[str, Any], result: str) -> None:
+def test_a_tool_part_with_output_becomes_a_call_and_its_result(part: dict[str, Any], result: str) -> None:
     answer = {"role": "tool", "tool_call_id": "call_1", "content": result}
     assert to_chat_messages([USER, assistant(part)]) == [USER, CALL, answer]
 
 
-def test_each_step_is_a_turn_of_its_own() -> None:
+def test_each_step_becomes_a_turn() -> None:
     second = {**tool("output-available", output="warm"), "toolCallId": "call_2", "input": None}
     message = assistant(
         {"type": "step-start"},
@@ -169,16 +169,16 @@ def test_each_step_is_a_turn_of_its_own() -> None:
         {"type": "step-start"},
         text("It is cold."),
     )
-    call, cold, warm, said = to_chat_messages([message])
+    call, cold, warm, last = to_chat_messages([message])
     assert call["content"] == "Let me see."
     assert [found["id"] for found in call["tool_calls"]] == ["call_1", "call_2"]
     assert call["tool_calls"][1]["function"]["arguments"] == "{}"
     assert (cold["content"], warm["content"]) == ("cold", "warm")
-    assert said == {"role": "assistant", "content": "It is cold."}
+    assert last == {"role": "assistant", "content": "It is cold."}
 
 
 @pytest.mark.parametrize("state", ["input-streaming", "input-available", "approval-requested", "approval-responded"])
-def test_a_tool_that_has_not_answered_is_left_out(state: str) -> None:
+def test_a_tool_part_without_output_is_dropped(state: str) -> None:
     messages = [USER, assistant(text("Let me see."), tool(state)), USER]
     assert to_chat_messages(messages) == [USER, {"role": "assistant", "content": "Let me see."}, USER]
 
@@ -203,7 +203,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("messages", "param"), FAULTS)
-def test_what_no_model_could_read_is_refused_by_name(messages: list[dict[str, Any]], param: str) -> None:
+def test_an_invalid_message_is_rejected_with_its_param(messages: list[dict[str, Any]], param: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         to_chat_messages(messages)
     assert caught.value.param == param

@@ -1,4 +1,4 @@
-"""The client's bytes go out, but for the model's name and the request for usage."""
+"""Rewriting of a request body, which changes only the model's name and the request for usage."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ def edited(body: bytes, model: str = "alias", *, asks_for_usage: bool = False) -
     return to_upstream_body(body, json.loads(body), model=model, asks_for_usage=asks_for_usage)
 
 
-def test_nothing_to_change_is_the_same_object() -> None:
+def test_a_body_without_changes_is_the_same_object() -> None:
     assert edited(BODY) is BODY
 
 
-def test_only_the_name_changes() -> None:
+def test_only_the_name_of_the_model_changes() -> None:
     assert edited(BODY, "real/name") == BODY.replace(b' "model" : "alias"', b' "model" : "real/name"')
 
 
-def test_a_missing_name_is_put_in() -> None:
+def test_a_missing_model_name_is_inserted() -> None:
     body = b'{"messages":[]}'
     assert edited(body, "m") == b'{"model":"m","messages":[]}'
 
 
-def test_usage_is_asked_for_at_the_end() -> None:
+def test_the_request_for_usage_is_appended() -> None:
     assert edited(b'{"model":"alias","stream":true}\n', asks_for_usage=True) == (
         b'{"model":"alias","stream":true,"stream_options":{"include_usage":true}}\n'
     )
@@ -44,7 +44,7 @@ def test_usage_is_asked_for_at_the_end() -> None:
         b'{"model":null,"messages":[]}',
     ],
 )
-def test_what_the_bytes_leave_open_is_written_anew_and_means_the_same(body: bytes) -> None:
+def test_an_ambiguous_body_is_serialized_again_with_the_same_meaning(body: bytes) -> None:
     before, after = json.loads(body), json.loads(edited(body, "real", asks_for_usage=True))
     assert after.pop("model") == "real"
     assert after.pop("stream_options")["include_usage"] is True
@@ -53,7 +53,7 @@ def test_what_the_bytes_leave_open_is_written_anew_and_means_the_same(body: byte
     assert after == before
 
 
-def test_both_edits_at_once_in_either_order_of_keys() -> None:
+def test_both_edits_work_together_in_either_order_of_keys() -> None:
     for body in (b'{"model":"alias","stream":true}', b'{"stream":true,"model":"alias"}'):
         after = json.loads(edited(body, "real", asks_for_usage=True))
         assert after == {"model": "real", "stream": True, "stream_options": {"include_usage": True}}

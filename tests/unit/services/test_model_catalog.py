@@ -1,10 +1,9 @@
-"""The upstream's list of models: asked for once, remembered, and waited for by nobody for long."""
+"""The cached list of the upstream's models: one request for all callers, and bounded waits."""
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,74 +12,103 @@ import pytest
 from openai_compat.backends.base import SupportsForwarding
 from openai_compat.backends.http.messages import UpstreamRequest
 from openai_compat.core.errors import OpenAICompatError, UpstreamConnectionError, UpstreamStatusError
+from openai_compat.core.streams import BackgroundStart
 from openai_compat.core.types import CallContext
-from openai_compat.services import model_catalog as models
+from openai_compat.services import model_catalog
 from openai_compat.services.model_catalog import UpstreamModelCache
 from tests.support.fake_http_client import ScriptedResponse, make
+from tests.support.waiting import wait_until
 
 CONTEXT = CallContext("r", headers={"if-none-match": '"a"', "range": "bytes=0-1", "user-agent": "x"})
+TTL = 300
 
 
 class Upstream(SupportsForwarding):
-    """Answers when it is let, with what it is told to."""
+    """Upstream with scripted answers, the last of which repeats. It blocks until `unblock()`."""
 
     upstream_model = None
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
         self.calls: list[UpstreamRequest] = []
-        self.may_answer = threading.Event()
+        self.is_unblocked = threading.Event()
 
     def forward(self, call: UpstreamRequest, context: CallContext) -> ScriptedResponse:
         self.calls.append(call)
-        self.may_answer.wait(20)
+        self.is_unblocked.wait(20)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
         return answer if isinstance(answer, ScriptedResponse) else make({"data": [{"id": name} for name in answer]})
 
-    def answer(self) -> None:
-        self.may_answer.set()
+    def unblock(self) -> None:
+        self.is_unblocked.set()
+
+    def block(self) -> None:
+        self.is_unblocked.clear()
 
 
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Seconds that are added to the time."""
-    offset = [0.0]
-    monkeypatch.setattr(models, "monotonic", lambda: time.monotonic() + offset[0])
-    return offset
+class Clock:
+    """The time that the cache sees."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
 @pytest.fixture(autouse=True)
-def short_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "FIRST_FETCH_TIMEOUT", 0.3)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(model_catalog, "monotonic", clock)
+    return clock
 
 
-def names(listed: UpstreamModelCache, context: CallContext = CONTEXT) -> list[str]:
-    return [model["id"] for model in listed.get(context)]
+class Waits:
+    """The seconds that callers were to wait for a fetch. In fact they wait for up to `limit` seconds."""
+
+    def __init__(self) -> None:
+        self.recorded: list[float] = []
+        self.limit = 20.0
 
 
-def settle(listed: UpstreamModelCache) -> None:
-    """Waits until no list is on its way."""
-    deadline = time.monotonic() + 5
-    while listed._fetches:
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+@pytest.fixture(autouse=True)
+def waits(monkeypatch: pytest.MonkeyPatch) -> Waits:
+    waits = Waits()
+
+    class RecordedStart(BackgroundStart[Any]):
+        def wait(self, seconds: float | None = None) -> bool:
+            if seconds is None:  # `result()` calls it once the fetch has ended
+                return super().wait()
+            waits.recorded.append(seconds)
+            return super().wait(waits.limit)
+
+    monkeypatch.setattr(model_catalog, "BackgroundStart", RecordedStart)
+    return waits
 
 
-def test_a_hanging_upstream_holds_up_the_first_callers_alone() -> None:
+def names(cache: UpstreamModelCache, context: CallContext = CONTEXT) -> list[str]:
+    return [model["id"] for model in cache.get(context)]
+
+
+def wait_for_fetches(cache: UpstreamModelCache) -> None:
+    wait_until(lambda: not cache._fetches, "the fetch has ended")
+
+
+def test_only_the_first_callers_wait_for_a_hanging_upstream(clock: Clock, waits: Waits) -> None:
     upstream = Upstream(["a"])
-    listed = UpstreamModelCache(upstream, 300)
-    started = time.monotonic()
+    waits.limit = 0.01
+    cache = UpstreamModelCache(upstream, TTL)
     with ThreadPoolExecutor(5) as pool:
-        assert list(pool.map(lambda _: names(listed), range(5))) == [[]] * 5
-    assert 0.3 <= time.monotonic() - started < 1
-    for _ in range(20):
-        assert names(listed) == []
-    assert time.monotonic() - started < 2
-    upstream.answer()
-    settle(listed)
-    assert names(listed) == ["a"]
+        assert list(pool.map(lambda _: names(cache), range(5))) == [[]] * 5
+    assert waits.recorded == [model_catalog.FIRST_FETCH_TIMEOUT] * 5
+    clock.now += model_catalog.FIRST_FETCH_TIMEOUT
+    assert [names(cache) for _ in range(20)] == [[]] * 20
+    assert waits.recorded[5:] == [0.0] * 20
+    upstream.unblock()
+    wait_for_fetches(cache)
+    assert names(cache) == ["a"]
     assert len(upstream.calls) == 1
 
 
@@ -88,66 +116,67 @@ def test_a_hanging_upstream_holds_up_the_first_callers_alone() -> None:
     ("failure", "expected"),
     [(UpstreamConnectionError("gone"), UpstreamConnectionError), (make({}, status=401), UpstreamStatusError)],
 )
-def test_a_failure_is_logged_and_remembered_for_a_while(
-    failure: Any, expected: type[OpenAICompatError], clock: list[float], caplog: pytest.LogCaptureFixture
+def test_a_failure_is_logged_once_and_cached_for_the_retry_interval(
+    failure: Any, expected: type[OpenAICompatError], clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     upstream = Upstream(failure, ["a"])
-    upstream.answer()
-    listed = UpstreamModelCache(upstream, 300)
+    upstream.unblock()
+    cache = UpstreamModelCache(upstream, TTL)
     with caplog.at_level(logging.WARNING, "openai_compat"):
         for _ in range(10):
             with pytest.raises(expected):
-                names(listed)
-            settle(listed)
+                names(cache)
+            wait_for_fetches(cache)
     assert len(upstream.calls) == 1
     assert len(caplog.records) == 1
-    clock[0] += models.RETRY_INTERVAL
-    assert names(listed) == ["a"]
+    clock.now += model_catalog.RETRY_INTERVAL
+    assert names(cache) == ["a"]
 
 
-def test_a_refresh_that_fails_keeps_the_old_list(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failed_refresh_keeps_the_old_list(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     upstream = Upstream(["a"], UpstreamConnectionError("gone"), ["b"])
-    upstream.answer()
-    listed = UpstreamModelCache(upstream, 300)
-    assert names(listed) == ["a"]
-    clock[0] += 301
+    upstream.unblock()
+    cache = UpstreamModelCache(upstream, TTL)
+    assert names(cache) == ["a"]
+    clock.now += TTL + 1
     with caplog.at_level(logging.WARNING, "openai_compat"):
         for _ in range(5):
-            assert names(listed) == ["a"]
-            settle(listed)
+            assert names(cache) == ["a"]
+            wait_for_fetches(cache)
     assert (len(upstream.calls), len(caplog.records)) == (2, 1)
-    clock[0] += models.RETRY_INTERVAL
-    assert names(listed) == ["a"]
-    settle(listed)
-    assert names(listed) == ["b"]
+    clock.now += model_catalog.RETRY_INTERVAL
+    assert names(cache) == ["a"]
+    wait_for_fetches(cache)
+    assert names(cache) == ["b"]
 
 
-def test_a_list_that_hangs_after_a_failure_tells_the_failure(clock: list[float]) -> None:
+def test_a_hanging_fetch_after_a_failure_raises_the_failure(clock: Clock, waits: Waits) -> None:
     upstream = Upstream(UpstreamConnectionError("gone"))
-    upstream.answer()
-    listed = UpstreamModelCache(upstream, 300)
+    upstream.unblock()
+    cache = UpstreamModelCache(upstream, TTL)
     with pytest.raises(UpstreamConnectionError):
-        names(listed)
-    settle(listed)
-    upstream.may_answer.clear()
-    clock[0] += models.RETRY_INTERVAL
+        names(cache)
+    wait_for_fetches(cache)
+    upstream.block()
+    waits.limit = 0.01
+    clock.now += model_catalog.RETRY_INTERVAL
     with pytest.raises(UpstreamConnectionError):
-        names(listed)
-    upstream.answer()
-    settle(listed)
+        names(cache)
+    upstream.unblock()
+    wait_for_fetches(cache)
 
 
 def test_each_credential_has_its_own_list() -> None:
     upstream = Upstream(["a"], ["b"])
-    upstream.answer()
-    listed = UpstreamModelCache(upstream, 300)
+    upstream.unblock()
+    cache = UpstreamModelCache(upstream, TTL)
     anna, bert = (CallContext("r", authorization=f"Bearer {name}") for name in ("anna", "bert"))
-    assert [names(listed, anna), names(listed, bert), names(listed, anna)] == [["a"], ["b"], ["a"]]
+    assert [names(cache, anna), names(cache, bert), names(cache, anna)] == [["a"], ["b"], ["a"]]
 
 
-def test_the_list_is_asked_for_whole() -> None:
-    """It is for other callers too, who have no older one and want no piece of it."""
+def test_the_request_omits_conditional_and_range_headers() -> None:
+    """Other callers share the list, so it must be complete."""
     upstream = Upstream(["a"])
-    upstream.answer()
-    names(UpstreamModelCache(upstream, 300))
+    upstream.unblock()
+    names(UpstreamModelCache(upstream, TTL))
     assert upstream.calls[0].headers == {"user-agent": "x"}

@@ -1,4 +1,4 @@
-"""A forwarded stream: whole events, untouched bytes, usage seen and hidden, a cut never taken for an end."""
+"""The relay of a forwarded stream, its usage, its broken events and its end."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def relayed(*blocks: bytes | Heartbeat, strip_usage: bool = False) -> bytes:
     return b"".join(block for block in relay if isinstance(block, bytes))
 
 
-def test_a_healthy_stream_passes_byte_for_byte() -> None:
+def test_a_valid_stream_passes_byte_for_byte() -> None:
     stream = content("hé") + content('"finish_reason": "stop" and data: [DONE]') + FINISH + DONE
     assert relayed(stream) == stream
 
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
-def test_however_the_bytes_are_cut_the_same_stream_comes_out(line_end: bytes) -> None:
+def test_the_split_into_blocks_does_not_change_the_stream(line_end: bytes) -> None:
     stream = (b": ping\n\n" + content("añ🎉") + b"event: x\nid: 1\n" + content("b" * 300) + FINISH + DONE).replace(
         b"\n", line_end
     )
@@ -58,58 +58,58 @@ def test_however_the_bytes_are_cut_the_same_stream_comes_out(line_end: bytes) ->
         assert relayed(*blocks) == stream
 
 
-def test_an_event_is_handed_on_only_when_it_is_whole() -> None:
+def test_an_event_is_yielded_once_it_is_complete() -> None:
     first, second = content("one"), content("two")
     relay = SSERelay(ScriptedResponse(first + second[:10], second[10:], FINISH + DONE), strip_usage=False)
     assert [next(relay), next(relay)] == [first, second]
 
 
-def test_silence_is_passed_on() -> None:
+def test_heartbeats_pass() -> None:
     relay = SSERelay(ScriptedResponse(HEARTBEAT, content("a"), HEARTBEAT, FINISH + DONE), strip_usage=False)
     assert [block is HEARTBEAT for block in relay] == [True, False, True, False]
 
 
-def test_usage_that_the_client_asked_for_is_seen_and_stays() -> None:
+def test_requested_usage_is_read_and_kept() -> None:
     stream = content("a", usage=None) + FINISH + event(id="c", choices=[], usage=USAGE) + DONE
     relay = SSERelay(ScriptedResponse(stream), strip_usage=False)
     assert b"".join(block for block in relay if isinstance(block, bytes)) == stream
     assert relay.usage == Usage(3, 2)
 
 
-def test_usage_that_the_client_did_not_ask_for_is_seen_and_hidden() -> None:
+def test_usage_that_the_client_did_not_request_is_read_and_removed() -> None:
     blocks = [content("a", usage=None), FINISH, event(id="c", choices=[], usage=USAGE), DONE]
     relay = SSERelay(ScriptedResponse(*blocks), strip_usage=True)
     assert b"".join(block for block in relay if isinstance(block, bytes)) == content("a") + FINISH + DONE
     assert relay.usage == Usage(3, 2)
 
 
-def test_usage_in_the_last_chunk_is_taken_out_of_it() -> None:
+def test_usage_is_removed_from_the_last_chunk() -> None:
     last = event(id="c", choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}], usage=USAGE)
     assert relayed(content("a"), last, DONE, strip_usage=True) == content("a") + FINISH + DONE
 
 
-def test_azures_first_chunk_without_choices_stays() -> None:
+def test_the_first_chunk_of_azure_without_choices_is_kept() -> None:
     first = event(id="", choices=[], prompt_filter_results=[{"prompt_index": 0}])
     stream = first + content("a") + FINISH + DONE
     assert relayed(stream, strip_usage=True) == stream
 
 
-def test_an_empty_error_is_taken_out_because_clients_raise_on_it() -> None:
+def test_an_empty_error_is_removed_because_clients_raise_on_it() -> None:
     assert relayed(content("a", error={}), FINISH + DONE) == content("a") + FINISH + DONE
 
 
-def test_an_error_event_passes_and_nothing_is_added_to_it() -> None:
+def test_an_error_event_passes_unchanged() -> None:
     stream = content("a") + event(error={"message": "x", "type": "server_error", "param": None, "code": None})
     assert relayed(stream) == stream
 
 
-def test_an_end_mark_after_an_error_is_not_passed_on() -> None:
+def test_done_after_an_error_is_dropped() -> None:
     error = event(error={"message": "x", "type": "server_error", "param": None, "code": None})
     assert relayed(content("a") + error + DONE) == content("a") + error
     assert relayed(content("a"), error, DONE) == content("a") + error
 
 
-def test_one_finished_choice_of_two_is_a_cut_answer() -> None:
+def test_an_answer_with_one_finished_choice_of_two_is_truncated() -> None:
     def finish(index: int) -> bytes:
         return event(id="c", choices=[{"index": index, "delta": {}, "finish_reason": "stop"}])
 
@@ -120,56 +120,56 @@ def test_one_finished_choice_of_two_is_a_cut_answer() -> None:
         list(one)
 
 
-def test_a_broken_event_is_left_out_and_does_not_stop_the_good_ones(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_broken_event_is_dropped_and_the_others_pass(caplog: pytest.LogCaptureFixture) -> None:
     broken = b'data: {"error" broken\n\n'
     assert relayed(content("a") + broken + FINISH + DONE) == content("a") + FINISH + DONE
     assert relayed(content("a"), broken, FINISH, DONE) == content("a") + FINISH + DONE
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
 
 
-def test_what_is_no_json_in_place_of_the_end_is_an_error() -> None:
+def test_a_broken_event_in_place_of_the_end_is_an_error() -> None:
     for stream in (content("a")[:-3] + b"\n\n" + DONE, content("a") + FINISH[:-3] + b"\n\n" + DONE):
         with pytest.raises(UpstreamInvalidResponseError):
             relayed(stream)
 
 
-def test_an_event_of_several_lines_and_one_without_data_are_not_broken() -> None:
+def test_events_of_several_lines_and_without_data_pass() -> None:
     stream = b": ping\n\nevent: note\nid: 3\n\n" + b'data: {"id":\ndata: "c"}\n\n' + FINISH + DONE
     assert relayed(stream) == stream
 
 
 class EndlessResponse(ScriptedResponse):
-    """After its blocks it is silent for as long as anybody waits."""
+    """Response that sends nothing after its blocks until the idle limit, if one was set."""
 
-    patience: float | None = None
+    idle_limit: float | None = None
 
     def blocks(self) -> Iterator[bytes | Heartbeat]:
         yield from super().blocks()
-        raise UpstreamTimeoutError("silence") if self.patience else UpstreamTruncatedError("still silent")
+        raise UpstreamTimeoutError("idle") if self.idle_limit else UpstreamTruncatedError("no idle limit")
 
     def limit_remaining(self, seconds: float) -> None:
-        self.patience = seconds
+        self.idle_limit = seconds
 
 
 @pytest.mark.parametrize("strip_usage", [True, False])
-def test_a_whole_answer_with_no_end_mark_is_ended_promptly(*, strip_usage: bool) -> None:
+def test_a_complete_answer_without_done_ends_after_an_idle_gap(*, strip_usage: bool) -> None:
     reply = EndlessResponse(content("a"), FINISH, event(id="c", choices=[], usage=USAGE))
     relay = SSERelay(reply, strip_usage=strip_usage)
     assert list(relay)[-1] == DONE
-    assert reply.patience == 1.0
+    assert reply.idle_limit == 1.0
     assert relay.usage == Usage(3, 2)
 
 
-def test_silence_before_the_usage_is_no_end() -> None:
+def test_an_idle_gap_before_the_usage_is_no_end() -> None:
     with pytest.raises(UpstreamTruncatedError):
         list(SSERelay(EndlessResponse(content("a"), FINISH), strip_usage=True))
 
 
-def test_a_finished_answer_without_an_end_mark_is_given_one() -> None:
+def test_done_is_added_to_a_finished_answer() -> None:
     assert relayed(content("a") + FINISH) == content("a") + FINISH + DONE
 
 
-def test_an_end_mark_without_its_blank_line_is_an_end() -> None:
+def test_done_without_a_blank_line_ends_the_stream() -> None:
     assert relayed(content("a") + FINISH + b"data: [DONE]") == content("a") + FINISH + DONE
 
 
@@ -178,20 +178,20 @@ def test_an_end_mark_without_its_blank_line_is_an_end() -> None:
     [[], [content("a")], [content("a"), content("b")[:20]], [FINISH, content("b")[:20]]],
     ids=["empty", "no finish", "in an event", "in an event after the finish"],
 )
-def test_a_cut_is_an_error(blocks: list[bytes | Heartbeat]) -> None:
+def test_a_truncated_stream_is_an_error(blocks: list[bytes | Heartbeat]) -> None:
     with pytest.raises(UpstreamTruncatedError):
         relayed(*blocks)
 
 
-def test_only_a_stream_read_to_its_end_keeps_the_connection() -> None:
-    whole, broken = ScriptedResponse(content("a") + FINISH + DONE), ScriptedResponse(content("a"), FINISH + DONE)
-    relay = SSERelay(whole, strip_usage=False)
+def test_only_a_stream_read_to_its_end_releases_its_connection() -> None:
+    complete, partial = ScriptedResponse(content("a") + FINISH + DONE), ScriptedResponse(content("a"), FINISH + DONE)
+    relay = SSERelay(complete, strip_usage=False)
     list(relay)
     relay.close()
-    relay = SSERelay(broken, strip_usage=False)
+    relay = SSERelay(partial, strip_usage=False)
     next(relay)
     relay.close()
-    assert (whole.endings, broken.endings) == (["released"], ["closed"])
+    assert (complete.endings, partial.endings) == (["released"], ["closed"])
 
 
 TEXTS = [
@@ -223,10 +223,8 @@ ODD_BLOCKS = [
 
 
 @pytest.mark.parametrize("strip_usage", [False, True])
-def test_what_is_known_by_its_likeness_is_passed_as_what_is_inspected(
-    monkeypatch: pytest.MonkeyPatch, *, strip_usage: bool
-) -> None:
-    """Random streams, relayed twice: the second time every event is inspected in full."""
+def test_templates_do_not_change_what_is_relayed(monkeypatch: pytest.MonkeyPatch, *, strip_usage: bool) -> None:
+    """Relay random streams twice, the second time without templates."""
 
     def outcome(blocks: list[bytes | Heartbeat]) -> object:
         passed: list[bytes | Heartbeat] = []

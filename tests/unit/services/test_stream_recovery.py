@@ -36,7 +36,7 @@ def chunk(content: str | None = None, *, id_: str = "1", finish: str | None = No
     return to_event({"id": id_, "created": int(id_), "model": f"m{id_}", "choices": [choice]})
 
 
-class Scene:
+class RecoveryScenario:
     """A streamed call whose targets answer with the given responses, in turn. `calls` are the calls they received."""
 
     def __init__(self, *sources: ScriptedResponse | Exception, prefill: str | None = None, **payload: Any) -> None:
@@ -67,7 +67,7 @@ class Scene:
         return RecoveringStream(failover, self.call, self.open_stream, heartbeat_interval)
 
     def read(self) -> tuple[str, list[dict[str, Any]]]:
-        """The text, and the chunks; raises what the stream raises."""
+        """Return the text and the chunks, or raise the error of the stream."""
         received = b"".join(block for block in self.start() if isinstance(block, bytes))
         data = [line[6:] for line in received.decode().splitlines() if line.startswith("data: ")]
         assert data.pop() == "[DONE]"
@@ -75,7 +75,7 @@ class Scene:
         return "".join(chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks), chunks
 
 
-def whole(*texts: str, id_: str = "2") -> ScriptedResponse:
+def complete(*texts: str, id_: str = "2") -> ScriptedResponse:
     return ScriptedResponse(*(chunk(text, id_=id_) for text in ("", *texts)), chunk(id_=id_, finish="stop") + DONE)
 
 
@@ -83,35 +83,45 @@ def whole(*texts: str, id_: str = "2") -> ScriptedResponse:
     "texts", [["one two", " three"], ["one ", "two three"], ["one two three"], list("one two three")]
 )
 def test_text_that_was_sent_is_not_sent_again_however_it_is_split(texts: list[str]) -> None:
-    scene = Scene(ScriptedResponse(chunk("one "), chunk("two"), CUT), whole(*texts))
-    text, chunks = scene.read()
+    scenario = RecoveryScenario(ScriptedResponse(chunk("one "), chunk("two"), CUT), complete(*texts))
+    text, chunks = scenario.read()
     assert text == "one two three"
     assert {(chunk["id"], chunk["created"]) for chunk in chunks} == {("1", 1)}
     assert chunks[-1]["model"] == "m2"
 
 
 def test_a_model_with_prefill_is_asked_for_the_rest_only() -> None:
-    scene = Scene(ScriptedResponse(chunk("one "), chunk("two"), CUT), whole(" three"), prefill="prefix")
-    assert scene.read()[0] == "one two three"
-    assert scene.calls[-1].payload["messages"][-1] == {"role": "assistant", "content": "one two", "prefix": True}
-    assert json.loads(scene.calls[-1].body) == scene.calls[-1].payload
+    scenario = RecoveryScenario(
+        ScriptedResponse(chunk("one "), chunk("two"), CUT), complete(" three"), prefill="prefix"
+    )
+    assert scenario.read()[0] == "one two three"
+    assert scenario.calls[-1].payload["messages"][-1] == {"role": "assistant", "content": "one two", "prefix": True}
+    assert json.loads(scenario.calls[-1].body) == scenario.calls[-1].payload
 
 
 def test_a_model_that_refuses_prefill_is_asked_from_the_start() -> None:
     refusal = UpstreamStatusError("no prefill", upstream_status=400, type_="invalid_request_error")
-    scene = Scene(ScriptedResponse(chunk("one "), CUT), refusal, whole("one ", "two"), prefill="message")
-    assert scene.read()[0] == "one two"
-    assert scene.calls[-1] is scene.call
+    scenario = RecoveryScenario(
+        ScriptedResponse(chunk("one "), CUT), refusal, complete("one ", "two"), prefill="message"
+    )
+    assert scenario.read()[0] == "one two"
+    assert scenario.calls[-1] is scenario.call
 
 
 @pytest.mark.parametrize(
     "second",
-    [whole("one twa"), whole("one"), whole("One two three"), CUT, ScriptedResponse(chunk("one ", id_="2"), CUT)],
+    [
+        complete("one twa"),
+        complete("one"),
+        complete("One two three"),
+        CUT,
+        ScriptedResponse(chunk("one ", id_="2"), CUT),
+    ],
     ids=["differs", "shorter", "differs at once", "fails", "breaks before"],
 )
 def test_a_break_that_cannot_be_continued_is_an_error(second: ScriptedResponse | Exception) -> None:
     with pytest.raises(UpstreamTruncatedError):
-        Scene(ScriptedResponse(chunk("one two"), CUT), second).read()
+        RecoveryScenario(ScriptedResponse(chunk("one two"), CUT), second).read()
 
 
 @pytest.mark.parametrize(
@@ -125,26 +135,31 @@ def test_a_break_that_cannot_be_continued_is_an_error(second: ScriptedResponse |
     ids=["tool call", "reasoning", "refusal", "after the finish"],
 )
 def test_only_plain_text_is_continued(event: bytes) -> None:
-    scene = Scene(ScriptedResponse(chunk("a"), event, CUT), whole("a b"))
+    scenario = RecoveryScenario(ScriptedResponse(chunk("a"), event, CUT), complete("a b"))
     with pytest.raises(UpstreamTruncatedError):
-        scene.read()
-    assert len(scene.calls) == 1
+        scenario.read()
+    assert len(scenario.calls) == 1
 
 
 def test_an_error_event_is_a_break_and_the_events_before_it_are_sent() -> None:
     error = to_event({"error": {"message": "m", "type": "server_error", "param": None, "code": None}})
-    scene = Scene(ScriptedResponse(chunk("one ") + error), whole("one ", "two"))
-    assert scene.read()[0] == "one two"
+    scenario = RecoveryScenario(ScriptedResponse(chunk("one ") + error), complete("one ", "two"))
+    assert scenario.read()[0] == "one two"
 
 
 def test_comments_and_heartbeats_pass() -> None:
     response = ScriptedResponse(b": ping\n\n", chunk("a"), HEARTBEAT, chunk(finish="stop") + DONE)
-    assert list(Scene(response).start()) == [b": ping\n\n", chunk("a"), HEARTBEAT, chunk(finish="stop") + DONE]
+    assert list(RecoveryScenario(response).start()) == [
+        b": ping\n\n",
+        chunk("a"),
+        HEARTBEAT,
+        chunk(finish="stop") + DONE,
+    ]
 
 
 def test_the_first_response_is_closed_before_the_next_target_is_asked() -> None:
-    first, second = ScriptedResponse(chunk("a"), CUT), whole("a", "b")
-    events = Scene(first, second).start()
+    first, second = ScriptedResponse(chunk("a"), CUT), complete("a", "b")
+    events = RecoveryScenario(first, second).start()
     list(events)
     assert (first.endings, second.endings) == (["closed"], [])
     events.close()
@@ -152,32 +167,32 @@ def test_the_first_response_is_closed_before_the_next_target_is_asked() -> None:
 
 
 def test_heartbeats_are_sent_while_the_next_target_starts() -> None:
-    may_answer = threading.Event()
+    may_start = threading.Event()
 
-    class Slow(Scene):
+    class Slow(RecoveryScenario):
         def open_stream(
             self, call: InferenceCall, target: Target, context: CallContext, chunk_filter: ChunkFilter
         ) -> EventStream:
             if self.calls:
-                assert may_answer.wait(20)
+                assert may_start.wait(20)
             return super().open_stream(call, target, context, chunk_filter)
 
-    events = Slow(ScriptedResponse(chunk("a"), CUT), whole("a", "b")).start(heartbeat_interval=0.01)
+    events = Slow(ScriptedResponse(chunk("a"), CUT), complete("a", "b")).start(heartbeat_interval=0.01)
     assert next(events) == chunk("a")
     assert [next(events) for _ in range(3)] == [HEARTBEAT] * 3
-    may_answer.set()
+    may_start.set()
     assert b'"b"' in b"".join(block for block in events if isinstance(block, bytes))
 
 
 def test_a_client_that_disconnects_during_failover_leaves_no_response_open() -> None:
-    may_answer, second = threading.Event(), whole("a", "b")
+    may_start, second = threading.Event(), complete("a", "b")
 
-    class Slow(Scene):
+    class Slow(RecoveryScenario):
         def open_stream(
             self, call: InferenceCall, target: Target, context: CallContext, chunk_filter: ChunkFilter
         ) -> EventStream:
             if self.calls:
-                assert may_answer.wait(20)
+                assert may_start.wait(20)
             return super().open_stream(call, target, context, chunk_filter)
 
     events = Slow(ScriptedResponse(chunk("a"), CUT), second).start(heartbeat_interval=0.01)
@@ -186,16 +201,16 @@ def test_a_client_that_disconnects_during_failover_leaves_no_response_open() -> 
     pending = events._pending
     assert pending is not None
     events.close()
-    may_answer.set()
+    may_start.set()
     pending.wait(20)
     wait_until(lambda: second.endings == ["closed"])
 
 
 def test_a_client_disconnect_is_not_a_break() -> None:
-    scene = Scene(ScriptedResponse(chunk("a"), CallCancelledError()), whole("a"))
+    scenario = RecoveryScenario(ScriptedResponse(chunk("a"), CallCancelledError()), complete("a"))
     with pytest.raises(CallCancelledError):
-        scene.read()
-    assert len(scene.calls) == 1
+        scenario.read()
+    assert len(scenario.calls) == 1
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from openai_compat.state.fallback import RETRY_INTERVAL, FallbackStore
 from openai_compat.state.memory import MemoryStore
 from openai_compat.state.sqlite import SQLiteStore
 from tests.support.redis_server import running_redis
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
 BRIEFLY = 0.15
@@ -51,13 +51,6 @@ def two_clients(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tupl
         store.close()
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def test_one_client_reads_what_the_other_writes(two_clients: tuple[StateStore, StateStore]) -> None:
     one, other = two_clients
     one.write("a", "1", 60)
@@ -74,7 +67,7 @@ def test_values_counters_and_locks_expire(two_clients: tuple[StateStore, StateSt
     one.write("a", "1", BRIEFLY)
     one.increment("n", 5, BRIEFLY)
     assert one.set_if_absent("c", BRIEFLY)
-    until(lambda: not other.read(["a", "n", "c"]))
+    wait_until(lambda: not other.read(["a", "n", "c"]))
     assert other.increment("n", 1, 60) == 1
     assert other.set_if_absent("c", 60)
 
@@ -84,7 +77,7 @@ def test_a_counter_is_shared_and_expires_after_its_first_increment(two_clients: 
     assert [one.increment("n", 1, 60), other.increment("n", 2, 60), one.increment("n", -1, 60)] == [1, 3, 2]
     one.increment("m", 1, BRIEFLY)
     other.increment("m", 1, 60)
-    until(lambda: "m" not in other.read(["m"]))
+    wait_until(lambda: "m" not in other.read(["m"]))
 
 
 def test_a_single_one_of_many_concurrent_callers_sets_an_absent_key(two_clients: tuple[StateStore, StateStore]) -> None:

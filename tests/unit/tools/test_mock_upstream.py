@@ -457,7 +457,7 @@ class TestRecorder:
         if is_reset:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.close()
-        stats = mock.wait_until(lambda stats: stats["requests_open"] == 0, timeout=1)
+        stats = mock.wait_until(lambda stats: stats["requests_open"] == 0)
         assert (stats["requests_aborted"], stats["connections_open"]) == (1, 0)
         assert [(record["aborted"], record["complete"]) for record in mock.requests()] == [(True, False)]
 

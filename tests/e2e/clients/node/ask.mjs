@@ -1,20 +1,21 @@
-// What pages built with the AI SDK make of `POST /ask`: the real packages, from the newest to the one of seed 4's page.
+// Chat pages built with three versions of the AI SDK, which call `POST /ask`.
 //
 //     node ask.mjs <server> <mock upstream> < a recorded `ui` stream
 //
-// prints one JSON object: what came of each scenario, by its name.
+// It prints a JSON object with the result of each scenario.
 
 import * as newest from "ai";
-import * as version5 from "ai-5"; // 5.0.92: the last kind that refuses keys which its protocol does not have
-import { callChatApi as version4 } from "@ai-sdk/ui-utils"; // what version 4's `useChat` is made of
+import * as version5 from "ai-5"; // 5.0.92 rejects unknown keys
+import { callChatApi as version4 } from "@ai-sdk/ui-utils"; // the core of version 4's `useChat`
 import { readFileSync } from "node:fs";
+import { until } from "./scenarios.mjs";
 
 const [server, upstream] = process.argv.slice(2);
 const api = `${server}/ask`;
 const recorded = readFileSync(0);
 const question = "one two three four five six";
 
-/** `useChat` without React: the same class keeps the messages and the status. */
+/** Return the class behind `useChat`, which keeps the messages and the status, without React. */
 function openPage(ai, transport, options = {}) {
   const state = {
     status: "ready",
@@ -29,7 +30,7 @@ function openPage(ai, transport, options = {}) {
   return new Page({ state, transport, ...options });
 }
 
-/** Sends one message after the other, and tells what the page then holds. */
+/** Send the messages one after the other, and return the state of the page. */
 async function converse(ai, Transport, { url = api, model, messages = [{ text: question }] } = {}) {
   const finished = [];
   const onFinish = ({ finishReason, isError }) => finished.push({ finishReason, isError });
@@ -39,7 +40,7 @@ async function converse(ai, Transport, { url = api, model, messages = [{ text: q
   return { status: page.status, error: page.error?.message, finished, messages: page.messages };
 }
 
-/** The states that a message goes through while its stream is read. */
+/** Return the texts of a message while its stream is read, and its final parts. */
 async function watch(ai, Transport, options = {}) {
   const transport = new Transport({ api, ...options });
   const messages = [{ id: "1", role: "user", parts: [{ type: "text", text: question }] }];
@@ -74,22 +75,20 @@ function callVersion4(body, onUpdate) {
   });
 }
 
-/** Presses the stop button when the first words are there; tells how long the upstream then went on. */
+/** Stop after the first words, and wait until the upstream request is aborted. */
 async function stop() {
-  const transport = new newest.DefaultChatTransport({ api, body: { model: "fault-slow:delay=0.05,chunks=400" } });
+  const transport = new newest.DefaultChatTransport({ api, body: { model: "fault-slow:delay=0.05,chunks=20000" } });
   const page = openPage(newest, transport);
   const before = await aborted();
   const sending = page.sendMessage({ text: question });
-  while (!page.lastMessage?.parts?.some((part) => part.text)) await pause(5);
+  await until(() => page.lastMessage?.parts?.some((part) => part.text));
   await page.stop();
   await sending;
-  const stoppedAt = performance.now();
-  while ((await aborted()) === before && performance.now() - stoppedAt < 5000) await pause(20);
-  return { status: page.status, seconds: (performance.now() - stoppedAt) / 1000 };
+  await until(async () => (await aborted()) > before);
+  return { status: page.status, isAborted: true };
 }
 
 const aborted = async () => (await (await fetch(`${upstream}/__mock__/stats`)).json()).requests_aborted;
-const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
 const picture = { type: "file", mediaType: "image/png", url: "data:image/png;base64,AAAA" };
 const text = { url: `${api}?format=text` };
@@ -104,8 +103,8 @@ const scenarios = {
   "version 5, replayed": () => replay(version5),
   "a picture": () =>
     converse(newest, newest.DefaultChatTransport, { messages: [{ text: "What is this?", files: [picture] }] }),
-  "cut short": () => converse(newest, newest.DefaultChatTransport, { model: "fault-cut" }),
-  "text, cut short": () => converse(newest, newest.TextStreamChatTransport, { ...text, model: "fault-cut" }),
+  truncated: () => converse(newest, newest.DefaultChatTransport, { model: "fault-cut" }),
+  "text, truncated": () => converse(newest, newest.TextStreamChatTransport, { ...text, model: "fault-cut" }),
   refused: () => converse(newest, newest.DefaultChatTransport, { model: "fault-status:code=503" }),
   stop,
 };
@@ -115,4 +114,4 @@ for (const [name, scenario] of Object.entries(scenarios)) {
   results[name] = await scenario().catch((error) => ({ thrown: String(error) }));
 }
 console.log(JSON.stringify(results));
-process.exit(); // not before the last connection of the pool has timed out
+process.exit(); // idle connections would keep the process alive

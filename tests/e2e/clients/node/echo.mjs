@@ -1,8 +1,8 @@
-// The official Node client in front of the echo model.
+// The official Node client with the echo model.
 //
 //     node echo.mjs <server>
 //
-// prints one JSON object: what came of each scenario, by its name.
+// It prints a JSON object with the result of each scenario.
 
 import OpenAI, { AzureOpenAI } from "openai";
 import { collect, question, run, weather } from "./scenarios.mjs";

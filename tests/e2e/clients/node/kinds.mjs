@@ -1,9 +1,9 @@
-// The official Node client in front of models of several kinds.
+// The official Node client with models of several kinds.
 //
 //     node kinds.mjs <server> <model>...
 //
-// prints one JSON object: by the model's name, its answer whole, its answer by the stream helper, and the error that its
-// caller gets for a value of the wrong type.
+// It prints a JSON object with the results of each model: the complete answer, the streamed answer, its deltas, and the
+// error for a value of the wrong type.
 
 import OpenAI from "openai";
 import { run } from "./scenarios.mjs";
@@ -13,13 +13,13 @@ const chats = new OpenAI({ baseURL: `${server}/v1`, apiKey: "any", maxRetries: 0
 const messages = [{ role: "user", content: "Cats purr when they are content" }];
 
 async function ask(model) {
-  const whole = await chats.create({ model, messages });
-  const pieces = [];
+  const complete = await chats.create({ model, messages });
+  const deltas = [];
   const stream = chats.stream({ model, messages, stream_options: { include_usage: true } });
-  stream.on("content", (piece) => pieces.push(piece));
+  stream.on("content", (delta) => deltas.push(delta));
   const streamed = await stream.finalChatCompletion();
   const refused = await chats.create({ model, messages: "Hello" }).catch(({ status, param }) => ({ status, param }));
-  return { whole, streamed, pieces, refused };
+  return { complete, streamed, deltas, refused };
 }
 
 await run(Object.fromEntries(models.map((model) => [model, () => ask(model)])));

@@ -1,5 +1,5 @@
-// A bare chat page on React, for a browser: `?version=1` is what seed 4's front end is made of (version 4 of the AI SDK,
-// whose React package is version 1), `?version=4` the newest one with its text transport. `&model=` names a model.
+// A minimal chat page with React. `?version=1` uses version 4 of the AI SDK, whose React package is version 1, and
+// `?version=4` the newest one with its text transport. `&model=` names a model.
 
 import { useChat as useNewest } from "@ai-sdk/react";
 import { TextStreamChatTransport } from "ai";
@@ -7,9 +7,9 @@ import { useChat as useOlder } from "ai-sdk-react-1";
 import { useState } from "react";
 import { createRoot } from "react-dom/client";
 
-const wishes = new URLSearchParams(location.search);
+const options = new URLSearchParams(location.search);
 const server = "http://localhost:8000";
-const body = wishes.has("model") ? { model: wishes.get("model") } : {};
+const body = options.has("model") ? { model: options.get("model") } : {};
 const transport = new TextStreamChatTransport({ api: `${server}/ask?format=text`, body });
 
 function Older() {
@@ -54,4 +54,4 @@ function Page({ texts, status, error, stop, children }) {
   );
 }
 
-createRoot(document.getElementById("root")).render(wishes.get("version") === "1" ? <Older /> : <Newest />);
+createRoot(document.getElementById("root")).render(options.get("version") === "1" ? <Older /> : <Newest />);

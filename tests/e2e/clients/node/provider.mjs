@@ -1,8 +1,8 @@
-// The AI SDK's provider for servers that speak OpenAI's protocol, in front of the echo model and of a mock upstream's.
+// The AI SDK's provider for OpenAI-compatible servers, with the echo model and models of the mock upstream.
 //
 //     node provider.mjs <server> <mock upstream>
 //
-// prints one JSON object: what came of each scenario, by its name.
+// It prints a JSON object with the result of each scenario.
 
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { embedMany, generateText, jsonSchema, Output, parseJsonEventStream, streamText, tool } from "ai";
@@ -21,17 +21,17 @@ const city = jsonSchema({
   additionalProperties: false,
 });
 
-/** The pieces of a stream, and how it ended. */
+/** Return the deltas of a stream, its errors and its end. */
 async function watch(name, options = {}) {
-  const pieces = [];
+  const deltas = [];
   const errors = [];
   const result = streamText({ model: provider(name), prompt, ...quiet, ...options });
   for await (const part of result.stream) {
-    if (part.type === "text-delta") pieces.push(part.text);
+    if (part.type === "text-delta") deltas.push(part.text);
     if (part.type === "error") errors.push(String(part.error));
-    if (part.type === "finish") return { pieces, errors, finishReason: part.finishReason, usage: part.totalUsage };
+    if (part.type === "finish") return { deltas, errors, finishReason: part.finishReason, usage: part.totalUsage };
   }
-  return { pieces, errors };
+  return { deltas, errors };
 }
 
 const aborted = async () => (await (await fetch(`${mock}/__mock__/stats`)).json()).requests_aborted;
@@ -65,10 +65,10 @@ await run({
       if (part.type === "text-delta") break;
     }
     controller.abort();
-    await until(async () => (await aborted()) > before, 1000);
-    return "within a second";
+    await until(async () => (await aborted()) > before);
+    return "the upstream request was aborted";
   },
-  // `/ask` in its own format: events that the SDK's own reader takes apart.
+  // The events of `/ask`, parsed by the SDK.
   events: async () => {
     const messages = [{ role: "user", content: prompt }];
     const headers = { "content-type": "application/json", accept: "text/event-stream" };
@@ -82,4 +82,4 @@ await run({
     return found;
   },
 });
-process.exit(); // not before the last connection of the pool has timed out
+process.exit(); // idle connections would keep the process alive

@@ -1,5 +1,5 @@
-// What the scripts beside this file share: scenarios with a name, run one after the other, and one JSON object of what
-// came of each. Python judges the results: `test_node_client.py`.
+// Functions of the scripts beside this file, which run named scenarios and print their results as JSON. The tests in
+// Python check the results.
 
 export const question = [{ role: "user", content: "hello there" }];
 
@@ -18,7 +18,7 @@ export const weather = {
   },
 };
 
-/** Runs all scenarios; one that throws has the error as its result. */
+/** Run all scenarios. The result of one that throws is the error. */
 export async function run(scenarios) {
   const results = {};
   for (const [name, scenario] of Object.entries(scenarios)) {
@@ -27,7 +27,7 @@ export async function run(scenarios) {
   console.log(JSON.stringify(results));
 }
 
-/** What a program can learn from an error of the client. */
+/** Return the fields of an error of the client. */
 export function describe(error) {
   const { name, status, code, param, type, message, requestID } = error;
   return { thrown: error.constructor.name, name, status, code, param, type, message, hasRequestID: Boolean(requestID) };
@@ -41,11 +41,11 @@ export async function collect(stream) {
 
 export const textOf = (chunks) => chunks.map((chunk) => chunk.choices[0]?.delta.content ?? "").join("");
 
-/** Waits until `isTrue` says so; throws after `milliseconds`. */
-export async function until(isTrue, milliseconds) {
-  const deadline = performance.now() + milliseconds;
-  while (!(await isTrue())) {
-    if (performance.now() > deadline) throw new Error(`not so within ${milliseconds} ms`);
+/** Wait until the condition holds. Throw after 20 seconds, which only a failing test takes. */
+export async function until(condition) {
+  const deadline = performance.now() + 20_000;
+  while (!(await condition())) {
+    if (performance.now() > deadline) throw new Error(`not true within 20 s: ${condition}`);
     await new Promise((resolve) => setTimeout(resolve, 10));
   }
 }

@@ -1,8 +1,8 @@
-// The official Node client in front of the mock upstream, or of a server in front of it.
+// The official Node client of the mock upstream, or of a server that forwards to it.
 //
-//     node upstream.mjs <root of what is asked> <mock upstream>
+//     node upstream.mjs <server> <mock upstream>
 //
-// prints one JSON object: what came of each scenario, by its name.
+// It prints a JSON object with the result of each scenario.
 
 import { createHash } from "node:crypto";
 import OpenAI, { toFile } from "openai";
@@ -12,34 +12,33 @@ const [root, mock] = process.argv.slice(2);
 const client = new OpenAI({ baseURL: `${root}/v1`, apiKey: "sk-of-the-caller", maxRetries: 0 });
 const chats = client.chat.completions;
 const model = "mock-model";
-const noticed = 1000; // milliseconds within which the upstream hears of a client that left
 
 const ask = (name, more = {}, options = {}) => chats.create({ model: name, messages: question, ...more }, options);
 const askStream = (name, more = {}, options = {}) => ask(name, { stream: true, ...more }, options);
 const stats = async () => (await fetch(`${mock}/__mock__/stats`)).json();
 const reset = () => fetch(`${mock}/__mock__/reset`, { method: "POST" });
 
-/** The text and the number of requests that `maxRetries` took. */
+/** Return the text or the error, and the number of requests. */
 async function askAgain(name, maxRetries) {
   await reset();
   const outcome = await ask(name, {}, { maxRetries }).then((answer) => answer.choices[0].message.content, describe);
   return { outcome, requests: (await stats()).requests_total };
 }
 
-/** What `leave` throws, and whether the upstream's request ends soon after. */
-async function leaveWith(leave) {
+/** Return the result of a call that is cancelled, once its upstream request is aborted. */
+async function cancelWith(call) {
   await reset();
-  const outcome = await leave().catch(describe);
-  await until(async () => (await stats()).requests_aborted === 1, noticed);
+  const outcome = await call().catch(describe);
+  await until(async () => (await stats()).requests_aborted === 1);
   return { outcome, open: (await stats()).requests_open };
 }
 
-/** Aborts as soon as the upstream works on the request. */
+/** Abort the call once the upstream has its request. */
 async function abortWhenOpen(name, more) {
   const controller = new AbortController();
   const answer = ask(name, more, { signal: controller.signal });
   answer.catch(() => {});
-  await until(async () => (await stats()).requests_open === 1, 5000);
+  await until(async () => (await stats()).requests_open === 1);
   controller.abort();
   return answer;
 }
@@ -50,7 +49,7 @@ const refusals = [400, 401, 403, 404, 409, 422, 429, 500, 503].flatMap((code) =>
 ]);
 
 await run({
-  // The same through the server as without it.
+  // Scenarios with the same result through the server.
   chat: () => ask(model, { n: 2 }),
   stream: async () => collect(await askStream(model)),
   streamWithUsage: async () => collect(await askStream(model, { stream_options: { include_usage: true } })),
@@ -90,12 +89,12 @@ await run({
   afterRateLimit: () => askAgain("fault-status:code=429,times=1,retry_after_ms=1", 2),
   afterServerErrors: () => askAgain("fault-status:code=503,times=2,retry_after_ms=1", 2),
   tooOften: () => askAgain("fault-status:code=500,retry_after_ms=1", 1),
-  toldNotTo: () => askAgain("fault-status:code=500,should_retry=false", 2),
-  abortBeforeAnswer: () => leaveWith(() => abortWhenOpen("fault-hang", {})),
-  abortBeforeStream: () => leaveWith(() => abortWhenOpen("fault-hang", { stream: true })),
-  timeout: () => leaveWith(() => ask("fault-hang", {}, { timeout: 300 })),
+  noRetry: () => askAgain("fault-status:code=500,should_retry=false", 2),
+  abortBeforeAnswer: () => cancelWith(() => abortWhenOpen("fault-hang", {})),
+  abortBeforeStream: () => cancelWith(() => abortWhenOpen("fault-hang", { stream: true })),
+  timeout: () => cancelWith(() => ask("fault-hang", {}, { timeout: 300 })),
   leaveStream: () =>
-    leaveWith(async () => {
+    cancelWith(async () => {
       const texts = [];
       for await (const chunk of await askStream("fault-stall:after=3")) {
         texts.push(chunk.choices[0].delta.content);
@@ -104,12 +103,12 @@ await run({
       return texts;
     }),
   abortStream: () =>
-    leaveWith(async () => {
-      const stream = await askStream("fault-slow:delay=0.01,chunks=2000");
+    cancelWith(async () => {
+      const stream = await askStream("fault-slow:delay=0.05,chunks=10000");
       for await (const chunk of stream) if (chunk.choices[0].delta.content) stream.controller.abort();
       return "aborted";
     }),
-  // Better through the server than without it.
+  // Scenarios in which the server corrects the upstream's answer.
   cut: async () => collect(await askStream("fault-cut:after=3")),
   emptyError: async () => textOf(await collect(await askStream("fault-empty-error"))),
   htmlError: () => ask("fault-html-error"),

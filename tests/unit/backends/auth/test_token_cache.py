@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from openai_compat.backends.auth.token_cache import CachedToken, Token, TokenCache
 from openai_compat.core.errors import CallCancelledError, UpstreamConnectionError
 from openai_compat.core.types import CallContext
+from tests.support.waiting import wait_until
 
 
 class Issuer:
@@ -37,13 +37,6 @@ class Issuer:
 
 def authorize(token: CachedToken) -> str:
     return token.authorization(CallContext("r"))
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 def test_concurrent_calls_share_one_fetch() -> None:

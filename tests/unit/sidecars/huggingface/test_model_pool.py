@@ -24,9 +24,10 @@ from openai_compat.core.errors import (
 from openai_compat.core.settings import ModelConfig
 from openai_compat.sidecars.huggingface import model_pool
 from openai_compat.sidecars.huggingface.model_pool import ModelPool
-from tests.contracts.backend_contract import wait_until
+from tests.support.waiting import wait_until
 
-SECONDS = 10.0
+TIMEOUT = 20.0
+"""Seconds that bound a failing test."""
 
 
 class Loaded(Backend):
@@ -59,7 +60,7 @@ class Loader:
     def load(self, model: LocalModel, progress: Callable[[str], None]) -> Backend:
         self.attempts.append(model.name)
         progress("half way")
-        assert self.may_load.wait(SECONDS)
+        assert self.may_load.wait(TIMEOUT)
         if model.name in self.errors:
             raise self.errors[model.name]
         self.loaded.append(Loaded(model.name, self.sizes.get(model.name, 0)))
@@ -100,9 +101,9 @@ def test_concurrent_callers_load_a_model_once_and_share_it(loader: Loader) -> No
     assert state(pool) == "absent"
     with ThreadPoolExecutor(20) as threads:
         acquired = [threads.submit(pool.acquire, "a", CancellationToken()) for _ in range(20)]
-        wait_until(lambda: state(pool) == "loading" and pool.describe("a").get("progress") == "half way", SECONDS)
+        wait_until(lambda: state(pool) == "loading" and pool.describe("a").get("progress") == "half way")
         loader.may_load.set()
-        assert {future.result(SECONDS) for future in acquired} == {loader.loaded[0]}
+        assert {future.result(TIMEOUT) for future in acquired} == {loader.loaded[0]}
     assert loader.attempts == ["a"]
     assert (state(pool), pool.describe("a")["callers"]) == ("ready", 20)
 
@@ -111,10 +112,10 @@ def test_models_are_loaded_one_by_one_and_downloaded_concurrently(loader: Loader
     """Loading changes global state of libraries. Downloading takes long and changes none."""
     loader.may_load.clear()
     pool = make_pool(loader, "a", "b", preload=("a", "b"))
-    wait_until(lambda: len(loader.fetched) == 2 and len(loader.attempts) == 1, SECONDS)
+    wait_until(lambda: len(loader.fetched) == 2 and len(loader.attempts) == 1)
     assert [state(pool, name) for name in "ab"] == ["loading", "loading"]
     loader.may_load.set()
-    wait_until(lambda: [state(pool, name) for name in "ab"] == ["ready", "ready"], SECONDS)
+    wait_until(lambda: [state(pool, name) for name in "ab"] == ["ready", "ready"])
 
 
 def test_an_unknown_model_is_not_found(loader: Loader) -> None:
@@ -124,7 +125,7 @@ def test_an_unknown_model_is_not_found(loader: Loader) -> None:
 
 def test_preloaded_models_are_loaded_without_a_call(loader: Loader) -> None:
     pool = make_pool(loader, preload=("a",))
-    wait_until(lambda: state(pool) == "ready", SECONDS)
+    wait_until(lambda: state(pool) == "ready")
 
 
 @pytest.mark.parametrize(
@@ -171,7 +172,7 @@ def test_callers_stop_waiting_at_the_timeout_and_loading_continues(loader: Loade
     assert caught.value.code == "model_loading"
     assert caught.value.retry_after > 0
     loader.may_load.set()
-    wait_until(lambda: state(pool) == "ready", SECONDS)
+    wait_until(lambda: state(pool) == "ready")
     with using(pool, "a"):
         assert loader.attempts == ["a"]
 
@@ -182,10 +183,10 @@ def test_a_cancelled_caller_releases_its_slot_while_the_model_loads(loader: Load
     cancellation = CancellationToken()
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(pool.acquire, "a", cancellation)
-        wait_until(lambda: pool.describe("a").get("callers") == 1, SECONDS)
+        wait_until(lambda: pool.describe("a").get("callers") == 1)
         cancellation.cancel()
         with pytest.raises(CallCancelledError):
-            waiting.result(SECONDS)
+            waiting.result(TIMEOUT)
     assert "callers" not in pool.describe("a")
     assert state(pool) == "loading"
 
@@ -210,7 +211,7 @@ class TestMemory:
                 pass
         with using(pool, "c"):
             assert [state(pool, name) for name in "abc"] == ["ready", "absent", "ready"]
-        wait_until(lambda: loader.loaded[1].is_closed, SECONDS)
+        wait_until(lambda: loader.loaded[1].is_closed)
         assert [(model.name, model.is_closed) for model in loader.loaded] == [("a", False), ("b", True), ("c", False)]
 
     def test_an_evicted_model_is_loaded_again(self, loader: Loader) -> None:
@@ -228,9 +229,9 @@ class TestMemory:
         with ThreadPoolExecutor(1) as threads:
             with using(pool, "a"):
                 waiting = threads.submit(pool.acquire, "b", CancellationToken())
-                wait_until(lambda: "memory" in pool.describe("b").get("progress", ""), SECONDS)
+                wait_until(lambda: "memory" in pool.describe("b").get("progress", ""))
                 assert not loader.loaded[0].is_closed
-            assert waiting.result(SECONDS).name == "b"
+            assert waiting.result(TIMEOUT).name == "b"
         assert loader.loaded[0].is_closed
 
     def test_no_memory_while_others_are_busy_is_not_remembered_as_a_failure(self, loader: Loader) -> None:
@@ -240,7 +241,7 @@ class TestMemory:
         with using(pool, "a"):
             with pytest.raises(ModelBusyError):
                 pool.acquire("b", CancellationToken())
-            wait_until(lambda: state(pool, "b") == "absent", SECONDS)
+            wait_until(lambda: state(pool, "b") == "absent")
         with using(pool, "b") as backend:
             assert backend.name == "b"
 

@@ -11,19 +11,20 @@ from typing import Any
 
 import pytest
 
-from tests.contracts.backend_contract import collect, finish_reasons, text_of, wait_until
+from tests.contracts.backend_contract import collect, finish_reasons, text_of
 from tests.support.tiny_models import (
     PLAIN_TEMPLATE,
     SCRIPT,
     TOOL_TEMPLATE,
     byte_tokenizer,
-    require_local_extra,
     save_encoder,
     save_random_model,
     save_reciting_model,
 )
+from tests.support.tools import require_extra
+from tests.support.waiting import wait_until
 
-require_local_extra()
+pytestmark = require_extra("local")
 
 import torch  # noqa: E402 - it may not be installed
 
@@ -331,7 +332,7 @@ def test_closing_a_stream_frees_its_slot(load: Callable[..., Any]) -> None:
         assert not second.done()
         close_stream(stream)
         assert text_of(second.result(timeout=30), 0)
-    wait_until(lambda: model.running_calls == 0, 5)
+    wait_until(lambda: model.running_calls == 0)
 
 
 def test_calls_take_turns_with_a_call_of_many_prompts(load: Callable[..., Any]) -> None:

@@ -17,17 +17,17 @@ from openai_compat.sidecars.huggingface.models.tool_formats import (
     ToolCallParser,
     find_tool_format,
 )
-from tests.support.tiny_models import byte_tokenizer, require_local_extra
+from tests.support.tiny_models import byte_tokenizer
 
 TEXT = "Zo\u00eb l\u00e4uft \U0001f3c3\U0001f3fd nach \u6771\u4eac \u2014 done"
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> object:
-    require_local_extra()
     return byte_tokenizer(None)
 
 
+@pytest.mark.extra("local")
 def test_a_character_is_emitted_with_its_last_byte(tokenizer) -> None:  # type: ignore[no-untyped-def]
     detokenizer = Detokenizer(tokenizer)
     chunks = [detokenizer.push(token) for token in tokenizer(TEXT)["input_ids"]]
@@ -36,12 +36,14 @@ def test_a_character_is_emitted_with_its_last_byte(tokenizer) -> None:  # type: 
     assert detokenizer.flush() == ""
 
 
+@pytest.mark.extra("local")
 def test_an_incomplete_character_at_the_end_is_a_replacement_character(tokenizer) -> None:  # type: ignore[no-untyped-def]
     detokenizer = Detokenizer(tokenizer)
     assert [detokenizer.push(token) for token in tokenizer("a\u6771")["input_ids"][:-1]] == ["a", "", ""]
     assert detokenizer.flush() == "\ufffd"
 
 
+@pytest.mark.extra("local")
 def test_bytes_that_never_make_a_character_are_emitted(tokenizer) -> None:  # type: ignore[no-untyped-def]
     detokenizer = Detokenizer(tokenizer)
     continuation = tokenizer("\u6771")["input_ids"][1]
@@ -49,6 +51,7 @@ def test_bytes_that_never_make_a_character_are_emitted(tokenizer) -> None:  # ty
     assert set("".join(chunks)) == {"\ufffd"}
 
 
+@pytest.mark.extra("local")
 def test_the_prompt_determines_the_leading_space(tokenizer) -> None:  # type: ignore[no-untyped-def]
     *context, last = tokenizer("one two")["input_ids"]
     assert Detokenizer(tokenizer, context).push(last) == "o"

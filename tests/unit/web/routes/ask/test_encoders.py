@@ -1,4 +1,4 @@
-"""What each format of `/ask` makes of deltas that the echo model never yields: thoughts, refusals, tools, silence."""
+"""The stream formats of `/ask` for deltas that the echo model never yields."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import ChatDelta, ToolCallDelta
-from openai_compat.web.routes.ask import encoders as ask_formats
+from openai_compat.web.routes.ask import encoders
 from openai_compat.web.routes.ask.encoders import (
     SSEEncoder,
     StreamEncoder,
@@ -19,15 +19,15 @@ from openai_compat.web.routes.ask.encoders import (
     encode_deltas,
 )
 
-THOUGHT = ChatDelta(reasoning="Hm.")
-SAID = ChatDelta("Hello")
+REASONING = ChatDelta(reasoning="Hm.")
+TEXT = ChatDelta("Hello")
 STOP = ChatDelta(finish_reason="stop")
 
 
-def write(
-    writer: StreamEncoder, *deltas: ChatDelta | Heartbeat, heartbeat_interval: float = 0.0
+def encode(
+    encoder: StreamEncoder, *deltas: ChatDelta | Heartbeat, heartbeat_interval: float = 0.0
 ) -> list[bytes | Heartbeat]:
-    return [block for block in encode_deltas(writer, iter(deltas), heartbeat_interval) if block != b""]
+    return [block for block in encode_deltas(encoder, iter(deltas), heartbeat_interval) if block != b""]
 
 
 def values(blocks: Iterable[bytes | Heartbeat]) -> list[Any]:
@@ -36,15 +36,15 @@ def values(blocks: Iterable[bytes | Heartbeat]) -> list[Any]:
 
 
 def ui(*deltas: ChatDelta | Heartbeat) -> list[Any]:
-    """The chunks between the step's begin and its end."""
-    chunks = values(write(UIMessageEncoder("msg_1"), *deltas))
+    """Return the chunks between the start of the step and its end."""
+    chunks = values(encode(UIMessageEncoder("msg_1"), *deltas))
     assert chunks[:2] == [{"type": "start", "messageId": "msg_1"}, {"type": "start-step"}]
     assert [chunk["type"] for chunk in chunks[-2:]] == ["finish-step", "finish"]
     return chunks[2:-2]
 
 
-def test_ui_shows_thoughts_in_parts_of_their_own() -> None:
-    assert ui(THOUGHT, THOUGHT, SAID, STOP) == [
+def test_ui_streams_reasoning_in_separate_parts() -> None:
+    assert ui(REASONING, REASONING, TEXT, STOP) == [
         {"type": "reasoning-start", "id": "1"},
         {"type": "reasoning-delta", "id": "1", "delta": "Hm."},
         {"type": "reasoning-delta", "id": "1", "delta": "Hm."},
@@ -55,26 +55,26 @@ def test_ui_shows_thoughts_in_parts_of_their_own() -> None:
     ]
 
 
-def test_thoughts_are_not_part_of_the_plain_answer() -> None:
-    assert [event["content"] for event in values(write(SSEEncoder(), THOUGHT, SAID, STOP))] == ["Hello", ""]
-    assert write(TextEncoder(), THOUGHT, SAID, STOP) == [b"Hello"]
+def test_the_plain_formats_omit_reasoning() -> None:
+    assert [event["content"] for event in values(encode(SSEEncoder(), REASONING, TEXT, STOP))] == ["Hello", ""]
+    assert encode(TextEncoder(), REASONING, TEXT, STOP) == [b"Hello"]
 
 
-def test_a_refusal_is_said() -> None:
+def test_a_refusal_is_sent_as_text() -> None:
     refused = ChatDelta(refusal="I may not.")
-    assert write(TextEncoder(), refused, STOP) == [b"I may not."]
-    assert values(write(SSEEncoder(), refused, STOP))[0]["content"] == "I may not."
+    assert encode(TextEncoder(), refused, STOP) == [b"I may not."]
+    assert values(encode(SSEEncoder(), refused, STOP))[0]["content"] == "I may not."
     assert ui(refused, STOP)[1]["delta"] == "I may not."
 
 
-def test_ui_gives_a_tool_call_piece_by_piece_and_as_a_whole() -> None:
+def test_ui_streams_the_deltas_of_a_tool_call_and_then_its_input() -> None:
     calls = [
         ToolCallDelta(0, id="call_1", name="clock"),
         ToolCallDelta(0, '{"city":'),
         ToolCallDelta(1, id="call_2", name="now"),
         ToolCallDelta(0, ' "Rome"}'),
     ]
-    assert ui(SAID, ChatDelta(tool_calls=calls), ChatDelta(finish_reason="tool_calls"))[2:] == [
+    assert ui(TEXT, ChatDelta(tool_calls=calls), ChatDelta(finish_reason="tool_calls"))[2:] == [
         {"type": "text-end", "id": "1"},
         {"type": "tool-input-start", "toolCallId": "call_1", "toolName": "clock"},
         {"type": "tool-input-delta", "toolCallId": "call_1", "inputTextDelta": '{"city":'},
@@ -85,7 +85,7 @@ def test_ui_gives_a_tool_call_piece_by_piece_and_as_a_whole() -> None:
     ]
 
 
-def test_ui_says_when_a_tools_input_is_no_json() -> None:
+def test_ui_reports_a_tool_input_that_is_no_json() -> None:
     broken = ChatDelta(tool_calls=[ToolCallDelta(0, "{", id="call_1", name="clock")])
     last = ui(broken, ChatDelta(finish_reason="length"))[-1]
     assert (last["type"], last["input"]) == ("tool-input-error", "{")
@@ -93,28 +93,28 @@ def test_ui_says_when_a_tools_input_is_no_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "told"),
+    ("reason", "sent"),
     [("stop", "stop"), ("length", "length"), ("content_filter", "content-filter"), ("tool_calls", "tool-calls")],
 )
-def test_ui_has_its_own_words_for_the_end(reason: Any, told: str) -> None:
-    chunks = values(write(UIMessageEncoder("msg_1"), SAID, ChatDelta(finish_reason=reason)))
-    assert chunks[-1] == {"type": "finish", "finishReason": told}
+def test_ui_has_its_own_finish_reasons(reason: Any, sent: str) -> None:
+    chunks = values(encode(UIMessageEncoder("msg_1"), TEXT, ChatDelta(finish_reason=reason)))
+    assert chunks[-1] == {"type": "finish", "finishReason": sent}
 
 
-@pytest.mark.parametrize("writer", [SSEEncoder(), UIMessageEncoder("msg_1")])
-def test_a_silence_is_handed_on_to_be_filled(writer: StreamEncoder) -> None:
-    assert HEARTBEAT in write(writer, SAID, HEARTBEAT, STOP)
+@pytest.mark.parametrize("encoder", [SSEEncoder(), UIMessageEncoder("msg_1")])
+def test_heartbeats_pass(encoder: StreamEncoder) -> None:
+    assert HEARTBEAT in encode(encoder, TEXT, HEARTBEAT, STOP)
 
 
-def test_a_model_that_thinks_aloud_is_silent_in_a_format_without_a_place_for_it(
+def test_reasoning_yields_heartbeats_in_a_format_without_reasoning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = iter(range(100))
-    monkeypatch.setattr(ask_formats, "monotonic", lambda: next(clock))
-    blocks = write(SSEEncoder(), *[THOUGHT] * 7, STOP, heartbeat_interval=3)
+    monkeypatch.setattr(encoders, "monotonic", lambda: next(clock))
+    blocks = encode(SSEEncoder(), *[REASONING] * 7, STOP, heartbeat_interval=3)
     assert blocks[:-1] == [HEARTBEAT, HEARTBEAT]
 
 
-def test_half_a_character_ends_no_stream() -> None:
-    assert write(TextEncoder(), ChatDelta("a\ud83c"), STOP) == [b"a?"]
-    assert values(write(SSEEncoder(), ChatDelta("a\ud83c"), STOP))[0]["content"] == "a?"
+def test_half_a_surrogate_pair_is_replaced() -> None:
+    assert encode(TextEncoder(), ChatDelta("a\ud83c"), STOP) == [b"a?"]
+    assert values(encode(SSEEncoder(), ChatDelta("a\ud83c"), STOP))[0]["content"] == "a?"
