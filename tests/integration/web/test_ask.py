@@ -99,7 +99,7 @@ def test_the_documentation_names_all_generation_options() -> None:
     section = (
         (ROOT / "docs" / "reference" / "http-api.md").read_text().partition("\n## /ask\n")[2].partition("\n## ")[0]
     )
-    sentence = section.partition("how the model is to write")[2].partition(". ")[0]
+    sentence = section.partition("generation options under")[2].partition(". ")[0]
     assert set(re.findall(r"`(\w+)`", sentence)) == set(GenerationOptionsSchema().fields)
 
 
