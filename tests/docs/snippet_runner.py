@@ -105,8 +105,8 @@ class Reader:
             return self._start_mock
         if {"docker", "kubectl", "databricks"} & set(program):
             return check_files
-        if program[-2:] == ["make", "frontend"]:
-            return check_target  # tests/e2e/browser starts it
+        if program[-2:-1] == ["make"] and program[-1] in {"frontend", "run-local"}:
+            return check_target  # tests/e2e starts them
         return self._start_nginx if program[:2] == ["sudo", "nginx"] else self._run
 
     def _here(self, text: str) -> str:
