@@ -1,4 +1,4 @@
-"""Debian's Chromium, driven by Playwright, with every address but the tests' own leading nowhere."""
+"""Chromium, driven by Playwright, which resolves only the addresses of the tests."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ SWITCHES = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--disable-smooth-scrolling",  # a turn of the wheel is over when it is done
+    "--disable-smooth-scrolling",  # scrolling is instant
 )
 TIMEOUT = 25_000
-"""Milliseconds for anything that is waited for: far more than it takes, on a busy machine too."""
+"""Milliseconds that bound a failing test."""
 expect.set_options(timeout=TIMEOUT)
 PHONE: dict[str, Any] = {
     "viewport": {"width": 390, "height": 844},
@@ -36,7 +36,7 @@ PHONE: dict[str, Any] = {
 
 @contextmanager
 def chromium(addresses: Mapping[str, str]) -> Iterator[Browser]:
-    """A browser for which `addresses` (`localhost:3000`) lead to servers (`127.0.0.1:45678`), all others nowhere."""
+    """Yield a browser that maps `addresses` (`localhost:3000`) to servers (`127.0.0.1:45678`) and resolves no other."""
     program = require_tool("chromium")
     rules = [f"MAP {address} {server}" for address, server in addresses.items()]
     nowhere = ["MAP * ~NOTFOUND", "EXCLUDE 127.0.0.1"]
@@ -50,8 +50,8 @@ def chromium(addresses: Mapping[str, str]) -> Iterator[Browser]:
 
 
 @contextmanager
-def opened(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
-    """A page in a profile of its own; whatever it asks of other hosts, and whatever breaks in it, fails the test."""
+def open_page(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
+    """Yield a page in a new profile. Fail if it requests other hosts or raises an error."""
     context = browser.new_context(**options)
     context.set_default_timeout(TIMEOUT)
     context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -66,8 +66,8 @@ def opened(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
         yield page
     finally:
         context.close()
-    assert not foreign, "the page asked other hosts"
-    assert not broken, "something broke in the page"
+    assert not foreign, "the page sent requests to other hosts"
+    assert not broken, "the page raised errors"
 
 
 def is_own(url: str) -> bool:
@@ -80,10 +80,10 @@ def _axe() -> str:
 
 
 def check_accessibility(page: Page) -> None:
-    """axe finds nothing, serious or not (WCAG 2.2 A and AA, and its own best practices)."""
+    """Check that axe finds no violation of WCAG 2.2 A and AA and its own best practices."""
     page.evaluate(_axe())
-    found = page.evaluate("async () => (await axe.run()).violations")
-    assert not found, [(problem["id"], [node["html"] for node in problem["nodes"]]) for problem in found]
+    violations = page.evaluate("async () => (await axe.run()).violations")
+    assert not violations, [(item["id"], [node["html"] for node in item["nodes"]]) for item in violations]
 
 
 def wait_until(page: Page, condition: Callable[[], bool]) -> None:
@@ -99,6 +99,6 @@ def has_sideways_scroll(page: Page) -> bool:
     return scrolls
 
 
-def keep_picture(page: Page, name: str, folder: Path) -> None:
-    """A screenshot, beside the other results of the test run; `docs/images/` has those that the README shows."""
+def save_screenshot(page: Page, name: str, folder: Path) -> None:
+    """Save a screenshot."""
     page.screenshot(path=folder / f"{name}.png", scale="css")

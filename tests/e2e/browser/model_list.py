@@ -50,8 +50,8 @@ def advance_until(page: Page, is_so: Callable[[], bool]) -> int:
         nonlocal milliseconds
         if is_so():
             return True
-        page.clock.run_for(100)
-        milliseconds += 100
+        page.clock.run_for(250)
+        milliseconds += 250
         return False
 
     wait_until(page, advance)
