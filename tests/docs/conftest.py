@@ -1,4 +1,4 @@
-"""The servers that the documentation's readers talk to."""
+"""The servers that the snippets of the documentation call."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.docs.snippet_runner import World
+from tests.docs.snippet_runner import DocsEnvironment
 from tests.support.fake_chat_apis import FakeChatAPIs
 from tests.support.live_server import LiveServer
 from tests.support.mock_upstream import MockUpstream
@@ -14,11 +14,11 @@ from tests.support.recording_api import RecordingAPI
 
 
 @pytest.fixture(scope="session")
-def world() -> Iterator[World]:
+def docs() -> Iterator[DocsEnvironment]:
     with (
         LiveServer() as echo,
         MockUpstream() as upstream,
         RecordingAPI("It is sunny today.") as chat_api,
         FakeChatAPIs() as apis,
     ):
-        yield World(echo, upstream, chat_api, apis)
+        yield DocsEnvironment(echo, upstream, chat_api, apis)

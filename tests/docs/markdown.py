@@ -1,4 +1,4 @@
-"""Reads the code blocks of a Markdown file, section by section."""
+"""The code blocks of a Markdown file, by section."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FILE_NAME = re.compile(r"^(?:#|//) (\.?[\w-]+(?:\.[\w-]+)*)$")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block; `place` is where a person finds it."""
+    """A fenced block. `place` is its file and line."""
 
     place: str
     language: str
@@ -24,7 +24,7 @@ class Block:
 
     @property
     def file_name(self) -> str | None:
-        """The file that the block is the content of, where its first line says so: `# models.yaml`."""
+        """The file name in the first line of the block, `# models.yaml`, or None."""
         found = _FILE_NAME.match(self.text.partition("\n")[0])
         return found[1] if found and "." in found[1] else None
 
@@ -47,7 +47,7 @@ class Section:
 
 
 def read_sections(path: Path) -> list[Section]:
-    """The sections that have a block."""
+    """Return the sections that have a block."""
     document = str(path.relative_to(ROOT))
     sections = [Section(document, "")]
     lines = iter(enumerate(path.read_text(encoding="utf-8").splitlines(), 1))

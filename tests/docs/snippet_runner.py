@@ -1,8 +1,7 @@
-"""A reader who does what a section of the documentation shows, block by block, in an empty folder.
+"""Runner of the commands and programs in a section of the documentation, block by block, in an empty folder.
 
-What is not as on the reader's machine: the ports, the addresses of other people's servers (played by the mock upstream
-and by a small chat API), gunicorn started without `make` (which has a test of its own), nginx without root. Docker and
-kubectl are not run: the files that their commands name must exist.
+Ports differ, the mock upstream and a chat API stand in for the servers of others, gunicorn starts without `make`, and
+nginx without root. Docker and kubectl do not run, but the files in their commands must exist.
 """
 
 from __future__ import annotations
@@ -27,21 +26,21 @@ from tests.support.snippets import run_bash, run_javascript, run_python
 from tests.support.tools import ROOT
 
 ANYTHING = "…"
-"""In an output that is shown: whatever comes here. As a key of a JSON object: and others."""
-CHANGING = frozenset({"created", "timestamp"})
-START = re.compile(r"(?:[A-Z_]+=\S+\s+)*(?:make run(?:-haystack)?|\.venv/bin/gunicorn wsgi:app)\Z")
-ERROR = re.compile(r'"error":|HTTP/1.1 [45]\d\d|\A[45]\d\d\Z')
-OUR_FILES = re.compile(r"(?:deploy|examples)/[\w./-]+|(?<=--env-file[ =])\S+")
+"""In a shown output, any text. As a key of a JSON object, any further keys."""
+VARIABLE_KEYS = frozenset({"created", "timestamp"})
+START_COMMAND = re.compile(r"(?:[A-Z_]+=\S+\s+)*(?:make run(?:-haystack)?|\.venv/bin/gunicorn wsgi:app)\Z")
+ERROR_RESPONSE = re.compile(r'"error":|HTTP/1.1 [45]\d\d|\A[45]\d\d\Z')
+PROJECT_FILES = re.compile(r"(?:deploy|examples)/[\w./-]+|(?<=--env-file[ =])\S+")
 
 
-class World:
-    """The servers that are there for all readers."""
+class DocsEnvironment:
+    """Servers that all sections share."""
 
     def __init__(self, echo: LiveServer, upstream: MockUpstream, chat_api: RecordingAPI, apis: FakeChatAPIs) -> None:
         self.echo, self.upstream, self.chat_api, self.apis = echo, upstream, chat_api, apis
 
-    def localised(self, text: str) -> str:
-        """`text` with the addresses of others replaced by those of their stand-ins."""
+    def localize(self, text: str) -> str:
+        """Return the text with the addresses of external servers replaced by those of their stand-ins."""
         for address, stand_in in {
             "https://api.openai.com/v1": self.upstream.base_url,
             "https://my-resource.openai.azure.com": self.upstream.url,
@@ -56,50 +55,50 @@ class World:
         return text
 
 
-class Reader:
-    """Follows one section."""
+class SnippetRunner:
+    """Runner of one section."""
 
-    def __init__(self, section: Section, folder: Path, world: World) -> None:
-        self._section, self._folder, self._world = section, folder, world
-        self._server = world.echo
+    def __init__(self, section: Section, folder: Path, docs: DocsEnvironment) -> None:
+        self._section, self._folder, self._docs = section, folder, docs
+        self._server = docs.echo
         self._replacements: dict[str, str] = {}
         self._output: str | None = None
         self._stack = ExitStack()
         shutil.copy(ROOT / ".env.example", folder)
 
-    def follow(self) -> None:
-        """Runs every block; the first that does not work fails the test."""
+    def run(self) -> None:
+        """Run every block, and fail at the first that does not work."""
         with self._stack:
             blocks = self._section.blocks
             for block, following in zip(blocks, [*blocks[1:], None], strict=True):
-                self._lets_curl_fail(following)
+                self._configure_curl(following)
                 try:
-                    self._do(block)
+                    self._run_block(block)
                 except (AssertionError, RuntimeError) as error:
                     raise AssertionError(f"{block.place}: {error}\nThe server's log:\n{self._server.log()}") from error
 
-    def _lets_curl_fail(self, shown: Block | None) -> None:
-        """An answer of status 400 or more is a failure, unless it is what is shown."""
-        is_shown = shown is not None and ERROR.search(shown.text)
+    def _configure_curl(self, shown: Block | None) -> None:
+        """Let curl fail for a status of 400 or more, unless such a response is shown."""
+        is_shown = shown is not None and ERROR_RESPONSE.search(shown.text)
         (self._folder / ".curlrc").write_text("" if is_shown else "fail-with-body\n")
 
-    def _do(self, block: Block) -> None:
+    def _run_block(self, block: Block) -> None:
         if block.file_name:
-            (self._folder / block.file_name).write_text(self._world.localised(block.text) + "\n")
+            (self._folder / block.file_name).write_text(self._docs.localize(block.text) + "\n")
         elif block.language == "bash":
             self._output = self._command(block.text)(block.text)
         elif block.language == "python":
-            self._output = run_python(self._here(block.text), self._folder)
+            self._output = run_python(self._localize(block.text), self._folder)
         elif block.language == "javascript":
-            self._output = run_javascript(self._here(block.text), self._folder)
+            self._output = run_javascript(self._localize(block.text), self._folder)
         elif block.language:
-            assert self._output is not None, "nothing was run that could have said this"
+            assert self._output is not None, "no command before this output"
             assert_as_shown(block, self._output)
             self._output = None
 
     def _command(self, text: str) -> Callable[[str], str]:
         program = shlex.split(text.replace("\\\n", " "), comments=True)
-        if START.match(" ".join(program)):
+        if START_COMMAND.match(" ".join(program)):
             return self._start
         if "mock-upstream" in program:
             return self._start_mock
@@ -107,23 +106,23 @@ class Reader:
             return check_files
         if program[-2:-1] == ["make"] and program[-1] in {"frontend", "run-local"}:
             return check_target  # tests/e2e starts them
-        return self._start_nginx if program[:2] == ["sudo", "nginx"] else self._run
+        return self._start_nginx if program[:2] == ["sudo", "nginx"] else self._run_shell
 
-    def _here(self, text: str) -> str:
+    def _localize(self, text: str) -> str:
         text = text.replace("localhost:8000", f"localhost:{self._server.port}")
-        for shown, here in self._replacements.items():
-            text = text.replace(shown, here)
-        return self._world.localised(text).replace(".venv/bin/python ", f"PYTHONPATH={ROOT} {sys.executable} ")
+        for shown, actual in self._replacements.items():
+            text = text.replace(shown, actual)
+        return self._docs.localize(text).replace(".venv/bin/python ", f"PYTHONPATH={ROOT} {sys.executable} ")
 
-    def _run(self, text: str) -> str:
-        return run_bash(self._here(text), self._folder, {"CURL_HOME": str(self._folder)})
+    def _run_shell(self, text: str) -> str:
+        return run_bash(self._localize(text), self._folder, {"CURL_HOME": str(self._folder)})
 
     def _start(self, text: str) -> str:
-        words = shlex.split(self._world.localised(text.replace("\\\n", " ")), comments=True)
+        words = shlex.split(self._docs.localize(text.replace("\\\n", " ")), comments=True)
         settings = dict(word.split("=", 1) for word in words[:-2])
         dot_env = self._folder / ".env"
         if "OPENAI_API_KEY" in settings or (dot_env.exists() and "\nOPENAI_API_KEY=" in dot_env.read_text()):
-            settings.setdefault("OPENAI_BASE_URL", self._world.upstream.base_url)
+            settings.setdefault("OPENAI_BASE_URL", self._docs.upstream.base_url)
         self._server = self._stack.enter_context(LiveServer(settings, folder=self._folder))
         return ""
 
@@ -141,38 +140,38 @@ class Reader:
 
 
 def check_files(text: str) -> str:
-    """Fails where a command names a file of this project that is not there."""
-    for name in OUR_FILES.findall(text):
+    """Fail if a command names a file that the project lacks."""
+    for name in PROJECT_FILES.findall(text):
         assert name == ".env" or (ROOT / name).exists(), f"there is no {name}"
     return ""
 
 
 def check_target(text: str) -> str:
-    """Fails where there is no such target in the Makefile."""
+    """Fail if the Makefile has no such target."""
     run_bash(text.replace("make ", "make --dry-run --silent "), ROOT)
     return ""
 
 
 def assert_as_shown(block: Block, output: str) -> None:
-    """The output is what the block shows, with `…` for what may be anything."""
+    """Fail unless the output is as the block shows, with `…` for any text."""
     if block.language == "json":
-        shown, came = json.loads(block.text), json.loads(output)
-        assert _is_like(shown, came), f"shown is\n{block.text}\nbut it says\n{json.dumps(came, indent=2)}"
+        shown, actual = json.loads(block.text), json.loads(output)
+        assert _is_like(shown, actual), f"shown is\n{block.text}\nbut the output is\n{json.dumps(actual, indent=2)}"
     else:
         pattern = ".*?".join(re.escape(part) for part in block.text.strip().split(ANYTHING))
-        assert re.fullmatch(pattern, output.strip(), re.DOTALL), f"shown is\n{block.text}\nbut it says\n{output}"
+        assert re.fullmatch(pattern, output.strip(), re.DOTALL), f"shown is\n{block.text}\nbut the output is\n{output}"
 
 
-def _is_like(shown: Any, came: Any, key: str = "") -> bool:
-    if isinstance(shown, dict) and isinstance(came, dict):
+def _is_like(shown: Any, actual: Any, key: str = "") -> bool:
+    if isinstance(shown, dict) and isinstance(actual, dict):
         has_others = ANYTHING in shown
         named = shown.keys() - {ANYTHING}
-        if not (named <= came.keys() if has_others else named == came.keys()):
+        if not (named <= actual.keys() if has_others else named == actual.keys()):
             return False
-        return all(_is_like(shown[name], came[name], name) for name in named)
-    if isinstance(shown, list) and isinstance(came, list):
-        return len(shown) == len(came) and all(map(_is_like, shown, came))
-    if isinstance(shown, str) and isinstance(came, str) and (ANYTHING in shown or key in CHANGING):
+        return all(_is_like(shown[name], actual[name], name) for name in named)
+    if isinstance(shown, list) and isinstance(actual, list):
+        return len(shown) == len(actual) and all(map(_is_like, shown, actual))
+    if isinstance(shown, str) and isinstance(actual, str) and (ANYTHING in shown or key in VARIABLE_KEYS):
         pattern = ".*?".join(re.escape(part) for part in shown.split(ANYTHING))
-        return key in CHANGING or bool(re.fullmatch(pattern, came, re.DOTALL))
-    return type(shown) is type(came) and (key in CHANGING or shown == came)
+        return key in VARIABLE_KEYS or bool(re.fullmatch(pattern, actual, re.DOTALL))
+    return type(shown) is type(actual) and (key in VARIABLE_KEYS or shown == actual)

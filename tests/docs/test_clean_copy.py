@@ -1,4 +1,4 @@
-"""A newcomer's first minute: a clone, `make run`, the command that it prints, Ctrl-C."""
+"""`make run` in a new clone, the command that it prints, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a clone would have: the files that git knows, as they are now, and nothing else."""
+    """Return a folder with the tracked files, as in a new clone."""
     require_tool("make")
     if not (ROOT / ".git").exists():
-        pytest.skip("this is not a clone: what belongs to it cannot be told")
+        pytest.skip("without git the tracked files are unknown")
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     folder = tmp_path_factory.mktemp("clone")
     for name in filter(None, listed.split("\0")):
@@ -44,25 +44,25 @@ def server(copy: Path) -> Iterator[SubprocessServer]:
         yield server
 
 
-def test_what_it_prints_works_when_it_is_pasted(server: SubprocessServer, tmp_path: Path) -> None:
-    said = server.output()
-    assert "mock-gpt-model" in said
-    (command,) = [line.strip() for line in said.splitlines() if line.strip().startswith("curl ")]
+def test_the_printed_command_works(server: SubprocessServer, tmp_path: Path) -> None:
+    output = server.output()
+    assert "mock-gpt-model" in output
+    (command,) = [line.strip() for line in output.splitlines() if line.strip().startswith("curl ")]
     answer = json.loads(run_bash(command, tmp_path))
     assert answer["choices"][0]["message"]["content"]
 
 
-def test_nothing_but_the_environment_is_added_to_the_clone(server: SubprocessServer, copy: Path) -> None:
+def test_make_run_adds_only_the_environment(server: SubprocessServer, copy: Path) -> None:
     known = set(subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split())
     found = {str(path.relative_to(copy)) for path in copy.rglob("*") if path.is_file()}
     added = {name for name in found - known if not name.startswith(".venv/") and "__pycache__" not in name}
     assert not added
 
 
-def test_its_targets_are_there(copy: Path) -> None:
-    """`make test` would run this very test again: what it would do is looked at instead."""
+def test_make_help_lists_the_targets(copy: Path) -> None:
+    """`make test` would run this test again, so that it is a dry run."""
     shown = make(copy, "help")
-    for target in ("run", "test", "lint", "types", "docs"):
+    for target in ("run", "test", "test-extras", "lint", "types", "docs"):
         assert f"make {target} " in shown
     assert "-m pytest" in make(copy, "--dry-run", "test")
 
@@ -74,18 +74,18 @@ def make(folder: Path, *words: str) -> str:
     return done.stdout
 
 
-def test_ctrl_c_ends_it_at_once_and_in_peace(copy: Path) -> None:
+def test_ctrl_c_stops_the_server_without_a_traceback(copy: Path) -> None:
     """The second start installs nothing, so it is quick."""
     port = free_port()
     with run_server(["make", "run", f"ARGS=--port {port}"], port, copy, timeout=20, new_session=True) as server:
-        os.killpg(server.process.pid, signal.SIGINT)  # as a terminal does: to make and to all below it
+        os.killpg(server.process.pid, signal.SIGINT)  # as a terminal does, to all processes of the session
         server.process.wait(10)
         assert "Traceback" not in server.output()
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port), timeout=5)
 
 
-def test_a_wrong_setting_is_told_and_nothing_starts(copy: Path) -> None:
+def test_an_invalid_setting_is_reported_and_the_server_does_not_start(copy: Path) -> None:
     environment = plain_environment({"PORT": "eighty", "LOG_FORMAT": "xml"})
     done = subprocess.run(["make", "run"], cwd=copy, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode != 0

@@ -1,4 +1,4 @@
-"""`examples/haystack-rag/` does what its page says."""
+"""The example `examples/haystack-rag/`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXAMPLE = ROOT / "examples" / "haystack-rag"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """In a folder that has what the project's has, without a developer's `.env`."""
+    """Yield a server in a folder with the project's documents, without a developer's `.env`."""
     folder = tmp_path_factory.mktemp("project")
     for name in ("docs", "examples"):
         (folder / name).symlink_to(ROOT / name)
@@ -27,7 +27,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 
 @pytest.mark.extra("haystack")
-def test_a_question_is_answered_with_its_sources(server: LiveServer) -> None:
+def test_a_question_is_answered_with_sources(server: LiveServer) -> None:
     question = "What does kind external do with a page of HTML?"
     command = [sys.executable, str(EXAMPLE / "ask.py"), question, server.base_url]
     done = subprocess.run(command, env=plain_environment(), capture_output=True, text=True, timeout=50)
@@ -38,13 +38,13 @@ def test_a_question_is_answered_with_its_sources(server: LiveServer) -> None:
     assert "\nBackends: reference/backends.md\n" in sources
 
 
-def test_its_page_names_what_is_there() -> None:
+def test_its_readme_names_existing_files() -> None:
     page = (EXAMPLE / "README.md").read_text(encoding="utf-8")
     for name in ("models.yaml", "ask.py"):
         assert f"examples/haystack-rag/{name}" in page
         assert (EXAMPLE / name).exists()
 
 
-def test_its_models_are_named_in_the_program() -> None:
+def test_its_program_uses_a_configured_model() -> None:
     assert 'model="project-docs"' in (EXAMPLE / "ask.py").read_text(encoding="utf-8")
     assert "name: project-docs" in Path(EXAMPLE, "models.yaml").read_text(encoding="utf-8")

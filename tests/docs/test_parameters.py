@@ -1,4 +1,4 @@
-"""What docs/reference/backends.md says of each parameter is what a live server does with it."""
+"""The parameter tables in docs/reference/backends.md, compared with the behaviour of a live server."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ REMOTE_KINDS = [kind for kind in KINDS if kind != HUGGINGFACE]
 each_remote_kind = pytest.mark.parametrize(
     "kind", [pytest.param(kind, marks=[pytest.mark.extra(kind)] if kind == "haystack" else []) for kind in REMOTE_KINDS]
 )
-TODAYS_NAME = {"functions": "tools", "function_call": "tool_choice"}
-"""As a back end that is no peer of the same protocol gets them."""
+CURRENT_NAMES = {"functions": "tools", "function_call": "tool_choice"}
+"""The names under which backends with a translated request get deprecated parameters."""
 COMPLETION: dict[str, Any] = {name: CHAT[name] for name in parameters_of(is_chat=False) if name in CHAT}
 COMPLETION |= {"best_of": 2, "echo": True, "logprobs": 2, "suffix": "the end"}
 NEEDS = {"top_logprobs": {"logprobs": True}} | {name: {other: CHAT[other]} for name, other in DEPENDS_ON.items()}
-DOORS: dict[bool, tuple[str, dict[str, Any], dict[str, Any]]] = {
+ENDPOINTS: dict[bool, tuple[str, dict[str, Any], dict[str, Any]]] = {
     True: ("chat/completions", {"messages": [{"role": "user", "content": "Hello"}]}, CHAT),
     False: ("completions", {"prompt": "Hello"}, COMPLETION),
 }
@@ -78,37 +78,39 @@ def api() -> Iterator[RecordingAPI]:
 
 @pytest.fixture(scope="module")
 def server(api: RecordingAPI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """A model of each kind, named as its kind."""
+    """Yield a server with a model of each kind, named like its kind."""
     file = tmp_path_factory.mktemp("kinds") / "models.json"
     address = {"base_url": api.url}
     kinds = [kind for kind in REMOTE_KINDS if kind != "haystack" or has_extra(kind)]
-    rows = [{"name": kind, "kind": kind, **({} if kind == "echo" else address)} for kind in kinds]
-    file.write_text(json.dumps(rows))
+    entries = [{"name": kind, "kind": kind, **({} if kind == "echo" else address)} for kind in kinds]
+    file.write_text(json.dumps(entries))
     with LiveServer({"MODELS_FILE": str(file), "DATABRICKS_TOKEN": "dapi-1"}) as server:
         yield server
 
 
 @pytest.mark.parametrize("is_chat", [True, False], ids=["chat", "completions"])
 @each_remote_kind
-def test_what_the_table_says_happens(kind: str, is_chat: bool, server: LiveServer, api: RecordingAPI) -> None:
-    path, body, values = DOORS[is_chat]
+def test_parameters_are_treated_as_documented(kind: str, is_chat: bool, server: LiveServer, api: RecordingAPI) -> None:
+    path, body, values = ENDPOINTS[is_chat]
     for parameter in parameters_of(is_chat=is_chat):
         needed = NEEDS.get(parameter, {}) if is_chat else {}
         sent = {"model": kind, **body, **needed, parameter: values[parameter]}
         reply = requests.post(f"{server.base_url}/{path}", json=sent, timeout=10)
-        happened = _what_happened(reply, parameter, set(needed), api.bodies)
-        said = treatment_of(kind, parameter, is_chat=is_chat)
-        assert happened == ("accepted" if said in {"supported", "ignored"} else said), f"{parameter}: {reply.text}"
+        observed = _observed_treatment(reply, parameter, set(needed), api.bodies)
+        documented = treatment_of(kind, parameter, is_chat=is_chat)
+        assert observed == ("accepted" if documented in {"supported", "ignored"} else documented), (
+            f"{parameter}: {reply.text}"
+        )
 
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    """Two models that run here; the chat template of `tools` knows tools, that of `plain` does not."""
+    """Yield a server with two local models. Only the chat template of `tools` supports tools."""
     folder = tmp_path_factory.mktemp("local")
     templates = {"plain": PLAIN_TEMPLATE, "tools": TOOL_TEMPLATE}
     folders = {name: save_reciting_model(folder / name, template) for name, template in templates.items()}
-    rows = [{"name": name, "hf_repo": str(weights), "device": "cpu"} for name, weights in folders.items()]
-    (folder / "models.json").write_text(json.dumps(rows))
+    entries = [{"name": name, "hf_repo": str(weights), "device": "cpu"} for name, weights in folders.items()]
+    (folder / "models.json").write_text(json.dumps(entries))
     with LiveServer({"MODELS_FILE": str(folder / "models.json"), "OMP_NUM_THREADS": "1"}) as server:
         yield server
 
@@ -116,39 +118,41 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 @pytest.mark.extra("local")
 @pytest.mark.parametrize("is_chat", [True, False], ids=["chat", "completions"])
 @pytest.mark.parametrize("model", ["plain", "tools"])
-def test_what_the_table_says_of_local_models_happens(model: str, is_chat: bool, local: LiveServer) -> None:
-    path, body, values = DOORS[is_chat]
+def test_parameters_of_local_models_are_treated_as_documented(model: str, is_chat: bool, local: LiveServer) -> None:
+    path, body, values = ENDPOINTS[is_chat]
     for parameter in parameters_of(is_chat=is_chat):
         needed = NEEDS.get(parameter, {}) if is_chat else {}
         sent = {"model": model, "max_tokens": 4, "seed": 1, **body, **needed, parameter: _for_bytes(values[parameter])}
         reply = requests.post(f"{local.base_url}/{path}", json=sent, timeout=60)
-        said = treatment_of(HUGGINGFACE, parameter, is_chat=is_chat)
+        documented = treatment_of(HUGGINGFACE, parameter, is_chat=is_chat)
         expected = {BY_TEMPLATE: "accepted" if model == "tools" else "rejected", "rejected": "rejected"}
-        assert _what_happened(reply, parameter, set(needed), []) == expected.get(said, "accepted"), parameter
+        assert _observed_treatment(reply, parameter, set(needed), []) == expected.get(documented, "accepted"), parameter
 
 
 @pytest.mark.extra("local")
-def test_what_is_said_to_choose_a_local_models_tokens_is_what_does() -> None:
+def test_the_documented_sampling_parameters_are_those_of_the_sampler() -> None:
     from openai_compat.sidecars.huggingface.models.sampling import SamplingOptions
 
     assert {option.name for option in fields(SamplingOptions)} - {"logit_bias", "top_logprobs"} == SAMPLED
 
 
 def _for_bytes(value: Any) -> Any:
-    """The vocabulary of the tests' models is that of bytes."""
+    """Return the value with a token of the test models, whose vocabulary is the bytes."""
     return {"1": -100} if value == CHAT["logit_bias"] else value
 
 
-def _what_happened(reply: requests.Response, parameter: str, needed: set[str], bodies: list[dict[str, Any]]) -> str:
-    arrived = bodies.pop() if bodies else {}
+def _observed_treatment(
+    reply: requests.Response, parameter: str, needed: set[str], bodies: list[dict[str, Any]]
+) -> str:
+    received = bodies.pop() if bodies else {}
     if reply.status_code == 501:
         return "no endpoint"
     if reply.status_code == 200:
         adapted = dict(part.split("=") for part in reply.headers.get(ADAPTED_HEADER, "").split(", ") if part)
         if parameter in adapted:
-            assert parameter not in arrived
+            assert parameter not in received
             return DROPPED if adapted[parameter] == DROPPED else f"as `{adapted[parameter]}`"
-        return "forwarded" if {parameter, TODAYS_NAME.get(parameter)} & arrived.keys() else "accepted"
+        return "forwarded" if {parameter, CURRENT_NAMES.get(parameter)} & received.keys() else "accepted"
     error = reply.json()["error"]
     assert (reply.status_code, error["code"]) == (400, "unsupported_parameter"), f"{parameter}: {reply.text}"
     assert error["param"] in {parameter, *needed, DEPENDS_ON.get(parameter)}

@@ -1,4 +1,4 @@
-"""The tables of the documentation, and `.env.example`, agree with the code."""
+"""The tables of the documentation and `.env.example`, compared with the code."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def page(name: str) -> str:
 
 
 def rows(text: str, first_heading: str) -> Iterator[list[str]]:
-    """The cells of the table whose first column has this heading."""
+    """Yield the cells of each row of the table whose first column has this heading."""
     lines = iter(text.splitlines())
     assert any(line.startswith(f"| {first_heading} |") for line in lines), f"there is no table '{first_heading}'"
     next(lines)
@@ -50,7 +50,7 @@ def rows(text: str, first_heading: str) -> Iterator[list[str]]:
 @pytest.mark.parametrize("name", render_docs.FILES)
 def test_the_rendered_tables_are_up_to_date(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
-    assert render_docs.render(name, text) == text, "`make docs` renews it"
+    assert render_docs.render(name, text) == text, "`make docs` renders it"
 
 
 @pytest.mark.parametrize("name", render_docs.DOCUMENTS)
@@ -58,8 +58,8 @@ def test_every_rendered_document_has_a_table(name: str) -> None:
     assert "<!-- table: " in (ROOT / name).read_text(encoding="utf-8")
 
 
-def test_a_new_setting_would_be_missed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the tables, and in `.env.example`, where it comes last."""
+def test_a_new_setting_changes_the_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new setting is rendered in the tables and in `.env.example`."""
     another = Setting(("HOST",), parse_text, "Another meaning.")
     monkeypatch.setattr(render_docs, "SETTINGS", [*settings_table.SETTINGS, another])
     table, example = ((ROOT / name).read_text(encoding="utf-8") for name in (SETTINGS_PAGE, ".env.example"))
@@ -69,7 +69,7 @@ def test_a_new_setting_would_be_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "# HOST=" not in render_docs.render(".env.example", example)
 
 
-def test_check_fails_and_changes_nothing_where_a_table_is_old(tmp_path: Path) -> None:
+def test_check_reports_an_outdated_table_and_changes_nothing(tmp_path: Path) -> None:
     for name in render_docs.FILES:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
@@ -94,7 +94,7 @@ sys.exit(render_docs.main())
 """
 
 
-def test_every_key_of_the_models_file_is_explained() -> None:
+def test_every_key_of_the_models_file_is_documented() -> None:
     explained = {CODE.findall(row[0])[0]: row[1] for row in rows(page("reference/configuration"), "key")}
     options = {option: kind for kind in KINDS for option in option_names(load_backend_class(kind))}
     assert explained.keys() == COMMON_KEYS | options.keys()
@@ -102,8 +102,8 @@ def test_every_key_of_the_models_file_is_explained() -> None:
         assert f"`{kind}`" in explained[option]
 
 
-def test_every_error_is_explained() -> None:
-    """Each with its status, or the setting that decides it, its type, and whether it is of use to try again."""
+def test_every_error_is_documented() -> None:
+    """The documentation has the status of each error, or its setting, the type, and whether a retry is useful."""
     explained = {
         code: (status.strip("`"), CODE.findall(kind)[0], "x-should-retry: false" in meaning)
         for codes, status, kind, meaning in rows(page("reference/http-api"), "code")
@@ -113,12 +113,12 @@ def test_every_error_is_explained() -> None:
     for error in coded:
         is_final = error.is_retryable is False
         assert explained[str(error.code)] == (_status_of(error), error.type, is_final), error.__name__
-    raised_with_a_code_of_their_own = {
+    raised_with_another_code = {
         "missing_required_parameter", "invalid_type", "chat_completions_not_available", "completions_not_available",
         "embeddings_backend_unavailable", "external_api_error", "model_loading", "engine_stopped", "hook_not_available",
         "overloaded",
     }  # fmt: skip
-    assert explained.keys() - {error.code for error in coded} == raised_with_a_code_of_their_own
+    assert explained.keys() - {error.code for error in coded} == raised_with_another_code
 
 
 def _errors(root: type[errors.OpenAICompatError]) -> Iterator[type[errors.OpenAICompatError]]:
@@ -128,8 +128,8 @@ def _errors(root: type[errors.OpenAICompatError]) -> Iterator[type[errors.OpenAI
 
 
 def _status_of(error: type[errors.OpenAICompatError]) -> str:
-    is_payload = issubclass(error, errors.InvalidRequestError)
-    return str(error.status or ("VALIDATION_ERROR_STATUS" if is_payload else "UPSTREAM_ERROR_STATUS"))
+    is_validation_error = issubclass(error, errors.InvalidRequestError)
+    return str(error.status or ("VALIDATION_ERROR_STATUS" if is_validation_error else "UPSTREAM_ERROR_STATUS"))
 
 
 def test_every_forwarded_header_is_documented() -> None:
@@ -156,14 +156,14 @@ def test_every_url_prefix_of_an_endpoint_is_documented() -> None:
     assert models_prefixes == set(models_routes.URL_PREFIXES)
 
 
-def test_what_a_kind_serves_is_said() -> None:
-    said = {kind.strip("`"): [cell.partition(",")[0] == "yes" for cell in cells] for kind, *cells in _kinds()}
+def test_the_endpoints_of_each_kind_are_documented() -> None:
+    documented = {kind.strip("`"): [cell.partition(",")[0] == "yes" for cell in cells] for kind, *cells in _kinds()}
     capabilities = (base.SupportsChat, base.SupportsCompletions, base.SupportsEmbeddings, base.SupportsForwarding)
     for kind in KINDS:
         served = [issubclass(load_backend_class(kind), capability) for capability in capabilities]
-        passes_on_the_rest = kind == "openai"  # it is the kind of the default upstream
-        assert said.pop(kind) == ([True, True, True, passes_on_the_rest] if served[-1] else served)
-    assert not said
+        forwards_other_endpoints = kind == "openai"  # the kind of the default upstream
+        assert documented.pop(kind) == ([True, True, True, forwards_other_endpoints] if served[-1] else served)
+    assert not documented
 
 
 def _kinds() -> Iterator[list[str]]:
@@ -180,13 +180,13 @@ def _kinds() -> Iterator[list[str]]:
         "internals/dependencies",
     ],
 )
-def test_every_file_that_is_named_is_there(name: str) -> None:
-    others = {"shouting.py", "sites-enabled/"}  # a reader's own, and nginx's
+def test_every_named_file_exists(name: str) -> None:
+    others = {"shouting.py", "sites-enabled/"}  # files of readers and of nginx
     for file in set(FILE.findall(page(name))) - others:
         places = [ROOT / file, ROOT / "openai_compat" / file, *(ROOT / "openai_compat").rglob(file.lstrip("/"))]
         assert any(place.exists() for place in places), f"docs/{name}.md names {file}"
 
 
-def test_every_parameter_of_the_mock_upstream_is_explained() -> None:
+def test_every_option_of_the_mock_upstream_is_documented() -> None:
     explained = [name for row in rows(page("guides/fault-injection"), "option") for name in CODE.findall(row[0])]
     assert sorted(explained) == sorted(NAMES)
