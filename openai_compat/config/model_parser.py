@@ -79,6 +79,7 @@ class ModelsFileParser:
             rename={**base.rename, **values.get("rename", {})},
             emulate=base.emulate.union(values.get("emulate", ())),
             roles={**base.roles, **values.get("roles", {})},
+            message_keys=base.message_keys,
             translate_responses=values.get("translate_responses", base.translate_responses),
             strict=values.get("strict", base.strict),
         )

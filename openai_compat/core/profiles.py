@@ -6,8 +6,10 @@ response header lists the adapted parameters, unless the profile is `strict` and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import is_
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -22,6 +24,8 @@ ADAPTED_HEADER: Final = "x-openai-compat-adapted"
 DROPPED: Final = "dropped"
 MESSAGES: Final = "messages."
 """Prefix of a message's key, such as the `name` of every message in `messages.name`."""
+_SHOWN_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+"""Keys of messages, which clients choose, that may stand in a header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,8 @@ class Profile:
         rename: The upstream's names of parameters.
         emulate: Parameters to remove and to implement here.
         roles: The upstream's names of message roles.
+        message_keys: The keys of a message that the upstream knows, beside `role`. Others are removed. An empty set
+            means that it ignores the keys that it does not know.
         translate_responses: Whether to translate chat responses, because the upstream's differ from OpenAI's (content
             as a list of parts).
         strict: Whether to reject a request instead of adapting it.
@@ -42,6 +48,7 @@ class Profile:
     rename: Mapping[str, str] = field(default_factory=dict)
     emulate: frozenset[str] = frozenset()
     roles: Mapping[str, str] = field(default_factory=dict)
+    message_keys: frozenset[str] = frozenset()
     translate_responses: bool = False
     strict: bool = False
 
@@ -53,7 +60,8 @@ class Profile:
 PROFILES: Final = MappingProxyType(
     {
         # Sources: Databricks' Foundation Model API reference (the fields that it lists), `400 json: unknown field
-        # "stream_options"` (continuedev/continue#12936), content as a list of parts from its reasoning models.
+        # "stream_options"` (continuedev/continue#12936), content as a list of parts from its reasoning models,
+        # `messages.1.thinking_blocks: Extra inputs are not permitted` (litellm#36931).
         "databricks": Profile(
             drop=frozenset(
                 {
@@ -66,6 +74,7 @@ PROFILES: Final = MappingProxyType(
             rename={"max_completion_tokens": "max_tokens"},
             emulate=frozenset({"stream_options"}),
             roles={"developer": "system"},
+            message_keys=frozenset({"content", "tool_calls", "tool_call_id"}),
             translate_responses=True,
         ),
     }
@@ -97,7 +106,8 @@ def apply_profile(profile: Profile, payload: Mapping[str, Any], model: str) -> t
                 changed[profile.rename[name]] = value
     if profile.strict and adapted:
         raise UnsupportedParameterError(next(iter(adapted)), model)
-    return (changed, adapted) if adapted or changed.keys() != payload.keys() else (payload, adapted)
+    is_changed = adapted or changed.keys() != payload.keys() or changed.get("messages") is not payload.get("messages")
+    return (changed, adapted) if is_changed else (payload, adapted)
 
 
 def _adapt(profile: Profile, name: str, payload: Mapping[str, Any]) -> str:
@@ -113,21 +123,47 @@ def _adapt(profile: Profile, name: str, payload: Mapping[str, Any]) -> str:
 
 def _adapt_messages(profile: Profile, messages: Any, adapted: dict[str, str]) -> Any:
     dropped = {name.removeprefix(MESSAGES) for name in profile.drop if name.startswith(MESSAGES)}
-    if not (dropped or profile.roles):
+    if not (dropped or profile.roles or profile.message_keys):
         return messages
-    return [_adapt_message(profile, dropped, message, adapted) for message in messages]
+    modern = _with_tool_calls(messages, adapted) if profile.message_keys else messages
+    changed = [_adapt_message(profile, dropped, message, adapted) for message in modern]
+    return messages if all(map(is_, changed, messages)) else changed
 
 
 def _adapt_message(profile: Profile, dropped: set[str], message: Any, adapted: dict[str, str]) -> Any:
     role = message.get("role")
+    if profile.message_keys:
+        dropped = dropped | (message.keys() - profile.message_keys - {"role"})
     if role not in profile.roles and dropped.isdisjoint(message):
         return message
     kept = {name: value for name, value in message.items() if name not in dropped}
-    adapted |= {f"{MESSAGES}{name}": DROPPED for name in message if name in dropped}
+    for name in dropped & message.keys():
+        if message[name] is not None:
+            adapted[f"{MESSAGES}{name if _SHOWN_NAME.fullmatch(name) else '?'}"] = DROPPED
     if role in profile.roles:
         kept["role"] = profile.roles[role]
         adapted[f"{MESSAGES}role"] = kept["role"]
     return kept
+
+
+def _with_tool_calls(messages: Any, adapted: dict[str, str]) -> Any:
+    """Return the messages with a deprecated `function_call` as a tool call, and its result as that of a tool."""
+    changed: list[Any] = []
+    for position, message in enumerate(messages):
+        if message.get("role") == "function":
+            adapted[f"{MESSAGES}role"] = "tool"
+            message = {"role": "tool", "content": message.get("content"), "tool_call_id": _call_id(position - 1)}
+        elif isinstance(message.get("function_call"), Mapping):
+            adapted[f"{MESSAGES}function_call"] = "tool_calls"
+            call = {"id": _call_id(position), "type": "function", "function": message["function_call"]}
+            message = {**message, "tool_calls": [call], "function_call": None}
+        changed.append(message)
+    return changed
+
+
+def _call_id(position: int) -> str:
+    """Return the id of the call that the message at a position makes. Its result is the next message."""
+    return f"call_{position}"
 
 
 def record_adaptations(adapted: Mapping[str, str], headers: dict[str, str]) -> None:

@@ -50,12 +50,16 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallDelta:
-    """Delta of a tool call. Only the first one of each `index` has `id` and `name`."""
+    """Delta of a tool call. Only the first one of each `index` has `id` and `name`.
+
+    All deltas of a call have the same `type`. The `arguments` of a custom tool are its input, which is any text.
+    """
 
     index: int
     arguments: str = ""
     id: str | None = None
     name: str | None = None
+    type: Literal["function", "custom"] = "function"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,8 @@ class ChatDelta:
 
     The last delta of each choice has its `finish_reason`. A choice without one was truncated. Any delta may have
     `usage`, which counts the complete call, and the last one applies. Clients receive `reasoning` as
-    `reasoning_content`. `annotations` are OpenAI's objects for citations (`{"type": "url_citation", ...}`).
+    `reasoning_content`. `annotations` are OpenAI's objects for citations (`{"type": "url_citation", ...}`), and `audio`
+    is its object for speech or a part of it (`{"id", "data", "transcript", "expires_at"}`).
     """
 
     content: str | None = None
@@ -89,6 +94,7 @@ class ChatDelta:
     logprobs: Sequence[TokenLogprob] = ()
     usage: Usage | None = None
     annotations: Sequence[JSONObject] = ()
+    audio: JSONObject | None = None
 
 
 @dataclass(frozen=True, slots=True)

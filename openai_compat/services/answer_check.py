@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
+from openai_compat.backends.parsing.answer_format import describe_non_json
 from openai_compat.backends.parsing.json_check import (
     MAX_PARSED_BYTES,
     NonFiniteNumberError,
@@ -13,6 +14,7 @@ from openai_compat.backends.parsing.json_check import (
     parse_strict,
 )
 from openai_compat.backends.parsing.openai_chat import read_usage
+from openai_compat.backends.parsing.openai_errors import is_error_answer
 from openai_compat.core.errors import UpstreamInvalidResponseError
 from openai_compat.core.types import Usage
 
@@ -39,11 +41,11 @@ def check_answer(path: str, body: bytes) -> tuple[JSON, bytes, Usage | None]:
     except NonFiniteNumberError:
         value, body = _repair(path, body)
     except (ValueError, RecursionError) as error:
-        raise UpstreamInvalidResponseError(_describe(body)) from error
+        raise UpstreamInvalidResponseError(describe_non_json(body)) from error
     if not isinstance(value, dict):
         raise UpstreamInvalidResponseError("The upstream's answer is not a JSON object.")
     required = _REQUIRED.get(path, "")
-    if not isinstance(value.get(required), list) and not _may_be_error(value):
+    if not isinstance(value.get(required), list) and not is_error_answer(value):
         raise UpstreamInvalidResponseError(f"The upstream's answer has no '{required}', so it is no answer.")
     return value, body, read_usage(value.get("usage"))
 
@@ -53,13 +55,9 @@ def check_json_object(body: bytes) -> None:
     try:
         is_object = len(body) <= MAX_PARSED_BYTES and isinstance(parse_strict(body), dict)
     except (ValueError, RecursionError) as error:
-        raise UpstreamInvalidResponseError(_describe(body)) from error
+        raise UpstreamInvalidResponseError(describe_non_json(body)) from error
     if not is_object:
         raise UpstreamInvalidResponseError("The upstream's answer is not a JSON object.")
-
-
-def _may_be_error(value: JSON) -> bool:
-    return bool(value.get("error") or value.get("errors")) or value.get("object") == "error"
 
 
 def _check_large(path: str, body: bytes) -> tuple[JSON, bytes, Usage | None]:
@@ -86,15 +84,6 @@ def _repair(path: str, body: bytes) -> tuple[JSON, bytes]:
     if not isinstance(value, dict):
         raise UpstreamInvalidResponseError("The upstream's answer is not a JSON object.")
     return value, to_json(value)
-
-
-def _describe(body: bytes) -> str:
-    beginning = body[:200].lstrip().lower()
-    if not beginning:
-        return "The upstream's answer is empty."
-    if beginning.startswith(b"<"):
-        return "The upstream answered with a page of HTML: correct its base_url."
-    return "The upstream's answer is not a complete JSON object."
 
 
 def find_usage(body: bytes) -> Usage | None:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from openai_compat.backends.base import CHAT_PARAMETERS, Backend, SupportsChat, capabilities_of, missing_capability
+from openai_compat.core.errors import UpstreamInvalidResponseError
 from openai_compat.core.streams import Heartbeat, PrimedStream
 from openai_compat.core.tokens import TokenCounter
 from openai_compat.core.types import CallContext, ChatDelta, ChatRequest, TokenLogprob, ToolCallDelta, Usage
 
 from .answer import JSON, Finish, StreamingAnswer
 from .legacy_functions import to_legacy_chunk, to_legacy_message, to_tools
-from .openai_objects import new_id, to_usage_object
+from .openai_objects import new_id, to_finite, to_usage_object
 from .parameters import check_supported, drop_nulls
 from .preparation import prepare_payload
 from .response_hooks import apply_hooks
+
+_INPUT_KEYS: Final = {"function": "arguments", "custom": "input"}
+"""Types of tool calls, which are also the keys of their objects, and the key of each one's input."""
 
 
 class ChatService:
@@ -113,6 +118,8 @@ class ChatAnswer(StreamingAnswer[ChatDelta]):
     def _delta_chunks(self, delta: ChatDelta, includes_usage: bool) -> Iterator[JSON]:
         for part in _to_chunk_deltas(delta):
             shown = to_legacy_chunk(part) if self._is_legacy else part
+            if shown is None:
+                continue
             yield self._chunk(delta.index, shown, includes_usage, logprobs=to_logprobs(delta.logprobs))
         if delta.finish_reason is not None:
             finish = _legacy_finish(delta.finish_reason) if self._is_legacy else delta.finish_reason
@@ -146,6 +153,7 @@ class _Choice:
         self.reasoning: list[str] = []
         self.logprobs: list[TokenLogprob] = []
         self.annotations: list[Mapping[str, Any]] = []
+        self.audio: list[Mapping[str, Any]] = []
         self.calls: dict[int, _Call] = {}
         self.finish_reason: str | None = None
 
@@ -158,13 +166,15 @@ class _Choice:
             self.reasoning.append(delta.reasoning)
         self.logprobs.extend(delta.logprobs)
         self.annotations.extend(delta.annotations)
+        if delta.audio is not None:
+            self.audio.append(delta.audio)
         self.finish_reason = delta.finish_reason or self.finish_reason
         for call in delta.tool_calls:
             self.calls.setdefault(call.index, _Call()).add(call)
 
     def to_choice(self, index: int, *, is_legacy: bool) -> JSON:
         text = "".join(self.content)
-        has_other = bool(self.calls or self.refusal)
+        has_other = bool(self.calls or self.refusal or self.audio)
         message: JSON = {"role": "assistant", "content": text or (None if has_other else ""), "refusal": None}
         if self.refusal:
             message["refusal"] = "".join(self.refusal)
@@ -174,6 +184,8 @@ class _Choice:
             message["tool_calls"] = [self.calls[number].to_object() for number in sorted(self.calls)]
         if self.annotations:
             message["annotations"] = self.annotations
+        if self.audio:
+            message["audio"] = _join_audio(self.audio)
         finish = self.finish_reason
         if is_legacy:
             message, finish = to_legacy_message(message), _legacy_finish(finish)
@@ -186,16 +198,38 @@ class _Call:
     def __init__(self) -> None:
         self.id: str | None = None
         self.name: str | None = None
+        self.type = "function"
         self.arguments: list[str] = []
 
     def add(self, delta: ToolCallDelta) -> None:
         self.id = delta.id or self.id
         self.name = delta.name or self.name
+        self.type = delta.type
         self.arguments.append(delta.arguments)
 
     def to_object(self) -> JSON:
-        function = {"name": self.name or "", "arguments": "".join(self.arguments)}
-        return {"id": self.id or new_id("call_"), "type": "function", "function": function}
+        body = {"name": self.name or "", _INPUT_KEYS[self.type]: "".join(self.arguments)}
+        return {"id": self.id or new_id("call_"), "type": self.type, self.type: body}
+
+
+def _join_audio(parts: list[Mapping[str, Any]]) -> JSON:
+    """Return the audio object of all parts. Each part's data is base64 of its own, which cannot be joined as text."""
+    joined: JSON = {}
+    for part in parts:
+        joined.update(part)
+    for key in {"data", "transcript"} & joined.keys():
+        texts = [part[key] for part in parts if isinstance(part.get(key), str)]
+        joined[key] = _join_base64(texts) if key == "data" else "".join(texts)
+    return joined
+
+
+def _join_base64(texts: list[str]) -> str:
+    if len(texts) == 1:
+        return texts[0]
+    try:
+        return b64encode(b"".join(map(b64decode, texts))).decode()
+    except ValueError as error:
+        raise UpstreamInvalidResponseError("The upstream's audio is not base64.") from error
 
 
 def _to_chunk_deltas(delta: ChatDelta) -> list[JSON]:
@@ -209,13 +243,16 @@ def _to_chunk_deltas(delta: ChatDelta) -> list[JSON]:
         text["reasoning_content"] = delta.reasoning
     if delta.annotations:
         text["annotations"] = list(delta.annotations)
+    if delta.audio is not None:
+        text["audio"] = delta.audio
     parts = [text] if text else []
     for call in delta.tool_calls:
+        input_key = _INPUT_KEYS[call.type]
         if call.name is not None or call.id is not None:
-            start = {"index": call.index, "id": call.id or new_id("call_"), "type": "function"}
-            parts.append({"tool_calls": [{**start, "function": {"name": call.name or "", "arguments": ""}}]})
+            start = {"index": call.index, "id": call.id or new_id("call_"), "type": call.type}
+            parts.append({"tool_calls": [{**start, call.type: {"name": call.name or "", input_key: ""}}]})
         if call.arguments:
-            parts.append({"tool_calls": [{"index": call.index, "function": {"arguments": call.arguments}}]})
+            parts.append({"tool_calls": [{"index": call.index, call.type: {input_key: call.arguments}}]})
     return parts
 
 
@@ -236,5 +273,5 @@ def to_logprobs(logprobs: Any) -> JSON | None:
     }
 
 
-def _to_logprob(token: str, logprob: float) -> JSON:
-    return {"token": token, "logprob": logprob, "bytes": list(token.encode("utf-8", "replace"))}
+def _to_logprob(token: str, logprob: float | None) -> JSON:
+    return {"token": token, "logprob": to_finite(logprob), "bytes": list(token.encode("utf-8", "replace"))}

@@ -18,7 +18,7 @@ from openai_compat.core.tokens import TokenCounter
 from openai_compat.core.types import CallContext, CompletionRequest, TextDelta, TokenLogprob, Usage
 
 from .answer import JSON, Finish, StreamingAnswer
-from .openai_objects import count_texts, to_usage_object
+from .openai_objects import count_texts, to_finite, to_usage_object
 from .parameters import check_supported, drop_nulls, to_texts
 from .preparation import prepare_payload
 from .response_hooks import apply_hooks
@@ -123,7 +123,10 @@ def _to_legacy_logprobs(logprobs: Sequence[TokenLogprob], offset: int) -> JSON |
         offset += len(item.token)
     return {
         "tokens": [item.token for item in logprobs],
-        "token_logprobs": [item.logprob for item in logprobs],
-        "top_logprobs": [None if item.logprob is None else dict(item.top) for item in logprobs],
+        "token_logprobs": [to_finite(item.logprob) for item in logprobs],
+        "top_logprobs": [
+            None if item.logprob is None else {token: to_finite(logprob) for token, logprob in item.top}
+            for item in logprobs
+        ],
         "text_offset": offsets,
     }

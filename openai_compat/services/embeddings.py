@@ -6,10 +6,11 @@ import base64
 import sys
 from array import array
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 from openai_compat.backends.base import Backend, SupportsEmbeddings, capabilities_of, missing_capability
-from openai_compat.core.errors import InvalidRequestError
+from openai_compat.core.errors import InvalidRequestError, UpstreamInvalidResponseError
 from openai_compat.core.tokens import TokenCounter
 from openai_compat.core.types import CallContext, EmbeddingsRequest, Usage
 
@@ -39,6 +40,8 @@ class EmbeddingService:
         parameters = drop_nulls(payload, "model", "input", "dimensions", "encoding_format")
         request = EmbeddingsRequest(model, to_texts(payload["input"]), payload.get("dimensions"), parameters)
         result = backend.embed(request, context)
+        if not all(isfinite(sum(vector)) or all(map(isfinite, vector)) for vector in result.vectors):
+            raise UpstreamInvalidResponseError("The model's embeddings contain NaN or Infinity.")
         usage = result.usage or Usage(count_texts(request.inputs, model, self._tokens))
         data = [
             {"object": "embedding", "index": index, "embedding": encode(vector)}

@@ -14,17 +14,17 @@ from typing import Final
 
 from openai_compat.backends.base import SupportsForwarding
 from openai_compat.backends.http.messages import UpstreamRequest, UpstreamResponse
-from openai_compat.backends.parsing.answer_format import detect_events
+from openai_compat.backends.parsing.answer_format import check_status, detect_events
 from openai_compat.backends.parsing.openai_chat import parse_object
 from openai_compat.backends.parsing.openai_errors import (
     find_status,
-    is_error,
+    is_error_answer,
     refuses_stream_options,
     to_envelope_bytes,
     to_error_object,
     to_status_error,
 )
-from openai_compat.core.errors import UpstreamError, UpstreamInvalidResponseError, UpstreamStatusError
+from openai_compat.core.errors import UpstreamError, UpstreamStatusError
 from openai_compat.core.hooks import Hooks
 from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import CallContext, Usage
@@ -144,12 +144,7 @@ def _forward(
 ) -> CompleteAnswer | EventStream:
     response = _send(backend, call, context, asks_for_usage=asks_for_usage)
     try:
-        if 300 <= response.status < 400:
-            raise UpstreamInvalidResponseError(
-                "The upstream answered with a redirect, which is not followed: correct its base_url."
-            )
-        if response.status >= 600:
-            raise UpstreamInvalidResponseError(f"The upstream answered with the invalid status {response.status}.")
+        check_status(response.status)
         if response.status < 400:
             response, is_stream = detect_events(response)
             if is_stream:
@@ -211,7 +206,7 @@ def _to_complete_answer(
         UpstreamInvalidResponseError: the body is no answer to the call.
     """
     value, checked, usage = check_answer(call.path, body)
-    if is_error(value):
+    if is_error_answer(value):
         status = find_status(value) or 502
         if (refusal := backend.to_refusal(status)) is not None:
             raise refusal

@@ -36,12 +36,24 @@ def to_legacy_message(message: JSON) -> JSON:
     if "tool_calls" not in message:
         return message
     legacy = {name: value for name, value in message.items() if name != "tool_calls"}
-    legacy["function_call"] = message["tool_calls"][0]["function"]
+    legacy["function_call"] = _to_function(message["tool_calls"][0])
     return legacy
 
 
-def to_legacy_chunk(delta: JSON) -> JSON:
-    """Return a chunk's delta with its tool call as `function_call`."""
+def to_legacy_chunk(delta: JSON) -> JSON | None:
+    """Return a chunk's delta with its tool call as `function_call`, or None for any call but the first.
+
+    `parallel_tool_calls: false` is not honoured by every model, and clients would join the arguments of all calls.
+    """
     if "tool_calls" not in delta:
         return delta
-    return {"function_call": delta["tool_calls"][0]["function"]}
+    call = delta["tool_calls"][0]
+    return {"function_call": _to_function(call)} if call["index"] == 0 else None
+
+
+def _to_function(call: JSON) -> JSON:
+    """Return a call's function. The input of a custom tool takes the place of the arguments."""
+    if "custom" not in call:
+        function: JSON = call["function"]
+        return function
+    return {"arguments" if name == "input" else name: value for name, value in call["custom"].items()}

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any
 from uuid import uuid4
 
+from openai_compat.backends.parsing.json_check import LOWEST_LOGPROB
 from openai_compat.core.tokens import TokenCounter
 from openai_compat.core.types import Usage
 
@@ -33,6 +35,11 @@ def to_usage_object(usage: Usage) -> dict[str, Any]:
             "rejected_prediction_tokens": 0,
         },
     }
+
+
+def to_finite(logprob: float | None) -> float | None:
+    """Return the log probability, or OpenAI's lowest one for `NaN` and infinity, which are not JSON."""
+    return logprob if logprob is None or -inf < logprob < inf else LOWEST_LOGPROB
 
 
 def count_texts(texts: Sequence[Text], model: str, tokens: TokenCounter) -> int:

@@ -10,9 +10,15 @@ from itertools import chain
 from typing import Any, Final
 
 from openai_compat.backends.http.messages import UpstreamResponse
+from openai_compat.backends.parsing.answer_format import CARRIES_CONTENT
 from openai_compat.backends.parsing.json_check import has_non_finite, parse_repaired
 from openai_compat.backends.parsing.openai_chat import DONE_GRACE, read_usage
-from openai_compat.backends.parsing.openai_errors import find_status, is_error, to_status_error
+from openai_compat.backends.parsing.openai_errors import (
+    find_status,
+    is_error_answer,
+    to_error_chunk,
+    to_status_error,
+)
 from openai_compat.core.errors import (
     UpstreamAuthenticationError,
     UpstreamError,
@@ -36,7 +42,6 @@ _END_MARKS = (b"\n\n", b"\n\r\n", b"\r\r")
 _EVENT_NAME = re.compile(rb"(?:^|[\r\n])event: ?([^\r\n]*)")
 _ERROR_FIELD = re.compile(rb"(?:^|[\r\n])error: ?([^\r\n]*)")
 _HAS_FIELD = re.compile(rb"(?:^|[\r\n])(?:event|error|id|retry)?:")
-_CONTENT = re.compile(rb'"(?:content|text|arguments|reasoning\w*|thinking|refusal|input|partial_json)"\s*:\s*"')
 _STRING = re.compile(rb'"(?:[^"\\\r\n]++|\\.)*+"')
 _FRAME_KEYS = frozenset({"id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier"})
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
@@ -232,9 +237,9 @@ class SSERelay(EventStream):
             return
         name = _EVENT_NAME.search(event)
         if name is not None and name[1] == b"error":
-            self._fail(_to_error_chunk(b"\n".join(lines)))
+            self._fail(to_error_chunk(b"\n".join(lines).decode("utf-8", "replace")))
         elif (field := _ERROR_FIELD.search(event)) is not None:
-            self._fail(_to_error_chunk(field[1]))
+            self._fail(to_error_chunk(field[1].decode("utf-8", "replace")))
         else:
             yield from self._parse_data(event, lines)
             return
@@ -249,7 +254,7 @@ class SSERelay(EventStream):
             self._is_done = True
             yield event
         elif not data.strip():
-            yield self._drop(event) if _CONTENT.search(event) is not None else event
+            yield self._drop(event) if CARRIES_CONTENT.search(event) is not None else event
         elif (chunk := _parse_chunk(data)) is not None:
             yield self._relay_chunk(event, chunk, is_single_line=len(lines) == 1)
         elif len(lines) > 1:  # events without an empty line between them
@@ -268,7 +273,7 @@ class SSERelay(EventStream):
         if self._is_at_end:
             raise UpstreamTruncatedError("The upstream's stream broke off in the middle of an event.")
         self._has_broken = True
-        if _CONTENT.search(event) is not None:
+        if CARRIES_CONTENT.search(event) is not None:
             raise UpstreamInvalidResponseError("The upstream sent a broken event that carried content.")
         log.warning("dropped a broken event of the upstream: %.100r", event)
         return b""
@@ -299,7 +304,7 @@ class SSERelay(EventStream):
 
     def _observe(self, chunk: JSON) -> JSON | None:
         """Record what the chunk reports. Return what the client gets of it, `chunk` itself if nothing changes."""
-        if is_error(chunk):
+        if is_error_answer(chunk):
             self._fail(chunk)
             return None
         was_finished = len(self._finished) >= self._choices
@@ -364,14 +369,6 @@ def _parse_chunk(data: bytes) -> JSON | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def _to_error_chunk(data: bytes) -> JSON:
-    """Return the error object in an event that is named an error, whatever its data."""
-    chunk = parse_object(data)
-    if chunk is None:
-        return {"error": {"message": data.decode("utf-8", "replace").strip() or None}}
-    return chunk if is_error(chunk) else {"error": chunk}
 
 
 def _replace_data(event: bytes, chunk: Mapping[str, Any], *, is_single_line: bool) -> bytes:

@@ -5,27 +5,28 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+from openai_compat.backends.parsing.surrogates import HalfJoiner
+
 from .event_stream import JSON
 from .sse_events import choices_of
 
 ESCAPED_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 """A surrogate in JSON, which may be half of a character or one of two halves of a complete one."""
 
-_HIGH_SURROGATE: Final = re.compile("[\ud800-\udbff]")
 _TEXT_KEYS: Final = frozenset({"content", "text", "reasoning_content", "reasoning", "refusal"})
 
 
 class SurrogateJoiner:
     """Joins the halves of characters in the chunks of one stream. A half without its other becomes U+FFFD."""
 
-    __slots__ = ("_open",)
+    __slots__ = ("_halves",)
 
     def __init__(self) -> None:
-        self._open: dict[tuple[int, str], str] = {}
+        self._halves = HalfJoiner()
 
     def __bool__(self) -> bool:
         """True while a first half waits for the second."""
-        return bool(self._open)
+        return bool(self._halves)
 
     def join(self, chunk: JSON) -> JSON:
         """Return the chunk with its texts repaired, the same object if nothing changes. An open half is held back."""
@@ -41,14 +42,8 @@ class SurrogateJoiner:
         changes = {
             key: repaired
             for key in _TEXT_KEYS & texts.keys()
-            if isinstance(texts[key], str) and (repaired := self._repair(index, key, texts[key])) != texts[key]
+            if isinstance(texts[key], str) and (repaired := self._halves.join((index, key), texts[key])) != texts[key]
         }
         if not changes:
             return choice
         return {**choice, "delta": {**delta, **changes}} if isinstance(delta, dict) else {**choice, **changes}
-
-    def _repair(self, index: int, key: str, text: str) -> str:
-        text = self._open.pop((index, key), "") + text
-        if text and _HIGH_SURROGATE.match(text[-1]):
-            self._open[index, key], text = text[-1], text[:-1]
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

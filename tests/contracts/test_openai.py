@@ -286,7 +286,7 @@ class TestStreams:
         messages = [{"role": "user", "content": "hello there"}]
         request = ChatRequest("contract-model", messages, is_streamed=True)
         deltas = collect(make("fault-no-end").chat(request, CallContext("contract")))
-        assert (text_of(deltas, 0), deltas[-1].usage is None) == ("You said: hello there", False)
+        assert (text_of(deltas, 0), deltas[-1].finish_reason) == ("You said: hello there", "stop")
 
     def test_a_hundred_streams_closed_at_any_point_end_their_upstream_requests(
         self, make: BackendFactory, mock: MockUpstream

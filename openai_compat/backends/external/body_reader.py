@@ -14,13 +14,14 @@ from itertools import chain
 from typing import Any, Final, Literal, Protocol
 
 from openai_compat.backends.http.messages import UpstreamResponse
+from openai_compat.backends.parsing.answer_format import CARRIES_CONTENT
 from openai_compat.backends.parsing.openai_chat import END_OF_STREAM
 from openai_compat.backends.parsing.sse import (
     BYTE_ORDER_MARK,
     Blocks,
     SSEEvent,
+    iterate_events,
     iterate_lines,
-    iterate_named_events,
     iterate_text,
     primed,
 )
@@ -55,7 +56,7 @@ class ReplyReader(Protocol):
     def read_end(self, *, is_complete: bool) -> Iterator[ChatDelta]: ...
 
 
-EVENT_PREFIXES: Final = (b"data:", b"event:", b"retry:", b"id:", b":")
+EVENT_PREFIXES: Final = (b"data:", b"event:", b"error:", b"retry:", b"id:", b":")
 SSE_PREFIXES: Final = (b"data:", b"event:")
 """Prefixes that mean server-sent events under any `Content-Type`. Few plain text answers begin like this."""
 HTML_PREFIXES: Final = (b"<!doctype", b"<html")
@@ -122,11 +123,13 @@ class _BodyReader:
             yield from self._read_text(blocks)
 
     def _read_events(self, blocks: Blocks) -> Deltas:
-        for event in iterate_named_events(blocks):
+        for event in iterate_events(blocks):
             if isinstance(event, Heartbeat):
                 yield event
                 continue
-            name, data = event if isinstance(event, SSEEvent) else ("", event)
+            name, data, strays, _ = event if isinstance(event, SSEEvent) else ("", event, "", False)
+            if strays:
+                raise UpstreamInvalidResponseError(_BROKEN_EVENT)
             if data == END_OF_STREAM:
                 yield from self._reader.read_end(is_complete=True)
                 self._reply.release()
@@ -144,6 +147,8 @@ class _BodyReader:
         has_json = self._has_json_events.get(name)
         if has_json is None:
             has_json = self._has_json_events[name] = looks_like_json and _parse_json(data) is not _INVALID
+            if looks_like_json and not has_json and CARRIES_CONTENT.search(data.encode("utf-8", "replace")):
+                raise UpstreamInvalidResponseError(_BROKEN_EVENT)
         if not (looks_like_json and has_json):
             return self._reader.read_text_event(name, data)
         value = _parse_event(data)
@@ -230,6 +235,7 @@ class _BodyReader:
 
 
 _INVALID: Final = object()
+_BROKEN_EVENT: Final = "The external API sent an event or a line that is not valid JSON."
 
 
 def _parse_json(text: str) -> Any:
@@ -243,7 +249,7 @@ def _parse_json(text: str) -> Any:
 def _parse_event(text: str) -> Any:
     value = _parse_json(text)
     if value is _INVALID:
-        raise UpstreamInvalidResponseError("The external API sent an event or a line that is not valid JSON.")
+        raise UpstreamInvalidResponseError(_BROKEN_EVENT)
     return value
 
 

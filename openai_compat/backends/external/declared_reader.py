@@ -8,13 +8,14 @@ from typing import Any
 
 from openai_compat.backends.parsing.openai_chat import normalise_finish_reason, read_content, read_usage
 from openai_compat.backends.parsing.openai_errors import ToError, find_status, raise_error_in
+from openai_compat.backends.parsing.sse import ERROR_EVENT
+from openai_compat.backends.parsing.surrogates import HalfJoiner
 from openai_compat.backends.parsing.tool_calls import ToolCallParser
 from openai_compat.core.errors import UpstreamInvalidResponseError, UpstreamTruncatedError
 from openai_compat.core.types import ChatDelta, FinishReason, ToolCallDelta, Usage
 
 from .declaration import ErrorsDeclaration, ReplyDeclaration
 from .expressions import Expression, TraceCallback, first_value
-from .heuristic_reader import ERROR_EVENT
 
 
 class DeclaredReader:
@@ -41,7 +42,9 @@ class DeclaredReader:
         self._tool_calls = ToolCallParser()
         self._counts: dict[str, Any] = {}
         self._text = ""
-        self._has_text = self._is_finished = False
+        self._halves = HalfJoiner()
+        self._has_text = False
+        self._finish_reason: FinishReason | None = None
 
     @property
     def has_answer(self) -> bool:
@@ -82,13 +85,15 @@ class DeclaredReader:
     def read_text(self, text: str) -> Iterator[ChatDelta]:
         """Yield the delta of a chunk of plain text."""
         if self._reply.done is not None and self.find("done", self._reply.done, text):
-            yield from self._finish()
+            self._finish_reason = self._finish_reason or "stop"
             return
         self._has_text = True
         yield ChatDelta(text)
 
     def read_end(self, *, is_complete: bool) -> Iterator[ChatDelta]:
-        """Yield the final delta, if none had a finish reason. `is_complete` is True for an end that cannot be a cut.
+        """Yield the final delta with the finish reason, which is held back until then as text may follow it.
+
+        `is_complete` is True for an end that cannot be a cut.
 
         Raises:
             UpstreamTruncatedError: `done` or `finish_reason` is declared, and the stream had neither.
@@ -98,28 +103,23 @@ class DeclaredReader:
             path = self._reply.text or self._reply.delta
             missing = f"nothing at `{path.source}`, the declared path of the text" if path else "no text"
             raise UpstreamInvalidResponseError(f"The external API's reply has {missing}.")
-        if self._is_finished:
-            return
-        if not is_complete and (self._reply.done or self._reply.finish_reason):
+        is_declared = bool(self._reply.done or self._reply.finish_reason)
+        if self._finish_reason is None and is_declared and not is_complete:
             raise UpstreamTruncatedError("The external API's stream ended before its answer was complete.")
-        yield from self._finish()
-
-    def _finish(self) -> Iterator[ChatDelta]:
-        if not self._is_finished:
-            self._is_finished = True
-            yield ChatDelta(finish_reason="tool_calls" if self._tool_calls else "stop")
+        reason = self._finish_reason or "stop"
+        reason = "tool_calls" if reason == "stop" and self._tool_calls else reason
+        yield ChatDelta(finish_reason=reason, tool_calls=self._tool_calls.read_end())
 
     def _read(self, value: Any, key: str, path: Expression | None) -> Iterator[ChatDelta]:
         self._raise_error(value)
         self._read_ids(value)
         text = self._find_text(key, path, value)
         reasoning = self.find("reasoning", self._reply.reasoning, value)
-        tool_calls = self._read_tool_calls(value)
+        self._read_finish_reason(value)
         delta = ChatDelta(
-            text or None,
-            finish_reason=self._read_finish_reason(value),
-            reasoning=read_content(reasoning)[0] or None,
-            tool_calls=tool_calls,
+            self._halves.join("text", text) or None,
+            reasoning=self._halves.join("reasoning", read_content(reasoning)[0]) or None,
+            tool_calls=self._read_tool_calls(value),
             usage=self._read_usage(value),
         )
         if delta != _EMPTY:
@@ -159,16 +159,13 @@ class DeclaredReader:
         new_text, self._text = text[len(self._text) :], text
         return new_text
 
-    def _read_finish_reason(self, value: Any) -> FinishReason | None:
-        if self._is_finished:
-            return None
+    def _read_finish_reason(self, value: Any) -> None:
+        if self._finish_reason is not None:
+            return
         reported = first_value(self.find("finish_reason", self._reply.finish_reason, value))
         is_done = bool(self.find("done", self._reply.done, value))
-        if not (reported or is_done):
-            return None
-        self._is_finished = True
-        reason = self._reply.finish_reasons.get(str(reported)) or normalise_finish_reason(reported)
-        return "tool_calls" if reason == "stop" and self._tool_calls else reason
+        if reported or is_done:
+            self._finish_reason = self._reply.finish_reasons.get(str(reported)) or normalise_finish_reason(reported)
 
     def _read_usage(self, value: Any) -> Usage | None:
         found = {name: first_value(self.find(f"usage.{name}", path, value)) for name, path in self._reply.usage.items()}

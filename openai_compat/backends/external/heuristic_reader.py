@@ -9,6 +9,8 @@ from zlib import crc32
 
 from openai_compat.backends.parsing.openai_chat import ChatParser, read_usage
 from openai_compat.backends.parsing.openai_errors import ToError, raise_error_in, to_status_error
+from openai_compat.backends.parsing.sse import ERROR_EVENT
+from openai_compat.backends.parsing.surrogates import HalfJoiner
 from openai_compat.core.errors import UpstreamInvalidResponseError, UpstreamTruncatedError
 from openai_compat.core.types import ChatDelta, FinishReason, JSONObject, Usage
 
@@ -25,8 +27,6 @@ from .known_shapes import (
 )
 
 MAX_LISTED_KEYS = 20
-ERROR_EVENT = "error"
-"""Name of server-sent events that report an error."""
 
 
 class HeuristicReader:
@@ -43,7 +43,9 @@ class HeuristicReader:
         self._path = reply_path
         self._to_error = to_error
         self._chat = ChatParser()
-        self._is_openai = self._is_finished = self._has_finish_field = self._has_text = False
+        self._is_openai = self._has_finish_field = self._has_text = False
+        self._finish_reason: FinishReason | None = None
+        self._halves = HalfJoiner()
         self._counts: dict[str, Any] = {}
         self._keys: Sequence[str] = ()
         self._duplicates = _DuplicateFilter()
@@ -61,13 +63,12 @@ class HeuristicReader:
         self._keys = list(last_object) or self._keys
         parts = to_parts(last_object)
         text = self._find_text(value)
-        finish_reason = self._read_finish_reason(parts)
+        is_end = self._read_finish_reason(parts)
         self._has_text = self._has_text or text is not None
-        new_text = self._duplicates.filter_text(text or "", is_end=finish_reason is not None)
+        new_text = self._duplicates.filter_text(text or "", is_end=is_end)
         delta = ChatDelta(
-            new_text or None,
-            finish_reason=finish_reason,
-            reasoning=find_reasoning(parts),
+            self._halves.join("text", new_text) or None,
+            reasoning=self._halves.join("reasoning", find_reasoning(parts) or "") or None,
             usage=self._read_usage(parts),
         )
         if delta != _EMPTY:
@@ -100,7 +101,7 @@ class HeuristicReader:
         yield ChatDelta(text)
 
     def read_end(self, *, is_complete: bool) -> Iterator[ChatDelta]:
-        """Yield the final delta, if none had a finish reason.
+        """Yield the final delta with the finish reason, which is held back until then as text may follow it.
 
         `is_complete` is True for an end that cannot be a cut, which is `[DONE]` or the end of a JSON document.
 
@@ -111,14 +112,15 @@ class HeuristicReader:
         if self._is_openai:
             if not (is_complete or self._chat.is_finished):
                 raise UpstreamTruncatedError("The external API's stream ended before its answer was complete.")
+            if not self._chat.has_content:
+                raise UpstreamInvalidResponseError(self._explain_missing_text())
             yield from (delta for delta in self._chat.read_end() if delta.index == 0)
             return
         if not self._has_text:
             raise UpstreamInvalidResponseError(self._explain_missing_text())
-        if not self._is_finished:
-            if self._has_finish_field and not is_complete:
-                raise UpstreamTruncatedError("The external API's stream ended before its answer was complete.")
-            yield ChatDelta(finish_reason="stop")
+        if self._finish_reason is None and self._has_finish_field and not is_complete:
+            raise UpstreamTruncatedError("The external API's stream ended before its answer was complete.")
+        yield ChatDelta(finish_reason=self._finish_reason or "stop")
 
     def _find_text(self, value: Any) -> str | None:
         found = value if self._path is None else follow_path(value, self._path)
@@ -126,11 +128,12 @@ class HeuristicReader:
             return json.dumps(found)
         return find_reply(found) if self._path is None else find_text(found)
 
-    def _read_finish_reason(self, parts: Sequence[JSONObject]) -> FinishReason | None:
-        reason = None if self._is_finished else find_finish_reason(parts)
-        self._is_finished = self._is_finished or reason is not None
+    def _read_finish_reason(self, parts: Sequence[JSONObject]) -> bool:
+        """Record the finish reason. Return True if the object has the first one."""
+        reason = find_finish_reason(parts) if self._finish_reason is None else None
+        self._finish_reason = self._finish_reason or reason
         self._has_finish_field = self._has_finish_field or has_finish_field(parts)
-        return reason
+        return reason is not None
 
     def _read_usage(self, parts: Sequence[JSONObject]) -> Usage | None:
         found = find_counts(parts)

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from openai_compat.backends.base import CHAT_PARAMETERS, Backend, SupportsChat, SupportsForwarding
 from openai_compat.backends.http.messages import UpstreamRequest
+from openai_compat.backends.parsing.answer_format import check_status, detect_events
 from openai_compat.backends.parsing.openai_chat import read_chat_completion, read_chat_stream
 from openai_compat.backends.parsing.openai_errors import read_error, refuses_stream_options, to_status_error
 from openai_compat.backends.resources import BackendResources
@@ -149,11 +150,13 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
         request = UpstreamRequest("POST", "chat/completions", headers, json.dumps(body).encode())
         response = self.forward(request, context)
         try:
+            check_status(response.status)
             if response.status >= 400:
                 raise read_error(response)
-            if response.headers.get("content-type", "").startswith("text/event-stream"):
-                return read_chat_stream(response, self._to_error)
-            return iter(read_chat_completion(response.read(), self._to_error))
+            answer, is_stream = detect_events(response)
+            if is_stream:
+                return read_chat_stream(answer, self._to_error)
+            return iter(read_chat_completion(answer.read(), self._to_error))
         except BaseException:
             response.close()
             raise

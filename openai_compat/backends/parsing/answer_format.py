@@ -15,6 +15,10 @@ from .sse import BYTE_ORDER_MARK
 EVENT_STREAM: Final = "text/event-stream"
 EVENT_PREFIXES: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
 """The beginnings of an event stream's lines. JSON, HTML and error texts begin with none of them."""
+CARRIES_CONTENT: Final = re.compile(
+    rb'"(?:content|text|arguments|reasoning\w*|thinking|refusal|input|partial_json)"\s*:\s*"'
+)
+"""A started value in the bytes of a broken event, so that the answer would be altered without the event."""
 _LONGEST_PREFIX: Final = max(map(len, EVENT_PREFIXES))
 _CHARSET: Final = re.compile(r"""charset\s*=\s*["']?([\w.:-]+)""", re.IGNORECASE)
 _ASCII_COMPATIBLE: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin1", "windows-1252"})
@@ -55,6 +59,26 @@ class PeekedResponse(UpstreamResponse):
 
     def release(self) -> None:
         self._response.release()
+
+
+def check_status(status: int) -> None:
+    """Raise `UpstreamInvalidResponseError` for a redirect, and for a number that is no status of HTTP."""
+    if 300 <= status < 400:
+        raise UpstreamInvalidResponseError(
+            "The upstream answered with a redirect, which is not followed: correct its base_url."
+        )
+    if status >= 600:
+        raise UpstreamInvalidResponseError(f"The upstream answered with the invalid status {status}.")
+
+
+def describe_non_json(body: bytes) -> str:
+    """Return the message for a body that is not JSON."""
+    beginning = body[:200].lstrip().lower()
+    if not beginning:
+        return "The upstream's answer is empty."
+    if beginning.startswith(b"<"):
+        return "The upstream answered with a page of HTML: correct its base_url."
+    return "The upstream's answer is not a complete JSON object."
 
 
 def detect_events(response: UpstreamResponse) -> tuple[UpstreamResponse, bool]:

@@ -37,19 +37,19 @@ _STRICT: Final = json.JSONDecoder(parse_constant=_refuse_constant)
 _REPAIRING: Final = json.JSONDecoder(parse_constant=lambda name: LOWEST_LOGPROB)
 
 
-def parse_strict(text: bytes) -> Any:
+def parse_strict(text: str | bytes) -> Any:
     """Parse JSON.
 
     Raises:
         NonFiniteNumberError: It contains `NaN` or `Infinity`.
         ValueError, RecursionError: It is not JSON, or nested too deeply.
     """
-    return _STRICT.decode(text.decode())
+    return _STRICT.decode(text if isinstance(text, str) else text.decode())
 
 
-def parse_repaired(text: bytes) -> Any:
+def parse_repaired(text: str | bytes) -> Any:
     """Parse JSON in which `NaN` and `Infinity` count as `LOWEST_LOGPROB`. Raise ValueError or RecursionError."""
-    return _REPAIRING.decode(text.decode())
+    return _REPAIRING.decode(text if isinstance(text, str) else text.decode("utf-8-sig"))
 
 
 def has_non_finite(text: bytes) -> bool:

@@ -9,15 +9,24 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Generator, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final, cast, get_args
 
 from openai_compat.backends.http.messages import UpstreamResponse
-from openai_compat.core.errors import UpstreamInvalidResponseError, UpstreamTimeoutError, UpstreamTruncatedError
+from openai_compat.core.errors import (
+    OpenAICompatError,
+    UpstreamInvalidResponseError,
+    UpstreamTimeoutError,
+    UpstreamTruncatedError,
+)
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import ChatDelta, FinishReason, JSONObject, TokenLogprob, Usage
 
-from .openai_errors import ToError, raise_error_in, to_status_error
-from .sse import iterate_events, primed
+from .answer_format import CARRIES_CONTENT, describe_non_json
+from .json_check import parse_repaired
+from .openai_errors import ToError, find_status, is_error_answer, to_error_chunk, to_status_error
+from .sse import ERROR_EVENT, SSEEvent, iterate_events, primed
+from .surrogates import HalfJoiner
 from .tool_calls import ToolCallParser, non_empty_text
 
 log = logging.getLogger(__name__)
@@ -51,8 +60,9 @@ def read_chat_completion(body: bytes, to_error: ToError = to_status_error) -> li
         UpstreamError: The body is an error object. `to_error` builds the exception.
     """
     completion = parse_object(body)
-    raise_error_in(completion, to_error)
-    if not isinstance(completion.get("choices"), list):
+    if is_error_answer(completion):
+        raise _to_error(completion, to_error)
+    if not isinstance(completion.get("choices"), list) or not completion["choices"]:
         raise UpstreamInvalidResponseError("The upstream's response is not a chat completion: it has no choices.")
     parser = ChatParser()
     return [*parser.read(completion), *parser.read_end()]
@@ -67,35 +77,36 @@ def read_chat_stream(
     Errors of reading the response are raised unchanged.
 
     Raises:
-        UpstreamTruncatedError: The stream ended without `[DONE]` and without a finish reason for each choice.
-        UpstreamInvalidResponseError: An event is JSON but not a chat completion chunk, or the stream ended with a
-            broken event in place of its end. Other broken events are skipped.
-        UpstreamError: The stream contains an error object. `to_error` builds the exception.
+        UpstreamTruncatedError: The stream ended without `[DONE]` and without a finish reason for each choice, or in
+            the middle of an event.
+        UpstreamInvalidResponseError: An event is JSON but not a chat completion chunk, a broken event may have carried
+            content or stands in place of the end, or the stream has no content at all. Other broken events are skipped.
+        UpstreamError: The stream contains an error. `to_error` builds the exception.
     """
     parser = ChatParser()
-    has_broken = False
+    reader = _EventReader(parser, to_error)
     try:
         yield HEARTBEAT
         for event in iterate_events(_blocks_until_complete(response, parser)):
             if isinstance(event, Heartbeat):
                 yield event
-            elif event == END_OF_STREAM:
-                if has_broken and not parser.is_finished:
-                    break
-                yield from parser.read_end()
+                continue
+            chunk = _parse_chunk(event) if isinstance(event, str) else None
+            if chunk is None:
+                yield from reader.read_unusual(event)
+            elif is_error_answer(chunk):
+                raise _to_error(chunk, to_error)
+            else:
+                yield from parser.read(chunk)
+            if reader.is_done:
                 response.release()
                 return
-            elif (chunk := _parse_event(event)) is None:
-                has_broken = True
-            else:
-                raise_error_in(chunk, to_error)
-                yield from parser.read(chunk)
-                if parser.is_complete:
-                    response.limit_remaining(DONE_GRACE)
-        if has_broken and not parser.is_finished:
-            raise UpstreamInvalidResponseError("The upstream's stream has a broken event in place of its end.")
-        if not parser.is_finished:
-            raise UpstreamTruncatedError("The upstream's stream ended before the answer was complete.")
+            if parser.is_complete:
+                response.limit_remaining(DONE_GRACE)
+        yield from reader.read_end()
+    except (UpstreamTimeoutError, UpstreamTruncatedError):
+        yield from parser.read_finish_reasons()
+        raise
     finally:
         response.close()
 
@@ -109,28 +120,92 @@ def _blocks_until_complete(response: UpstreamResponse, parser: ChatParser) -> It
             raise
 
 
-def _parse_event(event: str) -> JSONObject | None:
-    """Return the event's JSON object, or None if it is broken."""
+def _to_error(value: JSONObject, to_error: ToError) -> OpenAICompatError:
+    """Return the exception for an error object, with the status that its code or type stands for."""
+    return to_error(find_status(value), json.dumps(value).encode())
+
+
+def _parse_chunk(text: str) -> JSONObject | None:
+    """Return the event's JSON object, or None if it is none."""
     try:
-        return parse_object(event)
-    except UpstreamInvalidResponseError:
-        log.warning("skipped a broken event of the upstream: %.100r", event)
+        value = parse_repaired(text)
+    except (ValueError, RecursionError):
         return None
+    return value if isinstance(value, dict) else None
 
 
-def parse_object(text: str | bytes) -> JSONObject:
-    """Parse a JSON object.
+def parse_object(text: bytes) -> JSONObject:
+    """Parse a JSON object, in which `NaN` and `Infinity` count as `LOWEST_LOGPROB`.
 
     Raises:
         UpstreamInvalidResponseError: The text is not JSON, or not an object.
     """
     try:
-        value = json.loads(text)
+        value = parse_repaired(text)
     except (ValueError, RecursionError) as error:
-        raise UpstreamInvalidResponseError("The upstream's response is not valid JSON.") from error
+        raise UpstreamInvalidResponseError(describe_non_json(text)) from error
     if not isinstance(value, dict):
         raise UpstreamInvalidResponseError("The upstream's response is not a JSON object.")
     return value
+
+
+class _EventReader:
+    """Reader of the events of a stream that are not a single chunk."""
+
+    def __init__(self, parser: ChatParser, to_error: ToError) -> None:
+        self._parser = parser
+        self._to_error = to_error
+        self._has_broken = False
+        self.is_done = False
+
+    def read_unusual(self, event: str | SSEEvent) -> Iterator[ChatDelta]:
+        """Yield the deltas of an end mark, a named event, several events without an empty line between, or an error.
+
+        Raises:
+            UpstreamTruncatedError, UpstreamInvalidResponseError: The event is broken and may have carried content.
+            UpstreamError: The event is an error.
+        """
+        name, data, strays, is_cut = event if isinstance(event, SSEEvent) else ("", event, "", False)
+        if name == ERROR_EVENT:
+            raise _to_error(to_error_chunk(data), self._to_error)
+        if strays:
+            self._skip(strays, is_cut=is_cut)
+        if data == END_OF_STREAM:
+            self.is_done = True
+            yield from self.read_end()
+        elif (chunk := _parse_chunk(data)) is not None:
+            if is_error_answer(chunk):
+                raise _to_error(chunk, self._to_error)
+            yield from self._parser.read(chunk)
+        elif "\n" in data:
+            for line in data.split("\n"):
+                if not self.is_done:
+                    yield from self.read_unusual(SSEEvent(data=line, is_cut=is_cut))
+        elif data.strip():
+            self._skip(data, is_cut=is_cut)
+
+    def read_end(self) -> Iterator[ChatDelta]:
+        """Yield what the end of the stream completes.
+
+        Raises:
+            UpstreamTruncatedError, UpstreamInvalidResponseError: The answer is not complete.
+        """
+        if self._has_broken and not self._parser.is_finished:
+            raise UpstreamInvalidResponseError("The upstream's stream has a broken event in place of its end.")
+        if not self.is_done and not self._parser.is_finished:
+            raise UpstreamTruncatedError("The upstream's stream ended before the answer was complete.")
+        if not self._parser.has_content:
+            raise UpstreamInvalidResponseError("The upstream's stream has no content.")
+        yield from self._parser.read_end()
+
+    def _skip(self, text: str, *, is_cut: bool) -> None:
+        """Skip a broken event, unless the answer would be altered without it."""
+        if is_cut and not self._parser.is_finished:
+            raise UpstreamTruncatedError("The upstream's stream broke off in the middle of an event.")
+        self._has_broken = True
+        if CARRIES_CONTENT.search(text.encode("utf-8", "surrogatepass")) is not None:
+            raise UpstreamInvalidResponseError("The upstream sent a broken event that carried content.")
+        log.warning("skipped a broken event of the upstream: %.100r", text)
 
 
 class ChatParser:
@@ -157,17 +232,27 @@ class ChatParser:
             index = choice["index"] if isinstance(choice.get("index"), int) else 0
             if index not in self._choices:
                 self._choices[index] = _Choice(index)
-            if delta := self._choices[index].read(choice, usage):
+            if (delta := self._choices[index].read(choice, usage)) is not None:
                 usage = None
                 yield delta
         if usage is not None:
             yield ChatDelta(usage=usage)
 
     def read_end(self) -> Iterator[ChatDelta]:
-        """Yield a finish reason for each choice that has none, because the answer ended properly."""
+        """Yield the end of each choice. One without a finish reason gets `stop`, because the answer ended properly."""
         for choice in (self._choices or {0: _Choice(0)}).values():
-            if not choice.is_finished:
-                yield ChatDelta(index=choice.index, finish_reason=choice.to_finish_reason("stop"))
+            yield choice.read_end()
+
+    def read_finish_reasons(self) -> Iterator[ChatDelta]:
+        """Yield the end of each choice that has a finish reason, because the answer broke off."""
+        for choice in self._choices.values():
+            if choice.is_finished:
+                yield choice.read_end()
+
+    @property
+    def has_content(self) -> bool:
+        """True if a choice has content or a finish reason."""
+        return any(choice.has_content or choice.is_finished for choice in self._choices.values())
 
     @property
     def is_finished(self) -> bool:
@@ -181,54 +266,74 @@ class ChatParser:
 
 
 class _Choice:
-    """The state of one choice."""
+    """The state of one choice.
 
-    __slots__ = ("_tool_calls", "index", "is_finished")
+    Its finish reason is held back until the end of the answer, because some servers send content after it.
+    """
+
+    __slots__ = ("_halves", "_reason", "_tool_calls", "has_content", "index", "is_finished")
 
     def __init__(self, index: int) -> None:
         self.index = index
-        self.is_finished = False
+        self.is_finished = self.has_content = False
+        self._reason: Any = None
         self._tool_calls = ToolCallParser()
+        self._halves = HalfJoiner()
 
     def read(self, choice: JSONObject, usage: Usage | None) -> ChatDelta | None:
         """Return the choice's delta, or None if it has no content."""
         message = as_dict(choice.get("delta") or choice.get("message"))
         content = message.get("content")
-        is_plain = isinstance(content, str) and content and message.keys() <= _PLAIN_KEYS
-        if is_plain and not choice.get("finish_reason") and not choice.get("logprobs"):
-            return ChatDelta(content, self.index, usage=usage)
+        if (
+            isinstance(content, str)
+            and content
+            and message.keys() <= _PLAIN_KEYS
+            and not choice.get("finish_reason")
+            and not choice.get("logprobs")
+        ):
+            self.has_content = True
+            content = self._halves.join("content", content)
+            return ChatDelta(content, self.index, usage=usage) if content or usage is not None else None
         return self._read_all(choice, message, usage)
 
     def _read_all(self, choice: JSONObject, message: JSONObject, usage: Usage | None) -> ChatDelta | None:
         text, reasoning = read_content(message.get("content", choice.get("text")))
-        tool_calls = self._tool_calls.read(message)
-        finish_reason = self._read_finish_reason(choice.get("finish_reason"))
-        delta = ChatDelta(
-            text or None,
-            self.index,
-            finish_reason,
-            tool_calls,
-            non_empty_text(message.get("refusal")),
-            non_empty_text(message.get("reasoning_content"))
-            or non_empty_text(message.get("reasoning"))
-            or reasoning
-            or None,
-            _read_logprobs(choice.get("logprobs")),
-            usage,
-            tuple(note for note in message.get("annotations") or () if isinstance(note, dict)),
+        reasoning = (
+            non_empty_text(message.get("reasoning_content")) or non_empty_text(message.get("reasoning")) or reasoning
         )
-        return None if delta == ChatDelta(index=self.index) else delta
-
-    def _read_finish_reason(self, value: Any) -> FinishReason | None:
-        if not value or self.is_finished:
+        if choice.get("finish_reason"):
+            if not self.is_finished or normalise_finish_reason(self._reason) == "stop":
+                self._reason = choice["finish_reason"]  # some servers send `stop` with every chunk
+            self.is_finished = True
+        delta = ChatDelta(
+            self._halves.join("content", text) or None,
+            self.index,
+            None,
+            self._tool_calls.read(message),
+            self._halves.join("refusal", non_empty_text(message.get("refusal")) or "") or None,
+            self._halves.join("reasoning", reasoning) or None,
+            _read_logprobs(choice.get("logprobs")),
+            None,
+            _objects(message.get("annotations")),
+            message["audio"] if isinstance(message.get("audio"), dict) else None,
+        )
+        if delta != ChatDelta(index=self.index):
+            self.has_content = True
+        elif usage is None:
             return None
-        self.is_finished = True
-        return self.to_finish_reason(value)
+        return delta if usage is None else replace(delta, usage=usage)
 
-    def to_finish_reason(self, value: Any) -> FinishReason:
-        """Return OpenAI's finish reason. `stop` after tool calls becomes `tool_calls`, as `stop` ends agent loops."""
-        reason = normalise_finish_reason(value)
-        return "tool_calls" if reason == "stop" and self._tool_calls else reason
+    def read_end(self) -> ChatDelta:
+        """Return the choice's last delta."""
+        return ChatDelta(None, self.index, self._to_finish_reason(), self._tool_calls.read_end())
+
+    def _to_finish_reason(self) -> FinishReason:
+        """Return OpenAI's finish reason. After tool calls it is `tool_calls`, because `stop` ends agent loops.
+
+        The reason `function_call` belongs to the deprecated form, which was read as a tool call.
+        """
+        reason = normalise_finish_reason(self._reason)
+        return "tool_calls" if self._tool_calls and reason in {"stop", "function_call"} else reason
 
 
 def normalise_finish_reason(value: Any) -> FinishReason:
@@ -280,6 +385,10 @@ def _count(counts: Any, *names: str) -> int | None:
             if isinstance(count, int) and count >= 0:
                 return count
     return None
+
+
+def _objects(values: Any) -> tuple[JSONObject, ...]:
+    return tuple(value for value in values if isinstance(value, dict)) if isinstance(values, list) else ()
 
 
 def _read_logprobs(logprobs: Any) -> tuple[TokenLogprob, ...]:

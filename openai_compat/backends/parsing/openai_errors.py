@@ -65,6 +65,7 @@ _STATUS_BY_NAME: Mapping[str, int] = {
 _STATUS_KEYS = ("status", "status_code", "statusCode", "code")
 _NAME_KEYS = ("code", "error_code", "type", "status")
 _MESSAGE_KEYS = ("message", "detail", "msg", "error_message", "error", "errors", "error_description", "reason", "title")
+_ANSWER_KEYS = frozenset({"data", "output", "usage"})
 _MAX_PLAIN_TEXT = 300
 """Characters of an error in plain text that is relayed. Longer texts are pages or tracebacks."""
 
@@ -106,6 +107,30 @@ def is_error(value: JSONObject) -> bool:
     if value.get("error") or value.get("object") == "error":
         return True
     return bool(value.get("errors")) and value.keys().isdisjoint({"choices", "data", "output"})
+
+
+def is_error_answer(value: JSONObject) -> bool:
+    """Return True if a JSON object of OpenAI's protocol is an error. It also recognises errors without an envelope.
+
+    These have neither an answer nor usage, but a message with a code (Databricks, DashScope), or FastAPI's `detail`.
+    """
+    if "choices" in value and not value.get("error"):
+        return bool(value.get("object") == "error")
+    if is_error(value):
+        return True
+    if not value.keys().isdisjoint(_ANSWER_KEYS):
+        return False
+    code = value.get("error_code") or value.get("code")
+    has_code = code not in (None, "", 0, 200, "0", "200")
+    return bool(value.get("detail")) or (has_code and _find_message(value) is not None)
+
+
+def to_error_chunk(data: str) -> dict[str, Any]:
+    """Return the error object in an event that is named an error, whatever its data."""
+    chunk = _parse(data)
+    if not isinstance(chunk, dict):
+        return {"error": {"message": data.strip() or None}}
+    return chunk if is_error(chunk) else {"error": chunk}
 
 
 def raise_error_in(value: JSONObject, to_error: ToError = to_status_error) -> None:
@@ -213,7 +238,7 @@ def _is_exact(error: Any) -> bool:
     )
 
 
-def _parse(body: bytes) -> Any:
+def _parse(body: bytes | str) -> Any:
     try:
         return json.loads(body)
     except (ValueError, RecursionError):

@@ -9,6 +9,7 @@ replacement characters, because an altered answer must not look complete.
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Callable, Generator, Iterator
 from functools import wraps
 from typing import Final, NamedTuple, ParamSpec, TypeVar
@@ -20,6 +21,9 @@ MAX_RECORD_BYTES: Final = 64 * 1024 * 1024
 """The size limit of an event or a line."""
 
 BYTE_ORDER_MARK: Final = codecs.BOM_UTF8
+ERROR_EVENT: Final = "error"
+"""Name of the events that report an error."""
+_FIELD: Final = re.compile(rb"[\w-]*:|(?:id|retry)$")
 Blocks = Iterator[bytes | Heartbeat]
 TextStream = Generator[str | Heartbeat, None, None]
 P = ParamSpec("P")
@@ -43,33 +47,31 @@ def primed(generator: Callable[P, Generator[T, None, None]]) -> Callable[P, Gene
 
 
 class SSEEvent(NamedTuple):
-    """A server-sent event with a name (the field `event`)."""
+    """A server-sent event that is more than its data.
 
-    name: str
-    data: str
+    `name` is the field `event`, or `error` for a field `error`, which some servers send. `strays` are the lines that
+    belong to no field, such as JSON in the line after `data:`. `is_cut` is True for an event without its end, at the
+    end of the stream.
+    """
+
+    name: str = ""
+    data: str = ""
+    strays: str = ""
+    is_cut: bool = False
 
 
-def iterate_events(blocks: Blocks) -> TextStream:
-    """Yield the data of each server-sent event, its lines joined with a line feed. Skip other fields and comments.
+@primed
+def iterate_events(blocks: Blocks) -> Generator[str | SSEEvent | Heartbeat, None, None]:
+    """Yield the data of each server-sent event, its lines joined with a line feed, or an `SSEEvent`.
 
     The parser follows the WHATWG's rules: lines end with LF, CRLF or CR, one space after the colon is dropped, and
-    events without data are ignored. With one exception: an unfinished event at the end of the stream is yielded,
-    because some servers omit the last line ends. A truncated event then fails to parse instead of being lost silently.
+    comments, unknown fields, and events without data and name are ignored. With two exceptions: lines that belong to
+    no field are reported, because they may be content. An unfinished event at the end of the stream is yielded,
+    because some servers omit the last line ends.
 
     Raises:
         UpstreamInvalidResponseError: An event is longer than `MAX_RECORD_BYTES` or not UTF-8.
     """
-    return _iterate_records(blocks, _parse_data)
-
-
-def iterate_named_events(blocks: Blocks) -> Generator[str | SSEEvent | Heartbeat, None, None]:
-    """Yield events as `iterate_events` does, and named ones, with or without data, as `SSEEvent`."""
-    return _iterate_records(blocks, _parse_named_event)
-
-
-@primed
-def _iterate_records(blocks: Blocks, parse: Callable[[bytes], T | None]) -> Generator[T | Heartbeat, None, None]:
-    """Yield the result of `parse` for each record between empty lines, unless it is empty."""
     try:
         yield HEARTBEAT
         records = _RecordSplitter(b"\n\n")
@@ -78,10 +80,10 @@ def _iterate_records(blocks: Blocks, parse: Callable[[bytes], T | None]) -> Gene
                 yield block
                 continue
             for record in records.feed(block):
-                if event := parse(record):
+                if event := _parse_event(record):
                     yield event
-        if event := parse(records.rest()):
-            yield event
+        if event := _parse_event(records.rest()):
+            yield (SSEEvent(data=event) if isinstance(event, str) else event)._replace(is_cut=True)
     finally:
         close_stream(blocks)
 
@@ -189,28 +191,24 @@ class _RecordSplitter:
             )
 
 
-def _parse_data(record: bytes) -> str:
-    """Return the event's data, or '' if it has none."""
-    if record.startswith(b"data: ") and b"\n" not in record:
-        return _decode(record[6:])
-    lines = []
-    for line in record.split(b"\n"):
-        name, _, value = line.partition(b":")
-        if name == b"data":
-            lines.append(value.removeprefix(b" "))
-    return _decode(b"\n".join(lines))
-
-
-def _parse_named_event(record: bytes) -> str | SSEEvent:
+def _parse_event(record: bytes) -> str | SSEEvent:
     """Return the event, or '' for a comment or a record without name and data."""
     if record.startswith(b"data: ") and b"\n" not in record:
         return _decode(record[6:])
     name = b""
+    lines, strays = [], []
     for line in record.split(b"\n"):
-        if line.startswith(b"event:"):
-            name = line[6:].removeprefix(b" ")
-    data = _parse_data(record)
-    return SSEEvent(_decode(name), data) if name else data
+        field, colon, value = line.partition(b":")
+        if field == b"data":
+            lines.append(value.removeprefix(b" "))
+        elif field == b"event":
+            name = value.removeprefix(b" ")
+        elif field == b"error" and colon:
+            return SSEEvent(ERROR_EVENT, _decode(value.removeprefix(b" ")))
+        elif line and _FIELD.match(line) is None:
+            strays.append(line)
+    data = _decode(b"\n".join(lines))
+    return SSEEvent(_decode(name), data, _decode(b"\n".join(strays))) if name or strays else data
 
 
 def _decode(record: bytes) -> str:

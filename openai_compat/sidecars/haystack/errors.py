@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator, Mapping
 
+from openai_compat.backends.parsing.openai_errors import find_status, to_status_error
 from openai_compat.core.errors import (
     InternalError,
     OpenAICompatError,
@@ -47,6 +49,15 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
+def _from_error_event(message: str, body: object) -> UpstreamError:
+    """Return the error for an error event within a stream, with the status that its code or type stands for."""
+    if not isinstance(body, Mapping) or body.get("code") == UpstreamTruncatedError.code:
+        return UpstreamTruncatedError(message)
+    # This server writes the type `server_error` itself where the upstream names none.
+    named = body if body.get("type") != "server_error" else {**body, "type": None}
+    return to_status_error(find_status({"error": named}) or 502, json.dumps({"error": body}).encode(), message=message)
+
+
 def _from_openai(error: BaseException) -> OpenAICompatError | None:
     """Translate an error of the official OpenAI client, which Haystack's components raise. Return None for others."""
     import openai
@@ -65,5 +76,5 @@ def _from_openai(error: BaseException) -> OpenAICompatError | None:
     if isinstance(error, openai.APIConnectionError):
         return UpstreamError("The pipeline's model could not be reached.", code="upstream_unreachable")
     if isinstance(error, openai.APIError):
-        return UpstreamTruncatedError(error.message)
+        return _from_error_event(error.message, error.body)
     return None

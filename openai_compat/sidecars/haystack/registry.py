@@ -12,6 +12,7 @@ from openai_compat.backends.base import Backend
 from openai_compat.backends.haystack.backend import KIND
 from openai_compat.backends.http.client import UpstreamClient
 from openai_compat.backends.resources import BackendResources
+from openai_compat.core.profiles import Profile
 from openai_compat.core.settings import ModelConfig, Settings
 
 from .conversations import Conversations, MemoryConversations
@@ -74,9 +75,12 @@ def to_inner_settings(settings: Settings) -> Settings:
     """Return the settings of the application that serves models to the pipelines.
 
     It has no API keys, because only this process can call it. Each pipeline's name stands for the pipeline's own model.
+    All chat answers are translated, because Haystack's components fail for most deviations from OpenAI's protocol.
     """
+    upstream = settings.default_upstream
     return replace(
         settings,
+        default_upstream=upstream and _with_translation(upstream),
         entries=_with_own_models(settings.entries, settings),
         hidden_entries=_with_own_models(settings.hidden_entries, settings),
         api_keys=(),
@@ -87,7 +91,14 @@ def to_inner_settings(settings: Settings) -> Settings:
 
 
 def _with_own_models(entries: Mapping[str, ModelConfig], settings: Settings) -> dict[str, ModelConfig]:
-    return {name: _to_own_model(entry, settings) for name, entry in entries.items()}
+    return {name: _with_translation(_to_own_model(entry, settings)) for name, entry in entries.items()}
+
+
+def _with_translation(entry: ModelConfig) -> ModelConfig:
+    """Return the model config with translated chat answers. Kind `databricks` translates them unless told otherwise."""
+    if entry.kind != "openai" and entry.profile is None:
+        return entry
+    return replace(entry, profile=replace(entry.profile or Profile(), translate_responses=True))
 
 
 def _to_own_model(entry: ModelConfig, settings: Settings) -> ModelConfig:

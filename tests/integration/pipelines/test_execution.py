@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from openai_compat.core.errors import InternalError, InvalidRequestError, OpenAICompatError, UnsupportedParameterError
+from openai_compat.core.profiles import Profile
 from openai_compat.core.settings import ModelConfig, Settings
 from openai_compat.core.types import CallContext, ChatDelta, ChatRequest
 from openai_compat.sidecars.haystack import loading
@@ -337,6 +339,7 @@ def test_an_answer_is_stored_without_its_sources_and_with_its_tool_calls(here: P
 
 
 def test_inner_settings_replace_each_pipeline_by_its_own_model() -> None:
+    """Answers of OpenAI-compatible upstreams are translated, so that Haystack's components get OpenAI's shape."""
     upstream = ModelConfig("*", "openai", "https://api.example/v1", api_key="k")
     entries = [
         ModelConfig("echo", "echo"),
@@ -348,10 +351,12 @@ def test_inner_settings_replace_each_pipeline_by_its_own_model() -> None:
         entries={entry.name: entry for entry in entries}, default_upstream=upstream, api_keys=("secret",)
     )
     inner = to_inner_settings(settings)
+    translated = Profile(translate_responses=True)
     assert inner.api_keys == ()
     assert inner.entries == {
         "echo": entries[0],
         "a": ModelConfig("a", FORBIDDEN),
-        "b": ModelConfig("b", "openai", "https://own.example/v1", "big", "own"),
-        "c": ModelConfig("c", "openai", "https://api.example/v1", "c", "k"),
+        "b": ModelConfig("b", "openai", "https://own.example/v1", "big", "own", profile=translated),
+        "c": ModelConfig("c", "openai", "https://api.example/v1", "c", "k", profile=translated),
     }
+    assert inner.default_upstream == replace(upstream, profile=translated)

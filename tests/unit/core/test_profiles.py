@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from openai_compat.core.errors import UnsupportedParameterError
-from openai_compat.core.profiles import Profile, apply_profile, to_header
+from openai_compat.core.profiles import PROFILES, Profile, apply_profile, to_header
 
 PROFILE = Profile(
     drop=frozenset({"user", "messages.name"}),
@@ -61,3 +61,44 @@ def test_a_strict_profile_rejects_the_parameter_by_name() -> None:
         with pytest.raises(UnsupportedParameterError) as refusal:
             apply_profile(strict, payload, "m")
         assert refusal.value.param == next(iter(payload))
+
+
+def test_databricks_gets_the_keys_of_messages_that_it_knows() -> None:
+    """It refuses all others, also those of an answer that the client sends back (litellm#36931)."""
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    messages = [
+        {"role": "user", "content": "x", "name": "n", "x\r\ny: 1": 2},
+        {"role": "assistant", "content": None, "refusal": None, "reasoning_content": "hm", "tool_calls": [call]},
+        {"role": "tool", "content": "y", "tool_call_id": "a"},
+    ]
+    changed, adaptations = apply_profile(PROFILES["databricks"], {"messages": messages}, "m")
+    assert changed["messages"] == [
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "y", "tool_call_id": "a"},
+    ]
+    expected = {"messages.name": "dropped", "messages.?": "dropped", "messages.reasoning_content": "dropped"}
+    assert adaptations == expected
+
+
+def test_databricks_gets_the_deprecated_function_call_as_a_tool_call() -> None:
+    function = {"name": "f", "arguments": "{}"}
+    messages = [
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "content": None, "function_call": function},
+        {"role": "function", "name": "f", "content": "y"},
+    ]
+    changed, adaptations = apply_profile(PROFILES["databricks"], {"messages": messages}, "m")
+    call, result = changed["messages"][1:]
+    assert call == {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": "call_1", "type": "function", "function": function}],
+    }
+    assert result == {"role": "tool", "content": "y", "tool_call_id": "call_1"}
+    assert adaptations == {"messages.function_call": "tool_calls", "messages.role": "tool"}
+
+
+def test_messages_of_known_keys_go_to_databricks_as_they_are() -> None:
+    payload = {"messages": [{"role": "user", "content": "x"}]}
+    assert apply_profile(PROFILES["databricks"], payload, "m")[0] is payload

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from openai_compat.backends.base import Backend, NoOptions, SupportsChat, SupportsCompletions
+from openai_compat.backends.base import Backend, NoOptions, SupportsChat, SupportsCompletions, SupportsEmbeddings
 from openai_compat.backends.resources import BackendResources
+from openai_compat.core.errors import UpstreamInvalidResponseError
 from openai_compat.core.settings import ModelConfig, Settings
 from openai_compat.core.tokens import TokenCounter
 from openai_compat.core.types import (
@@ -16,12 +18,16 @@ from openai_compat.core.types import (
     ChatDelta,
     ChatRequest,
     CompletionRequest,
+    Embeddings,
+    EmbeddingsRequest,
     TextDelta,
+    TokenLogprob,
     ToolCallDelta,
     Usage,
 )
 from openai_compat.services.chat import ChatAnswer, ChatService
 from openai_compat.services.completions import CompletionAnswer, CompletionService
+from openai_compat.services.embeddings import EmbeddingService
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 
@@ -47,6 +53,17 @@ class Scripted(Backend, SupportsChat, SupportsCompletions):
 
     def complete(self, request: CompletionRequest, context: CallContext) -> Iterator[TextDelta]:
         return iter(self.deltas)
+
+
+class Embedding(Backend, SupportsEmbeddings):
+    """A backend that returns the given vectors."""
+
+    def __init__(self, *vectors: list[float]) -> None:
+        super().__init__(ModelConfig("m", "scripted"), NoOptions(), BackendResources(Settings(), None))  # type: ignore[arg-type]
+        self.vectors = vectors
+
+    def embed(self, request: EmbeddingsRequest, context: CallContext) -> Embeddings:
+        return Embeddings(self.vectors)
 
 
 def chat(*deltas: ChatDelta) -> ChatAnswer:
@@ -108,3 +125,67 @@ def test_text_is_not_kept_after_the_backend_has_reported_usage() -> None:
         list(answer.chunks(includes_usage=False))
         assert answer.usage == Usage(1)
         assert answer._texts == []
+
+
+def deltas_of(answer: ChatAnswer) -> list[dict[str, Any]]:
+    chunks = [chunk for chunk in answer.chunks(includes_usage=False) if isinstance(chunk, dict)]
+    return [chunk["choices"][0]["delta"] for chunk in chunks]
+
+
+def test_custom_tool_calls_keep_their_name_and_input() -> None:
+    deltas = (
+        call(id="a", name="grep", type="custom"),
+        call(arguments="abc", type="custom"),
+        ChatDelta(finish_reason="tool_calls"),
+    )
+    (made,) = chat(*deltas).to_completion()["choices"][0]["message"]["tool_calls"]
+    assert made == {"id": "a", "type": "custom", "custom": {"name": "grep", "input": "abc"}}
+    assert deltas_of(chat(*deltas))[1:3] == [
+        {"tool_calls": [{"index": 0, "id": "a", "type": "custom", "custom": {"name": "grep", "input": ""}}]},
+        {"tool_calls": [{"index": 0, "custom": {"input": "abc"}}]},
+    ]
+
+
+def test_audio_is_kept_and_its_parts_are_joined() -> None:
+    parts = [{"id": "x", "transcript": "Hel"}, {"data": "AQI="}, {"data": "Aw==", "transcript": "lo", "expires_at": 5}]
+    deltas = [*(ChatDelta(audio=part) for part in parts), ChatDelta(finish_reason="stop")]
+    message = chat(*deltas).to_completion()["choices"][0]["message"]
+    assert message["content"] is None
+    assert message["audio"] == {"id": "x", "data": "AQID", "transcript": "Hello", "expires_at": 5}
+    assert [delta["audio"] for delta in deltas_of(chat(*deltas)) if "audio" in delta] == parts
+    with pytest.raises(UpstreamInvalidResponseError):
+        chat(ChatDelta(audio={"data": "A"}), ChatDelta(audio={"data": "B"}), deltas[-1]).to_completion()
+
+
+def test_a_client_of_functions_gets_the_first_call_only() -> None:
+    """Clients join the arguments of all function calls, and `parallel_tool_calls: false` is not always honoured."""
+    calls = (ToolCallDelta(0, "{}", "a", "f"), ToolCallDelta(1, "{}", "b", "g"))
+    backend = Scripted(ChatDelta(tool_calls=calls), ChatDelta(finish_reason="tool_calls"))
+    backend.supported_chat_parameters = frozenset({"tools", "parallel_tool_calls"})  # type: ignore[misc]
+    payload = {"messages": MESSAGES, "functions": [{"name": "f"}]}
+    answer = ChatService(TokenCounter()).start(backend, "m", payload, CallContext("r"))
+    assert [delta["function_call"] for delta in deltas_of(answer) if "function_call" in delta] == [
+        {"name": "f", "arguments": ""},
+        {"arguments": "{}"},
+    ]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_log_probabilities_that_are_not_finite_become_the_lowest_one(value: float) -> None:
+    logprobs = (TokenLogprob("a", value, (("b", value), ("c", -1.0))),)
+    completion = chat(ChatDelta("a", logprobs=logprobs), ChatDelta(finish_reason="stop")).to_completion()
+    (token,) = completion["choices"][0]["logprobs"]["content"]
+    assert [token["logprob"], *(other["logprob"] for other in token["top_logprobs"])] == [-9999.0, -9999.0, -1.0]
+    text = complete(TextDelta("a", logprobs=logprobs), TextDelta(finish_reason="stop")).to_completion()
+    legacy = text["choices"][0]["logprobs"]
+    assert (legacy["token_logprobs"], legacy["top_logprobs"]) == ([-9999.0], [{"b": -9999.0, "c": -1.0}])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("encoding_format", ["float", "base64"])
+def test_embeddings_that_are_not_finite_are_no_answer(value: float, encoding_format: str) -> None:
+    payload = {"input": ["a", "b"], "encoding_format": encoding_format}
+    service = EmbeddingService(TokenCounter())
+    with pytest.raises(UpstreamInvalidResponseError):
+        service.create(Embedding([0.5, 1.0], [0.5, value]), "m", payload, CallContext("r"))
+    service.create(Embedding([0.5, 1.0], [1e308, 1e308]), "m", payload, CallContext("r"))

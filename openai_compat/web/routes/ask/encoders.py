@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from time import monotonic
 from typing import Any, ClassVar, Final
 
+from openai_compat.backends.parsing.json_check import parse_strict
 from openai_compat.core.errors import OpenAICompatError
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import ChatDelta, FinishReason, ToolCallDelta
@@ -137,7 +137,7 @@ class UIMessageEncoder(StreamEncoder):
         data = b""
         call = self._calls.get(delta.index)
         if call is None:
-            call = self._calls[delta.index] = _UICall(delta.id or f"call_{delta.index}", delta.name or "")
+            call = self._calls[delta.index] = _UICall(delta.id or f"call_{delta.index}", delta)
             data = self._close_part() + call.start()
         return data + call.add(delta.arguments)
 
@@ -151,10 +151,11 @@ class UIMessageEncoder(StreamEncoder):
 
 
 class _UICall:
-    """A tool call in progress. Its input is sent in deltas and once more complete."""
+    """A tool call in progress. Its input is sent in deltas and once more complete. That of a custom tool is text."""
 
-    def __init__(self, identifier: str, name: str) -> None:
-        self._base = {"toolCallId": identifier, "toolName": name}
+    def __init__(self, identifier: str, first: ToolCallDelta) -> None:
+        self._base = {"toolCallId": identifier, "toolName": first.name or ""}
+        self._is_text = first.type == "custom"
         self._arguments: list[str] = []
 
     def start(self) -> bytes:
@@ -171,7 +172,7 @@ class _UICall:
     def end(self) -> bytes:
         text = "".join(self._arguments)
         try:
-            value: Any = json.loads(text or "{}")
+            value: Any = text if self._is_text else parse_strict(text or "{}")
         except (ValueError, RecursionError):
             problem = "The model wrote tool input that is not valid JSON."
             return to_event({"type": "tool-input-error", **self._base, "input": text, "errorText": problem})

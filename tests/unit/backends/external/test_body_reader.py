@@ -80,7 +80,7 @@ def test_the_text_is_found_with_any_content_type_and_formatting(body: Any) -> No
 
 
 def test_openais_shape_is_read_with_finish_reason_and_usage() -> None:
-    assert read(make(OPENAI)) == [ChatDelta("Hi", finish_reason="length", usage=Usage(3, 1))]
+    assert read(make(OPENAI)) == [ChatDelta("Hi", usage=Usage(3, 1)), ChatDelta(finish_reason="length")]
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,11 @@ def test_reasoning_is_separate_from_the_text() -> None:
     content = lines(
         {"message": {"content": "", "thinking": "hm"}, "done": False}, {"message": {"content": "Hi"}, "done": True}
     )
-    assert read(make(content, LINES)) == [ChatDelta(reasoning="hm"), ChatDelta("Hi", finish_reason="stop")]
+    assert read(make(content, LINES)) == [
+        ChatDelta(reasoning="hm"),
+        ChatDelta("Hi"),
+        ChatDelta(finish_reason="stop"),
+    ]
 
 
 def test_text_events_may_look_like_json() -> None:
@@ -422,3 +426,41 @@ def test_random_replies_raise_upstream_errors_only(seed: int) -> None:
         with suppress(UpstreamError):
             read(reply, is_streamed=random_.random() < 0.5, reply_path=path)
         assert reply.ending
+
+
+def test_an_error_field_is_an_error() -> None:
+    with pytest.raises(UpstreamError, match="boom"):
+        read(make([b"error: boom\n\ndata: [DONE]\n\n"], EVENTS, is_chunked=True))
+
+
+BROKEN = {
+    "JSON in the next line": b'data:\n{"text": "not"}\n\n',
+    "a text of two lines": b"data: do not\nsend it\n\n",
+    "JSON as the first event": b'data: {"text": "Transf\n\n',
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
+def test_a_broken_event_that_may_have_carried_text_is_an_error(broken: bytes) -> None:
+    for content in (broken + events({"text": "Hi"}), events({"text": "Hi"}) + broken):
+        with pytest.raises(UpstreamInvalidResponseError):
+            read(make([content], EVENTS, is_chunked=True))
+
+
+@pytest.mark.parametrize("key", ["text", "content"])
+def test_a_character_that_is_split_over_two_events_arrives_whole(key: str) -> None:
+    content = events({key: "a\ud83d"}, {key: "\ude00b"})
+    assert text_of(read(make([content], EVENTS, is_chunked=True))) == "a\U0001f600b"
+    content = events(*({"choices": [{"delta": {"content": half}}]} for half in ("\ud83d", "\ude00")))
+    assert text_of(read(make([content + b"data: [DONE]\n\n"], EVENTS, is_chunked=True))) == "\U0001f600"
+
+
+def test_text_after_an_early_finish_reason_precedes_it() -> None:
+    content = lines({"text": "", "done": True}, {"text": "Hi", "done": False})
+    assert read(make([content], LINES, is_chunked=True)) == [ChatDelta("Hi"), ChatDelta(finish_reason="stop")]
+
+
+def test_a_stream_of_openais_shape_without_content_is_no_answer() -> None:
+    content = events({"choices": [{"delta": {"role": "assistant"}}]}) + b"data: [DONE]\n\n"
+    with pytest.raises(UpstreamInvalidResponseError):
+        read(make([content], EVENTS, is_chunked=True))

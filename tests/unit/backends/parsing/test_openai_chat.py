@@ -73,8 +73,8 @@ def test_a_stream_of_openai() -> None:
         ChatDelta("Hel"),
         HEARTBEAT,
         ChatDelta("lo"),
-        ChatDelta(finish_reason="stop"),
         ChatDelta(usage=Usage(5, 2, cached_tokens=3, reasoning_tokens=1)),
+        ChatDelta(finish_reason="stop"),
     ]
 
 
@@ -82,7 +82,7 @@ def test_each_of_several_choices_ends_with_its_own_finish_reason() -> None:
     deltas = read(
         chunk({"content": "a"}), chunk({"content": "b"}, index=1), chunk({}, "length", 1), chunk({}, "stop"), DONE
     )
-    assert deltas[-2:] == [ChatDelta(index=1, finish_reason="length"), ChatDelta(finish_reason="stop")]
+    assert deltas[-2:] == [ChatDelta(finish_reason="stop"), ChatDelta(index=1, finish_reason="length")]
 
 
 def test_the_first_chunk_of_azure_and_empty_errors_yield_no_delta() -> None:
@@ -122,7 +122,9 @@ def test_log_probabilities() -> None:
      ("SAFETY", "content_filter"), ("tool_use", "tool_calls"), ("unknown", "stop")],
 )  # fmt: skip
 def test_finish_reasons_of_other_providers(value: str, reason: str) -> None:
-    assert [delta.finish_reason for delta in ChatParser().read(chunk({}, value))] == [reason]
+    parser = ChatParser()
+    assert list(parser.read(chunk({}, value))) == []
+    assert [delta.finish_reason for delta in parser.read_end()] == [reason]
 
 
 def call(index: int | None, id_: str | None = None, name: str | None = None, arguments: Any = None) -> dict[str, Any]:
@@ -157,10 +159,45 @@ TOOL_CALLS = {
     "a new id in every delta": ([call(0, "a", "f"), call(0, "z", None, "x")], [A, AX]),
     "the name after the id": (
         [call(0, "a"), call(0, None, "f")],
-        [ToolCallDelta(0, id="a"), ToolCallDelta(0, name="f")],
+        [A],
+    ),
+    "the name after the id and the first arguments": (
+        [call(0, "a", arguments="x"), call(0, arguments="y"), call(0, None, "f", "z"), call(0, arguments="x")],
+        [ToolCallDelta(0, "xyz", "a", "f"), AX],
+    ),
+    "the id after the name": (
+        [call(0, None, "f"), call(0, "a", None, "x")],
+        [ToolCallDelta(0, "", None, "f"), AX],
+    ),
+    "an index in the first delta only": ([call(0, "a", "f"), call(None, arguments="x")], [A, AX]),
+    "an index in all but the first delta": ([call(None, "a", "f"), call(0, arguments="x")], [A, AX]),
+    "a new index in every delta": ([call(0, "a", "f"), call(1, "a", None, "x")], [A, AX]),
+    "one id for two calls": (
+        [call(0, "a", "f"), call(1, "a", "g"), call(1, None, None, "x")],
+        [A, ToolCallDelta(1, "", None, "g"), BX],
+    ),
+    "two functions with the index 0 and no ids": (
+        [call(0, None, "f", "{}"), call(0, None, "g", "{}")],
+        [ToolCallDelta(0, "{}", None, "f"), ToolCallDelta(1, "{}", None, "g")],
+    ),
+    "two complete calls of one function with the index 0 and empty ids": (
+        [call(0, "", "f", '{"a": 1}'), call(0, "", "f", '{"a": 2}')],
+        [ToolCallDelta(0, '{"a": 1}', None, "f"), ToolCallDelta(1, '{"a": 2}', None, "f")],
     ),
     "arguments as an object": ([call(0, "a", "f", {"x": 1})], [ToolCallDelta(0, '{"x": 1}', "a", "f")]),
-    "not objects": ([3, {"function": "f"}], [ToolCallDelta(0)]),
+    "halves of a character": (
+        [call(0, "a", "f", "\ud83d"), call(0, arguments="\ude00x")],
+        [A, ToolCallDelta(0, "\U0001f600x")],
+    ),
+    "custom tools": (
+        [
+            {"index": 0, "id": "a", "type": "custom", "custom": {"name": "f", "input": ""}},
+            {"index": 0, "custom": {"input": "x"}},
+            call(1, "b", "g", ""),
+        ],
+        [ToolCallDelta(0, "", "a", "f", "custom"), ToolCallDelta(0, "x", type="custom"), B],
+    ),
+    "not objects": ([3, {"function": "f"}], []),
 }
 
 
@@ -170,8 +207,13 @@ def test_tool_calls_are_numbered_and_named_once(calls: list[Any], expected: list
     parser = ChatParser()
     deltas = [delta for item in calls for delta in parser.read(chunk({"tool_calls": [item]}))]
     assert [tool_call for delta in deltas for tool_call in delta.tool_calls] == expected
-    (together,) = ChatParser().read(chunk({"tool_calls": calls}))
-    assert list(together.tool_calls) == expected
+    together = ChatParser().read(chunk({"tool_calls": calls}))
+    assert [tool_call for delta in together for tool_call in delta.tool_calls] == expected
+
+
+def test_a_call_whose_name_never_comes_is_sent_at_the_end() -> None:
+    deltas = read(chunk({"tool_calls": [call(0, "a", None, "x")]}), chunk({}, "tool_calls"), DONE)
+    assert deltas == [ChatDelta(finish_reason="tool_calls", tool_calls=(ToolCallDelta(0, "x", "a"),))]
 
 
 def test_stop_after_tool_calls_becomes_tool_calls() -> None:
@@ -181,8 +223,11 @@ def test_stop_after_tool_calls_becomes_tool_calls() -> None:
 
 
 def test_the_deprecated_function_call() -> None:
-    (delta,) = ChatParser().read(chunk({"function_call": {"name": "f", "arguments": "{}"}}, "function_call"))
-    assert delta == ChatDelta(finish_reason="function_call", tool_calls=(ToolCallDelta(0, "{}", None, "f"),))
+    """It is read as a tool call, so its finish reason must be the one of tool calls."""
+    assert read(chunk({"function_call": {"name": "f", "arguments": "{}"}}, "function_call"), DONE) == [
+        ChatDelta(tool_calls=(ToolCallDelta(0, "{}", None, "f"),)),
+        ChatDelta(finish_reason="tool_calls"),
+    ]
 
 
 def test_done_without_a_finish_reason_adds_one() -> None:
@@ -199,7 +244,43 @@ def test_a_stream_that_ends_early_is_truncated(events: list[Any]) -> None:
 
 
 def test_a_finish_reason_without_done_ends_the_stream() -> None:
-    assert read(chunk({"content": "a"}, "stop")) == [ChatDelta("a", finish_reason="stop")]
+    assert read(chunk({"content": "a"}, "stop")) == [ChatDelta("a"), ChatDelta(finish_reason="stop")]
+
+
+def test_nothing_follows_the_finish_reason() -> None:
+    """Some servers send a finish reason with the first chunk, or with every one (open-webui#23921)."""
+    early = read(chunk({"content": ""}, "stop"), chunk({"content": "a"}), chunk({}, "length"), DONE)
+    assert early == [ChatDelta("a"), ChatDelta(finish_reason="length")]
+    calls = read(chunk({"content": ""}, "stop"), chunk({"tool_calls": [call(0, "a", "f")]}), DONE)
+    assert calls == [ChatDelta(tool_calls=(A,)), ChatDelta(finish_reason="tool_calls")]
+
+
+def test_an_empty_finish_reason_is_none() -> None:
+    assert read(chunk({"content": "a"}, ""), chunk({}, ""), DONE) == [ChatDelta("a"), ChatDelta(finish_reason="stop")]
+
+
+def test_annotations_and_audio_are_kept() -> None:
+    note = {"type": "url_citation", "url_citation": {"url": "https://x"}}
+    audio = {"id": "audio_1", "data": "AAAA", "transcript": "Hi"}
+    assert read(chunk({"annotations": [note, 3], "audio": audio}), chunk({}, "stop"), DONE) == [
+        ChatDelta(annotations=(note,), audio=audio),
+        ChatDelta(finish_reason="stop"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "field"), [("content", "content"), ("reasoning_content", "reasoning"), ("refusal", "refusal")]
+)
+def test_a_character_that_is_split_over_two_events_arrives_whole(key: str, field: str) -> None:
+    deltas = read(*(chunk({key: text}) for text in ("a\ud83d", "\ude00b", "\ud83d", "c")), chunk({}, "stop"), DONE)
+    texts = [getattr(delta, field) for delta in deltas]
+    assert texts == ["a", "\U0001f600b", "\ufffdc", None]
+
+
+def test_nan_in_log_probabilities_is_the_lowest_one() -> None:
+    tokens = '{"content": [{"token": "a", "logprob": -Infinity}]}'
+    event = f'{{"choices": [{{"delta": {{"content": "a"}}, "logprobs": {tokens}}}]}}'
+    assert read(event, chunk({}, "stop"), DONE)[0] == ChatDelta("a", logprobs=(TokenLogprob("a", -9999.0),))
 
 
 @pytest.mark.parametrize("event", ["{", "[]", "null", "text", '{"choices": [3]}', "[" * 100_000])
@@ -249,7 +330,8 @@ def test_a_completion() -> None:
         usage={"prompt_tokens": 1, "completion_tokens": 2},
     )
     assert read_chat_completion(body) == [
-        ChatDelta(finish_reason="tool_calls", tool_calls=(ToolCallDelta(0, "{}", "a", "f"),), usage=Usage(1, 2))
+        ChatDelta(tool_calls=(ToolCallDelta(0, "{}", "a", "f"),), usage=Usage(1, 2)),
+        ChatDelta(finish_reason="tool_calls"),
     ]
 
 
@@ -257,7 +339,7 @@ def test_a_completion_without_a_finish_reason_gets_one() -> None:
     assert read_chat_completion(completion({"content": "a"}, None)) == [ChatDelta("a"), ChatDelta(finish_reason="stop")]
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"reply": "a"}', b"\xff"])
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"reply": "a"}', b"\xff", b'{"choices": []}'])
 def test_a_body_that_is_no_completion_is_an_error(body: bytes) -> None:
     with pytest.raises(UpstreamInvalidResponseError):
         read_chat_completion(body)
@@ -275,3 +357,88 @@ def test_a_body_that_is_no_completion_is_an_error(body: bytes) -> None:
 )
 def test_usage(usage: Any, expected: Usage | None) -> None:
     assert read_usage(usage) == expected
+
+
+def events(*blocks: bytes) -> list[ChatDelta | Heartbeat]:
+    response = Response()
+    response.blocks = lambda: iter(blocks)  # type: ignore[method-assign]
+    return list(read_chat_stream(response))
+
+
+def event_of(*args: Any, **fields: Any) -> bytes:
+    return b"data: " + json.dumps(chunk(*args, **fields)).encode()
+
+
+HELLO, STOP, END = event_of({"content": "Hello"}), event_of({}, "stop"), b"data: [DONE]\n\n"
+
+NO_CONTENT = {
+    "only the end mark": [END],
+    "comments": [b": PROCESSING\n\n", END],
+    "a role": [event_of({"role": "assistant", "content": ""}) + b"\n\n", END],
+    "usage": [b'data: {"choices": [], "usage": {"prompt_tokens": 1}}\n\n', END],
+}
+
+
+@pytest.mark.parametrize("blocks", NO_CONTENT.values(), ids=NO_CONTENT)
+def test_a_stream_without_content_is_no_answer(blocks: list[bytes]) -> None:
+    with pytest.raises(UpstreamInvalidResponseError, match="no content"):
+        events(*blocks)
+
+
+ERRORS = {
+    "a named event": (b'event: error\ndata: {"code": "Throttling", "message": "boom"}\n\n', 429),
+    "a named event of text": (b"event: error\ndata: boom\n\n", 502),
+    "a field": (b"error: boom\n\n", 502),
+    "an object error": (b'data: {"object": "error", "message": "boom", "code": 400}\n\n', 400),
+    "Databricks": (b'data: {"error_code": "REQUEST_LIMIT_EXCEEDED", "message": "boom"}\n\n', 429),
+    "FastAPI": (b'data: {"detail": "boom"}\n\n', 502),
+    "a code and a message": (b'data: {"code": "overloaded_error", "message": "boom"}\n\n', 503),
+    "an error as the last event": (b'event: error\ndata: {"message": "boom"}', 502),
+}
+
+
+@pytest.mark.parametrize(("error", "status"), ERRORS.values(), ids=ERRORS)
+def test_errors_of_every_shape_are_raised_with_the_upstreams_words(error: bytes, status: int) -> None:
+    for before in ([], [HELLO + b"\n\n"], [HELLO + b"\n\n", STOP + b"\n\n"]):
+        with pytest.raises(UpstreamStatusError, match="boom") as raised:
+            events(*before, error, END)
+        assert raised.value.upstream_status == status
+
+
+@pytest.mark.parametrize("event", [b'{"type": "ping"}', b'{"message": "queued"}', b'{"code": 0, "message": "ok"}'])
+def test_events_that_are_neither_chunks_nor_errors_are_skipped(event: bytes) -> None:
+    deltas = events(b"data: " + event + b"\n\n", HELLO + b"\n\n", STOP + b"\n\n", END)
+    assert deltas == [ChatDelta("Hello"), ChatDelta(finish_reason="stop")]
+
+
+BROKEN = {
+    "a text": b'data: {"choices": [{"delta": {"content": "n\n\n',
+    "arguments": b'data: {"choices": [{"delta": {"tool_calls": [{"function": {"arguments": "00}}]}}]}\n\n',
+    "reasoning": b'data: {"choices": [{"delta": {"reasoning_content": "hm"}\n\n',
+    "JSON in the next line": b"data:\n" + HELLO.removeprefix(b"data: ") + b"\n\n",
+    "JSON without a field": HELLO.removeprefix(b"data: ") + b"\n\n",
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
+def test_a_broken_event_that_may_have_carried_content_is_an_error(broken: bytes) -> None:
+    """Without it the answer would lose a word, or an amount in a tool call would be another one."""
+    with pytest.raises(UpstreamInvalidResponseError, match="carried content"):
+        events(HELLO + b"\n\n", broken, HELLO + b"\n\n", STOP + b"\n\n", END)
+
+
+def test_a_broken_event_without_content_is_skipped() -> None:
+    deltas = events(b"data: {\n\n", b"junk\n\n", HELLO + b"\n\n", STOP + b"\n\n", END)
+    assert deltas == [ChatDelta("Hello"), ChatDelta(finish_reason="stop")]
+
+
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n", b"\r\r", b"\n", b"\r\n"])
+def test_events_with_any_line_end_and_with_single_line_ends(end: bytes) -> None:
+    deltas = events(end.join([HELLO, HELLO, STOP, b"data: [DONE]"]) + b"\n\n")
+    assert deltas == [ChatDelta("Hello"), ChatDelta("Hello"), ChatDelta(finish_reason="stop")]
+
+
+def test_a_last_event_without_its_end_counts_if_it_is_complete() -> None:
+    assert events(HELLO + b"\n\n", STOP) == [ChatDelta("Hello"), ChatDelta(finish_reason="stop")]
+    with pytest.raises(UpstreamTruncatedError, match="middle of an event"):
+        events(HELLO + b"\n\n", HELLO[:-5])

@@ -13,7 +13,6 @@ from openai_compat.backends.parsing.sse import (
     SSEEvent,
     iterate_events,
     iterate_lines,
-    iterate_named_events,
     iterate_text,
 )
 from openai_compat.core.errors import UpstreamInvalidResponseError, UpstreamTruncatedError
@@ -85,12 +84,18 @@ class Blocks:
         self.close_calls += 1
 
 
+def data_of(events: Iterator[str | SSEEvent | Heartbeat]) -> list[str]:
+    """Return the data of the events that have some."""
+    texts = [event.data if isinstance(event, SSEEvent) else event for event in events]
+    return [text for text in texts if isinstance(text, str) and text]
+
+
 @pytest.mark.parametrize(("content", "expected"), EVENTS.values(), ids=EVENTS)
 def test_events_do_not_depend_on_the_blocks(content: bytes, expected: list[str]) -> None:
-    assert list(iterate_events(split(content))) == expected
-    assert list(iterate_events(split(content, *range(len(content))))) == expected
+    assert data_of(iterate_events(split(content))) == expected
+    assert data_of(iterate_events(split(content, *range(len(content))))) == expected
     for position in range(len(content)):
-        assert list(iterate_events(split(content, position))) == expected
+        assert data_of(iterate_events(split(content, position))) == expected
 
 
 @pytest.mark.parametrize(("content", "expected"), LINES.values(), ids=LINES)
@@ -126,19 +131,35 @@ def test_random_fields_and_line_ends_match_the_reference_parser(seed: int) -> No
     expected = reference_events(content)
     for _ in range(20):
         positions = chance.sample(range(len(content)), chance.randint(0, min(40, len(content))))
-        assert list(iterate_events(split(content, *positions))) == expected
-        named = [
-            event for event in iterate_named_events(split(content, *positions)) if not isinstance(event, Heartbeat)
-        ]
-        data = [event.data if isinstance(event, SSEEvent) else event for event in named]
-        assert [text for text in data if text] == expected
+        assert data_of(iterate_events(split(content, *positions))) == expected
 
 
 def test_named_events() -> None:
     content = b": c\n\nevent: a\ndata: 1\n\ndata: 2\nevent:b\n\nevent: c\n\ndata: 3\n\nid: 4\n\n"
-    expected = [("a", "1"), ("b", "2"), ("c", ""), "3"]
+    expected = [SSEEvent("a", "1"), SSEEvent("b", "2"), SSEEvent("c", ""), "3"]
     for position in range(len(content)):
-        assert list(iterate_named_events(split(content, position))) == expected
+        assert list(iterate_events(split(content, position))) == expected
+
+
+def test_an_error_field_is_an_event_that_is_named_an_error() -> None:
+    """Some servers write `error:` in place of `data:`."""
+    assert list(iterate_events(split(b"error: out of memory\n\nerror\n\n"))) == [
+        SSEEvent("error", "out of memory"),
+        SSEEvent(strays="error"),
+    ]
+
+
+def test_lines_that_belong_to_no_field_are_reported() -> None:
+    content = b'data:\n{"a": 1}\n\ndata: Hello\nwide world\n\nretry\nid\nx-field: y\n\n'
+    assert list(iterate_events(split(content))) == [
+        SSEEvent(strays='{"a": 1}'),
+        SSEEvent(data="Hello", strays="wide world"),
+    ]
+
+
+def test_an_event_without_its_end_is_marked() -> None:
+    assert list(iterate_events(split(b"data: a\n\ndata: b"))) == ["a", SSEEvent(data="b", is_cut=True)]
+    assert list(iterate_events(split(b"event: x\ndata: b\n"))) == [SSEEvent("x", "b", is_cut=True)]
 
 
 @pytest.mark.parametrize("seed", range(20))

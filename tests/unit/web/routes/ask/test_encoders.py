@@ -118,3 +118,15 @@ def test_reasoning_yields_heartbeats_in_a_format_without_reasoning(
 def test_half_a_surrogate_pair_is_replaced() -> None:
     assert encode(TextEncoder(), ChatDelta("a\ud83c"), STOP) == [b"a?"]
     assert values(encode(SSEEncoder(), ChatDelta("a\ud83c"), STOP))[0]["content"] == "a?"
+
+
+def test_ui_sends_the_input_of_a_custom_tool_as_text() -> None:
+    call = ChatDelta(tool_calls=(ToolCallDelta(0, "ls -l", "a", "shell", "custom"),))
+    base = {"toolCallId": "a", "toolName": "shell"}
+    assert ui(call, STOP)[-1] == {"type": "tool-input-available", **base, "input": "ls -l"}
+
+
+def test_ui_reports_tool_input_with_nan_as_invalid() -> None:
+    """Python's parser accepts `NaN`, but browsers do not."""
+    call = ChatDelta(tool_calls=(ToolCallDelta(0, '{"x": NaN}', "a", "f"),))
+    assert ui(call, STOP)[-1]["type"] == "tool-input-error"
