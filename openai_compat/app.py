@@ -30,6 +30,7 @@ from openai_compat.services.chat import ChatService
 from openai_compat.services.completions import CompletionService
 from openai_compat.services.embeddings import EmbeddingService
 from openai_compat.services.model_catalog import ModelCatalog
+from openai_compat.services.token_decoder import TokenDecoder
 from openai_compat.state.base import StateStore
 from openai_compat.tools.doctor.backend import DOCTOR_ENTRY, DoctorBackend
 from openai_compat.web.auth import require_api_key
@@ -184,12 +185,14 @@ def _build_state(settings: Settings) -> State:
 
 def _register_blueprints(app: Flask, state: State) -> None:
     settings, router = state.settings, state.router
-    tokens = TokenCounter(Path(settings.tiktoken_cache_dir) if settings.tiktoken_cache_dir else None)
+    vocabularies = Path(settings.tiktoken_cache_dir) if settings.tiktoken_cache_dir else None
+    tokens = TokenCounter(vocabularies)
+    embeddings = EmbeddingService(tokens, TokenDecoder(vocabularies))
     chats = ChatService(tokens)
     guarded: list[tuple[Blueprint, tuple[str, ...]]] = [
         (inference.chat_blueprint(router, chats), inference.URL_PREFIXES),
         (inference.completions_blueprint(router, CompletionService(tokens)), inference.URL_PREFIXES),
-        (inference.embeddings_blueprint(router, EmbeddingService(tokens)), inference.URL_PREFIXES),
+        (inference.embeddings_blueprint(router, embeddings), inference.URL_PREFIXES),
         (models.models_blueprint(router, state.catalog), models.URL_PREFIXES),
         (ask_blueprint(router, chats, settings), ("",)),
     ]

@@ -26,6 +26,7 @@ from openai_compat.core.settings import Settings
 from openai_compat.core.validators import (
     OneOf,
     WholeNumber,
+    parse_api_root,
     parse_boolean,
     parse_key,
     parse_list,
@@ -79,6 +80,7 @@ _TYPES: Final[dict[Any, str]] = {
     parse_boolean: "true or false",
     parse_half_close: "true or false",
     parse_url: "URL",
+    parse_api_root: "URL",
     parse_workspace: "URL",
     parse_seconds: "seconds",
     parse_state_url: "URL",

@@ -58,6 +58,8 @@ class Backend:
     Options: ClassVar[type[Any]] = NoOptions
     takes_variables: ClassVar[bool] = False
     """True if `${NAME}` in options is an environment variable, for `ModelConfig.expand` to replace."""
+    judges_requests: ClassVar[bool] = False
+    """True if no upstream judges the values and combinations of parameters, so that they are judged here."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Accept the former names of attributes in third-party backends."""

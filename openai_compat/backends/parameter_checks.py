@@ -6,7 +6,7 @@ OpenAI's, so that clients can test their error handling.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Final
 
@@ -62,6 +62,7 @@ MAX_EMBEDDING_INPUTS: Final = 2048
 MAX_PROMPTS: Final = 2048
 MAX_STOP_STRINGS: Final = 4
 MAX_TOOLS: Final = 128
+ROLES: Final = ("system", "assistant", "user", "function", "tool", "developer")
 
 
 def check_chat(request: ChatRequest) -> None:
@@ -78,6 +79,18 @@ def check_chat(request: ChatRequest) -> None:
     for param, required in (("tool_choice", "tools"), ("function_call", "functions")):
         if param in parameters and "tools" not in parameters:
             raise InvalidRequestError(f"'{param}' is only allowed when '{required}' are specified.", param=param)
+
+
+def check_roles(messages: Sequence[JSONObject]) -> None:
+    """Raise InvalidRequestError for the first message with a role that OpenAI's models do not know."""
+    for index, message in enumerate(messages):
+        if message["role"] not in ROLES:
+            supported = ", ".join(f"'{role}'" for role in ROLES[:-1])
+            raise InvalidRequestError(
+                f"Invalid value: '{message['role']}'. Supported values are: {supported}, and '{ROLES[-1]}'.",
+                param=f"messages[{index}].role",
+                code="invalid_value",
+            )
 
 
 def check_completion(request: CompletionRequest) -> None:

@@ -93,7 +93,7 @@ def _read_payload(arguments: argparse.Namespace) -> Mapping[str, Any]:
     if text is None:
         text = json.dumps({"messages": [{"role": "user", "content": arguments.message}]})
     elif text.startswith("@"):
-        text = Path(text[1:]).read_text(encoding="utf-8")
+        text = Path(text[1:]).read_text(encoding="utf-8-sig")
     payload = validate(CHAT_REQUEST, parse_json_object(text.encode()))
     return {**payload, "stream": True} if arguments.stream else payload
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from io import StringIO
+from pathlib import Path
 from typing import Any
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from openai_compat.core.errors import ConfigurationError
 from openai_compat.core.settings import SERVER_ID_VARIABLE, Settings
@@ -14,6 +18,7 @@ from openai_compat.core.settings import SERVER_ID_VARIABLE, Settings
 from .models_file import build_models
 from .settings_table import SETTINGS, Setting
 
+_COLON_LINE = re.compile(r"\s*(?:export\s+)?(\w+):(?!//)")
 READ_BY_LIBRARIES = frozenset({"TIKTOKEN_CACHE_DIR", "HF_TOKEN", "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT"})
 """Variables that tiktoken and the Hugging Face libraries read from the process environment, but not from `.env`."""
 
@@ -22,15 +27,30 @@ def read_environment() -> dict[str, str]:
     """Return the process environment, over the `.env` file of the working directory if there is one.
 
     Raises:
-        ConfigurationError: the file cannot be read.
+        ConfigurationError: the file cannot be read, or has lines `NAME: value`.
     """
     try:
-        from_file = dotenv_values(".env")
+        text = Path(".env").read_text(encoding="utf-8-sig")  # without the byte order mark of editors on Windows
+    except (FileNotFoundError, IsADirectoryError):
+        text = ""
     except UnicodeDecodeError as error:
         raise ConfigurationError([".env cannot be read: it is not UTF-8"]) from error
     except OSError as error:
         raise ConfigurationError([f".env cannot be read: {error.strerror}"]) from error
+    problems = list(_find_colon_lines(text))
+    if problems:
+        raise ConfigurationError(problems)
+    from_file = dotenv_values(stream=StringIO(text))
     return {**{name: value for name, value in from_file.items() if value is not None}, **os.environ}
+
+
+def _find_colon_lines(text: str) -> Iterator[str]:
+    """Yield a sentence for each line of `.env` in YAML's form, `NAME: value`, whose variable is not set otherwise."""
+    for binding in parse_stream(StringIO(text)):
+        found = _COLON_LINE.match(binding.original.string)
+        if found and (binding.error or ":" in (binding.key or "")) and found[1] not in os.environ:
+            line = binding.original.line + binding.original.string.count("\n", 0, found.start(1))
+            yield f".env has `{found[1]}:` in line {line}. Write {found[1]}=, then the value"
 
 
 def load(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING
 from dataclasses import fields as dataclass_fields
+from datetime import date
 from functools import partial
 from types import NoneType
 from typing import Any, Final, Literal, get_args, get_origin, get_type_hints
@@ -20,9 +21,28 @@ def about(description: str) -> dict[str, Any]:
     return {"description": description}
 
 
-def text(description: str, **options: Any) -> fields.String:
+class Text(fields.String):
+    """String. The error for another scalar says what YAML reads it as."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Any:
+        kind = kind_of_scalar(value)
+        if kind is not None and self.error_messages["invalid"] == fields.String.default_error_messages["invalid"]:
+            raise ValidationError(f"must be a string, and without quotes it is {kind}. Put it in quotes.")
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+def kind_of_scalar(value: object) -> str | None:
+    """Return what a scalar without quotes was read as, or None for a string, a list or a mapping."""
+    if isinstance(value, bool):
+        return "a boolean"
+    if isinstance(value, int | float):
+        return "a number"
+    return "a date" if isinstance(value, date) else None
+
+
+def text(description: str, **options: Any) -> Text:
     """Return a field for a string."""
-    return fields.String(metadata=about(description), **options)
+    return Text(metadata=about(description), **options)
 
 
 def number(description: str, expected: str = "must be a number of seconds, 0 or more", **options: Any) -> fields.Float:
@@ -148,7 +168,7 @@ def _to_field(annotation: Any) -> fields.Field[Any]:
     if origin in (list, tuple, set, frozenset):
         return fields.List(_to_field(arguments[0] if arguments else None))
     simple: dict[Any, Callable[[], fields.Field[Any]]] = {
-        str: fields.String,
+        str: Text,
         bool: Switch,
         int: partial(fields.Integer, strict=True),
         float: fields.Float,

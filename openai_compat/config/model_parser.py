@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
 from pathlib import Path
@@ -17,15 +18,18 @@ from openai_compat.backends.registry import load_backend_class
 from openai_compat.core.hooks import Hooks, load_hooks
 from openai_compat.core.profiles import PROFILES, Profile
 from openai_compat.core.settings import VARIABLE, ModelConfig, Settings, Timeouts
-from openai_compat.core.validators import is_header_name, is_header_value, parse_url
+from openai_compat.core.validators import is_header_name, is_header_value, parse_api_root, parse_url
 
+from .fields import kind_of_scalar
 from .model_schema import COMMON_KEYS, AliasSchema, ModelSchema, ProfileSchema, schema_of
 from .routes import to_policy
 from .strict_schema import StrictSchema, to_sentences
-from .strict_yaml import parse_file
+from .strict_yaml import find_source, parse_file
 
 ALIAS: Final = "alias"
 """Kind of a model that shares its calls among targets."""
+API_ROOT_KINDS: Final = ("databricks", "haystack", "openai")
+"""Kinds whose `base_url` is the root of an OpenAI-compatible API."""
 COPIED: Final = ("upstream_model", "owned_by", "created", "metadata", "context_window", "assistant_prefill")
 """Keys with the same name and value as a field of `ModelConfig`."""
 
@@ -47,8 +51,7 @@ class ModelsFileParser:
 
     def models(self) -> list[ModelConfig]:
         """Return the models of the file."""
-        entries = enumerate(self._read_file(), 1)
-        models = [self._model(entry, f"entry {number} of the models file") for number, entry in entries]
+        models = [self._numbered_model(index, entry) for index, entry in enumerate(self._read_file())]
         return [model for model in models if model is not None]
 
     def presets(self, configured: Set[str]) -> list[ModelConfig]:
@@ -113,6 +116,17 @@ class ModelsFileParser:
             subject = f"profile '{name}'"
             values, _ = self.load(ProfileSchema(), {"extends": value} if isinstance(value, str) else value, subject)
             self.profiles[str(name)] = self.to_profile(values, subject)
+
+    def _numbered_model(self, index: int, entry: Any) -> ModelConfig | None:
+        place = f"entry {index + 1} of the models file"
+        name = entry.get("name") if isinstance(entry, dict) else None
+        kind = kind_of_scalar(name)
+        if kind is None:
+            return self._model(entry, place)
+        path = Path(self.settings.models_file or "")
+        source = find_source(path, (index, "name")) or find_source(path, ("models", index, "name")) or str(name)
+        self.problems.append(f'{place} has the name {source}, which without quotes is {kind}. Write name: "{source}"')
+        return None
 
     def _model(self, entry: Any, place: str) -> ModelConfig | None:
         if not isinstance(entry, dict) or not isinstance(entry.get("name"), str) or not entry["name"].strip():
@@ -199,8 +213,9 @@ class _ModelParser:
             return None
         if kind == KIND:
             self._report(f"kind {KIND} runs here, and a server behind a `base_url` is of kind openai")
+        parse = parse_api_root if kind in API_ROOT_KINDS else parse_url
         try:
-            return parse_url(self._expand(text, "base_url"))
+            return parse(self._expand(text, "base_url"))
         except ValueError as error:
             self._report(f"base_url {error}")
             return None
@@ -247,16 +262,24 @@ class _ModelParser:
 
     def _variables(self, options: Mapping[str, Any]) -> dict[str, str]:
         """Return the variables of the environment that the options and the URL name."""
-        found = {(name, key) for key, value in options.items() for name in _variable_names(value)}
-        in_url = _variable_names(self._values.get("base_url"))
-        return {
-            **{name: self._file.environ.get(name, "").strip() for name in in_url},
-            **{name: self._variable(name, key) for name, key in sorted(found)},
-        }
+        in_options = [(key, reference) for key, value in options.items() for reference in _references(value)]
+        for key, reference in sorted(in_options, key=lambda found: (found[1][1], found[0])):
+            self._value_of(reference, key)
+        references = [*_references(self._values.get("base_url")), *(reference for _, reference in in_options)]
+        names = sorted({reference[1] for reference in references})
+        values = {name: self._file.environ.get(name, "").strip() for name in names}
+        return {name: value for name, value in values.items() if value}
 
     def _expand(self, text: str, key: str) -> str:
-        """Return `text` with the value of each `${NAME}`."""
-        return VARIABLE.sub(lambda match: self._variable(match[1], key), text)
+        """Return `text` with the value of each `${NAME}` and `${NAME:-default}`."""
+        return VARIABLE.sub(lambda reference: self._value_of(reference, key), text)
+
+    def _value_of(self, reference: re.Match[str], key: str) -> str:
+        """Return the value of a reference's variable, or its default. Report a variable without either."""
+        name, default = reference.groups()
+        if default is None:
+            return self._variable(name, key)
+        return self._file.environ.get(name, "").strip() or default
 
     def _variable(self, name: str, key: str) -> str:
         value = self._file.environ.get(name, "").strip()
@@ -286,9 +309,10 @@ def _has_own_url(entry: Mapping[str, Any]) -> bool:
     return isinstance(request, dict) and isinstance(request.get("url"), str) and not request["url"].startswith("/")
 
 
-def _variable_names(value: Any) -> Iterator[str]:
+def _references(value: Any) -> Iterator[re.Match[str]]:
+    """Yield each reference to an environment variable in `value`."""
     if isinstance(value, str):
-        yield from (match[1] for match in VARIABLE.finditer(value))
+        yield from VARIABLE.finditer(value)
     elif isinstance(value, dict | list):
         for part in value.values() if isinstance(value, dict) else value:
-            yield from _variable_names(part)
+            yield from _references(part)

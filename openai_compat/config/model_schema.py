@@ -17,7 +17,20 @@ from openai_compat.backends.base import Backend
 from openai_compat.core.hooks import Hooks
 from openai_compat.core.profiles import EMULATIONS
 
-from .fields import Names, Shorthand, Switch, Table, Weights, Word, about, number, option_fields, text, whole_number
+from .fields import (
+    Names,
+    Shorthand,
+    Switch,
+    Table,
+    Text,
+    Weights,
+    Word,
+    about,
+    number,
+    option_fields,
+    text,
+    whole_number,
+)
 from .strict_schema import StrictSchema
 
 MAX_RETRIES: Final = 3
@@ -63,7 +76,7 @@ class RouteSchema(StrictSchema):
         "midstream": "on_stream_break",
     }
 
-    fallbacks = Names(fields.String(), metadata=about("Models that answer when this one fails, in this order."))
+    fallbacks = Names(Text(), metadata=about("Models that answer when this one fails, in this order."))
     targets = Weights(
         Shorthand(TargetSchema, "model"), metadata=about("Makes the model an alias: these models share its calls.")
     )
@@ -137,10 +150,12 @@ class ModelSchema(AliasSchema):
     unknown_key = StrictSchema.unknown_key
 
     kind = text("A built-in kind, or `package.module:Class`.")
-    base_url = text("Root of the API. `${NAME}` is a variable of the environment.")
+    base_url = text("Root of the API. `${NAME}` and `${NAME:-default}` are variables of the environment.")
     upstream_model = text("What the upstream calls the model.")
     api_key_env = text("Variable of the environment that holds the API key.")
-    headers = Table(metadata=about("Sent with every call. `${NAME}` is a variable of the environment."))
+    headers = Table(
+        metadata=about("Sent with every call. `${NAME}` and `${NAME:-default}` are variables of the environment.")
+    )
     timeout = Shorthand(TimeoutSchema, "total", "Seconds for the complete call, or a mapping of limits.")
     max_concurrent = whole_number(
         "Calls under way at once, in one worker.", "must be a number of calls, 0 for no limit"

@@ -13,6 +13,7 @@ from openai_compat.core.validators import (
     WholeNumber,
     check_host,
     check_origins,
+    parse_api_root,
     parse_boolean,
     parse_key,
     parse_list,
@@ -67,7 +68,7 @@ class Setting:
         """Return True if `text` cannot contain a key or the credentials of a URL, so that errors may repeat it."""
         return (
             not self.is_secret
-            and self.parse not in (parse_url, parse_workspace)
+            and self.parse not in (parse_url, parse_api_root, parse_workspace)
             and "@" not in text
             and "?" not in text
         )
@@ -144,7 +145,7 @@ SETTINGS: Final = (
         "API key of the default upstream, which serves every model that is not configured.",
         True,
     ),
-    Setting(("OPENAI_BASE_URL",), parse_url, "Base URL of the default upstream, including `/v1`."),
+    Setting(("OPENAI_BASE_URL",), parse_api_root, "Base URL of the default upstream, including `/v1`."),
     Setting(("EXTERNAL_CHAT_URL",), parse_url, "URL of a JSON chat API to serve as a model."),
     Setting(("EXTERNAL_CHAT_API_KEY",), parse_key, "Bearer token for that API.", True),
     Setting(("EXTERNAL_CHAT_MODEL",), parse_text, "Name of that model."),

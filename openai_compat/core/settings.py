@@ -18,8 +18,8 @@ ECHO_MODEL = "mock-gpt-model"
 OPENAI_URL = "https://api.openai.com/v1"
 SERVER_ID_VARIABLE = "OPENAI_COMPAT_SERVER_ID"
 """Environment variable that gunicorn's configuration sets for its workers at each start and reload."""
-VARIABLE: Final = re.compile(r"\$\{(\w+)\}")
-"""Reference to an environment variable in the models file."""
+VARIABLE: Final = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+"""Reference to an environment variable in the models file, `${NAME}` or `${NAME:-default}`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +114,12 @@ class ModelConfig:
         return self.routing is not None and bool(self.routing.targets)
 
     def expand(self, text: str | None) -> str | None:
-        """Return `text` with each `${NAME}` replaced by its value in `variables`, if it has one."""
-        return text and VARIABLE.sub(lambda found: self.variables.get(found[1], found[0]), text)
+        """Return `text` with each `${NAME}` replaced by its value in `variables`, or else by its default if any."""
+        return text and VARIABLE.sub(self._value_of, text)
+
+    def _value_of(self, reference: re.Match[str]) -> str:
+        without_value = reference[0] if reference[2] is None else reference[2]
+        return self.variables.get(reference[1]) or without_value
 
     def secrets(self) -> list[str]:
         """Return the values that must not be shown, the longest first.

@@ -1,22 +1,19 @@
 """Token splitting for backends without a tokenizer, and token counts for upstreams that report none.
 
-Counts for OpenAI's models are exact if the package `rs-bpe` is installed, which contains the vocabularies, or if
-`tiktoken` is installed and its cache directory contains them. Otherwise they are estimates (`estimate_tokens`). This
-module never opens a connection.
+Counts for OpenAI's models are exact if their vocabularies are installed (`vocabularies`). Otherwise they are estimates
+(`estimate_tokens`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from .types import JSONObject
+from .vocabularies import load_encoding, vocabulary_of
 
 MAX_TOKEN_CHARS: Final = 12
 """Maximum length of a token, which only a grapheme at its end may exceed."""
@@ -34,8 +31,6 @@ MAX_ESTIMATED_CHARS: Final = 100_000
 """Maximum number of characters per call that an estimate reads. They take 5 ms, which block every other call."""
 MAX_COUNTED_CHARS: Final = 1_000_000
 """Maximum number of characters per call that an exact count reads, more than OpenAI's largest context windows hold."""
-TIKTOKEN_SLICE_CHARS: Final = 100_000
-"""Maximum number of characters that tiktoken gets at once. It panics on a million spaces, as a client may send."""
 
 _PUNCTUATION = r"!-/:-@\[-`{-~"
 _IDEOGRAPHS = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
@@ -102,43 +97,6 @@ def _is_within_grapheme(before: str, after: str) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Vocabulary:
-    """One of OpenAI's vocabularies, with the URL that tiktoken downloads it from."""
-
-    name: str
-    url: str
-    sha256: str
-
-    @property
-    def file_name(self) -> str:
-        """Name of the file in tiktoken's cache directory."""
-        return hashlib.sha1(self.url.encode(), usedforsecurity=False).hexdigest()
-
-
-# Source: tiktoken's list of its public vocabularies.
-CL100K_BASE = Vocabulary(
-    name="cl100k_base",
-    url="https://openaipublic.blob.core.windows.net/encodings/cl100k_base.tiktoken",
-    sha256="223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
-)
-O200K_BASE = Vocabulary(
-    name="o200k_base",
-    url="https://openaipublic.blob.core.windows.net/encodings/o200k_base.tiktoken",
-    sha256="446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
-)
-
-_O200K_MODELS = ("gpt-4o", "gpt-4.1", "gpt-4.5")
-_CL100K_MODELS = ("gpt-4", "gpt-3.5", "gpt-35", "text-embedding-")
-
-
-def vocabulary_of(model: str) -> Vocabulary:
-    """Return the vocabulary of an OpenAI model, or the current one (o200k_base) for every other name."""
-    if model.startswith(_CL100K_MODELS) and not model.startswith(_O200K_MODELS):
-        return CL100K_BASE
-    return O200K_BASE
-
-
 class TokenCounter:
     """Counter of tokens, exact if a vocabulary is available and estimating otherwise.
 
@@ -171,9 +129,8 @@ class TokenCounter:
     def _count_function(self, model: str) -> Callable[[str], int]:
         vocabulary = vocabulary_of(model)
         if vocabulary.name not in self._counts:
-            self._counts[vocabulary.name] = (
-                _load_bundled(vocabulary) or _load_tiktoken(vocabulary, self._cache_directory) or estimate_tokens
-            )
+            encoding = load_encoding(vocabulary, self._cache_directory)
+            self._counts[vocabulary.name] = estimate_tokens if encoding is None else encoding.count
         return self._counts[vocabulary.name]
 
     def count_messages(self, messages: Sequence[JSONObject], model: str) -> int:
@@ -231,33 +188,3 @@ def _part_tokens(part: JSONObject) -> int:
     if isinstance(image, Mapping) and image.get("detail") == "low":
         return LOW_DETAIL_IMAGE_TOKENS
     return PART_TOKENS.get(str(part.get("type")), 0)
-
-
-def _load_bundled(vocabulary: Vocabulary) -> Callable[[str], int] | None:
-    """Return the counting function of `rs-bpe`, or None if it is not installed."""
-    try:
-        package: Any = import_module("rs_bpe")
-    except ImportError:
-        return None
-    count: Callable[[str], int] = getattr(package.openai, vocabulary.name)().count
-    return count
-
-
-def _load_tiktoken(vocabulary: Vocabulary, cache_directory: Path | None) -> Callable[[str], int] | None:
-    """Return a counting function on tiktoken, or None if the package or a valid file in its cache is missing."""
-    if cache_directory is None:
-        return None
-    try:
-        tiktoken: Any = import_module("tiktoken")
-        content = (cache_directory / vocabulary.file_name).read_bytes()
-    except (ImportError, OSError):
-        return None
-    if hashlib.sha256(content).hexdigest() != vocabulary.sha256:
-        return None  # tiktoken would download it again
-    encode = tiktoken.get_encoding(vocabulary.name).encode_ordinary
-
-    def count(text: str) -> int:
-        starts = range(0, len(text), TIKTOKEN_SLICE_CHARS)
-        return sum(len(encode(text[start : start + TIKTOKEN_SLICE_CHARS])) for start in starts)
-
-    return count

@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:[0-9]{1,5})?", re.IGNORECASE)
+_ENDPOINTS: Final = ("/chat/completions", "/completions", "/embeddings")
 _HEADER_NAME: Final = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
 
 
@@ -116,6 +117,21 @@ def parse_url(text: str) -> str:
     if not _has_usable_port(text):
         raise ValueError("must be a URL whose port is a number from 1 to 65535")
     return text.rstrip("/")
+
+
+def parse_api_root(text: str) -> str:
+    """Return the URL of the root of an OpenAI-compatible API.
+
+    Raises:
+        ValueError: The URL is invalid, or it is that of an endpoint below the root.
+    """
+    url = parse_url(text)
+    path = urlsplit(url).path.rstrip("/")
+    endpoint = next((end for end in _ENDPOINTS if path.endswith(end)), None)
+    if endpoint is None:
+        return url
+    root = without_secrets(url).rstrip("/").removesuffix(endpoint)
+    raise ValueError(f"must be the root of the API, which the endpoints are added to: write {root}, without {endpoint}")
 
 
 def parse_state_url(text: str) -> str:

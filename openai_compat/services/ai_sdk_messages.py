@@ -23,11 +23,16 @@ _AUDIO_FORMATS: Final[Mapping[str, str]] = {
 }
 
 
+TOOL_KEYS: Final = ("tool_calls", "tool_call_id", "function_call")
+"""Further keys of OpenAI's messages. Chat pages add others of their own (`id`, `name`), which OpenAI may refuse."""
+
+
 def to_chat_messages(messages: Sequence[Mapping[str, Any]]) -> list[JSON]:
     """Return OpenAI's messages for a page's. Messages without content for a model are dropped.
 
-    Parts for the page alone (`reasoning`, `step-start`, `source-...`, `data-...`), files of an assistant, and tool
-    calls without a result are dropped, because models accept none of them.
+    Messages and parts for the page alone (version 4's role `data`, `reasoning`, `step-start`, `source-...`,
+    `data-...`), files of an assistant, and the SDK's tool calls without a result are dropped, because models accept
+    none of them.
 
     Raises:
         InvalidRequestError: a file or tool part is incomplete, a file cannot be given to a model, or the user's last
@@ -35,6 +40,8 @@ def to_chat_messages(messages: Sequence[Mapping[str, Any]]) -> list[JSON]:
     """
     converted: list[JSON] = []
     for index, message in enumerate(messages):
+        if message["role"] == "data":
+            continue
         added = list(_convert(message, f"messages[{index}]"))
         if not added and index == len(messages) - 1 and message["role"] != "assistant":
             raise InvalidRequestError(
@@ -50,9 +57,7 @@ def _convert(message: Mapping[str, Any], path: str) -> Iterator[JSON]:
     parts = message.get("parts")
     attachments = message.get("experimental_attachments")
     if not parts and not attachments:
-        # Chat pages add keys of their own (`id`, `createdAt`), which OpenAI refuses.
-        if message.get("content") is not None:
-            yield {"role": message["role"], "content": message["content"]}
+        yield from _convert_plain(message, path)
     elif message["role"] == "assistant":
         yield from _convert_assistant(parts or [], message.get("content"), path)
     else:
@@ -60,6 +65,32 @@ def _convert(message: Mapping[str, Any], path: str) -> Iterator[JSON]:
         content += _to_attachments(attachments, path)
         if content:
             yield {"role": message["role"], "content": _joined(content)}
+
+
+def _convert_plain(message: Mapping[str, Any], path: str) -> Iterator[JSON]:
+    """Yield the messages for OpenAI's own message, or for one of version 4 without `parts`."""
+    invocations = message.get("toolInvocations")
+    if message["role"] == "assistant" and isinstance(invocations, list) and invocations:
+        yield from _convert_invocations(invocations, message.get("content"), path)
+    elif message.get("content") is not None or message.get("tool_calls") or message.get("function_call"):
+        own = {key: message[key] for key in TOOL_KEYS if message.get(key)}
+        if message["role"] == "function" and isinstance(message.get("name"), str):
+            own["name"] = message["name"]
+        yield {"role": message["role"], "content": message.get("content"), **own}
+
+
+def _convert_invocations(invocations: Sequence[Any], content: Any, path: str) -> Iterator[JSON]:
+    """Yield version 4's tool calls step by step, each step followed by its results, and then the text."""
+    steps: dict[int, _Step] = {}
+    for index, invocation in enumerate(invocations):
+        place = f"{path}.toolInvocations[{index}]"
+        number = invocation.get("step") if isinstance(invocation, Mapping) else None
+        step = steps.setdefault(number if isinstance(number, int) else 0, _Step())
+        step.add_call(_version_5_call({"toolInvocation": invocation}), place)
+    for number in sorted(steps):
+        yield from steps[number].to_messages()
+    if content:
+        yield {"role": "assistant", "content": content}
 
 
 def _to_own_content(content: Any) -> list[JSON]:
@@ -158,7 +189,7 @@ def _version_5_call(part: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return version 4's tool part in version 5's form."""
     found = part.get("toolInvocation")
     if not isinstance(found, Mapping):
-        return {}
+        return {"type": "dynamic-tool"}
     state = "output-available" if found.get("state") == "result" else "input-available"
     return {**found, "type": "dynamic-tool", "state": state, "input": found.get("args"), "output": found.get("result")}
 
@@ -178,7 +209,7 @@ class _Step:
         name = _text_in(part, "toolName", path) if kind == "dynamic-tool" else kind.removeprefix("tool-")
         result = _to_result(part)
         if result is not None:
-            arguments = json.dumps(part.get("input") or {}, ensure_ascii=False)
+            arguments = json.dumps(_input_of(part), ensure_ascii=False)
             self.calls.append(
                 {"id": identifier, "type": "function", "function": {"name": name, "arguments": arguments}}
             )
@@ -191,6 +222,14 @@ class _Step:
             yield from self.results
         elif text:
             yield {"role": "assistant", "content": text}
+
+
+def _input_of(part: Mapping[str, Any]) -> Any:
+    """Return a tool's arguments. Those of a call that the page refused are in `rawInput`."""
+    given = part.get("input")
+    if given is None and part.get("state") == "output-error":
+        given = part.get("rawInput")
+    return given or {}
 
 
 def _to_result(part: Mapping[str, Any]) -> str | None:

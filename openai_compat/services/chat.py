@@ -15,7 +15,7 @@ from openai_compat.core.types import CallContext, ChatDelta, ChatRequest, TokenL
 from .answer import JSON, Finish, StreamingAnswer
 from .legacy_functions import to_legacy_chunk, to_legacy_message, to_tools
 from .openai_objects import new_id, to_finite, to_usage_object
-from .parameters import check_supported, drop_nulls
+from .parameters import check_stream_options, check_supported, drop_empty_tools, drop_nulls
 from .preparation import prepare_payload
 from .response_hooks import apply_hooks
 
@@ -39,7 +39,8 @@ class ChatService:
         if not isinstance(backend, SupportsChat):
             raise missing_capability(model, "chat", capabilities_of(backend))
         payload = prepare_payload(backend, payload, model, context)
-        parameters = drop_nulls(payload, "model", "messages", "stream", "stream_options")
+        check_stream_options(backend, payload)
+        parameters = drop_empty_tools(drop_nulls(payload, "model", "messages", "stream", "stream_options"))
         check_supported(parameters, CHAT_PARAMETERS, _supported_by(backend), model)
         is_legacy = "functions" in parameters
         if is_legacy:

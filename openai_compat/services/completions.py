@@ -19,7 +19,7 @@ from openai_compat.core.types import CallContext, CompletionRequest, TextDelta, 
 
 from .answer import JSON, Finish, StreamingAnswer
 from .openai_objects import count_texts, to_finite, to_usage_object
-from .parameters import check_supported, drop_nulls, to_texts
+from .parameters import check_stream_options, check_supported, drop_nulls, to_texts
 from .preparation import prepare_payload
 from .response_hooks import apply_hooks
 
@@ -35,6 +35,7 @@ class CompletionService:
         if not isinstance(backend, SupportsCompletions):
             raise missing_capability(model, "completions", capabilities_of(backend))
         payload = prepare_payload(backend, payload, model, context)
+        check_stream_options(backend, payload)
         parameters = drop_nulls(payload, "model", "prompt", "stream", "stream_options")
         check_supported(parameters, COMPLETION_PARAMETERS, backend.supported_completion_parameters, model)
         is_streamed = payload.get("stream") is True

@@ -17,13 +17,15 @@ from openai_compat.core.types import CallContext, EmbeddingsRequest, Usage
 from .openai_objects import count_texts
 from .parameters import drop_nulls, to_texts
 from .preparation import prepare_payload
+from .token_decoder import TokenDecoder
 
 
 class EmbeddingService:
     """The embeddings endpoint for backends that have them."""
 
-    def __init__(self, tokens: TokenCounter) -> None:
+    def __init__(self, tokens: TokenCounter, decoder: TokenDecoder) -> None:
         self._tokens = tokens
+        self._decoder = decoder
 
     def create(
         self, backend: Backend, model: str, payload: Mapping[str, Any], context: CallContext
@@ -38,7 +40,8 @@ class EmbeddingService:
         payload = prepare_payload(backend, payload, model, context)
         encode = _encoder(payload.get("encoding_format"))
         parameters = drop_nulls(payload, "model", "input", "dimensions", "encoding_format")
-        request = EmbeddingsRequest(model, to_texts(payload["input"]), payload.get("dimensions"), parameters)
+        inputs = self._decoder.decode_all(to_texts(payload["input"]))
+        request = EmbeddingsRequest(model, inputs, payload.get("dimensions"), parameters)
         result = backend.embed(request, context)
         if not all(isfinite(sum(vector)) or all(map(isfinite, vector)) for vector in result.vectors):
             raise UpstreamInvalidResponseError("The model's embeddings contain NaN or Infinity.")

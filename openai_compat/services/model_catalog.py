@@ -14,7 +14,7 @@ from openai_compat.backends.base import CAPABILITIES, SupportsForwarding
 from openai_compat.backends.http.messages import UpstreamRequest
 from openai_compat.backends.parsing.openai_errors import read_error
 from openai_compat.core.cancellation import CancellationToken
-from openai_compat.core.errors import OpenAICompatError, UpstreamInvalidResponseError
+from openai_compat.core.errors import OpenAICompatError, UpstreamInvalidResponseError, UpstreamStatusError
 from openai_compat.core.settings import Settings
 from openai_compat.core.streams import BackgroundStart
 from openai_compat.core.types import CallContext
@@ -27,6 +27,8 @@ FIRST_FETCH_TIMEOUT: Final = 2.0
 """Seconds that callers wait for the upstream's first list, counted from the request for it."""
 RETRY_INTERVAL: Final = 5.0
 """Seconds for which a failure is cached, so that not every caller asks again."""
+NO_LIST: Final = frozenset({404, 405, 501})
+"""Statuses of an upstream that has no list of models."""
 MAX_CALLERS: Final = 256
 NOT_SHARED: Final = frozenset({"range", "if-none-match", "if-modified-since"})
 """Headers that ask for a part of an answer, or for none. They are not sent, because the cached answer is shared."""
@@ -37,11 +39,14 @@ class ModelCatalog:
 
     def __init__(self, settings: Settings, routing: ModelRouter) -> None:
         self._routing = routing
+        self._allowed = settings.model_allow_list
         upstream = routing.forwarding_upstream
         self._upstream = UpstreamModelCache(upstream, settings.models_cache_ttl) if upstream else None
 
     def list_all(self, context: CallContext) -> JSON:
         """Return every model that this server answers for.
+
+        These are the names of `MODEL_ALLOW_LIST` if the default upstream has no list.
 
         Raises:
             UpstreamError: the default upstream failed, and no other model is configured.
@@ -57,10 +62,20 @@ class ModelCatalog:
             return []
         try:
             return self._upstream.get(context)
-        except OpenAICompatError:
+        except OpenAICompatError as error:
+            if self._allowed and _has_no_list(error):
+                return [{"id": name, **_model_object("openai-compat", 0)} for name in self._allowed]
             if is_alone:
                 raise
             return []
+
+    def find(self, model: str, context: CallContext) -> JSON | None:
+        """Return a model as the list has it, or None.
+
+        Raises:
+            UpstreamError: as from `list_all`.
+        """
+        return next((found for found in self.list_all(context)["data"] if found["id"] == model), None)
 
     def describe(self, route: Route) -> JSON:
         """Return one configured model with its backend's details."""
@@ -81,9 +96,21 @@ class ModelCatalog:
 
 
 def to_model_object(route: Route) -> JSON:
-    """Return OpenAI's model object. OpenAI no longer sends `permission`, but older clients read it."""
+    """Return OpenAI's model object."""
     entry = route.entry
-    return {"id": entry.name, "object": "model", "created": entry.created, "owned_by": entry.owned_by, "permission": []}
+    return {"id": entry.name, **_model_object(entry.owned_by, entry.created)}
+
+
+def _model_object(owned_by: str, created: int) -> JSON:
+    """Return a model object without its id. OpenAI no longer sends `permission`, but older clients read it."""
+    return {"object": "model", "created": created, "owned_by": owned_by, "permission": []}
+
+
+def _has_no_list(error: OpenAICompatError) -> bool:
+    """Return True if the upstream answers, but not with a list of models."""
+    if isinstance(error, UpstreamStatusError):
+        return error.upstream_status in NO_LIST
+    return isinstance(error, UpstreamInvalidResponseError)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from openai_compat.core.errors import UnsupportedParameterError
+from openai_compat.backends.base import Backend
+from openai_compat.core.errors import InvalidRequestError, UnsupportedParameterError
 
 # A parameter that is set to its default asks for nothing.
 DEFAULT_VALUES: Mapping[str, Any] = {
@@ -48,6 +49,28 @@ Text = str | Sequence[int]
 def drop_nulls(payload: Mapping[str, Any], *omitted: str) -> dict[str, Any]:
     """Return the fields of a payload that have a value, without those named."""
     return {name: value for name, value in payload.items() if value is not None and name not in omitted}
+
+
+def drop_empty_tools(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters without an empty list of tools, and without a choice that asks for none of them."""
+    for tools, choice in (("tools", "tool_choice"), ("functions", "function_call")):
+        if parameters.get(tools) == []:
+            parameters = {name: value for name, value in parameters.items() if name != tools}
+            if parameters.get(choice) in ("auto", "none"):
+                del parameters[choice]
+    return parameters
+
+
+def check_stream_options(backend: Backend, payload: Mapping[str, Any]) -> None:
+    """Raise for `stream_options` of a call that is not streamed, unless an upstream is to judge it.
+
+    Raises:
+        InvalidRequestError
+    """
+    if backend.judges_requests and payload.get("stream_options") is not None and not payload.get("stream"):
+        raise InvalidRequestError(
+            "The 'stream_options' parameter is only allowed when 'stream' is enabled.", param="stream_options"
+        )
 
 
 def to_texts(value: Any) -> Sequence[Text]:

@@ -172,8 +172,16 @@ def _choose_function(request: ChatRequest, text: str) -> JSONObject | None:
         raise InvalidRequestError(
             "Invalid 'tool_choice': it must be 'none', 'auto' or 'required'.", param="tool_choice"
         )
-    is_call = choice == "required" or (choice == "auto" and request.messages[-1].get("role") == "user")
-    return _closest(functions, text) if functions and is_call else None
+    if choice == "auto":
+        # The arguments contain the user's words, and agents execute calls of a tool such as `shell`.
+        is_asked = request.messages[-1].get("role") == "user"
+        functions = [function for function in functions if is_asked and _is_named(function["name"], text)]
+    return _closest(functions, text) if functions and choice != "none" else None
+
+
+def _is_named(name: str, text: str) -> bool:
+    """Return True if a function's name occurs in the text as a word of its own."""
+    return re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text[:MAX_COMPARED_CHARS]) is not None
 
 
 def _functions(request: ChatRequest) -> list[JSONObject]:

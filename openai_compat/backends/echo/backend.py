@@ -1,7 +1,8 @@
 """A deterministic offline model that echoes the request, for client tests and first steps.
 
-Chat answers with the last user message, or with the tool result that comes last. With `tools` it calls one of them,
-with arguments generated from the tool's schema. With `response_format` it generates a structured output. Completions
+Chat answers with the last user message, or with the tool result that comes last. It calls one of the `tools` if
+`tool_choice` demands it or the last user message names one, with arguments generated from the tool's schema. With
+`response_format` it generates a structured output. Completions
 answer with the prompt. With `echo` the prompt also precedes the answer and `suffix` follows it. Without `echo` the
 suffix only counts as part of the prompt. Embeddings are hashed words. Tokens are those of `split_tokens`, and usage
 counts them.
@@ -22,7 +23,13 @@ from openai_compat.backends.base import (
     SupportsCompletions,
     SupportsEmbeddings,
 )
-from openai_compat.backends.parameter_checks import check_chat, check_completion, check_embeddings, stops_of
+from openai_compat.backends.parameter_checks import (
+    check_chat,
+    check_completion,
+    check_embeddings,
+    check_roles,
+    stops_of,
+)
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import (
     CallContext,
@@ -85,6 +92,7 @@ class EchoBackend(Backend, SupportsChat, SupportsCompletions, SupportsEmbeddings
 
     Options = EchoOptions
     options: EchoOptions
+    judges_requests = True
     supported_chat_parameters: ClassVar[frozenset[str]] = CHAT_PARAMETERS - {
         "audio",
         "web_search_options",
@@ -95,6 +103,7 @@ class EchoBackend(Backend, SupportsChat, SupportsCompletions, SupportsEmbeddings
     def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Heartbeat]:
         """Return one delta for each token and one for the finish reason. The choices of `n` alternate."""
         check_chat(request)
+        check_roles(request.messages)
         parameters = request.parameters
         tokenizer = CooperativeTokenizer(context.cancellation)
         prompt_tokens = count_messages(prompt_texts(request.messages), len(request.messages), tokenizer)

@@ -39,6 +39,7 @@ class EngineConfig:
     validation_error_status: int = 400
     log_level: Any = "info"
     log_format: Any = "text"
+    tiktoken_cache_dir: str | None = None
 
     @property
     def identity(self) -> str:
@@ -75,6 +76,7 @@ def to_engine_config(settings: Settings) -> EngineConfig:
         validation_error_status=settings.validation_error_status,
         log_level=settings.log_level,
         log_format=settings.log_format,
+        tiktoken_cache_dir=settings.tiktoken_cache_dir,
     )
 
 

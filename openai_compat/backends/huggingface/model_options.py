@@ -25,6 +25,7 @@ class LocalModelOptions:
     `capabilities` is the part of `CAPABILITIES` that the model is used for. Empty means all that it supports.
     `quantize` chooses a faster forward pass.
     `temperature` and `top_p` are the defaults for calls that send none (None: those that the model's makers recommend).
+    `default_max_tokens` limits the answer of a call that sends no limit (None: 1024 for a chat, 16 for completions).
     `max_batch` calls run at once, and `queue_limit` more may wait (None: the setting `LOCAL_MAX_QUEUED`).
     """
 
@@ -39,6 +40,7 @@ class LocalModelOptions:
     quantize: str | None = None
     temperature: float | None = None
     top_p: float | None = None
+    default_max_tokens: int | None = None
     max_batch: int = 16
     queue_limit: int | None = None
 
@@ -50,7 +52,7 @@ class LocalModelOptions:
             raise ValueError("needs a `hf_repo`: a name on the Hugging Face hub, or a folder")
         for name in ("hf_repo", "gguf_file", "revision"):
             _check_string(name, getattr(self, name))
-        for name in ("max_context_tokens", "max_batch"):
+        for name in ("max_context_tokens", "default_max_tokens", "max_batch"):
             _check_integer(name, getattr(self, name), minimum=1)
         _check_integer("queue_limit", self.queue_limit, minimum=0)
         _check_number("temperature", self.temperature, maximum=2)

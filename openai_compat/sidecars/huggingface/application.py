@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from flask import Blueprint, Response, request
@@ -20,6 +21,7 @@ from openai_compat.routing.router import ModelRouter, Route
 from openai_compat.services.chat import ChatService
 from openai_compat.services.completions import CompletionService
 from openai_compat.services.embeddings import EmbeddingService
+from openai_compat.services.token_decoder import TokenDecoder
 from openai_compat.web.client_monitor import DisconnectMonitor
 from openai_compat.web.errors import register_errors
 from openai_compat.web.request_context import current_context, install_request_context
@@ -89,9 +91,10 @@ def create_engine_app(config: EngineConfig) -> Application:
     app.extensions["engine"] = pool
     install_request_context(app, settings, DisconnectMonitor())
     router, tokens = LazyModelRouter(pool), TokenCounter(None)
+    decoder = TokenDecoder(Path(config.tiktoken_cache_dir) if config.tiktoken_cache_dir else None)
     app.register_blueprint(inference.chat_blueprint(router, ChatService(tokens)))
     app.register_blueprint(inference.completions_blueprint(router, CompletionService(tokens)))
-    app.register_blueprint(inference.embeddings_blueprint(router, EmbeddingService(tokens)))
+    app.register_blueprint(inference.embeddings_blueprint(router, EmbeddingService(tokens, decoder)))
     app.register_blueprint(states_blueprint(pool))
     register_errors(app, settings)
     app.wsgi_app = ReleaseMiddleware(app.wsgi_app)  # type: ignore[method-assign]  # how Flask takes middleware

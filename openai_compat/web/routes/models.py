@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from urllib.parse import quote
 
 from flask import Blueprint, Response
 
 from openai_compat.backends.base import SupportsForwarding
 from openai_compat.backends.http.messages import UpstreamRequest
+from openai_compat.core.errors import UpstreamError
 from openai_compat.routing.router import ModelRouter
 from openai_compat.services.answer_check import check_json_object
 from openai_compat.services.forwarding import pass_through, to_answer
-from openai_compat.services.model_catalog import ModelCatalog
+from openai_compat.services.model_catalog import NO_LIST, ModelCatalog
 from openai_compat.web.request_context import current_context
 from openai_compat.web.responses import BytesResponse, json_response
 
@@ -33,13 +35,14 @@ def models_blueprint(routing: ModelRouter, catalog: ModelCatalog) -> Blueprint:
         route = routing.route(model)
         upstream = routing.forwarding_upstream
         if route.plan is None and route.backend is routing.upstream and upstream is not None:
-            return _describe_from_upstream(upstream, model)
+            return _describe_from_upstream(upstream, model, catalog)
         return json_response(catalog.describe(route))
 
     return blueprint
 
 
-def _describe_from_upstream(upstream: SupportsForwarding, model: str) -> Response:
+def _describe_from_upstream(upstream: SupportsForwarding, model: str, catalog: ModelCatalog) -> Response:
+    """Return the upstream's description of a model. If it has none, the description is the one in the list."""
     check_path(model)
     context = current_context().to_call_context(is_streamed=False)
     reply, body = pass_through(upstream, UpstreamRequest("GET", f"models/{quote(model)}", context.headers), context)
@@ -49,4 +52,9 @@ def _describe_from_upstream(upstream: SupportsForwarding, model: str) -> Respons
             check_json_object(answer.body)
     finally:
         body.close()
+    if answer.status in NO_LIST:
+        with suppress(UpstreamError):
+            listed = catalog.find(model, context)
+            if listed is not None:
+                return json_response(listed)
     return BytesResponse(answer.body, answer.status, answer.headers)

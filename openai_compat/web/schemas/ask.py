@@ -1,9 +1,10 @@
 """Schema of the requests to `POST /ask`, the endpoint for browser front ends.
 
-A request has `{"messages": [{"role", "content"}, ...]}`, or the messages that the Vercel AI SDK's `useChat` posts.
-Version 4 sends `content` and `parts` (and `id`, `data`, `experimental_attachments`), version 5 and later `parts` alone
-(and `id`, `trigger`, `messageId`, `metadata`). The generation options (`temperature`, ...) have OpenAI's names. Other
-keys are ignored. Source: `UIMessage` and `DefaultChatTransport` in the npm package `ai`.
+A request has OpenAI's messages (`{"messages": [{"role", "content"}, ...]}`), or those that the Vercel AI SDK's
+`useChat` posts. Version 4 sends `content` and `parts` (and `id`, `data`, `experimental_attachments`, in older pages
+`toolInvocations`), version 5 and later `parts` alone (and `id`, `trigger`, `messageId`, `metadata`). The generation
+options (`temperature`, ...) have OpenAI's names. Other keys are ignored. Source: `UIMessage` and `DefaultChatTransport`
+in the npm package `ai`.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from __future__ import annotations
 from typing import Any
 
 from .base import RequestSchema, missing_error
-from .chat import ContentPartSchema, GenerationSchema
+from .chat import ContentPartSchema, FunctionCallSchema, GenerationSchema, MessageToolCallSchema
 from .fields import AnyObject, Integer, List, Messages, Nested, OneOf, String
+
+SAYING = ("content", "parts", "tool_calls", "function_call", "toolInvocations")
+"""Keys of which a message needs one."""
 
 
 class UIPartSchema(RequestSchema):
@@ -34,7 +38,7 @@ class UIPartSchema(RequestSchema):
 class AskMessageSchema(RequestSchema):
     """Message with `content`, `parts` or both."""
 
-    role = String(required=True, description="`system`, `user` or `assistant`.", example="user")
+    role = String(required=True, description="`system`, `user`, `assistant` or `tool`.", example="user")
     content = OneOf(
         String(),
         List(Nested(ContentPartSchema)),
@@ -42,9 +46,13 @@ class AskMessageSchema(RequestSchema):
         example="Hello!",
     )
     parts = List(Nested(UIPartSchema), description="The message as the AI SDK's `useChat` sends it.")
+    tool_calls = List(Nested(MessageToolCallSchema), description="The tools that the assistant called.")
+    tool_call_id = String(description="The call that a message of role `tool` answers.")
+    function_call = Nested(FunctionCallSchema, description="Deprecated: the function that the assistant called.")
+    toolInvocations = List(AnyObject(), description="The tool calls in version 4 of the AI SDK.")
 
     def check(self, data: dict[str, Any]) -> None:
-        if data.get("content") is None and data.get("parts") is None:
+        if data["role"] != "data" and all(data.get(key) is None for key in SAYING):
             raise missing_error("content")
 
 

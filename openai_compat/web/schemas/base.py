@@ -66,11 +66,6 @@ def empty_array_error() -> FieldError:
     return FieldError("Invalid", after, "empty_array")
 
 
-def long_array_error(maximum: int, length: int) -> FieldError:
-    expectation = f"Expected an array with maximum length {maximum}, but got an array with length {length} instead."
-    return FieldError("Invalid", f": array too long. {expectation}", "array_above_max_length")
-
-
 def empty_string_error() -> FieldError:
     after = ": empty string. Expected a string with minimum length 1, but got an empty string instead."
     return FieldError("Invalid", after, "empty_string")

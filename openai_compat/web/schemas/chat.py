@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .base import FieldError, RequestSchema, missing_error, type_error
+from .base import RequestSchema, missing_error, type_error
 from .fields import AnyObject, Boolean, Integer, List, Messages, Nested, Number, OneOf, String
 
 CONTENT_MAY_BE_ABSENT = frozenset({"assistant"})
@@ -137,10 +137,6 @@ class StreamedRequestSchema(RequestSchema):
     model = String(description="The model. If absent, the server's default model.", example="mock-gpt-model")
     stream = Boolean(description="Stream the answer as server-sent events.")
     stream_options = Nested(StreamOptionsSchema, description="Only with `stream: true`.")
-
-    def check(self, data: dict[str, Any]) -> None:
-        if data.get("stream_options") is not None and not data.get("stream"):
-            raise FieldError("The", " parameter is only allowed when 'stream' is enabled.", None, "stream_options")
 
 
 class GenerationSchema(RequestSchema):

@@ -5,8 +5,6 @@ from __future__ import annotations
 from .base import RequestSchema
 from .fields import Integer, PromptInput, String
 
-MAX_INPUTS = 2048
-
 
 class EmbeddingsRequestSchema(RequestSchema):
     """Body of `POST /v1/embeddings`."""
@@ -14,9 +12,9 @@ class EmbeddingsRequestSchema(RequestSchema):
     model = String(description="The model. If absent, the server's default model.", example="mock-gpt-model")
     input = PromptInput(
         required=True,
-        max_items=MAX_INPUTS,
         allows_empty=False,
-        description=f"A text, up to {MAX_INPUTS} texts, token ids of one text or of several. None may be empty.",
+        description="A text, several texts, token ids of one text or of several. None may be empty. OpenAI, the echo "
+        "model and local models take up to 2048.",
         example=["The food was delicious", "and the waiter was kind."],
     )
     encoding_format = String(description="`float`, or `base64` (little-endian 32-bit floats).", example="float")

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from marshmallow import ValidationError, fields, missing
 
-from .base import empty_array_error, empty_string_error, long_array_error, to_field_error, type_error
+from .base import empty_array_error, empty_string_error, to_field_error, type_error
 
 
 class Strict:
@@ -156,14 +156,14 @@ def _without_article(alternatives: Iterable[Any]) -> Iterable[str]:
 class PromptInput(Strict, fields.Field[Any]):
     """Input to complete or embed. It is a text, several texts, the token ids of one text, or those of several texts.
 
-    `max_items` limits the number of inputs. With `allows_empty` a text may be empty.
+    With `allows_empty` a text may be empty.
     """
 
     expected = "one of a string, array of strings, array of integers, or array of integer arrays"
 
-    def __init__(self, *, max_items: int | None = None, allows_empty: bool = True, **options: Any) -> None:
+    def __init__(self, *, allows_empty: bool = True, **options: Any) -> None:
         super().__init__(**options)
-        self.max_items, self.allows_empty = max_items, allows_empty
+        self.allows_empty = allows_empty
         self.alternatives = (String(), List(String()), List(Integer()), List(List(Integer())))
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **options: Any) -> Any:
@@ -186,8 +186,6 @@ class PromptInput(Strict, fields.Field[Any]):
         if kind is int:
             _check_all(int, "an integer", inputs)
             return
-        if self.max_items is not None and len(inputs) > self.max_items:
-            raise long_array_error(self.max_items, len(inputs))
         if kind is list:
             _check_all(list, "an array of integers", inputs)
             _check_each(inputs, _check_tokens)

@@ -155,7 +155,7 @@ class TestChatStream:
 class TestTools:
     def test_round_trip(self, echo_client: openai.OpenAI) -> None:
         """Call a tool, send its result and get the text."""
-        messages: list[Any] = list(QUESTION)
+        messages: list[Any] = [{"role": "user", "content": "Call get_weather for Paris."}]
         answer = echo_client.chat.completions.create(model=MODEL, messages=messages, tools=[WEATHER])
         choice = answer.choices[0]
         assert (choice.finish_reason, choice.message.content) == ("tool_calls", None)
@@ -168,11 +168,20 @@ class TestTools:
         answer = echo_client.chat.completions.create(model=MODEL, messages=messages, tools=[WEATHER])
         assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == ("Rain, 11 degrees", "stop")
 
+    def test_words_of_the_user_are_not_run(self, echo_client: openai.OpenAI) -> None:
+        """An agent offers a shell and executes what the model calls."""
+        shell: Any = {"type": "function", "function": {"name": "shell", "parameters": {"type": "object"}}}
+        for prompt in ("rm -rf /", "Say hello"):
+            answer = echo_client.chat.completions.create(
+                model=MODEL, messages=[{"role": "user", "content": prompt}], tools=[shell]
+            )
+            assert (answer.choices[0].message.content, answer.choices[0].message.tool_calls) == (prompt, None)
+
     def test_streamed_call(self, echo_client: openai.OpenAI) -> None:
         deltas = [
             delta
             for chunk in echo_client.chat.completions.create(
-                model=MODEL, messages=QUESTION, tools=[WEATHER], stream=True
+                model=MODEL, messages=QUESTION, tools=[WEATHER], tool_choice="required", stream=True
             )
             for delta in chunk.choices[0].delta.tool_calls or ()
         ]

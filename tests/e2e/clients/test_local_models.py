@@ -152,6 +152,15 @@ def test_embeddings_reflect_the_meaning(client: OpenAI) -> None:
     assert cosine(cat, kitten) > 0.4 > cosine(cat, market)
 
 
+def test_token_ids_have_the_embedding_of_their_text(client: OpenAI) -> None:
+    """LangChain sends ids of cl100k_base, whatever the model."""
+    text = "the market opened higher"
+    tokens = pytest.importorskip("rs_bpe").openai.cl100k_base().encode(text)
+    of_text = client.embeddings.create(model=EMBEDDING_MODEL, input=text).data[0].embedding
+    of_tokens = client.embeddings.create(model=EMBEDDING_MODEL, input=[tokens]).data[0].embedding
+    assert of_tokens == pytest.approx(of_text, abs=1e-5)
+
+
 def test_embeddings_in_both_encodings_and_fewer_dimensions(client: OpenAI) -> None:
     request = {"model": EMBEDDING_MODEL, "input": "the cat", "dimensions": 64}
     numbers = client.embeddings.create(**request, encoding_format="float").data[0].embedding  # type: ignore[arg-type]

@@ -95,6 +95,22 @@ def test_generation_options_reach_the_model(client: FlaskClient) -> None:
     assert last["finish_reason"] == "length"
 
 
+def test_the_tool_turns_of_openai_and_of_version_4_are_accepted(client: FlaskClient) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    invocation = {"state": "result", "toolCallId": "c", "toolName": "f", "args": {}, "result": 7}
+    user = {"role": "user", "content": "What time is it?"}
+    for turn in (
+        [
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "c", "content": "7"},
+        ],
+        [{"role": "assistant", "content": "", "toolInvocations": [invocation]}],
+        [{"role": "assistant", "toolInvocations": [invocation]}],
+    ):
+        *deltas, _ = events(ask(client, [{"role": "data", "content": "x"}, user, *turn, {"role": "data"}]))
+        assert "".join(delta["content"] for delta in deltas) == "7"
+
+
 def test_the_documentation_names_all_generation_options() -> None:
     section = (
         (ROOT / "docs" / "reference" / "http-api.md").read_text().partition("\n## /ask\n")[2].partition("\n## ")[0]
@@ -206,6 +222,9 @@ REFUSED: list[tuple[Any, str]] = [
     ({"messages": [{"role": "user"}]}, "'messages[0].content'"),
     ({"messages": [{"content": "Hello"}]}, "'messages[0].role'"),
     ({"messages": [{"role": "user", "content": 3}]}, "'messages[0].content'"),
+    ({"messages": [{"role": "assistant", "tool_calls": [3]}]}, "'messages[0].tool_calls[0]'"),
+    ({"messages": [{"role": "assistant", "toolInvocations": [3]}]}, "'messages[0].toolInvocations[0]'"),
+    ({"messages": [{"role": "oracle", "content": "x"}]}, "Supported values are"),
     ({"messages": [{"role": "user", "parts": [{"type": "text"}]}]}, "'messages[0].parts[0].text'"),
     ({"messages": [{"role": "user", "parts": []}]}, "no content"),
     ({"messages": PLAIN, "model": 3}, "'model'"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
@@ -12,6 +13,7 @@ from flask.testing import FlaskClient
 from openai_compat import create_app
 from tests.integration.web.conftest import MakeClient
 from tests.support.mock_upstream import MockUpstream
+from tests.support.recording_api import RecordingAPI
 
 CHAT = {"messages": [{"role": "user", "content": "hi"}]}
 
@@ -163,6 +165,88 @@ def test_models_outside_the_allow_list_are_hidden_and_rejected(make_client: Make
         assert client.get(path).get_json()["error"]["code"] == "model_not_found"
     refused = client.post("/v1/chat/completions", json={**CHAT, "model": "mock-embedding"})
     assert refused.status_code == 404
+
+
+def test_the_allow_list_is_the_list_of_an_upstream_without_one(make_client: MakeClient) -> None:
+    with RecordingAPI("Hello!") as api:  # which answers 501 in HTML to every GET
+        client = make_client(OPENAI_BASE_URL=api.url, MODEL_ALLOW_LIST="x,y/z")
+        listed = client.get("/v1/models")
+        assert listed.status_code == 200
+        assert [(model["id"], model["object"], model["created"]) for model in listed.get_json()["data"]] == [
+            ("x", "model", 0),
+            ("y/z", "model", 0),
+        ]
+        assert client.get("/v1/models/y/z").get_json()["id"] == "y/z"
+        assert client.get("/v1/models/w").status_code == 404
+        answer = client.post("/v1/chat/completions", json={**CHAT, "model": "x"}).get_json()
+        assert answer["choices"][0]["message"]["content"] == "Hello!"
+        assert make_client(OPENAI_BASE_URL=api.url).get("/v1/models").status_code >= 400
+
+
+def test_stream_options_without_a_stream_are_judged_by_the_upstream(make_client: MakeClient) -> None:
+    options = {"stream_options": {"include_usage": True}}
+    with RecordingAPI("Hello!") as api:
+        client = make_client(OPENAI_BASE_URL=api.url)
+        assert client.post("/v1/chat/completions", json={**CHAT, "model": "m", **options}).status_code == 200
+        assert api.bodies[-1] == {**CHAT, "model": "m", **options}
+
+
+@pytest.mark.parametrize("body", [CHAT, {"prompt": "hi"}])
+@pytest.mark.parametrize("stream", [{}, {"stream": False}, {"stream": None}])
+def test_the_echo_model_refuses_stream_options_without_a_stream(
+    client: FlaskClient, body: dict[str, Any], stream: dict[str, Any]
+) -> None:
+    path = "/v1/chat/completions" if "messages" in body else "/v1/completions"
+    refused = client.post(path, json={**body, **stream, "stream_options": {"include_usage": True}})
+    assert refused.status_code == 400
+    assert refused.get_json()["error"] == {
+        "message": "The 'stream_options' parameter is only allowed when 'stream' is enabled.",
+        "type": "invalid_request_error",
+        "param": "stream_options",
+        "code": None,
+    }
+    assert client.post(path, json={**body, **stream, "stream_options": None}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tools": []},
+        {"functions": []},
+        {"tools": [], "tool_choice": "auto"},
+        {"functions": [], "function_call": "none"},
+    ],
+)
+def test_an_empty_list_of_tools_has_no_effect(
+    client: FlaskClient, make_client: MakeClient, options: dict[str, Any]
+) -> None:
+    with RecordingAPI("hi") as api:
+        for server in (client, make_client(EXTERNAL_CHAT_URL=api.url)):
+            answer = server.post("/v1/chat/completions", json={**CHAT, **options})
+            assert answer.status_code == 200
+            assert answer.get_json()["choices"][0]["message"]["content"] == "hi"
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "f"}}])
+def test_an_empty_list_of_tools_leaves_nothing_to_choose(client: FlaskClient, choice: Any) -> None:
+    refused = client.post("/v1/chat/completions", json={**CHAT, "tools": [], "tool_choice": choice})
+    assert (refused.status_code, refused.get_json()["error"]["param"]) == (400, "tool_choice")
+
+
+def test_the_number_of_inputs_to_embed_is_limited_by_the_model(make_client: MakeClient, client: FlaskClient) -> None:
+    inputs = ["a"] * 2049
+    refused = client.post("/v1/embeddings", json={"input": inputs}).get_json()["error"]
+    assert (refused["code"], refused["param"]) == ("array_above_max_length", "input")
+    with RecordingAPI("") as api:
+        make_client(OPENAI_BASE_URL=api.url).post("/v1/embeddings", json={"model": "m", "input": inputs})
+        assert len(api.bodies[-1]["input"]) == 2049
+
+
+def test_token_ids_have_the_vector_of_their_text(client: FlaskClient) -> None:
+    tokens = pytest.importorskip("rs_bpe").openai.cl100k_base().encode("the quick brown fox")
+    both = client.post("/v1/embeddings", json={"input": ["the quick brown fox"]}).get_json()["data"]
+    both += client.post("/v1/embeddings", json={"input": [tokens]}).get_json()["data"]
+    assert both[0]["embedding"] == both[1]["embedding"]
 
 
 def test_two_applications_in_one_process_are_independent(make_client: MakeClient) -> None:

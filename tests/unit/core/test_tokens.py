@@ -13,14 +13,13 @@ from typing import Any
 import pytest
 
 from openai_compat.core import tokens
-from openai_compat.core.tokens import (
+from openai_compat.core.tokens import MAX_ESTIMATED_CHARS, MAX_TOKEN_CHARS, TokenCounter, split_tokens
+from openai_compat.core.vocabularies import (
     CL100K_BASE,
-    MAX_ESTIMATED_CHARS,
-    MAX_TOKEN_CHARS,
     O200K_BASE,
     TIKTOKEN_SLICE_CHARS,
-    TokenCounter,
-    split_tokens,
+    Vocabulary,
+    load_encoding,
     vocabulary_of,
 )
 
@@ -176,8 +175,11 @@ def fake_tiktoken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
             assert len(text) <= TIKTOKEN_SLICE_CHARS
             return list(text.encode())
 
+        def decode(self, ids: list[int], errors: str) -> str:
+            return bytes(ids).decode(errors=errors)
+
     content = b"".join(base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate([b"a", b"b"]))
-    tiny = tokens.Vocabulary("tiny", "https://example.invalid/tiny", hashlib.sha256(content).hexdigest())
+    tiny = Vocabulary("tiny", 256, "https://example.invalid/tiny", hashlib.sha256(content).hexdigest())
     monkeypatch.setattr(tokens, "vocabulary_of", lambda model: tiny)
     monkeypatch.setitem(sys.modules, "rs_bpe", None)
     monkeypatch.setitem(sys.modules, "tiktoken", types.SimpleNamespace(get_encoding=Encoding))
@@ -211,3 +213,27 @@ def test_the_bundled_vocabularies_count_like_tiktoken() -> None:
     assert TokenCounter().count(text, "gpt-4o") == 20  # both numbers are tiktoken 0.14's
     assert TokenCounter().count(text, "gpt-4") == 22
     assert TokenCounter().count("\ud800", "gpt-4o") == 1
+
+
+def test_token_ids_are_decoded_with_tiktokens_cached_vocabulary(fake_tiktoken: Path) -> None:
+    encoding = load_encoding(tokens.vocabulary_of("m"), fake_tiktoken)
+    assert encoding is not None
+    assert encoding.decode(list("naïve".encode())[:3]) == "na"
+
+
+@pytest.mark.parametrize("text", ["Hello, wörld!", "  a\n\tb", "", "東京 🏃🏽 한국어"])
+def test_token_ids_are_decoded_with_the_bundled_vocabulary(text: str) -> None:
+    bundled: Any = pytest.importorskip("rs_bpe").openai.cl100k_base()
+    encoding = load_encoding(CL100K_BASE, None)
+    assert encoding is not None
+    assert encoding.decode(bundled.encode(text)) == text
+
+
+def test_a_character_that_is_cut_by_the_client_is_left_out() -> None:
+    bundled: Any = pytest.importorskip("rs_bpe").openai.cl100k_base()
+    encoding = load_encoding(CL100K_BASE, None)
+    assert encoding is not None
+    ids = bundled.encode("𓀀a𓀀")
+    decoded = {encoding.decode(ids[start:end]) for start in range(4) for end in range(len(ids) - 3, len(ids) + 1)}
+    assert decoded <= {"a", "𓀀a", "a𓀀", "𓀀a𓀀"}
+    assert encoding.decode(ids[:1]) == "\ufffd"

@@ -53,6 +53,28 @@ def test_plain_messages_keep_the_fields_of_openai() -> None:
     ]
 
 
+def test_openais_own_tool_calls_and_results_are_kept() -> None:
+    legacy = {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}
+    messages = [
+        USER,
+        CALL,
+        {"role": "tool", "tool_call_id": "call_1", "content": "cold"},
+        legacy,
+        {"role": "function", "name": "f", "content": "3"},
+    ]
+    assert to_chat_messages([{**message, "id": "0", "createdAt": "2026-01-10"} for message in messages]) == messages
+    without_content = {key: value for key, value in CALL.items() if key != "content"}
+    assert to_chat_messages([USER, without_content]) == [USER, CALL]
+
+
+def test_messages_of_role_data_are_not_for_the_model() -> None:
+    """The SDK drops them as well."""
+    data = {"role": "data", "content": "secret", "data": {"a": 1}}
+    assert to_chat_messages([data, USER, data]) == [USER]
+    with pytest.raises(InvalidRequestError, match="No message has content"):
+        to_chat_messages([data])
+
+
 def test_text_parts_are_joined() -> None:
     message = user(text("Hello, "), {"type": "data-clock", "data": 12}, text("you!"))
     assert to_chat_messages([message]) == [{"role": "user", "content": "Hello, you!"}]
@@ -159,6 +181,49 @@ def test_a_tool_part_with_output_becomes_a_call_and_its_result(part: dict[str, A
     assert to_chat_messages([USER, assistant(part)]) == [USER, CALL, answer]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"input": None, "rawInput": {"city": "Oslo"}}, '{"city": "Oslo"}'),
+        ({"input": None, "rawInput": '{"city": '}, '"{\\"city\\": "'),
+        ({"input": {"city": "Rome"}, "rawInput": {"city": "Oslo"}}, '{"city": "Rome"}'),
+        ({"input": None}, "{}"),
+    ],
+)
+def test_a_call_with_invalid_arguments_keeps_them(arguments: dict[str, Any], expected: str) -> None:
+    message = assistant(tool("output-error", errorText="invalid", **arguments))
+    _, call, result = to_chat_messages([USER, message])
+    assert call["tool_calls"][0]["function"]["arguments"] == expected
+    assert result == {"role": "tool", "tool_call_id": "call_1", "content": "invalid"}
+
+
+def invocation(identifier: str, **more: Any) -> dict[str, Any]:
+    return {"state": "result", "toolCallId": identifier, "toolName": "f", "args": {"x": 1}, "result": 7, **more}
+
+
+def test_tool_calls_of_version_4_without_parts_are_kept_step_by_step() -> None:
+    calls = [
+        invocation("a", step=0),
+        invocation("c", step=1, result="warm"),
+        invocation("b", step=0),
+        invocation("d", step=1, state="call"),
+    ]
+    message = {"role": "assistant", "content": "It is warm.", "toolInvocations": calls}
+    first, *results, second, warm, said = to_chat_messages([message, USER])[:-1]
+    assert [call["id"] for call in first["tool_calls"]] == ["a", "b"]
+    assert first["tool_calls"][0]["function"] == {"name": "f", "arguments": '{"x": 1}'}
+    assert [(result["tool_call_id"], result["content"]) for result in results] == [("a", "7"), ("b", "7")]
+    assert [call["id"] for call in second["tool_calls"]] == ["c"]
+    assert warm == {"role": "tool", "tool_call_id": "c", "content": "warm"}
+    assert said == {"role": "assistant", "content": "It is warm."}
+
+
+@pytest.mark.parametrize("content", ["", None])
+def test_tool_calls_of_version_4_need_no_text(content: str | None) -> None:
+    message = {"role": "assistant", "content": content, "toolInvocations": [invocation("a")]}
+    assert [found["role"] for found in to_chat_messages([USER, message])] == ["user", "assistant", "tool"]
+
+
 def test_each_step_becomes_a_turn() -> None:
     second = {**tool("output-available", output="warm"), "toolCallId": "call_2", "input": None}
     message = assistant(
@@ -198,6 +263,11 @@ FAULTS = [
     ([USER, assistant({"type": "tool-clock", "state": "output-available"})], "messages[1].parts[0].toolCallId"),
     ([USER, assistant({"type": "tool-clock", "toolCallId": 3})], "messages[1].parts[0].toolCallId"),
     ([USER, assistant({"type": "dynamic-tool", "toolCallId": "1"})], "messages[1].parts[0].toolName"),
+    (
+        [USER, {"role": "assistant", "content": "", "toolInvocations": [{"state": "result"}]}],
+        "messages[1].toolInvocations[0].toolCallId",
+    ),
+    ([USER, {"role": "assistant", "toolInvocations": [3]}], "messages[1].toolInvocations[0].toolCallId"),
     ([USER, assistant({"type": "tool-invocation"})], "messages[1].parts[0].toolInvocation.toolCallId"),
 ]
 

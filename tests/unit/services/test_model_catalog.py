@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from openai_compat.backends.base import SupportsForwarding
 from openai_compat.backends.http.messages import UpstreamRequest
-from openai_compat.core.errors import OpenAICompatError, UpstreamConnectionError, UpstreamStatusError
+from openai_compat.core.errors import OpenAICompatError, UpstreamConnectionError, UpstreamError, UpstreamStatusError
+from openai_compat.core.settings import ModelConfig, Settings
 from openai_compat.core.streams import BackgroundStart
 from openai_compat.core.types import CallContext
 from openai_compat.services import model_catalog
-from openai_compat.services.model_catalog import UpstreamModelCache
+from openai_compat.services.model_catalog import ModelCatalog, UpstreamModelCache
 from tests.support.fake_http_client import ScriptedResponse, make
 from tests.support.waiting import wait_until
 
@@ -164,6 +166,40 @@ def test_a_hanging_fetch_after_a_failure_raises_the_failure(clock: Clock, waits:
         names(cache)
     upstream.unblock()
     wait_for_fetches(cache)
+
+
+class Routing:
+    """Router with the default upstream alone, or beside a model of its own."""
+
+    def __init__(self, upstream: Upstream, *routes: Any) -> None:
+        self.forwarding_upstream = upstream
+        self._routes = routes
+
+    def routes(self) -> Any:
+        return self._routes
+
+    def allows(self, model: str) -> bool:
+        return model in ("x", "y")
+
+
+def listed_by(failure: Any, *routes: Any) -> list[str]:
+    upstream = Upstream(failure)
+    upstream.unblock()
+    catalog = ModelCatalog(Settings(model_allow_list=("x", "y")), Routing(upstream, *routes))  # type: ignore[arg-type]
+    return [model["id"] for model in catalog.list_all(CONTEXT)["data"]]
+
+
+@pytest.mark.parametrize("failure", [*(make({}, status=status) for status in (404, 405, 501)), make("<html>")])
+def test_the_allow_list_is_listed_if_the_upstream_has_no_list(failure: Any) -> None:
+    assert listed_by(failure) == ["x", "y"]
+    own = SimpleNamespace(model="y", entry=ModelConfig("y", "echo", owned_by="me"))
+    assert listed_by(failure, own) == ["y", "x"]
+
+
+@pytest.mark.parametrize("failure", [UpstreamConnectionError("gone"), make({}, status=401), make({}, status=500)])
+def test_other_failures_are_not_hidden_by_the_allow_list(failure: Any) -> None:
+    with pytest.raises(UpstreamError):
+        listed_by(failure)
 
 
 def test_each_credential_has_its_own_list() -> None:

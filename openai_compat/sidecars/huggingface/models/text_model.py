@@ -26,8 +26,10 @@ from .stop_strings import StopStrings
 from .structured_output import Constraint, ConstraintFactory
 from .supported_parameters import SUPPORTED_CHAT_PARAMETERS, SUPPORTED_COMPLETION_PARAMETERS, TEMPLATE_PARAMETERS
 
-DEFAULT_MAX_TOKENS: Final = 16
-"""Default of completions (source: OpenAI's API reference). A chat may fill the context window."""
+COMPLETION_TOKENS: Final = 16
+"""Limit of a completion that sends none (source: OpenAI's API reference)."""
+CHAT_TOKENS: Final = 1024
+"""Limit of a chat that sends none. A small model may repeat itself until its window is full, for minutes on a CPU."""
 SAMPLING_DEFAULTS: Final = ("temperature", "top_p")
 """Parameters that have a default in the model config or in the model's own files."""
 LOGIT_BIAS: Final = Range(-100, 100)
@@ -51,6 +53,7 @@ class LoadedText:
 class TextModel(Backend, SupportsCompletions):
     """Language model that completes texts."""
 
+    judges_requests = True
     supported_completion_parameters: ClassVar[frozenset[str]] = SUPPORTED_COMPLETION_PARAMETERS
 
     def __init__(self, entry: LocalModel, loaded: LoadedText) -> None:
@@ -62,6 +65,7 @@ class TextModel(Backend, SupportsCompletions):
         self._vocabulary_size = int(loaded.model.config.get_text_config().vocab_size)
         self._end_tokens = _end_tokens(loaded)
         self._defaults = _sampling_defaults(entry, loaded.model.generation_config)
+        self._default_max_tokens = entry.default_max_tokens
         self._constraints = ConstraintFactory(loaded.tokenizer, self._vocabulary_size)
         self._scheduler = Scheduler(ForwardPass(loaded.model), entry.max_batch, entry.name)
 
@@ -92,7 +96,7 @@ class TextModel(Backend, SupportsCompletions):
         # The best of several candidates is found by their log probabilities.
         options = self._sampling_options(parameters, 0 if candidates > n and logprobs is None else logprobs)
         prompts = [self._tokenize(prompt) for prompt in request.prompts]
-        max_tokens = parameters.get("max_tokens", DEFAULT_MAX_TOKENS)
+        max_tokens = parameters.get("max_tokens", self._default_max_tokens or COMPLETION_TOKENS)
         scores_prompt = echoes and logprobs is not None
         sequences = [
             self._sequence(index, prompt, max_tokens, options, stops_of(parameters), scores_prompt=scores_prompt)
@@ -209,7 +213,8 @@ class ChatTextModel(TextModel, SupportsChat):
         self._check_length(tokens, "messages")
         top_logprobs = parameters.get("top_logprobs", 0) if parameters.get("logprobs") else None
         options = self._sampling_options(parameters, top_logprobs)
-        max_tokens = parameters.get("max_completion_tokens", parameters.get("max_tokens", self.context_window))
+        default = self._default_max_tokens or CHAT_TOKENS
+        max_tokens = parameters.get("max_completion_tokens", parameters.get("max_tokens", default))
         sequences = [
             self._sequence(
                 index,

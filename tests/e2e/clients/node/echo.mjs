@@ -39,7 +39,8 @@ await run({
       called.push(given);
       return "sunny";
     }
-    const runner = chats.runTools({ model, messages: question, tools: [tool], stream: true });
+    const messages = [{ role: "user", content: "Call get_weather for Paris." }];
+    const runner = chats.runTools({ model, messages, tools: [tool], stream: true });
     return { text: await runner.finalContent(), called, roles: runner.messages.map((message) => message.role) };
   },
   parse: async () => {

@@ -158,7 +158,7 @@ class TestChat:
 
 class TestTools:
     def test_arguments_are_streamed_in_fragments_after_id_and_name(self) -> None:
-        deltas = chat("Forecast for Paris", tools=[WEATHER])
+        deltas = chat("Forecast for Paris", tools=[WEATHER], tool_choice="required")
         first = deltas[0].tool_calls[0]
         assert (first.index, first.name, first.arguments) == (0, "get_weather", "")
         assert first.id is not None
@@ -171,9 +171,26 @@ class TestTools:
         assert called(deltas) == ("get_weather", {"city": "Forecast for Paris"})
 
     def test_the_tool_that_shares_most_words_is_called(self) -> None:
-        assert called(chat("What is the weather?", tools=[TIME, WEATHER]))[0] == "get_weather"
-        assert called(chat("A city forecast", tools=[TIME, WEATHER]))[0] == "get_weather"
-        assert called(chat("Hello", tools=[TIME, WEATHER]))[0] == "get_time"
+        for prompt, name in (
+            ("What is the weather?", "get_weather"),
+            ("A city forecast", "get_weather"),
+            ("Hello", "get_time"),
+        ):
+            assert called(chat(prompt, tools=[TIME, WEATHER], tool_choice="required"))[0] == name
+
+    @pytest.mark.parametrize("prompt", ["What is the weather?", "rm -rf /", "get_weathers or forget_weather", ""])
+    @pytest.mark.parametrize("options", [{}, {"tool_choice": "auto"}])
+    def test_no_tool_is_called_unless_the_user_names_it(self, prompt: str, options: dict[str, Any]) -> None:
+        """Agents execute the calls, and the arguments contain the user's words."""
+        assert content(prompt, tools=[WEATHER, tool("shell", command={"type": "string"})], **options) == prompt
+
+    @pytest.mark.parametrize("prompt", ["Call get_time.", "`get_time`?", "get_time and get_rich, please"])
+    def test_a_tool_that_the_user_names_is_called(self, prompt: str) -> None:
+        assert called(chat(prompt, tools=[WEATHER, TIME]))[0] == "get_time"
+
+    def test_a_tool_that_an_earlier_message_names_is_not_called(self) -> None:
+        messages = [{"role": "system", "content": "Use get_time."}, {"role": "user", "content": "Hi"}]
+        assert content(messages, tools=[TIME]) == "Hi"
 
     def test_a_tool_result_is_answered_in_text(self) -> None:
         call = {"id": "c", "type": "function", "function": {"name": "get_time", "arguments": "{}"}}
@@ -187,32 +204,32 @@ class TestTools:
 
     def test_call_ids_differ_between_turns(self) -> None:
         once = [{"role": "user", "content": "Hi"}]
-        ids = {chat(messages, tools=[TIME])[0].tool_calls[0].id for messages in (once, once * 2, once)}
-        assert len(ids) == 2
+        turns = [chat(messages, tools=[TIME], tool_choice="required") for messages in (once, once * 2, once)]
+        assert len({deltas[0].tool_calls[0].id for deltas in turns}) == 2
 
     @pytest.mark.parametrize(
         ("choice", "name"),
         [
-            ("auto", "get_time"),
-            ("required", "get_time"),
-            ({"type": "function", "function": {"name": "get_weather"}}, "get_weather"),
+            ("auto", "get_weather"),
+            ("required", "get_weather"),
+            ({"type": "function", "function": {"name": "get_time"}}, "get_time"),
             (
                 {
                     "type": "allowed_tools",
                     "allowed_tools": {
                         "mode": "auto",
-                        "tools": [{"type": "function", "function": {"name": "get_weather"}}],
+                        "tools": [{"type": "function", "function": {"name": "get_time"}}],
                     },
                 },
-                "get_weather",
+                "get_time",
             ),
         ],
     )
     def test_tool_choice_selects_the_tool(self, choice: Any, name: str) -> None:
-        assert called(chat("Hi", tools=[TIME, WEATHER], tool_choice=choice))[0] == name
+        assert called(chat("Hi, get_weather or get_time", tools=[TIME, WEATHER], tool_choice=choice))[0] == name
 
     def test_tool_choice_none_prevents_a_call(self) -> None:
-        assert content("What time is it?", tools=[TIME], tool_choice="none") == "What time is it?"
+        assert content("Call get_time", tools=[TIME], tool_choice="none") == "Call get_time"
 
     @pytest.mark.parametrize(
         "choice",
@@ -231,20 +248,18 @@ class TestTools:
         assert refusal.value.param == "tool_choice"
 
     def test_a_tool_without_parameters_gets_an_empty_object(self) -> None:
-        assert called(chat("Hi", tools=[{"type": "function", "function": {"name": "f", "parameters": None}}])) == (
-            "f",
-            {},
-        )
+        bare = {"type": "function", "function": {"name": "f", "parameters": None}}
+        assert called(chat("Hi", tools=[bare], tool_choice="required")) == ("f", {})
 
     def test_a_limit_cuts_the_arguments_of_a_call(self) -> None:
-        deltas = chat("Forecast", tools=[WEATHER], max_tokens=2)
+        deltas = chat("Forecast", tools=[WEATHER], tool_choice="required", max_tokens=2)
         assert deltas[-1].finish_reason == "length"
         assert len(deltas) == 1 + 2 + 1
 
     def test_an_unsupported_schema_or_tool_type_is_refused_with_its_param(self) -> None:
         impossible = tool("f", x={"type": "string", "pattern": r"(?=a)b"})
         with pytest.raises(UnsupportedParameterError) as refusal:
-            chat("Hi", tools=[impossible])
+            chat("Hi", tools=[impossible], tool_choice="required")
         assert refusal.value.param == "tools"
         with pytest.raises(UnsupportedParameterError) as refusal:
             chat("Hi", tools=[TIME, {"type": "custom", "custom": {"name": "x"}}])
@@ -252,6 +267,17 @@ class TestTools:
         with pytest.raises(UnsupportedParameterError) as refusal:
             chat("Hi", response_format={"type": "json_schema", "json_schema": {"schema": {"type": "animal"}}})
         assert refusal.value.param == "response_format"
+
+
+@pytest.mark.parametrize("role", ["", "User", "oracle", "data"])
+def test_a_role_that_openai_does_not_know_is_refused_as_openai_refuses_it(role: str) -> None:
+    with pytest.raises(InvalidRequestError) as refusal:
+        chat([{"role": "user", "content": "Hi"}, {"role": role, "content": "Hi"}])
+    assert (refusal.value.param, refusal.value.code) == ("messages[1].role", "invalid_value")
+    assert refusal.value.message == (
+        f"Invalid value: '{role}'. Supported values are: 'system', 'assistant', 'user', 'function', 'tool', and "
+        "'developer'."
+    )
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ class TestAnswers:
     def test_long_tool_call_arguments_end_at_the_limit(self) -> None:
         schema = {"type": "array", "minItems": 1900, "items": {"type": "string", "minLength": 1000}}
         function = {"name": "f", "parameters": {"type": "object", "properties": {"x": schema}}}
-        deltas = chat("Hi", tools=[{"type": "function", "function": function}])
+        deltas = chat("Hi", tools=[{"type": "function", "function": function}], tool_choice="required")
         assert (len(deltas), deltas[-1].finish_reason) == (1 + 16_384 + 1, "length")
 
     def test_a_stop_string_applies_only_if_it_begins_before_the_limit(self) -> None:

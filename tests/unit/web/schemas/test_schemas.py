@@ -18,7 +18,7 @@ from openai_compat.web.schemas.ask import ASK_REQUEST
 from openai_compat.web.schemas.base import FieldError, RequestSchema
 from openai_compat.web.schemas.chat import CHAT_REQUEST, MessageSchema
 from openai_compat.web.schemas.completions import COMPLETION_REQUEST
-from openai_compat.web.schemas.embeddings import EMBEDDINGS_REQUEST, MAX_INPUTS
+from openai_compat.web.schemas.embeddings import EMBEDDINGS_REQUEST
 from openai_compat.web.schemas.fields import List, Messages, Nested
 
 HELLO: list[dict[str, Any]] = [{"role": "user", "content": "Hello!"}]
@@ -55,6 +55,7 @@ CHAT_ACCEPTED = {
     "a JSON schema": chat(response_format={"type": "json_schema", "json_schema": {"name": "a", "schema": {}}}),
     "audio": chat(modalities=["text", "audio"], audio={"voice": "alloy", "format": "wav"}),
     "a stream": chat(stream=True, stream_options={"include_usage": True}),
+    "a stream's options without a stream, which the model judges": chat(stream_options={"include_usage": True}),
     "a stream's options that are null": chat(stream=False, stream_options=None),
     "metadata": chat(metadata={"user": "1"}, store=True, user="u", safety_identifier="s"),
     "an unknown role": message(role="oracle", content="42"),
@@ -232,12 +233,6 @@ CHAT_REJECTED = {
         "invalid_type",
         "Invalid type for 'response_format': expected an object, but got a string instead.",
     ),
-    "a stream's options without a stream": (
-        chat(stream_options={"include_usage": True}),
-        "stream_options",
-        None,
-        "The 'stream_options' parameter is only allowed when 'stream' is enabled.",
-    ),
 }
 
 
@@ -281,7 +276,9 @@ INPUTS = {
     "texts": ["Once", "Twice"],
     "token ids": [1, 2, 3],
     "lists of token ids": [[1, 2], [3]],
-    "more token ids than the maximum of inputs": list(range(MAX_INPUTS + 1)),
+    "more token ids than OpenAI takes inputs": list(range(2049)),
+    "more texts than OpenAI takes": ["a"] * 2049,
+    "more lists of token ids than OpenAI takes": [[1]] * 2049,
 }
 BAD_INPUTS: dict[str, tuple[Any, str, str]] = {
     "null": (None, "", "invalid_type"),
@@ -321,11 +318,9 @@ def test_prompts_and_inputs_of_other_types_are_rejected_at_the_first_invalid_ite
     [
         ("", "input", "empty_string"),
         (["a", ""], "input[1]", "empty_string"),
-        (["a"] * (MAX_INPUTS + 1), "input", "array_above_max_length"),
-        ([[1]] * (MAX_INPUTS + 1), "input", "array_above_max_length"),
     ],
 )
-def test_embeddings_reject_empty_texts_and_too_many_inputs(value: Any, param: str, code: str) -> None:
+def test_embeddings_reject_empty_texts(value: Any, param: str, code: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         validate(EMBEDDINGS_REQUEST, {"input": value})
     assert (caught.value.param, caught.value.code) == (param, code)

@@ -31,7 +31,10 @@ import torch  # noqa: E402 - it may not be installed
 from openai_compat.backends.huggingface.model_options import LocalModel  # noqa: E402
 from openai_compat.core.errors import InternalError, InvalidRequestError, ModelBusyError, ModelUnavailableError  # noqa: E402
 from openai_compat.core.streams import close_stream  # noqa: E402
+from openai_compat.core.tokens import TokenCounter  # noqa: E402
 from openai_compat.core.types import CallContext, ChatRequest, CompletionRequest, EmbeddingsRequest  # noqa: E402
+from openai_compat.services.embeddings import EmbeddingService  # noqa: E402
+from openai_compat.services.token_decoder import TokenDecoder  # noqa: E402
 from openai_compat.sidecars.huggingface.models.loading import estimate_bytes, load_model  # noqa: E402
 
 
@@ -117,6 +120,27 @@ def test_the_entrys_temperature_is_the_default_of_calls(tmp_path: Path) -> None:
     finally:
         model.close()
     assert default == greedy != hot
+
+
+def test_an_answer_without_a_limit_ends_at_the_default_of_the_model(tmp_path: Path) -> None:
+    save_reciting_model(tmp_path, PLAIN_TEMPLATE, window=4096)
+    endless = {"logit_bias": {str(byte_tokenizer(None)("z")["input_ids"][0]): 100}}
+
+    def counts(**options: Any) -> list[tuple[int, str]]:
+        model = load_model(LocalModel(name="m", hf_repo=str(tmp_path), device="cpu", **options), str)
+        try:
+            answers = [
+                chat(model, **endless),
+                chat(model, max_tokens=7, **endless),
+                complete(model, max_tokens=None, **endless),
+            ]
+        finally:
+            model.close()
+        return [(deltas[-1].usage.completion_tokens, deltas[-1].finish_reason) for deltas in answers]
+
+    assert counts() == [(1024, "length"), (7, "length"), (16, "length")]
+    assert counts(default_max_tokens=5) == [(5, "length"), (7, "length"), (5, "length")]
+    assert counts(default_max_tokens=500, max_context_tokens=64)[0][0] < 64
 
 
 def test_max_tokens_within_a_character_ends_with_a_replacement_character(reciting: Any) -> None:
@@ -389,14 +413,34 @@ def test_json_by_a_schema_ends_when_it_is_complete(reciting: Any) -> None:
 
 
 def test_embeddings_report_truncated_inputs(load: Callable[..., Any]) -> None:
-    model = load(save_encoder)
-    tokens = model._tokenize(model._loaded, "abcd")[1:]
-    result = model.embed(EmbeddingsRequest("m", ["abcd", "x" * 50, tokens]), CallContext("test"))
+    result = load(save_encoder).embed(EmbeddingsRequest("m", ["abcd", "x" * 50, "abcd"]), CallContext("test"))
     assert list(result.truncated) == [1]
     assert list(result.vectors[0]) == pytest.approx(list(result.vectors[2]))
     assert result.usage.prompt_tokens == 6 + 16 + 6
-    with pytest.raises(InvalidRequestError):
-        model.embed(EmbeddingsRequest("m", [[100_000]]), CallContext("test"))
+
+
+def test_token_ids_are_decoded_with_the_vocabulary_of_the_client(load: Callable[..., Any]) -> None:
+    """LangChain sends those of cl100k_base, which are other tokens, or none, of a model with its own vocabulary."""
+    vocabulary = pytest.importorskip("rs_bpe").openai.cl100k_base()
+    service, model = EmbeddingService(TokenCounter(), TokenDecoder()), load(save_encoder)
+    tokens = vocabulary.encode("abcd")
+    assert tokens == [69744]
+
+    def embed(*inputs: Any) -> list[list[float]]:
+        answer, _, _ = service.create(model, "m", {"input": list(inputs)}, CallContext("test"))
+        return [found["embedding"] for found in answer["data"]]
+
+    of_text, of_tokens = embed("abcd")[0], embed(tokens)[0]
+    assert of_tokens == pytest.approx(of_text)
+    for invalid in (-1, 100_256, 2**70):
+        with pytest.raises(InvalidRequestError, match=f"{invalid} is not a token of cl100k_base") as caught:
+            embed([invalid])
+        assert caught.value.param == "input"
+
+
+def test_token_ids_without_their_vocabulary_are_refused_with_the_remedy(load: Callable[..., Any]) -> None:
+    with pytest.raises(InvalidRequestError, match=r"check_embedding_ctx_length=False.*openai-compat\[tokens\]"):
+        load(save_encoder).embed(EmbeddingsRequest("m", [[1, 2]]), CallContext("test"))
 
 
 @pytest.mark.parametrize(
