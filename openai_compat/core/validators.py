@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:[0-9]{1,5})?", re.IGNORECASE)
+_PATH: Final = re.compile(r"[\w-]+(/[\w-]+)*", re.ASCII)
 _HEADER_NAME: Final = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
 
 
@@ -52,6 +53,21 @@ def parse_list(text: str) -> tuple[str, ...]:
     if not parts:
         raise ValueError("must have an entry, or not be set")
     return parts
+
+
+def parse_path_prefixes(text: str) -> tuple[str, ...]:
+    """Return the prefixes of paths in a list (`files, audio`). `all` is returned as `("all",)`, and `none` as `()`.
+
+    Raises:
+        ValueError: The list is empty, or has an entry that is no path below `/v1`.
+    """
+    word = text.lower()
+    if word in {"all", "none"}:
+        return (word,) if word == "all" else ()
+    prefixes = tuple(part.strip("/").removeprefix("v1/") for part in parse_list(text))
+    if not all(_PATH.fullmatch(prefix) for prefix in prefixes) or {"all", "none"} & {*prefixes}:
+        raise ValueError("must be all, none, or a list of paths below /v1, such as files, audio")
+    return prefixes
 
 
 def check_origins(origins: tuple[str, ...]) -> None:

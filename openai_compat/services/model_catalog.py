@@ -28,7 +28,7 @@ FIRST_FETCH_TIMEOUT: Final = 2.0
 RETRY_INTERVAL: Final = 5.0
 """Seconds for which a failure is cached, so that not every caller asks again."""
 MAX_CALLERS: Final = 256
-NOT_SHARED: Final = frozenset({"range", "if-none-match", "if-modified-since"})
+NOT_SHARED: Final = frozenset({"range", "if-range", "if-none-match", "if-modified-since"})
 """Headers that ask for a part of an answer, or for none. They are not sent, because the cached answer is shared."""
 
 

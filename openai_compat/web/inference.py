@@ -19,6 +19,7 @@ from openai_compat.services.inference import Endpoint, answer_call
 from openai_compat.services.inference_call import InferenceCall
 
 from .body import parse_json_object, validate
+from .content_encoding import decode_body
 from .request_context import CONTEXT_KEY, RequestContext, current_context, current_request
 from .respond import respond
 
@@ -51,6 +52,8 @@ def read_payload(schema: Schema) -> tuple[bytes, JSON]:
             "'Content-Type: application/json'."
         )
     body = read_body(request)
+    if encoding := request.environ.get("HTTP_CONTENT_ENCODING"):
+        body = decode_body(body, encoding, request.max_content_length or 0)
     context: RequestContext = request.environ[CONTEXT_KEY]
     context.log_body(body)
     return body, validate(schema, parse_json_object(body))

@@ -10,6 +10,7 @@ from tests.integration.web.conftest import MakeClient
 
 CHAT = {"messages": [{"role": "user", "content": "hi"}]}
 OPEN = {
+    "/health",
     "/healthz",
     "/readyz",
     "/api/v1/healthcheck",
