@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -148,7 +149,12 @@ def create_app(settings: Settings | None = None) -> Flask:
 def _allow_origins(app: Flask, settings: Settings) -> None:
     """Add CORS headers, and call flask-cors only for requests with an `Origin` header."""
     CORS(
-        app, origins=list(settings.cors_allow_origins), expose_headers=EXPOSED_HEADERS, max_age=600, send_wildcard=True
+        app,
+        origins=[_to_pattern(origin) for origin in settings.cors_allow_origins],
+        expose_headers=EXPOSED_HEADERS,
+        max_age=600,
+        send_wildcard=True,
+        allow_private_network=True,
     )
     add_headers = app.after_request_funcs[None].pop()
 
@@ -160,6 +166,11 @@ def _allow_origins(app: Flask, settings: Settings) -> None:
         if environ["REQUEST_METHOD"] == "GET":  # a cached response is valid for one origin only
             response.vary.add("Origin")
         return response
+
+
+def _to_pattern(origin: str) -> str | re.Pattern[str]:
+    """Return an origin for flask-cors, which takes a text with an IPv6 address in brackets for a pattern."""
+    return re.compile(rf"{re.escape(origin)}\Z", re.IGNORECASE) if "[" in origin else origin
 
 
 def _build_state(settings: Settings) -> State:

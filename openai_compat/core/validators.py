@@ -7,7 +7,7 @@ from ipaddress import IPv6Address
 from typing import Final
 from urllib.parse import urlsplit
 
-_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:[0-9]{1,5})?", re.IGNORECASE)
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?", re.IGNORECASE)
 _PATH: Final = re.compile(r"[\w-]+(/[\w-]+)*", re.ASCII)
 _HEADER_NAME: Final = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
 
@@ -74,7 +74,7 @@ def check_origins(origins: tuple[str, ...]) -> None:
     """Check that each origin is `*` or an origin as browsers send it.
 
     Characters of regular expressions are rejected. flask-cors would treat the origin as a pattern and match only its
-    beginning. This excludes IPv6 addresses, which contain brackets.
+    beginning. The brackets of an IPv6 address are allowed, and `create_app` escapes them.
 
     Raises:
         ValueError: An origin is invalid.
@@ -83,7 +83,7 @@ def check_origins(origins: tuple[str, ...]) -> None:
         if origin != "*" and not _ORIGIN.fullmatch(origin):
             raise ValueError(
                 "must be *, or origins such as https://app.example.com or http://localhost:3000, "
-                "each without a path, a slash at its end, a pattern or brackets"
+                "each without a path, a slash at its end or a pattern"
             )
 
 

@@ -38,6 +38,15 @@ class Route:
         return self.alias or self.backend.entry
 
 
+@dataclass(frozen=True, slots=True)
+class ForwardingTarget:
+    """The upstream of a model, its name there, and the kind of its backend."""
+
+    backend: SupportsForwarding
+    model: str
+    kind: str
+
+
 class ModelRouter:
     """Map from model names to routes. Names without a model config go to the default upstream, if there is one.
 
@@ -79,7 +88,7 @@ class ModelRouter:
             raise ModelNotFoundError(name, self._closest_match(name))
         return Route(name, self.upstream)
 
-    def forwarding_target(self, model: str) -> Target:
+    def forwarding_target(self, model: str) -> ForwardingTarget:
         """Return the target of `model` for calls of other endpoints, which cannot be translated.
 
         It is the first target or fallback that speaks OpenAI's protocol.
@@ -91,8 +100,9 @@ class ModelRouter:
         route = self.route(model)
         targets = route.plan.order() if route.plan is not None else [Target(route.model, route.backend)]
         for target in targets:
-            if isinstance(target.backend, SupportsForwarding):
-                return target
+            backend = target.backend
+            if isinstance(backend, SupportsForwarding):
+                return ForwardingTarget(backend, backend.upstream_model or target.model, backend.entry.kind)
         raise missing_capability(model, "forwarding", capabilities_of(route.backend))
 
     @property

@@ -123,7 +123,8 @@ class FormBody(RequestBody):
             if len(self._value) > MAX_MODEL_BYTES:
                 raise InvalidRequestError("The form's field 'model' is too long.", param="model")
             if not event.more_data:
-                value, self._value = bytes(self._value), None
+                # werkzeug takes the break before a delimiter that arrives in parts for content.
+                value, self._value = bytes(self._value).rstrip(b"\r"), None
                 self._found(value)
 
     def _found(self, value: bytes) -> None:

@@ -25,7 +25,6 @@ from openai_compat.core.errors import (
 from openai_compat.core.settings import Settings
 from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import Usage
-from openai_compat.routing.route import Target
 from openai_compat.routing.router import ModelRouter
 from openai_compat.services.forwarding import FILE_HEADERS, ForwardedBody, pass_through, response_headers, to_answer
 from openai_compat.web.errors import is_websocket
@@ -139,19 +138,16 @@ class _Forwarder:
             body.watch(self._reject_late_model)
             return upstream, query
         target = self._router.forwarding_target(model)
-        backend = target.backend
-        assert isinstance(backend, SupportsForwarding)  # noqa: S101 - the router chose it for that
-        if backend.hooks is not None:
+        if target.backend.hooks is not None:
             raise CapabilityError(
                 f"The model '{model}' has a hook, which this endpoint could not run.",
                 param="model",
                 code="hook_not_available",
             )
-        context.log_fields.update(model=model, kind=target.backend.entry.kind)
-        name = backend.upstream_model or target.model
+        context.log_fields.update(model=model, kind=target.kind)
         if body.model is not None or self._deployment is not None:
-            body.set_model(name)
-        return backend, _rename_in_query(query, name)
+            body.set_model(target.model)
+        return target.backend, _rename_in_query(query, target.model)
 
     def _query(self) -> str:
         """Return the query without the `api-version` of Azure's clients, which an upstream may refuse."""
@@ -175,7 +171,8 @@ class _Forwarder:
 
     def _reject_late_model(self, model: str) -> None:
         """Raise an error if a form names, after its file, a model that the default upstream may not get."""
-        if self._router.forwarding_target(model) != Target(model, self._router.upstream):  # type: ignore[arg-type]
+        target = self._router.forwarding_target(model)
+        if target.backend is not self._router.forwarding_upstream or target.model != model:
             raise InvalidRequestError("Send the form's field 'model' before the file.", param="model")
 
 
