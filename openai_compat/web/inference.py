@@ -9,7 +9,7 @@ from typing import Any
 
 from flask import Request, Response
 from marshmallow import Schema
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from openai_compat.core.errors import InvalidRequestError, UnsupportedMediaTypeError
 from openai_compat.core.hooks import HookCall, run
@@ -69,7 +69,11 @@ def read_body(request: Request) -> bytes:
     length = request.content_length
     try:
         if length is None or length > (request.max_content_length or 0) or not environ.get("wsgi.input_terminated"):
-            return request.get_data(cache=False)
+            received = request.get_data(cache=False)
+            limit = request.max_content_length
+            if length is None and limit is not None and len(received) >= limit:
+                raise RequestEntityTooLarge  # werkzeug returns the part of a chunked body within the limit
+            return received
         body: bytes = environ["wsgi.input"].read(length)  # without the two streams that werkzeug puts around it
     except HTTPException:
         raise
