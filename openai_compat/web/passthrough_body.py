@@ -102,7 +102,7 @@ class FormBody(RequestBody):
         """Parse another block.
 
         Raises:
-            InvalidRequestError: it is not a form, or it names two models.
+            InvalidRequestError: it is not a form, or it has the field `model` twice.
         """
         self._received += len(block)
         try:
@@ -128,10 +128,10 @@ class FormBody(RequestBody):
                 self._found(value)
 
     def _found(self, value: bytes) -> None:
+        if self.model is not None:
+            raise InvalidRequestError("The form has the field 'model' twice.", param="model")
         name = value.decode("utf-8")
-        if self.model is not None and name != self.model:
-            raise InvalidRequestError("The form names two models.", param="model")
-        if self.model is None and self._check is not None:
+        if self._check is not None:
             self._check(name)
         self.model = name
         self._span = (self._value_start, self._value_start + len(value))
@@ -145,8 +145,8 @@ class FormBody(RequestBody):
             encoded = self._delimiter + head + encoded + b"\r\n"
         else:
             start, end = self._span
-            if self._beginning[start:end] != self.model.encode():
-                raise InvalidRequestError("The form in the request body could not be read.")
+        if start < 0 or (self.model is not None and self._beginning[start:end] != self.model.encode()):
+            raise InvalidRequestError("The form in the request body could not be read.")
         if self._beginning[start:end] == encoded:
             return
         self._beginning[start:end] = encoded
