@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -37,12 +38,11 @@ from openai_compat.web.auth import require_api_key
 from openai_compat.web.client_monitor import DisconnectMonitor
 from openai_compat.web.errors import register_errors
 from openai_compat.web.request_context import current_request, install_request_context, limit_concurrency
-from openai_compat.web.routes import inference, models
+from openai_compat.web.routes import inference, models, passthrough
 from openai_compat.web.routes.ask.blueprint import ask_blueprint
 from openai_compat.web.routes.docs import docs_blueprint
 from openai_compat.web.routes.health import health_blueprint
 from openai_compat.web.routes.home import home_blueprint
-from openai_compat.web.routes.passthrough import passthrough_blueprint
 
 from .state import open_store
 
@@ -138,7 +138,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     warn_without_gevent()
     state = _build_state(settings)
     app = Application("openai_compat", static_folder=None)
-    app.url_map.merge_slashes = False  # clients of an API do not follow its redirects
+    app.url_map.merge_slashes = app.url_map.strict_slashes = False  # clients of an API do not follow its redirects
     app.extensions["openai_compat"] = state
     install_request_context(app, settings, state.disconnect_monitor)
     _register_blueprints(app, state)
@@ -150,7 +150,12 @@ def create_app(settings: Settings | None = None) -> Flask:
 def _allow_origins(app: Flask, settings: Settings) -> None:
     """Add CORS headers, and call flask-cors only for requests with an `Origin` header."""
     CORS(
-        app, origins=list(settings.cors_allow_origins), expose_headers=EXPOSED_HEADERS, max_age=600, send_wildcard=True
+        app,
+        origins=[_to_pattern(origin) for origin in settings.cors_allow_origins],
+        expose_headers=EXPOSED_HEADERS,
+        max_age=600,
+        send_wildcard=True,
+        allow_private_network=True,
     )
     add_headers = app.after_request_funcs[None].pop()
 
@@ -162,6 +167,11 @@ def _allow_origins(app: Flask, settings: Settings) -> None:
         if environ["REQUEST_METHOD"] == "GET":  # a cached response is valid for one origin only
             response.vary.add("Origin")
         return response
+
+
+def _to_pattern(origin: str) -> str | re.Pattern[str]:
+    """Return an origin for flask-cors, which takes a text with an IPv6 address in brackets for a pattern."""
+    return re.compile(rf"{re.escape(origin)}\Z", re.IGNORECASE) if "[" in origin else origin
 
 
 def _build_state(settings: Settings) -> State:
@@ -196,8 +206,9 @@ def _register_blueprints(app: Flask, state: State) -> None:
         (models.models_blueprint(router, state.catalog), models.URL_PREFIXES),
         (ask_blueprint(router, chats, settings), ("",)),
     ]
-    if router.forwarding_upstream is not None:
-        guarded.append((passthrough_blueprint(router.forwarding_upstream, settings), ("/v1",)))
+    if router.forwards and settings.passthrough:
+        guarded.append((passthrough.passthrough_blueprint(router, settings), passthrough.URL_PREFIXES))
+        guarded.append((passthrough.root_passthrough_blueprint(router, settings), ("",)))
     check = require_api_key(settings.api_keys)
     limiter = ConcurrencyLimiter(
         settings.max_concurrent_requests, settings.max_queued_requests, settings.request_queue_timeout

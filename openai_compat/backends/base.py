@@ -222,6 +222,7 @@ _MISSING: Final = {
     "chat": ("chat completions", "chat_completions_not_available"),
     "completions": ("text completions", "completions_not_available"),
     "embeddings": ("embeddings", "embeddings_backend_unavailable"),
+    "forwarding": ("this endpoint", "endpoint_not_available"),
 }
 """capability -> (its name in a message, the error code for its absence)"""
 

@@ -17,6 +17,7 @@ from openai_compat.core.validators import (
     parse_boolean,
     parse_key,
     parse_list,
+    parse_path_prefixes,
     parse_seconds,
     parse_state_url,
     parse_text,
@@ -173,6 +174,12 @@ SETTINGS: Final = (
         parse_seconds,
         "Seconds for which the default upstream's list of models is cached.",
         former_names=("MODELS_CACHE_SECONDS",),
+    ),
+    Setting(
+        ("PASSTHROUGH",),
+        parse_path_prefixes,
+        "Other paths of OpenAI's API that are forwarded to upstreams. `all`, `none`, or a list of prefixes "
+        "(`files, audio`).",
     ),
     Setting(("DEFAULT_MODEL",), parse_text, "Model for requests without a `model`, and for `/ask`."),
     Setting(("API_KEYS",), parse_list, "API keys that clients must use. Any key is accepted when not set.", True),

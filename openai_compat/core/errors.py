@@ -11,7 +11,8 @@
     │   ├── ModelNotFoundError               no model has this name (404)
     │   ├── NotFoundError                    no endpoint has this URL (404)
     │   ├── MethodNotAllowedError            the endpoint does not accept this method (405)
-    │   ├── UnsupportedMediaTypeError        the content type is not accepted (415)
+    │   ├── UnsupportedMediaTypeError        the content type or encoding is not accepted (415)
+    │   ├── WebSocketError                   the client asks for a WebSocket (426)
     │   ├── RequestTooLargeError             the body exceeds its size limit (413)
     │   └── CapabilityError                  the model does not support the endpoint (501, not retryable)
     └── BackendError                         not the client's mistake (5xx, logged with its cause)
@@ -171,10 +172,22 @@ class MethodNotAllowedError(RequestError):
 
 
 class UnsupportedMediaTypeError(RequestError):
-    """The endpoint does not accept this content type."""
+    """The endpoint does not accept this content type or content encoding."""
 
     status = 415
     code = "unsupported_media_type"
+
+
+class WebSocketError(RequestError):
+    """The client asks for a WebSocket, which this server does not offer."""
+
+    status = 426
+    code = "websocket_not_supported"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "WebSockets are not supported here. Send an HTTP request, with `stream: true` for server-sent events."
+        )
 
 
 class RequestTooLargeError(RequestError):

@@ -168,6 +168,7 @@ class Settings:
     models_file: str | None = None
     model_allow_list: tuple[str, ...] = ()
     models_cache_ttl: float = 300.0
+    passthrough: tuple[str, ...] = ("all",)
     default_model: str | None = None
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     cors_allow_origins: tuple[str, ...] = ("http://localhost:3000",)

@@ -7,8 +7,9 @@ from ipaddress import IPv6Address
 from typing import Final
 from urllib.parse import urlsplit
 
-_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9._-]+(:[0-9]{1,5})?", re.IGNORECASE)
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?", re.IGNORECASE)
 _ENDPOINTS: Final = ("/chat/completions", "/completions", "/embeddings")
+_PATH: Final = re.compile(r"[\w-]+(/[\w-]+)*", re.ASCII)
 _HEADER_NAME: Final = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
 
 
@@ -55,11 +56,26 @@ def parse_list(text: str) -> tuple[str, ...]:
     return parts
 
 
+def parse_path_prefixes(text: str) -> tuple[str, ...]:
+    """Return the prefixes of paths in a list (`files, audio`). `all` is returned as `("all",)`, and `none` as `()`.
+
+    Raises:
+        ValueError: The list is empty, or has an entry that is no path below `/v1`.
+    """
+    word = text.lower()
+    if word in {"all", "none"}:
+        return (word,) if word == "all" else ()
+    prefixes = tuple(part.strip("/").removeprefix("v1/") for part in parse_list(text))
+    if not all(_PATH.fullmatch(prefix) for prefix in prefixes) or {"all", "none"} & {*prefixes}:
+        raise ValueError("must be all, none, or a list of paths below /v1, such as files, audio")
+    return prefixes
+
+
 def check_origins(origins: tuple[str, ...]) -> None:
     """Check that each origin is `*` or an origin as browsers send it.
 
     Characters of regular expressions are rejected. flask-cors would treat the origin as a pattern and match only its
-    beginning. This excludes IPv6 addresses, which contain brackets.
+    beginning. The brackets of an IPv6 address are allowed, and `create_app` escapes them.
 
     Raises:
         ValueError: An origin is invalid.
@@ -68,7 +84,7 @@ def check_origins(origins: tuple[str, ...]) -> None:
         if origin != "*" and not _ORIGIN.fullmatch(origin):
             raise ValueError(
                 "must be *, or origins such as https://app.example.com or http://localhost:3000, "
-                "each without a path, a slash at its end, a pattern or brackets"
+                "each without a path, a slash at its end or a pattern"
             )
 
 

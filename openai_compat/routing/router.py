@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from openai_compat.backends.base import Backend, SupportsForwarding
+from openai_compat.backends.base import Backend, SupportsForwarding, capabilities_of, missing_capability
 from openai_compat.backends.registry import load_backend_class
 from openai_compat.backends.resources import BackendResources
 from openai_compat.core.errors import InvalidRequestError, ModelNotFoundError
@@ -36,6 +36,15 @@ class Route:
     def entry(self) -> ModelConfig:
         """Model config of the public name."""
         return self.alias or self.backend.entry
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardingTarget:
+    """The upstream of a model, its name there, and the kind of its backend."""
+
+    backend: SupportsForwarding
+    model: str
+    kind: str
 
 
 class ModelRouter:
@@ -78,6 +87,36 @@ class ModelRouter:
         if self.upstream is None or not self.allows(name):
             raise ModelNotFoundError(name, self._closest_match(name))
         return Route(name, self.upstream)
+
+    def forwarding_target(self, model: str) -> ForwardingTarget:
+        """Return the target of `model` for calls of other endpoints, which cannot be translated.
+
+        It is the first target or fallback that speaks OpenAI's protocol.
+
+        Raises:
+            ModelNotFoundError: as from `route`.
+            CapabilityError: no target speaks OpenAI's protocol.
+        """
+        route = self.route(model)
+        targets = route.plan.order() if route.plan is not None else [Target(route.model, route.backend)]
+        for target in targets:
+            backend = target.backend
+            if isinstance(backend, SupportsForwarding):
+                return ForwardingTarget(backend, backend.upstream_model or target.model, backend.entry.kind)
+        raise missing_capability(model, "forwarding", capabilities_of(route.backend))
+
+    @property
+    def forwards(self) -> bool:
+        """True if any model or the default upstream speaks OpenAI's protocol."""
+        plans = (route.plan for route in self._routes.values())
+        targets = (target.backend for plan in plans if plan for target in (*plan.targets.values(), *plan.fallbacks))
+        backends = (self.upstream, *(route.backend for route in self._routes.values()), *targets)
+        return any(isinstance(backend, SupportsForwarding) for backend in backends)
+
+    @property
+    def has_models(self) -> bool:
+        """True if models are configured or restricted, so that not every name goes to the default upstream."""
+        return bool(self._routes or self._allowed)
 
     def add_internal(self, backend: Backend) -> None:
         """Add a backend under its own name, for names without a model config. It is not listed."""

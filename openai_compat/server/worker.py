@@ -47,6 +47,9 @@ IDLE_GRACE: Final = 1.0
 
 A connection in use is closed after its next response, which announces it, as a request may already be on its way.
 """
+LINGER_SECONDS: Final = 30.0
+LINGER_IDLE_SECONDS: Final = 5.0
+"""Seconds without data after which the rest of an unread request body is not waited for. Both are nginx's defaults."""
 POLL_INTERVAL: Final = 0.2
 """Seconds between two checks of a draining worker."""
 SHUTDOWN_GRACE: Final = 5
@@ -196,7 +199,11 @@ class Worker(GeventWorker):
     def handle_request(self, listener_name: Any, req: Any, sock: socket.socket, addr: Any) -> bool:
         """Serve one request, during which its connection is not idle."""
         self._idle_connections.pop(sock, None)
-        keeps_alive = super().handle_request(listener_name, req, sock, addr)
+        try:
+            keeps_alive = super().handle_request(listener_name, req, sock, addr)
+        except StopIteration:  # the connection is closed after this response
+            _discard_body(req, sock)
+            raise
         self._idle_connections[sock] = time.monotonic()
         return keeps_alive
 
@@ -224,6 +231,21 @@ class Worker(GeventWorker):
         state = getattr(self.wsgi, "extensions", {}).get("openai_compat")
         if state is not None:  # the application may be wrapped in WSGI middleware
             state.disconnect_monitor.cancel_all(ServerShuttingDownError())
+
+
+def _discard_body(req: Request, sock: socket.socket) -> None:
+    """End the response, and read what the application left of the request body, for up to `LINGER_SECONDS`.
+
+    The kernel resets a connection that is closed with unread data, so that a client which is still sending would lose
+    the response.
+    """
+    deadline = time.monotonic() + LINGER_SECONDS
+    with suppress(Exception):  # the client disconnected or stopped sending, or the body is invalid
+        if not isinstance(sock, ssl.SSLSocket):  # its `shutdown` would end TLS for the reads as well
+            sock.shutdown(socket.SHUT_WR)
+        sock.settimeout(LINGER_IDLE_SECONDS)
+        while req.body is not None and req.body.read(SMALL_BYTES) and time.monotonic() < deadline:
+            pass
 
 
 def _limit_send_buffer(listener: socket.socket) -> None:

@@ -30,7 +30,7 @@ RETRY_INTERVAL: Final = 5.0
 NO_LIST: Final = frozenset({404, 405, 501})
 """Statuses of an upstream that has no list of models."""
 MAX_CALLERS: Final = 256
-NOT_SHARED: Final = frozenset({"range", "if-none-match", "if-modified-since"})
+NOT_SHARED: Final = frozenset({"range", "if-range", "if-none-match", "if-modified-since"})
 """Headers that ask for a part of an answer, or for none. They are not sent, because the cached answer is shared."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from flask import Flask, Response, request
+from flask import Flask, Request, Response, request
 from werkzeug.exceptions import HTTPException
 
 from openai_compat.core.errors import (
@@ -19,6 +19,7 @@ from openai_compat.core.errors import (
     RequestTooLargeError,
     UnsupportedMediaTypeError,
     UpstreamStatusError,
+    WebSocketError,
 )
 from openai_compat.core.settings import Settings
 from openai_compat.services.forwarding import UpstreamRefusalError
@@ -79,7 +80,15 @@ def to_known_error(error: Exception) -> OpenAICompatError:
     return InternalError()
 
 
+def is_websocket(request: Request) -> bool:
+    """Return True if the client asks for a WebSocket."""
+    upgrade: str = request.environ.get("HTTP_UPGRADE", "")
+    return upgrade.lower() == "websocket"
+
+
 def _from_http_exception(error: HTTPException) -> OpenAICompatError:
+    if error.code in {404, 405} and is_websocket(request):
+        return WebSocketError()
     request_line = f"({request.method} {request.path})"
     known: dict[int, Callable[[], RequestError]] = {
         404: lambda: NotFoundError(f"Invalid URL {request_line}"),

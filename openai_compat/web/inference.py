@@ -9,7 +9,7 @@ from typing import Any
 
 from flask import Request, Response
 from marshmallow import Schema
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from openai_compat.core.errors import InvalidRequestError, UnsupportedMediaTypeError
 from openai_compat.core.hooks import HookCall, run
@@ -19,6 +19,7 @@ from openai_compat.services.inference import Endpoint, answer_call
 from openai_compat.services.inference_call import InferenceCall
 
 from .body import parse_json_object, validate
+from .content_encoding import decode_body
 from .request_context import CONTEXT_KEY, RequestContext, current_context, current_request
 from .respond import respond
 
@@ -51,6 +52,8 @@ def read_payload(schema: Schema) -> tuple[bytes, JSON]:
             "'Content-Type: application/json'."
         )
     body = read_body(request)
+    if encoding := request.environ.get("HTTP_CONTENT_ENCODING"):
+        body = decode_body(body, encoding, request.max_content_length or 0)
     context: RequestContext = request.environ[CONTEXT_KEY]
     context.log_body(body)
     return body, validate(schema, parse_json_object(body))
@@ -66,7 +69,11 @@ def read_body(request: Request) -> bytes:
     length = request.content_length
     try:
         if length is None or length > (request.max_content_length or 0) or not environ.get("wsgi.input_terminated"):
-            return request.get_data(cache=False)
+            received = request.get_data(cache=False)
+            limit = request.max_content_length
+            if length is None and limit is not None and len(received) >= limit:
+                raise RequestEntityTooLarge  # werkzeug returns the part of a chunked body within the limit
+            return received
         body: bytes = environ["wsgi.input"].read(length)  # without the two streams that werkzeug puts around it
     except HTTPException:
         raise

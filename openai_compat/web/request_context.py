@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 CONTEXT_KEY: Final = "openai_compat.context"
 """Key of the request's `RequestContext` in its WSGI environment."""
-HEALTH_CHECKS: Final = frozenset({"GET /healthz", "GET /readyz", "GET /api/v1/healthcheck"})
+HEALTH_CHECKS: Final = frozenset({"GET /healthz", "GET /health", "GET /readyz", "GET /api/v1/healthcheck"})
 """Requests that monitoring sends every few seconds. They are logged at DEBUG, or they would hide all other lines."""
 OPENAI_VERSION: Final = "2020-10-01"
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
@@ -39,11 +39,13 @@ _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 FORWARDED_HEADERS = frozenset(
     {
         "HTTP_USER_AGENT", "HTTP_ACCEPT", "HTTP_ACCEPT_LANGUAGE", "HTTP_IDEMPOTENCY_KEY", "HTTP_X_CLIENT_REQUEST_ID",
-        "HTTP_TRACEPARENT", "HTTP_TRACESTATE",
+        "HTTP_TRACEPARENT", "HTTP_TRACESTATE", "HTTP_ANTHROPIC_VERSION", "HTTP_ANTHROPIC_BETA",
     }
 )  # fmt: skip
 # Range and conditional headers are for downloads only. Part of a chat completion, or none, is no answer.
-_FORWARDED_WITH_GET = FORWARDED_HEADERS | {"HTTP_RANGE", "HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE"}
+_FORWARDED_WITH_GET = FORWARDED_HEADERS | {
+    "HTTP_RANGE", "HTTP_IF_RANGE", "HTTP_IF_NONE_MATCH", "HTTP_IF_MODIFIED_SINCE",
+}  # fmt: skip
 _FORWARDED_PREFIXES = ("HTTP_OPENAI_", "HTTP_X_STAINLESS_")
 
 
@@ -150,15 +152,16 @@ class RequestContext:
 
 
 def authorization_of(environ: Mapping[str, Any]) -> str | None:
-    """Return the client's credential as an `Authorization` value. Azure's clients send it in the header `api-key`.
+    """Return the client's credential as an `Authorization` value.
 
-    If both are present, a bearer token is used first. Any other scheme belongs to a proxy in between.
+    A bearer token is used first, then the header `api-key` of Azure's clients, then `x-api-key` of Anthropic's. Any
+    other scheme of `Authorization` belongs to a proxy in between.
     """
     value: str | None = environ.get("HTTP_AUTHORIZATION")
-    key = environ.get("HTTP_API_KEY")
-    if key and not (value or "").lower().startswith("bearer "):
-        return f"Bearer {key}"
-    return value
+    if value and value[:7].lower() == "bearer ":
+        return value
+    key = environ.get("HTTP_API_KEY") or environ.get("HTTP_X_API_KEY")
+    return f"Bearer {key}" if key else value
 
 
 def forwardable_headers(environ: Mapping[str, Any], request_id: str) -> dict[str, str]:

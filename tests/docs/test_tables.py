@@ -24,6 +24,7 @@ from openai_compat.tools.mock_upstream.options import NAMES
 from openai_compat.web import request_context as calls
 from openai_compat.web.routes import inference as inference_routes
 from openai_compat.web.routes import models as models_routes
+from openai_compat.web.routes import passthrough
 from scripts import render_docs
 from tests.support.tools import ROOT
 
@@ -115,8 +116,8 @@ def test_every_error_is_documented() -> None:
         assert explained[str(error.code)] == (_status_of(error), error.type, is_final), error.__name__
     raised_with_another_code = {
         "missing_required_parameter", "invalid_type", "chat_completions_not_available", "completions_not_available",
-        "embeddings_backend_unavailable", "external_api_error", "model_loading", "engine_stopped", "hook_not_available",
-        "overloaded",
+        "embeddings_backend_unavailable", "endpoint_not_available", "external_api_error", "model_loading",
+        "engine_stopped", "hook_not_available", "overloaded",
     }  # fmt: skip
     assert explained.keys() - {error.code for error in coded} == raised_with_another_code
 
@@ -139,7 +140,7 @@ def test_every_forwarded_header_is_documented() -> None:
     forwarded |= {f"{calls._forwarded_name(prefix, frozenset())}*" for prefix in calls._FORWARDED_PREFIXES}
     relayed = RELAYED_HEADERS | FILE_HEADERS | {f"{prefix}*" for prefix in RELAYED_PREFIXES}
     assert set(CODE.findall(to_upstream)) == forwarded
-    assert set(CODE.findall(to_client.partition("\n## ")[0])) == relayed | {"/v1"}
+    assert set(CODE.findall(to_client.partition("\n## ")[0])) == relayed
 
 
 def test_every_url_prefix_of_an_endpoint_is_documented() -> None:
@@ -154,6 +155,8 @@ def test_every_url_prefix_of_an_endpoint_is_documented() -> None:
         prefix.replace("<path:deployment>", "{model}") for prefix in inference_routes.URL_PREFIXES
     }
     assert models_prefixes == set(models_routes.URL_PREFIXES)
+    (passthrough_prefixes,) = (prefixes for endpoint, prefixes in documented.items() if "passthrough" in endpoint)
+    assert passthrough_prefixes == {*passthrough.URL_PREFIXES, ""}
 
 
 def test_the_endpoints_of_each_kind_are_documented() -> None:
@@ -161,7 +164,7 @@ def test_the_endpoints_of_each_kind_are_documented() -> None:
     capabilities = (base.SupportsChat, base.SupportsCompletions, base.SupportsEmbeddings, base.SupportsForwarding)
     for kind in KINDS:
         served = [issubclass(load_backend_class(kind), capability) for capability in capabilities]
-        forwards_other_endpoints = kind == "openai"  # the kind of the default upstream
+        forwards_other_endpoints = kind != "huggingface"  # its engine has no others
         assert documented.pop(kind) == ([True, True, True, forwards_other_endpoints] if served[-1] else served)
     assert not documented
 

@@ -23,7 +23,7 @@ API_DESCRIPTION = """One server that speaks the OpenAI REST API, in front of any
 
 Set the base URL of an OpenAI client to this server's `/v1`. The same paths exist under `/api/v1` and without a prefix
 (`/chat/completions`), and for Azure's clients under `/openai/deployments/{model}/chat/completions`. All other requests
-under `/v1/` are forwarded to the OpenAI upstream, if one is configured.
+below these roots are forwarded to the upstream of the model that they name, or to the default upstream.
 """
 KEY_DESCRIPTION = "One of the server's `API_KEYS`. If it has none, requests with any key or without one are accepted."
 SECURITY_SCHEMES: dict[str, dict[str, str]] = {
@@ -198,6 +198,7 @@ def _health_paths() -> dict[str, Any]:
     health = {"status": "healthy", "timestamp": "2026-01-10T12:00:00.000000", "service": "openai-compatible-api"}
     checks: dict[str, tuple[str, str, type[Schema], dict[str, str]]] = {
         "/healthz": ("isAlive", "The server is alive", replies.StatusSchema, {"status": "ok"}),
+        "/health": ("isAliveAlias", "The server is alive", replies.StatusSchema, {"status": "ok"}),
         "/readyz": ("isReady", "The server accepts requests", replies.StatusSchema, {"status": "ready"}),
         "/api/v1/healthcheck": ("healthcheck", "The server's health", replies.HealthcheckSchema, health),
     }

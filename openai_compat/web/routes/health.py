@@ -10,9 +10,10 @@ from openai_compat.web.responses import json_response
 
 
 def health_blueprint() -> Blueprint:
-    """Return the blueprint of `/healthz`, `/readyz`, and the health check of the earlier Databricks server."""
+    """Return the blueprint of `/healthz` (also `/health`), `/readyz`, and the earlier Databricks server's check."""
     blueprint = Blueprint("health", __name__)
 
+    @blueprint.get("/health")
     @blueprint.get("/healthz")
     def alive() -> Response:
         return json_response({"status": "ok"})

@@ -1,93 +1,184 @@
-"""Reverse proxy for all other endpoints of OpenAI's API (files, images, audio, batches, ...).
+"""Reverse proxy for all other endpoints of OpenAI's API (files, images, audio, batches, responses, ...).
 
-It forwards any method and body, streamed in both directions.
+It forwards any method and body, streamed in both directions, to the upstream of the model that the request names, or
+to the default upstream.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import IO, Final
-from urllib.parse import quote, unquote
+from itertools import chain
+from typing import Final
+from urllib.parse import parse_qsl, quote, unquote, urlencode
 
-from flask import Blueprint, Request, Response, request
-from werkzeug.exceptions import HTTPException
+from flask import Blueprint, Response, request
 
 from openai_compat.backends.base import SupportsForwarding
 from openai_compat.backends.http.messages import UpstreamRequest, UpstreamResponse
-from openai_compat.core.errors import InvalidRequestError, NotFoundError
+from openai_compat.core.errors import (
+    CapabilityError,
+    InvalidRequestError,
+    NotFoundError,
+    UpstreamInvalidResponseError,
+    WebSocketError,
+)
 from openai_compat.core.settings import Settings
 from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import Usage
+from openai_compat.routing.router import ModelRouter
 from openai_compat.services.forwarding import FILE_HEADERS, ForwardedBody, pass_through, response_headers, to_answer
+from openai_compat.web.errors import is_websocket
+from openai_compat.web.passthrough_body import RequestBody, read_body
+from openai_compat.web.passthrough_paths import (
+    ROOT_AREAS,
+    is_own_endpoint,
+    is_served,
+    leaves_root,
+    split_deployment,
+)
 from openai_compat.web.request_context import RequestContext, current_context
 from openai_compat.web.responses import BytesResponse
 from openai_compat.web.sse import COMMENT, StreamBody, StreamFormat
 
-READ_BYTES: Final = 65_536
+URL_PREFIXES: Final = ("/v1", "/api/v1", "/openai/v1", "/openai")
 NO_BODY_STATUSES: Final = frozenset({204, 304})
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
+FORM_AREAS: Final = ("audio/", "images/", "videos")
+"""Endpoints whose forms name a model, which many clients send after the file."""
 
 
-def passthrough_blueprint(upstream: SupportsForwarding, settings: Settings) -> Blueprint:
-    """Return the blueprint of all paths without an endpoint of this server."""
+def passthrough_blueprint(router: ModelRouter, settings: Settings) -> Blueprint:
+    """Return the blueprint of all paths below an API's root without an endpoint of this server."""
     blueprint = Blueprint("passthrough", __name__)
 
     @blueprint.route("/<path:path>", methods=METHODS)
     def proxy(path: str) -> Response:
-        request.max_content_length = settings.max_upload_bytes
-        context = current_context()
-        call_context = context.to_call_context(is_streamed=True)
-        headers = dict(call_context.headers)
-        if request.content_type:
-            headers["content-type"] = request.content_type
-        body = _read_body(request)
-        forwarded = UpstreamRequest(request.method, _raw_path(path), headers, body, request.content_length)
-        reply, reply_body = pass_through(upstream, forwarded, call_context)
-        if reply.status >= 400 or reply.status in NO_BODY_STATUSES or request.method == "HEAD":
-            return _complete_response(reply)
-        return _streamed_response(reply, reply_body, context)
+        return _Forwarder(router, settings, path).respond()
 
     return blueprint
 
 
-def _complete_response(reply: UpstreamResponse) -> Response:
-    """Return the response for an error, in OpenAI's envelope, or for a reply without a body."""
-    try:
-        answer = to_answer(reply, reply.read(), FILE_HEADERS)
-    finally:
-        reply.close()
-    response = BytesResponse(answer.body, answer.status, answer.headers)
-    if reply.status in NO_BODY_STATUSES:
-        response.headers.remove("content-length")
-    return response
+def root_passthrough_blueprint(router: ModelRouter, settings: Settings) -> Blueprint:
+    """Return the blueprint of the passthrough without a prefix, for the known parts of OpenAI's API."""
+    blueprint = Blueprint("root_passthrough", __name__)
+
+    def proxy(path: str = "") -> Response:
+        return _Forwarder(router, settings, request.path[1:]).respond()
+
+    for area in ROOT_AREAS:
+        blueprint.add_url_rule(f"/{area}", "proxy", proxy, methods=METHODS)
+        blueprint.add_url_rule(f"/{area}/<path:path>", "proxy", proxy, methods=METHODS)
+    return blueprint
 
 
-def _streamed_response(reply: UpstreamResponse, body: ForwardedBody, context: RequestContext) -> Response:
-    """Return the response that relays the body.
+class _Forwarder:
+    """One request of the passthrough. `path` is the part of its URL below the API's root."""
 
-    If the upstream fails within it, the connection is closed, because the content type may not support errors.
-    """
-    headers = {
-        "content-type": "application/octet-stream",
-        **response_headers(reply.headers, FILE_HEADERS),
-        "x-accel-buffering": "no",
-    }
-    source = _ProxyBody(body)
-    comment = COMMENT if headers["content-type"].startswith("text/event-stream") else b""
-    stream = StreamBody(context, source, source, StreamFormat(headers, comment, to_error=None), reply.status)
-    return Response(stream, reply.status, headers, direct_passthrough=True)
+    def __init__(self, router: ModelRouter, settings: Settings, path: str) -> None:
+        self._router = router
+        self._settings = settings
+        self._is_azure = request.path.startswith("/openai/")
+        self._deployment, self._path = self._check_path(path)
+
+    def respond(self) -> Response:
+        """Forward the request and return the response.
+
+        Raises:
+            RequestError: the path, the body or the model may not be forwarded. UpstreamError, CallCancelledError
+        """
+        request.max_content_length = self._settings.max_upload_bytes
+        context = current_context()
+        call_context = context.to_call_context(is_streamed=True)
+        body = read_body(
+            request,
+            self._settings.max_request_bytes,
+            is_judged=self._router.has_models or self._deployment is not None,
+            reads_files=self._path.startswith(FORM_AREAS),
+        )
+        backend, query = self._choose_upstream(body, context)
+        headers = dict(call_context.headers)
+        if request.content_type:
+            headers["content-type"] = request.content_type
+        if body.encoding:
+            headers["content-encoding"] = body.encoding
+        path = f"{_raw_path(self._path)}{query and '?'}{query}"
+        forwarded = UpstreamRequest(request.method, path, headers, body.content, body.length)
+        reply, reply_body = pass_through(backend, forwarded, call_context)
+        if reply.status >= 400 or reply.status in NO_BODY_STATUSES or request.method == "HEAD":
+            return _complete_response(reply)
+        return _streamed_response(reply, reply_body, context)
+
+    def _check_path(self, path: str) -> tuple[str | None, str]:
+        """Return the model in a path of Azure's, and the path without it.
+
+        Raises:
+            NotFoundError: the path is not one that is forwarded. WebSocketError
+        """
+        if is_websocket(request):
+            raise WebSocketError
+        check_path(path)
+        deployment = None
+        if self._is_azure and path.split("/", 1)[0] == "deployments":
+            found = split_deployment(path)
+            if found is None:
+                raise not_found()
+            deployment, path = found
+        if is_own_endpoint(request.method, path) or not is_served(path, self._settings.passthrough):
+            raise not_found()
+        return deployment, path
+
+    def _choose_upstream(self, body: RequestBody, context: RequestContext) -> tuple[SupportsForwarding, str]:
+        """Return the upstream, and the query for it. The model is named in them and in `body` as the upstream does."""
+        query = self._query()
+        model = self._named_model(body, query)
+        if model is None:
+            upstream = self._router.forwarding_upstream
+            if upstream is None:
+                raise not_found()
+            body.watch(self._reject_late_model)
+            return upstream, query
+        target = self._router.forwarding_target(model)
+        if target.backend.hooks is not None:
+            raise CapabilityError(
+                f"The model '{model}' has a hook, which this endpoint could not run.",
+                param="model",
+                code="hook_not_available",
+            )
+        context.log_fields.update(model=model, kind=target.kind)
+        if body.model is not None or self._deployment is not None:
+            body.set_model(target.model)
+        return target.backend, _rename_in_query(query, target.model)
+
+    def _query(self) -> str:
+        """Return the query without the `api-version` of Azure's clients, which an upstream may refuse."""
+        query: str = request.environ.get("QUERY_STRING", "")
+        if self._is_azure and "api-version" in query:
+            return "&".join(part for part in query.split("&") if not part.startswith("api-version="))
+        return query
+
+    def _named_model(self, body: RequestBody, query: str) -> str | None:
+        """Return the model that the path, the body or the query names.
+
+        Raises:
+            InvalidRequestError: body and query name different ones.
+        """
+        if self._deployment is not None or not self._router.has_models:
+            return self._deployment
+        names = {name for name in (body.model, *_models_in_query(query), _model_in_path(self._path)) if name}
+        if len(names) > 1:
+            raise InvalidRequestError("The request names two models.", param="model")
+        return names.pop() if names else None
+
+    def _reject_late_model(self, model: str) -> None:
+        """Raise an error if a form names, after its file, a model that the default upstream may not get."""
+        target = self._router.forwarding_target(model)
+        if target.backend is not self._router.forwarding_upstream or target.model != model:
+            raise InvalidRequestError("Send the form's field 'model' before the file.", param="model")
 
 
-def _raw_path(path: str) -> str:
-    """Return the path below the prefix and the query, with the client's percent-encoding."""
-    check_path(path)
-    raw: str = request.environ.get("RAW_URI", "").partition("?")[0]
-    starts = (index + 1 for index, character in enumerate(raw) if character == "/")
-    encoded = next(
-        (raw[start:] for start in starts if unquote(raw[start:]) == path), quote(path, safe="/:@!$&'()*+,;=~")
-    )
-    query = request.environ.get("QUERY_STRING", "")
-    return f"{encoded}?{query}" if query else encoded
+def not_found() -> NotFoundError:
+    """Return the error for the current request's URL."""
+    return NotFoundError(f"Invalid URL ({request.method} {request.path})")
 
 
 def check_path(path: str) -> None:
@@ -98,30 +189,75 @@ def check_path(path: str) -> None:
     Raises:
         NotFoundError: the path has a segment `.` or `..`.
     """
-    while (decoded := unquote(path)) != path:
-        path = decoded
-    if any(segment in {".", ".."} for segment in path.replace("\\", "/").split("/")):
-        raise NotFoundError(f"Invalid URL ({request.method} {request.path})")
+    if leaves_root(path):
+        raise not_found()
 
 
-def _read_body(request: Request) -> Iterator[bytes] | None:
-    """Return the request body in blocks, or None if there is no body. It is never held in memory as a whole."""
-    if not request.content_length and request.headers.get("Transfer-Encoding", "") == "":
-        return None
-    return _read_blocks(request.stream)
+def _models_in_query(query: str) -> list[str]:
+    return [value for key, value in parse_qsl(query) if key == "model"] if "model" in unquote(query) else []
 
 
-def _read_blocks(stream: IO[bytes]) -> Iterator[bytes]:
-    while True:
-        try:
-            block = stream.read(READ_BYTES)
-        except HTTPException:
-            raise
-        except Exception as error:  # every WSGI server has its own exceptions
-            raise InvalidRequestError("The request body could not be read.") from error
-        if not block:
-            return
-        yield block
+def _rename_in_query(query: str, name: str) -> str:
+    if all(model == name for model in _models_in_query(query)):
+        return query
+    return urlencode([(key, name if key == "model" else value) for key, value in parse_qsl(query, True)])
+
+
+def _model_in_path(path: str) -> str | None:
+    """Return the model of `models/{id}`, which a client may delete at the default upstream."""
+    area, _, model = path.partition("/")
+    return model if area == "models" else None
+
+
+def _raw_path(path: str) -> str:
+    """Return the path below the root with the client's percent-encoding."""
+    raw: str = request.environ.get("RAW_URI", "").partition("?")[0]
+    starts = (index + 1 for index, character in enumerate(raw) if character == "/")
+    return next((raw[start:] for start in starts if unquote(raw[start:]) == path), quote(path, safe="/:@!$&'()*+,;=~"))
+
+
+def _complete_response(reply: UpstreamResponse) -> Response:
+    """Return the response for an error, in OpenAI's envelope, or for a reply without a body.
+
+    Raises:
+        UpstreamInvalidResponseError: the status is none of HTTP's.
+    """
+    try:
+        if reply.status >= 600:
+            raise UpstreamInvalidResponseError(f"The upstream answered with the invalid status {reply.status}.")
+        answer = to_answer(reply, reply.read(), FILE_HEADERS)
+    finally:
+        reply.close()
+    response = BytesResponse(answer.body, answer.status, answer.headers)
+    if reply.status in NO_BODY_STATUSES:
+        response.headers.remove("content-length")
+    if reply.status == 416 and "content-range" in reply.headers:  # the size of the file
+        response.headers["content-range"] = reply.headers["content-range"]
+    return response
+
+
+def _streamed_response(reply: UpstreamResponse, body: ForwardedBody, context: RequestContext) -> Response:
+    """Return the response that relays the body, once its first bytes have arrived or the upstream is idle.
+
+    If the upstream fails after them, the connection is closed, because the content type may not support errors.
+
+    Raises:
+        UpstreamError: the upstream failed before them.
+    """
+    try:
+        first = next(body, b"")
+    except BaseException:
+        body.close()
+        raise
+    headers = {
+        "content-type": "application/octet-stream",
+        **response_headers(reply.headers, FILE_HEADERS),
+        "x-accel-buffering": "no",
+    }
+    source = _ProxyBody(first, body)
+    comment = COMMENT if headers["content-type"].startswith("text/event-stream") else b""
+    stream = StreamBody(context, source, source, StreamFormat(headers, comment, to_error=None), reply.status)
+    return Response(stream, reply.status, headers, direct_passthrough=True)
 
 
 class _ProxyBody(Iterator["bytes | Heartbeat"]):
@@ -129,12 +265,13 @@ class _ProxyBody(Iterator["bytes | Heartbeat"]):
 
     usage: Usage | None = None
 
-    def __init__(self, body: ForwardedBody) -> None:
+    def __init__(self, first: bytes | Heartbeat, body: ForwardedBody) -> None:
         self._body = body
+        self._blocks = chain((first,), body)
         self._is_between_events = True
 
     def __next__(self) -> bytes | Heartbeat:
-        block = next(self._body)
+        block = next(self._blocks)
         if isinstance(block, Heartbeat):
             return block if self._is_between_events else b""
         self._is_between_events = block.endswith((b"\n\n", b"\r\n\r\n"))

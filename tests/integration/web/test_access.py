@@ -10,6 +10,7 @@ from tests.integration.web.conftest import MakeClient
 
 CHAT = {"messages": [{"role": "user", "content": "hi"}]}
 OPEN = {
+    "/health",
     "/healthz",
     "/readyz",
     "/api/v1/healthcheck",
@@ -53,6 +54,9 @@ def test_every_route_needs_a_key_unless_it_is_listed_as_open(guarded: FlaskClien
         {"api-key": "second-key"},
         {"Authorization": "Basic Zm9yOmEtcHJveHk=", "api-key": "second-key"},
         {"Authorization": "Bearer first-key", "api-key": "of another server"},
+        {"x-api-key": "first-key"},
+        {"Authorization": "Basic Zm9yOmEtcHJveHk=", "x-api-key": "second-key"},
+        {"api-key": "first-key", "x-api-key": "of another server"},
     ],
 )
 def test_a_valid_key_is_accepted(make_client: MakeClient, headers: dict[str, str]) -> None:

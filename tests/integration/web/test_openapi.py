@@ -77,6 +77,7 @@ def test_the_document_is_valid_openapi(document: dict[str, Any]) -> None:
 
 def test_every_endpoint_is_described(document: dict[str, Any]) -> None:
     endpoints = {"/v1/completions", "/v1/embeddings", "/v1/models", "/v1/models/{model}", "/healthz", "/readyz"}
+    endpoints |= {"/health"}
     assert set(document["paths"]) == endpoints | {CHAT, ASK, "/api/v1/healthcheck"}
 
 
@@ -150,6 +151,7 @@ def test_both_authentication_schemes_are_described_and_health_checks_need_none(d
     assert (schemes["apiKey"]["in"], schemes["apiKey"]["name"]) == ("header", "api-key")
     assert {"bearer": []} in document["security"]
     assert {path for _, path, operation in operations(document) if operation.get("security") == []} == {
+        "/health",
         "/healthz",
         "/readyz",
         "/api/v1/healthcheck",

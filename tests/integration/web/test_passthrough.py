@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import socket
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -216,3 +218,179 @@ def test_invalid_http_gets_the_error_envelope(request_bytes: bytes, status: int)
         error = json.loads(response.read())["error"]
         assert (response.status, error["type"]) == (status, "invalid_request_error")
         assert response.headers["x-request-id"]
+
+
+BROKEN_BEFORE_THE_FIRST_BYTE = {
+    "cut": b"HTTP/1.1 200 OK\r\nContent-Type: audio/mpeg\r\nContent-Length: 10\r\n\r\n",
+    "cut within a chunked body": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "invalid chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "cut event stream": b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "invalid status": b"HTTP/1.1 799 Odd\r\nContent-Length: 2\r\n\r\n{}",
+}
+
+
+@pytest.mark.parametrize("answer", BROKEN_BEFORE_THE_FIRST_BYTE.values(), ids=BROKEN_BEFORE_THE_FIRST_BYTE)
+def test_a_response_that_fails_before_its_first_byte_is_a_502(answer: bytes) -> None:
+    with proxy_for(answer_with(answer)) as server:
+        status, headers, body = send_request(server, "GET", "/v1/files/f/content")
+        assert (status, headers["content-type"]) == (502, "application/json")
+        assert json.loads(body)["error"]["type"] == "upstream_error"
+
+
+def test_an_empty_response_is_passed_on() -> None:
+    with proxy_for(respond_with("200 OK\r\nContent-Type: audio/mpeg\r\nContent-Length: 0")) as server:
+        status, headers, body = send_request(server, "GET", "/v1/files/f/content")
+        assert (status, headers["content-type"], body) == (200, "audio/mpeg", b"")
+
+
+def test_a_range_that_cannot_be_satisfied_has_the_size_of_the_file() -> None:
+    head = "416 Range Not Satisfiable\r\nContent-Range: bytes */500\r\nContent-Length: 0"
+    with proxy_for(respond_with(head)) as server:
+        status, headers, _ = send_request(server, "GET", "/v1/files/f/content")
+        assert (status, headers["content-range"]) == (416, "bytes */500")
+
+
+def exchange(server: LiveServer, request: bytes) -> tuple[int, dict[str, str], bytes]:
+    """Send the bytes of a request completely, and only then read the answer."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+        client.sendall(request)
+        response = http.client.HTTPResponse(client)
+        response.begin()
+        return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
+
+
+def test_headers_of_downloads_and_of_anthropics_clients_reach_the_upstream() -> None:
+    seen: list[str] = []
+
+    def script(client: socket.socket) -> None:
+        seen.append(read_request(client).decode().lower())
+        client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    headers = (
+        b"Host: x\r\nX-Api-Key: of-the-client\r\nAnthropic-Version: 2023-06-01\r\nAnthropic-Beta: b\r\n"
+        b'Range: bytes=1-\r\nIf-Range: "tag"\r\n\r\n'
+    )
+    with proxy_for(script, OPENAI_API_KEY="sk-server") as server:
+        assert exchange(server, b"GET /v1/files/f HTTP/1.1\r\n" + headers)[0] == 200
+    with proxy_for(script) as server:
+        assert exchange(server, b"GET /v1/files/f HTTP/1.1\r\n" + headers)[0] == 200
+    with_key, without_key = seen
+    for request in seen:
+        for line in ("anthropic-version: 2023-06-01", "anthropic-beta: b", "range: bytes=1-", 'if-range: "tag"'):
+            assert f"\r\n{line}\r\n" in request
+        assert "x-api-key" not in request
+    assert "authorization: bearer sk-server" in with_key
+    assert "of-the-client" not in with_key
+    assert "authorization: bearer of-the-client" in without_key
+
+
+WEBSOCKET = (
+    b"Host: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: eA==\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    "path", [b"/v1/responses", b"/v1/realtime?model=m", b"/openai/realtime", b"/v1/chat/completions"]
+)
+@pytest.mark.parametrize("has_upstream", [True, False])
+def test_a_websocket_is_a_426(path: bytes, has_upstream: bool) -> None:
+    with RawServer(respond_with("200 OK\r\nContent-Length: 2", b"{}")) as upstream:
+        with LiveServer({"OPENAI_BASE_URL": f"{upstream.url}/v1"} if has_upstream else {}) as server:
+            status, headers, body = exchange(server, b"GET " + path + b" HTTP/1.1\r\n" + WEBSOCKET)
+        assert (status, headers["content-type"]) == (426, "application/json")
+        assert json.loads(body)["error"]["code"] == "websocket_not_supported"
+        assert upstream.connections == 0
+
+
+COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
+
+
+@pytest.mark.parametrize("encoding", COMPRESSORS)
+def test_a_compressed_chat_request_is_decoded_for_the_upstream(encoding: str) -> None:
+    seen: list[bytes] = []
+
+    def script(client: socket.socket) -> None:
+        seen.append(read_request(client))
+        client.sendall(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(COMPLETION)
+        )
+        client.sendall(COMPLETION)
+
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "x"}]}).encode()
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Encoding: {}\r\n"
+    compressed = COMPRESSORS[encoding](body)
+    request = head.format(encoding).encode() + b"Content-Length: %d\r\n\r\n" % len(compressed) + compressed
+    with proxy_for(script) as server:
+        assert exchange(server, request)[0] == 200
+        assert exchange(server, request.replace(compressed, b"x" * len(compressed)))[0] == 400
+        unknown = exchange(server, request.replace(f"Content-Encoding: {encoding}".encode(), b"Content-Encoding: br"))
+    upstream_head, _, upstream_body = seen[0].partition(b"\r\n\r\n")
+    assert upstream_body == body
+    assert b"content-encoding" not in upstream_head.lower()
+    assert unknown[0] == 415
+    assert "'br'" in json.loads(unknown[2])["error"]["message"]
+
+
+def test_the_encoding_of_a_forwarded_body_is_kept() -> None:
+    seen: list[bytes] = []
+
+    def script(client: socket.socket) -> None:
+        seen.append(read_request(client))
+        client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+
+    head = b"POST /v1/responses HTTP/1.1\r\nHost: x\r\nContent-Encoding: zstd\r\nContent-Length: 4\r\n\r\n"
+    with proxy_for(script) as server:
+        assert exchange(server, head + b"\x28\xb5\x2f\xfd")[0] == 200
+    assert b"\r\ncontent-encoding: zstd\r\n" in seen[0].lower()
+    assert seen[0].endswith(b"\r\n\r\n\x28\xb5\x2f\xfd")
+
+
+UPLOAD = b"x" * 5_000_000
+CHUNKED = b"".join(b"10000\r\n%b\r\n" % (b"x" * 65536) for _ in range(80)) + b"0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "status"),
+    [
+        (b"/nowhere", b"key", 404),
+        (b"/v1/files", b"wrong", 401),
+        (b"/v1/chat/completions", b"wrong", 401),
+        (b"/v1/chat/completions", b"key", 413),
+    ],
+)
+@pytest.mark.parametrize("connection", [b"close", b"keep-alive"])
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [(b"Content-Length: %d" % len(UPLOAD), UPLOAD), (b"Transfer-Encoding: chunked", CHUNKED)],
+    ids=["length", "chunked"],
+)
+def test_a_client_that_writes_everything_before_it_reads_gets_the_error(
+    key_server: LiveServer, path: bytes, key: bytes, status: int, connection: bytes, framing: bytes, body: bytes
+) -> None:
+    head = b"POST %b HTTP/1.1\r\nHost: x\r\nConnection: %b\r\nAuthorization: Bearer %b\r\n%b\r\n\r\n"
+    code, _, answer = exchange(key_server, head % (path, connection, key, framing) + body)
+    assert code == status
+    assert json.loads(answer)["error"]["type"] == "invalid_request_error"
+
+
+def test_an_unread_body_that_never_arrives_does_not_delay_the_end_of_the_answer(key_server: LiveServer) -> None:
+    with socket.create_connection(("127.0.0.1", key_server.port), timeout=4) as client:
+        client.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 5000000\r\n\r\n")
+        received = b""
+        while data := client.recv(65536):
+            received += data
+    assert received.startswith(b"HTTP/1.1 404 ")
+
+
+@pytest.fixture(scope="module")
+def key_server() -> Iterator[LiveServer]:
+    environment = {"API_KEYS": "key", "MAX_REQUEST_BYTES": "100000", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}
+    with LiveServer(environment) as server:
+        yield server
+
+
+@pytest.mark.parametrize("path", ["/health", "/healthz", "/health/"])
+def test_the_health_check_has_an_alias(key_server: LiveServer, path: str) -> None:
+    status, _, body = send_request(key_server, "GET", path)
+    assert (status, json.loads(body)) == (200, {"status": "ok"})

@@ -164,7 +164,8 @@ def test_no_part_of_a_wrong_url_is_shown(url: str, tmp_path: Path) -> None:
         "https://",
         "https://app.example.com:port",
         "https://(app|www).example.com",
-        "http://[::1]:3000",
+        "http://[::1:3000",
+        "http://[a-z]:3000",
         "null",
     ],
 )
@@ -189,6 +190,34 @@ def test_an_origin_is_compared_in_full() -> None:
         for origin in ("https://app.example.com", "https://appxexample.com", "https://app.example.com.evil.net")
     }
     assert list(allowed.values()) == [True, False, False]
+
+
+def test_an_ipv6_origin_is_compared_in_full() -> None:
+    client = create_app(load(CORS_ALLOW_ORIGINS="http://[::1]:3000")).test_client()
+    allowed = {
+        origin: "access-control-allow-origin" in client.get("/healthz", headers={"Origin": origin}).headers
+        for origin in ("http://[::1]:3000", "http://:", "http://[::1]:30001")
+    }
+    assert list(allowed.values()) == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "prefixes"),
+    [
+        ("all", ("all",)),
+        ("None", ()),
+        ("files, /audio/", ("files", "audio")),
+        ("v1/fine_tuning/jobs", ("fine_tuning/jobs",)),
+    ],
+)
+def test_the_passthrough_is_limited_to_prefixes(text: str, prefixes: tuple[str, ...]) -> None:
+    assert load(PASSTHROUGH=text).passthrough == prefixes
+
+
+@pytest.mark.parametrize("text", [",", "files, all", "files, ../admin", "files?x", "/"])
+def test_a_prefix_that_is_no_path_is_reported(text: str) -> None:
+    (problem,) = problems(PASSTHROUGH=text)
+    assert problem.startswith("PASSTHROUGH must")
 
 
 def test_an_openai_key_alone_selects_openai() -> None:
