@@ -148,7 +148,8 @@ class RecoveringStream(EventStream):
 
     def _start_failover(self, error: UpstreamError) -> None:
         self._attempt.record_failure(error)
-        if self._is_finished or not self._is_text or not self._failover.has_more:
+        can_follow = self._is_text and not self._is_finished and self._failover.has_more
+        if not can_follow or classify(error).is_clients_fault:
             raise error
         log.warning("'%s' broke off mid-stream, the next target continues: %s", self._attempt.target.model, error)
         self._attempt.close()

@@ -160,6 +160,14 @@ def test_an_error_event_is_a_break_and_the_events_before_it_are_sent() -> None:
     assert scenario.read()[0] == "one two"
 
 
+def test_an_error_event_about_the_request_is_not_routed_around() -> None:
+    error = to_event({"error": {"message": "m", "type": "x", "param": None, "code": "content_policy_violation"}})
+    scene = Scene(ScriptedResponse(chunk("one ") + error), whole("one ", "two"))
+    with pytest.raises(UpstreamStatusError):
+        scene.read()
+    assert len(scene.calls) == 1
+
+
 def test_comments_and_heartbeats_pass() -> None:
     response = ScriptedResponse(b": ping\n\n", chunk("a"), HEARTBEAT, chunk(finish="stop") + DONE)
     assert list(RecoveryScenario(response).start()) == [
