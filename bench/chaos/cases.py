@@ -12,7 +12,7 @@ FALLBACK: Final = {"fallbacks": ["fallback"], "cooldown": 0, "max_retry_wait": 0
 COOLDOWN: Final = {"fallbacks": ["fallback"], "cooldown": 1, "max_retry_wait": 0.3}
 """The same with a cooldown, during which calls skip the faulty model."""
 CONTINUE: Final = {"on_stream_break": "continue", "cooldown": 0, "max_retry_wait": 0.3}
-TIMEOUTS: Final = {"timeout": {"first_token": 0.5, "idle": 0.5}}
+TIMEOUTS: Final = {"timeout": {"first_token": 0.5, "first_byte": 0.5, "idle": 0.5}}
 
 EARLY_FAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "fault-status:code=429,retry_after=0.1": {},
@@ -34,6 +34,8 @@ EARLY_FAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "fault-cut:after=1": {},
     "fault-error-in-stream:after=1": {},
     "fault-context-length": {"context_window": 8000},
+    "fault-status:code=401": {},
+    "fault-status:code=403": {},
 }
 """Faults before the first token. The fallback must answer."""
 MIDSTREAM_FAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -54,8 +56,8 @@ HARMLESS: Final = (
     "fault-crlf",
 )
 """Answers that are unusual but complete."""
-FATAL: Final = ("fault-content-filter", "fault-status:code=400", "fault-status:code=401", "fault-status:code=403")
-"""Errors that the client or the operator must fix. They are returned without trying a fallback."""
+FATAL: Final = ("fault-content-filter", "fault-status:code=400", "fault-status:code=404", "fault-status:code=422")
+"""Errors that the client must fix. They are returned without trying a fallback."""
 
 
 @dataclass(frozen=True, slots=True)

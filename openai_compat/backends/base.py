@@ -93,6 +93,13 @@ class Backend:
         """
         return ()
 
+    def sends_caller_credential(self, context: CallContext) -> bool:
+        """Return True if the upstream receives the caller's own credential in this call.
+
+        Rate limits and refusals are then the caller's, and other callers may still use the model.
+        """
+        return False
+
     @property
     def name(self) -> str:
         """The model's public name."""

@@ -32,6 +32,8 @@ API_ROOT_KINDS: Final = ("databricks", "haystack", "openai")
 """Kinds whose `base_url` is the root of an OpenAI-compatible API."""
 COPIED: Final = ("upstream_model", "owned_by", "created", "metadata", "context_window", "assistant_prefill")
 """Keys with the same name and value as a field of `ModelConfig`."""
+UPSTREAM_KINDS: Final = ("openai", "external", "databricks")
+"""Kinds with an upstream, which a `base_url` shows for any other kind."""
 
 
 class ModelsFileParser:
@@ -158,13 +160,15 @@ class _ModelParser:
             self._file.problems.append(f"{self._subject} needs a `kind`")
             return None
         backend_class, options = self._read_options(kind)
+        routed = self._routed_timeouts(kind)
         model = ModelConfig(
             self._name,
             kind,
             base_url=self._base_url(kind),
             api_key=self._api_key(),
             headers=self._headers(),
-            timeouts=self._timeouts(),
+            timeouts=routed if routed and self._values.get("fallbacks") else self._timeouts(),
+            routed_timeouts=routed,
             max_concurrent=self._max_concurrent(kind),
             options=options,
             profile=self._profile(),
@@ -238,10 +242,14 @@ class _ModelParser:
         return value
 
     def _timeouts(self) -> Timeouts:
-        limits = dict(self._values.get("timeout", {}))
-        if limits.get("first_token"):  # which cannot come before the first byte
-            limits.setdefault("first_byte", limits["first_token"])
-        return replace(self._file.settings.timeouts, **limits)
+        return replace(self._file.settings.timeouts, **self._values.get("timeout", {}))
+
+    def _routed_timeouts(self, kind: str) -> Timeouts | None:
+        """Return the timeouts of a model with an upstream for routes with several models."""
+        if kind not in UPSTREAM_KINDS and "base_url" not in self._entry:
+            return None
+        named = self._file.settings.named_timeouts | self._values.get("timeout", {}).keys()
+        return self._timeouts().for_route(named)
 
     def _max_concurrent(self, kind: str) -> int:
         if "max_concurrent" in self._entry and "base_url" not in self._entry and kind != "databricks":

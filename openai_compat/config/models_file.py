@@ -84,6 +84,7 @@ def _default_upstream(settings: Settings) -> ModelConfig | None:
         base_url=settings.openai_base_url or OPENAI_URL,
         api_key=settings.openai_api_key,
         timeouts=settings.timeouts,
+        routed_timeouts=settings.routed_timeouts,
         max_concurrent=settings.upstream_max_concurrent,
     )
 
@@ -104,6 +105,7 @@ def _external_entries(settings: Settings, problems: list[str]) -> list[ModelConf
             base_url=settings.external_chat_url,
             api_key=settings.external_chat_api_key,
             timeouts=settings.timeouts,
+            routed_timeouts=settings.routed_timeouts,
             max_concurrent=settings.upstream_max_concurrent,
             owned_by="external",
             options=options,
@@ -114,7 +116,13 @@ def _external_entries(settings: Settings, problems: list[str]) -> list[ModelConf
 def _databricks_entries(settings: Settings, problems: list[str]) -> list[ModelConfig]:
     """Return the models of `DATABRICKS_ENDPOINTS`."""
     entries = [
-        ModelConfig(name=endpoint, kind="databricks", timeouts=settings.timeouts, owned_by="databricks")
+        ModelConfig(
+            name=endpoint,
+            kind="databricks",
+            timeouts=settings.timeouts,
+            routed_timeouts=settings.routed_timeouts,
+            owned_by="databricks",
+        )
         for endpoint in settings.databricks_endpoints
     ]
     if entries:

@@ -327,8 +327,11 @@ class UpstreamStatusError(UpstreamError):
     """The upstream returned an error status.
 
     Its message, type, code and `upstream_status` are relayed to the client, and so are `headers`, the response
-    headers about retries.
+    headers about retries. `is_within_answer` is True if the error arrived in an answer of status 200, so that the
+    upstream may have processed the call.
     """
+
+    is_within_answer = False
 
     def __init__(
         self,

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields, replace
+from math import inf
 from secrets import token_hex
 from typing import Any, Final, Literal
 
@@ -39,6 +40,25 @@ class Timeouts:
     idle: float = 300.0
     total: float = 3600.0
     first_token: float = 0.0
+
+    def for_route(self, named: Collection[str]) -> Timeouts:
+        """Return the timeouts for a route that can call another model instead of waiting any longer.
+
+        Those that are not `named` in the configuration get the defaults `ROUTED`. If the configuration names how long
+        to wait for an answer to begin, the others allow as much.
+        """
+        waits = [getattr(self, name) or inf for name in ("first_byte", "first_token") if name in named]
+        longest = max(waits, default=0.0)
+        defaults = {
+            name: max(seconds, longest)
+            for name, seconds in ROUTED.items()
+            if name not in named and not (name == "first_token" and waits)
+        }
+        return replace(self, **{name: seconds for name, seconds in defaults.items() if seconds < inf})
+
+
+ROUTED: Final[Mapping[str, float]] = {"first_byte": 90.0, "idle": 60.0, "first_token": 60.0}
+"""Default timeouts in seconds where another model can answer. A client must not wait 600 s for a silent upstream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +98,7 @@ class ModelConfig:
         created: Unix time in seconds.
         metadata: Values that `GET /v1/models/{id}` adds to the model.
         max_concurrent: Limit on concurrent calls. 0 means no limit.
+        routed_timeouts: Timeouts of calls by a route with several models. None stands for `timeouts`.
         options: Keys that only this kind of backend has.
         routing: None if a call gets a single attempt at a single backend.
         context_window: Limit on prompt and completion, in tokens.
@@ -96,6 +117,7 @@ class ModelConfig:
     api_key: str | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     timeouts: Timeouts = field(default_factory=Timeouts)
+    routed_timeouts: Timeouts | None = None
     owned_by: str = "openai-compat"
     created: int = 0
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -218,3 +240,15 @@ class Settings:
             self.upstream_idle_timeout,
             self.upstream_total_timeout,
         )
+
+    @property
+    def routed_timeouts(self) -> Timeouts:
+        """Default timeouts of upstreams for routes with several models."""
+        return self.timeouts.for_route(self.named_timeouts)
+
+    @property
+    def named_timeouts(self) -> frozenset[str]:
+        """Names of the timeouts that settings set to another value than the default."""
+        timeouts, defaults = self.timeouts, Timeouts()
+        names = (limit.name for limit in fields(Timeouts))
+        return frozenset(name for name in names if getattr(timeouts, name) != getattr(defaults, name))

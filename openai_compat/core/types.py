@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .cancellation import CancellationToken
+
+if TYPE_CHECKING:
+    from .settings import Timeouts
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
 JSONObject = Mapping[str, Any]
@@ -163,6 +166,8 @@ class CallContext:
         sent_header: Looks up any header of the client's request, for backends that are configured to read it. The
             value must not be forwarded elsewhere.
         reply_headers: Headers of the response, to which a backend may add until its first delta.
+        timeouts: Timeouts of the route for this attempt, which replace those of the model config.
+        resends: Names of the servers to which a request was sent once more within one attempt.
     """
 
     request_id: str
@@ -174,6 +179,8 @@ class CallContext:
     conversation_id: str | None = None
     sent_header: Callable[[str], str | None] = _no_header
     reply_headers: dict[str, str] = field(default_factory=dict)
+    timeouts: Timeouts | None = None
+    resends: list[str] = field(default_factory=list)
 
     @property
     def silence_seconds(self) -> float:

@@ -83,9 +83,38 @@ class CircuitBreaker:
         self._store.delete(f"probe:{name}")
         return Permit.NORMAL if until is None else None
 
-    def on_first_byte(self, name: str) -> None:
-        """Close the circuit of `name`, for all workers, because a response has started."""
-        if name in self._open_until:
+    def open_until(self, name: str) -> float | None:
+        """Return the time at which the circuit of `name` becomes half-open, or None if it is closed.
+
+        Callers keep it from the start of their call, so that the breaker can tell whether the circuit has been opened
+        since. The result of a call that is older than that says nothing new about the upstream.
+        """
+        return self._open_until.get(name)
+
+    def was_opened(self, name: str, since: float | None) -> bool:
+        """Return True if the circuit of `name` is open, and `open_until` was another time at the start of the call."""
+        self.refresh()
+        until = self._open_until.get(name)
+        return until is not None and until != since and self._clock() < until
+
+    def pause(self, name: str, policy: RoutePolicy, seconds: float) -> float | None:
+        """Open the circuit of `name` for the time that the upstream requested. Return its `open_until`.
+
+        The call that reports the pause may retry after it. All other calls go to other targets meanwhile.
+        """
+        if not policy.cooldown or not seconds:
+            return self._open_until.get(name)
+        seconds = min(seconds, MAX_COOLDOWN)
+        log.warning("circuit of '%s' opened for %g s, as the upstream requested", name, seconds)
+        return self._open(name, seconds)
+
+    def on_first_byte(self, name: str, since: float | None) -> None:
+        """Close the circuit of `name`, for all workers, because a response has started.
+
+        A circuit that was opened after the start of the call stays open. `since` is `open_until` at that time.
+        """
+        until = self._open_until.get(name)
+        if until is not None and until == since:
             log.warning("circuit of '%s' closed", name)
             del self._open_until[name]
             self._store.delete(f"cooldown:{name}")
@@ -98,26 +127,41 @@ class CircuitBreaker:
             self._store.delete(f"faults:{name}")
 
     def on_failure(
-        self, name: str, policy: RoutePolicy, permit: Permit, *, is_outage: bool, retry_after: float | None = None
+        self,
+        name: str,
+        policy: RoutePolicy,
+        permit: Permit,
+        *,
+        is_outage: bool,
+        since: float | None = None,
+        retry_after: float | None = None,
     ) -> None:
         """Count a failed call to `name`, and open its circuit after an outage, a failed probe or too many faults.
 
-        The circuit stays open for the policy's cooldown or for `retry_after` seconds, if that is longer.
+        The circuit stays open for the policy's cooldown or for `retry_after` seconds, if that is longer. `since` is
+        `open_until` at the start of the call. A circuit that was opened after that is not kept open longer.
         """
         if not policy.cooldown:
+            return
+        if self.was_opened(name, since):
+            self.release(name, permit)
             return
         if not (is_outage or permit is Permit.PROBE):
             self._faulty.add(name)
             if self._store.increment(f"faults:{name}", 1, FAULT_WINDOW) < policy.failure_threshold:
                 return
         seconds = max(policy.cooldown, min(retry_after or 0.0, MAX_COOLDOWN))
-        until = self._clock() + seconds
         if name not in self._open_until:
             log.warning("circuit of '%s' opened for %g s", name, seconds)
-        self._open_until[name] = until
-        self._store.write(f"cooldown:{name}", repr(until), seconds + STATE_TTL)
+        self._open(name, seconds)
         self._store.delete(f"faults:{name}")
         self.release(name, permit)
+
+    def _open(self, name: str, seconds: float) -> float:
+        """Open the circuit of `name` for all workers, and return its `open_until`."""
+        until = self._open_until[name] = self._clock() + seconds
+        self._store.write(f"cooldown:{name}", repr(until), seconds + STATE_TTL)
+        return until
 
     def release(self, name: str, permit: Permit) -> None:
         """Return a permit after a call without a result for `name`, for example after a client disconnect."""

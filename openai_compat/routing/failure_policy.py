@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from openai_compat.core.errors import (
     BackendError,
+    InvalidRequestError,
     OpenAICompatError,
+    RequestError,
+    RequestTooLargeError,
     UpstreamAuthenticationError,
     UpstreamBusyError,
+    UpstreamConnectError,
     UpstreamConnectionError,
     UpstreamError,
     UpstreamStatusError,
@@ -22,11 +26,12 @@ class FailureAction:
     """What a call does after a failure.
 
     `retry`: the same upstream may be called again.
-    `try_next`: another target may be called.
+    `try_next`: another target may be called, also if the first target of the call failed.
     `is_fault`: the failure counts against the upstream.
     `is_outage`: the upstream cannot serve any call at the moment, not only this one.
     `needs_larger_context`: only a model with a larger context window can succeed.
     `not_processed`: the upstream did not start to process the call.
+    `is_clients_fault`: the request is wrong for every model.
     """
 
     retry: bool = False
@@ -35,14 +40,19 @@ class FailureAction:
     is_outage: bool = False
     needs_larger_context: bool = False
     not_processed: bool = False
+    is_clients_fault: bool = False
 
 
 FATAL: Final = FailureAction()
-"""Caused by the request or by this server's configuration. The error is returned at once."""
+"""Caused by this server's configuration, or by the end of the call."""
+WRONG: Final = FailureAction(not_processed=True, is_clients_fault=True)
+UNSUITABLE: Final = FailureAction(not_processed=True)
+"""The target refuses for its own reasons. It lacks the model, a parameter, or access for the caller."""
 FAILED: Final = FailureAction(retry=True, try_next=True, is_fault=True)
 UNREACHABLE: Final = FailureAction(retry=True, try_next=True, is_fault=True, is_outage=True)
 REFUSED: Final = FailureAction(retry=True, try_next=True, is_fault=True, is_outage=True, not_processed=True)
 EXHAUSTED: Final = FailureAction(try_next=True, is_fault=True, is_outage=True, not_processed=True)
+"""The operator must act, for example after the upstream refused this server's key."""
 TIMEOUT: Final = FailureAction(try_next=True, is_fault=True)
 INTERNAL: Final = FailureAction(try_next=True)
 """A fault of this server."""
@@ -54,6 +64,9 @@ OVERLOADED: Final = frozenset({429, 503, 529})
 """Statuses of an overloaded upstream. Anthropic sends 529 where others send 503."""
 PERMANENT: Final = frozenset({501, 505})
 """Server errors that a retry does not change."""
+WRONG_REQUEST: Final = frozenset({400, 413, 415, 422})
+ABOUT_CREDENTIAL: Final = frozenset({401, 403, 429})
+"""Statuses that depend on the credential of the call."""
 
 
 def classify(error: OpenAICompatError) -> FailureAction:
@@ -61,25 +74,46 @@ def classify(error: OpenAICompatError) -> FailureAction:
     if isinstance(error, UpstreamStatusError):
         return _classify_status(error)
     if isinstance(error, UpstreamAuthenticationError):
-        return FATAL
+        return EXHAUSTED
     if isinstance(error, UpstreamBusyError):
         return BUSY
     if isinstance(error, UpstreamTimeoutError):
         return TIMEOUT
     if isinstance(error, UpstreamConnectionError):
-        return UNREACHABLE
+        return REFUSED if isinstance(error, UpstreamConnectError) else UNREACHABLE
     if isinstance(error, UpstreamError):
         return FAILED
+    if isinstance(error, RequestError):
+        return WRONG if isinstance(error, InvalidRequestError | RequestTooLargeError) else UNSUITABLE
     return INTERNAL if isinstance(error, BackendError) else FATAL
 
 
+def concerns_credential(error: OpenAICompatError) -> bool:
+    """Return True if another credential might not have failed, as with a rate limit or an exhausted quota."""
+    return isinstance(error, UpstreamStatusError) and (
+        error.upstream_status in ABOUT_CREDENTIAL or error.code == "insufficient_quota"
+    )
+
+
 def _classify_status(error: UpstreamStatusError) -> FailureAction:
+    action = _action_of_status(error)
+    return replace(action, not_processed=False) if error.is_within_answer else action
+
+
+def _action_of_status(error: UpstreamStatusError) -> FailureAction:
     status = error.upstream_status
     if error.code == "context_length_exceeded" and status < 500:
         return TOO_LONG
     if status in OVERLOADED:
         is_permanent = error.code == "insufficient_quota" or error.headers.get("x-should-retry") == "false"
         return EXHAUSTED if is_permanent else REFUSED
+    if status in WRONG_REQUEST and not _is_unsupported(error.code):
+        return WRONG
     if (status < 500 and status != 408) or status in PERMANENT:
-        return FATAL
+        return UNSUITABLE
     return TIMEOUT if error.headers.get("x-should-retry") == "false" else FAILED
+
+
+def _is_unsupported(code: str | None) -> bool:
+    """Return True for codes such as `unsupported_parameter`, which another model may support."""
+    return code is not None and (code == "model_not_found" or code.startswith("unsupported_"))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from openai_compat.backends.base import Backend
-from openai_compat.core.settings import RoutePolicy
+from openai_compat.core.settings import RoutePolicy, Timeouts
 
 from .circuit_breaker import CircuitBreaker
 from .load_balancer import LoadBalancer
@@ -14,10 +14,19 @@ from .load_balancer import LoadBalancer
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A backend and the model name to request from it."""
+    """A backend and the model name to request from it.
+
+    `timeouts` replace those of the model config for calls of this route.
+    """
 
     model: str
     backend: Backend
+    timeouts: Timeouts | None = None
+
+    @property
+    def first_token_timeout(self) -> float:
+        """Time-to-first-token timeout of a stream in seconds, 0 for none."""
+        return (self.timeouts or self.backend.entry.timeouts).first_token
 
     @property
     def window(self) -> int | None:

@@ -159,20 +159,23 @@ class _RouteBuilder:
 
     def _plan(self, entry: ModelConfig, policy: RoutePolicy) -> RoutePlan:
         weights = policy.targets or {entry.name: 1.0}
-        targets = {name: self._target(name) for name in weights}
+        has_alternatives = len(weights) + len(policy.fallbacks) > 1
+        targets = {name: self._target(name, has_alternatives=has_alternatives) for name in weights}
         return RoutePlan(
             policy,
             targets,
-            [self._target(name) for name in policy.fallbacks],
+            [self._target(name, has_alternatives=has_alternatives) for name in policy.fallbacks],
             self._balancer(policy, weights),
             self._breaker,
         )
 
-    def _target(self, name: str) -> Target:
+    def _target(self, name: str, *, has_alternatives: bool) -> Target:
         backend = self._backends.get(name) or self._upstream
         if backend is None:
             raise LookupError(f"a route targets '{name}', which is not configured")
-        return Target(name, backend)
+        entry = backend.entry
+        is_replaced = has_alternatives and entry.routed_timeouts != entry.timeouts
+        return Target(name, backend, entry.routed_timeouts if is_replaced else None)
 
     def _balancer(self, policy: RoutePolicy, weights: Mapping[str, float]) -> LoadBalancer:
         if policy.strategy == "weighted":

@@ -27,7 +27,7 @@ class ChatService:
     """The chat endpoint for backends that can chat. Ids, times, usage and shapes are made here."""
 
     def __init__(self, tokens: TokenCounter) -> None:
-        self._tokens = tokens
+        self.tokens = tokens
 
     def start(self, backend: Backend, model: str, payload: Mapping[str, Any], context: CallContext) -> ChatAnswer:
         """Start an answer and wait for its first delta.
@@ -48,7 +48,7 @@ class ChatService:
         request = ChatRequest(model, payload["messages"], parameters, payload.get("stream") is True)
         deltas: Iterator[ChatDelta | Heartbeat] = PrimedStream(backend.chat(request, context))
         deltas, finish = apply_hooks(backend.hooks, deltas, model, context)
-        return ChatAnswer(request, deltas, self._tokens, is_legacy=is_legacy, finish=finish)
+        return ChatAnswer(request, deltas, self.tokens, is_legacy=is_legacy, finish=finish)
 
 
 def _supported_by(backend: SupportsChat) -> frozenset[str]:

@@ -28,7 +28,7 @@ class CompletionService:
     """The completions endpoint for backends that continue text."""
 
     def __init__(self, tokens: TokenCounter) -> None:
-        self._tokens = tokens
+        self.tokens = tokens
 
     def start(self, backend: Backend, model: str, payload: Mapping[str, Any], context: CallContext) -> CompletionAnswer:
         """Start an answer. Raise as `ChatService.start` does."""
@@ -46,7 +46,7 @@ class CompletionService:
         request = CompletionRequest(model, to_texts(payload["prompt"]), parameters, is_streamed)
         deltas: Iterator[TextDelta | Heartbeat] = PrimedStream(backend.complete(request, context))
         deltas, finish = apply_hooks(backend.hooks, deltas, model, context)
-        return CompletionAnswer(request, deltas, self._tokens, finish)
+        return CompletionAnswer(request, deltas, self.tokens, finish)
 
 
 class CompletionAnswer(StreamingAnswer[TextDelta]):

@@ -210,8 +210,9 @@ def _to_complete_answer(
         status = find_status(value) or 502
         if (refusal := backend.to_refusal(status)) is not None:
             raise refusal
-        answer = to_answer(response, body, status=status)
-        raise UpstreamRefusalError(answer)
+        error = UpstreamRefusalError(to_answer(response, body, status=status))
+        error.is_within_answer = True
+        raise error
     headers = {**response_headers(response.headers), "content-type": "application/json"}
     return CompleteAnswer(response.status, headers, checked, usage)
 
@@ -219,7 +220,11 @@ def _to_complete_answer(
 def _to_error(backend: SupportsForwarding, chunk: JSON) -> UpstreamError:
     """Return the error that an event of an upstream carries."""
     status = find_status(chunk) or 502
-    return backend.to_refusal(status) or to_status_error(status, json.dumps(chunk).encode())
+    if (refusal := backend.to_refusal(status)) is not None:
+        return refusal
+    error = to_status_error(status, json.dumps(chunk).encode())
+    error.is_within_answer = True
+    return error
 
 
 def _send(
@@ -228,7 +233,8 @@ def _send(
     model = backend.upstream_model or call.model
     body = to_upstream_body(call.body, call.payload, model=model, asks_for_usage=asks_for_usage)
     headers = {**context.headers, "content-type": "application/json"}
-    return backend.forward(UpstreamRequest("POST", call.path, headers, body), context)
+    is_repeatable = not call.payload.get("store")
+    return backend.forward(UpstreamRequest("POST", call.path, headers, body, is_repeatable=is_repeatable), context)
 
 
 def to_answer(

@@ -8,6 +8,7 @@ from typing import Any
 
 from openai_compat.backends.base import Backend, SupportsForwarding
 from openai_compat.core.streams import Heartbeat
+from openai_compat.core.tokens import TokenCounter, estimate_tokens
 from openai_compat.core.types import CallContext, Usage
 from openai_compat.routing.failover import FailoverExecutor
 from openai_compat.routing.route import RoutePlan, Target
@@ -22,7 +23,7 @@ from .inference_call import EMBEDDINGS_PATH, InferenceCall
 from .openai_objects import to_json
 from .preparation import needs_translation
 from .sse_events import encode_chunks
-from .stream_recovery import RecoveringStream
+from .stream_recovery import OnRouted, RecoveringStream
 
 TRUNCATED_HEADER = "x-truncated-inputs"
 """Indexes of the inputs whose embeddings leave out the end of the input."""
@@ -49,6 +50,10 @@ class Endpoint(ABC):
             RequestError: the backend cannot do what is asked. BackendError, CallCancelledError
         """
 
+    def count_tokens(self, text: str, model: str) -> int:
+        """Return the number of tokens of a text that a stream has sent, when another model continues it."""
+        return estimate_tokens(text)
+
 
 class TranslatedStream(EventStream):
     """The events made of a backend's deltas."""
@@ -71,9 +76,13 @@ class TranslatedStream(EventStream):
 class GenerationEndpoint(Endpoint):
     """Chat completions or text completions."""
 
-    def __init__(self, path: str, start: StartAnswer) -> None:
+    def __init__(self, path: str, start: StartAnswer, tokens: TokenCounter) -> None:
         self.path = path
         self._start = start
+        self._tokens = tokens
+
+    def count_tokens(self, text: str, model: str) -> int:
+        return self._tokens.count(text, model)
 
     def translate(
         self, call: InferenceCall, target: Target | Route, context: CallContext, chunk_filter: ChunkFilter | None
@@ -109,11 +118,12 @@ def answer_call(
     route: Route,
     call: InferenceCall,
     context: CallContext,
-    on_routed: Callable[[FailoverExecutor[Any]], None],
+    on_routed: OnRouted,
 ) -> Answer:
     """Answer a call by the route's backend, or by the first of its targets that has an answer.
 
-    `on_routed` gets the executor once the attempts of a route with several targets or tries are over.
+    `on_routed` gets the executor once the attempts of a route with several targets or tries are over, and again after
+    another target continued a stream.
 
     Raises:
         UpstreamRefusalError: an upstream refused the call. OpenAICompatError
@@ -126,7 +136,7 @@ def answer_call(
         route.plan, context, limits_first_token=call.is_streamed, may_repeat=may_repeat
     )
     try:
-        return _answer_with_failover(endpoint, route.plan, call, context, failover)
+        return _answer_with_failover(endpoint, route.plan, call, context, failover, on_routed)
     finally:
         on_routed(failover)
 
@@ -146,7 +156,12 @@ def _ask(
 
 
 def _answer_with_failover(
-    endpoint: Endpoint, plan: RoutePlan, call: InferenceCall, context: CallContext, failover: FailoverExecutor[Any]
+    endpoint: Endpoint,
+    plan: RoutePlan,
+    call: InferenceCall,
+    context: CallContext,
+    failover: FailoverExecutor[Any],
+    on_routed: OnRouted,
 ) -> Answer:
     if call.is_streamed and endpoint.is_forwarded and plan.policy.on_stream_break == "continue":
 
@@ -157,7 +172,9 @@ def _answer_with_failover(
             assert isinstance(answer, EventStream)  # noqa: S101 - a streamed call gets one
             return answer
 
-        return RecoveringStream(failover, call, open_stream, context.heartbeat_interval)
+        return RecoveringStream(
+            failover, call, open_stream, context, count_tokens=endpoint.count_tokens, on_routed=on_routed
+        )
     attempt = failover.run(lambda target, context: _ask(endpoint, call, target, context))
     if isinstance(attempt.result, EventStream):
         return FailoverStream(attempt)

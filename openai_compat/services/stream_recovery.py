@@ -27,6 +27,11 @@ log = logging.getLogger(__name__)
 OpenStream = Callable[[InferenceCall, Target, CallContext, ChunkFilter], EventStream]
 """Send a call to one target. Return its stream, primed, with every chunk passed through the filter."""
 
+OnRouted = Callable[[FailoverExecutor[Any]], None]
+CountTokens = Callable[[str, str], int]
+"""Return the number of tokens of a text for a model."""
+
+TOKEN_LIMITS: Final = ("max_tokens", "max_completion_tokens")
 PLAIN_KEYS: Final = frozenset({"role", "content", "refusal"})
 """Keys of a delta that is plain text."""
 
@@ -41,11 +46,13 @@ def can_continue(call: InferenceCall) -> bool:
     return call.path == CHAT_PATH
 
 
-def resume_request(call: InferenceCall, text: str, prefill: str | None) -> InferenceCall | None:
+def resume_request(
+    call: InferenceCall, text: str, prefill: str | None, count_tokens: Callable[[str], int]
+) -> InferenceCall | None:
     """Return the call that asks for the rest of an answer that began with `text`, or None if the model has no such way.
 
-    `prefix` is the spelling of DeepSeek and Mistral, `continue_final_message` that of vLLM. Many other models continue
-    a last message whose role is `assistant`.
+    The limits on the answer's tokens are reduced by those of `text`. `prefix` is the spelling of DeepSeek and Mistral,
+    `continue_final_message` that of vLLM. Many other models continue a last message whose role is `assistant`.
     """
     payload = dict(call.payload)
     if call.path == COMPLETIONS_PATH:
@@ -59,6 +66,10 @@ def resume_request(call: InferenceCall, text: str, prefill: str | None) -> Infer
         elif prefill == "continue_final_message":
             payload |= {"continue_final_message": True, "add_generation_prompt": False}
         payload["messages"] = [*payload["messages"], message]
+    limits = {name: payload[name] for name in TOKEN_LIMITS if isinstance(payload.get(name), int)}
+    if limits:
+        sent = count_tokens(text)
+        payload |= {name: max(limit - sent, 1) for name, limit in limits.items()}
     return replace(call, payload=payload, body=json.dumps(payload).encode())
 
 
@@ -78,12 +89,18 @@ class RecoveringStream(EventStream):
         failover: FailoverExecutor[EventStream],
         call: InferenceCall,
         open_stream: OpenStream,
-        heartbeat_interval: float,
+        context: CallContext,
+        *,
+        count_tokens: CountTokens,
+        on_routed: OnRouted,
     ) -> None:
         self._failover = failover
         self._call = call
         self._open_stream = open_stream
-        self._heartbeat_interval = heartbeat_interval
+        self._heartbeat_interval = context.heartbeat_interval
+        self._resends = context.resends
+        self._count_tokens = count_tokens
+        self._on_routed = on_routed
         self._is_text = can_continue(call)
         self._is_finished = self._is_resumed = False
         self._sent: list[str] = []
@@ -131,7 +148,8 @@ class RecoveringStream(EventStream):
 
     def _start_failover(self, error: UpstreamError) -> None:
         self._attempt.record_failure(error)
-        if self._is_finished or not self._is_text or not self._failover.has_more:
+        can_follow = self._is_text and not self._is_finished and self._failover.has_more
+        if not can_follow or classify(error).is_clients_fault:
             raise error
         log.warning("'%s' broke off mid-stream, the next target continues: %s", self._attempt.target.model, error)
         self._attempt.close()
@@ -147,6 +165,8 @@ class RecoveringStream(EventStream):
             self._use(pending.result())
         except BackendError as error:
             raise _not_continued() from error
+        finally:
+            self._on_routed(self._failover)
         return next(self)
 
     def _start_first(self, target: Target, context: CallContext) -> EventStream:
@@ -156,7 +176,12 @@ class RecoveringStream(EventStream):
     def _start_next(self, target: Target, context: CallContext) -> EventStream:
         text = self._sent[0]
         self._sent, self._is_finished, self._is_resumed = [text], False, True
-        call = resume_request(self._call, text, target.backend.entry.assistant_prefill)
+        call = resume_request(
+            self._call,
+            text,
+            target.backend.entry.assistant_prefill,
+            lambda text: self._count_tokens(text, target.model),
+        )
         if call is not None:
             self._repeated = None
             try:
@@ -165,6 +190,7 @@ class RecoveringStream(EventStream):
                 if classify(error).try_next:
                     raise
                 log.info("'%s' does not continue a partial answer and is asked from the start", target.model)
+                self._resends.append(target.model)
         self._repeated = text or None
         return self._open_stream(self._call, target, context, self._filter)
 

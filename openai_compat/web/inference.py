@@ -100,11 +100,16 @@ def choose_route(router: ModelRouter, model: str | None, payload: Mapping[str, A
 
 
 def add_route_headers(context: RequestContext, failover: FailoverExecutor[Any]) -> None:
-    """Report the last target and the number of attempts, in the access log and in the response headers."""
+    """Report the last target and the number of attempts, in the access log and in the response headers.
+
+    The access log also lists the models if several were tried.
+    """
     target = failover.target
     if target is None:
         return
     context.log_fields.update(upstream=target.model, attempts=failover.attempts)
+    if len(failover.tried) > 1:
+        context.log_fields["tried"] = ",".join(failover.tried)
     context.reply_headers |= {
         "x-openai-compat-upstream": target.model,
         "x-openai-compat-attempts": str(failover.attempts),

@@ -60,6 +60,7 @@ CORE: dict[str, set[str]] = {
     "cancellation": {"errors"},
     "streams": {"errors"},
     "types": {"cancellation"},
+    "timers": set(),
     "vocabularies": set(),
     "tokens": {"types", "vocabularies"},
     "profiles": {"errors"},

@@ -146,6 +146,9 @@ class HaystackBackend(Backend, SupportsChat):
         record_adaptations(from_header(reply.headers.get(ADAPTED_HEADER, "")), context.reply_headers)
         return read_chat_stream(reply, lambda status, body: _to_error(to_status_error(status, body)))
 
+    def sends_caller_credential(self, context: CallContext) -> bool:
+        return context.authorization is not None or context.sent_header(USER_TOKEN) is not None
+
     def _send(
         self, method: str, path: str, headers: Mapping[str, str | None], context: CallContext, body: bytes | None = None
     ) -> StreamedResponse:

@@ -55,12 +55,14 @@ class UpstreamClient:
         context: CallContext,
         body: bytes | Iterator[bytes] | None = None,
         body_length: int | None = None,
+        is_repeatable: bool = True,
         limiter: ConcurrencyLimiter | None = None,
     ) -> StreamedResponse:
         """Send a request and return the response, of any status, as soon as its headers have arrived.
 
-        An iterator as `body` is sent with chunked transfer encoding unless `body_length` is given. The call holds its
-        slot of the `limiter` until the response is closed or read to its end.
+        An iterator as `body` is sent with chunked transfer encoding unless `body_length` is given. A body that is not
+        `is_repeatable` is sent once, over a new connection. The call holds its slot of the `limiter` until the response
+        is closed or read to its end. The timeouts of the `context` replace `timeouts`.
 
         Raises:
             UpstreamConnectError: The upstream could not be reached, so nothing was sent.
@@ -70,7 +72,8 @@ class UpstreamClient:
             CallCancelledError: The call was cancelled.
         """
         request = _build_request(method, url, headers, body, body_length)
-        deadlines = Deadlines(timeouts, context.cancellation, context.heartbeat_interval)
+        resends = context.resends if is_repeatable or body is None else None
+        deadlines = Deadlines(context.timeouts or timeouts, context.cancellation, context.heartbeat_interval, resends)
         proxies = get_environ_proxies(url) if self._trusts_environment else None
         if limiter is not None:
             limiter.acquire(context.cancellation)

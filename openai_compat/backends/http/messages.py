@@ -15,7 +15,8 @@ class UpstreamRequest:
 
     `path` is relative to the API's root and includes the query (`chat/completions?x=1`). `body` is the client's bytes,
     or an iterator of them. `body_length` is the size of an iterator's content in bytes. With None the size is unknown
-    and the body is sent with chunked transfer encoding.
+    and the body is sent with chunked transfer encoding. With `is_repeatable` the body may be sent a second time after
+    the upstream closed a reused connection, although it may have processed the first one.
     """
 
     method: str
@@ -23,6 +24,7 @@ class UpstreamRequest:
     headers: Mapping[str, str]
     body: bytes | Iterator[bytes] | None = None
     body_length: int | None = None
+    is_repeatable: bool = False
 
 
 class UpstreamResponse(ABC):

@@ -39,12 +39,14 @@ class Deadlines:
     """The `timeout` argument of `LlhttpAdapter.send`.
 
     `timeouts` limit each step in seconds. `cancellation` ends every wait at once. `heartbeat_interval` is the idle time
-    in seconds after which `ResponseBody.read1` returns None (0 for never).
+    in seconds after which `ResponseBody.read1` returns None (0 for never). `resends` receives the host of each request
+    that is sent a second time. With None no request is.
     """
 
     timeouts: Timeouts = field(default_factory=Timeouts)
     cancellation: CancellationToken = field(default_factory=CancellationToken)
     heartbeat_interval: float = 0.0
+    resends: list[str] | None = field(default_factory=list)
 
 
 class Origin(NamedTuple):

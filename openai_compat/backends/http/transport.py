@@ -35,7 +35,7 @@ from .pool import Connection, ConnectionPool, Deadlines, Origin, remaining
 from .response_body import ResponseBody
 
 REPEATABLE_METHODS: Final = frozenset({"GET", "HEAD"})
-"""Methods that can be sent twice without a body. Requests with a body in memory are inference and can be, too."""
+"""Methods that can be sent twice without a body. Requests with a body in memory can be unless the caller objects."""
 STALE_WINDOW: Final = 1.0
 """Seconds within which a reused connection that the upstream had closed fails. A later failure interrupted work."""
 SMALL_BODY_BYTES: Final = 65_536
@@ -101,12 +101,15 @@ class LlhttpAdapter(HTTPAdapter):
         body: Any = request.body
         # Only repeatable requests may use an idle connection, since the upstream may be closing it.
         is_repeatable = isinstance(body, bytes) or (body is None and request.method in REPEATABLE_METHODS)
-        idle = self._pool.acquire(origin) if is_repeatable else None
+        resends = deadlines.resends if is_repeatable else None
+        idle = self._pool.acquire(origin) if resends is not None else None
         connection = idle or self._connect(origin, deadlines, verify)
         try:
             self._exchange(connection, request, header_block, deadlines, total_deadline)
         except _StaleConnectionError:
             # Repeat once, on a new connection. A request that crashes its upstream must not go over each idle one.
+            if resends is not None:
+                resends.append(origin.host)
             connection = self._connect(origin, deadlines, verify)
             self._exchange(connection, request, header_block, deadlines, total_deadline)
         return _to_response(request, connection, ResponseBody(connection, self._pool, deadlines, total_deadline), self)

@@ -114,6 +114,7 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
             context=context,
             body=call.body,
             body_length=call.body_length,
+            is_repeatable=call.is_repeatable,
             limiter=self._limiter,
         )
 
@@ -126,9 +127,16 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
         )
         return UpstreamAuthenticationError(f"The upstream {problem}.")
 
+    def sends_caller_credential(self, context: CallContext) -> bool:
+        return self._is_caller_judged and (self._credentials is not None or context.authorization is not None)
+
     def _to_error(self, status: int | None, body: bytes) -> UpstreamError:
         """Return the error for an error object in a response of status 200. `status` is the one that it names."""
-        return self.to_refusal(status) or to_status_error(status, body)
+        if (refusal := self.to_refusal(status)) is not None:
+            return refusal
+        error = to_status_error(status, body)
+        error.is_within_answer = True
+        return error
 
     def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Heartbeat]:
         body: dict[str, Any] = {"model": self.upstream_model or request.model, "messages": request.messages}
@@ -147,7 +155,10 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
 
     def _chat(self, body: Mapping[str, Any], context: CallContext) -> Iterator[ChatDelta | Heartbeat]:
         headers = {**context.headers, "content-type": "application/json"}
-        request = UpstreamRequest("POST", "chat/completions", headers, json.dumps(body).encode())
+        is_repeatable = not body.get("store")
+        request = UpstreamRequest(
+            "POST", "chat/completions", headers, json.dumps(body).encode(), is_repeatable=is_repeatable
+        )
         response = self.forward(request, context)
         try:
             check_status(response.status)

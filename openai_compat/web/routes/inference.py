@@ -21,7 +21,7 @@ URL_PREFIXES = ("/v1", "", "/api/v1", "/openai/v1", "/openai/deployments/<path:d
 def chat_blueprint(router: ModelRouter, chat: ChatService) -> Blueprint:
     """`POST {root}/chat/completions`."""
     blueprint = Blueprint("chat", __name__)
-    endpoint = GenerationEndpoint(CHAT_PATH, chat.start)
+    endpoint = GenerationEndpoint(CHAT_PATH, chat.start, chat.tokens)
 
     @blueprint.post("/chat/completions")
     def create_chat_completion(deployment: str | None = None) -> Response:
@@ -33,7 +33,7 @@ def chat_blueprint(router: ModelRouter, chat: ChatService) -> Blueprint:
 def completions_blueprint(router: ModelRouter, completions: CompletionService) -> Blueprint:
     """`POST {root}/completions`."""
     blueprint = Blueprint("completions", __name__)
-    endpoint = GenerationEndpoint(COMPLETIONS_PATH, completions.start)
+    endpoint = GenerationEndpoint(COMPLETIONS_PATH, completions.start, completions.tokens)
 
     @blueprint.post("/completions")
     def create_completion(deployment: str | None = None) -> Response:

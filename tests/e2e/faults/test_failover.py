@@ -22,6 +22,7 @@ import requests
 
 from tests.support.live_server import LiveServer
 from tests.support.mock_upstream import MockUpstream
+from tests.support.raw_server import RawServer, read_request
 from tests.support.redis_server import running_redis
 from tests.support.waiting import wait_until
 
@@ -69,6 +70,14 @@ def with_timeout(**timeout: float) -> dict[str, Any]:
 
 
 STREAMED, COMPLETE = (True,), (False,)
+REFUSING = ["missing", "refuses-key", "rejects", "too-small"]
+"""Fallbacks that refuse for their own reasons."""
+WITHOUT_WINDOWS: dict[str, Any] = {
+    "retries": 2,
+    "cooldown": 10,
+    "timeout": {"first_token": 10, "idle": 10},
+    "on_stream_break": "continue",
+}
 RETRIED = [
     FailoverScenario("429-once", "fault-status:code=429,retry_after=0.3,times=1", attempts=(2,)),
     FailoverScenario("503-once", "fault-status:code=503,times=1", attempts=(2,)),
@@ -94,9 +103,9 @@ FALLEN_BACK = [
     FailoverScenario("refused", "", is_refused_connection=True, attempts=(0,)),
     FailoverScenario("empty", "fault-empty", attempts=(2,)),
     FailoverScenario("broken-json", "fault-bad-json", attempts=(2,)),
-    FailoverScenario("hang", "fault-hang", with_timeout(first_token=0.4)),
+    FailoverScenario("hang", "fault-hang", with_timeout(first_token=0.4, first_byte=0.4)),
     FailoverScenario("hang-headers", "fault-hang-headers", with_timeout(first_token=0.4, idle=0.4)),
-    FailoverScenario("slow-first", "fault-slow-first:delay=300", with_timeout(first_token=0.4)),
+    FailoverScenario("slow-first", "fault-slow-first:delay=300", with_timeout(first_token=0.4, first_byte=0.4)),
     FailoverScenario("cut-after-the-role", "fault-cut:after=1", attempts=(2,), kinds=STREAMED),
     FailoverScenario("stall-after-the-role", "fault-stall:after=1", with_timeout(first_token=0.4), kinds=STREAMED),
     FailoverScenario("error-first", "fault-error-in-stream:after=1,code=500", attempts=(2,)),
@@ -106,15 +115,20 @@ FALLEN_BACK = [
     FailoverScenario("stall-complete", "fault-stall", with_timeout(idle=0.4), kinds=COMPLETE),
     FailoverScenario("long-prompt", "fault-context-length", {**FALL_BACK, "context_window": 8192}),
     FailoverScenario(
-        "long-prompt-always", "fault-context-length", {"fallbacks": ["small"], "context_overflow": "always"}
+        "long-prompt-always",
+        "fault-context-length",
+        {"fallbacks": ["small"], "context_window": 8192, "context_overflow": "always"},
     ),
+    FailoverScenario("long-prompt-unknown", "fault-context-length", {"fallbacks": ["continues"], **WITHOUT_WINDOWS}),
+    FailoverScenario("our-401", "fault-status:code=401"),
+    FailoverScenario("our-403", "fault-status:code=403"),
+    FailoverScenario("refusals", "fault-status:code=503", {"fallbacks": [*REFUSING, SPARE]}, attempts=(2,)),
+    FailoverScenario("long-prompt-refusals", "fault-context-length", {"fallbacks": [*REFUSING, SPARE]}),
 ]
 ERRORS = [
     (FailoverScenario("filter", "fault-content-filter"), 400, "content_filter"),
     (FailoverScenario("bad-request", "fault-status:code=400"), 400, None),
     (FailoverScenario("not-found", "fault-status:code=404"), 404, "model_not_found"),
-    (FailoverScenario("our-401", "fault-status:code=401"), 502, "upstream_authentication_failed"),
-    (FailoverScenario("our-403", "fault-status:code=403"), 502, "upstream_authentication_failed"),
     (
         FailoverScenario("no-larger", "fault-context-length", {"fallbacks": ["small"], "context_window": 8192}),
         400,
@@ -153,6 +167,13 @@ MORE = [
     FailoverScenario("text", "fault-cut", {**CONTINUE, "fallbacks": ["continues"]}, kinds=STREAMED),
     FailoverScenario("all-fail", "fault-status:code=500", {"fallbacks": ["fails-too"]}),
     FailoverScenario("stored", "fault-status:code=500", kinds=COMPLETE),
+    FailoverScenario("all-refuse", "fault-status:code=503", {"fallbacks": ["missing", "rejects", "fails-too"]}),
+    FailoverScenario("no-key", "fault-status:code=401", {"fallbacks": ["missing"]}),
+    FailoverScenario("bad-key", "fault-status:code=403", kinds=COMPLETE),
+    FailoverScenario("limited", "fault-status:code=429,retry_after=2", {**FALL_BACK, "retries": 2}, kinds=COMPLETE),
+    FailoverScenario("logged", "fault-cut", {**CONTINUE, "fallbacks": ["missing", "continues"]}, kinds=STREAMED),
+    FailoverScenario("capped", "fault-cut", {**CONTINUE, "fallbacks": ["continues"]}, kinds=STREAMED),
+    FailoverScenario("stored-stream", "fault-cut", {**CONTINUE, "fallbacks": ["continues"]}, kinds=STREAMED),
 ]
 COOLED = FailoverScenario("cooled", "fault-status:code=429")
 """For one test only, because the end of a cooldown that another test began would disturb it."""
@@ -182,6 +203,10 @@ def fallback_models(base_url: str) -> list[dict[str, Any]]:
         forwarded("cuts-too", "fault-cut:after=6"),
         forwarded("other-words", "mock-model:prefix=No. "),
         forwarded("fails-too", "fault-status:code=503,retry_after=7"),
+        forwarded("missing", "fault-status:code=404"),
+        forwarded("refuses-key", "fault-status:code=401", api_key_env="UPSTREAM_KEY"),
+        forwarded("rejects", "fault-status:code=400"),
+        forwarded("too-small", "fault-context-length", context_window=1024),
         {"name": "echo", "kind": "echo"},
         {"name": "typed", "kind": "external", "base_url": f"{base_url}/chat/completions", "upstream_model": SPARE},
         {"name": "both", "targets": [{"model": SPARE, "weight": 1}, {"model": "small", "weight": 1}]},
@@ -280,9 +305,10 @@ def test_the_fallback_answers_and_the_client_sees_no_failure(
 ) -> None:
     response = ask(routed, scenario.model(stream=stream), stream=stream)
     assert text_of(response) == TEXT
-    assert model_of(response) == scenario.keys["fallbacks"][0]
+    fallback = scenario.keys["fallbacks"][-1]
+    assert model_of(response) == {"continues": "mock-prefill"}.get(fallback, fallback)
     assert attempts_at(upstream, scenario, stream=stream) in scenario.attempts
-    assert response.headers["x-openai-compat-upstream"] == scenario.keys["fallbacks"][0]
+    assert response.headers["x-openai-compat-upstream"] == fallback
     assert response.headers["x-openai-compat-fallback"] == "true"
 
 
@@ -341,16 +367,39 @@ def test_an_error_that_no_other_target_can_avoid_is_returned_after_one_attempt(
     assert (response.status_code, response.json()["error"]["code"]) == (status, code)
     assert attempts_at(upstream, scenario, stream=stream) == 1
     assert response.headers["x-openai-compat-attempts"] == "1"
-    assert "sk-of-the-server" not in response.text
-    if status == 502:
-        assert response.headers["x-should-retry"] == "false"
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["streamed", "complete"])
-def test_if_all_targets_fail_the_last_error_is_returned(routed: LiveServer, *, stream: bool) -> None:
-    response = ask(routed, f"all-fail-{'streamed' if stream else 'complete'}", stream=stream)
-    assert (response.status_code, response.headers["retry-after"]) == (503, "7")
-    assert response.headers["x-openai-compat-upstream"] == "fails-too"
+def test_if_all_targets_fail_the_error_of_the_requested_model_is_returned(routed: LiveServer, *, stream: bool) -> None:
+    model = f"all-fail-{'streamed' if stream else 'complete'}"
+    response = ask(routed, model, stream=stream)
+    assert (response.status_code, response.headers.get("retry-after")) == (500, None)
+    assert response.headers["x-openai-compat-upstream"] == model
+    wait_until(lambda: f"tried={model},fails-too" in last_line_of(routed, f"model={model}"), "all models are logged")
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "complete"])
+def test_if_all_targets_fail_a_mistake_in_the_request_is_returned(routed: LiveServer, *, stream: bool) -> None:
+    response = ask(routed, f"all-refuse-{'streamed' if stream else 'complete'}", stream=stream)
+    assert response.status_code == 400
+    assert response.headers["x-openai-compat-upstream"] == "rejects"
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "complete"])
+def test_an_error_about_this_servers_key_does_not_contain_it(routed: LiveServer, *, stream: bool) -> None:
+    response = ask(routed, f"no-key-{'streamed' if stream else 'complete'}", stream=stream)
+    assert (response.status_code, response.json()["error"]["code"]) == (502, "upstream_authentication_failed")
+    assert response.headers["x-should-retry"] == "false"
+    assert "sk-of-the-server" not in response.text
+
+
+def test_a_refused_key_is_logged_as_an_error_and_opens_the_circuit(routed: LiveServer, upstream: MockUpstream) -> None:
+    answers = [ask(routed, "bad-key-complete", stream=False)]
+    time.sleep(0.1)  # twice the age of the state that a worker may use
+    answers += [ask(routed, "bad-key-complete", stream=False) for _ in range(9)]
+    assert {text_of(answer) for answer in answers} == {TEXT}
+    assert attempts_at(upstream, FailoverScenario("bad-key", "fault-status:code=403"), stream=False) == 1
+    assert "ERROR" in last_line_of(routed, "'bad-key-complete' failed for this call")
 
 
 # A stream that breaks after its first token.
@@ -407,7 +456,45 @@ def test_a_text_completion_continues_after_the_text_that_was_sent(routed: LiveSe
     assert len({chunk["id"] for chunk in chunks}) == 1
 
 
+def test_the_access_log_names_the_model_that_completed_the_stream_and_all_attempts(routed: LiveServer) -> None:
+    assert text_of(ask(routed, "logged-streamed", stream=True)) == TEXT
+    wait_until(lambda: last_line_of(routed, "model=logged-streamed") != "", "the call is logged")
+    line = last_line_of(routed, "model=logged-streamed")
+    assert "upstream=continues" in line
+    assert "attempts=3" in line
+    assert "tried=logged-streamed,missing,continues" in line
+
+
+def test_a_continuation_gets_the_rest_of_the_token_limit(routed: LiveServer, upstream: MockUpstream) -> None:
+    ask(routed, "capped-streamed", stream=True, max_tokens=50, max_completion_tokens=50)
+    bodies = [
+        json.loads(request["body"]) for request in upstream.requests() if request["path"].endswith("/completions")
+    ]
+    assert bodies[-1]["messages"][-1]["role"] == "assistant"
+    assert 1 <= bodies[-1]["max_tokens"] == bodies[-1]["max_completion_tokens"] < 50
+
+
+def test_a_broken_stream_with_side_effects_is_not_continued(routed: LiveServer) -> None:
+    *_, last = chunks_of(ask(routed, "stored-stream-streamed", stream=True, store=True))
+    assert last["error"]["code"] == "upstream_cut"
+
+
 # Endpoints, aliases, headers and shared state.
+
+
+def test_while_one_call_waits_for_a_rate_limit_all_others_fall_back_at_once(
+    routed: LiveServer, upstream: MockUpstream
+) -> None:
+    scenario = FailoverScenario("limited", "fault-status:code=429,retry_after=2")
+    with ThreadPoolExecutor(21) as callers:
+        first = callers.submit(ask, routed, "limited-complete", stream=False)
+        upstream.wait_until(lambda stats: scenario.upstream_model(stream=False) in stats["models"])
+        time.sleep(0.2)  # four times the age of the state that a worker may use
+        others = list(callers.map(lambda _: ask(routed, "limited-complete", stream=False), range(20)))
+        assert {answer.headers["x-openai-compat-attempts"] for answer in others} == {"1"}
+        assert not first.done()
+        assert attempts_at(upstream, scenario, stream=False) == 1
+        assert {text_of(answer) for answer in [*others, first.result()]} == {TEXT}
 
 
 def test_all_attempts_have_the_idempotency_key_of_the_call(routed: LiveServer, upstream: MockUpstream) -> None:
@@ -548,3 +635,87 @@ def test_a_restarted_upstream_is_used_again(upstream: MockUpstream, tmp_path: Pa
                 assert answered_by() == SPARE
             with MockUpstream("--port", port):
                 wait_until(lambda: answered_by() != SPARE, "the upstream is used again")
+
+
+def completion(text: str) -> bytes:
+    message = {"role": "assistant", "content": text, "refusal": None}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+    body = json.dumps({"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]})
+    return f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+def refusal(status: int, code: str, retry_after: int) -> bytes:
+    body = json.dumps({"error": {"message": "no", "type": "x", "param": None, "code": code}})
+    head = f"HTTP/1.1 {status} No\r\nContent-Type: application/json\r\nRetry-After: {retry_after}\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "retry_after"),
+    [(401, "invalid_api_key", 0), (403, "x", 0), (429, "rate_limit_exceeded", 60), (429, "insufficient_quota", 0)],
+)
+def test_an_upstreams_refusals_of_one_callers_key_do_not_affect_other_callers(
+    tmp_path: Path, status: int, code: str, retry_after: int
+) -> None:
+    def by_key(client: socket.socket) -> None:
+        while True:
+            is_poor = b"sk-poor" in read_request(client)
+            client.sendall(refusal(status, code, retry_after) if is_poor else completion("from the upstream"))
+
+    with RawServer(by_key) as upstream:
+        entries = [
+            {"name": "shared", "kind": "openai", "base_url": f"{upstream.url}/v1", "fallbacks": ["echo"]},
+            {"name": "echo", "kind": "echo"},
+        ]
+        path = tmp_path / "models.json"
+        path.write_text(json.dumps(entries))
+        with LiveServer({"MODELS_FILE": str(path)}, workers=2) as server:
+
+            def call(key: str) -> requests.Response:
+                return requests.post(
+                    f"{server.base_url}/chat/completions",
+                    json={"model": "shared", "messages": MESSAGES},
+                    headers={"Authorization": f"Bearer {key}"},
+                    timeout=30,
+                )
+
+            for _ in range(4):
+                poor = call("sk-poor")
+                assert poor.status_code == (200 if status == 429 else status)
+                if status == 429:
+                    assert poor.headers["x-openai-compat-upstream"] == "echo"
+            time.sleep(0.1)
+            rich = [call("sk-rich") for _ in range(8)]
+            assert [text_of(answer) for answer in rich] == ["from the upstream"] * 8
+            assert {answer.headers["x-openai-compat-upstream"] for answer in rich} == {"shared"}
+
+
+def test_a_call_with_side_effects_is_not_sent_again_on_a_stale_connection(tmp_path: Path) -> None:
+    """The upstream closes each kept connection after it has read the second request on it."""
+    received: list[bytes] = []
+
+    def answers_once(client: socket.socket) -> None:
+        received.append(read_request(client))
+        client.sendall(completion("hello"))
+        received.append(read_request(client))
+
+    with RawServer(answers_once) as upstream:
+        entries = [
+            {
+                "name": "m",
+                "kind": "openai",
+                "base_url": f"{upstream.url}/v1",
+                "api_key_env": "K",
+                "fallbacks": ["echo"],
+            },
+            {"name": "echo", "kind": "echo"},
+        ]
+        path = tmp_path / "models.json"
+        path.write_text(json.dumps(entries))
+        with LiveServer({"MODELS_FILE": str(path), "K": "k"}) as server:
+            assert ask(server, "m", stream=False).headers["x-openai-compat-attempts"] == "1"
+            resent = ask(server, "m", stream=False)
+            assert (text_of(resent), resent.headers["x-openai-compat-attempts"]) == ("hello", "2")
+            stored = ask(server, "m", stream=False, store=True)
+            assert (text_of(stored), stored.headers["x-openai-compat-attempts"]) == ("hello", "1")
+    assert sum(b'"store"' in request for request in received) == 1

@@ -10,7 +10,7 @@ import pytest
 
 from openai_compat.config import environment
 from openai_compat.core.errors import ConfigurationError
-from openai_compat.core.settings import ModelConfig, RoutePolicy, Settings
+from openai_compat.core.settings import ModelConfig, RoutePolicy, Settings, Timeouts
 
 A, B = {"name": "a", "kind": "echo"}, {"name": "b", "kind": "echo"}
 
@@ -74,13 +74,59 @@ def test_a_model_with_targets_is_an_alias(tmp_path: Path, targets: Any) -> None:
     assert (alias.routing.targets, alias.routing.strategy) == ({"b": 1.0}, "least_latency")
 
 
-def test_the_first_token_limit_is_the_default_of_the_first_byte_limit(tmp_path: Path) -> None:
+def test_the_first_token_limit_bounds_streams_only(tmp_path: Path) -> None:
     entry = first(tmp_path, timeout={"first_token": 4})
-    assert (entry.timeouts.first_token, entry.timeouts.first_byte) == (4.0, 4.0)
+    assert (entry.timeouts.first_token, entry.timeouts.first_byte) == (4.0, 600.0)
     assert entry.routing is not None
     assert entry.routing.retries == 0
     named = first(tmp_path, timeout={"first_token": 4, "first_byte": 90})
     assert (named.timeouts.first_token, named.timeouts.first_byte) == (4.0, 90.0)
+
+
+UPSTREAM = {"name": "a", "kind": "openai", "base_url": "http://x"}
+
+
+def limits(timeouts: Timeouts | None) -> tuple[float, float, float] | None:
+    return timeouts and (timeouts.first_byte, timeouts.first_token, timeouts.idle)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "variables", "expected"),
+    [
+        (None, {}, (90, 60, 60)),
+        ({"total": 20}, {}, (90, 60, 60)),
+        ({"first_token": 10, "idle": 10}, {}, (90, 10, 10)),
+        ({"first_token": 200}, {}, (200, 200, 200)),
+        ({"first_byte": 300}, {}, (300, 0, 300)),
+        ({"first_byte": 5}, {}, (5, 0, 60)),
+        ({"first_byte": 0}, {}, (0, 0, 300)),
+        (None, {"UPSTREAM_FIRST_BYTE_TIMEOUT": "400"}, (400, 0, 400)),
+        (None, {"UPSTREAM_IDLE_TIMEOUT": "20"}, (90, 60, 20)),
+    ],
+)
+def test_a_model_with_fallbacks_does_not_wait_long_for_a_silent_upstream(
+    tmp_path: Path, timeout: Any, variables: dict[str, str], expected: tuple[float, float, float]
+) -> None:
+    keys = {"timeout": timeout} if timeout else {}
+    entry = load(tmp_path, {**UPSTREAM, **keys, "fallbacks": ["b"]}, B, **variables).entries["a"]
+    assert limits(entry.timeouts) == expected
+
+
+def test_only_routes_with_several_models_have_these_defaults(tmp_path: Path) -> None:
+    entries = load(
+        tmp_path,
+        {**UPSTREAM, "retries": 2},
+        {**UPSTREAM, "name": "spare"},
+        {"name": "local", "kind": "echo", "fallbacks": ["spare"]},
+        OPENAI_API_KEY="sk-1",
+        OPENAI_BASE_URL="http://y",
+    )
+    assert limits(entries.entries["a"].timeouts) == (600, 0, 300)
+    assert limits(entries.entries["local"].timeouts) == (600, 0, 300)
+    spare, upstream = entries.entries["spare"], entries.default_upstream
+    assert upstream is not None
+    assert limits(spare.timeouts) == limits(upstream.timeouts) == (600, 0, 300)
+    assert limits(spare.routed_timeouts) == limits(upstream.routed_timeouts) == (90, 60, 60)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_after_the_cooldown_one_call_of_all_workers_probes(workers: Workers) -> 
     workers.advance(10)
     assert workers.permits() == [Permit.PROBE, None]
     assert workers.permits() == OPEN
-    workers.all[0].on_first_byte("up")
+    workers.all[0].on_first_byte("up", workers.all[0].open_until("up"))
     assert workers.permits() == CLOSED
 
 

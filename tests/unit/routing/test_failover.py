@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -15,8 +16,10 @@ from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import (
     CallCancelledError,
     CapabilityError,
+    InvalidRequestError,
     OpenAICompatError,
     UpstreamAuthenticationError,
+    UpstreamConnectError,
     UpstreamConnectionError,
     UpstreamStatusError,
     UpstreamTimeoutError,
@@ -37,8 +40,6 @@ DEFAULT = RoutePolicy()
 
 class FakeTimer:
     """A timer that fires when the test says so."""
-
-    daemon = False
 
     def __init__(self, seconds: float, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         self.seconds = seconds
@@ -136,16 +137,76 @@ def test_the_executor_reports_attempts_target_and_fallback() -> None:
     assert (executor.attempts, executor.target and executor.target.model, executor.is_fallback) == (3, "b", True)
 
 
-def test_the_last_error_is_raised_when_all_targets_fail() -> None:
-    scenario = FailoverScenario({"a": [status_error(500)], "b": [status_error(503, "last")]}, RoutePolicy(retries=0))
-    with pytest.raises(UpstreamStatusError) as raised:
-        scenario.run()
-    assert raised.value.code == "last"
+NOT_FOUND, BAD_REQUEST = status_error(404, "model_not_found"), status_error(400, "bad")
+TOO_LONG = status_error(400, "context_length_exceeded")
+OUR_KEY = UpstreamAuthenticationError("no")
 
 
 @pytest.mark.parametrize(
-    "error", [status_error(400, "content_filter"), status_error(401), UpstreamAuthenticationError("no")]
+    "refusal",
+    [NOT_FOUND, BAD_REQUEST, TOO_LONG, OUR_KEY, status_error(401), status_error(501), InvalidRequestError("no")],
+    ids=["404", "400", "too long", "our key", "caller's key", "501", "invalid here"],
 )
+def test_a_fallback_that_refuses_does_not_end_the_chain(refusal: OpenAICompatError) -> None:
+    scenario = FailoverScenario({"a": [status_error(503)], "b": [refusal], "c": ["from c"]}, RoutePolicy(retries=0))
+    assert (scenario.run(), scenario.called) == ("from c", ["a", "b", "c"])
+
+
+@pytest.mark.parametrize(
+    ("first", "others", "raised"),
+    [
+        (status_error(503, "first"), [status_error(500, "last")], "a"),
+        (status_error(503), [NOT_FOUND], "a"),
+        (status_error(503), [OUR_KEY], "a"),
+        (status_error(503), [TOO_LONG], "a"),
+        (status_error(503), [status_error(400, "unsupported_parameter")], "a"),
+        (status_error(503), [BAD_REQUEST, status_error(500)], "b"),
+        (TOO_LONG, [status_error(500)], "a"),
+        (OUR_KEY, [NOT_FOUND], "a"),
+    ],
+)
+def test_when_all_targets_fail_the_most_useful_error_is_raised(
+    first: OpenAICompatError, others: list[OpenAICompatError], raised: str
+) -> None:
+    errors = dict(zip("abc", [first, *others], strict=False))
+    scenario = FailoverScenario({name: [error] for name, error in errors.items()}, RoutePolicy(retries=0))
+    executor = scenario.executor()
+    with pytest.raises(OpenAICompatError) as caught:
+        executor.run(scenario.start)
+    assert caught.value is errors[raised]
+    assert scenario.called == list(errors)
+    assert executor.target is not None
+    assert executor.target.model == raised
+
+
+def test_the_error_of_the_target_counts_more_than_that_of_a_fallback_asked_before_it() -> None:
+    scenario = FailoverScenario({"a": [status_error(503, "first")], "b": [NOT_FOUND]}, RoutePolicy(retries=0))
+    for _ in range(2):
+        with pytest.raises(UpstreamStatusError) as raised:
+            scenario.run()
+        assert raised.value.code == "first"
+    assert scenario.called == ["a", "b", "b", "a"]
+
+
+def test_a_wrong_request_does_not_reach_a_target_with_an_open_circuit() -> None:
+    scenario = FailoverScenario({"a": [status_error(503)], "b": ["from b", BAD_REQUEST]}, RoutePolicy(retries=0))
+    scenario.run()
+    with pytest.raises(UpstreamStatusError) as raised:
+        scenario.run()
+    assert (raised.value.code, scenario.called) == ("bad", ["a", "b", "b"])
+
+
+def test_a_target_that_refuses_this_servers_key_falls_back_and_its_circuit_opens(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scenario = FailoverScenario({"a": [OUR_KEY], "b": ["from b"]})
+    assert [scenario.run(), scenario.run()] == ["from b", "from b"]
+    assert scenario.called == ["a", "b", "b"]
+    errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert errors == ["'a' failed for this call: no"]
+
+
+@pytest.mark.parametrize("error", [status_error(400, "content_filter"), status_error(401), status_error(404)])
 def test_a_fatal_error_gets_exactly_one_attempt(error: OpenAICompatError) -> None:
     scenario = FailoverScenario({"a": [error], "b": ["from b"]})
     with pytest.raises(type(error)):
@@ -180,9 +241,10 @@ def window(tokens: int | None) -> ModelConfig:
         ((8, 16), "larger", True),
         ((8, 8), "larger", False),
         ((16, 8), "larger", False),
-        ((8, None), "larger", False),
-        ((None, 16), "larger", False),
-        ((None, None), "always", True),
+        ((8, None), "larger", True),
+        ((None, 16), "larger", True),
+        ((None, None), "larger", True),
+        ((16, 8), "always", True),
     ],
 )
 def test_a_prompt_that_is_too_long_falls_back_to_a_larger_context_window(
@@ -391,3 +453,168 @@ def test_an_unexpected_exception_is_raised_unchanged() -> None:
 
     with pytest.raises(ZeroDivisionError):
         scenario.executor().run(start)
+
+
+def test_the_largest_window_that_was_exceeded_decides() -> None:
+    """Another failure in between does not make a small window large enough."""
+    scenario = FailoverScenario(
+        {"a": [TOO_LONG], "b": [status_error(500)], "c": ["-"], "d": ["from d"]},
+        RoutePolicy(retries=0),
+        a=window(8),
+        c=window(4),
+        d=window(16),
+    )
+    assert (scenario.run(), scenario.called) == ("from d", ["a", "b", "d"])
+
+
+class TwoWorkers:
+    """Two scenarios whose circuit breakers share a store and a clock, one for each worker."""
+
+    def __init__(self, scripts: dict[str, Script], policy: RoutePolicy) -> None:
+        self.first, self.second = FailoverScenario(scripts, policy), FailoverScenario(scripts, policy)
+        store = MemoryStore(self.first.clock)
+        for worker in (self.first, self.second):
+            worker.breaker = CircuitBreaker(store, list(scripts), self.first.clock)
+            worker.plan = replace(worker.plan, breaker=worker.breaker)
+        self.second.now = self.first.now
+
+
+@pytest.mark.parametrize("retry_after", ["1.5", "2"])
+def test_while_one_call_waits_for_a_rate_limit_those_of_all_workers_fall_back_at_once(retry_after: str) -> None:
+    limited = status_error(429, retry_after=retry_after)
+    workers = TwoWorkers({"a": [limited, "from a"], "b": ["from b"]}, RoutePolicy(retries=2))
+    answers: list[str] = []
+    sleep = workers.first.sleep
+
+    def sleep_while_others_call(cancellation: CancellationToken, seconds: float) -> None:
+        workers.first.now += 0.1  # the age that a worker's copy of the state may have
+        answers.extend(worker.run() for worker in (workers.first, workers.second) * 10)
+        sleep(cancellation, seconds)
+
+    workers.first.sleep = sleep_while_others_call  # type: ignore[method-assign]
+    assert workers.first.run() == "from a"
+    assert answers == ["from b"] * 20
+    assert (workers.first.called.count("a"), workers.second.called.count("a")) == (2, 0)
+    assert workers.second.waits == []
+    workers.second.scripts["a"] = ["from a"]
+    workers.first.now += 0.1
+    assert [workers.first.run(), workers.second.run()] == ["from a", "from a"]
+
+
+def test_concurrent_calls_stop_retrying_once_the_circuit_is_open() -> None:
+    """The first call gives up while the second one waits for its retry."""
+    down = status_error(503)
+    workers = TwoWorkers({"a": [down], "b": ["from b"]}, RoutePolicy(retries=3))
+    sleep = workers.second.sleep
+
+    def sleep_while_the_first_call_fails(cancellation: CancellationToken, seconds: float) -> None:
+        workers.first.now += 0.1
+        assert workers.first.run() == "from b"
+        sleep(cancellation, seconds)
+
+    workers.second.sleep = sleep_while_the_first_call_fails  # type: ignore[method-assign]
+    assert workers.second.run() == "from b"
+    assert workers.second.called == ["a", "b"]
+
+
+def test_a_call_whose_circuit_was_opened_meanwhile_does_not_wait_at_all() -> None:
+    scenario = FailoverScenario({"a": [status_error(503)], "b": ["from b"]}, RoutePolicy(retries=3))
+
+    def start(target: Target, context: CallContext) -> str:
+        if target.model == "a":
+            scenario.breaker.on_failure("a", scenario.plan.policy, Permit.NORMAL, is_outage=True)
+        return scenario.start(target, context)
+
+    assert scenario.executor().run(start).result == "from b"
+    assert (scenario.called, scenario.waits) == (["a", "b"], [])
+
+
+def test_without_a_fallback_calls_wait_and_retry_as_before() -> None:
+    limited = status_error(429, retry_after="1")
+    workers = TwoWorkers({"a": [limited, limited, "from a"]}, RoutePolicy(retries=2))
+    assert [workers.first.run(), workers.second.run()] == ["from a", "from a"]
+    assert [len(workers.first.waits), len(workers.second.waits)] == [2, 2]
+
+
+def test_an_answer_that_was_under_way_does_not_close_a_circuit_that_others_opened() -> None:
+    scenario = FailoverScenario({"a": ["from a"], "b": ["from b"]})
+
+    def start(target: Target, context: CallContext) -> str:
+        scenario.breaker.on_failure("a", scenario.plan.policy, Permit.NORMAL, is_outage=True, retry_after=30)
+        return scenario.start(target, context)
+
+    assert scenario.executor().run(start).result == "from a"
+    assert scenario.breaker.try_acquire("a") is None
+
+
+class CallersKeyBackend(Backend):
+    """A backend that sends the caller's own credential to its upstream."""
+
+    def sends_caller_credential(self, context: CallContext) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        status_error(401),
+        status_error(403),
+        status_error(429, retry_after="1"),
+        status_error(429, retry_after="60"),
+        status_error(429, "insufficient_quota"),
+    ],
+    ids=["401", "403", "429", "429 later", "quota"],
+)
+def test_what_an_upstream_says_about_one_callers_key_does_not_keep_other_callers_away(error: OpenAICompatError) -> None:
+    def run(backend_class: type[Backend]) -> tuple[list[str], Permit | None]:
+        scenario = FailoverScenario({"a": [error], "b": ["from b"]}, RoutePolicy(retries=1, cooldown=10))
+        backend = backend_class(ModelConfig("a", "openai"), NoOptions(), RESOURCES)
+        scenario.plan = replace(scenario.plan, targets={"a": Target("a", backend)})
+        with suppress(UpstreamStatusError):
+            scenario.run()
+        return scenario.called, scenario.breaker.try_acquire("a")
+
+    called, permit = run(CallersKeyBackend)
+    assert permit is Permit.NORMAL
+    assert called == run(Backend)[0]
+
+
+def test_a_connection_that_was_never_made_is_no_reason_not_to_repeat_a_call_with_side_effects() -> None:
+    scenario = FailoverScenario({"a": [UpstreamConnectError("no")], "b": ["from b"]}, RoutePolicy(retries=0))
+    assert scenario.run(may_repeat=False) == "from b"
+
+
+def test_an_error_within_an_answer_ends_a_call_with_side_effects() -> None:
+    error = status_error(503)
+    error.is_within_answer = True
+    scenario = FailoverScenario({"a": [error], "b": ["from b"]})
+    with pytest.raises(UpstreamStatusError):
+        scenario.run(may_repeat=False)
+    assert scenario.called == ["a"]
+
+
+def test_the_timeouts_of_the_route_replace_those_of_the_model() -> None:
+    timeouts = Timeouts(first_byte=1, first_token=2)
+    scenario = FailoverScenario({"a": ["-"]}, a=with_first_token_timeout(7.0))
+    scenario.plan = replace(scenario.plan, targets={"a": replace(scenario.plan.targets["a"], timeouts=timeouts)})
+    contexts: list[CallContext] = []
+
+    def start(target: Target, context: CallContext) -> str:
+        contexts.append(context)
+        return "from a"
+
+    scenario.executor(limits_first_token=True).run(start).close()
+    assert [context.timeouts for context in contexts] == [timeouts]
+    assert [timer.seconds for timer in scenario.timers] == [2]
+
+
+def test_requests_that_were_sent_again_within_an_attempt_are_counted() -> None:
+    scenario = FailoverScenario({"a": ["from a"]})
+    executor = scenario.executor()
+
+    def start(target: Target, context: CallContext) -> str:
+        context.resends.append("127.0.0.1")
+        return scenario.start(target, context)
+
+    executor.run(start)
+    assert executor.attempts == 2

@@ -13,6 +13,7 @@ from openai_compat.core.errors import (
     OpenAICompatError,
     UpstreamAuthenticationError,
     UpstreamBusyError,
+    UpstreamConnectError,
     UpstreamConnectionError,
     UpstreamInvalidResponseError,
     UpstreamStatusError,
@@ -61,7 +62,7 @@ RETRY, FALL_BACK, RETURN_ERROR = (True, True), (False, True), (False, False)
         (status_error(404), RETURN_ERROR),
         (status_error(422), RETURN_ERROR),
         (status_error(501), RETURN_ERROR),
-        (UpstreamAuthenticationError("no"), RETURN_ERROR),
+        (UpstreamAuthenticationError("no"), FALL_BACK),
         (InvalidRequestError("no"), RETURN_ERROR),
         (CapabilityError("no"), RETURN_ERROR),
         (CallCancelledError(), RETURN_ERROR),
@@ -85,7 +86,8 @@ def test_overload_and_connection_failures_are_outages() -> None:
 
 
 def test_only_a_refusal_proves_that_the_call_was_not_processed() -> None:
-    assert all(classify(error).not_processed for error in (status_error(429), status_error(503)))
+    unsent = UpstreamConnectError("x")
+    assert all(classify(error).not_processed for error in (status_error(429), status_error(503), TOO_LONG, unsent))
     assert not any(classify(error).not_processed for error in (status_error(500), UpstreamConnectionError("x")))
 
 
@@ -95,3 +97,10 @@ def test_only_the_upstreams_own_failures_are_its_faults() -> None:
         classify(error).is_fault
         for error in (InternalError(), UpstreamBusyError(1), TOO_LONG, status_error(400), InvalidRequestError("x"))
     )
+
+
+def test_which_errors_another_model_would_answer_too() -> None:
+    wrong = (status_error(400), status_error(422), status_error(413), status_error(400, "content_filter"))
+    assert all(classify(error).is_clients_fault for error in (*wrong, InvalidRequestError("x")))
+    others = (TOO_LONG, status_error(404), status_error(401), status_error(400, "unsupported_value"), status_error(503))
+    assert not any(classify(error).is_clients_fault for error in (*others, CapabilityError("x")))

@@ -42,6 +42,7 @@ class RecoveryScenario:
     def __init__(self, *sources: ScriptedResponse | Exception, prefill: str | None = None, **payload: Any) -> None:
         self.sources = list(sources)
         self.calls: list[InferenceCall] = []
+        self.reported: list[tuple[str | None, int]] = []
         names = [f"t{number}" for number in range(len(sources))]
         entries = [ModelConfig(name, "echo", assistant_prefill=prefill) for name in names]
         targets = [Target(entry.name, Backend(entry, NoOptions(), RESOURCES)) for entry in entries]
@@ -63,8 +64,20 @@ class RecoveryScenario:
         return relay
 
     def start(self, heartbeat_interval: float = 0.0) -> RecoveringStream:
-        failover: FailoverExecutor[EventStream] = FailoverExecutor(self.plan, CallContext("req"))
-        return RecoveringStream(failover, self.call, self.open_stream, heartbeat_interval)
+        context = CallContext("req", heartbeat_interval=heartbeat_interval)
+        may_repeat = not self.call.payload.get("store")
+        self.failover: FailoverExecutor[EventStream] = FailoverExecutor(self.plan, context, may_repeat=may_repeat)
+        return RecoveringStream(
+            self.failover,
+            self.call,
+            self.open_stream,
+            context,
+            count_tokens=lambda text, model: len(text.split()),
+            on_routed=self.record,
+        )
+
+    def record(self, failover: FailoverExecutor[Any]) -> None:
+        self.reported.append((failover.target and failover.target.model, failover.attempts))
 
     def read(self) -> tuple[str, list[dict[str, Any]]]:
         """Return the text and the chunks, or raise the error of the stream."""
@@ -145,6 +158,14 @@ def test_an_error_event_is_a_break_and_the_events_before_it_are_sent() -> None:
     error = to_event({"error": {"message": "m", "type": "server_error", "param": None, "code": None}})
     scenario = RecoveryScenario(ScriptedResponse(chunk("one ") + error), complete("one ", "two"))
     assert scenario.read()[0] == "one two"
+
+
+def test_an_error_event_about_the_request_is_not_routed_around() -> None:
+    error = to_event({"error": {"message": "m", "type": "x", "param": None, "code": "content_policy_violation"}})
+    scene = Scene(ScriptedResponse(chunk("one ") + error), whole("one ", "two"))
+    with pytest.raises(UpstreamStatusError):
+        scene.read()
+    assert len(scene.calls) == 1
 
 
 def test_comments_and_heartbeats_pass() -> None:
@@ -242,11 +263,62 @@ def test_which_completions_can_be_continued(payload: dict[str, Any], *, possible
 
 def test_resume_requests_for_each_kind_of_prefill() -> None:
     chat = InferenceCall("chat/completions", b"", {"messages": [], "stream": True}, "m")
-    switched = resume_request(chat, "so far", "continue_final_message")
+    switched = resume_request(chat, "so far", "continue_final_message", len)
     assert switched is not None
     assert switched.payload["continue_final_message"] is True
     assert switched.payload["add_generation_prompt"] is False
-    assert resume_request(chat, "so far", None) is None
-    text = resume_request(InferenceCall("completions", b"", {"prompt": "a"}, "m"), " b", None)
+    assert resume_request(chat, "so far", None, len) is None
+    text = resume_request(InferenceCall("completions", b"", {"prompt": "a"}, "m"), " b", None, len)
     assert text is not None
     assert text.payload["prompt"] == "a b"
+
+
+@pytest.mark.parametrize(
+    ("limits", "reduced"),
+    [
+        ({"max_tokens": 10}, {"max_tokens": 8}),
+        ({"max_completion_tokens": 3}, {"max_completion_tokens": 1}),
+        ({"max_tokens": 2, "max_completion_tokens": 1}, {"max_tokens": 1, "max_completion_tokens": 1}),
+        ({"max_tokens": None}, {"max_tokens": None}),
+    ],
+)
+def test_the_token_limits_are_reduced_by_what_was_sent(limits: dict[str, Any], reduced: dict[str, Any]) -> None:
+    scenario = RecoveryScenario(
+        ScriptedResponse(chunk("one "), chunk("two"), CUT), complete(" three"), prefill="message", **limits
+    )
+    assert scenario.read()[0] == "one two three"
+    assert {name: scenario.calls[-1].payload[name] for name in limits} == reduced
+    assert {name: json.loads(scenario.calls[-1].body)[name] for name in limits} == reduced
+
+
+def test_a_model_that_is_asked_from_the_start_gets_the_clients_limit() -> None:
+    scenario = RecoveryScenario(ScriptedResponse(chunk("one "), CUT), complete("one ", "two"), max_tokens=10)
+    assert scenario.read()[0] == "one two"
+    assert scenario.calls[-1].payload["max_tokens"] == 10
+
+
+def test_a_stream_that_is_stored_is_not_continued() -> None:
+    scenario = RecoveryScenario(ScriptedResponse(chunk("one "), CUT), complete("one ", "two"), store=True)
+    with pytest.raises(UpstreamTruncatedError):
+        scenario.read()
+    assert len(scenario.calls) == 1
+
+
+def test_the_model_that_finished_the_stream_and_all_attempts_are_reported() -> None:
+    refusal = UpstreamStatusError("no prefill", upstream_status=400, type_="invalid_request_error")
+    scenario = RecoveryScenario(
+        ScriptedResponse(chunk("one "), CUT),
+        UpstreamTruncatedError("down"),
+        refusal,
+        complete("one ", "two"),
+        prefill="message",
+    )
+    scenario.read()
+    assert scenario.reported == [("t2", 4)]
+    assert scenario.failover.tried == ["t0", "t1", "t2"]
+
+
+def test_a_fallback_that_refuses_does_not_end_the_continuation() -> None:
+    refusal = UpstreamStatusError("unknown model", upstream_status=404, type_="invalid_request_error")
+    scenario = RecoveryScenario(ScriptedResponse(chunk("one "), CUT), refusal, complete("one ", "two"))
+    assert scenario.read()[0] == "one two"

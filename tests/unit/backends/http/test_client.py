@@ -193,3 +193,10 @@ def test_the_credential_of_a_base_url_is_sent_unless_there_is_a_key(
     lines = header_blocks[0].split("\r\n")
     assert [line for line in lines if line.lower().startswith("authorization")] == [expected]
     assert "hunter2" not in header_blocks[0] + caplog.text + str(caught.value)
+
+
+def test_the_timeouts_of_the_context_replace_those_of_the_model(mocked: responses.RequestsMock) -> None:
+    mocked.post(URL, body=b"{}")
+    context = CallContext("req_1", timeouts=Timeouts(first_byte=1))
+    send(context)
+    assert mocked.calls[0].request.req_kwargs["timeout"].timeouts is context.timeouts  # type: ignore[attr-defined]

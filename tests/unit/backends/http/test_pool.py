@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from requests.exceptions import ConnectionError
 
-from openai_compat.backends.http.pool import Connection, ConnectionPool, Origin
+from openai_compat.backends.http.pool import Connection, ConnectionPool, Deadlines, Origin
 from openai_compat.backends.http.transport import LlhttpAdapter
 from tests.support.raw_server import RawServer, answer_with, read_request, wait_for_close
 
@@ -84,6 +84,22 @@ def test_a_request_that_the_upstream_may_have_worked_on_is_not_repeated(
         with pytest.raises(ConnectionError):
             send(adapter, server.url, "POST", **ONE_BYTE)
         assert server.connections == 1
+
+
+def test_a_request_that_is_sent_again_is_recorded(adapter: LlhttpAdapter) -> None:
+    deadlines = Deadlines()
+    with RawServer(closes_after_the_second_request, answer_with(OK)) as server:
+        assert read(send(adapter, server.url, timeout=deadlines)) == b"hello"
+        assert deadlines.resends == []
+        assert read(send(adapter, server.url, "POST", timeout=deadlines, **ONE_BYTE)) == b"hello"
+        assert deadlines.resends == ["127.0.0.1"]
+
+
+def test_a_request_that_must_not_be_sent_again_uses_a_new_connection(adapter: LlhttpAdapter) -> None:
+    with RawServer(closes_after_the_second_request, answer_with(OK)) as server:
+        assert read(send(adapter, server.url)) == b"hello"
+        assert read(send(adapter, server.url, "POST", timeout=Deadlines(resends=None), **ONE_BYTE)) == b"hello"
+        assert server.connections == 2, "it used the idle connection, on which it could not have been repeated"
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
