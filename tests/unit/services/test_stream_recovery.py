@@ -162,10 +162,10 @@ def test_an_error_event_is_a_break_and_the_events_before_it_are_sent() -> None:
 
 def test_an_error_event_about_the_request_is_not_routed_around() -> None:
     error = to_event({"error": {"message": "m", "type": "x", "param": None, "code": "content_policy_violation"}})
-    scene = Scene(ScriptedResponse(chunk("one ") + error), whole("one ", "two"))
+    scenario = RecoveryScenario(ScriptedResponse(chunk("one ") + error), complete("one ", "two"))
     with pytest.raises(UpstreamStatusError):
-        scene.read()
-    assert len(scene.calls) == 1
+        scenario.read()
+    assert len(scenario.calls) == 1
 
 
 def test_comments_and_heartbeats_pass() -> None:

@@ -30,7 +30,7 @@ COMPRESSED = {
 }
 
 
-@pytest.mark.parametrize(("encoding", "body"), COMPRESSED.items())
+@pytest.mark.parametrize(("encoding", "body"), COMPRESSED.items(), ids=COMPRESSED)
 def test_a_compressed_body_is_decoded(encoding: str, body: bytes) -> None:
     assert decode_body(body, encoding, len(BODY)) == BODY
 
@@ -46,7 +46,11 @@ def test_a_bomb_is_not_expanded() -> None:
         decode_body(gzip.compress(bytes(50_000_000)), "gzip", 1000)
 
 
-@pytest.mark.parametrize("body", [BODY, COMPRESSED["gzip"][:-9], COMPRESSED["gzip"] + b"x", b"\x1f"])
+@pytest.mark.parametrize(
+    "body",
+    [BODY, COMPRESSED["gzip"][:-9], COMPRESSED["gzip"] + b"x", b"\x1f"],
+    ids=["plain", "cut", "followed", "one byte"],
+)
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 def test_a_body_that_is_not_compressed_as_it_should_be_is_refused(encoding: str, body: bytes) -> None:
     with pytest.raises(InvalidRequestError, match=f"could not be decompressed as {encoding}"):
