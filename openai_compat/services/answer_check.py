@@ -78,11 +78,15 @@ def _repair(path: str, body: bytes) -> tuple[JSON, bytes]:
     """Return the object with `LOWEST_LOGPROB` in place of `NaN` and `Infinity`, and its JSON.
 
     Raises:
-        UpstreamInvalidResponseError: these numbers are embeddings, which have no such replacement.
+        UpstreamInvalidResponseError: these numbers are embeddings, which have no such replacement, or it is no complete
+            JSON object.
     """
     if path == EMBEDDINGS_PATH:
         raise UpstreamInvalidResponseError("The upstream's embeddings contain NaN or Infinity.")
-    value: Any = parse_repaired(body)
+    try:
+        value: Any = parse_repaired(body)
+    except (ValueError, RecursionError) as error:
+        raise UpstreamInvalidResponseError("The upstream's answer is not a complete JSON object.") from error
     if not isinstance(value, dict):
         raise UpstreamInvalidResponseError("The upstream's answer is not a JSON object.")
     return value, to_json(value)

@@ -63,6 +63,20 @@ def test_log_probabilities_that_are_not_finite_become_the_lowest(length: int) ->
     assert numbers == [1, -9999.0, -9999.0, None]
 
 
+@LENGTHS
+def test_an_answer_that_is_cut_after_a_number_that_is_not_finite_is_refused(length: int) -> None:
+    body = answer(length).replace(b"true", b"NaN")
+    for end in (body.index(b"NaN") + 3, len(body) - 1):
+        with pytest.raises(UpstreamInvalidResponseError):
+            check_answer(CHAT_PATH, body[:end])
+
+
+@pytest.mark.parametrize("end", [b"]]}", b"}" + b" " * 70_000 + b"}", b"," * 70_000 + b"}"])
+def test_a_broken_answer_with_a_number_that_is_not_finite_is_refused(end: bytes) -> None:
+    with pytest.raises(UpstreamInvalidResponseError):
+        check_answer(CHAT_PATH, b'{"choices": [NaN, ' + end)
+
+
 def test_the_words_nan_and_infinity_in_a_text_change_nothing() -> None:
     for length in (10, 200_000):
         body = answer(length, note="NaN, Infinity")
