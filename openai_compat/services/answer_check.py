@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Final
 
 from openai_compat.backends.parsing.json_check import (
     MAX_PARSED_BYTES,
+    SLICE_BYTES,
     NonFiniteNumberError,
     check_large_object,
+    iterate_keys,
     parse_repaired,
     parse_strict,
 )
@@ -21,6 +24,11 @@ from .inference_call import CHAT_PATH, COMPLETIONS_PATH, EMBEDDINGS_PATH
 from .openai_objects import to_json
 
 USAGE_TAIL_BYTES: Final = 4096
+MAX_PARSED_ERROR_BYTES: Final = SLICE_BYTES
+"""Larger bodies are not parsed to find out which error they are."""
+_FILLED_LIST: Final = re.compile(rb"\s*\[\s*[^\s\]]")
+_EMPTY_VALUE: Final = re.compile(rb"\s*(?:null|false|\"\"|\{\s*\}|\[\s*\])")
+_ERROR_KEYS: Final = frozenset({b"error", b"errors"})
 _REQUIRED: Final = {CHAT_PATH: "choices", COMPLETIONS_PATH: "choices", EMBEDDINGS_PATH: "data"}
 
 
@@ -32,8 +40,8 @@ def check_answer(path: str, body: bytes) -> tuple[JSON, bytes, Usage | None]:
     Raises:
         UpstreamInvalidResponseError: it is no complete JSON object, or neither an answer nor an error.
     """
-    if len(body) > MAX_PARSED_BYTES:
-        return _check_large(path, body)
+    if len(body) > MAX_PARSED_BYTES and _is_large_answer(path, body):
+        return {}, body, find_usage(body)
     try:
         value = parse_strict(body)
     except NonFiniteNumberError:
@@ -62,16 +70,27 @@ def _may_be_error(value: JSON) -> bool:
     return bool(value.get("error") or value.get("errors")) or value.get("object") == "error"
 
 
-def _check_large(path: str, body: bytes) -> tuple[JSON, bytes, Usage | None]:
+def _is_large_answer(path: str, body: bytes) -> bool:
+    """Return True if a large body is an answer, by its top-level keys. Return False if it must be parsed.
+
+    An error must be parsed, and so must a body that contains `NaN` or `Infinity`.
+
+    Raises:
+        UpstreamInvalidResponseError: it is no complete JSON object, or no answer and above `MAX_PARSED_ERROR_BYTES`.
+    """
     try:
         check_large_object(body)
     except NonFiniteNumberError:
-        value, body = _repair(path, body)
-        return {}, body, read_usage(value.get("usage"))
-    required = _REQUIRED.get(path, "")
-    if body.find(f'"{required}"'.encode()) < 0:
-        raise UpstreamInvalidResponseError(f"The upstream's answer has no '{required}', so it is no answer.")
-    return {}, body, find_usage(body)
+        return False
+    required = _REQUIRED.get(path, "").encode()
+    for key, position in iterate_keys(body):
+        if key == required and _FILLED_LIST.match(body, position) is not None:
+            return True
+        if key in _ERROR_KEYS and _EMPTY_VALUE.match(body, position) is None:
+            break
+    if len(body) > MAX_PARSED_ERROR_BYTES:
+        raise UpstreamInvalidResponseError("The upstream's answer is too large for an error, and no answer.")
+    return False
 
 
 def _repair(path: str, body: bytes) -> tuple[JSON, bytes]:
