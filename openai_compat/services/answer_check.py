@@ -22,6 +22,7 @@ from openai_compat.core.types import Usage
 from .event_stream import JSON
 from .inference_call import CHAT_PATH, COMPLETIONS_PATH, EMBEDDINGS_PATH
 from .openai_objects import to_json
+from .sse_events import choices_of
 
 USAGE_TAIL_BYTES: Final = 4096
 MAX_PARSED_ERROR_BYTES: Final = SLICE_BYTES
@@ -131,3 +132,15 @@ def find_usage(body: bytes) -> Usage | None:
         return read_usage(json.JSONDecoder().raw_decode(text)[0])
     except (ValueError, RecursionError):
         return None
+
+
+def check_choices(path: str, value: JSON) -> None:
+    """Raise `UpstreamInvalidResponseError` if the parsed answer to a chat or a text completion has no choice."""
+    if path != EMBEDDINGS_PATH and not choices_of(value):
+        raise UpstreamInvalidResponseError("The upstream's answer has no choices.")
+
+
+def check_may_stream(path: str) -> None:
+    """Raise `UpstreamInvalidResponseError` if an event stream is no answer to the call."""
+    if path == EMBEDDINGS_PATH:
+        raise UpstreamInvalidResponseError("The upstream answered with an event stream instead of embeddings.")

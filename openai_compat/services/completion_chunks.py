@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any, Final
@@ -12,39 +13,76 @@ from openai_compat.core.types import ToolCallDelta
 
 from .event_stream import JSON
 from .openai_objects import new_id
+from .sse_events import has_content
+
+log = logging.getLogger(__name__)
 
 _TEXT_KEYS: Final = frozenset({"content", "refusal", "reasoning_content", "reasoning", "thinking"})
 """Keys of a delta whose values are parts of one text. Of any other string the last one counts."""
 _CALL_KEYS: Final = frozenset({"index", "id", "type", "function", "custom"})
 
 
+def check_completion(completion: Mapping[str, Any]) -> None:
+    """Check that a complete answer can be sent as chunks. It is the counterpart of priming an upstream's stream.
+
+    Raises:
+        UpstreamInvalidResponseError: a choice cannot be read, or no choice has content or a finish reason.
+    """
+    messages = []
+    choices = completion.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict | None):
+            raise _unreadable("choice")
+        message = choice.get("message") or {}
+        calls = message.get("tool_calls") or []
+        if not (isinstance(calls, list) and all(isinstance(call, dict) for call in calls)):
+            raise _unreadable("tool call")
+        messages.append(message)
+    if not has_content(completion) and not any(map(_is_filled, messages)):
+        raise UpstreamInvalidResponseError("The upstream's answer has no content.")
+
+
+def _is_filled(message: JSON) -> bool:
+    return any(value for name, value in message.items() if name != "role")
+
+
 def to_chunks(completion: Mapping[str, Any], *, includes_usage: bool) -> Iterator[JSON]:
     """Yield chunks that carry the same answer, and last the usage if the client asked for it.
 
     A text completion is its own chunk. A chat completion gives two for each choice: the message, and the finish reason.
+    The completion must have passed `check_completion`.
     """
     frame = {key: value for key, value in completion.items() if key not in {"choices", "usage"}}
     if completion.get("object") == "chat.completion":
         frame["object"] = "chat.completion.chunk"
     usage = {"usage": None} if includes_usage else {}
-    for choice in completion.get("choices") or []:
-        for part in _split(choice):
+    for index, choice in enumerate(completion.get("choices") or []):
+        for part in _split({"index": index, **choice}):
             yield {**frame, "choices": [part], **usage}
     if includes_usage:
         yield {**frame, "choices": [], "usage": completion.get("usage")}
 
 
 def _split(choice: JSON) -> Iterator[JSON]:
-    message = choice.get("message")
-    if not isinstance(message, dict):
-        yield choice
+    message = choice.get("message") or {}
+    finish_reason = choice.get("finish_reason") or _missing_finish_reason(message)
+    if "text" in choice or "delta" in choice:
+        yield {**choice, "finish_reason": finish_reason}
         return
     delta = {"role": "assistant", **message}
     if message.get("tool_calls"):
         delta["tool_calls"] = [{"index": index, **call} for index, call in enumerate(message["tool_calls"])]
     rest = {key: value for key, value in choice.items() if key not in {"message", "finish_reason"}}
     yield {**rest, "delta": delta, "finish_reason": None}
-    yield {**rest, "delta": {}, "finish_reason": choice.get("finish_reason"), "logprobs": None}
+    yield {**rest, "delta": {}, "finish_reason": finish_reason, "logprobs": None}
+
+
+def _missing_finish_reason(message: JSON) -> str:
+    """Return the finish reason of an answer that ended properly but has none, as translated answers get it."""
+    log.info("the upstream's answer was complete but had no finish reason")
+    if message.get("function_call"):
+        return "function_call"
+    return "tool_calls" if message.get("tool_calls") else "stop"
 
 
 class CompletionCollector:
@@ -144,16 +182,20 @@ class _Choice:
                 known[key] = list(value) if isinstance(value, list) else value
 
     def to_choice(self, index: int) -> JSON:
-        choice: JSON = {"index": index, "finish_reason": self._finish_reason, "logprobs": self._logprobs}
+        """Return the choice. A finish reason that is missing is added to content."""
+        choice: JSON = {"index": index, "logprobs": self._logprobs}
         if self._text is not None:
-            return {**choice, "text": "".join(self._text)}
+            text = "".join(self._text)
+            reason = self._finish_reason or (_missing_finish_reason({}) if text else None)
+            return {**choice, "text": text, "finish_reason": reason}
         message = {"role": "assistant", "content": None, **self._message}
         message |= {key: _join(parts) if key in _TEXT_KEYS else parts for key, parts in self._parts.items()}
         if calls := self._calls.to_list():
             message["tool_calls"] = calls
         if self._function_call is not None:
             message["function_call"] = self._function_call.to_function()
-        return {**choice, "message": message}
+        reason = self._finish_reason or (_missing_finish_reason(message) if _is_filled(message) else None)
+        return {**choice, "message": message, "finish_reason": reason}
 
 
 class _ToolCalls:
@@ -221,4 +263,4 @@ def _join(parts: list[Any]) -> Any:
 
 
 def _unreadable(part: str) -> UpstreamInvalidResponseError:
-    return UpstreamInvalidResponseError(f"The upstream's stream has an unreadable {part}.")
+    return UpstreamInvalidResponseError(f"The upstream's answer has an unreadable {part}.")
