@@ -22,7 +22,7 @@ from .inference_call import EMBEDDINGS_PATH, InferenceCall
 from .openai_objects import to_json
 from .preparation import needs_translation
 from .sse_events import encode_chunks
-from .stream_recovery import RecoveringStream
+from .stream_recovery import OnRouted, RecoveringStream
 
 TRUNCATED_HEADER = "x-truncated-inputs"
 """Indexes of the inputs whose embeddings leave out the end of the input."""
@@ -109,11 +109,12 @@ def answer_call(
     route: Route,
     call: InferenceCall,
     context: CallContext,
-    on_routed: Callable[[FailoverExecutor[Any]], None],
+    on_routed: OnRouted,
 ) -> Answer:
     """Answer a call by the route's backend, or by the first of its targets that has an answer.
 
-    `on_routed` gets the executor once the attempts of a route with several targets or tries are over.
+    `on_routed` gets the executor once the attempts of a route with several targets or tries are over, and again when
+    other targets were asked to continue a stream.
 
     Raises:
         UpstreamRefusalError: an upstream refused the call. OpenAICompatError
@@ -126,7 +127,7 @@ def answer_call(
         route.plan, context, limits_first_token=call.is_streamed, may_repeat=may_repeat
     )
     try:
-        return _answer_with_failover(endpoint, route.plan, call, context, failover)
+        return _answer_with_failover(endpoint, route.plan, call, context, failover, on_routed)
     finally:
         on_routed(failover)
 
@@ -146,7 +147,12 @@ def _ask(
 
 
 def _answer_with_failover(
-    endpoint: Endpoint, plan: RoutePlan, call: InferenceCall, context: CallContext, failover: FailoverExecutor[Any]
+    endpoint: Endpoint,
+    plan: RoutePlan,
+    call: InferenceCall,
+    context: CallContext,
+    failover: FailoverExecutor[Any],
+    on_routed: OnRouted,
 ) -> Answer:
     if call.is_streamed and endpoint.is_forwarded and plan.policy.on_stream_break == "continue":
 
@@ -157,7 +163,7 @@ def _answer_with_failover(
             assert isinstance(answer, EventStream)  # noqa: S101 - a streamed call gets one
             return answer
 
-        return RecoveringStream(failover, call, open_stream, context.heartbeat_interval)
+        return RecoveringStream(failover, call, open_stream, context.heartbeat_interval, on_routed)
     attempt = failover.run(lambda target, context: _ask(endpoint, call, target, context))
     if isinstance(attempt.result, EventStream):
         return FailoverStream(attempt)

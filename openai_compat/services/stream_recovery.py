@@ -11,7 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from openai_compat.core.errors import BackendError, UpstreamError, UpstreamStatusError, UpstreamTruncatedError
+from openai_compat.core.errors import (
+    BackendError,
+    CallCancelledError,
+    OpenAICompatError,
+    UpstreamError,
+    UpstreamStatusError,
+    UpstreamTruncatedError,
+)
 from openai_compat.core.streams import HEARTBEAT, BackgroundStart, Heartbeat
 from openai_compat.core.types import CallContext, Usage
 from openai_compat.routing.failover import Attempt, FailoverExecutor
@@ -27,6 +34,8 @@ log = logging.getLogger(__name__)
 OpenStream = Callable[[InferenceCall, Target, CallContext, ChunkFilter], EventStream]
 """Send a call to one target. Return its stream, primed, with every chunk passed through the filter."""
 
+OnRouted = Callable[[FailoverExecutor[Any]], None]
+"""Report the executor's last target and number of attempts."""
 PLAIN_KEYS: Final = frozenset({"role", "content", "refusal"})
 """Keys of a delta that is plain text."""
 
@@ -69,6 +78,8 @@ class RecoveringStream(EventStream):
     from the start: the repeated beginning is dropped, and an answer that differs from it is reported as the break that
     it is. A break within a tool call, within reasoning, or after the finish reason is an error at once.
 
+    `on_routed` gets the executor each time that other targets were asked to continue.
+
     Raises:
         The constructor: what `FailoverExecutor.run` raises.
     """
@@ -79,11 +90,13 @@ class RecoveringStream(EventStream):
         call: InferenceCall,
         open_stream: OpenStream,
         heartbeat_interval: float,
+        on_routed: OnRouted,
     ) -> None:
         self._failover = failover
         self._call = call
         self._open_stream = open_stream
         self._heartbeat_interval = heartbeat_interval
+        self._on_routed = on_routed
         self._is_text = can_continue(call)
         self._is_finished = self._is_resumed = False
         self._sent: list[str] = []
@@ -145,8 +158,13 @@ class RecoveringStream(EventStream):
         self._pending = None
         try:
             self._use(pending.result())
-        except BackendError as error:
+        except CallCancelledError:
+            raise
+        except OpenAICompatError as error:  # a RequestError, too: the client asked for another model
+            log.warning("no other target continues the answer: %s", error)
             raise _not_continued() from error
+        finally:
+            self._on_routed(self._failover)
         return next(self)
 
     def _start_first(self, target: Target, context: CallContext) -> EventStream:

@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 
 from openai_compat.backends.base import Backend, NoOptions
-from openai_compat.core.errors import CallCancelledError, UpstreamStatusError, UpstreamTruncatedError
+from openai_compat.core.errors import (
+    CallCancelledError,
+    ServerShuttingDownError,
+    UnsupportedParameterError,
+    UpstreamStatusError,
+    UpstreamTruncatedError,
+)
 from openai_compat.core.settings import ModelConfig, RoutePolicy
 from openai_compat.core.streams import HEARTBEAT
 from openai_compat.core.types import CallContext
@@ -42,6 +48,7 @@ class Scene:
     def __init__(self, *sources: ScriptedResponse | Exception, prefill: str | None = None, **payload: Any) -> None:
         self.sources = list(sources)
         self.calls: list[InferenceCall] = []
+        self.routes: list[tuple[str, int]] = []
         names = [f"t{number}" for number in range(len(sources))]
         entries = [ModelConfig(name, "echo", assistant_prefill=prefill) for name in names]
         targets = [Target(entry.name, Backend(entry, NoOptions(), RESOURCES)) for entry in entries]
@@ -64,7 +71,10 @@ class Scene:
 
     def start(self, heartbeat_interval: float = 0.0) -> RecoveringStream:
         failover: FailoverExecutor[EventStream] = FailoverExecutor(self.plan, CallContext("req"))
-        return RecoveringStream(failover, self.call, self.open_stream, heartbeat_interval)
+        return RecoveringStream(failover, self.call, self.open_stream, heartbeat_interval, self.record_route)
+
+    def record_route(self, failover: FailoverExecutor[Any]) -> None:
+        self.routes.append((failover.target.model if failover.target else "", failover.attempts))
 
     def read(self) -> tuple[str, list[dict[str, Any]]]:
         """The text, and the chunks; raises what the stream raises."""
@@ -191,11 +201,33 @@ def test_a_client_that_disconnects_during_failover_leaves_no_response_open() -> 
     wait_until(lambda: second.endings == ["closed"])
 
 
-def test_a_client_disconnect_is_not_a_break() -> None:
-    scene = Scene(ScriptedResponse(chunk("a"), CallCancelledError()), whole("a"))
-    with pytest.raises(CallCancelledError):
+@pytest.mark.parametrize("error", [CallCancelledError(), ServerShuttingDownError("down")])
+def test_a_client_disconnect_is_not_a_break(error: Exception) -> None:
+    scene = Scene(ScriptedResponse(chunk("a"), error), whole("a"))
+    with pytest.raises(type(error)):
         scene.read()
     assert len(scene.calls) == 1
+
+
+def test_a_disconnect_while_the_next_target_starts_is_no_error_of_the_upstream() -> None:
+    with pytest.raises(CallCancelledError):
+        Scene(ScriptedResponse(chunk("a"), CUT), CallCancelledError()).read()
+
+
+def test_a_fallback_that_lacks_a_parameter_does_not_name_itself(caplog: pytest.LogCaptureFixture) -> None:
+    refusal = UnsupportedParameterError("'logprobs' is not supported with the model 't1'.", "logprobs")
+    with pytest.raises(UpstreamTruncatedError, match="no other could go on") as raised:
+        Scene(ScriptedResponse(chunk("a"), CUT), refusal).read()
+    assert raised.value.__cause__ is refusal
+    assert "the model 't1'" in caplog.text
+
+
+def test_the_route_is_reported_again_after_each_break() -> None:
+    second = ScriptedResponse(chunk("a"), chunk("b"), CUT)
+    scene = Scene(ScriptedResponse(chunk("a"), CUT), ScriptedResponse(CUT), second, CUT)
+    with pytest.raises(UpstreamTruncatedError):
+        scene.read()
+    assert scene.routes == [("t2", 3), ("t3", 4)]
 
 
 @pytest.mark.parametrize(
