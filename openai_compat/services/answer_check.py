@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Final
 
 from openai_compat.backends.parsing.answer_format import describe_non_json
 from openai_compat.backends.parsing.json_check import (
     MAX_PARSED_BYTES,
+    SLICE_BYTES,
     NonFiniteNumberError,
     check_large_object,
+    iterate_keys,
     parse_repaired,
     parse_strict,
 )
@@ -21,8 +24,14 @@ from openai_compat.core.types import Usage
 from .event_stream import JSON
 from .inference_call import CHAT_PATH, COMPLETIONS_PATH, EMBEDDINGS_PATH
 from .openai_objects import to_json
+from .sse_events import choices_of
 
 USAGE_TAIL_BYTES: Final = 4096
+MAX_PARSED_ERROR_BYTES: Final = SLICE_BYTES
+"""Larger bodies are not parsed to find out which error they are."""
+_FILLED_LIST: Final = re.compile(rb"\s*\[\s*[^\s\]]")
+_EMPTY_VALUE: Final = re.compile(rb"\s*(?:null|false|\"\"|\{\s*\}|\[\s*\])")
+_ERROR_KEYS: Final = frozenset({b"error", b"errors"})
 _REQUIRED: Final = {CHAT_PATH: "choices", COMPLETIONS_PATH: "choices", EMBEDDINGS_PATH: "data"}
 
 
@@ -34,8 +43,8 @@ def check_answer(path: str, body: bytes) -> tuple[JSON, bytes, Usage | None]:
     Raises:
         UpstreamInvalidResponseError: it is no complete JSON object, or neither an answer nor an error.
     """
-    if len(body) > MAX_PARSED_BYTES:
-        return _check_large(path, body)
+    if len(body) > MAX_PARSED_BYTES and _is_large_answer(path, body):
+        return {}, body, find_usage(body)
     try:
         value = parse_strict(body)
     except NonFiniteNumberError:
@@ -60,27 +69,42 @@ def check_json_object(body: bytes) -> None:
         raise UpstreamInvalidResponseError("The upstream's answer is not a JSON object.")
 
 
-def _check_large(path: str, body: bytes) -> tuple[JSON, bytes, Usage | None]:
+def _is_large_answer(path: str, body: bytes) -> bool:
+    """Return True if a large body is an answer, by its top-level keys. Return False if it must be parsed.
+
+    An error must be parsed, and so must a body that contains `NaN` or `Infinity`.
+
+    Raises:
+        UpstreamInvalidResponseError: it is no complete JSON object, or no answer and above `MAX_PARSED_ERROR_BYTES`.
+    """
     try:
         check_large_object(body)
     except NonFiniteNumberError:
-        value, body = _repair(path, body)
-        return {}, body, read_usage(value.get("usage"))
-    required = _REQUIRED.get(path, "")
-    if body.find(f'"{required}"'.encode()) < 0:
-        raise UpstreamInvalidResponseError(f"The upstream's answer has no '{required}', so it is no answer.")
-    return {}, body, find_usage(body)
+        return False
+    required = _REQUIRED.get(path, "").encode()
+    for key, position in iterate_keys(body):
+        if key == required and _FILLED_LIST.match(body, position) is not None:
+            return True
+        if key in _ERROR_KEYS and _EMPTY_VALUE.match(body, position) is None:
+            break
+    if len(body) > MAX_PARSED_ERROR_BYTES:
+        raise UpstreamInvalidResponseError("The upstream's answer is too large for an error, and no answer.")
+    return False
 
 
 def _repair(path: str, body: bytes) -> tuple[JSON, bytes]:
     """Return the object with `LOWEST_LOGPROB` in place of `NaN` and `Infinity`, and its JSON.
 
     Raises:
-        UpstreamInvalidResponseError: these numbers are embeddings, which have no such replacement.
+        UpstreamInvalidResponseError: these numbers are embeddings, which have no such replacement, or it is no complete
+            JSON object.
     """
     if path == EMBEDDINGS_PATH:
         raise UpstreamInvalidResponseError("The upstream's embeddings contain NaN or Infinity.")
-    value: Any = parse_repaired(body)
+    try:
+        value: Any = parse_repaired(body)
+    except (ValueError, RecursionError) as error:
+        raise UpstreamInvalidResponseError("The upstream's answer is not a complete JSON object.") from error
     if not isinstance(value, dict):
         raise UpstreamInvalidResponseError("The upstream's answer is not a JSON object.")
     return value, to_json(value)
@@ -97,3 +121,15 @@ def find_usage(body: bytes) -> Usage | None:
         return read_usage(json.JSONDecoder().raw_decode(text)[0])
     except (ValueError, RecursionError):
         return None
+
+
+def check_choices(path: str, value: JSON) -> None:
+    """Raise `UpstreamInvalidResponseError` if the parsed answer to a chat or a text completion has no choice."""
+    if path != EMBEDDINGS_PATH and not choices_of(value):
+        raise UpstreamInvalidResponseError("The upstream's answer has no choices.")
+
+
+def check_may_stream(path: str) -> None:
+    """Raise `UpstreamInvalidResponseError` if an event stream is no answer to the call."""
+    if path == EMBEDDINGS_PATH:
+        raise UpstreamInvalidResponseError("The upstream answered with an event stream instead of embeddings.")

@@ -29,9 +29,9 @@ from openai_compat.core.hooks import Hooks
 from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import CallContext, Usage
 
-from .answer_check import check_answer
+from .answer_check import check_answer, check_choices, check_may_stream
 from .body_rewrite import to_body, to_upstream_body
-from .completion_chunks import CompletionCollector, to_chunks
+from .completion_chunks import CompletionCollector, check_completion, to_chunks
 from .event_stream import JSON, ChunkFilter, CompleteAnswer, EventStream
 from .inference_call import InferenceCall
 from .openai_objects import to_json
@@ -83,7 +83,9 @@ class CompletionStream(EventStream):
     def __init__(self, answer: CompleteAnswer, call: InferenceCall, chunk_filter: ChunkFilter | None) -> None:
         self.headers = {name: value for name, value in answer.headers.items() if name != "content-type"}
         self._usage = answer.usage
-        chunks = to_chunks(parse_object(answer.body), includes_usage=call.wants_usage)
+        completion = parse_object(answer.body)
+        check_completion(completion)
+        chunks = to_chunks(completion, includes_usage=call.wants_usage)
         self._events = encode_chunks(chunks, chunk_filter)
 
     @property
@@ -175,6 +177,7 @@ def _relay(
     strip_usage: bool,
 ) -> CompleteAnswer | EventStream:
     """Return the events of a streamed call, primed, or the completion that they make for any other call."""
+    check_may_stream(call.path)
     collector = None if call.is_streamed else CompletionCollector()
     headers = response_headers(response.headers)
     relay = SSERelay(
@@ -191,8 +194,9 @@ def _relay(
     for _ in relay:
         pass
     relay.close()
-    body = to_json(collector.to_completion())
-    return CompleteAnswer(200, {**headers, "content-type": "application/json"}, body, relay.usage)
+    completion = collector.to_completion()
+    check_completion(completion)
+    return CompleteAnswer(200, {**headers, "content-type": "application/json"}, to_json(completion), relay.usage)
 
 
 def _to_complete_answer(
@@ -213,6 +217,8 @@ def _to_complete_answer(
         error = UpstreamRefusalError(to_answer(response, body, status=status))
         error.is_within_answer = True
         raise error
+    if value:  # a large one was not parsed
+        check_choices(call.path, value)
     headers = {**response_headers(response.headers), "content-type": "application/json"}
     return CompleteAnswer(response.status, headers, checked, usage)
 

@@ -11,7 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from openai_compat.core.errors import BackendError, UpstreamError, UpstreamStatusError, UpstreamTruncatedError
+from openai_compat.core.errors import (
+    BackendError,
+    CallCancelledError,
+    OpenAICompatError,
+    UpstreamError,
+    UpstreamStatusError,
+    UpstreamTruncatedError,
+)
 from openai_compat.core.streams import HEARTBEAT, BackgroundStart, Heartbeat
 from openai_compat.core.types import CallContext, Usage
 from openai_compat.routing.failover import Attempt, FailoverExecutor
@@ -28,6 +35,7 @@ OpenStream = Callable[[InferenceCall, Target, CallContext, ChunkFilter], EventSt
 """Send a call to one target. Return its stream, primed, with every chunk passed through the filter."""
 
 OnRouted = Callable[[FailoverExecutor[Any]], None]
+"""Report the executor's last target and number of attempts."""
 CountTokens = Callable[[str, str], int]
 """Return the number of tokens of a text for a model."""
 
@@ -79,6 +87,8 @@ class RecoveringStream(EventStream):
     The next target is asked to continue the text that was sent, where its model supports that. Otherwise it is asked
     from the start: the repeated beginning is dropped, and an answer that differs from it is reported as the break that
     it is. A break within a tool call, within reasoning, or after the finish reason is an error at once.
+
+    `on_routed` gets the executor each time that other targets were asked to continue.
 
     Raises:
         The constructor: what `FailoverExecutor.run` raises.
@@ -163,7 +173,10 @@ class RecoveringStream(EventStream):
         self._pending = None
         try:
             self._use(pending.result())
-        except BackendError as error:
+        except CallCancelledError:
+            raise
+        except OpenAICompatError as error:  # a RequestError, too: the client asked for another model
+            log.warning("no other target continues the answer: %s", error)
             raise _not_continued() from error
         finally:
             self._on_routed(self._failover)

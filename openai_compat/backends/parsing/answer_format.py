@@ -19,6 +19,8 @@ CARRIES_CONTENT: Final = re.compile(
     rb'"(?:content|text|arguments|reasoning\w*|thinking|refusal|input|partial_json)"\s*:\s*"'
 )
 """A started value in the bytes of a broken event, so that the answer would be altered without the event."""
+MAX_WHITE_SPACE_BYTES: Final = 65_536
+"""White space before a body, which some servers send to keep the connection alive."""
 _LONGEST_PREFIX: Final = max(map(len, EVENT_PREFIXES))
 _CHARSET: Final = re.compile(r"""charset\s*=\s*["']?([\w.:-]+)""", re.IGNORECASE)
 _ASCII_COMPATIBLE: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin1", "windows-1252"})
@@ -31,21 +33,31 @@ class PeekedResponse(UpstreamResponse):
         self.status, self.headers = response.status, response.headers
         self._response = response
         self._blocks = response.blocks()
-        self.beginning = b""
-        for block in self._blocks:
-            if not isinstance(block, Heartbeat):
-                self.beginning += block
-                if len(self.prefix) >= _LONGEST_PREFIX:
-                    break
-
-    @property
-    def prefix(self) -> bytes:
+        self.prefix = b""
         """The first bytes, without white space and byte order mark before them."""
-        return self.beginning.removeprefix(BYTE_ORDER_MARK).lstrip()
+        self._peeked: list[bytes] = []
+        self._peek()
+
+    def _peek(self) -> None:
+        """Read until the beginning is known.
+
+        Raises:
+            UpstreamInvalidResponseError: The body begins with more than `MAX_WHITE_SPACE_BYTES` of white space.
+        """
+        count = 0
+        for block in self._blocks:
+            if isinstance(block, Heartbeat):
+                continue
+            self._peeked.append(block)
+            self.prefix = (self.prefix + block).removeprefix(BYTE_ORDER_MARK).lstrip()
+            if len(self.prefix) >= _LONGEST_PREFIX:
+                return
+            count += len(block)
+            if count > MAX_WHITE_SPACE_BYTES:
+                raise UpstreamInvalidResponseError("The upstream's answer begins with too much white space.")
 
     def blocks(self) -> Iterator[bytes | Heartbeat]:
-        if self.beginning:
-            yield self.beginning
+        yield from self._peeked
         yield from self._blocks
 
     def read(self) -> bytes:

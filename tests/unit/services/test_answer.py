@@ -28,6 +28,7 @@ from openai_compat.core.types import (
 from openai_compat.services.chat import ChatAnswer, ChatService
 from openai_compat.services.completions import CompletionAnswer, CompletionService
 from openai_compat.services.embeddings import EmbeddingService
+from openai_compat.services.token_decoder import TokenDecoder
 
 MESSAGES = [{"role": "user", "content": "hi"}]
 
@@ -185,7 +186,7 @@ def test_log_probabilities_that_are_not_finite_become_the_lowest_one(value: floa
 @pytest.mark.parametrize("encoding_format", ["float", "base64"])
 def test_embeddings_that_are_not_finite_are_no_answer(value: float, encoding_format: str) -> None:
     payload = {"input": ["a", "b"], "encoding_format": encoding_format}
-    service = EmbeddingService(TokenCounter())
+    service = EmbeddingService(TokenCounter(), TokenDecoder())
     with pytest.raises(UpstreamInvalidResponseError):
         service.create(Embedding([0.5, 1.0], [0.5, value]), "m", payload, CallContext("r"))
     service.create(Embedding([0.5, 1.0], [1e308, 1e308]), "m", payload, CallContext("r"))

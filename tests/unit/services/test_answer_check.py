@@ -9,6 +9,7 @@ import pytest
 
 from openai_compat.core.errors import UpstreamInvalidResponseError
 from openai_compat.core.types import Usage
+from openai_compat.services import answer_check
 from openai_compat.services.answer_check import check_answer
 from openai_compat.services.inference_call import CHAT_PATH, EMBEDDINGS_PATH
 
@@ -63,6 +64,20 @@ def test_log_probabilities_that_are_not_finite_become_the_lowest(length: int) ->
     assert numbers == [1, -9999.0, -9999.0, None]
 
 
+@LENGTHS
+def test_an_answer_that_is_cut_after_a_number_that_is_not_finite_is_refused(length: int) -> None:
+    body = answer(length).replace(b"true", b"NaN")
+    for end in (body.index(b"NaN") + 3, len(body) - 1):
+        with pytest.raises(UpstreamInvalidResponseError):
+            check_answer(CHAT_PATH, body[:end])
+
+
+@pytest.mark.parametrize("end", [b"]]}", b"}" + b" " * 70_000 + b"}", b"," * 70_000 + b"}"])
+def test_a_broken_answer_with_a_number_that_is_not_finite_is_refused(end: bytes) -> None:
+    with pytest.raises(UpstreamInvalidResponseError):
+        check_answer(CHAT_PATH, b'{"choices": [NaN, ' + end)
+
+
 def test_the_words_nan_and_infinity_in_a_text_change_nothing() -> None:
     for length in (10, 200_000):
         body = answer(length, note="NaN, Infinity")
@@ -78,3 +93,41 @@ def test_embeddings_that_are_not_finite_are_refused(length: int) -> None:
 
 def test_a_long_answer_without_usage_has_none() -> None:
     assert check_answer(EMBEDDINGS_PATH, json.dumps({"data": ["x" * 200_000]}).encode())[2] is None
+
+
+LARGE = "x" * 70_000
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"error": {"message": LARGE, "code": 429}},
+        {"error": {"message": 'it has no "choices"', "code": 429, "input": LARGE}},
+        {"errors": [{"message": LARGE, "code": 429}], "object": "list"},
+        {"id": "c", "choices": [], "error": {"message": LARGE, "code": 429}},
+    ],
+)
+def test_a_large_error_is_parsed(error: dict[str, Any]) -> None:
+    value, _, _ = check_answer(CHAT_PATH, json.dumps(error).encode())
+    assert value == error
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"text": f'"choices" {LARGE}'},
+        {"text": LARGE, "nested": {"choices": [{"text": "a"}]}},
+        {"text": LARGE, "choices": "many"},
+        {"text": "x" * 2_000_000, "nested": [{"choices": [1]}]},
+    ],
+)
+def test_only_the_top_level_of_a_large_answer_counts(value: dict[str, Any]) -> None:
+    with pytest.raises(UpstreamInvalidResponseError):
+        check_answer(CHAT_PATH, json.dumps(value).encode())
+
+
+@pytest.mark.parametrize("error", [None, "", {}, []])
+def test_a_large_answer_is_not_parsed(error: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answer_check, "parse_strict", pytest.fail)
+    body = json.dumps({"error": error, "prompt": [{"a": [1]}], "choices": [{"text": LARGE}], "usage": USAGE}, indent=1)
+    assert check_answer(CHAT_PATH, body.encode()) == ({}, body.encode(), Usage(3, 2))

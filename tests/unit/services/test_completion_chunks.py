@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
+from openai_compat.core.errors import UpstreamInvalidResponseError
 from openai_compat.services.completion_chunks import CompletionCollector, to_chunks
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
@@ -83,3 +85,113 @@ def test_deltas_are_joined_by_choice_and_call() -> None:
     ]
     assert (first["finish_reason"], second["finish_reason"]) == ("tool_calls", "stop")
     assert second["message"]["content"] == "b"
+
+
+def collected(*deltas: Any, **choice: Any) -> dict[str, Any]:
+    """Return the only choice that a stream of these deltas makes."""
+    collector = CompletionCollector()
+    for delta in deltas:
+        collector.add({"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta, **choice}]})
+    found: dict[str, Any] = collector.to_completion()["choices"][0]
+    return found
+
+
+def function(name: str | None = None, arguments: Any = None, **more: Any) -> dict[str, Any]:
+    return {**more, "function": {"name": name, "arguments": arguments}}
+
+
+def calls_of(*deltas: Any) -> list[tuple[str, str]]:
+    calls = collected(*({"tool_calls": [delta]} for delta in deltas))["message"]["tool_calls"]
+    assert len({call["id"] for call in calls}) == len(calls)
+    return [(call["function"]["name"], call["function"]["arguments"]) for call in calls]
+
+
+def test_tool_calls_are_repaired_as_in_a_translated_stream() -> None:
+    assert calls_of(function("f", "{}"), function("g", "{}")) == [("f", "{}"), ("g", "{}")]
+    same_index = (function("f", "{}", index=0, id="a"), function("g", "{}", index=0, id="b"))
+    assert calls_of(*same_index) == [("f", "{}"), ("g", "{}")]
+    assert calls_of(function("f", None, index=0), function(None, '{"a"', index=0), function(None, ": 1}", index=0)) == [
+        ("f", '{"a": 1}')
+    ]
+    assert calls_of(function("f", {"a": 1}, index=-1)) == [("f", '{"a": 1}')]
+
+
+def test_a_tool_call_without_a_name_is_kept() -> None:
+    assert calls_of(function(None, "{}", index=0, id="a")) == [("", "{}")]
+
+
+def test_the_index_of_a_tool_call_takes_no_memory() -> None:
+    assert calls_of(function("f", "{}", index=10_000_000)) == [("f", "{}")]
+
+
+def test_other_fields_and_types_of_tool_calls_are_kept() -> None:
+    signed = function("f", "{}", index=0, id="a", extra_content={"google": {"thought_signature": "s"}})
+    custom = {"index": 1, "id": "b", "type": "custom", "custom": {"name": "shell", "input": "l"}}
+    more = {"index": 1, "custom": {"input": "s"}}
+    assert collected({"tool_calls": [signed, custom]}, {"tool_calls": [more]})["message"]["tool_calls"] == [
+        {
+            "id": "a", "type": "function", "extra_content": signed["extra_content"],
+            "function": {"name": "f", "arguments": "{}"},
+        },
+        {"id": "b", "type": "custom", "custom": {"name": "shell", "input": "ls"}},
+    ]  # fmt: skip
+
+
+def test_the_parts_of_a_function_call_are_joined() -> None:
+    parts = ({"name": "f", "arguments": ""}, {"arguments": '{"a"'}, {"arguments": ": 1}"})
+    message = collected(*({"function_call": part} for part in parts))["message"]
+    assert message["function_call"] == {"name": "f", "arguments": '{"a": 1}'}
+    assert "tool_calls" not in message
+
+
+def test_only_texts_are_joined() -> None:
+    delta = {"content": "a", "reasoning_content": "r", "refusal": "n", "service": "x", "annotations": [{"n": 1}]}
+    assert collected(delta, delta)["message"] == {
+        "role": "assistant", "content": "aa", "reasoning_content": "rr", "refusal": "nn", "service": "x",
+        "annotations": [{"n": 1}, {"n": 1}],
+    }  # fmt: skip
+
+
+def test_content_in_parts_and_in_texts_is_kept() -> None:
+    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}
+    assert collected({"content": [thinking]}, {"content": "a"}, {"content": "b"})["message"]["content"] == [
+        thinking,
+        {"type": "text", "text": "ab"},
+    ]
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        {"choices": ["x"]},
+        {"choices": [{"delta": "x"}]},
+        {"choices": [{"text": 3}]},
+        {"choices": [{"delta": {"content": 3}}]},
+        {"choices": [{"delta": {"tool_calls": ["x"]}}]},
+        {"choices": [{"delta": {"tool_calls": {"index": 0}}}]},
+        {"choices": [{"delta": {"function_call": "x"}}]},
+    ],
+)
+def test_a_delta_that_cannot_be_read_is_an_error_of_the_upstream(chunk: dict[str, Any]) -> None:
+    with pytest.raises(UpstreamInvalidResponseError):
+        CompletionCollector().add(chunk)
+
+
+def test_the_time_grows_with_the_number_of_chunks() -> None:
+    logprobs = {"content": [{"token": "x", "logprob": -0.1}], "refusal": None}
+    started_at = time.process_time()
+    choice = collected(*[{"content": "word " * 20}] * 50_000, logprobs=logprobs)
+    assert len(choice["message"]["content"]) == 5_000_000
+    assert len(choice["logprobs"]["content"]) == 50_000
+    assert logprobs["content"] == [{"token": "x", "logprob": -0.1}]
+    assert time.process_time() - started_at < 2
+
+
+def test_an_empty_value_of_the_first_chunk_is_replaced() -> None:
+    collector = CompletionCollector()
+    collector.add({"id": "", "object": "", "model": "", "choices": [], "prompt_filter_results": []})
+    collector.add(
+        {"id": "c", "object": "chat.completion.chunk", "model": "m", "choices": [{"delta": {"content": "a"}}]}
+    )
+    completion = collector.to_completion()
+    assert (completion["id"], completion["object"], completion["model"]) == ("c", "chat.completion", "m")

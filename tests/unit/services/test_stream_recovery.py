@@ -9,7 +9,13 @@ from typing import Any
 import pytest
 
 from openai_compat.backends.base import Backend, NoOptions
-from openai_compat.core.errors import CallCancelledError, UpstreamStatusError, UpstreamTruncatedError
+from openai_compat.core.errors import (
+    CallCancelledError,
+    ServerShuttingDownError,
+    UnsupportedParameterError,
+    UpstreamStatusError,
+    UpstreamTruncatedError,
+)
 from openai_compat.core.settings import ModelConfig, RoutePolicy
 from openai_compat.core.streams import HEARTBEAT
 from openai_compat.core.types import CallContext
@@ -227,11 +233,33 @@ def test_a_client_that_disconnects_during_failover_leaves_no_response_open() -> 
     wait_until(lambda: second.endings == ["closed"])
 
 
-def test_a_client_disconnect_is_not_a_break() -> None:
-    scenario = RecoveryScenario(ScriptedResponse(chunk("a"), CallCancelledError()), complete("a"))
-    with pytest.raises(CallCancelledError):
+@pytest.mark.parametrize("error", [CallCancelledError(), ServerShuttingDownError("down")])
+def test_a_client_disconnect_is_not_a_break(error: Exception) -> None:
+    scenario = RecoveryScenario(ScriptedResponse(chunk("a"), error), complete("a"))
+    with pytest.raises(type(error)):
         scenario.read()
     assert len(scenario.calls) == 1
+
+
+def test_a_disconnect_while_the_next_target_starts_is_no_error_of_the_upstream() -> None:
+    with pytest.raises(CallCancelledError):
+        RecoveryScenario(ScriptedResponse(chunk("a"), CUT), CallCancelledError()).read()
+
+
+def test_a_fallback_that_lacks_a_parameter_does_not_name_itself(caplog: pytest.LogCaptureFixture) -> None:
+    refusal = UnsupportedParameterError("'logprobs' is not supported with the model 't1'.", "logprobs")
+    with pytest.raises(UpstreamTruncatedError, match="no other could go on") as raised:
+        RecoveryScenario(ScriptedResponse(chunk("a"), CUT), refusal).read()
+    assert raised.value.__cause__ is refusal
+    assert "the model 't1'" in caplog.text
+
+
+def test_the_route_is_reported_again_after_each_break() -> None:
+    second = ScriptedResponse(chunk("a"), chunk("b"), CUT)
+    scenario = RecoveryScenario(ScriptedResponse(chunk("a"), CUT), ScriptedResponse(CUT), second, CUT)
+    with pytest.raises(UpstreamTruncatedError):
+        scenario.read()
+    assert scenario.reported == [("t2", 3), ("t3", 4)]
 
 
 @pytest.mark.parametrize(
