@@ -11,6 +11,7 @@ from openai_compat.backends.openai.backend import OpenAIBackend, OpenAIOptions
 from openai_compat.backends.resources import BackendResources
 from openai_compat.core.errors import UpstreamInvalidResponseError
 from openai_compat.core.settings import ModelConfig, RoutePolicy, Settings
+from openai_compat.core.tokens import TokenCounter
 from openai_compat.core.types import CallContext
 from openai_compat.routing.circuit_breaker import CircuitBreaker
 from openai_compat.routing.load_balancer import WeightedRandom
@@ -159,7 +160,7 @@ def test_a_fallback_answers_in_place_of_an_upstream_without_an_answer(
     plan = RoutePlan(policy, {"m": targets[0]}, targets[1:], WeightedRandom({"m": 1}), breaker)
     route = Route("m", targets[0].backend, plan)
     asked: list[str | None] = []
-    endpoint = GenerationEndpoint(CHAT_PATH, pytest.fail)
+    endpoint = GenerationEndpoint(CHAT_PATH, pytest.fail, TokenCounter())
     answer = answer_call(
         endpoint,
         route,
