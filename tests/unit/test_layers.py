@@ -57,7 +57,7 @@ CORE: dict[str, set[str]] = {
     "former_names": set(),
     "logging": set(),
     "validators": set(),
-    "cancellation": {"errors"},
+    "cancellation": {"errors", "former_names"},
     "streams": {"errors"},
     "types": {"cancellation"},
     "timers": set(),
