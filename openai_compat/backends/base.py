@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from openai_compat.backends.http.messages import UpstreamRequest, UpstreamResponse
 from openai_compat.core.errors import CapabilityError, UpstreamError
-from openai_compat.core.former_names import adopt_former_attributes
+from openai_compat.core.former_names import adopt_former_attributes, find_renamed
 from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import (
     CallContext,
@@ -278,3 +278,10 @@ COMPLETION_PARAMETERS = frozenset({"n", "best_of", "logprobs", "echo", "suffix",
 def option_names(backend_class: type[Backend]) -> tuple[str, ...]:
     """Return the keys that a model config of this kind may have besides the common ones."""
     return tuple(option.name for option in fields(backend_class.Options))
+
+
+if not TYPE_CHECKING:  # a type checker would accept every name
+
+    def __getattr__(name: str) -> Any:
+        """Return the present object for a former name, for third-party backends."""
+        return find_renamed(__name__, name)

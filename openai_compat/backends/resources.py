@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from openai_compat.core.concurrency import ConcurrencyLimiter
 from openai_compat.core.errors import UpstreamBusyError
+from openai_compat.core.former_names import warn_renamed
 
 from .auth.token_cache import TokenCache
 
@@ -35,3 +36,14 @@ class BackendResources:
         return ConcurrencyLimiter(
             entry.max_concurrent, settings.max_queued_requests, settings.request_queue_timeout, UpstreamBusyError
         )
+
+    @property
+    def forwarder(self) -> UpstreamClient:
+        """Former name of `http_client`, for third-party backends."""
+        warn_renamed("resources.forwarder", "resources.http_client")
+        return self.http_client
+
+    def gate(self, entry: ModelConfig) -> ConcurrencyLimiter | None:
+        """Former name of `limiter_for`, for third-party backends."""
+        warn_renamed("resources.gate", "resources.limiter_for")
+        return self.limiter_for(entry)

@@ -30,7 +30,7 @@ COMMANDS: Final = {
         "openai_compat.cli.check_adapter",
         "print the request to a chat API and how its response is parsed",
     ),
-    "mock-upstream": ("openai_compat.tools.mock_upstream", "start a fake OpenAI server that misbehaves on demand"),
+    "mock-upstream": ("openai_compat.tools.mock_upstream", "start a fake OpenAI server with fault injection"),
     "doctor": ("openai_compat.tools.doctor", "check a deployed server from its clients' side"),
     "conformance": ("openai_compat.tools.conformance", "test any server of OpenAI's API for what clients depend on"),
 }

@@ -17,10 +17,8 @@ from openai_compat.sidecars.huggingface.loader import ImportPathLoader
 from openai_compat.sidecars.huggingface.model_pool import to_load_error
 from openai_compat.sidecars.huggingface.models import hub
 
+from . import FAILED, USAGE_ERROR
 from .models_schema import add_schema_command
-
-FAILED = 1
-USAGE_ERROR = 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

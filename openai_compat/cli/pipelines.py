@@ -12,11 +12,10 @@ from openai_compat.config.environment import load_settings
 from openai_compat.core.errors import ConfigurationError, OpenAICompatError
 from openai_compat.core.settings import Settings
 
+from . import FAILED, USAGE_ERROR
+
 if TYPE_CHECKING:
     from openai_compat.sidecars.haystack.registry import PipelineRegistry
-
-USAGE_ERROR = 2
-FAILED = 1
 
 
 def add_index_arguments(parser: argparse.ArgumentParser) -> None:

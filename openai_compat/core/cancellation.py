@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 
 from .errors import CallCancelledError, OpenAICompatError
+from .former_names import warn_renamed
 
 
 class CancellationToken:
@@ -43,6 +44,11 @@ class CancellationToken:
         """Unregister `callback`, if it is registered."""
         if callback in self._callbacks:
             self._callbacks.remove(callback)
+
+    def forget(self, callback: Callable[[], None]) -> None:
+        """Former name of `remove_callback`, for third-party backends."""
+        warn_renamed("forget", "remove_callback")
+        self.remove_callback(callback)
 
     def to_error(self) -> OpenAICompatError:
         """Return the error that the cancelled call ends with."""

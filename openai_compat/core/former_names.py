@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
@@ -21,6 +21,8 @@ MODULES: Final = MappingProxyType(
         "openai_compat.settings": "openai_compat.core.settings",
         "openai_compat.streams": "openai_compat.core.streams",
         "openai_compat.tokens": "openai_compat.core.tokens",
+        "openai_compat.backends.upstream": "openai_compat.backends.http.client",
+        "openai_compat.backends.credentials": "openai_compat.backends.auth.base",
         "openai_compat.local.entries": "openai_compat.backends.huggingface.model_options",
         "openai_compat.local": "openai_compat.sidecars.huggingface.models",
         "openai_compat.pipelines": "openai_compat.sidecars.haystack",
@@ -38,9 +40,18 @@ NAMES: Final = MappingProxyType(
         "ModelEntry": "ModelConfig",
         "SILENCE": "HEARTBEAT",
         "Silence": "Heartbeat",
+        "Cancellation": "openai_compat.core.cancellation:CancellationToken",
+        "Pending": "BackgroundStart",
+        "Forwarder": "UpstreamClient",
+        "UpstreamReply": "StreamedResponse",
+        "ForwardedCall": "UpstreamRequest",
+        "ForwardedReply": "UpstreamResponse",
+        "CHAT_PROMISES": "CHAT_PARAMETERS",
+        "COMPLETION_PROMISES": "COMPLETION_PARAMETERS",
+        "options_of": "option_names",
     }
 )
-"""Former name -> present name, within those modules."""
+"""Former name -> present name, within those modules and `backends.base`. A colon separates another module's path."""
 
 BACKEND_NAMES: Final = MappingProxyType(
     {
@@ -48,9 +59,17 @@ BACKEND_NAMES: Final = MappingProxyType(
         "problems_among": "validate_with_others",
         "chat_promises": "supported_chat_parameters",
         "completion_promises": "supported_completion_parameters",
+        "may_ask_for_usage": "may_request_usage",
+        "learned_no_usage": "mark_usage_unsupported",
     }
 )
 """The same for the attributes that a backend class defines."""
+
+RESPONSE_NAMES: Final = MappingProxyType({"expect_end": "limit_remaining", "close_after_end": "release"})
+"""The same for subclasses of `UpstreamResponse`."""
+
+CREDENTIAL_NAMES: Final = MappingProxyType({"is_callers": "is_caller_owned", "renewed": "refresh"})
+"""The same for subclasses of `Credentials`."""
 
 
 class FormerModules(MetaPathFinder, Loader):
@@ -83,18 +102,36 @@ def install() -> None:
     sys.meta_path.append(FormerModules())
 
 
-def adopt_former_attributes(backend_class: type[Any]) -> None:
-    """Give the attributes that a backend class defines under former names their present names."""
-    own = vars(backend_class)
-    for former, present in BACKEND_NAMES.items():
+def adopt_former_attributes(own_class: type[Any], names: Mapping[str, str] = BACKEND_NAMES) -> None:
+    """Give the attributes that a class defines under former names their present names."""
+    own = vars(own_class)
+    for former, present in names.items():
         if former in own and present not in own:
-            setattr(backend_class, present, own[former])
+            setattr(own_class, present, own[former])
+
+
+def find_renamed(path: str, name: str) -> Any:
+    """Return the present object for a former name in the module `path`, with a DeprecationWarning.
+
+    Raises:
+        AttributeError: `name` is not a former name.
+    """
+    if name not in NAMES:
+        raise AttributeError(f"module {path!r} has no attribute {name!r}")
+    warn_renamed(f"{path}.{name}", NAMES[name], stacklevel=4)
+    return _find(import_module(path), name)
+
+
+def warn_renamed(former: str, present: str, stacklevel: int = 3) -> None:
+    """Issue a DeprecationWarning for the caller's caller."""
+    warnings.warn(f"{former} is now {present}", DeprecationWarning, stacklevel=stacklevel)
 
 
 def _find(module: ModuleType, name: str) -> Any:
     if name.startswith("__"):  # what the import system asks for, such as `__path__`, is the former module's own
         raise AttributeError(name)
-    return getattr(module, NAMES.get(name, name))
+    path, _, present = NAMES.get(name, name).rpartition(":")
+    return getattr(import_module(path) if path else module, present)
 
 
 def _present_path(path: str) -> str | None:

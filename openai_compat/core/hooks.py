@@ -13,11 +13,10 @@ from importlib import import_module
 from typing import Any, Final, TypeVar
 
 from .errors import InternalError, OpenAICompatError
-from .types import CallContext
+from .types import JSON, CallContext
 
 log = logging.getLogger(__name__)
 
-JSON = dict[str, Any]
 Hook = Callable[[Any, "HookCall"], Any]
 T = TypeVar("T")
 REQUIRED_FIELDS: Final = ("messages", "prompt", "input")

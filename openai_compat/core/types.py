@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
 JSONObject = Mapping[str, Any]
+JSON = dict[str, Any]
+"""A JSON object that its holder may change."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from openai_compat.core.errors import InvalidRequestError
-
-JSON = dict[str, Any]
+from openai_compat.core.types import JSON
 
 _AUDIO_FORMATS: Final[Mapping[str, str]] = {
     "audio/wav": "wav",

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from openai_compat.core.errors import UpstreamTruncatedError
 from openai_compat.core.streams import Heartbeat, close_stream
-from openai_compat.core.types import ChatDelta, TextDelta, Usage
+from openai_compat.core.types import JSON, ChatDelta, TextDelta, Usage
 
 from .openai_objects import new_id, now
 
-JSON = dict[str, Any]
 Finish = Callable[[JSON], JSON]
 """The `after_reply` hook of a model."""
 Delta = TypeVar("Delta", ChatDelta, TextDelta)

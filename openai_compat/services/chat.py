@@ -10,9 +10,9 @@ from openai_compat.backends.base import CHAT_PARAMETERS, Backend, SupportsChat, 
 from openai_compat.core.errors import UpstreamInvalidResponseError
 from openai_compat.core.streams import Heartbeat, PrimedStream
 from openai_compat.core.tokens import TokenCounter
-from openai_compat.core.types import CallContext, ChatDelta, ChatRequest, TokenLogprob, ToolCallDelta, Usage
+from openai_compat.core.types import JSON, CallContext, ChatDelta, ChatRequest, TokenLogprob, ToolCallDelta, Usage
 
-from .answer import JSON, Finish, StreamingAnswer
+from .answer import Finish, StreamingAnswer
 from .legacy_functions import to_legacy_chunk, to_legacy_message, to_tools
 from .openai_objects import new_id, to_finite, to_usage_object
 from .parameters import check_stream_options, check_supported, drop_empty_tools, drop_nulls

@@ -15,9 +15,9 @@ from openai_compat.backends.base import (
 from openai_compat.core.errors import InvalidRequestError
 from openai_compat.core.streams import Heartbeat, PrimedStream
 from openai_compat.core.tokens import TokenCounter
-from openai_compat.core.types import CallContext, CompletionRequest, TextDelta, TokenLogprob, Usage
+from openai_compat.core.types import JSON, CallContext, CompletionRequest, TextDelta, TokenLogprob, Usage
 
-from .answer import JSON, Finish, StreamingAnswer
+from .answer import Finish, StreamingAnswer
 from .openai_objects import count_texts, to_finite, to_usage_object
 from .parameters import check_stream_options, check_supported, drop_nulls, to_texts
 from .preparation import prepare_payload

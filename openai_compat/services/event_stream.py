@@ -5,12 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from openai_compat.core.streams import Heartbeat
+from openai_compat.core.types import JSON as JSON  # the services import it from here, too
 from openai_compat.core.types import Usage
 
-JSON = dict[str, Any]
 ChunkFilter = Callable[[JSON], "JSON | None"]
 """Return the chunk that the client gets: the given object, a changed copy, or None to drop it."""
 

@@ -29,7 +29,7 @@ TRUNCATED_HEADER = "x-truncated-inputs"
 """Indexes of the inputs whose embeddings leave out the end of the input."""
 
 Answer = CompleteAnswer | EventStream
-StartAnswer = Callable[[Backend, str, Mapping[str, Any], CallContext], StreamingAnswer[Any]]
+StartTranslation = Callable[[Backend, str, Mapping[str, Any], CallContext], StreamingAnswer[Any]]
 
 
 class Endpoint(ABC):
@@ -76,7 +76,7 @@ class TranslatedStream(EventStream):
 class GenerationEndpoint(Endpoint):
     """Chat completions or text completions."""
 
-    def __init__(self, path: str, start: StartAnswer, tokens: TokenCounter) -> None:
+    def __init__(self, path: str, start: StartTranslation, tokens: TokenCounter) -> None:
         self.path = path
         self._start = start
         self._tokens = tokens

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from openai_compat.core.errors import InvalidRequestError
-
-JSON = dict[str, Any]
+from openai_compat.core.types import JSON
 
 
 def to_tools(parameters: Mapping[str, Any]) -> JSON:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from threading import Lock
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
 from openai_compat.backends.base import CAPABILITIES, SupportsForwarding
 from openai_compat.backends.http.messages import UpstreamRequest
@@ -17,12 +17,11 @@ from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import OpenAICompatError, UpstreamInvalidResponseError, UpstreamStatusError
 from openai_compat.core.settings import Settings
 from openai_compat.core.streams import BackgroundStart
-from openai_compat.core.types import CallContext
+from openai_compat.core.types import JSON, CallContext
 from openai_compat.routing.router import ModelRouter, Route
 
 log = logging.getLogger(__name__)
 
-JSON = dict[str, Any]
 FIRST_FETCH_TIMEOUT: Final = 2.0
 """Seconds that callers wait for the upstream's first list, counted from the request for it."""
 RETRY_INTERVAL: Final = 5.0

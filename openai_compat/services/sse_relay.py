@@ -13,12 +13,7 @@ from openai_compat.backends.http.messages import UpstreamResponse
 from openai_compat.backends.parsing.answer_format import CARRIES_CONTENT
 from openai_compat.backends.parsing.json_check import has_non_finite, parse_repaired
 from openai_compat.backends.parsing.openai_chat import DONE_GRACE, read_usage
-from openai_compat.backends.parsing.openai_errors import (
-    find_status,
-    is_error_answer,
-    to_error_chunk,
-    to_status_error,
-)
+from openai_compat.backends.parsing.openai_errors import is_error_answer, to_error_chunk
 from openai_compat.core.errors import (
     UpstreamAuthenticationError,
     UpstreamError,
@@ -48,11 +43,6 @@ _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 _NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null')
 
 
-def to_status_error_of(chunk: JSON) -> UpstreamError:
-    """Return the error that an event carries, with the status that its code or type stands for."""
-    return to_status_error(find_status(chunk) or 502, json.dumps(chunk).encode())
-
-
 class SSERelay(EventStream):
     """An upstream's event stream, relayed as bytes.
 
@@ -80,8 +70,8 @@ class SSERelay(EventStream):
         strip_usage: bool,
         choices: int = 1,
         headers: Mapping[str, str] = {},
+        to_error: Callable[[JSON], UpstreamError],
         chunk_filter: ChunkFilter | None = None,
-        to_error: Callable[[JSON], UpstreamError] = to_status_error_of,
     ) -> None:
         self.headers = headers
         self._usage: Usage | None = None

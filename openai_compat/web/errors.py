@@ -24,8 +24,8 @@ from openai_compat.core.errors import (
 from openai_compat.core.settings import Settings
 from openai_compat.services.forwarding import UpstreamRefusalError
 
+from .json_response import BytesResponse, json_response
 from .request_context import current_context
-from .responses import BytesResponse, json_response
 
 log = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from openai_compat.core.errors import InvalidRequestError, UnsupportedMediaTypeError
 from openai_compat.core.hooks import HookCall, run
+from openai_compat.core.types import JSON
 from openai_compat.routing.failover import FailoverExecutor
 from openai_compat.routing.router import ModelRouter, Route
 from openai_compat.services.inference import Endpoint, answer_call
@@ -22,8 +23,6 @@ from .body import parse_json_object, validate
 from .content_encoding import decode_body
 from .request_context import CONTEXT_KEY, RequestContext, current_context, current_request
 from .respond import respond
-
-JSON = dict[str, Any]
 
 
 def respond_to_inference(endpoint: Endpoint, schema: Schema, router: ModelRouter, deployment: str | None) -> Response:

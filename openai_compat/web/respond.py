@@ -18,8 +18,8 @@ from openai_compat.core.types import CallContext, Usage
 from openai_compat.services.event_stream import CompleteAnswer, EventStream
 from openai_compat.services.inference import Answer
 
+from .json_response import BytesResponse
 from .request_context import RequestContext
-from .responses import BytesResponse
 from .sse import OPENAI_FORMAT, StreamBody, StreamFormat, stream_response
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Final
+from typing import Any, Final
 
 from openai_compat.core.errors import AuthenticationError
+from openai_compat.core.former_names import CREDENTIAL_NAMES, adopt_former_attributes
 from openai_compat.core.types import CallContext
 
 USER_TOKEN: Final = "X-Forwarded-Access-Token"  # noqa: S105 - a header's name
@@ -17,6 +18,11 @@ class Credentials(ABC):
 
     is_caller_owned: bool = False
     """True if the credential is the caller's own. The upstream's 401 and 403 are then relayed to the caller."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Accept the former names of attributes in third-party classes."""
+        super().__init_subclass__(**options)
+        adopt_former_attributes(cls, CREDENTIAL_NAMES)
 
     @abstractmethod
     def authorization(self, context: CallContext) -> str:

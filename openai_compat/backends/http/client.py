@@ -57,12 +57,14 @@ class UpstreamClient:
         body_length: int | None = None,
         is_repeatable: bool = True,
         limiter: ConcurrencyLimiter | None = None,
+        gate: ConcurrencyLimiter | None = None,
     ) -> StreamedResponse:
         """Send a request and return the response, of any status, as soon as its headers have arrived.
 
         An iterator as `body` is sent with chunked transfer encoding unless `body_length` is given. A body that is not
         `is_repeatable` is sent once, over a new connection. The call holds its slot of the `limiter` until the response
         is closed or read to its end. The timeouts of the `context` replace `timeouts`.
+        `gate` is the former name of `limiter`.
 
         Raises:
             UpstreamConnectError: The upstream could not be reached, so nothing was sent.
@@ -71,6 +73,7 @@ class UpstreamClient:
             UpstreamBusyError: The limiter has no slot.
             CallCancelledError: The call was cancelled.
         """
+        limiter = limiter or gate
         request = _build_request(method, url, headers, body, body_length)
         resends = context.resends if is_repeatable or body is None else None
         deadlines = Deadlines(context.timeouts or timeouts, context.cancellation, context.heartbeat_interval, resends)

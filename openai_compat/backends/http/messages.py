@@ -5,7 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from openai_compat.core.former_names import RESPONSE_NAMES, adopt_former_attributes, warn_renamed
 from openai_compat.core.streams import Heartbeat
 
 
@@ -32,6 +34,11 @@ class UpstreamResponse(ABC):
 
     status: int
     headers: Mapping[str, str]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Accept the former names of methods in third-party classes."""
+        super().__init_subclass__(**options)
+        adopt_former_attributes(cls, RESPONSE_NAMES)
 
     @abstractmethod
     def blocks(self) -> Iterator[bytes | Heartbeat]:
@@ -61,3 +68,13 @@ class UpstreamResponse(ABC):
     def release(self) -> None:
         """Close a response whose content is complete, and keep its connection alive if possible."""
         self.close()
+
+    def expect_end(self, seconds: float) -> None:
+        """Former name of `limit_remaining`, for third-party backends."""
+        warn_renamed("expect_end", "limit_remaining")
+        self.limit_remaining(seconds)
+
+    def close_after_end(self) -> None:
+        """Former name of `release`, for third-party backends."""
+        warn_renamed("close_after_end", "release")
+        self.release()

@@ -19,8 +19,8 @@ from openai_compat.routing.router import ModelRouter
 from openai_compat.services.chat import ChatService
 from openai_compat.web.client_monitor import DisconnectMonitor
 from openai_compat.web.errors import register_errors
+from openai_compat.web.json_response import json_response
 from openai_compat.web.request_context import install_request_context
-from openai_compat.web.responses import json_response
 from openai_compat.web.routes.inference import chat_blueprint
 
 from .pipeline_backend import PipelineBackend

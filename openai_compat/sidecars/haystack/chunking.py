@@ -1,4 +1,4 @@
-"""Splitting of documents into chunks that are short enough to be quoted to a model."""
+"""Chunking of documents, which splits them into passages that are short enough to be quoted to a model."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .html_text import read_html
 SUFFIXES: Final = frozenset({".md", ".markdown", ".txt", ".text", ".rst", ".html", ".htm", ".pdf"})
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 """Maximum size of a document. Larger files are rarely text for people."""
-MAX_CHUNK_CHARS: Final = 1600
-"""Maximum length of a chunk, about 400 tokens, so that five chunks fit into the context of a small model."""
+MAX_PASSAGE_CHARS: Final = 1600
+"""Maximum length of a passage, about 400 tokens, so that five passages fit into the context of a small model."""
 MAX_HEADING_CHARS: Final = 200
 TITLE_LINES: Final = 40
 """Number of lines in which the title is searched."""
@@ -23,8 +23,8 @@ _FENCE: Final = re.compile(r" {0,3}(```|~~~)")
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
-    """A passage of a document. `source` is the file's path below the folder, and `page` counts a PDF's pages from 1."""
+class Passage:
+    """Part of a document. `source` is the file's path below the folder, and `page` counts a PDF's pages from 1."""
 
     text: str
     source: str
@@ -44,8 +44,8 @@ def find_files(folder: Path) -> list[Path]:
     return sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
-def read_chunks(path: Path, folder: Path) -> list[Chunk]:
-    """Return the chunks of a file.
+def read_passages(path: Path, folder: Path) -> list[Passage]:
+    """Return the passages of a file.
 
     Raises:
         OSError: the file cannot be read.
@@ -55,16 +55,16 @@ def read_chunks(path: Path, folder: Path) -> list[Chunk]:
         raise ValueError(f"it has more than {MAX_FILE_BYTES // 1024 // 1024} MB")
     source = path.relative_to(folder).as_posix()
     if path.suffix.lower() == ".pdf":
-        return list(_pdf_chunks(path, source))
+        return list(_pdf_passages(path, source))
     text = path.read_bytes().decode("utf-8-sig", "replace")
     title = None
     if path.suffix.lower() in {".html", ".htm"}:
         title, text = read_html(text)
     title = title or _first_heading(text) or path.name
-    return [Chunk(part, source, title) for part in split(text)]
+    return [Passage(part, source, title) for part in split(text)]
 
 
-def _pdf_chunks(path: Path, source: str) -> Iterator[Chunk]:
+def _pdf_passages(path: Path, source: str) -> Iterator[Passage]:
     from pypdf import PdfReader
 
     try:
@@ -72,7 +72,7 @@ def _pdf_chunks(path: Path, source: str) -> Iterator[Chunk]:
         title = str((reader.metadata.title if reader.metadata else None) or path.name)
         for number, page in enumerate(reader.pages, 1):
             for part in split(page.extract_text()):
-                yield Chunk(part, source, title, number)
+                yield Passage(part, source, title, number)
     except Exception as error:  # pypdf raises anything for a broken file
         raise ValueError(f"it is not a readable PDF ({error})") from error
 
@@ -84,7 +84,7 @@ def _first_heading(text: str) -> str | None:
     return None
 
 
-def split(text: str, limit: int = MAX_CHUNK_CHARS) -> Iterator[str]:
+def split(text: str, limit: int = MAX_PASSAGE_CHARS) -> Iterator[str]:
     """Yield the text in parts of at most `limit` characters, split at headings and between paragraphs.
 
     Every part of a section begins with the section's heading, so that it can be found and understood by itself.

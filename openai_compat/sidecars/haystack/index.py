@@ -13,7 +13,7 @@ from typing import Any, Final
 from haystack import Document
 from haystack.document_stores.in_memory import InMemoryDocumentStore
 
-from .chunking import Chunk, find_files, read_chunks
+from .chunking import Passage, find_files, read_passages
 from .haystack_compat import new_document_store
 
 log = logging.getLogger(__name__)
@@ -29,9 +29,9 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A chunk in the index. `embedding` is None if the index has no embedding model."""
+    """A passage in the index. `embedding` is None if the index has no embedding model."""
 
-    chunk: Chunk
+    passage: Passage
     embedding: Sequence[float] | None = None
 
 
@@ -48,7 +48,7 @@ def no_progress(_done: int, _total: int, _path: str) -> None:
 
 
 class DocumentIndex:
-    """Index of the chunks of a folder.
+    """Index of the passages of a folder.
 
     `index_file` is the file that keeps the index between runs. `embedder` is the name of the embedding model, and
     `embed` calls it.
@@ -88,22 +88,22 @@ class DocumentIndex:
 
     def _read(self, path: Path, stamp: str) -> IndexedFile | None:
         try:
-            chunks = read_chunks(path, self.folder)
+            passages = read_passages(path, self.folder)
         except (OSError, ValueError) as error:
             log.warning("%s is not in the index: %s", path, error)
             return None
-        if not chunks:
+        if not passages:
             log.warning("%s has no text", path)
-        return IndexedFile(stamp, list(self._with_embeddings(chunks)))
+        return IndexedFile(stamp, list(self._with_embeddings(passages)))
 
-    def _with_embeddings(self, chunks: Sequence[Chunk]) -> Iterator[Entry]:
+    def _with_embeddings(self, passages: Sequence[Passage]) -> Iterator[Entry]:
         if self._embed is None:
-            yield from map(Entry, chunks)
+            yield from map(Entry, passages)
             return
-        for start in range(0, len(chunks), EMBEDDING_BATCH):
-            batch = chunks[start : start + EMBEDDING_BATCH]
-            for chunk, vector in zip(batch, self._embed([chunk.text for chunk in batch]), strict=True):
-                yield Entry(chunk, list(vector))
+        for start in range(0, len(passages), EMBEDDING_BATCH):
+            batch = passages[start : start + EMBEDDING_BATCH]
+            for passage, vector in zip(batch, self._embed([passage.text for passage in batch]), strict=True):
+                yield Entry(passage, list(vector))
 
     @property
     def entries(self) -> Iterator[Entry]:
@@ -144,23 +144,23 @@ def _stamp(path: Path) -> str:
 
 
 def _file_to_json(file: IndexedFile) -> dict[str, Any]:
-    entries = [{"passage": asdict(entry.chunk), "embedding": entry.embedding} for entry in file.entries]
+    entries = [{"passage": asdict(entry.passage), "embedding": entry.embedding} for entry in file.entries]
     return {"stamp": file.stamp, "entries": entries}
 
 
 def _file_from_json(file: Mapping[str, Any]) -> IndexedFile:
-    entries = [Entry(Chunk(**entry["passage"]), entry["embedding"]) for entry in file["entries"]]
+    entries = [Entry(Passage(**entry["passage"]), entry["embedding"]) for entry in file["entries"]]
     return IndexedFile(file["stamp"], entries)
 
 
 def _to_document(number: int, entry: Entry) -> Document:
     """Return Haystack's document for an entry.
 
-    The id is the entry's position in the index, because two chunks may have the same text.
+    The id is the entry's position in the index, because two passages may have the same text.
     """
-    chunk = entry.chunk
-    meta: dict[str, Any] = {"source": chunk.source, "title": chunk.title}
-    if chunk.page is not None:
-        meta["page"] = chunk.page
+    passage = entry.passage
+    meta: dict[str, Any] = {"source": passage.source, "title": passage.title}
+    if passage.page is not None:
+        meta["page"] = passage.page
     embedding = list(entry.embedding) if entry.embedding is not None else None
-    return Document(id=f"passage-{number}", content=chunk.text, meta=meta, embedding=embedding)
+    return Document(id=f"passage-{number}", content=passage.text, meta=meta, embedding=embedding)

@@ -78,8 +78,8 @@ class ModelsTransport(httpx.BaseTransport):
 class UpstreamTransport(httpx.BaseTransport):
     """Transport that sends requests to the base URL that a component has configured itself."""
 
-    def __init__(self, forwarder: UpstreamClient, timeouts: Timeouts) -> None:
-        self._forwarder = forwarder
+    def __init__(self, client: UpstreamClient, timeouts: Timeouts) -> None:
+        self._client = client
         self._timeouts = timeouts
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -93,7 +93,7 @@ class UpstreamTransport(httpx.BaseTransport):
         context = _active_context()
         headers = {name: value for name, value in request.headers.items() if name not in {"host", "connection"}}
         try:
-            reply = self._forwarder.send(
+            reply = self._client.send(
                 request.method,
                 str(request.url),
                 headers=headers,

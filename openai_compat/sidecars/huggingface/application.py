@@ -24,8 +24,8 @@ from openai_compat.services.embeddings import EmbeddingService
 from openai_compat.services.token_decoder import TokenDecoder
 from openai_compat.web.client_monitor import DisconnectMonitor
 from openai_compat.web.errors import register_errors
+from openai_compat.web.json_response import json_response
 from openai_compat.web.request_context import current_context, install_request_context
-from openai_compat.web.responses import json_response
 from openai_compat.web.routes import inference
 
 from .loader import ImportPathLoader

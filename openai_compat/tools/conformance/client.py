@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
+from openai_compat.core.types import JSON
 from openai_compat.tools.http_probe import BaseURL, ProbeResponse, request_headers, send
 
 from .events import EventStream, parse_events
 
-JSON = dict[str, Any]
 STORY: Final = "Tell me a story of about sixty words."
 TOOL: Final = {
     "type": "function",

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
 
-JSON = dict[str, Any]
+from openai_compat.core.types import JSON
 
 
 @dataclass

@@ -10,6 +10,7 @@ from .client import Target
 from .runner import Outcome, Result
 
 MARKS: Final[dict[Outcome, str]] = {"passed": "✓", "failed": "✗", "skipped": "?"}
+FORMER_OUTCOMES: Final[dict[str, str]] = {"passed": "right", "failed": "wrong", "skipped": "not asked"}
 
 
 def count(results: Sequence[Result], outcome: Outcome) -> int:
@@ -34,23 +35,29 @@ def to_text(target: Target, results: Sequence[Result]) -> str:
 
 
 def to_json(target: Target, results: Sequence[Result]) -> dict[str, Any]:
-    """Return the counts and every result."""
+    """Return the counts and every result, and repeat them under their former names for older scripts."""
+    passed, failed, skipped = (count(results, outcome) for outcome in MARKS)
+    checks = [
+        {
+            "name": result.check.name,
+            "section": result.check.section,
+            "title": result.check.title,
+            "why": result.check.why,
+            "outcome": result.outcome,
+            "detail": result.detail,
+            "seconds": round(result.seconds, 3),
+        }
+        for result in results
+    ]
     return {
         "url": str(target.base_url),
         "model": target.model,
-        "passed": count(results, "passed"),
-        "failed": count(results, "failed"),
-        "skipped": count(results, "skipped"),
-        "checks": [
-            {
-                "name": result.check.name,
-                "section": result.check.section,
-                "title": result.check.title,
-                "why": result.check.why,
-                "outcome": result.outcome,
-                "detail": result.detail,
-                "seconds": round(result.seconds, 3),
-            }
-            for result in results
-        ],
+        "passed": passed,
+        "failed": failed,
+        "skipped": skipped,
+        "checks": checks,
+        "right": passed,
+        "wrong": failed,
+        "not_asked": skipped,
+        "questions": [{**check, "outcome": FORMER_OUTCOMES[str(check["outcome"])]} for check in checks],
     }

@@ -4,7 +4,10 @@ The model is served like any other, behind the same proxies, but calls no upstre
 message is a command, a JSON object in one of two forms:
 
 - `pauses`: the seconds before each event of the answer. `comments` fills the pauses with comments, `id` names the call.
-- `query`: the `id` of an earlier call. The answer contains when its client disconnected.
+- `query`: the `id` of an earlier call. The answer contains when its client disconnected, as `disconnected_at`.
+
+A command line and a server of different versions understand each other. `about` and `left_at` are the former names of
+`query` and `disconnected_at`.
 """
 
 from __future__ import annotations
@@ -44,9 +47,10 @@ class DoctorBackend(Backend, SupportsChat):
             InvalidRequestError: the message is not a command, or its pauses are too many or too long.
         """
         command = _parse_command(request)
-        if "query" in command:
-            disconnected_at = _DisconnectLog().lookup(str(command["query"]))
-            return iter([_event({"disconnected_at": disconnected_at}), ChatDelta(finish_reason="stop")])
+        query = command.get("query", command.get("about"))
+        if query is not None:
+            seconds = _DisconnectLog().lookup(str(query))
+            return iter([_event({"disconnected_at": seconds, "left_at": seconds}), ChatDelta(finish_reason="stop")])
         pauses = [float(pause) for pause in command.get("pauses", [])]
         if len(pauses) > MAX_PAUSES or not all(pause >= 0 for pause in pauses) or sum(pauses) > MAX_SECONDS:
             raise InvalidRequestError("pauses must be seconds, at most an hour in total", param="messages")

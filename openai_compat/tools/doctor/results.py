@@ -10,6 +10,7 @@ from .target import Target
 
 Outcome = Literal["passed", "failed", "skipped"]
 MARKS: Final[dict[Outcome, str]] = {"passed": "✓", "failed": "✗", "skipped": "?"}
+FORMER_OUTCOMES: Final[dict[Outcome, str]] = {"passed": "good", "failed": "bad", "skipped": "not checked"}
 
 
 @dataclass(frozen=True)
@@ -45,5 +46,14 @@ def to_text(target: Target, results: Sequence[CheckResult]) -> str:
 
 
 def to_json(target: Target, results: Sequence[CheckResult]) -> dict[str, Any]:
-    """Return the server's URL and all results."""
-    return {"url": str(target.base_url), "results": [asdict(result) for result in results]}
+    """Return the server's URL and all results. `findings` repeats them under their former names, for older scripts."""
+    findings = [
+        {
+            "check": result.check,
+            "outcome": FORMER_OUTCOMES[result.outcome],
+            "says": result.message,
+            "change": result.fix,
+        }
+        for result in results
+    ]
+    return {"url": str(target.base_url), "results": [asdict(result) for result in results], "findings": findings}

@@ -97,8 +97,9 @@ class Target:
         """Return after how many seconds of a call the server detected the disconnect, None if it did not."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
-            response = self.run_command(stream=False, query=call_id)
-            seconds = json.loads(response.json()["choices"][0]["message"]["content"])["disconnected_at"]
+            response = self.run_command(stream=False, query=call_id, about=call_id)
+            answer = json.loads(response.json()["choices"][0]["message"]["content"])
+            seconds = answer["disconnected_at"] if "disconnected_at" in answer else answer["left_at"]
             if seconds is not None:
                 return float(seconds)
             time.sleep(POLL_INTERVAL)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from flask import Blueprint, Response
 
-from openai_compat.web.responses import json_response
+from openai_compat.web.json_response import json_response
 
 
 def health_blueprint() -> Blueprint:

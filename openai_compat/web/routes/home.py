@@ -14,7 +14,7 @@ from flask import Blueprint, Response, request, send_from_directory, url_for
 
 from openai_compat.core.errors import NotFoundError
 from openai_compat.core.version import __version__
-from openai_compat.web.responses import json_response
+from openai_compat.web.json_response import json_response
 
 FOLDER: Final = Path(__file__).parents[1] / "static" / "home"
 DOCUMENT: Final = "home.html"

@@ -14,8 +14,8 @@ from openai_compat.routing.router import ModelRouter
 from openai_compat.services.answer_check import check_json_object
 from openai_compat.services.forwarding import pass_through, to_answer
 from openai_compat.services.model_catalog import NO_LIST, ModelCatalog
+from openai_compat.web.json_response import BytesResponse, json_response
 from openai_compat.web.request_context import current_context
-from openai_compat.web.responses import BytesResponse, json_response
 
 from .passthrough import check_path
 

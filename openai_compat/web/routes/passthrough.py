@@ -28,6 +28,7 @@ from openai_compat.core.types import Usage
 from openai_compat.routing.router import ModelRouter
 from openai_compat.services.forwarding import FILE_HEADERS, ForwardedBody, pass_through, response_headers, to_answer
 from openai_compat.web.errors import is_websocket
+from openai_compat.web.json_response import BytesResponse
 from openai_compat.web.passthrough_body import RequestBody, read_body
 from openai_compat.web.passthrough_paths import (
     ROOT_AREAS,
@@ -37,7 +38,6 @@ from openai_compat.web.passthrough_paths import (
     split_deployment,
 )
 from openai_compat.web.request_context import RequestContext, current_context
-from openai_compat.web.responses import BytesResponse
 from openai_compat.web.sse import COMMENT, StreamBody, StreamFormat
 
 URL_PREFIXES: Final = ("/v1", "/api/v1", "/openai/v1", "/openai")

@@ -1,4 +1,4 @@
-"""Splitting of documents into chunks, for every supported format."""
+"""Splitting of documents into passages, for every supported format."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from openai_compat.sidecars.haystack import chunking
-from openai_compat.sidecars.haystack.chunking import MAX_CHUNK_CHARS, find_files, read_chunks, split
+from openai_compat.sidecars.haystack.chunking import MAX_PASSAGE_CHARS, find_files, read_passages, split
 from openai_compat.sidecars.haystack.html_text import read_html
 from tests.support.pdf import to_pdf
 
@@ -47,18 +47,18 @@ def test_find_files_searches_subfolders_and_skips_hidden_files(tmp_path: Path) -
 def test_markdown_is_split_at_its_headings(tmp_path: Path) -> None:
     file = tmp_path / "guide.md"
     file.write_text("# Guide\n\n## First\n\nOne.\n\n```sh\n# no heading\n```\n\n## Second\n\nTwo.\n", "utf-8")
-    chunks = read_chunks(file, tmp_path)
-    assert [chunk.text for chunk in chunks] == [
+    passages = read_passages(file, tmp_path)
+    assert [passage.text for passage in passages] == [
         "# Guide\n\n## First\n\nOne.\n\n```sh\n# no heading\n```",
         "## Second\n\nTwo.",
     ]
-    assert {(chunk.source, chunk.title) for chunk in chunks} == {("guide.md", "Guide")}
+    assert {(passage.source, passage.title) for passage in passages} == {("guide.md", "Guide")}
 
 
 def test_a_pdf_is_split_at_its_pages(tmp_path: Path) -> None:
     (tmp_path / "manual.pdf").write_bytes(to_pdf("The pump is in the cellar.", "The key is under the mat."))
-    chunks = read_chunks(tmp_path / "manual.pdf", tmp_path)
-    assert [(chunk.text.strip(), chunk.page) for chunk in chunks] == [
+    passages = read_passages(tmp_path / "manual.pdf", tmp_path)
+    assert [(passage.text.strip(), passage.page) for passage in passages] == [
         ("The pump is in the cellar.", 1),
         ("The key is under the mat.", 2),
     ]
@@ -67,21 +67,21 @@ def test_a_pdf_is_split_at_its_pages(tmp_path: Path) -> None:
 def test_an_invalid_pdf_is_reported(tmp_path: Path) -> None:
     (tmp_path / "broken.pdf").write_bytes(b"not a PDF")
     with pytest.raises(ValueError, match="not a readable PDF"):
-        read_chunks(tmp_path / "broken.pdf", tmp_path)
+        read_passages(tmp_path / "broken.pdf", tmp_path)
 
 
 def test_a_file_above_the_size_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunking, "MAX_FILE_BYTES", 3)
     (tmp_path / "a.txt").write_text("1234")
     with pytest.raises(ValueError, match="it has more than"):
-        read_chunks(tmp_path / "a.txt", tmp_path)
+        read_passages(tmp_path / "a.txt", tmp_path)
 
 
 def test_long_sections_are_split_between_words_and_repeat_their_heading() -> None:
     words = [f"word{number}" for number in range(2000)]
     parts = list(split("# Long\n\n" + " ".join(words)))
     assert len(parts) > 5
-    assert all(len(part) <= MAX_CHUNK_CHARS for part in parts)
+    assert all(len(part) <= MAX_PASSAGE_CHARS for part in parts)
     assert all(part.startswith("# Long") for part in parts)
     assert [word for part in parts for word in part.removeprefix("# Long").split()] == words
 

@@ -65,7 +65,7 @@ def test_only_changed_files_are_read_again(folder: Path, tmp_path: Path) -> None
     second = RecordingEmbed()
     index = DocumentIndex(folder, index_file, "m", second).build()
     assert second.embedded == ["Dogs bark loudly.", "Fish are silent."]
-    assert [entry.chunk.source for entry in index.entries] == ["a.md", "b.txt", "d.md"]
+    assert [entry.passage.source for entry in index.entries] == ["a.md", "b.txt", "d.md"]
     assert list(json.loads(index_file.read_text())["files"]) == ["a.md", "b.txt", "d.md"]
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["index.json"]
 

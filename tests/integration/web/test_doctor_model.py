@@ -45,9 +45,11 @@ def test_an_invalid_command_returns_400(content: str) -> None:
     assert (response.status_code, response.json["error"]["param"]) == (400, "messages")
 
 
-def test_a_query_for_an_unknown_call_returns_null() -> None:
-    response = send_command(client_of({}), '{"query": "unknown"}')
-    assert json.loads(response.json["choices"][0]["message"]["content"]) == {"disconnected_at": None}
+@pytest.mark.parametrize("query", ["query", "about"])
+def test_a_query_for_an_unknown_call_returns_null_to_every_version_of_the_command_line(query: str) -> None:
+    response = send_command(client_of({}), json.dumps({query: "unknown"}))
+    answer = json.loads(response.json["choices"][0]["message"]["content"])
+    assert answer == {"disconnected_at": None, "left_at": None}
 
 
 def test_the_model_is_not_listed_and_a_setting_removes_it() -> None:

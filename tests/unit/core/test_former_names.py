@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from openai_compat.backends import base
+from openai_compat.backends.auth.base import Credentials
+from openai_compat.backends.http.client import UpstreamClient
+from openai_compat.backends.resources import BackendResources
 from openai_compat.core import former_names
+from openai_compat.core.cancellation import CancellationToken
+from openai_compat.core.concurrency import ConcurrencyLimiter
+from openai_compat.core.errors import OverloadedError
+from openai_compat.core.settings import ModelConfig, Settings, Timeouts
 from openai_compat.core.types import CallContext
 from tests.support.snippets import plain_environment
 from tests.support.tools import ROOT
@@ -163,6 +171,10 @@ def test_problems_that_former_methods_find_are_reported(folder: Path) -> None:
         ),
         ("openai_compat.streams:SILENCE", "openai_compat.core.streams:HEARTBEAT"),
         ("openai_compat.streams:Silence", "openai_compat.core.streams:Heartbeat"),
+        ("openai_compat.streams:Pending", "openai_compat.core.streams:BackgroundStart"),
+        ("openai_compat.backends.upstream:Forwarder", "openai_compat.backends.http.client:UpstreamClient"),
+        ("openai_compat.backends.upstream:UpstreamReply", "openai_compat.backends.http.client:StreamedResponse"),
+        ("openai_compat.backends.credentials:Credentials", "openai_compat.backends.auth.base:Credentials"),
         ("openai_compat.settings:ModelEntry", "openai_compat.core.settings:ModelConfig"),
         ("openai_compat.hooks:HookCall", "openai_compat.core.hooks:HookCall"),
         ("openai_compat.profiles:PROFILES", "openai_compat.core.profiles:PROFILES"),
@@ -202,6 +214,139 @@ def test_errors_name_the_present_path() -> None:
 def test_other_missing_modules_are_reported_as_usual() -> None:
     with pytest.raises(ModuleNotFoundError, match=r"No module named 'openai_compat\.nothing'"):
         import_module("openai_compat.nothing")
+
+
+def test_the_cancellation_token_has_its_former_name_in_the_former_module() -> None:
+    sys.modules.pop("openai_compat.streams", None)
+    with pytest.warns(DeprecationWarning, match="openai_compat.streams is now openai_compat.core.streams"):
+        assert import_module("openai_compat.streams").Cancellation is CancellationToken
+
+
+@pytest.mark.parametrize(
+    ("former", "present"),
+    [
+        ("ForwardedCall", "UpstreamRequest"),
+        ("ForwardedReply", "UpstreamResponse"),
+        ("CHAT_PROMISES", "CHAT_PARAMETERS"),
+        ("COMPLETION_PROMISES", "COMPLETION_PARAMETERS"),
+        ("options_of", "option_names"),
+    ],
+)
+def test_the_backend_interface_has_its_former_names(former: str, present: str) -> None:
+    with pytest.warns(DeprecationWarning, match=f"base.{former} is now {present}"):
+        assert getattr(base, former) is getattr(base, present)
+
+
+def test_the_backend_interface_has_no_other_names() -> None:
+    with pytest.raises(AttributeError, match=r"'openai_compat\.backends\.base' has no attribute 'NoSuchName'"):
+        base.NoSuchName  # noqa: B018 - the access is the test
+
+
+def test_a_forwarding_backend_may_use_former_names() -> None:
+    class OldReply(base.UpstreamResponse):
+        status, headers = 200, {}
+
+        def blocks(self):
+            yield b"{}"
+
+        def read(self):
+            return b"{}"
+
+        def close(self):
+            self.ended = "aborted"
+
+        def expect_end(self, seconds):
+            self.limit = seconds
+
+        def close_after_end(self):
+            self.ended = "kept alive"
+
+    class OldBackend(base.Backend, base.SupportsForwarding):
+        refused = ()
+
+        def may_ask_for_usage(self, model):
+            return model not in self.refused
+
+        def learned_no_usage(self, model):
+            self.refused = (*self.refused, model)
+
+        def forward(self, call, context):
+            return OldReply()
+
+    backend = OldBackend(ModelConfig("m", "old"), None, BackendResources(Settings(), UpstreamClient(Settings())))
+    assert backend.may_request_usage("m")
+    backend.mark_usage_unsupported("m")
+    assert not backend.may_request_usage("m")
+    reply = backend.forward(base.UpstreamRequest("GET", "models", {}), CallContext("id"))
+    reply.limit_remaining(2.0)
+    reply.release()
+    assert (reply.limit, reply.ended) == (2.0, "kept alive")
+
+
+def test_a_reply_of_this_package_has_the_former_methods() -> None:
+    calls = []
+
+    class Reply(base.UpstreamResponse):
+        status, headers = 200, {}
+        blocks = read = close = None
+
+        def limit_remaining(self, seconds):
+            calls.append(seconds)
+
+        def release(self):
+            calls.append("released")
+
+    with pytest.warns(DeprecationWarning, match="expect_end is now limit_remaining"):
+        Reply().expect_end(3.0)
+    with pytest.warns(DeprecationWarning, match="close_after_end is now release"):
+        Reply().close_after_end()
+    assert calls == [3.0, "released"]
+
+
+def test_credentials_may_use_former_names() -> None:
+    class OldCredentials(Credentials):
+        is_callers = True
+
+        def authorization(self, context):
+            return "Bearer old"
+
+        def renewed(self, refused, context):
+            return "Bearer new"
+
+    credentials = OldCredentials()
+    assert credentials.is_caller_owned
+    assert credentials.refresh("Bearer old", CallContext("id")) == "Bearer new"
+
+
+def test_resources_have_their_former_names() -> None:
+    client = UpstreamClient(Settings())
+    resources = BackendResources(Settings(), client)
+    with pytest.warns(DeprecationWarning, match=r"resources\.forwarder is now resources\.http_client"):
+        assert resources.forwarder is client
+    with pytest.warns(DeprecationWarning, match=r"resources\.gate is now resources\.limiter_for"):
+        assert isinstance(resources.gate(ModelConfig("m", "echo", max_concurrent=2)), ConcurrencyLimiter)
+    with pytest.warns(DeprecationWarning, match="limiter_for"):
+        assert resources.gate(ModelConfig("m", "echo")) is None
+
+
+def test_a_call_waits_at_its_gate() -> None:
+    gate = ConcurrencyLimiter(1, 0, 0.0)
+    context = CallContext("id")
+    gate.acquire(context.cancellation)
+    with pytest.raises(OverloadedError):
+        UpstreamClient(Settings()).send(
+            "GET", "http://127.0.0.1:9/", headers={}, timeouts=Timeouts(), context=context, gate=gate
+        )
+
+
+def test_a_callback_can_be_forgotten() -> None:
+    token, calls = CancellationToken(), []
+    token.on_cancel(calls.clear)
+    with pytest.warns(DeprecationWarning, match="forget is now remove_callback"):
+        token.forget(calls.clear)
+    calls.append("kept")
+    token.cancel()
+    assert calls == ["kept"]
 
 
 def test_a_context_has_the_former_name_of_its_interval() -> None:

@@ -18,8 +18,8 @@ from openai_compat.core.errors import (
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import Usage
 from openai_compat.services.event_template import EventTemplate
-from openai_compat.services.sse_relay import SSERelay
 from tests.support.scripted_response import ScriptedResponse
+from tests.support.sse_relay import SSERelay
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 

@@ -26,10 +26,10 @@ from openai_compat.routing.route import RoutePlan, Target
 from openai_compat.services.event_stream import ChunkFilter, EventStream
 from openai_compat.services.inference_call import InferenceCall
 from openai_compat.services.sse_events import DONE, to_event
-from openai_compat.services.sse_relay import SSERelay
 from openai_compat.services.stream_recovery import RecoveringStream, can_continue, resume_request
 from openai_compat.state.memory import MemoryStore
 from tests.support.scripted_response import ScriptedResponse
+from tests.support.sse_relay import SSERelay
 from tests.support.waiting import wait_until
 from tests.unit.routing.test_failover import RESOURCES
 

@@ -18,7 +18,7 @@ from openai_compat.core.errors import (
     UpstreamTruncatedError,
 )
 from openai_compat.web.errors import headers_of, log_error
-from openai_compat.web.responses import json_response
+from openai_compat.web.json_response import json_response
 
 # The first class that matches is used.
 USER_MESSAGES: Final[Mapping[type[OpenAICompatError], str]] = {

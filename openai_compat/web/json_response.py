@@ -1,4 +1,4 @@
-"""Non-streaming responses."""
+"""Non-streaming responses, JSON unless their headers name another type."""
 
 from __future__ import annotations
 
