@@ -127,7 +127,9 @@ class ModelsFileParser:
             return self._model(entry, place)
         path = Path(self.settings.models_file or "")
         source = find_source(path, (index, "name")) or find_source(path, ("models", index, "name")) or str(name)
-        self.problems.append(f'{place} has the name {source}, which without quotes is {kind}. Write name: "{source}"')
+        self.problems.append(
+            f'{place} has the name {source}, which without quotes is {kind}, not text. Write name: "{source}"'
+        )
         return None
 
     def _model(self, entry: Any, place: str) -> ModelConfig | None:

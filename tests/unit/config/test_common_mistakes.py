@@ -38,7 +38,10 @@ def problems(tmp_path: Path, text: str, **options: str) -> list[str]:
 def test_a_name_that_yaml_reads_as_something_else_is_shown_as_it_is_written(
     tmp_path: Path, name: str, kind: str
 ) -> None:
-    sentence = f'entry 2 of the models file has the name {name}, which without quotes is {kind}. Write name: "{name}"'
+    sentence = (
+        f"entry 2 of the models file has the name {name}, which without quotes is {kind}, not text. "
+        f'Write name: "{name}"'
+    )
     entries = f"- {{name: a, kind: echo}}\n- name: {name}\n  kind: echo\n"
     assert problems(tmp_path, entries) == [sentence]
     assert problems(tmp_path, f"profiles: {{}}\nmodels:\n{entries}") == [sentence]
