@@ -84,7 +84,7 @@ class LiveServer:
         self._empty.cleanup()
 
     def workers(self) -> set[int]:
-        """Return the child processes of the master. Besides the workers, a reload starts a check of the configuration."""
+        """Return the child processes of the master. At a reload one of them checks the configuration."""
         master = self.process.pid
         return {int(pid) for pid in Path(f"/proc/{master}/task/{master}/children").read_text().split()}
 
