@@ -1,1 +1,1 @@
-"""What every backend must do: `backend_contract` has the tests, and each kind has a file that runs them."""
+"""Tests that every backend must pass. `backend_contract` has the suites, and each kind has a file that runs them."""

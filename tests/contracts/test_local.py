@@ -53,7 +53,7 @@ class LocalFixtures:
 
     @pytest.fixture
     def slow_backend(self, endless_folder: Path) -> Iterator[Any]:
-        """A model with a single slot, which another call occupies."""
+        """Yield a model with a single slot, which another call occupies."""
         entry = LocalModel(name="contract-model", hf_repo=str(endless_folder), device="cpu", max_batch=1)
         model: Any = load_model(entry, str)
         bias = {str(model._first_token()): -100}

@@ -84,7 +84,7 @@ class LiveServer:
         self._empty.cleanup()
 
     def workers(self) -> set[int]:
-        """Return the processes that the master has started: workers, and a check of the configuration at a reload."""
+        """Return the child processes of the master. At a reload one of them checks the configuration."""
         master = self.process.pid
         return {int(pid) for pid in Path(f"/proc/{master}/task/{master}/children").read_text().split()}
 

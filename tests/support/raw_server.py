@@ -12,7 +12,7 @@ Script = Callable[[socket.socket], None]
 
 
 class RawServer:
-    """Server that runs in a `with` block. The first connection gets the first script, and so on; the last one repeats.
+    """Server that runs in a `with` block. Each connection gets the next script, and the last script repeats.
 
     A script gets the connected socket, which is closed when the script returns. `connections` counts connections.
     """

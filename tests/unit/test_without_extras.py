@@ -87,19 +87,19 @@ def test_a_worker_never_imports_haystack(tmp_path: Path) -> None:
 def test_check_config_reports_all_errors_of_haystack_models(tmp_path: Path) -> None:
     (tmp_path / "models.yaml").write_text(
         "- {name: echo, kind: echo}\n"
-        "- {name: a, kind: haystack, generator: nobody}\n"
+        "- {name: a, kind: haystack, generator: missing}\n"
         "- {name: b, kind: haystack, generator: a}\n"
         "- {name: c, kind: haystack}\n"
-        "- {name: d, kind: haystack, generator: echo, documents: nowhere, embedder: nobody}\n"
+        "- {name: d, kind: haystack, generator: echo, documents: nowhere, embedder: missing}\n"
         "- {name: e, kind: haystack, pipeline: nothing.yaml}\n"
     )
     errors = run("import sys\n" + CHECK_CONFIG, tmp_path, MODELS_FILE="models.yaml").stderr
     for problem in (
-        "model 'a': generator: there is no model 'nobody', and no default upstream",
+        "model 'a': generator: there is no model 'missing', and no default upstream",
         "model 'b': generator: 'a' is itself a pipeline",
         "model 'c': needs a `generator`, a `base_url`, or a default upstream (OPENAI_API_KEY)",
         "model 'd': documents: there is no folder nowhere",
-        "model 'd': embedder: there is no model 'nobody', and no default upstream",
+        "model 'd': embedder: there is no model 'missing', and no default upstream",
         "model 'e': pipeline: there is no file nothing.yaml",
     ):
         assert problem in errors

@@ -1,4 +1,4 @@
-"""Kind `databricks` without the extra: personal tokens work, and a service principal names what is missing."""
+"""Kind `databricks` without the extra, with which personal tokens work and service principals do not."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import requests
 
 from tests.support.live_server import LiveServer
 from tests.support.local_models import LOADER
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.extra("haystack")
 
@@ -42,7 +42,4 @@ def test_workers_and_pipelines_share_one_engine_that_ends_with_the_server(tmp_pa
     assert set(answers) == {first, QUESTION}
     assert first == f"{QUESTION}\n\nSources:\n[1] Cats (cats.md)"
     (engine,) = (tmp_path / "loads").read_text().split()
-    deadline = time.monotonic() + 10
-    while Path(f"/proc/{engine}").exists():
-        assert time.monotonic() < deadline, "the engine runs on without its server"
-        time.sleep(0.05)
+    wait_until(lambda: not Path(f"/proc/{engine}").exists(), "the engine has ended with its server")

@@ -684,7 +684,7 @@ def test_an_upstreams_refusals_of_one_callers_key_do_not_affect_other_callers(
                 assert poor.status_code == (200 if status == 429 else status)
                 if status == 429:
                     assert poor.headers["x-openai-compat-upstream"] == "echo"
-            time.sleep(0.1)
+            time.sleep(0.1)  # twice the age of the state that a worker may use
             rich = [call("sk-rich") for _ in range(8)]
             assert [text_of(answer) for answer in rich] == ["from the upstream"] * 8
             assert {answer.headers["x-openai-compat-upstream"] for answer in rich} == {"shared"}

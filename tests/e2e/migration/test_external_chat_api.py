@@ -168,7 +168,7 @@ def customized(api: RecordingAPI, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 class TestItsCustomization:
-    """Changes that needed code: "Change External API", "Pre/Post-Processing" and "Multi-Backend Support"."""
+    """Declarations and hooks in place of "Change External API", "Pre/Post-Processing" and "Multi-Backend Support"."""
 
     def test_another_api_with_pre_and_post_processing(self, customized: LiveServer, api: RecordingAPI) -> None:
         answer = post(customized, PAYLOAD).json()

@@ -1,4 +1,4 @@
-"""`POST /ask` with the echo model: content negotiation, the three stream formats and their errors."""
+"""`POST /ask` with the echo model, its content negotiation, stream formats and errors."""
 
 from __future__ import annotations
 

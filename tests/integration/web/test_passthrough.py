@@ -6,7 +6,7 @@ import gzip
 import http.client
 import json
 import socket
-import time
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.live_server import LiveServer
 from tests.support.raw_server import RawServer, Script, answer_with, read_request
+from tests.support.waiting import wait_until
 
 
 @contextmanager
@@ -40,9 +41,7 @@ def respond_with(head: str, body: bytes = b"") -> Script:
 
 def wait_for_line(server: LiveServer, text: str) -> None:
     """Wait for a log line that contains `text`. It is written after the response, so the client may be faster."""
-    deadline = time.monotonic() + 20
-    while text not in server.log():
-        assert time.monotonic() < deadline, server.log()
+    wait_until(lambda: text in server.log(), server.log)
 
 
 def test_body_logging_does_not_change_a_forwarded_body() -> None:
@@ -154,30 +153,41 @@ COMPLETION = json.dumps(
 ).encode()
 
 
-def streamed_events(status: bytes, answer: bytes, delay: float) -> tuple[int, list[bytes]]:
-    """Return the status and the data of the events that a streamed call gets from an upstream that sends JSON."""
+def streamed_events(status: bytes, answer: bytes, *, is_deferred: bool) -> tuple[int, list[bytes]]:
+    """Return the status and the data of the events that a streamed call gets from an upstream that sends JSON.
+
+    If the response is deferred, the upstream answers after the client has received a comment.
+    """
+    may_answer = threading.Event()
 
     def script(client: socket.socket) -> None:
         read_request(client)
-        time.sleep(delay)  # comments are sent meanwhile
+        assert not is_deferred or may_answer.wait(20)
         head = b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (status, len(answer))
         client.sendall(head + answer)
 
     body = json.dumps({"model": "m", "stream": True, "messages": [{"role": "user", "content": "x"}]}).encode()
-    with proxy_for(script, SSE_KEEPALIVE_SECONDS="0.05") as server:
-        code, _, received = send_request(server, "POST", "/v1/chat/completions", body)
-    return code, [line[6:] for line in received.split(b"\n") if line.startswith(b"data: ")]
+    keep_alive = "0.05" if is_deferred else "3600"
+    with proxy_for(script, SSE_KEEPALIVE_SECONDS=keep_alive) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+        connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        assert not is_deferred or response.readline().startswith(b":")
+        may_answer.set()
+        received = response.read()
+        connection.close()
+    return response.status, [line[6:] for line in received.split(b"\n") if line.startswith(b"data: ")]
 
 
 def test_a_delayed_error_becomes_an_error_event_without_an_end_mark() -> None:
-    code, events = streamed_events(b"429 Slow Down", REFUSAL, 0.3)
+    code, events = streamed_events(b"429 Slow Down", REFUSAL, is_deferred=True)
     assert code == 200
     assert [json.loads(event) for event in events] == [json.loads(REFUSAL)]
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.3], ids=["at once", "late"])
-def test_a_complete_answer_to_a_streamed_call_becomes_chunks(delay: float) -> None:
-    code, events = streamed_events(b"200 OK", COMPLETION, delay)
+@pytest.mark.parametrize("is_deferred", [False, True], ids=["at once", "deferred"])
+def test_a_complete_answer_to_a_streamed_call_becomes_chunks(*, is_deferred: bool) -> None:
+    code, events = streamed_events(b"200 OK", COMPLETION, is_deferred=is_deferred)
     assert (code, events[-1]) == (200, b"[DONE]")
     chunks = [json.loads(event) for event in events[:-1]]
     assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}

@@ -195,9 +195,9 @@ def test_a_former_path_leads_to_the_present_object(former: str, present: str) ->
     assert getattr(module, old_name) is getattr(import_module(new_path), new_name)
 
 
+@pytest.mark.extra("haystack")
 @pytest.mark.filterwarnings("ignore:openai_compat.pipelines is now:DeprecationWarning")
 def test_the_pipeline_generator_has_its_former_path() -> None:
-    pytest.importorskip("haystack")
     with pytest.warns(DeprecationWarning, match=r"pipelines\.generator is now openai_compat\.sidecars\.haystack\.gen"):
         former = import_module("openai_compat.pipelines.generator")
     assert former.HaystackPipeline is import_module("openai_compat.sidecars.haystack.generator").HaystackPipeline

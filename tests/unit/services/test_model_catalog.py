@@ -1,4 +1,4 @@
-"""The cached list of the upstream's models: one request for all callers, and bounded waits."""
+"""The cached list of the upstream's models, with one request for all callers and bounded waits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mid-stream recovery: what the client sees when another target continues a stream."""
+"""Mid-stream recovery, in which another target continues a broken stream."""
 
 from __future__ import annotations
 
