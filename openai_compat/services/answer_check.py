@@ -16,7 +16,7 @@ from openai_compat.backends.parsing.json_check import (
     parse_repaired,
     parse_strict,
 )
-from openai_compat.backends.parsing.openai_chat import read_usage
+from openai_compat.backends.parsing.openai_chat import as_dict, read_usage
 from openai_compat.backends.parsing.openai_errors import is_error_answer
 from openai_compat.core.errors import UpstreamInvalidResponseError
 from openai_compat.core.types import Usage
@@ -38,7 +38,8 @@ _REQUIRED: Final = {CHAT_PATH: "choices", COMPLETIONS_PATH: "choices", EMBEDDING
 def check_answer(path: str, body: bytes) -> tuple[JSON, bytes, Usage | None]:
     """Return the body's JSON object (empty for a large one), the bytes to send, and the usage.
 
-    `NaN` and `Infinity` in log probabilities become `LOWEST_LOGPROB`. Other bodies are returned unchanged.
+    `NaN` and `Infinity` in log probabilities become `LOWEST_LOGPROB`, and the finish reason `stop` after tool calls
+    becomes `tool_calls`. Other bodies are returned unchanged.
 
     Raises:
         UpstreamInvalidResponseError: it is no complete JSON object, or neither an answer nor an error.
@@ -56,7 +57,19 @@ def check_answer(path: str, body: bytes) -> tuple[JSON, bytes, Usage | None]:
     required = _REQUIRED.get(path, "")
     if not isinstance(value.get(required), list) and not is_error_answer(value):
         raise UpstreamInvalidResponseError(f"The upstream's answer has no '{required}', so it is no answer.")
+    if path == CHAT_PATH and _repair_finish_reasons(value):
+        body = to_json(value)
     return value, body, read_usage(value.get("usage"))
+
+
+def _repair_finish_reasons(value: JSON) -> bool:
+    """Replace the finish reason `stop` of choices with tool calls, which ends agents' loops. Return True if any."""
+    has_changed = False
+    for choice in choices_of(value):
+        if choice.get("finish_reason") == "stop" and as_dict(choice.get("message")).get("tool_calls"):
+            choice["finish_reason"] = "tool_calls"
+            has_changed = True
+    return has_changed
 
 
 def check_json_object(body: bytes) -> None:

@@ -62,7 +62,7 @@ def parse_object(data: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def choices_of(chunk: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def choices_of(chunk: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the chunk's choices that are objects."""
     choices = chunk.get("choices")
     return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []

@@ -28,6 +28,7 @@ from .event_stream import JSON, ChunkFilter, EventStream
 from .event_template import MAX_SAMPLES, EventTemplate
 from .sse_events import DATA, DONE, has_content, parse_object, split_events, to_event
 from .surrogates import ESCAPED_SURROGATE, SurrogateJoiner
+from .tool_call_repair import ToolCallRepair
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ _ERROR_FIELD = re.compile(rb"(?:^|[\r\n])error: ?([^\r\n]*)")
 _HAS_FIELD = re.compile(rb"(?:^|[\r\n])(?:event|error|id|retry)?:")
 _STRING = re.compile(rb'"(?:[^"\\\r\n]++|\\.)*+"')
 _FRAME_KEYS = frozenset({"id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier"})
+_TOOL_CALLS = b'"tool_calls"'
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
 _NULL_USAGE = re.compile(rb',\s*"usage"\s*:\s*null')
 
@@ -83,6 +85,7 @@ class SSERelay(EventStream):
         self._to_error = to_error
         self._shapes: set[bytes] = set()
         self._surrogates = SurrogateJoiner()
+        self._tool_calls = ToolCallRepair()
         self._finished: set[int] = set()
         self._fragments: list[bytes] = []
         self._fragment_bytes = 0
@@ -210,6 +213,12 @@ class SSERelay(EventStream):
         shape = _STRING.sub(b"0", event)
         if shape not in self._shapes:
             kept = b"".join(self._parse_event(event))
+            if self._tool_calls and event.find(_TOOL_CALLS) >= 0:
+                # Each one is parsed, unless it differs in its text alone from a part of a call's arguments.
+                is_part = event.find(b'"id"', event.find(_TOOL_CALLS)) < 0
+                if is_part and kept == event and self._tool_calls.is_exact:
+                    self._template.train(received, event)
+                return kept
             if kept != event or len(self._shapes) >= MAX_SAMPLES:
                 return kept
             self._shapes.add(shape)
@@ -273,6 +282,11 @@ class SSERelay(EventStream):
         if self._surrogates or ESCAPED_SURROGATE.search(event) is not None:
             joined = self._surrogates.join(chunk)
             chunk, is_changed = joined, is_changed or joined is not chunk
+        if self._tool_calls or event.find(_TOOL_CALLS) >= 0:
+            repaired = self._tool_calls.repair(chunk)
+            chunk, is_changed = repaired, is_changed or repaired is not chunk
+            if not self._tool_calls.is_exact:
+                self._template = EventTemplate()
         kept = self._observe(chunk)
         if self._failure is not None:
             return b"" if self._chunk_filter is not None else self._error_event(event, chunk)

@@ -39,11 +39,23 @@ class SurrogateJoiner:
         delta = choice.get("delta")
         texts = delta if isinstance(delta, dict) else choice
         index = choice["index"] if isinstance(choice.get("index"), int) else 0
-        changes = {
+        changes: JSON = {
             key: repaired
             for key in _TEXT_KEYS & texts.keys()
             if isinstance(texts[key], str) and (repaired := self._halves.join((index, key), texts[key])) != texts[key]
         }
+        if isinstance(calls := texts.get("tool_calls"), list):
+            repaired_calls = [self._repair_call(index, call) for call in calls]
+            if repaired_calls != calls:
+                changes["tool_calls"] = repaired_calls
         if not changes:
             return choice
         return {**choice, "delta": {**delta, **changes}} if isinstance(delta, dict) else {**choice, **changes}
+
+    def _repair_call(self, choice: int, call: Any) -> Any:
+        """Return a tool call with its arguments repaired. The call's index tells the calls of a choice apart."""
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(arguments := function.get("arguments"), str):
+            return call
+        joined = self._halves.join((choice, str(call.get("index"))), arguments)
+        return call if joined == arguments else {**call, "function": {**function, "arguments": joined}}

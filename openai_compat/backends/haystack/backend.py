@@ -144,7 +144,7 @@ class HaystackBackend(Backend, SupportsChat):
         if reply.status >= 400:
             raise _to_error(read_error(reply))
         record_adaptations(from_header(reply.headers.get(ADAPTED_HEADER, "")), context.reply_headers)
-        return read_chat_stream(reply, lambda status, body: _to_error(to_status_error(status, body)))
+        return read_chat_stream(reply, _to_stream_error)
 
     def sends_caller_credential(self, context: CallContext) -> bool:
         return context.authorization is not None or context.sent_header(USER_TOKEN) is not None
@@ -209,6 +209,16 @@ class HaystackBackend(Backend, SupportsChat):
 
     def close(self) -> None:
         self._sidecar.close()
+
+
+def _to_stream_error(status: int | None, body: bytes) -> OpenAICompatError:
+    """Return the error for an error event of the sidecar.
+
+    It writes the type `server_error` itself where a model's upstream names none, so this type stands for no status.
+    """
+    error = to_status_error(status, body)
+    is_unnamed = status == 500 and error.type == "server_error" and error.code != "500"
+    return _to_error(to_status_error(None, body) if is_unnamed else error)
 
 
 def _to_error(error: UpstreamStatusError) -> OpenAICompatError:

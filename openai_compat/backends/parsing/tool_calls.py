@@ -49,6 +49,28 @@ class ToolCallParser:
         waiting = [(number, call) for number, call in enumerate(self._calls) if not call.is_started]
         return tuple(ToolCallDelta(number, call.waiting, call.id, call.name, call.type) for number, call in waiting)
 
+    def repair(self, delta: JSONObject) -> JSONObject:
+        """Return a delta with its call's number, and without an id or a name that was sent before.
+
+        The same object is returned if nothing changes. Unlike `read`, it neither drops unknown keys nor waits.
+        """
+        body = delta.get("function")
+        function: JSONObject = body if isinstance(body, dict) else {}
+        index, id_, name = delta.get("index"), non_empty_text(delta.get("id")), non_empty_text(function.get("name"))
+        arguments = non_empty_text(function.get("arguments")) or ""
+        number = self._number(index if isinstance(index, int) else None, id_, name, bool(arguments))
+        call = self._calls[number]
+        changed: dict[str, Any] = {"index": number} if index != number else {}
+        repeated = {key for key, known in (("id", call.id), ("type", call.id)) if known and id_ and key in delta}
+        if call.name is not None and name is not None:
+            changed["function"] = {key: value for key, value in function.items() if key != "name"}
+        if call.name is None and name is not None:
+            call.is_complete = arguments.startswith("{") and _is_json(arguments)
+        call.id, call.name = call.id or id_, call.name or name
+        if not changed and not repeated:
+            return delta
+        return {"index": number, **{key: value for key, value in delta.items() if key not in repeated}, **changed}
+
     def _read_delta(self, delta: JSONObject) -> ToolCallDelta | None:
         """Return what is new in the delta, or None if it has to wait for the call's name."""
         custom, function = delta.get("custom"), delta.get("function")

@@ -49,6 +49,7 @@ ANSWERS = {
     "plain-text-type": answer(HELLO, STOP, DONE, content_type="text/plain"),
     "no-stream": complete(json.dumps(COMPLETION).encode()),
     "late-error": answer(HELLO, BOOM, DONE),
+    "late-unknown-error": answer(HELLO, BOOM.replace(b"Throttling", b"x"), DONE),
     "first-error": answer(BOOM, DONE),
     "error-field": answer(b"error: boom\n\n", DONE),
     "bare-error": answer(b'data: {"error_code": "REQUEST_LIMIT_EXCEEDED", "message": "boom"}\n\n', DONE),
@@ -146,7 +147,10 @@ def test_an_error_after_the_first_content_ends_the_stream_with_the_upstreams_wor
     *pieces, last = events_of(response)
     assert (text_of(response), last["error"]["message"], last["error"]["code"]) == ("Hello", "boom", "Throttling")
     assert all(piece["choices"][0]["finish_reason"] is None for piece in pieces)
-    assert ask(server, f"{kind}-late-error", stream=False).json()["error"]["message"] == "boom"
+    for name, status in (("late-error", 429), ("late-unknown-error", 502)):
+        whole = ask(server, f"{kind}-{name}", stream=False)
+        assert whole.status_code == status
+        assert whole.json()["error"]["message"].endswith("boom")
 
 
 @pytest.mark.parametrize("stream_format", ["sse", "ui"])

@@ -131,3 +131,17 @@ def test_a_large_answer_is_not_parsed(error: object, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(answer_check, "parse_strict", pytest.fail)
     body = json.dumps({"error": error, "prompt": [{"a": [1]}], "choices": [{"text": LARGE}], "usage": USAGE}, indent=1)
     assert check_answer(CHAT_PATH, body.encode()) == ({}, body.encode(), Usage(3, 2))
+
+
+def test_stop_after_tool_calls_becomes_tool_calls() -> None:
+    """`stop` ends an agent's loop before the tools have run (opencode#14972)."""
+    message = {"role": "assistant", "content": None, "tool_calls": [{"id": "a", "type": "function", "function": {}}]}
+    choices = [{"index": 0, "message": message, "finish_reason": "stop"}, {"index": 1, "finish_reason": "stop"}]
+    value, body, _ = check_answer(CHAT_PATH, json.dumps({"choices": choices}).encode())
+    assert [choice["finish_reason"] for choice in value["choices"]] == ["tool_calls", "stop"]
+    assert json.loads(body) == value
+
+
+@pytest.mark.parametrize("body", [{"error_code": "BAD_REQUEST", "message": "no"}, {"detail": "no"}])
+def test_an_error_without_an_envelope_is_left_to_the_caller(body: Any) -> None:
+    assert check_answer(CHAT_PATH, json.dumps(body).encode())[0] == body

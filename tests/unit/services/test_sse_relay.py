@@ -339,3 +339,66 @@ def test_an_index_that_is_no_number_is_a_bad_reply(index: object) -> None:
 
 def test_a_last_event_without_its_empty_line_counts() -> None:
     assert relayed(content("a") + FINISH.rstrip()) == content("a") + FINISH + DONE
+
+
+def tool_call(finish_reason: str | None = None, **call: object) -> bytes:
+    delta = {"tool_calls": [call]} if call else {}
+    return event(id="c", choices=[{"index": 0, "delta": delta, "finish_reason": finish_reason}])
+
+
+def function(arguments: str, name: str | None = None) -> dict[str, str]:
+    return {"name": name, "arguments": arguments} if name else {"arguments": arguments}
+
+
+STARTS = tool_call(index=0, id="a", type="function", function=function("", "f"))
+PARTS = [tool_call(index=0, function=function(part)) for part in ('{"x"', ": 1", "0", "}")]
+CALLS_END = tool_call("tool_calls")
+REPAIRS = {
+    "no index": [
+        tool_call(id="a", type="function", function=function("", "f")),
+        *(tool_call(function=function(part)) for part in ('{"x"', ": 1", "0", "}")),
+    ],
+    "an index in the first delta only": [STARTS, *(tool_call(function=function(part)) for part in ('{"x": 1', "0}"))],
+    "numbered from 1": [
+        tool_call(index=1, id="a", type="function", function=function("", "f")),
+        *(tool_call(index=1, function=function(part)) for part in ('{"x": 1', "0", "}")),
+    ],
+    "id and name in every delta": [
+        tool_call(index=0, id="a", type="function", function=function(part, "f")) for part in ("", '{"x": 1', "0", "}")
+    ],
+}
+
+
+@pytest.mark.parametrize("parts", REPAIRS.values(), ids=REPAIRS)
+@pytest.mark.parametrize("end", [CALLS_END, FINISH], ids=["tool_calls", "stop"])
+def test_tool_calls_are_as_openai_sends_them(parts: list[bytes], end: bytes) -> None:
+    """Clients join the deltas by their index, and agents stop at `stop` (ollama#15457, opencode#14972)."""
+    chunks = [json.loads(part[6:]) for part in relayed(*parts, end, DONE).split(b"\n\n")[:-2]]
+    calls = [call for chunk in chunks for call in chunk["choices"][0]["delta"].get("tool_calls", [])]
+    assert [call["index"] for call in calls] == [0] * len(calls)
+    assert [call["id"] for call in calls if "id" in call] == ["a"]
+    assert [call["function"]["name"] for call in calls if "name" in call["function"]] == ["f"]
+    assert "".join(call["function"]["arguments"] for call in calls) == '{"x": 10}'
+    assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+
+def test_calls_that_all_have_the_index_0_are_numbered() -> None:
+    second = tool_call(index=0, id="b", type="function", function=function("", "g"))
+    stream = relayed(STARTS, *PARTS, second, *PARTS, CALLS_END, DONE)
+    chunks = [json.loads(part[6:]) for part in stream.split(b"\n\n")[:-2]]
+    calls = [call for chunk in chunks for call in chunk["choices"][0]["delta"].get("tool_calls", [])]
+    assert [call["index"] for call in calls] == [0] * 5 + [1] * 5
+
+
+def test_valid_tool_calls_pass_byte_for_byte() -> None:
+    second = tool_call(index=1, id="b", type="function", function=function("", "g"), extra_content={"x": 1})
+    others = [part.replace(b'"index":0,"function"', b'"index":1,"function"') for part in PARTS]
+    stream = content("Hi") + STARTS + b"".join(PARTS) + second + b"".join(others) + CALLS_END + DONE
+    assert relayed(stream) == stream
+    assert relayed(content("Hi"), STARTS, *PARTS, second, *others, CALLS_END, DONE) == stream
+
+
+def test_a_character_split_over_two_parts_of_arguments_arrives_whole() -> None:
+    halves = [STARTS, *(tool_call(index=0, function=function(half)) for half in ("AAA", "BBB")), CALLS_END, DONE]
+    escaped = [part.replace(b"AAA", rb"\ud83d").replace(b"BBB", rb"\ude00") for part in halves]
+    assert "\U0001f600" in relayed(*escaped).decode()

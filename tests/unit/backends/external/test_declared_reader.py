@@ -166,3 +166,9 @@ def test_an_error_is_classified_by_the_status_that_it_names() -> None:
     with pytest.raises(UpstreamStatusError) as limited:
         read(make({"failed": True, "status": 429, "message": "Later."}), {"text": "t"}, errors={"when": "failed"})
     assert (limited.value.upstream_status, limited.value.message) == (429, "Later.")
+
+
+def test_text_after_an_early_end_precedes_the_finish_reason_and_characters_stay_whole() -> None:
+    content = lines({"t": "\ud83d", "end": True}, {"t": "\ude00"})
+    deltas = read(make([content], LINES, is_chunked=True), STREAMED)
+    assert deltas == [ChatDelta("\U0001f600"), ChatDelta(finish_reason="stop")]
