@@ -57,7 +57,7 @@ def check_answer(path: str, body: bytes) -> tuple[JSON, bytes, Usage | None]:
     required = _REQUIRED.get(path, "")
     if not isinstance(value.get(required), list) and not is_error_answer(value):
         raise UpstreamInvalidResponseError(f"The upstream's answer has no '{required}', so it is no answer.")
-    if path == CHAT_PATH and _repair_finish_reasons(value):
+    if body.find(b'"tool_calls"') >= 0 and _repair_finish_reasons(value):
         body = to_json(value)
     return value, body, read_usage(value.get("usage"))
 

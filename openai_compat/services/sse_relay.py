@@ -85,7 +85,7 @@ class SSERelay(EventStream):
         self._to_error = to_error
         self._shapes: set[bytes] = set()
         self._surrogates = SurrogateJoiner()
-        self._tool_calls = ToolCallRepair()
+        self._tool_calls: ToolCallRepair | None = None
         self._finished: set[int] = set()
         self._fragments: list[bytes] = []
         self._fragment_bytes = 0
@@ -213,7 +213,7 @@ class SSERelay(EventStream):
         shape = _STRING.sub(b"0", event)
         if shape not in self._shapes:
             kept = b"".join(self._parse_event(event))
-            if self._tool_calls and event.find(_TOOL_CALLS) >= 0:
+            if self._tool_calls is not None and event.find(_TOOL_CALLS) >= 0:
                 # Each one is parsed, unless it differs in its text alone from a part of a call's arguments.
                 is_part = event.find(b'"id"', event.find(_TOOL_CALLS)) < 0
                 if is_part and kept == event and self._tool_calls.is_exact:
@@ -282,7 +282,9 @@ class SSERelay(EventStream):
         if self._surrogates or ESCAPED_SURROGATE.search(event) is not None:
             joined = self._surrogates.join(chunk)
             chunk, is_changed = joined, is_changed or joined is not chunk
-        if self._tool_calls or event.find(_TOOL_CALLS) >= 0:
+        if self._tool_calls is not None or event.find(_TOOL_CALLS) >= 0:
+            if self._tool_calls is None:
+                self._tool_calls = ToolCallRepair()
             repaired = self._tool_calls.repair(chunk)
             chunk, is_changed = repaired, is_changed or repaired is not chunk
             if not self._tool_calls.is_exact:

@@ -21,10 +21,6 @@ class ToolCallRepair:
         self.is_exact = True
         """True while each delta was as OpenAI sends it."""
 
-    def __bool__(self) -> bool:
-        """True once the stream has a tool call."""
-        return bool(self._parsers)
-
     def repair(self, chunk: JSON) -> JSON:
         """Return the chunk as OpenAI would send it, the same object if nothing changes."""
         choices = chunk.get("choices")
