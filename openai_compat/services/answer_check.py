@@ -55,7 +55,9 @@ def check_answer(path: str, body: bytes) -> tuple[JSON, bytes, Usage | None]:
     if not isinstance(value, dict):
         raise UpstreamInvalidResponseError("The upstream's answer is not a JSON object.")
     required = _REQUIRED.get(path, "")
-    if not isinstance(value.get(required), list) and not is_error_answer(value):
+    answers = value.get(required)
+    has_answer = isinstance(answers, list) and (path == EMBEDDINGS_PATH or (answers and isinstance(answers[0], dict)))
+    if not has_answer and not is_error_answer(value):
         raise UpstreamInvalidResponseError(f"The upstream's answer has no '{required}', so it is no answer.")
     if body.find(b'"tool_calls"') >= 0 and _repair_finish_reasons(value):
         body = to_json(value)
@@ -134,12 +136,6 @@ def find_usage(body: bytes) -> Usage | None:
         return read_usage(json.JSONDecoder().raw_decode(text)[0])
     except (ValueError, RecursionError):
         return None
-
-
-def check_choices(path: str, value: JSON) -> None:
-    """Raise `UpstreamInvalidResponseError` if the parsed answer to a chat or a text completion has no choice."""
-    if path != EMBEDDINGS_PATH and not choices_of(value):
-        raise UpstreamInvalidResponseError("The upstream's answer has no choices.")
 
 
 def check_may_stream(path: str) -> None:
