@@ -90,7 +90,8 @@ def test_a_client_that_does_not_read_is_reset_after_the_write_timeout(source: Ra
 
 def test_a_slow_client_gets_the_complete_answer() -> None:
     """The complete answer takes longer than the timeout, which limits only a single write."""
-    body = b'{"choices":[],"filler":"%s"}' % (b"x" * 4_000_000)
+    choice = b'{"index":0,"message":{"role":"assistant","content":"%s"},"finish_reason":"stop"}' % (b"x" * 4_000_000)
+    body = b'{"id":"c","object":"chat.completion","created":1,"model":"m","choices":[%b]}' % choice
     answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
     def script(client: socket.socket) -> None:
