@@ -17,7 +17,8 @@ from openai_compat.backends.huggingface.presets import PRESETS
 from openai_compat.backends.registry import load_backend_class
 from openai_compat.core.hooks import Hooks, load_hooks
 from openai_compat.core.profiles import PROFILES, Profile
-from openai_compat.core.settings import VARIABLE, ModelConfig, Settings, Timeouts
+from openai_compat.core.settings import VARIABLE, ModelConfig, Settings
+from openai_compat.core.timeouts import Timeouts
 from openai_compat.core.validators import is_header_name, is_header_value, parse_api_root, parse_url
 
 from .fields import kind_of_scalar

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from .cancellation import CancellationToken
-
-if TYPE_CHECKING:
-    from .settings import Timeouts
+from .timeouts import Timeouts
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
 JSONObject = Mapping[str, Any]

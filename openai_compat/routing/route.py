@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from openai_compat.backends.base import Backend
-from openai_compat.core.settings import RoutePolicy, Timeouts
+from openai_compat.core.settings import RoutePolicy
+from openai_compat.core.timeouts import Timeouts
 
 from .circuit_breaker import CircuitBreaker
 from .load_balancer import LoadBalancer

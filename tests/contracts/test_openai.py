@@ -22,8 +22,9 @@ from openai_compat.core.errors import (
     UpstreamTimeoutError,
     UpstreamTruncatedError,
 )
-from openai_compat.core.settings import ModelConfig, Settings, Timeouts
+from openai_compat.core.settings import ModelConfig, Settings
 from openai_compat.core.streams import close_stream
+from openai_compat.core.timeouts import Timeouts
 from openai_compat.core.types import CallContext, ChatRequest
 from tests.contracts.backend_contract import (
     UNICODE,

@@ -10,8 +10,9 @@ from typing import Any
 from openai_compat.backends.external.backend import ExternalBackend, ExternalOptions
 from openai_compat.backends.http.messages import UpstreamResponse
 from openai_compat.backends.resources import BackendResources
-from openai_compat.core.settings import ModelConfig, Settings, Timeouts
+from openai_compat.core.settings import ModelConfig, Settings
 from openai_compat.core.streams import Heartbeat, PrimedStream
+from openai_compat.core.timeouts import Timeouts
 from openai_compat.core.types import CallContext, ChatDelta, ChatRequest
 
 URL = "https://test.com/chatting"

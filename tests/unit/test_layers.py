@@ -59,14 +59,15 @@ CORE: dict[str, set[str]] = {
     "validators": set(),
     "cancellation": {"errors", "former_names"},
     "streams": set(),
-    "types": {"cancellation"},
+    "timeouts": set(),
+    "types": {"cancellation", "timeouts"},
     "timers": set(),
     "vocabularies": set(),
     "tokens": {"types", "vocabularies"},
     "profiles": {"errors"},
     "concurrency": {"errors", "cancellation"},
     "hooks": {"types", "errors"},
-    "settings": {"hooks", "profiles"},
+    "settings": {"hooks", "profiles", "timeouts"},
 }
 OWNERS = {
     "flask": ("app.py", "web/", "sidecars/huggingface/application.py", "sidecars/haystack/application.py"),

@@ -26,8 +26,9 @@ from openai_compat.core.errors import (
     UpstreamTimeoutError,
     UpstreamTruncatedError,
 )
-from openai_compat.core.settings import Settings, Timeouts
+from openai_compat.core.settings import Settings
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
+from openai_compat.core.timeouts import Timeouts
 from openai_compat.core.types import CallContext
 
 from .messages import UpstreamResponse

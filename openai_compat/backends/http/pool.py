@@ -16,7 +16,7 @@ import httptools
 from gevent.monkey import get_original
 
 from openai_compat.core.cancellation import CancellationToken
-from openai_compat.core.settings import Timeouts
+from openai_compat.core.timeouts import Timeouts
 
 from .gevent_reader import gevent_reader
 

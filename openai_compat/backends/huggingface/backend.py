@@ -20,7 +20,8 @@ from openai_compat.core.errors import (
     UpstreamConnectError,
     UpstreamConnectionError,
 )
-from openai_compat.core.settings import ModelConfig, Timeouts
+from openai_compat.core.settings import ModelConfig
+from openai_compat.core.timeouts import Timeouts
 from openai_compat.core.types import CallContext
 
 from .engine_client import EngineClient

@@ -12,7 +12,8 @@ from flask_cors.core import probably_regex
 from openai_compat import create_app
 from openai_compat.config import environment, settings_table
 from openai_compat.core.errors import ConfigurationError
-from openai_compat.core.settings import Settings, Timeouts
+from openai_compat.core.settings import Settings
+from openai_compat.core.timeouts import Timeouts
 
 
 def load(**environ: str) -> Settings:

@@ -10,7 +10,8 @@ import pytest
 
 from openai_compat.config import environment
 from openai_compat.core.errors import ConfigurationError
-from openai_compat.core.settings import ModelConfig, RoutePolicy, Settings, Timeouts
+from openai_compat.core.settings import ModelConfig, RoutePolicy, Settings
+from openai_compat.core.timeouts import Timeouts
 
 A, B = {"name": "a", "kind": "echo"}, {"name": "b", "kind": "echo"}
 

@@ -18,7 +18,8 @@ from openai_compat.core import former_names
 from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.concurrency import ConcurrencyLimiter
 from openai_compat.core.errors import OverloadedError
-from openai_compat.core.settings import ModelConfig, Settings, Timeouts
+from openai_compat.core.settings import ModelConfig, Settings
+from openai_compat.core.timeouts import Timeouts
 from openai_compat.core.types import CallContext
 from tests.support.snippets import plain_environment
 from tests.support.tools import ROOT

@@ -25,7 +25,8 @@ from openai_compat.core.errors import (
     UpstreamTimeoutError,
     UpstreamTruncatedError,
 )
-from openai_compat.core.settings import ModelConfig, RoutePolicy, Settings, Timeouts
+from openai_compat.core.settings import ModelConfig, RoutePolicy, Settings
+from openai_compat.core.timeouts import Timeouts
 from openai_compat.core.types import CallContext
 from openai_compat.routing.circuit_breaker import CircuitBreaker, Permit
 from openai_compat.routing.failover import FailoverExecutor, FirstTokenTimeout, Timing

@@ -6,7 +6,8 @@ from typing import Any
 
 from openai_compat.backends.base import Backend, NoOptions
 from openai_compat.backends.resources import BackendResources
-from openai_compat.core.settings import ModelConfig, RoutePolicy, Settings, Timeouts
+from openai_compat.core.settings import ModelConfig, RoutePolicy, Settings
+from openai_compat.core.timeouts import Timeouts
 from openai_compat.routing.route import Target
 from openai_compat.routing.router import ModelRouter
 

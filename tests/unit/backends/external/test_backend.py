@@ -17,7 +17,7 @@ from openai_compat.core.errors import (
     UpstreamStatusError,
     UpstreamTruncatedError,
 )
-from openai_compat.core.settings import Timeouts
+from openai_compat.core.timeouts import Timeouts
 from openai_compat.core.types import CallContext, ChatRequest
 from tests.support.fake_http_client import (
     EVENTS,

@@ -19,7 +19,7 @@ from openai_compat.backends.http.pool import Deadlines
 from openai_compat.backends.http.transport import LlhttpAdapter
 from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import CallCancelledError
-from openai_compat.core.settings import Timeouts
+from openai_compat.core.timeouts import Timeouts
 from tests.support.raw_server import RawServer, Script, read_request, wait_for_close
 
 from .helpers import UNFINISHED, over_tls, read, send, stalled_after

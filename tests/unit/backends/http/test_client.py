@@ -30,7 +30,8 @@ from openai_compat.core.errors import (
     UpstreamTimeoutError,
     UpstreamTruncatedError,
 )
-from openai_compat.core.settings import ModelConfig, Settings, Timeouts
+from openai_compat.core.settings import ModelConfig, Settings
+from openai_compat.core.timeouts import Timeouts
 from openai_compat.core.types import CallContext, ChatRequest
 from tests.support.raw_server import RawServer, read_request
 

@@ -10,7 +10,7 @@ from requests.exceptions import InvalidHeader, InvalidURL
 
 from openai_compat.backends.http.pool import Deadlines
 from openai_compat.backends.http.transport import LlhttpAdapter, encode_chunked
-from openai_compat.core.settings import Timeouts
+from openai_compat.core.timeouts import Timeouts
 from tests.support.raw_server import RawServer, wait_for_close
 
 from .helpers import record_into, send

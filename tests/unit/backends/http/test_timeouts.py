@@ -11,7 +11,7 @@ from openai_compat.backends.http import connect
 from openai_compat.backends.http.pool import Deadlines
 from openai_compat.backends.http.transport import LlhttpAdapter
 from openai_compat.core.cancellation import CancellationToken
-from openai_compat.core.settings import Timeouts
+from openai_compat.core.timeouts import Timeouts
 from tests.support.raw_server import RawServer, answer_with, wait_for_close
 
 from .helpers import OK, UNFINISHED, read, send, stalled_after
