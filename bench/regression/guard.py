@@ -26,7 +26,7 @@ from bench.systems import Site, baseline_command, launch_upstream, our_command
 from bench.workloads import EVENTS
 
 BASELINE: Final = Path(__file__).with_name("guard.json")
-MAX_GROWTH: Final = 1.15
+MAX_GROWTH: Final = 1.05
 TIMEOUT: Final = 300
 COUNTS: Final = {"chat": 50, "stream": 2}
 """Requests that are counted, enough to even out rare work such as a garbage collection."""
@@ -126,7 +126,8 @@ def main() -> int:
         BASELINE.write_text(json.dumps(ratios, indent=2) + "\n")
         return 0
     regressions = find_regressions(ratios, json.loads(BASELINE.read_text()))
-    print("\n".join(["The hot path has grown.", *regressions] if regressions else ["Within 15 % of the baseline."]))
+    within = f"Within {MAX_GROWTH - 1:.0%} of the baseline."
+    print("\n".join(["The hot path has grown.", *regressions] if regressions else [within]))
     return 1 if regressions else 0
 
 
