@@ -45,7 +45,7 @@ def read_environment() -> dict[str, str]:
 
 
 def _find_colon_lines(text: str) -> Iterator[str]:
-    """Yield a sentence for each line of `.env` in YAML's form, `NAME: value`, whose variable is not set otherwise."""
+    """Yield a message for each line `NAME: value` of `.env`, unless the variable is set in the environment."""
     for binding in parse_stream(StringIO(text)):
         found = _COLON_LINE.match(binding.original.string)
         if found and (binding.error or ":" in (binding.key or "")) and found[1] not in os.environ:

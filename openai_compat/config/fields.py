@@ -119,7 +119,7 @@ class Names(fields.List[str]):
 
 
 class Weights(fields.List[Any]):
-    """Models that share calls, loaded as `{name: weight}`.
+    """Targets of a load-balanced model. They are loaded as `{name: weight}`.
 
     The forms are `[a, b]`, `[{model: a, weight: 3}, b]` and `{a: 3, b: 1}`.
     """

@@ -267,7 +267,7 @@ class SSERelay(EventStream):
 
         Raises:
             UpstreamInvalidResponseError: it may have carried content, so that the answer would be altered.
-        UpstreamTruncatedError: it is the last one, without its end.
+            UpstreamTruncatedError: it is the last one, without its end.
         """
         if self._is_at_end:
             raise UpstreamTruncatedError("The upstream's stream broke off in the middle of an event.")

@@ -12,7 +12,10 @@ from .sse_events import choices_of
 
 
 class ToolCallRepair:
-    """Repairs the tool calls of one stream: their indexes, repeated ids and names, and the finish reason after them."""
+    """Repairs the tool calls of one stream.
+
+    It adds missing indexes, drops repeated ids and names, and corrects the finish reason `stop` after tool calls.
+    """
 
     __slots__ = ("_parsers", "is_exact")
 

@@ -97,7 +97,7 @@ class HaystackOptions:
 
 
 def _check_sockets(option: str, mapping: Any) -> None:
-    """Raise ValueError unless `mapping` is `{name: component.socket}`. The value may also be a list of sockets."""
+    """Raise ValueError if a value of `mapping` names no socket as `component.socket`, and is no list of them."""
     if not isinstance(mapping, dict):
         raise ValueError(f"{option} must be a mapping, such as {{query: retriever.query}}")
     for name, value in mapping.items():

@@ -126,7 +126,7 @@ def is_error_answer(value: JSONObject) -> bool:
 
 
 def to_error_chunk(data: str) -> dict[str, Any]:
-    """Return the error object in an event that is named an error, whatever its data."""
+    """Return the error object of an event named `error`. Its data may be JSON or plain text."""
     chunk = _parse(data)
     if not isinstance(chunk, dict):
         return {"error": {"message": data.strip() or None}}
