@@ -53,15 +53,6 @@ def split_events(events: bytes) -> Iterator[bytes]:
         yield events[at:]
 
 
-def parse_object(data: bytes) -> dict[str, Any] | None:
-    """Return the JSON object in `data`, or None if it is anything else."""
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
 def choices_of(chunk: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the chunk's choices that are objects."""
     choices = chunk.get("choices")

@@ -26,7 +26,7 @@ from openai_compat.core.types import Usage
 
 from .event_stream import JSON, ChunkFilter, EventStream
 from .event_template import MAX_SAMPLES, EventTemplate
-from .sse_events import DATA, DONE, has_content, parse_object, split_events, to_event
+from .sse_events import DATA, DONE, has_content, split_events, to_event
 from .surrogates import ESCAPED_SURROGATE, SurrogateJoiner
 from .tool_call_repair import ToolCallRepair
 
@@ -209,10 +209,10 @@ class SSERelay(EventStream):
             or ESCAPED_SURROGATE.search(event) is not None
             or has_non_finite(event)
         ):
-            return b"".join(self._parse_event(event))
+            return self._parse_event(event)
         shape = _STRING.sub(b"0", event)
         if shape not in self._shapes:
-            kept = b"".join(self._parse_event(event))
+            kept = self._parse_event(event)
             if self._tool_calls is not None and event.find(_TOOL_CALLS) >= 0:
                 # Each one is parsed, unless it differs in its text alone from a part of a call's arguments.
                 is_part = event.find(b'"id"', event.find(_TOOL_CALLS)) < 0
@@ -225,42 +225,36 @@ class SSERelay(EventStream):
         self._template.train(received, event)
         return event
 
-    def _parse_event(self, event: bytes) -> Iterator[bytes]:
-        """Yield what the client gets of one event."""
+    def _parse_event(self, event: bytes) -> bytes:
+        """Return what the client gets of one event."""
         if event.startswith(b"data:") and event.find(b"\n") == len(event) - 2:
-            yield from self._parse_data(event, [event[5:-2].removeprefix(b" ")])
-            return
+            return self._parse_data(event, [event[5:-2].removeprefix(b" ")])
         lines = DATA.findall(event)
         if not lines and _HAS_FIELD.search(event) is None:
-            yield self._drop(event) if event.strip() else event
-            return
+            return self._drop(event) if event.strip() else event
         name = _EVENT_NAME.search(event)
         if name is not None and name[1] == b"error":
             self._fail(to_error_chunk(b"\n".join(lines).decode("utf-8", "replace")))
         elif (field := _ERROR_FIELD.search(event)) is not None:
             self._fail(to_error_chunk(field[1].decode("utf-8", "replace")))
         else:
-            yield from self._parse_data(event, lines)
-            return
-        if self._chunk_filter is None:
-            yield self._error_event(event)
+            return self._parse_data(event, lines)
+        return self._error_event(event) if self._chunk_filter is None else b""
 
-    def _parse_data(self, event: bytes, lines: list[bytes]) -> Iterator[bytes]:
-        data = b"\n".join(lines)
+    def _parse_data(self, event: bytes, lines: list[bytes]) -> bytes:
+        data = lines[0] if len(lines) == 1 else b"\n".join(lines)
         if data == b"[DONE]":
             if self._has_broken and len(self._finished) < self._choices:
                 raise UpstreamInvalidResponseError("The upstream's answer has a broken event in place of its end.")
             self._is_done = True
-            yield event
-        elif not data.strip():
-            yield self._drop(event) if CARRIES_CONTENT.search(event) is not None else event
-        elif (chunk := _parse_chunk(data)) is not None:
-            yield self._relay_chunk(event, chunk, is_single_line=len(lines) == 1)
-        elif len(lines) > 1:  # events without an empty line between them
-            for line in lines:
-                yield from self._parse_data(b"data: " + line + b"\n\n", [line])
-        else:
-            yield self._drop(event)
+            return event
+        if not data.strip():
+            return self._drop(event) if CARRIES_CONTENT.search(event) is not None else event
+        if (chunk := _parse_chunk(data)) is not None:
+            return self._relay_chunk(event, chunk, is_single_line=len(lines) == 1)
+        if len(lines) > 1:  # events without an empty line between them
+            return b"".join(self._filter_each(b"".join(b"data: " + line + b"\n\n" for line in lines)))
+        return self._drop(event)
 
     def _drop(self, event: bytes) -> bytes:
         """Drop a broken event.
@@ -368,8 +362,6 @@ class SSERelay(EventStream):
 
 def _parse_chunk(data: bytes) -> JSON | None:
     """Return the JSON object, with `LOWEST_LOGPROB` in place of `NaN` and `Infinity`, or None if it is broken."""
-    if not has_non_finite(data):
-        return parse_object(data)
     try:
         value = parse_repaired(data)
     except (ValueError, RecursionError):

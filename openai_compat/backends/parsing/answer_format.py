@@ -13,6 +13,8 @@ from openai_compat.core.streams import Heartbeat
 from .sse import BYTE_ORDER_MARK
 
 EVENT_STREAM: Final = "text/event-stream"
+_IS_EVENT_STREAM: Final = {EVENT_STREAM: True, "application/json": False}
+"""The usual content types, which need no parsing."""
 EVENT_PREFIXES: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
 """The beginnings of an event stream's lines. JSON, HTML and error texts begin with none of them."""
 CARRIES_CONTENT: Final = re.compile(
@@ -101,7 +103,10 @@ def detect_events(response: UpstreamResponse) -> tuple[UpstreamResponse, bool]:
     Raises:
         UpstreamInvalidResponseError: The body is in an encoding other than UTF-8. Errors of reading the response.
     """
-    content_type = response.headers.get("content-type", "").lower()
+    content_type = response.headers.get("content-type", "")
+    if (is_stream := _IS_EVENT_STREAM.get(content_type)) is not None:
+        return response, is_stream
+    content_type = content_type.lower()
     if (found := _CHARSET.search(content_type)) and found[1] not in _ASCII_COMPATIBLE:
         raise UpstreamInvalidResponseError(f"The upstream's answer is not in UTF-8 but in {found[1][:40]}.")
     if content_type.startswith(EVENT_STREAM):
