@@ -38,8 +38,8 @@ _REQUIRED: Final = {CHAT_PATH: "choices", COMPLETIONS_PATH: "choices", EMBEDDING
 def check_answer(path: str, body: bytes) -> tuple[JSON, bytes, Usage | None]:
     """Return the body's JSON object (empty for a large one), the bytes to send, and the usage.
 
-    `NaN` and `Infinity` in log probabilities become `LOWEST_LOGPROB`, and the finish reason `stop` after tool calls
-    becomes `tool_calls`. Other bodies are returned unchanged.
+    `NaN` and `Infinity` in log probabilities become `LOWEST_LOGPROB`. The finish reason `stop` after tool calls becomes
+    `tool_calls`, and an empty one becomes `stop`. Other bodies are returned unchanged.
 
     Raises:
         UpstreamInvalidResponseError: it is no complete JSON object, or neither an answer nor an error.
@@ -59,17 +59,18 @@ def check_answer(path: str, body: bytes) -> tuple[JSON, bytes, Usage | None]:
     has_answer = isinstance(answers, list) and (path == EMBEDDINGS_PATH or (answers and isinstance(answers[0], dict)))
     if not has_answer and not is_error_answer(value):
         raise UpstreamInvalidResponseError(f"The upstream's answer has no '{required}', so it is no answer.")
-    if body.find(b'"tool_calls"') >= 0 and _repair_finish_reasons(value):
+    if path != EMBEDDINGS_PATH and _repair_finish_reasons(value):
         body = to_json(value)
     return value, body, read_usage(value.get("usage"))
 
 
 def _repair_finish_reasons(value: JSON) -> bool:
-    """Replace the finish reason `stop` of choices with tool calls, which ends agents' loops. Return True if any."""
+    """Replace the finish reasons that end agents' loops too early or that no client knows. Return True if any."""
     has_changed = False
     for choice in choices_of(value):
-        if choice.get("finish_reason") == "stop" and as_dict(choice.get("message")).get("tool_calls"):
-            choice["finish_reason"] = "tool_calls"
+        reason = choice.get("finish_reason")
+        if reason == "" or (reason == "stop" and as_dict(choice.get("message")).get("tool_calls")):
+            choice["finish_reason"] = "tool_calls" if as_dict(choice.get("message")).get("tool_calls") else "stop"
             has_changed = True
     return has_changed
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import re
 import sys
+import time
 from array import array
 from collections.abc import Mapping, Sequence
 from math import isfinite
-from typing import Any
+from typing import Any, Final
 
 from openai_compat.backends.base import Backend, SupportsEmbeddings, capabilities_of, missing_capability
 from openai_compat.core.errors import InvalidRequestError, UpstreamInvalidResponseError
@@ -18,6 +20,8 @@ from .openai_objects import count_texts
 from .parameters import drop_nulls, to_texts
 from .preparation import prepare_payload
 from .token_decoder import TokenDecoder
+
+_VECTOR: Final = re.compile(rb'("embedding"\s*:\s*)\[([^\[\]]*)\]')
 
 
 class EmbeddingService:
@@ -74,3 +78,23 @@ def to_base64(vector: Sequence[float]) -> str:
     if sys.byteorder == "big":
         numbers.byteswap()
     return base64.b64encode(numbers.tobytes()).decode("ascii")
+
+
+def encode_vectors(body: bytes) -> bytes:
+    """Return an answer of another server with base64 in place of lists of numbers.
+
+    Servers that ignore `encoding_format` send lists, which openai-node decodes as base64 into wrong vectors
+    (source: lmstudio-bug-tracker#756). Other greenlets get a turn after each vector.
+
+    Raises:
+        UpstreamInvalidResponseError: A vector has something else than numbers.
+    """
+    return _VECTOR.sub(_encode_vector, body)
+
+
+def _encode_vector(found: re.Match[bytes]) -> bytes:
+    time.sleep(1e-9)
+    try:
+        return found[1] + b'"' + to_base64([float(number) for number in found[2].split(b",")]).encode() + b'"'
+    except (ValueError, OverflowError) as error:
+        raise UpstreamInvalidResponseError("The upstream's embeddings contain something else than numbers.") from error

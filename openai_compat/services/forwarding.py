@@ -32,8 +32,9 @@ from openai_compat.core.types import CallContext, Usage
 from .answer_check import check_answer, check_may_stream
 from .body_rewrite import to_body, to_upstream_body
 from .completion_chunks import CompletionCollector, check_completion, to_chunks
+from .embeddings import encode_vectors
 from .event_stream import JSON, ChunkFilter, CompleteAnswer, EventStream
-from .inference_call import InferenceCall
+from .inference_call import EMBEDDINGS_PATH, InferenceCall
 from .openai_objects import to_json
 from .preparation import prepare_call
 from .sse_events import encode_chunks
@@ -217,6 +218,8 @@ def _to_complete_answer(
         error = UpstreamRefusalError(to_answer(response, body, status=status))
         error.is_within_answer = True
         raise error
+    if call.path == EMBEDDINGS_PATH and call.payload.get("encoding_format") == "base64":
+        checked = encode_vectors(checked)
     headers = {**response_headers(response.headers), "content-type": "application/json"}
     return CompleteAnswer(response.status, headers, checked, usage)
 

@@ -24,6 +24,7 @@ from openai_compat.core.errors import (
 from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import Usage
 
+from .empty_finish_reasons import EmptyFinishReasons
 from .event_stream import JSON, ChunkFilter, EventStream
 from .event_template import MAX_SAMPLES, EventTemplate
 from .sse_events import DATA, DONE, has_content, split_events, to_event
@@ -51,7 +52,8 @@ class SSERelay(EventStream):
     The bytes are changed where clients would misread them. An empty `error` is removed from an event. With
     `strip_usage`, set when this server asked for the usage, the usage is removed and a chunk that carries nothing else
     is dropped. An error of another shape is put into OpenAI's envelope. A character that is split into surrogate halves
-    over two events is sent with the second. `NaN` becomes `LOWEST_LOGPROB`. A broken event without content is dropped.
+    over two events is sent with the second. `NaN` becomes `LOWEST_LOGPROB`. A finish reason that is empty becomes null,
+    and `stop` at the end. A broken event without content is dropped.
 
     An event is parsed only if its bytes may hold something of note: the first ones, a finish reason, usage, an error,
     an event name, a surrogate, or a shape (the bytes without the strings) that no parsed event had. With `chunk_filter`
@@ -86,6 +88,7 @@ class SSERelay(EventStream):
         self._shapes: set[bytes] = set()
         self._surrogates = SurrogateJoiner()
         self._tool_calls: ToolCallRepair | None = None
+        self._empty_reasons: EmptyFinishReasons | None = None
         self._finished: set[int] = set()
         self._fragments: list[bytes] = []
         self._fragment_bytes = 0
@@ -247,7 +250,7 @@ class SSERelay(EventStream):
             if self._has_broken and len(self._finished) < self._choices:
                 raise UpstreamInvalidResponseError("The upstream's answer has a broken event in place of its end.")
             self._is_done = True
-            return event
+            return event if self._empty_reasons is None else self._end_choices(self._empty_reasons) + event
         if not data.strip():
             return self._drop(event) if CARRIES_CONTENT.search(event) is not None else event
         if (chunk := _parse_chunk(data)) is not None:
@@ -255,6 +258,14 @@ class SSERelay(EventStream):
         if len(lines) > 1:  # events without an empty line between them
             return b"".join(self._filter_each(b"".join(b"data: " + line + b"\n\n" for line in lines)))
         return self._drop(event)
+
+    def _end_choices(self, reasons: EmptyFinishReasons) -> bytes:
+        """Return the event with the finish reasons that the upstream left empty."""
+        chunk = reasons.to_end(self._finished)
+        if chunk is None:
+            return b""
+        kept = self._observe(chunk if self._tool_calls is None else self._tool_calls.repair(chunk))
+        return to_event(kept) if kept is not None else b""
 
     def _drop(self, event: bytes) -> bytes:
         """Drop a broken event.
@@ -310,7 +321,9 @@ class SSERelay(EventStream):
         was_finished = len(self._finished) >= self._choices
         if not self._has_content:
             self._has_content = has_content(chunk)
-        self._record_finishes(chunk)
+        if self._record_finishes(chunk):
+            self._empty_reasons = self._empty_reasons or EmptyFinishReasons()
+            chunk = self._empty_reasons.replace(chunk)
         dropped = {"error"} if "error" in chunk and not chunk["error"] else set()
         usage = read_usage(chunk.get("usage"))
         self._usage = usage or self._usage
@@ -323,14 +336,20 @@ class SSERelay(EventStream):
         kept = {key: value for key, value in chunk.items() if key not in dropped} if dropped else chunk
         return kept if self._chunk_filter is None else self._chunk_filter(kept)
 
-    def _record_finishes(self, chunk: Mapping[str, Any]) -> None:
+    def _record_finishes(self, chunk: Mapping[str, Any]) -> bool:
+        """Record the choices that have ended. Return True if a finish reason is an empty string."""
         choices = chunk.get("choices")
+        has_empty = False
         for choice in choices if isinstance(choices, list) else ():
-            if isinstance(choice, dict) and choice.get("finish_reason"):
+            if isinstance(choice, dict) and (reason := choice.get("finish_reason")) is not None:
                 index = choice.get("index") or 0
                 if not isinstance(index, int):
                     raise UpstreamInvalidResponseError("The upstream sent a choice whose index is no number.")
-                self._finished.add(index)
+                if reason:
+                    self._finished.add(index)
+                elif reason == "":
+                    has_empty = True
+        return has_empty
 
     def _check_complete(self) -> None:
         """Limit the wait for `[DONE]` once every choice has finished and the usage is known."""

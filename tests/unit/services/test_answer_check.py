@@ -142,6 +142,14 @@ def test_stop_after_tool_calls_becomes_tool_calls() -> None:
     assert json.loads(body) == value
 
 
+def test_an_empty_finish_reason_becomes_one_that_clients_know() -> None:
+    calls = {"role": "assistant", "content": None, "tool_calls": [{"id": "a", "type": "function", "function": {}}]}
+    messages = [{"role": "assistant", "content": "Hello"}, calls]
+    choices = [{"index": i, "message": message, "finish_reason": ""} for i, message in enumerate(messages)]
+    _, body, _ = check_answer(CHAT_PATH, json.dumps({"choices": choices}).encode())
+    assert [choice["finish_reason"] for choice in json.loads(body)["choices"]] == ["stop", "tool_calls"]
+
+
 @pytest.mark.parametrize("body", [{"error_code": "BAD_REQUEST", "message": "no"}, {"detail": "no"}])
 def test_an_error_without_an_envelope_is_left_to_the_caller(body: Any) -> None:
     assert check_answer(CHAT_PATH, json.dumps(body).encode())[0] == body

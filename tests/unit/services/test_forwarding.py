@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import struct
 from typing import Any
 
 import pytest
@@ -171,3 +173,31 @@ def test_a_fallback_answers_in_place_of_an_upstream_without_an_answer(
     body = answer.body if isinstance(answer, CompleteAnswer) else b"".join(map(bytes, answer))  # type: ignore[arg-type]
     assert b'"a"' in body
     assert asked == ["s"]
+
+
+@pytest.mark.parametrize("vector", ["[0.5, -1e-3]", "[ 0.5,\n-0.001 ]"])
+def test_lists_of_numbers_become_base64_if_the_client_asked_for_it(vector: str) -> None:
+    item = f'{{"object": "embedding", "index": 0, "embedding": {vector}}}'
+    answer = embeddings_of(f'{{"object": "list", "data": [{item}, {item}], "model": "m"}}', "base64")
+    vectors = [base64.b64decode(item["embedding"]) for item in json.loads(answer)["data"]]
+    assert vectors == [struct.pack("<2f", 0.5, -0.001)] * 2
+
+
+def test_embeddings_in_the_format_that_was_asked_for_pass_byte_for_byte() -> None:
+    for value, encoding_format in (('"AAAA"', "base64"), ("[0.5]", "float"), ("[0.5]", None)):
+        body = f'{{"data": [{{"object": "embedding", "embedding": {value}}}]}}'
+        assert embeddings_of(body, encoding_format) == body.encode()
+
+
+@pytest.mark.parametrize("vector", ['["x"]', "[null]", "[]", "[1e999999, ]"])
+def test_a_vector_of_something_else_is_no_answer(vector: str) -> None:
+    with pytest.raises(UpstreamInvalidResponseError):
+        embeddings_of(f'{{"data": [{{"embedding": {vector}}}]}}', "base64")
+
+
+def embeddings_of(body: str, encoding_format: str | None) -> bytes:
+    payload = {"model": "m", "input": "x", "encoding_format": encoding_format}
+    call = InferenceCall(EMBEDDINGS_PATH, json.dumps(payload).encode(), payload, "m")
+    answer = forward(backend_of(make(body.encode())), call, CallContext("req"))
+    assert isinstance(answer, CompleteAnswer)
+    return answer.body

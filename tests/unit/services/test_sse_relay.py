@@ -390,6 +390,41 @@ def test_calls_that_all_have_the_index_0_are_numbered() -> None:
     assert [call["index"] for call in calls] == [0] * 5 + [1] * 5
 
 
+EMPTY_REASON = {"index": 0, "delta": {}, "finish_reason": ""}
+EMPTY_END = event(id="c", choices=[EMPTY_REASON])
+
+
+@pytest.mark.parametrize(
+    "end",
+    [event(choices=[EMPTY_REASON]), event(choices=[EMPTY_REASON], usage=USAGE), FINISH],
+    ids=["", "usage", "stop"],
+)
+def test_an_empty_finish_reason_becomes_null_and_stop_at_the_end(end: bytes) -> None:
+    beginning = event(choices=[{"index": 0, "delta": {"content": "Hello"}, "finish_reason": ""}])
+    *chunks, last = [part.removeprefix(b"data: ") for part in relayed(beginning + end + DONE).split(b"\n\n") if part]
+    assert last == b"[DONE]"
+    choices = [choice for chunk in chunks for choice in json.loads(chunk)["choices"]]
+    assert [choice["finish_reason"] for choice in choices if choice["finish_reason"] is not None] == ["stop"]
+    assert "".join(choice["delta"].get("content", "") for choice in choices) == "Hello"
+
+
+def test_an_empty_finish_reason_after_tool_calls_becomes_tool_calls() -> None:
+    stream = relayed(tool_call(index=0, id="a", type="function", function=function("{}", "f")) + EMPTY_END + DONE)
+    assert stream.count(b'"finish_reason":"tool_calls"') == 1
+
+
+@pytest.mark.parametrize("rest", [b"", content("more")])
+def test_a_stream_with_an_empty_finish_reason_and_no_end_mark_is_cut(rest: bytes) -> None:
+    with pytest.raises(UpstreamTruncatedError):
+        relayed(content("a") + EMPTY_END + rest)
+
+
+def test_nothing_follows_an_error_within_one_event() -> None:
+    stream = relayed(content("a"), b'data: {"error":{"message":"overloaded"}}\ndata: [DONE]\n\n')
+    assert b"overloaded" in stream
+    assert b"[DONE]" not in stream
+
+
 def test_valid_tool_calls_pass_byte_for_byte() -> None:
     second = tool_call(index=1, id="b", type="function", function=function("", "g"), extra_content={"x": 1})
     others = [part.replace(b'"index":0,"function"', b'"index":1,"function"') for part in PARTS]
