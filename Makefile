@@ -95,6 +95,10 @@ guard: $(CORE) bench/.build/stream_upstream  ## fail if the hot path executes mo
 chaos: $(CORE)  ## 10,000 calls with a random fault each (ARGS="--calls 1000")
 	@$(BIN)/python -m bench.chaos $(ARGS)
 
+.PHONY: soak
+soak: $(CORE) bench/.build/stream_upstream  ## serve honest clients during ten attacks (ARGS="--seconds 30")
+	@$(BIN)/python -m bench.soak $(ARGS)
+
 docker-check: $(DEV)  ## run the steps of the Dockerfile without Docker
 	$(BIN)/python -m pytest tests/e2e/deploy/test_dockerfile.py
 

@@ -1,0 +1,1 @@
+"""Honest clients during attacks, `make soak`."""
