@@ -13,17 +13,25 @@ from .completions import completion_objects
 from .embeddings import embedding_objects
 from .errors import ApiError, Json
 from .options import Options
+from .responses import response_objects
 
 JSON_TYPE = "application/json"
 SSE_TYPE = "text/event-stream; charset=utf-8"
 DONE = b"data: [DONE]\n\n"
-OBJECTS_AT = {"chat/completions": chat_objects, "completions": completion_objects, "embeddings": embedding_objects}
+RESPONSES = "responses"
+OBJECTS_AT = {
+    "chat/completions": chat_objects,
+    "completions": completion_objects,
+    "embeddings": embedding_objects,
+    RESPONSES: response_objects,
+}
 
 
 @dataclass(frozen=True)
 class MockAnswer:
     """A healthy answer before it is delivered or corrupted."""
 
+    endpoint: str
     payload: Json
     """The parsed request body."""
     objects: tuple[Json, ...]
@@ -37,11 +45,16 @@ class MockAnswer:
         """The media type of the body."""
         return SSE_TYPE if self.is_stream else JSON_TYPE
 
+    @property
+    def has_done(self) -> bool:
+        """True if the stream ends with `[DONE]`. The last event of a response is its end."""
+        return self.endpoint != RESPONSES
+
     @cached_property
     def parts(self) -> tuple[bytes, ...]:
-        """The events of a stream including `[DONE]`, or the four quarters of a JSON body."""
+        """The events of a stream with its end mark, or the four quarters of a JSON body."""
         if self.is_stream:
-            return (*map(to_event, self.objects), DONE)
+            return (*map(to_event, self.objects), *([DONE] if self.has_done else []))
         body = json.dumps(self.objects[0], indent=2, ensure_ascii=False).encode("utf-8", "replace")
         quarter = len(body) // 4 + 1
         return tuple(body[start : start + quarter] for start in range(0, len(body), quarter))
@@ -58,9 +71,10 @@ class MockAnswer:
 
 
 def to_event(chunk: Json) -> bytes:
-    """Return the server-sent event of a chunk."""
+    """Return the server-sent event of a chunk, or of an event with a `type`."""
     text = json.dumps(chunk, ensure_ascii=False, separators=(",", ":"))
-    return b"data: " + text.encode("utf-8", "replace") + b"\n\n"
+    name = f"event: {chunk['type']}\n".encode() if "type" in chunk else b""
+    return name + b"data: " + text.encode("utf-8", "replace") + b"\n\n"
 
 
 def build_answer(endpoint: str, payload: Json, model: str, options: Options) -> MockAnswer:
@@ -74,4 +88,4 @@ def build_answer(endpoint: str, payload: Json, model: str, options: Options) -> 
         message = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
         raise ApiError(400, message, param="stream_options")
     objects, usage = OBJECTS_AT[endpoint](payload, model, options)
-    return MockAnswer(payload, objects, usage, options, is_stream)
+    return MockAnswer(endpoint, payload, objects, usage, options, is_stream)

@@ -20,7 +20,7 @@ from .replies import CREATED
 
 CONTROL_PREFIX = "/__mock__/"
 _INFERENCE = re.compile(
-    r"(?:/openai/deployments/(?P<deployment>[^/]+)|/openai/v1|/v1|/serving-endpoints)?/(?P<endpoint>chat/completions|completions|embeddings)"
+    r"(?:/openai/deployments/(?P<deployment>[^/]+)|/openai/v1|/openai|/v1|/serving-endpoints)?/(?P<endpoint>chat/completions|completions|embeddings|responses)"
 )
 _MODELS = re.compile(r"(?:/openai/v1|/openai|/v1)?/models(?:/(?P<id>.+))?")
 _CONTENT = re.compile(r"(?:/openai/v1|/v1)?/files/[^/]+/content")

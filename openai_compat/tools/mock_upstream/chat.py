@@ -41,9 +41,9 @@ def chat_objects(payload: Json, model: str, options: Options) -> tuple[tuple[Jso
         ApiError: the request is invalid.
     """
     messages = _messages_of(payload)
-    replies = [_reply(payload, messages, index, options) for index in range(count_choices(payload))]
+    replies = [reply_to(payload, messages, index, options) for index in range(count_choices(payload))]
     usage = usage_of(
-        sum(4 + count_tokens(_text_of(message)) for message in messages),
+        sum(4 + count_tokens(text_of(message)) for message in messages),
         sum(len(reply.texts) + 10 * len(reply.tool_calls) for reply in replies),
     )
     common = {"id": f"chatcmpl-{digest(messages)[:29]}", "object": "", "created": CREATED, "model": model}
@@ -76,7 +76,7 @@ def _messages_of(payload: Json) -> list[Json]:
     return messages
 
 
-def _text_of(message: Json) -> str:
+def text_of(message: Json) -> str:
     """Return the text of a message whose content is a string or a list of parts."""
     content = message.get("content")
     if isinstance(content, list):
@@ -84,9 +84,9 @@ def _text_of(message: Json) -> str:
     return content if isinstance(content, str) else ""
 
 
-def _reply(payload: Json, messages: Sequence[Json], index: int, options: Options) -> MockReply:
+def reply_to(payload: Json, messages: Sequence[Json], index: int, options: Options) -> MockReply:
     """Return one choice, with tool calls if the request has tools and does not end with a tool result."""
-    prompt = next((_text_of(message) for message in reversed(messages) if message.get("role") == "user"), "")
+    prompt = next((text_of(message) for message in reversed(messages) if message.get("role") == "user"), "")
     tool_calls = _tool_calls(payload, prompt, index, options.calls)
     if tool_calls and messages[-1].get("role") != "tool":
         return MockReply((), tool_calls, "tool_calls")

@@ -7,6 +7,7 @@ format are raised as `ApiError`.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 from .answers import DONE, JSON_TYPE, MockAnswer, to_event
 from .delivery import send_healthy, send_parts, write_parts
@@ -106,7 +107,7 @@ def _reject(name: str, exchange: Exchange, answer: MockAnswer) -> None:
 
 
 def no_done(exchange: Exchange, answer: MockAnswer) -> None:
-    """Send the answer without `[DONE]`."""
+    """Send the answer without `[DONE]`, or without the last event of a response."""
     if answer.is_stream:
         send_parts(exchange, answer, answer.parts[:-1])
     else:
@@ -206,7 +207,26 @@ def error_in_stream(exchange: Exchange, answer: MockAnswer) -> None:
     error = ApiError(answer.options.code)
     if not answer.is_stream:
         raise error
-    send_parts(exchange, answer, [*answer.parts_before_fault, to_event(error.to_envelope())])
+    send_parts(exchange, answer, [*answer.parts_before_fault, *_error_events(answer, error)])
+
+
+def _error_events(answer: MockAnswer, error: ApiError) -> Iterator[bytes]:
+    """Yield the error event of a stream. Responses have two (source: a recorded stream of OpenAI)."""
+    if answer.has_done:
+        yield to_event(error.to_envelope())
+        return
+    number = len(answer.parts_before_fault)
+    yield to_event({"type": "error", "sequence_number": number, **error.to_envelope()})
+    failure = {"code": error.code or error.type, "message": str(error)}
+    response = {**answer.objects[0]["response"], "status": "failed", "error": failure}
+    yield to_event({"type": "response.failed", "sequence_number": number + 1, "response": response})
+
+
+def no_responses(exchange: Exchange, answer: MockAnswer) -> None:
+    """Return 404 for the Responses API, as servers without it do. Other endpoints are healthy."""
+    if not answer.has_done:
+        raise ApiError(404, f"Invalid URL (POST {exchange.request.path})")
+    send_healthy(exchange, answer)
 
 
 def bad_json_event(exchange: Exchange, answer: MockAnswer) -> None:
@@ -222,7 +242,7 @@ def bad_json(exchange: Exchange, answer: MockAnswer) -> None:
     """Send the answer without the last brace of every object."""
     if answer.is_stream:
         broken = [part.replace(b"}\n\n", b"\n\n") for part in answer.parts if part != DONE]
-        send_parts(exchange, answer, [*broken, DONE])
+        send_parts(exchange, answer, [*broken, DONE] if answer.has_done else broken)
     else:
         exchange.respond(200, JSON_TYPE, b"".join(answer.parts)[:-1])
 

@@ -91,6 +91,7 @@ _MODELS = (
         corruptions.usage_in_last_chunk,
     ),
     Model("fault-no-usage", "sends no usage, even if requested", corruptions.no_usage),
+    Model("fault-no-responses", "has no Responses API (404)", corruptions.no_responses),
     # error responses
     Model("fault-status", "returns the status `code` with OpenAI's error", corruptions.status_error, "code=500"),
     Model("fault-quota", "returns 429 insufficient_quota", corruptions.quota_error),

@@ -523,3 +523,54 @@ def test_sigterm_exits_with_0_during_a_request() -> None:
         mock.wait_until(lambda stats: stats["requests_open"] == 1)
     connection.close()
     assert mock.process.returncode == 0
+
+
+def test_a_response_through_the_official_client(client: openai.OpenAI) -> None:
+    response = client.responses.create(model="mock-model", input="hello there")
+    assert response.output_text == "You said: hello there"
+    assert response.status == "completed"
+    assert response.usage is not None
+    assert response.usage.total_tokens == response.usage.input_tokens + response.usage.output_tokens
+
+
+def test_a_streamed_response_through_the_strict_helper_of_the_official_client(client: openai.OpenAI) -> None:
+    with client.responses.stream(model="mock-model", input="hello there") as stream:
+        events = list(stream)
+        final = stream.get_final_response()
+    assert final.output_text == "You said: hello there"
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+
+
+def test_a_streamed_response_calls_a_function(client: openai.OpenAI) -> None:
+    function: Any = {"type": "function", **TOOL["function"], "strict": False}  # type: ignore[dict-item]
+    with client.responses.stream(model="mock-model:calls=2", input="Oslo", tools=[function]) as stream:
+        final = stream.get_final_response()
+    calls = [item for item in final.output if item.type == "function_call"]
+    assert [json.loads(call.arguments) for call in calls] == [{"city": "Oslo", "days": 1}] * 2
+    result: Any = {"type": "function_call_output", "call_id": calls[0].call_id, "output": "rain"}
+    answer = client.responses.create(model="mock-model", input=[*final.output, result], tools=[function])  # type: ignore[list-item]
+    assert answer.output[0].type == "message"
+
+
+def test_a_response_that_reaches_its_limit_is_incomplete(client: openai.OpenAI) -> None:
+    response = client.responses.create(model="mock-model", input="one two three", max_output_tokens=2)
+    assert response.status == "incomplete"
+    assert response.incomplete_details is not None
+    assert response.incomplete_details.reason == "max_output_tokens"
+
+
+def test_faults_of_streamed_responses(mock: MockUpstream) -> None:
+    def stream(model: str) -> bytes:
+        return post(mock, model, "/v1/responses", input="hello there", stream=True)
+
+    assert stream("mock-model").count(b"event: response.completed\n") == 1
+    assert b"[DONE]" not in stream("mock-model")
+    assert b"response.completed" not in stream("fault-cut")
+    assert b"response.completed" not in stream("fault-no-done")
+    failed = stream("fault-error-in-stream")
+    assert failed.index(b'"type":"error"') < failed.index(b'"type":"response.failed"')
+
+
+def test_a_server_without_responses_still_answers_chats(mock: MockUpstream) -> None:
+    assert post(mock, "fault-no-responses", "/v1/responses", input="x").startswith(b"HTTP/1.1 404")
+    assert post(mock, "fault-no-responses").startswith(b"HTTP/1.1 200")
