@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from openai_compat.backends.base import CHAT_PARAMETERS, Backend, SupportsChat, capabilities_of, missing_capability
-from openai_compat.core.errors import UpstreamInvalidResponseError
 from openai_compat.core.streams import Heartbeat, PrimedStream
 from openai_compat.core.tokens import TokenCounter
 from openai_compat.core.types import JSON, CallContext, ChatDelta, ChatRequest, TokenLogprob, ToolCallDelta, Usage
 
 from .answer import Finish, StreamingAnswer
 from .legacy_functions import to_legacy_chunk, to_legacy_message, to_tools
-from .openai_objects import new_id, to_finite, to_usage_object
+from .openai_objects import join_audio, new_id, to_finite, to_usage_object
 from .parameters import check_stream_options, check_supported, drop_empty_tools, drop_nulls
 from .preparation import prepare_payload
 from .response_hooks import apply_hooks
@@ -186,7 +184,7 @@ class _Choice:
         if self.annotations:
             message["annotations"] = self.annotations
         if self.audio:
-            message["audio"] = _join_audio(self.audio)
+            message["audio"] = join_audio(self.audio)
         finish = self.finish_reason
         if is_legacy:
             message, finish = to_legacy_message(message), _legacy_finish(finish)
@@ -211,26 +209,6 @@ class _Call:
     def to_object(self) -> JSON:
         body = {"name": self.name or "", _INPUT_KEYS[self.type]: "".join(self.arguments)}
         return {"id": self.id or new_id("call_"), "type": self.type, self.type: body}
-
-
-def _join_audio(parts: list[Mapping[str, Any]]) -> JSON:
-    """Return the audio object of all parts. Each part's data is base64 of its own, which cannot be joined as text."""
-    joined: JSON = {}
-    for part in parts:
-        joined.update(part)
-    for key in {"data", "transcript"} & joined.keys():
-        texts = [part[key] for part in parts if isinstance(part.get(key), str)]
-        joined[key] = _join_base64(texts) if key == "data" else "".join(texts)
-    return joined
-
-
-def _join_base64(texts: list[str]) -> str:
-    if len(texts) == 1:
-        return texts[0]
-    try:
-        return b64encode(b"".join(map(b64decode, texts))).decode()
-    except ValueError as error:
-        raise UpstreamInvalidResponseError("The upstream's audio is not base64.") from error
 
 
 def _to_chunk_deltas(delta: ChatDelta) -> list[JSON]:

@@ -12,7 +12,7 @@ from openai_compat.core.errors import UpstreamInvalidResponseError
 from openai_compat.core.types import ToolCallDelta
 
 from .event_stream import JSON
-from .openai_objects import new_id
+from .openai_objects import join_audio, new_id
 from .sse_events import has_content
 
 log = logging.getLogger(__name__)
@@ -107,7 +107,9 @@ class CompletionCollector:
         for choice in choices if isinstance(choices, list) else ():
             if not isinstance(choice, dict):
                 raise _unreadable("choice")
-            index = choice["index"] if isinstance(choice.get("index"), int) else 0
+            index = choice.get("index") or 0
+            if not isinstance(index, int):
+                raise _unreadable("index")
             if index not in self._choices:
                 self._choices[index] = _Choice()
             self._choices[index].add(choice)
@@ -130,6 +132,7 @@ class _Choice:
         self._message: JSON = {}
         self._parts: dict[str, list[Any]] = {}
         self._calls = _ToolCalls()
+        self._audio: list[JSON] = []
         self._function_parser = ToolCallParser()
         self._function_call: _Call | None = None
         self._finish_reason: Any = None
@@ -156,6 +159,8 @@ class _Choice:
                 self._calls.add(value)
             elif key == "function_call":
                 self._add_function_call(delta)
+            elif key == "audio" and isinstance(value, dict):
+                self._audio.append(value)
             elif isinstance(value, list):
                 self._parts.setdefault(key, []).extend(value)
             elif key not in _TEXT_KEYS:
@@ -190,6 +195,8 @@ class _Choice:
             return {**choice, "text": text, "finish_reason": reason}
         message = {"role": "assistant", "content": None, **self._message}
         message |= {key: _join(parts) if key in _TEXT_KEYS else parts for key, parts in self._parts.items()}
+        if self._audio:
+            message["audio"] = join_audio(self._audio)
         if calls := self._calls.to_list():
             message["tool_calls"] = calls
         if self._function_call is not None:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from openai_compat.core.errors import UpstreamError
 from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import JSON as JSON  # the services import it from here, too
 from openai_compat.core.types import Usage
@@ -36,8 +37,8 @@ class EventStream(ABC):
 
     headers: Mapping[str, str] = {}
     """Headers of the upstream that the client may see, with lower-case names."""
-    has_failed: bool = False
-    """True once an error event of the upstream was passed on."""
+    failure: UpstreamError | None = None
+    """The error of the upstream that was passed on as an event, and ended the stream."""
 
     @abstractmethod
     def __iter__(self) -> Iterator[bytes | Heartbeat]: ...

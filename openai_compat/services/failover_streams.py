@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from openai_compat.core.errors import BackendError, UpstreamTruncatedError
+from openai_compat.core.errors import BackendError
 from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import Usage
 from openai_compat.routing.failover import Attempt
@@ -31,10 +31,10 @@ class FailoverStream(EventStream):
         try:
             return next(self._events)
         except StopIteration:
-            if self._attempt.result.has_failed:
-                self._attempt.record_failure(UpstreamTruncatedError("The upstream sent an error within its answer."))
-            else:
+            if (failure := self._attempt.result.failure) is None:
                 self._attempt.record_success()
+            else:
+                self._attempt.record_failure(failure)
             raise
         except BackendError as error:
             self._attempt.record_failure(error)

@@ -149,7 +149,7 @@ def _forward(
     try:
         check_status(response.status)
         if response.status < 400:
-            response, is_stream = detect_events(response)
+            response, is_stream = detect_events(response, is_streamed=call.is_streamed)
             if is_stream:
                 return _relay(backend, response, call, chunk_filter, strip_usage=asks_for_usage)
         body = response.read()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from math import inf
 from typing import Any
 from uuid import uuid4
 
 from openai_compat.backends.parsing.json_check import LOWEST_LOGPROB
+from openai_compat.core.errors import UpstreamInvalidResponseError
 from openai_compat.core.tokens import TokenCounter
 from openai_compat.core.types import Usage
 
@@ -56,3 +58,23 @@ def new_id(prefix: str) -> str:
 def now() -> int:
     """Return the Unix time in whole seconds, as `created` has it."""
     return int(time.time())
+
+
+def join_audio(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the audio object of all parts. Each part's data is base64 of its own, which cannot be joined as text."""
+    joined: dict[str, Any] = {}
+    for part in parts:
+        joined.update(part)
+    for key in {"data", "transcript"} & joined.keys():
+        texts = [part[key] for part in parts if isinstance(part.get(key), str)]
+        joined[key] = _join_base64(texts) if key == "data" else "".join(texts)
+    return joined
+
+
+def _join_base64(texts: list[str]) -> str:
+    if len(texts) == 1:
+        return texts[0]
+    try:
+        return b64encode(b"".join(map(b64decode, texts))).decode()
+    except ValueError as error:
+        raise UpstreamInvalidResponseError("The upstream's audio is not base64.") from error

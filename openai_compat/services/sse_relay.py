@@ -93,7 +93,7 @@ class SSERelay(EventStream):
         self._fragments: list[bytes] = []
         self._fragment_bytes = 0
         self._primed: list[bytes] = []
-        self._failure: UpstreamError | None = None
+        self.failure: UpstreamError | None = None
         self._has_content = self._is_done = self._is_complete = False
         self._has_broken = self._is_at_end = False
         self._template = EventTemplate()
@@ -110,8 +110,8 @@ class SSERelay(EventStream):
         """
         while not self._has_content:
             block = next(self, None)
-            if self._failure is not None and not self._has_content:
-                raise self._failure
+            if self.failure is not None and not self._has_content:
+                raise self.failure
             if block is None or (self._is_done and not self._has_content):
                 raise UpstreamInvalidResponseError("The upstream's stream has no content.")
             if not isinstance(block, Heartbeat):
@@ -124,7 +124,7 @@ class SSERelay(EventStream):
         return chain(primed, self)
 
     def __next__(self) -> bytes | Heartbeat:
-        while not (self._is_done or self._failure):
+        while not (self._is_done or self.failure):
             try:
                 block = next(self._blocks, None)
             except (UpstreamTimeoutError, UpstreamTruncatedError):
@@ -138,12 +138,12 @@ class SSERelay(EventStream):
             events = block if not self._fragments and block.endswith(b"\n\n") else self._complete_events(block)
             if events and (kept := self._filter(events)):
                 return kept
-        if self._failure is not None and self._chunk_filter is not None:
-            raise self._failure
+        if self.failure is not None and self._chunk_filter is not None:
+            raise self.failure
         raise StopIteration
 
     def close(self) -> None:
-        if self._is_done or self.has_failed:
+        if self._is_done or self.failure is not None:
             self._response.release()
         else:
             self._response.close()
@@ -191,7 +191,7 @@ class SSERelay(EventStream):
         for event in split_events(events):
             kept = self._template.match(event)
             yield self._inspect(event) if kept is None else kept
-            if self._failure is not None or self._is_done:
+            if self.failure is not None or self._is_done:
                 return
 
     def _inspect(self, event: bytes) -> bytes:
@@ -234,7 +234,7 @@ class SSERelay(EventStream):
             return self._parse_data(event, [event[5:-2].removeprefix(b" ")])
         lines = DATA.findall(event)
         if not lines and _HAS_FIELD.search(event) is None:
-            return self._drop(event) if event.strip() else event
+            return self._parse_stray(event) if event.strip() else event
         name = _EVENT_NAME.search(event)
         if name is not None and name[1] == b"error":
             self._fail(to_error_chunk(b"\n".join(lines).decode("utf-8", "replace")))
@@ -243,6 +243,14 @@ class SSERelay(EventStream):
         else:
             return self._parse_data(event, lines)
         return self._error_event(event) if self._chunk_filter is None else b""
+
+    def _parse_stray(self, text: bytes) -> bytes:
+        """Return what the client gets of text that is no event. Some servers send an error so, as a body of its own."""
+        chunk = _parse_chunk(text)
+        if chunk is None or not is_error_answer(chunk):
+            return self._drop(text)
+        self._fail(chunk)
+        return self._error_event(text) if self._chunk_filter is None else b""
 
     def _parse_data(self, event: bytes, lines: list[bytes]) -> bytes:
         data = lines[0] if len(lines) == 1 else b"\n".join(lines)
@@ -295,23 +303,23 @@ class SSERelay(EventStream):
             if not self._tool_calls.is_exact:
                 self._template = EventTemplate()
         kept = self._observe(chunk)
-        if self._failure is not None:
+        if self.failure is not None:
             return b"" if self._chunk_filter is not None else self._error_event(event, chunk)
         if kept is chunk and not is_changed:
             return event
         return _replace_data(event, kept, is_single_line=is_single_line) if kept is not None else b""
 
     def _fail(self, chunk: JSON) -> None:
-        self._failure = self._to_error(chunk)
-        self.has_failed = self._chunk_filter is None
+        self.failure = self._to_error(chunk)
         log.warning("the upstream sent an error within its stream")
 
     def _error_event(self, event: bytes, chunk: JSON | None = None) -> bytes:
         """Return the event that clients recognise as an error, the upstream's own if it is one."""
-        if chunk is not None and chunk.get("error") and not isinstance(self._failure, UpstreamAuthenticationError):
+        is_envelope = chunk is not None and isinstance(chunk.get("error"), dict)
+        if is_envelope and not isinstance(self.failure, UpstreamAuthenticationError):
             return event
-        assert self._failure is not None  # noqa: S101 - set by the caller
-        return to_event(self._failure.to_envelope())
+        assert self.failure is not None  # noqa: S101 - set by the caller
+        return to_event(self.failure.to_envelope())
 
     def _observe(self, chunk: JSON) -> JSON | None:
         """Record what the chunk reports. Return what the client gets of it, `chunk` itself if nothing changes."""
@@ -341,10 +349,12 @@ class SSERelay(EventStream):
         choices = chunk.get("choices")
         has_empty = False
         for choice in choices if isinstance(choices, list) else ():
-            if isinstance(choice, dict) and (reason := choice.get("finish_reason")) is not None:
-                index = choice.get("index") or 0
-                if not isinstance(index, int):
-                    raise UpstreamInvalidResponseError("The upstream sent a choice whose index is no number.")
+            if not isinstance(choice, dict):
+                continue
+            index = choice.get("index") or 0
+            if not isinstance(index, int):
+                raise UpstreamInvalidResponseError("The upstream sent a choice whose index is no number.")
+            if (reason := choice.get("finish_reason")) is not None:
                 if reason:
                     self._finished.add(index)
                 elif reason == "":
@@ -364,7 +374,7 @@ class SSERelay(EventStream):
         self._is_at_end = True
         if rest.strip():
             kept = b"".join(self._filter_each(rest.rstrip() + b"\n\n"))
-            if self._is_done or self._failure:
+            if self._is_done or self.failure:
                 return kept
             if len(self._finished) < self._choices:
                 raise UpstreamTruncatedError("The upstream's stream broke off in the middle of an event.")

@@ -17,7 +17,6 @@ from openai_compat.core.errors import (
     OpenAICompatError,
     UpstreamError,
     UpstreamStatusError,
-    UpstreamTruncatedError,
 )
 from openai_compat.core.streams import HEARTBEAT, BackgroundStart, Heartbeat
 from openai_compat.core.types import CallContext, Usage
@@ -116,7 +115,8 @@ class RecoveringStream(EventStream):
         self._sent: list[str] = []
         self._identity: JSON = {}
         self._repeated: str | None = None
-        self._error: UpstreamTruncatedError | None = None
+        self._breaks: list[UpstreamError] = []
+        self._has_diverged = False
         self._pending: BackgroundStart[Attempt[EventStream]] | None = None
         self._use(failover.run(self._start_first))
 
@@ -146,8 +146,8 @@ class RecoveringStream(EventStream):
                 self._attempt.record_failure(error)
                 raise
             else:
-                if self._error is not None:
-                    raise self._error
+                if self._has_diverged:
+                    raise self._breaks.pop(0)
                 return block
         return self._poll_failover(self._pending)
 
@@ -163,6 +163,7 @@ class RecoveringStream(EventStream):
             raise error
         log.warning("'%s' broke off mid-stream, the next target continues: %s", self._attempt.target.model, error)
         self._attempt.close()
+        self._breaks.append(error.with_traceback(None))  # the traceback refers to this object: a reference cycle
         self._sent = ["".join(self._sent)]
         self._pending = BackgroundStart(lambda: self._failover.run(self._start_next))
 
@@ -177,7 +178,7 @@ class RecoveringStream(EventStream):
             raise
         except OpenAICompatError as error:  # a RequestError, too: the client asked for another model
             log.warning("no other target continues the answer: %s", error)
-            raise _not_continued() from error
+            raise self._breaks.pop(0) from error
         finally:
             self._on_routed(self._failover)
         return next(self)
@@ -208,7 +209,7 @@ class RecoveringStream(EventStream):
         return self._open_stream(self._call, target, context, self._filter)
 
     def _filter(self, chunk: JSON) -> JSON | None:
-        if self._error is not None:
+        if self._has_diverged:
             return chunk
         changes = self._changes(chunk)
         shown = {**chunk, **changes} if changes else chunk
@@ -243,11 +244,11 @@ class RecoveringStream(EventStream):
         elif known.startswith(text):
             rest, self._repeated = "", known[len(text) :]
         else:
-            self._error = _not_continued()
+            self._has_diverged = True
         if self._repeated is not None and (choice.get("finish_reason") or not self._is_text):
-            self._error = _not_continued()  # it ends before the place where the first one broke off
-        if self._error is not None:
-            return chunk  # not sent: the error is raised in its place
+            self._has_diverged = True  # it ends before the place where the first one broke off
+        if self._has_diverged:
+            return chunk  # not sent: the error of the break is raised in its place
         if not rest and not choice.get("finish_reason"):
             return None
         shown = {**choice, "text": rest} if "text" in choice else {**choice, "delta": {"content": rest} if rest else {}}
@@ -268,7 +269,3 @@ class RecoveringStream(EventStream):
             self._sent.append(text)
         if choice.get("finish_reason"):
             self._is_finished = True
-
-
-def _not_continued() -> UpstreamTruncatedError:
-    return UpstreamTruncatedError("The upstream's answer broke off, and no other could go on with it.")

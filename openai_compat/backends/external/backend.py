@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from openai_compat.backends.base import Backend, SupportsChat
 from openai_compat.backends.http.messages import UpstreamResponse
+from openai_compat.backends.parsing.answer_format import NO_CONTENT
 from openai_compat.backends.resources import BackendResources
 from openai_compat.core.errors import UpstreamError, UpstreamInvalidResponseError
 from openai_compat.core.profiles import record_adaptations
@@ -124,6 +125,10 @@ class ExternalBackend(Backend, SupportsChat):
         try:
             if reply.status >= 400:
                 raise self.to_error(reply.status, read_error_body(reply), reply.headers)
+            if reply.status in NO_CONTENT:
+                raise UpstreamInvalidResponseError(
+                    f"The external API answered with status {reply.status}, which has no content."
+                )
             if reply.status >= 300:
                 raise UpstreamInvalidResponseError(
                     f"The external API redirects (status {reply.status}). Configure its final URL."

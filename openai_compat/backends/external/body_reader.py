@@ -143,7 +143,7 @@ class _BodyReader:
         The first event of each name decides whether events that look like JSON are parsed: a chunk of plain text may
         be a bracket.
         """
-        looks_like_json = data.startswith(_JSON_PREFIXES)
+        looks_like_json = data.lstrip("\n").startswith(_JSON_PREFIXES)
         has_json = self._has_json_events.get(name)
         if has_json is None:
             has_json = self._has_json_events[name] = looks_like_json and _parse_json(data) is not _INVALID
@@ -287,11 +287,12 @@ def _detect_format(media_type: str, prefix: bytes) -> BodyFormat:
     """Return the format of a body by its media type and its first bytes.
 
     Raises:
-        UpstreamInvalidResponseError: the body is empty, or a web page.
+        UpstreamInvalidResponseError: the body is empty, or a web page that is not declared as plain text, in which a
+            model may have been asked for one.
     """
     if not prefix:
         raise UpstreamInvalidResponseError("The external API's reply is empty.")
-    if media_type in {"text/html", "application/xhtml+xml"} and prefix.startswith(HTML_PREFIXES):
+    if media_type != "text/plain" and prefix.startswith(HTML_PREFIXES):
         raise UpstreamInvalidResponseError("The external API's reply is an HTML page, not an answer. Check its URL.")
     if prefix.startswith(EVENT_PREFIXES if media_type == "text/event-stream" else SSE_PREFIXES):
         return "events"

@@ -23,7 +23,7 @@ from .gevent_reader import gevent_reader
 log = logging.getLogger(__name__)
 
 RECEIVE_BYTES: Final = 65_536
-MAX_HEADER_BYTES: Final = 256 * 1024
+MAX_HEADER_BYTES: Final = 64 * 1024
 REAP_INTERVAL: Final = 5.0
 """Seconds between two searches for expired idle connections."""
 IDLE_TIMEOUT: Final = 50.0

@@ -164,7 +164,7 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
             check_status(response.status)
             if response.status >= 400:
                 raise read_error(response)
-            answer, is_stream = detect_events(response)
+            answer, is_stream = detect_events(response, is_streamed=bool(body["stream"]))
             if is_stream:
                 return read_chat_stream(answer, self._to_error)
             return iter(read_chat_completion(answer.read(), self._to_error))

@@ -13,14 +13,15 @@ from openai_compat.core.streams import Heartbeat
 from .sse import BYTE_ORDER_MARK
 
 EVENT_STREAM: Final = "text/event-stream"
-_IS_EVENT_STREAM: Final = {EVENT_STREAM: True, "application/json": False}
-"""The usual content types, which need no parsing."""
-EVENT_PREFIXES: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
+JSON: Final = "application/json"
+EVENT_PREFIXES: Final = (b"data:", b"event:", b"error:", b"id:", b"retry:", b":")
 """The beginnings of an event stream's lines. JSON, HTML and error texts begin with none of them."""
 CARRIES_CONTENT: Final = re.compile(
     rb'"(?:content|text|arguments|reasoning\w*|thinking|refusal|input|partial_json)"\s*:\s*"'
 )
 """A started value in the bytes of a broken event, so that the answer would be altered without the event."""
+NO_CONTENT: Final = frozenset({204, 205})
+"""Statuses whose responses have no content. Clients ignore a body that follows them."""
 MAX_WHITE_SPACE_BYTES: Final = 65_536
 """White space before a body, which some servers send to keep the connection alive."""
 _LONGEST_PREFIX: Final = max(map(len, EVENT_PREFIXES))
@@ -76,7 +77,14 @@ class PeekedResponse(UpstreamResponse):
 
 
 def check_status(status: int) -> None:
-    """Raise `UpstreamInvalidResponseError` for a redirect, and for a number that is no status of HTTP."""
+    """Raise `UpstreamInvalidResponseError` for a status that no answer has, below 400 or above 599.
+
+    These are a redirect, a status without content, and a number that is no status of HTTP.
+    """
+    if status == 200:
+        return
+    if status in NO_CONTENT:
+        raise UpstreamInvalidResponseError(f"The upstream answered with status {status}, which has no content.")
     if 300 <= status < 400:
         raise UpstreamInvalidResponseError(
             "The upstream answered with a redirect, which is not followed: correct its base_url."
@@ -95,23 +103,24 @@ def describe_non_json(body: bytes) -> str:
     return "The upstream's answer is not a complete JSON object."
 
 
-def detect_events(response: UpstreamResponse) -> tuple[UpstreamResponse, bool]:
+def detect_events(response: UpstreamResponse, *, is_streamed: bool) -> tuple[UpstreamResponse, bool]:
     """Return the response to read from, and True if its body is an event stream.
 
-    A response that names neither JSON nor an event stream is judged by its first bytes.
+    A response that names no event stream is judged by its first bytes. Only JSON in answer to a call that is not
+    streamed is taken for what it says.
 
     Raises:
         UpstreamInvalidResponseError: The body is in an encoding other than UTF-8. Errors of reading the response.
     """
     content_type = response.headers.get("content-type", "")
-    if (is_stream := _IS_EVENT_STREAM.get(content_type)) is not None:
-        return response, is_stream
+    if content_type == (EVENT_STREAM if is_streamed else JSON):
+        return response, is_streamed
     content_type = content_type.lower()
     if (found := _CHARSET.search(content_type)) and found[1] not in _ASCII_COMPATIBLE:
         raise UpstreamInvalidResponseError(f"The upstream's answer is not in UTF-8 but in {found[1][:40]}.")
     if content_type.startswith(EVENT_STREAM):
         return response, True
-    if content_type.startswith("application/json"):
+    if content_type.startswith(JSON) and not is_streamed:
         return response, False
     peeked = PeekedResponse(response)
     return peeked, peeked.prefix.startswith(EVENT_PREFIXES)

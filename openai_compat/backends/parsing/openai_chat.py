@@ -169,7 +169,7 @@ class _EventReader:
         if name == ERROR_EVENT:
             raise _to_error(to_error_chunk(data), self._to_error)
         if strays:
-            self._skip(strays, is_cut=is_cut)
+            self._read_strays(strays, is_cut=is_cut)
         if data == END_OF_STREAM:
             self.is_done = True
             yield from self.read_end()
@@ -198,6 +198,13 @@ class _EventReader:
             raise UpstreamInvalidResponseError("The upstream's stream has no content.")
         yield from self._parser.read_end()
 
+    def _read_strays(self, text: str, *, is_cut: bool) -> None:
+        """Raise the error that some servers send as a body of its own. Skip other text that is no event."""
+        chunk = _parse_chunk(text)
+        if chunk is not None and is_error_answer(chunk):
+            raise _to_error(chunk, self._to_error)
+        self._skip(text, is_cut=is_cut)
+
     def _skip(self, text: str, *, is_cut: bool) -> None:
         """Skip a broken event, unless the answer would be altered without it."""
         if is_cut and not self._parser.is_finished:
@@ -221,7 +228,7 @@ class ChatParser:
         """Yield the deltas of a chunk or a completion. A chunk without content, such as the first one, has none.
 
         Raises:
-            UpstreamInvalidResponseError: A choice is not an object.
+            UpstreamInvalidResponseError: A choice or its message is not an object, or its index is no number.
         """
         usage = read_usage(chunk.get("usage"))
         self._has_usage = self._has_usage or usage is not None
@@ -229,7 +236,9 @@ class ChatParser:
         for choice in choices if isinstance(choices, list) else ():
             if not isinstance(choice, dict):
                 raise UpstreamInvalidResponseError("The upstream's response has a choice that is not an object.")
-            index = choice["index"] if isinstance(choice.get("index"), int) else 0
+            index = choice.get("index") or 0
+            if not isinstance(index, int):
+                raise UpstreamInvalidResponseError("The upstream sent a choice whose index is no number.")
             if index not in self._choices:
                 self._choices[index] = _Choice(index)
             if (delta := self._choices[index].read(choice, usage)) is not None:
@@ -281,8 +290,14 @@ class _Choice:
         self._halves = HalfJoiner()
 
     def read(self, choice: JSONObject, usage: Usage | None) -> ChatDelta | None:
-        """Return the choice's delta, or None if it has no content."""
-        message = as_dict(choice.get("delta") or choice.get("message"))
+        """Return the choice's delta, or None if it has no content.
+
+        Raises:
+            UpstreamInvalidResponseError: The message is not an object.
+        """
+        message = choice.get("delta") or choice.get("message") or {}
+        if not isinstance(message, dict):
+            raise UpstreamInvalidResponseError("The upstream's response has a message that is not an object.")
         content = message.get("content")
         if (
             isinstance(content, str)

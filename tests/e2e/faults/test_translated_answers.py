@@ -1,4 +1,4 @@
-"""Faulty answers of upstreams, with every kind whose answers this server translates."""
+"""Faulty answers of upstreams, with every kind of backend, streamed and not, on every endpoint."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ BROKEN = chunk({"content": "not"})[:-6] + b"\n\n"
 ANSWERS = {
     "complete": answer(HELLO, STOP, DONE),
     "plain-text-type": answer(HELLO, STOP, DONE, content_type="text/plain"),
+    "json-type": answer(HELLO, STOP, DONE, content_type="application/json"),
     "no-stream": complete(json.dumps(COMPLETION).encode()),
     "late-error": answer(HELLO, BOOM, DONE),
     "late-unknown-error": answer(HELLO, BOOM.replace(b"Throttling", b"x"), DONE),
@@ -57,12 +58,19 @@ ANSWERS = {
     "only-done": answer(DONE),
     "comments": answer(b": PROCESSING\n\n", DONE),
     "html": complete(b"<!doctype html><title>Hi</title>", content_type="text/html"),
+    "html-as-json": complete(b"<html><title>Hi</title>"),
+    "html-as-events": complete(b"<html><title>Hi</title>", content_type="text/event-stream"),
     "text": complete(b"All workers are busy", content_type="text/plain"),
     "empty": complete(b""),
     "no-content": b"HTTP/1.1 204 No Content\r\n\r\n",
+    "reset-content": complete(json.dumps(COMPLETION).encode(), status="205 Reset Content"),
+    "large-headers": complete(
+        json.dumps(COMPLETION).encode(), content_type=f"application/json\r\nX-A: {100_000 * 'a'}"
+    ),
     "utf-16": complete(json.dumps(COMPLETION).encode("utf-16"), content_type="application/json; charset=utf-16"),
     "status-699": complete(b"{}", status="699 What"),
     "error-with-200": complete(b'{"error": {"message": "boom", "code": 429}}'),
+    "error-as-events": complete(b'{"error": {"message": "boom", "code": 429}}', content_type="text/event-stream"),
     "broken-event": answer(chunk({"content": "Transfer "}), BROKEN, HELLO, STOP, DONE),
     "cut-event": answer(HELLO, HELLO[:-9]),
     "emoji": answer(chunk({"content": "\ud83d"}), chunk({"content": "\ude00"}), STOP, DONE),
@@ -81,7 +89,7 @@ def serve(client: socket.socket) -> None:
     while True:
         model = json.loads(read_request(client).partition(b"\r\n\r\n")[2])["model"]
         client.sendall(ANSWERS[model])
-        if model == "no-content":
+        if model in {"no-content", "reset-content"}:
             return
 
 
@@ -98,7 +106,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
                 {**entry, "name": f"translated-{name}", "kind": "openai", "profile": {"translate_responses": True}},
                 {**entry, "name": f"external-{name}", "kind": "external", "base_url": f"{url}/chat"},
                 {**entry, "name": f"haystack-{name}", "kind": "haystack"},
-                {**entry, "name": f"routed-{name}", "kind": "databricks", "fallbacks": ["spare"]},
+                {**entry, "name": f"forwarded-{name}", "kind": "openai"},
+                {**entry, "name": f"routed-{name}", "kind": "databricks", "fallbacks": ["spare"], "retries": 0},
+                {**entry, "name": f"routed-forwarded-{name}", "kind": "openai", "fallbacks": ["spare"], "retries": 0},
             ]
         if not has_extra("haystack"):
             entries = [entry for entry in entries if entry["kind"] != "haystack"]
@@ -113,8 +123,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
             yield live
 
 
-KINDS = [pytest.param("haystack", marks=pytest.mark.extra("haystack")), "databricks", "translated", "external"]
+KINDS = [
+    pytest.param("haystack", marks=pytest.mark.extra("haystack")),
+    "databricks",
+    "translated",
+    "forwarded",
+    "external",
+]
 OPENAI_KINDS = KINDS[:-1]
+ROUTED = ("routed", "routed-forwarded")
 
 
 def ask(server: LiveServer, model: str, *, stream: bool = True, **more: Any) -> requests.Response:
@@ -143,6 +160,12 @@ def test_an_answer_arrives_however_the_upstream_sends_it(server: LiveServer, kin
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_events_that_are_labelled_as_json_are_streamed(server: LiveServer, kind: str) -> None:
+    response = ask(server, f"{kind}-json-type")
+    assert (text_of(response), events_of(response)[-1]) == ("Hello", "[DONE]")
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_an_error_after_the_first_content_ends_the_stream_with_the_upstreams_message(
     server: LiveServer, kind: str
 ) -> None:
@@ -166,7 +189,14 @@ def test_ask_reports_an_error_in_the_stream(server: LiveServer, stream_format: s
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    ("name", "status"), [("first-error", 429), ("error-field", 502), ("error-with-200", 429), ("bare-error", 429)]
+    ("name", "status"),
+    [
+        ("first-error", 429),
+        ("error-field", 502),
+        ("error-with-200", 429),
+        ("bare-error", 429),
+        ("error-as-events", 429),
+    ],
 )
 def test_an_error_as_the_first_event_has_the_status_of_its_code(
     server: LiveServer, kind: str, name: str, status: int
@@ -177,11 +207,15 @@ def test_an_error_as_the_first_event_has_the_status_of_its_code(
         response = ask(server, f"{kind}-{name}", stream=stream)
         assert response.status_code == status
         assert response.json()["error"]["message"].endswith("boom")
-    response = ask(server, f"routed-{name}")
-    assert (response.headers["x-openai-compat-upstream"], text_of(response)) == ("spare", "Hi")
+    for route in ROUTED:
+        response = ask(server, f"{route}-{name}")
+        assert (response.headers["x-openai-compat-upstream"], text_of(response)) == ("spare", "Hi")
 
 
-NO_ANSWERS = ["only-done", "comments", "html", "text", "empty", "no-content", "utf-16", "status-699"]
+NO_ANSWERS = [
+    "only-done", "comments", "html", "html-as-json", "text", "empty", "no-content", "reset-content",
+    "utf-16", "status-699",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -192,14 +226,40 @@ def test_a_response_without_an_answer_is_an_error(server: LiveServer, kind: str,
     for stream in (True, False):
         response = ask(server, f"{kind}-{name}", stream=stream)
         assert (response.status_code, response.json()["error"]["code"]) == (502, "upstream_bad_reply")
-    assert ask(server, f"routed-{name}").headers["x-openai-compat-upstream"] == "spare"
+    for route in ROUTED:
+        assert ask(server, f"{route}-{name}").headers["x-openai-compat-upstream"] == "spare"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["html-as-events", "large-headers"])
+def test_a_page_labelled_as_events_and_large_headers_are_errors(server: LiveServer, kind: str, name: str) -> None:
+    assert [ask(server, f"{kind}-{name}", stream=stream).status_code for stream in (True, False)] == [502, 502]
+
+
+OTHER_ENDPOINTS: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/completions", {"prompt": "Hi"}),
+    ("/v1/completions", {"prompt": "Hi", "stream": True}),
+    ("/v1/embeddings", {"input": "Hi"}),
+    ("/ask", {"messages": MESSAGES}),
+    ("/ask?format=ui", {"messages": MESSAGES}),
+]
+
+
+@pytest.mark.parametrize("name", [*NO_ANSWERS, "large-headers", "error-with-200"])
+def test_no_endpoint_takes_it_for_an_answer(server: LiveServer, name: str) -> None:
+    for path, body in OTHER_ENDPOINTS:
+        failed = requests.post(server.url + path, json={"model": f"forwarded-{name}", **body}, timeout=60)
+        status = 429 if name == "error-with-200" else 502
+        assert failed.status_code == (500 if path.startswith("/ask") else status)
+        fallen_back = requests.post(server.url + path, json={"model": f"routed-forwarded-{name}", **body}, timeout=60)
+        assert (fallen_back.status_code, fallen_back.headers["x-openai-compat-upstream"]) == (200, "spare")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("name", "code"), [("broken-event", "upstream_bad_reply"), ("cut-event", "upstream_cut")])
 def test_a_broken_event_with_content_is_an_error(server: LiveServer, kind: str, name: str, code: str) -> None:
     response = ask(server, f"{kind}-{name}")
-    last = events_of(response)[-1]
+    last = events_of(response)[-1] if response.status_code == 200 else response.json()
     assert last["error"]["code"] in ({code} if kind != "external" else {code, "upstream_bad_reply"})
     assert "Hello" not in text_of(response) or name == "cut-event"
 
@@ -209,7 +269,7 @@ def test_an_emoji_split_over_two_events_stays_intact(server: LiveServer, kind: s
     assert text_of(ask(server, f"{kind}-emoji")) == "\U0001f600"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "forwarded"])
 def test_nothing_follows_the_finish_reason(server: LiveServer, kind: str) -> None:
     response = ask(server, f"{kind}-early-reason")
     *chunks, last, done = events_of(response)

@@ -144,6 +144,12 @@ def test_the_parts_of_a_function_call_are_joined() -> None:
     assert "tool_calls" not in message
 
 
+def test_the_parts_of_audio_are_joined() -> None:
+    parts = ({"id": "x", "data": "AQI=", "transcript": "Hel"}, {"data": "Aw==", "transcript": "lo"}, {"expires_at": 5})
+    message = collected(*({"audio": part} for part in parts))["message"]
+    assert message["audio"] == {"id": "x", "data": "AQID", "transcript": "Hello", "expires_at": 5}
+
+
 def test_only_texts_are_joined() -> None:
     delta = {"content": "a", "reasoning_content": "r", "refusal": "n", "service": "x", "annotations": [{"n": 1}]}
     assert collected(delta, delta)["message"] == {
@@ -164,6 +170,7 @@ def test_content_in_parts_and_in_texts_is_kept() -> None:
     "chunk",
     [
         {"choices": ["x"]},
+        {"choices": [{"index": [0], "delta": {}}]},
         {"choices": [{"delta": "x"}]},
         {"choices": [{"text": 3}]},
         {"choices": [{"delta": {"content": 3}}]},

@@ -143,6 +143,13 @@ def test_a_break_that_cannot_be_continued_is_an_error(second: ScriptedResponse |
         RecoveryScenario(ScriptedResponse(chunk("one two"), CUT), second).read()
 
 
+def test_a_break_that_cannot_be_continued_keeps_the_upstreams_words() -> None:
+    event = to_event({"error": {"message": "Model overloaded", "type": "x", "code": 503}})
+    for second in (complete("other"), CUT):
+        with pytest.raises(UpstreamStatusError, match="Model overloaded"):
+            RecoveryScenario(ScriptedResponse(chunk("one two"), event), second).read()
+
+
 @pytest.mark.parametrize(
     "event",
     [
@@ -248,7 +255,7 @@ def test_a_disconnect_while_the_next_target_starts_is_no_error_of_the_upstream()
 
 def test_a_fallback_that_lacks_a_parameter_does_not_name_itself(caplog: pytest.LogCaptureFixture) -> None:
     refusal = UnsupportedParameterError("'logprobs' is not supported with the model 't1'.", "logprobs")
-    with pytest.raises(UpstreamTruncatedError, match="no other could go on") as raised:
+    with pytest.raises(UpstreamTruncatedError, match="cut") as raised:
         RecoveryScenario(ScriptedResponse(chunk("a"), CUT), refusal).read()
     assert raised.value.__cause__ is refusal
     assert "the model 't1'" in caplog.text

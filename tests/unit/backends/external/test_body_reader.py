@@ -176,6 +176,7 @@ def test_plain_text_with_a_content_length_is_streamed_token_by_token() -> None:
         (b'{"name": "Ann"}', TEXT, '{"name": "Ann"}'),
         (b'{"name": "Ann"}\n{"name": "Bob"}', TEXT, '{"name": "Ann"}\n{"name": "Bob"}'),
         (b"id: 5\nname: x", TEXT, "id: 5\nname: x"),
+        (b"<html></html>", TEXT, "<html></html>"),
         (b"42", JSON, "42"),
         ("né".encode("latin-1"), "text/plain; charset=ISO-8859-1", "né"),
         ("né".encode(), 'text/plain; charset="utf8"', "né"),
@@ -202,6 +203,9 @@ def test_plain_text_is_the_answer(content: bytes, content_type: str | None, text
         (b"[" * 100_000, JSON),
         (b"<!DOCTYPE html><title>Sign in</title>", "text/html; charset=utf-8"),
         (b"\n<html>", "text/html"),
+        (b"<!doctype html>", JSON),
+        (b"\xef\xbb\xbf<html>", EVENTS),
+        (b"<html>", None),
         (b"caf\xe9", TEXT),
         (b'{"reply": "caf\xe9"}', JSON),
         (b"data: \n\n", EVENTS),
@@ -218,6 +222,9 @@ def test_a_reply_without_an_answer_is_invalid(content: bytes, content_type: str 
 
 
 STREAMS: dict[str, tuple[str, bytes]] = {
+    "data on the next line": (
+        EVENTS, b'data:\ndata: {"content": "Hel"}\n\ndata:\ndata: {"content": "lo"}\n\ndata: [DONE]\n\n'
+    ),
     "OpenAI": (EVENTS, events(*({"choices": [{"delta": delta, "finish_reason": reason}]} for delta, reason in (
         ({"role": "assistant", "content": ""}, None), ({"content": "Hel"}, None), ({"content": "lo"}, None),
         ({}, "stop"),

@@ -13,6 +13,7 @@ from openai_compat.backends.parsing.openai_chat import ChatParser, read_chat_com
 from openai_compat.core.errors import UpstreamInvalidResponseError, UpstreamStatusError, UpstreamTruncatedError
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import ChatDelta, TokenLogprob, ToolCallDelta, Usage
+from tests.support.scripted_response import ScriptedResponse
 
 DONE = "[DONE]"
 
@@ -291,11 +292,23 @@ def test_an_event_that_is_no_chunk_is_an_error(event: str) -> None:
 
 @pytest.mark.parametrize(
     "event",
-    [{"choices": [{"delta": "x", "index": "y", "logprobs": 3}]}, {"choices": 3, "usage": [1]}, {"usage": {}},
+    [{"choices": [{"delta": None, "index": None, "logprobs": 3}]}, {"choices": 3, "usage": [1]}, {"usage": {}},
      chunk({"tool_calls": 3, "content": 4, "refusal": []}), {"choices": [{"logprobs": {"content": [{"token": 1}]}}]}],
 )  # fmt: skip
 def test_values_of_wrong_types_in_a_chunk_are_ignored(event: Any) -> None:
     assert list(ChatParser().read(event)) == []
+
+
+@pytest.mark.parametrize("choice", [{"delta": "x"}, {"message": ["x"]}, {"index": [0], "delta": {}}, {"index": "y"}])
+def test_a_choice_that_cannot_be_read_is_an_error(choice: Any) -> None:
+    with pytest.raises(UpstreamInvalidResponseError):
+        list(ChatParser().read({"choices": [choice]}))
+
+
+@pytest.mark.parametrize("body", ['{"error": {"message": "too many", "code": 429}}', '{\n "detail": "too many"\n}'])
+def test_an_error_that_is_no_event_is_raised(body: str) -> None:
+    with pytest.raises(UpstreamStatusError, match="too many"):
+        list(read_chat_stream(ScriptedResponse(body.encode())))
 
 
 def test_an_error_object_in_the_stream_is_raised() -> None:
