@@ -9,7 +9,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from openai_compat.backends.http.messages import UpstreamResponse
-from openai_compat.backends.parsing.openai_errors import retry_headers, to_status_error
+from openai_compat.backends.parsing.openai_errors import retry_headers, strip_event, to_status_error
 from openai_compat.core.errors import UpstreamAuthenticationError, UpstreamError
 from openai_compat.core.settings import ModelConfig
 
@@ -89,7 +89,7 @@ def read_error_body(reply: UpstreamResponse) -> bytes:
 
 def parse_error(body: bytes) -> Any:
     """Return the body as JSON, or as text if it is not JSON."""
-    text = body.decode("utf-8", "replace")
+    text = strip_event(body).decode("utf-8", "replace")
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,9 +27,12 @@ from openai_compat.core.errors import (
     InternalError,
     InvalidRequestError,
     OpenAICompatError,
+    UpstreamAuthenticationError,
     UpstreamConnectError,
     UpstreamConnectionError,
+    UpstreamInvalidResponseError,
     UpstreamStatusError,
+    UpstreamTimeoutError,
     UpstreamTruncatedError,
 )
 from openai_compat.core.extras import install_hint
@@ -104,6 +107,19 @@ def _check_sockets(option: str, mapping: Any) -> None:
         for path in value if isinstance(value, list) else [value]:
             if not (isinstance(path, str) and all(path.partition("."))):
                 raise ValueError(f"{option}: {name} must be a component and its socket (retriever.query)")
+
+
+_OWN_ERRORS: Final[Mapping[str | None, Callable[[str], OpenAICompatError]]] = {
+    kind.code: kind
+    for kind in (
+        InternalError,
+        UpstreamAuthenticationError,
+        UpstreamConnectionError,
+        UpstreamInvalidResponseError,
+        UpstreamTimeoutError,
+        UpstreamTruncatedError,
+    )
+}
 
 
 class HaystackBackend(Backend, SupportsChat):
@@ -222,8 +238,13 @@ def _to_stream_error(status: int | None, body: bytes) -> OpenAICompatError:
 
 
 def _to_error(error: UpstreamStatusError) -> OpenAICompatError:
-    """Return the sidecar's internal errors as this server's, which are neither retried nor counted as faults."""
-    return InternalError(error.message) if error.code == InternalError.code else error
+    """Return the sidecar's own errors as this server's, so that routing treats them as those of any other kind.
+
+    The pipeline's internal errors are neither retried nor counted as faults, a refused key opens the circuit, and a
+    timeout is not retried.
+    """
+    own_error = _OWN_ERRORS.get(error.code)
+    return error if own_error is None else own_error(error.message)
 
 
 def _missing_files(options: HaystackOptions) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeGuard
 
@@ -66,6 +67,7 @@ _STATUS_KEYS = ("status", "status_code", "statusCode", "code")
 _NAME_KEYS = ("code", "error_code", "type", "status")
 _MESSAGE_KEYS = ("message", "detail", "msg", "error_message", "error", "errors", "error_description", "reason", "title")
 _ANSWER_KEYS = frozenset({"data", "output", "usage"})
+_EVENT_DATA = re.compile(rb"^data: ?([^\r\n]+)", re.MULTILINE)
 _MAX_PLAIN_TEXT = 300
 """Characters of an error in plain text that is relayed. Longer texts are pages or tracebacks."""
 
@@ -186,8 +188,9 @@ def to_error_object(status: int, body: bytes) -> dict[str, Any]:
 
     Known shapes are OpenAI's (also with missing keys or a number as code), `{"error": "text"}`, Databricks'
     `{"error_code", "message"}`, vLLM's older `{"object": "error", ...}`, FastAPI's `{"detail"}` as text, list or
-    object, lists of errors, and short plain text. HTML is never relayed.
+    object, lists of errors, and short plain text, each also as an event. HTML is never relayed.
     """
+    body = strip_event(body)
     parsed = _parse(body)
     content = parsed if isinstance(parsed, Mapping) else {}
     inner = content.get("error")
@@ -220,6 +223,12 @@ def _find_message(value: Any, depth: int = 0) -> str | None:
             return json.dumps(value, ensure_ascii=False)
         return "; ".join(message for item in value[:5] if (message := _find_message(item, depth + 1))) or None
     return None
+
+
+def strip_event(body: bytes) -> bytes:
+    """Return the data of an error that was sent as an event, or the body if it is none."""
+    found = _EVENT_DATA.search(body) if body.lstrip().startswith((b"data:", b"event:")) else None
+    return body if found is None else found[1]
 
 
 def _plain_text(body: bytes) -> str | None:

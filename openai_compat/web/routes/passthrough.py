@@ -41,7 +41,7 @@ from openai_compat.web.request_context import RequestContext, current_context
 from openai_compat.web.sse import COMMENT, StreamBody, StreamFormat
 
 URL_PREFIXES: Final = ("/v1", "/api/v1", "/openai/v1", "/openai")
-NO_BODY_STATUSES: Final = frozenset({204, 304})
+NO_BODY_STATUSES: Final = frozenset({204, 205, 304})
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 FORM_AREAS: Final = ("audio/", "images/", "videos")
 """Endpoints whose forms name a model, which many clients send after the file."""
@@ -220,12 +220,15 @@ def _complete_response(reply: UpstreamResponse) -> Response:
     """Return the response for an error, in OpenAI's envelope, or for a reply without a body.
 
     Raises:
-        UpstreamInvalidResponseError: the status is none of HTTP's.
+        UpstreamInvalidResponseError: the status is none of HTTP's, or one that has no body although there is one.
     """
     try:
+        body = reply.read()
         if reply.status >= 600:
             raise UpstreamInvalidResponseError(f"The upstream answered with the invalid status {reply.status}.")
-        answer = to_answer(reply, reply.read(), FILE_HEADERS)
+        if body and reply.status in NO_BODY_STATUSES:
+            raise UpstreamInvalidResponseError(f"The upstream answered with status {reply.status} and a body.")
+        answer = to_answer(reply, body, FILE_HEADERS)
     finally:
         reply.close()
     response = BytesResponse(answer.body, answer.status, answer.headers)

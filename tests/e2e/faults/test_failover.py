@@ -86,6 +86,9 @@ RETRIED = [
     FailoverScenario("close-once", "fault-close-before:times=1", attempts=(2,), retries_connection=True),
     FailoverScenario("broken-json-once", "fault-bad-json:times=1", attempts=(2,)),
     FailoverScenario("slow-first-allowed", "fault-slow-first:delay=0.6", with_timeout(first_token=20)),
+    FailoverScenario(
+        "slow-complete", "fault-slow-first:delay=0.6", with_timeout(first_token=0.2, first_byte=20), kinds=COMPLETE
+    ),
     FailoverScenario("no-done", "fault-no-done"),
     FailoverScenario("no-end", "fault-no-end"),
     FailoverScenario("bad-event", "fault-bad-json-event"),

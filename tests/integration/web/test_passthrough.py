@@ -56,12 +56,19 @@ def test_body_logging_does_not_change_a_forwarded_body() -> None:
     assert seen == [b'{"input": "x"}']
 
 
-@pytest.mark.parametrize("status", [204, 304])
+@pytest.mark.parametrize("status", [204, 205, 304])
 def test_a_response_without_a_body_keeps_its_status(status: int) -> None:
     with proxy_for(respond_with(f"{status} Whatever\r\nX-Request-Id: up")) as server:
         code, headers, body = send_request(server, "DELETE", "/v1/files/f")
         assert (code, body, headers["x-request-id"]) == (status, b"", "up")
         wait_for_line(server, f"status={status}")
+
+
+@pytest.mark.parametrize("status", ["205 Reset Content", "699 What"])
+def test_a_status_that_has_no_body_and_an_invalid_one_are_a_502(status: str) -> None:
+    with proxy_for(respond_with(f"{status}\r\nContent-Type: application/json", b"{}")) as server:
+        code, _, body = send_request(server, "POST", "/v1/responses", b"{}")
+        assert (code, json.loads(body)["error"]["code"]) == (502, "upstream_bad_reply")
 
 
 def test_status_201_is_logged() -> None:

@@ -139,6 +139,7 @@ def test_an_error_in_openais_form_is_relayed_unchanged() -> None:
         (404, {"message": "no route"}, "The external API answered 404 Not Found: no route"),
         (502, b"<html><h1>Bad gateway", "The external API answered 502 Bad Gateway."),
         (500, b"Traceback (most recent call last):\n  File x", "The external API answered 500 Internal Server Error."),
+        (500, b'data: {"error": "an event"}\n\n', "The external API answered 500 Internal Server Error: an event"),
         (500, b"", "The external API answered 500 Internal Server Error."),
         (500, b"line one\nline two", "The external API answered 500 Internal Server Error: line one"),
         (

@@ -13,9 +13,12 @@ from openai_compat.backends.resources import BackendResources
 from openai_compat.core.errors import (
     InternalError,
     OpenAICompatError,
+    UpstreamAuthenticationError,
     UpstreamConnectError,
     UpstreamConnectionError,
+    UpstreamError,
     UpstreamStatusError,
+    UpstreamTimeoutError,
     UpstreamTruncatedError,
 )
 from openai_compat.core.profiles import ADAPTED_HEADER
@@ -123,6 +126,16 @@ def test_the_models_error_keeps_its_status_and_retry_headers() -> None:
 def test_a_failed_pipeline_is_an_internal_error(response: ScriptedResponse) -> None:
     """An upstream's status 500 would be retried, and would count as a fault of the upstream."""
     with pytest.raises(InternalError, match=r"The pipeline failed\."):
+        chat(backend_for(Client(response))[0])
+
+
+@pytest.mark.parametrize("kind", [UpstreamAuthenticationError, UpstreamTimeoutError, UpstreamTruncatedError])
+@pytest.mark.parametrize("is_event", [True, False])
+def test_the_sidecars_own_errors_are_this_servers(kind: type[UpstreamError], *, is_event: bool) -> None:
+    """Routing must not retry a refused key or a timeout, and logs the first as an error."""
+    envelope = kind("The model failed.").to_envelope()
+    response = make(events(envelope), EVENTS, is_chunked=True) if is_event else make(envelope, status=502)
+    with pytest.raises(kind, match=r"The model failed\."):
         chat(backend_for(Client(response))[0])
 
 

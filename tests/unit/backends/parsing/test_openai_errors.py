@@ -65,6 +65,8 @@ def test_the_status_that_an_error_object_names(value: dict[str, Any], status: in
         ({"detail": [{"loc": ["body"], "msg": "missing"}]}, '[{"loc": ["body"], "msg": "missing"}]'),
         ({"error": {"code": 17}}, "The upstream responded with status 500."),
         (b"upstream is\n warming up", "upstream is warming up"),
+        (b'event: error\ndata: {"error": {"message": "an event"}}\n\n', "an event"),
+        (b"data: still an event\r\n\r\n", "still an event"),
         (b"<html>sign in</html>", "The upstream responded with status 500."),
         (b"x" * 301, "The upstream responded with status 500."),
         (b"\xff\xfe", "The upstream responded with status 500."),
