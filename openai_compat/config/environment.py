@@ -18,7 +18,7 @@ from openai_compat.core.settings import SERVER_ID_VARIABLE, Settings
 from .models_file import build_models
 from .settings_table import SETTINGS, Setting
 
-_COLON_LINE = re.compile(r"\s*(?:export\s+)?(\w+):(?!//)")
+_COLON_LINE = re.compile(r"\s*(?:export\s+)?(\w+)[ \t]*:(?!//)")
 READ_BY_LIBRARIES = frozenset({"TIKTOKEN_CACHE_DIR", "HF_TOKEN", "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT"})
 """Variables that tiktoken and the Hugging Face libraries read from the process environment, but not from `.env`."""
 

@@ -135,7 +135,13 @@ def test_a_byte_order_mark_in_dot_env_is_ignored(dotenv: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["OPENAI_API_KEY: sk-1", "OPENAI_API_KEY:sk-1", " OPENAI_API_KEY: 'sk-1=='", "export OPENAI_API_KEY:\tsk-1=2"],
+    [
+        "OPENAI_API_KEY: sk-1",
+        "OPENAI_API_KEY:sk-1",
+        "OPENAI_API_KEY : sk-1",
+        " OPENAI_API_KEY: 'sk-1=='",
+        "export OPENAI_API_KEY:\tsk-1=2",
+    ],
 )
 def test_a_line_with_a_colon_in_dot_env_is_reported_without_its_value(dotenv: Path, line: str) -> None:
     dotenv.write_text(f"# KEY: value\nDEFAULT_MODEL=a:b\n\n{line}\nOPENAI_BASE_URL=http://localhost:1/v1\n")
