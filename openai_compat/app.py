@@ -36,6 +36,7 @@ from openai_compat.state.base import StateStore
 from openai_compat.tools.doctor.backend import DOCTOR_ENTRY, DoctorBackend
 from openai_compat.web.auth import require_api_key
 from openai_compat.web.client_monitor import DisconnectMonitor
+from openai_compat.web.cross_site import reject_foreign_pages
 from openai_compat.web.errors import register_errors
 from openai_compat.web.request_context import current_request, install_request_context, limit_concurrency
 from openai_compat.web.routes import inference, models, passthrough
@@ -141,6 +142,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.url_map.merge_slashes = app.url_map.strict_slashes = False  # clients of an API do not follow its redirects
     app.extensions["openai_compat"] = state
     install_request_context(app, settings, state.disconnect_monitor)
+    app.before_request(reject_foreign_pages(settings.allowed_hosts, settings.cors_allow_origins))
     _register_blueprints(app, state)
     register_errors(app, settings)
     _allow_origins(app, settings)

@@ -12,6 +12,7 @@ from openai_compat.core.validators import (
     OneOf,
     WholeNumber,
     check_host,
+    check_host_names,
     check_origins,
     parse_api_root,
     parse_boolean,
@@ -105,6 +106,13 @@ def check_runtime_dir(path: str) -> None:
 SETTINGS: Final = (
     Setting(("HOST", "API_HOST"), parse_text, "Address to listen on.", check=check_host),
     Setting(("PORT", "API_PORT", "DATABRICKS_APP_PORT"), WholeNumber(0, 65535), "Port to listen on."),
+    Setting(
+        ("ALLOWED_HOSTS",),
+        parse_list,
+        "Names under which clients may call this server, without ports. `*` allows all. When not set, a server on a "
+        "loopback address allows `localhost` and loopback addresses only, and any other server allows all names.",
+        check=check_host_names,
+    ),
     Setting(("WEB_CONCURRENCY",), WholeNumber(1, 512), "Worker processes. One worker uses one core."),
     Setting(("WORKER_CONNECTIONS",), WholeNumber(1, 100_000), "Client connections per worker."),
     Setting(

@@ -7,6 +7,7 @@
     │   ├── InvalidRequestError              the body fails validation
     │   ├── UnsupportedParameterError        the model does not support a parameter
     │   ├── AuthenticationError              the API key is missing or unknown (401)
+    │   ├── ForbiddenError                   a page of another site or for another host sent the request (403)
     │   ├── RateLimitedError                 the caller exceeded a rate limit (429)
     │   ├── ModelNotFoundError               no model has this name (404)
     │   ├── NotFoundError                    no endpoint has this URL (404)
@@ -129,6 +130,15 @@ class AuthenticationError(RequestError):
 
     status = 401
     code = "invalid_api_key"
+
+
+class ForbiddenError(RequestError):
+    """A browser sent the request for a page of another site, or for a host that this server is not.
+
+    `code` is `cross_site_request` or `unknown_host`.
+    """
+
+    status = 403
 
 
 class RateLimitedError(RequestError):

@@ -129,6 +129,7 @@ class Settings:
 
     host: str = "0.0.0.0"  # noqa: S104 - a server accepts connections from other machines by default
     port: int = 8000
+    allowed_hosts: tuple[str, ...] = ()
     web_concurrency: int = 1
     worker_connections: int = 2000
     graceful_timeout: int = 300

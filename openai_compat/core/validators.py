@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?", re.IGNORECASE)
+_HOST_NAME: Final = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]", re.IGNORECASE)
 _ENDPOINTS: Final = ("/chat/completions", "/completions", "/embeddings")
 _PATH: Final = re.compile(r"[\w-]+(/[\w-]+)*", re.ASCII)
 _HEADER_NAME: Final = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
@@ -86,6 +87,17 @@ def check_origins(origins: tuple[str, ...]) -> None:
                 "must be *, or origins such as https://app.example.com or http://localhost:3000, "
                 "each without a path, a slash at its end or a pattern"
             )
+
+
+def check_host_names(names: tuple[str, ...]) -> None:
+    """Check that each name is `*` or a host as in a URL, without a port.
+
+    Raises:
+        ValueError: A name is invalid.
+    """
+    for name in names:
+        if name != "*" and not _HOST_NAME.fullmatch(name):
+            raise ValueError("must be *, or names such as api.example.com or 10.0.0.7, each without a scheme or a port")
 
 
 def check_host(host: str) -> None:

@@ -54,6 +54,7 @@ class LiveServer:
             "PATH": os.environ["PATH"],
             "HOME": os.environ.get("HOME", "/"),
             "PYTHONPATH": str(ROOT),
+            "ALLOWED_HOSTS": "*",  # tests send names such as `Host: x` to a loopback address
             "INCLUDE_DEFAULT_MODELS": "false",  # they depend on the installed extras
             **self._environment,
         }

@@ -9,6 +9,7 @@ from flask import Response
 
 from openai_compat.core.errors import (
     AuthenticationError,
+    ForbiddenError,
     InternalError,
     ModelNotFoundError,
     OpenAICompatError,
@@ -23,6 +24,7 @@ from openai_compat.web.json_response import json_response
 # The first class that matches is used.
 USER_MESSAGES: Final[Mapping[type[OpenAICompatError], str]] = {
     AuthenticationError: "This chat needs a valid API key.",
+    ForbiddenError: "This page may not use the chat here.",
     ModelNotFoundError: "The model that was asked for is not available.",
     RequestTooLargeError: "The message is too large.",
     RequestError: "The request could not be understood.",
@@ -54,11 +56,9 @@ def to_ask_error(error: OpenAICompatError) -> dict[str, str]:
 
 
 def status_of(error: OpenAICompatError) -> int:
-    """Return 400 for what the client can correct and 500 for everything else, 401 and 413 excepted."""
-    if isinstance(error, AuthenticationError):
-        return 401
-    if isinstance(error, RequestTooLargeError):
-        return 413
+    """Return 400 for what the client can correct and 500 for everything else, 401, 403 and 413 excepted."""
+    if isinstance(error, AuthenticationError | ForbiddenError | RequestTooLargeError):
+        return error.status or 400
     return 400 if isinstance(error, RequestError) else 500
 
 
