@@ -71,6 +71,11 @@ class CoalescedResponse(wsgi.Response):
         super().__init__(req, sock, cfg)
         self._write_timeout = write_timeout
 
+    def default_headers(self) -> list[str]:
+        """Return gunicorn's header lines without `Server`, which names the software to attackers."""
+        status, _, *others = super().default_headers()
+        return [status, *others]
+
     def send_headers(self) -> None:
         if self.headers_sent:
             return

@@ -254,11 +254,8 @@ def to_answer(
     status = status or response.status
     if status < 400:
         return CompleteAnswer(status, response_headers(response.headers, more), body)
-    headers = response_headers(response.headers)
-    envelope = to_envelope_bytes(status, body)
-    if envelope is not body:
-        headers["content-type"] = "application/json"
-    return CompleteAnswer(status, headers, envelope)
+    headers = {**response_headers(response.headers), "content-type": "application/json"}
+    return CompleteAnswer(status, headers, to_envelope_bytes(status, body))
 
 
 def response_headers(headers: Mapping[str, str], more: frozenset[str] = frozenset()) -> dict[str, str]:

@@ -24,7 +24,7 @@ from openai_compat.core.errors import (
 from openai_compat.core.settings import Settings
 from openai_compat.services.forwarding import UpstreamRefusalError
 
-from .json_response import BytesResponse, json_response
+from .json_response import UNTRUSTED_HEADERS, BytesResponse, json_response
 from .request_context import current_context
 
 log = logging.getLogger(__name__)
@@ -114,6 +114,7 @@ def register_errors(app: Flask, settings: Settings) -> None:
         if isinstance(error, CallCancelledError):  # raised by backends, which may not know the reason
             error = current_context().cancellation.to_error()
         response = to_response(to_known_error(error), settings)
+        response.headers.update(UNTRUSTED_HEADERS)  # the text may be an upstream's, or repeat the request's
         if isinstance(error, HTTPException) and error.code == 405:
             allowed = getattr(error, "valid_methods", None) or ()
             response.headers["Allow"] = ", ".join(sorted(allowed))

@@ -14,7 +14,7 @@ from openai_compat.routing.router import ModelRouter
 from openai_compat.services.answer_check import check_json_object
 from openai_compat.services.forwarding import pass_through, to_answer
 from openai_compat.services.model_catalog import NO_LIST, ModelCatalog
-from openai_compat.web.json_response import BytesResponse, json_response
+from openai_compat.web.json_response import UNTRUSTED_HEADERS, BytesResponse, json_response
 from openai_compat.web.request_context import current_context
 
 from .passthrough import check_path
@@ -57,4 +57,4 @@ def _describe_from_upstream(upstream: SupportsForwarding, model: str, catalog: M
             listed = catalog.find(model, context)
             if listed is not None:
                 return json_response(listed)
-    return BytesResponse(answer.body, answer.status, answer.headers)
+    return BytesResponse(answer.body, answer.status, {**answer.headers, **UNTRUSTED_HEADERS})

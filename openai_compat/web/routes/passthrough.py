@@ -28,7 +28,7 @@ from openai_compat.core.types import Usage
 from openai_compat.routing.router import ModelRouter
 from openai_compat.services.forwarding import FILE_HEADERS, ForwardedBody, pass_through, response_headers, to_answer
 from openai_compat.web.errors import is_websocket
-from openai_compat.web.json_response import BytesResponse
+from openai_compat.web.json_response import UNTRUSTED_HEADERS, BytesResponse
 from openai_compat.web.passthrough_body import RequestBody, read_body
 from openai_compat.web.passthrough_paths import (
     ROOT_AREAS,
@@ -231,7 +231,7 @@ def _complete_response(reply: UpstreamResponse) -> Response:
         answer = to_answer(reply, body, FILE_HEADERS)
     finally:
         reply.close()
-    response = BytesResponse(answer.body, answer.status, answer.headers)
+    response = BytesResponse(answer.body, answer.status, {**answer.headers, **UNTRUSTED_HEADERS})
     if reply.status in NO_BODY_STATUSES:
         response.headers.remove("content-length")
     if reply.status == 416 and "content-range" in reply.headers:  # the size of the file
@@ -255,6 +255,7 @@ def _streamed_response(reply: UpstreamResponse, body: ForwardedBody, context: Re
     headers = {
         "content-type": "application/octet-stream",
         **response_headers(reply.headers, FILE_HEADERS),
+        **UNTRUSTED_HEADERS,
         "x-accel-buffering": "no",
     }
     source = _ProxyBody(first, body)

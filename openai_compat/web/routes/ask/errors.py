@@ -19,7 +19,7 @@ from openai_compat.core.errors import (
     UpstreamTruncatedError,
 )
 from openai_compat.web.errors import headers_of, log_error
-from openai_compat.web.json_response import json_response
+from openai_compat.web.json_response import UNTRUSTED_HEADERS, json_response
 
 # The first class that matches is used.
 USER_MESSAGES: Final[Mapping[type[OpenAICompatError], str]] = {
@@ -65,4 +65,4 @@ def status_of(error: OpenAICompatError) -> int:
 def to_ask_response(error: OpenAICompatError) -> Response:
     """Return the response, with the headers that report when to retry."""
     log_error(error)
-    return json_response(to_ask_error(error), status_of(error), headers_of(error))
+    return json_response(to_ask_error(error), status_of(error), {**headers_of(error), **UNTRUSTED_HEADERS})
