@@ -94,7 +94,7 @@ class Backend:
         return ()
 
     def sends_caller_credential(self, context: CallContext) -> bool:
-        """Return True if the upstream receives the caller's own credential in this call.
+        """Return True if the upstream receives the caller's own credential, or its choice of account, in this call.
 
         Rate limits and refusals are then the caller's, and other callers may still use the model.
         """

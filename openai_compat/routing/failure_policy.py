@@ -90,9 +90,9 @@ def classify(error: OpenAICompatError) -> FailureAction:
 
 def concerns_credential(error: OpenAICompatError) -> bool:
     """Return True if another credential might not have failed, as with a rate limit or an exhausted quota."""
-    return isinstance(error, UpstreamStatusError) and (
-        error.upstream_status in ABOUT_CREDENTIAL or error.code == "insufficient_quota"
-    )
+    if isinstance(error, UpstreamStatusError):
+        return error.upstream_status in ABOUT_CREDENTIAL or error.code == "insufficient_quota"
+    return isinstance(error, UpstreamAuthenticationError)
 
 
 def _classify_status(error: UpstreamStatusError) -> FailureAction:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from openai_compat.backends.auth.base import Credentials
     from openai_compat.backends.http.client import StreamedResponse
 
+ACCOUNT_HEADERS: Final = frozenset({"openai-organization", "openai-project"})
+"""Headers by which a caller chooses the account that a call is charged to, also with the server's key."""
 MAX_REMEMBERED: Final = 1000
 """The number of models without usage to remember. It is limited because clients choose the names."""
 
@@ -128,6 +130,8 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
         return UpstreamAuthenticationError(f"The upstream {problem}.")
 
     def sends_caller_credential(self, context: CallContext) -> bool:
+        if not (ACCOUNT_HEADERS - self._headers.keys()).isdisjoint(context.headers):
+            return True
         return self._is_caller_judged and (self._credentials is not None or context.authorization is not None)
 
     def _to_error(self, status: int | None, body: bytes) -> UpstreamError:
