@@ -4,15 +4,18 @@
 # The image contains no settings and no keys, because everyone with the image could read them.
 # See docs/guides/deployment.md. tests/e2e/deploy/test_dockerfile.py runs these steps without Docker.
 
+# A tag may change. For a reproducible image, name its digest: docs/guides/deployment.md.
+ARG BASE_IMAGE=python:3.13-slim
+
 # --- dependencies, rebuilt only when requirements.txt changes ---------------------------------------------------------
-FROM python:3.13-slim AS dependencies
+FROM ${BASE_IMAGE} AS dependencies
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /venv
 COPY requirements.txt /tmp/requirements.txt
-RUN /venv/bin/pip install -r /tmp/requirements.txt
+RUN /venv/bin/pip install --require-hashes -r /tmp/requirements.txt
 
 # --- image without pip cache, build tools and root --------------------------------------------------------------------
-FROM python:3.13-slim
+FROM ${BASE_IMAGE}
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin server
 COPY --from=dependencies /venv /venv
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1

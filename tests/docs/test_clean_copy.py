@@ -91,3 +91,14 @@ def test_an_invalid_setting_is_reported_and_the_server_does_not_start(copy: Path
     assert done.returncode != 0
     assert "PORT must be" in done.stderr
     assert "LOG_FORMAT must be" in done.stderr
+
+
+def test_make_sbom_lists_what_make_run_has_installed(server: SubprocessServer, copy: Path) -> None:
+    make(copy, "sbom")
+    sbom = json.loads((copy / "dist" / "sbom.json").read_text())
+    listed = {(component["name"].lower(), component["version"]) for component in sbom["components"]}
+    command = [copy / ".venv/bin/pip", "list", "--format=json", "--disable-pip-version-check"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, env=plain_environment()).stdout
+    installed = {(package["name"].lower().replace(".", "-"), package["version"]) for package in json.loads(shown)}
+    assert sbom["bomFormat"] == "CycloneDX"
+    assert {(name, version) for name, version in installed if name not in {"pip", "setuptools"}} <= listed

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import Template
 
 from openai_compat.config import settings_table
 
@@ -59,6 +60,8 @@ class Image:
     env: dict[str, str] = field(default_factory=dict)
     workdir: Path = Path("/")
     stage: str = ""
+    arguments: dict[str, str] = field(default_factory=dict)
+    """Default values of `ARG`, which `FROM` may use."""
 
     @property
     def root(self) -> Path:
@@ -80,8 +83,12 @@ class Image:
         assert program, f"{command[0]} is not in the image"
         return subprocess.Popen([program, *command[1:]], cwd=self.inside("."), env=env)
 
+    def _arg(self, step: Step) -> None:
+        name, value = step.text.split("=", 1)
+        self.arguments[name] = value
+
     def _from(self, step: Step) -> None:
-        base, *name = re.split(r"(?i)\s+as\s+", step.text)
+        base, *name = re.split(r"(?i)\s+as\s+", Template(step.text).substitute(self.arguments))
         if self.root.exists():
             self.root.rename(self.folder / self.stage)
         self.stage, self.workdir = (name or ["final"])[0], Path("/")

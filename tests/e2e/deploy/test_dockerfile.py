@@ -39,7 +39,7 @@ def last(steps: list[Step], instruction: str) -> Step:
 
 def test_dependencies_are_installed_before_the_code_is_copied(steps: list[Step]) -> None:
     """Otherwise a change of the code would install them again."""
-    first_stage = steps[: [step.instruction for step in steps].index("FROM", 1)]
+    first_stage = steps[: [step.instruction for step in steps].index("FROM", 2)]  # after ARG and FROM
     copied = [word for step in first_stage if step.instruction == "COPY" for word in step.words[:-1]]
     assert copied == ["requirements.txt"]
 
@@ -55,7 +55,8 @@ def test_the_image_has_no_root_and_stops_on_sigterm(steps: list[Step]) -> None:
 def test_the_image_sets_no_setting(steps: list[Step]) -> None:
     names = {word.split("=")[0] for step in steps if step.instruction == "ENV" for word in step.words}
     assert names <= {"PATH", "PYTHONUNBUFFERED", "PIP_NO_CACHE_DIR", "PIP_DISABLE_PIP_VERSION_CHECK"}
-    assert not [step for step in steps if step.instruction in ("ARG", "ADD")]
+    assert not [step for step in steps if step.instruction == "ADD"]
+    assert [step.text.split("=")[0] for step in steps if step.instruction == "ARG"] == ["BASE_IMAGE"]
 
 
 def test_dockerignore_allows_exactly_the_copied_files(steps: list[Step]) -> None:
