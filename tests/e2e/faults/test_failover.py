@@ -647,52 +647,6 @@ def completion(text: str) -> bytes:
     return f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
 
 
-def refusal(status: int, code: str, retry_after: int) -> bytes:
-    body = json.dumps({"error": {"message": "no", "type": "x", "param": None, "code": code}})
-    head = f"HTTP/1.1 {status} No\r\nContent-Type: application/json\r\nRetry-After: {retry_after}\r\n"
-    return f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
-
-
-@pytest.mark.parametrize(
-    ("status", "code", "retry_after"),
-    [(401, "invalid_api_key", 0), (403, "x", 0), (429, "rate_limit_exceeded", 60), (429, "insufficient_quota", 0)],
-)
-def test_an_upstreams_refusals_of_one_callers_key_do_not_affect_other_callers(
-    tmp_path: Path, status: int, code: str, retry_after: int
-) -> None:
-    def by_key(client: socket.socket) -> None:
-        while True:
-            is_poor = b"sk-poor" in read_request(client)
-            client.sendall(refusal(status, code, retry_after) if is_poor else completion("from the upstream"))
-
-    with RawServer(by_key) as upstream:
-        entries = [
-            {"name": "shared", "kind": "openai", "base_url": f"{upstream.url}/v1", "fallbacks": ["echo"]},
-            {"name": "echo", "kind": "echo"},
-        ]
-        path = tmp_path / "models.json"
-        path.write_text(json.dumps(entries))
-        with LiveServer({"MODELS_FILE": str(path)}, workers=2) as server:
-
-            def call(key: str) -> requests.Response:
-                return requests.post(
-                    f"{server.base_url}/chat/completions",
-                    json={"model": "shared", "messages": MESSAGES},
-                    headers={"Authorization": f"Bearer {key}"},
-                    timeout=30,
-                )
-
-            for _ in range(4):
-                poor = call("sk-poor")
-                assert poor.status_code == (200 if status == 429 else status)
-                if status == 429:
-                    assert poor.headers["x-openai-compat-upstream"] == "echo"
-            time.sleep(0.1)  # twice the age of the state that a worker may use
-            rich = [call("sk-rich") for _ in range(8)]
-            assert [text_of(answer) for answer in rich] == ["from the upstream"] * 8
-            assert {answer.headers["x-openai-compat-upstream"] for answer in rich} == {"shared"}
-
-
 def test_a_call_with_side_effects_is_not_sent_again_on_a_stale_connection(tmp_path: Path) -> None:
     """The upstream closes each kept connection after it has read the second request on it."""
     received: list[bytes] = []

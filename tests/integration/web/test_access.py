@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hmac
+
 import pytest
 from flask.testing import FlaskClient
 from werkzeug.routing import Rule
 
+from openai_compat.web import auth
 from tests.integration.web.conftest import MakeClient
 
 CHAT = {"messages": [{"role": "user", "content": "hi"}]}
@@ -82,6 +85,17 @@ def test_a_wrong_key_is_a_401_that_does_not_repeat_it(make_client: MakeClient, h
     response = make_client(API_KEYS="first-key").post("/v1/chat/completions", json=CHAT, headers=encoded)
     assert (response.status_code, response.get_json()["error"]["code"]) == (401, "invalid_api_key")
     assert "first" not in response.text
+
+
+def test_every_key_is_compared_whichever_is_right(make_client: MakeClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the response time would reveal which one it is."""
+    compared: list[bytes] = []
+    compare = hmac.compare_digest
+    monkeypatch.setattr(auth.hmac, "compare_digest", lambda key, sent: compared.append(key) or compare(key, sent))
+    client = make_client(API_KEYS="first-key, second-key, third-key")
+    for key in ("first-key", "third-key", "wrong"):
+        client.get("/v1/models", headers={"Authorization": f"Bearer {key}"})
+    assert compared == [b"first-key", b"second-key", b"third-key"] * 3
 
 
 def test_without_configured_keys_every_request_is_accepted(client: FlaskClient) -> None:

@@ -136,3 +136,21 @@ def test_a_page_instead_of_an_answer_is_an_error(relaying: LiveServer, path: str
     assert "content-type: application/json" in head.lower()
     assert "content-security-policy: sandbox" in head.lower()
     assert b"<script>" not in answer
+
+
+def test_the_server_fetches_no_address_that_a_request_names(server: LiveServer) -> None:
+    with RawServer(read_request) as bait:
+        parts = [
+            {"type": "text", "text": bait.url},
+            {"type": "image_url", "image_url": {"url": f"{bait.url}/image.png"}},
+            {"type": "file", "file": {"file_data": f"{bait.url}/file.pdf"}},
+        ]
+        message = {"role": "user", "content": parts}
+        named = {"prompt": bait.url, "input": bait.url, "base_url": bait.url, "user": bait.url}
+        for path in ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/ask"):
+            body = json.dumps({"model": "mock-model", "messages": [message], **named}).encode()
+            head = f"POST {path} HTTP/1.1\r\nHost: {bait.url[7:]}\r\nX-Forwarded-Host: {bait.url[7:]}\r\n"
+            head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+            assert send(server, head.encode() + body)[0]
+        send(server, f"GET {bait.url}/v1/files HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        assert bait.connections == 0

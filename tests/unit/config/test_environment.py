@@ -299,6 +299,14 @@ def test_a_wrong_file_is_reported(tmp_path: Path, content: str) -> None:
     assert problems(MODELS_FILE=models_file(tmp_path, content))
 
 
+@pytest.mark.parametrize("tag", ["!!python/object/apply:os.system", "!!python/name:os.system", "!!python/module:os"])
+def test_the_models_file_runs_no_code(tmp_path: Path, tag: str) -> None:
+    mark, path = tmp_path / "ran", tmp_path / "models.yaml"
+    path.write_text(f"- name: x\n  kind: echo\n  metadata: {tag} ['touch {mark}']\n")
+    assert problems(MODELS_FILE=str(path))
+    assert not mark.exists()
+
+
 def test_a_missing_file_is_reported() -> None:
     assert "cannot be read" in problems(MODELS_FILE="/nowhere/models.json")[0]
 
