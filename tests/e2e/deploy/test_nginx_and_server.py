@@ -65,3 +65,17 @@ def test_truncated_streams_and_errors_pass_unchanged(nginx: Nginx) -> None:
 def test_nginx_and_the_server_use_the_same_request_id(nginx: Nginx) -> None:
     response = requests.get(f"{nginx.url}/v1/models/mock-model", headers={"X-Request-Id": "mine-9"}, timeout=20)
     assert response.headers["x-request-id"] == "mine-9"
+
+
+def test_pages_are_told_apart_by_the_name_that_they_called() -> None:
+    """nginx calls the server on a loopback address, and passes on the name that the browser called."""
+    own = {"Host": "api.example.com", "Origin": "https://api.example.com"}
+    foreign = {"Host": "api.example.com", "Origin": "https://evil.test"}
+    unknown = {"Host": "evil.test", "Origin": "https://evil.test"}
+    with LiveServer({"ALLOWED_HOSTS": "api.example.com"}) as server, nginx_in_front_of(server.url) as front:
+
+        def status(headers: dict[str, str]) -> int:
+            body = {"messages": MESSAGES}
+            return requests.post(f"{front.url}/v1/chat/completions", json=body, headers=headers, timeout=20).status_code
+
+        assert [status(headers) for headers in (own, foreign, unknown)] == [200, 403, 403]

@@ -92,6 +92,8 @@ def test_all_problems_are_reported_at_once_without_secrets(tmp_path: Path) -> No
         ("API_KEYS", ","),
         ("MODEL_ALLOW_LIST", " , "),
         ("CORS_ALLOW_ORIGINS", ","),
+        ("ALLOWED_HOSTS", "https://api.example.com"),
+        ("ALLOWED_HOSTS", "api.example.com:443"),
         ("HOST", "[::]"),
         ("HOST", "localhost:8000"),
         ("HOST", "http://localhost"),
