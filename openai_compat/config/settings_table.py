@@ -114,7 +114,11 @@ SETTINGS: Final = (
         check=check_host_names,
     ),
     Setting(("WEB_CONCURRENCY",), WholeNumber(1, 512), "Worker processes. One worker uses one core."),
-    Setting(("WORKER_CONNECTIONS",), WholeNumber(1, 100_000), "Client connections per worker."),
+    Setting(
+        ("WORKER_CONNECTIONS",),
+        WholeNumber(1, 100_000),
+        "Client connections per worker. Beyond it idle ones are closed.",
+    ),
     Setting(
         ("GRACEFUL_TIMEOUT",),
         WholeNumber(0, 86_400),
@@ -124,6 +128,23 @@ SETTINGS: Final = (
         ("CLIENT_WRITE_TIMEOUT",),
         parse_seconds,
         "Seconds that a client may leave its response unread before it is disconnected. 0 means no limit.",
+    ),
+    Setting(
+        ("REQUEST_HEAD_TIMEOUT",),
+        parse_seconds,
+        "Seconds that a client may take to send the request line and the headers, from their first byte on. Then it "
+        "gets a 408. 0 means no limit.",
+    ),
+    Setting(
+        ("REQUEST_BODY_TIMEOUT",),
+        parse_seconds,
+        "Seconds that the server waits for a request body. Each `REQUEST_BODY_MIN_RATE` bytes that arrive add one "
+        "second. Then the client gets a 408. 0 means no limit.",
+    ),
+    Setting(
+        ("REQUEST_BODY_MIN_RATE",),
+        WholeNumber(1),
+        "Bytes a second at which a client may send its request body for as long as it needs.",
     ),
     Setting(
         ("HALF_CLOSE_IS_DISCONNECT",),
@@ -210,6 +231,12 @@ SETTINGS: Final = (
         "HTTP status when an upstream cannot be reached or its response cannot be parsed.",
     ),
     Setting(("MAX_REQUEST_BYTES",), WholeNumber(1), "Maximum size of a JSON body."),
+    Setting(
+        ("MAX_UNFINISHED_BODY_BYTES",),
+        WholeNumber(0),
+        "Memory in bytes for all request bodies that a worker has received in part. Further ones get a 503. 0 means "
+        "no limit.",
+    ),
     Setting(("MAX_UPLOAD_BYTES",), WholeNumber(1), "Maximum size of a body that is passed through (files, audio)."),
     Setting(
         ("SSE_KEEPALIVE_SECONDS",),

@@ -15,6 +15,7 @@
     │   ├── UnsupportedMediaTypeError        the content type or encoding is not accepted (415)
     │   ├── WebSocketError                   the client asks for a WebSocket (426)
     │   ├── RequestTooLargeError             the body exceeds its size limit (413)
+    │   ├── RequestTimeoutError              the client sends the request too slowly (408)
     │   └── CapabilityError                  the model does not support the endpoint (501, not retryable)
     └── BackendError                         not the client's mistake (5xx, logged with its cause)
         ├── InternalError                    a defect of this server (500)
@@ -205,6 +206,13 @@ class RequestTooLargeError(RequestError):
 
     status = 413
     code = "request_too_large"
+
+
+class RequestTimeoutError(RequestError):
+    """The client sends the request too slowly."""
+
+    status = 408
+    code = "request_timeout"
 
 
 class CapabilityError(RequestError):

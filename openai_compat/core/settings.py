@@ -19,6 +19,8 @@ ECHO_MODEL = "mock-gpt-model"
 OPENAI_URL = "https://api.openai.com/v1"
 SERVER_ID_VARIABLE = "OPENAI_COMPAT_SERVER_ID"
 """Environment variable that gunicorn's configuration sets for its workers at each start and reload."""
+HEALTH_CHECK_PATHS: Final = frozenset({"/healthz", "/health", "/readyz", "/api/v1/healthcheck"})
+"""Paths of the health checks, which are answered while all connections are in use."""
 VARIABLE: Final = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 """Reference to an environment variable in the models file, `${NAME}` or `${NAME:-default}`."""
 
@@ -134,6 +136,9 @@ class Settings:
     worker_connections: int = 2000
     graceful_timeout: int = 300
     client_write_timeout: float = 60.0
+    request_head_timeout: float = 20.0
+    request_body_timeout: float = 30.0
+    request_body_min_rate: int = 4096
     half_close_is_disconnect: bool = True
     max_concurrent_requests: int = 0
     max_queued_requests: int = 100
@@ -162,6 +167,7 @@ class Settings:
     validation_error_status: int = 400
     upstream_error_status: int = 502
     max_request_bytes: int = 32 * 1024 * 1024
+    max_unfinished_body_bytes: int = 256 * 1024 * 1024
     max_upload_bytes: int = 512 * 1024 * 1024
     sse_keepalive_seconds: float = 15.0
     upstream_connect_timeout: float = 10.0

@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from math import inf
 from secrets import token_hex
 from typing import Any
 
@@ -18,6 +19,7 @@ from openai_compat.core.errors import ConfigurationError
 from openai_compat.core.settings import SERVER_ID_VARIABLE
 from openai_compat.core.validators import to_address
 from openai_compat.server.arbiter import SafeReload
+from openai_compat.server.client_reader import ReadLimits
 from openai_compat.server.worker import SHUTDOWN_GRACE
 
 try:
@@ -58,12 +60,15 @@ def on_exit(server: Any) -> None:
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    """Set the write timeout and handle SIGTERM from now on.
+    """Set the timeouts for clients and handle SIGTERM from now on.
 
     gunicorn installs the worker's signal handlers once the application is loaded. A stop before that would wait for the
     complete graceful timeout.
     """
     worker.write_timeout = settings.client_write_timeout or None
+    worker.read_limits = ReadLimits(
+        settings.request_head_timeout or inf, settings.request_body_timeout or inf, settings.request_body_min_rate
+    )
     signal.signal(signal.SIGTERM, worker.handle_exit)
 
 
@@ -95,8 +100,13 @@ keepalive = 75
 # Length of the queue of connections to accept, for bursts.
 backlog = 2048
 # Headers may be long (signed cookies, tokens of single sign-on). Query strings contain no prompts.
+# `request_parser.py` limits the complete head to 64 KiB.
 limit_request_line = 8190
 limit_request_field_size = 16380
+# Headers with an underscore are dropped, also those that name a variable of WSGI (SCRIPT_NAME, REMOTE_USER). By
+# default, gunicorn would accept those from a proxy on this machine, and thus from its clients.
+header_map = "drop"
+forwarder_headers = ""
 
 # The application writes its own access log, which has the request id and the token counts.
 accesslog = None

@@ -16,9 +16,14 @@ from typing import Any, Final
 from gunicorn import util
 from gunicorn.config import Config
 from gunicorn.http import parser, wsgi
+from gunicorn.http.errors import LimitRequestHeaders
 from gunicorn.http.message import Request
+from gunicorn.http.unreader import Unreader
 
 MAX_CACHED_REQUEST_LINES: Final = 256
+MAX_HEAD_BYTES: Final = 65_536
+"""Limit on the request line and all headers together, and on the trailers of a chunked body."""
+HEAD_END: Final = b"\r\n\r\n"
 
 # Names with an underscore do not match. gunicorn decides whether they are accepted in place of a hyphen.
 _FIELD = re.compile(r"([!#$%&'*+\-.^`|~0-9A-Za-z]+):([\t\x20-\x7e\x80-\xff]*)(?:\r\n|\Z)")
@@ -27,6 +32,34 @@ _request_lines: dict[bytes, tuple[Any, ...]] = {}
 
 class FastRequest(Request):
     """gunicorn's request with a faster parser of valid, common header blocks."""
+
+    def read_into(self, unreader: Unreader, buf: bytearray, stop: bool | None = False) -> None:
+        """Read until the head is complete, or until gunicorn can reject it.
+
+        gunicorn scans all that it has after each call. A head that arrives byte by byte would take quadratic time.
+
+        Raises:
+            LimitRequestHeaders: the head is too large.
+        """
+        super().read_into(unreader, buf, stop)
+        if HEAD_END not in buf:
+            self._read_rest_of_head(unreader, buf)
+
+    def _read_rest_of_head(self, unreader: Unreader, buf: bytearray) -> None:
+        start, end = 0, -1
+        while end < 0 and not self._is_refused(buf, start):
+            start = max(len(buf) - 3, 0)
+            super().read_into(unreader, buf)
+            end = buf.find(HEAD_END, start)
+        if (len(buf) if end < 0 else end) > MAX_HEAD_BYTES:
+            raise LimitRequestHeaders(f"they are larger than {MAX_HEAD_BYTES} bytes")
+
+    def _is_refused(self, buf: bytearray, start: int) -> bool:
+        """Return True if gunicorn rejects this beginning of a head. Of the lines, only those after `start` are read."""
+        has_bare_line_feed = buf.count(b"\n", start) != buf.count(b"\r\n", max(start - 1, 0))
+        longest_line = self.limit_request_line + 2
+        is_long_line = 2 < longest_line < len(buf) and buf.find(b"\r\n", 0, longest_line) < 0
+        return has_bare_line_feed or is_long_line or len(buf) > MAX_HEAD_BYTES
 
     def parse_request_line(self, line_bytes: bytes) -> None:
         """Parse the request line, or reuse the result for an equal one that was valid."""
@@ -42,6 +75,7 @@ class FastRequest(Request):
 
     def parse_headers(self, data: bytes, from_trailer: bool = False) -> list[tuple[str, str]]:
         """Parse the header block, or leave it to gunicorn if it has invalid, repeated or too many headers."""
+        self.max_buffer_headers = MAX_HEAD_BYTES  # gunicorn's limit on the trailers
         text = data.decode("latin-1")
         fields = _FIELD.findall(text)
         is_complete_match = sum([len(name) + len(value) + 3 for name, value in fields]) == len(text) + 2

@@ -1,4 +1,4 @@
-"""Changes to gunicorn's gevent worker for coalesced writes, write timeouts and graceful shutdown.
+"""Changes to gunicorn's gevent worker for coalesced writes, timeouts, reserved connections and graceful shutdown.
 
 gunicorn sends the header block and the first bytes of the body with two system calls, and gevent's `sendall` adds
 another one to each. `docs/internals/performance.md` lists what each change saves.
@@ -11,26 +11,34 @@ import json
 import logging
 import os
 import resource
-import select
 import socket
 import ssl
 import struct
 import time
 from contextlib import suppress
 from functools import partial
+from http.client import responses
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final
 
 import gevent
-from gevent.monkey import get_original
 from gevent.server import StreamServer
 from gunicorn import util
-from gunicorn.http import wsgi
+from gunicorn.http import parser, wsgi
 from gunicorn.workers.ggevent import GeventWorker
 
-from openai_compat.core.errors import ServerShuttingDownError, to_envelope
+from openai_compat.core.errors import (
+    OpenAICompatError,
+    OverloadedError,
+    RequestTimeoutError,
+    ServerShuttingDownError,
+    to_envelope,
+)
+from openai_compat.core.settings import HEALTH_CHECK_PATHS
 
 from .arbiter import mark_draining
+from .client_reader import ClientReader, ReadLimits
+from .connections import IDLE_GRACE, RESERVED_CONNECTIONS, Connections
 from .request_parser import patch_gunicorn
 
 if TYPE_CHECKING:
@@ -42,22 +50,10 @@ SMALL_BYTES: Final = 65_536
 """Size up to which copying bytes into one buffer costs less than a system call of their own."""
 NOTSENT_LOWAT: Final = 131_072
 """Limit on unsent bytes in the kernel for a slow client. By default, the kernel buffers megabytes."""
-IDLE_GRACE: Final = 1.0
-"""Seconds for which a connection must be idle to be closed by a draining worker.
-
-A connection in use is closed after its next response, which announces it, as a request may already be on its way.
-"""
-LINGER_SECONDS: Final = 30.0
-LINGER_IDLE_SECONDS: Final = 5.0
-"""Seconds without data after which the rest of an unread request body is not waited for. Both are nginx's defaults."""
 POLL_INTERVAL: Final = 0.2
 """Seconds between two checks of a draining worker."""
 SHUTDOWN_GRACE: Final = 5
 """Seconds between `GRACEFUL_TIMEOUT` and gunicorn's `graceful_timeout`, in which aborted calls send their error."""
-
-# gevent's versions of both yield to the event loop.
-_poll = get_original("select", "poll")
-_Socket = get_original("socket", "socket")
 
 
 class CoalescedResponse(wsgi.Response):
@@ -151,27 +147,32 @@ def write_envelope(sock: socket.socket, status_int: int, reason: str, mesg: str)
     """Send OpenAI's error body for a request that gunicorn rejects (too large headers, or no HTTP)."""
     is_client_error = status_int < 500
     message = f"{reason}: {mesg}" if is_client_error and mesg else reason
-    envelope = to_envelope(message, "invalid_request_error" if is_client_error else "server_error")
+    _write(sock, status_int, to_envelope(message, "invalid_request_error" if is_client_error else "server_error"))
+
+
+def write_error(sock: socket.socket, error: OpenAICompatError) -> None:
+    """Send OpenAI's error body for a request that does not reach the application."""
+    retry = f"Retry-After: {error.retry_after}\r\n" if error.retry_after is not None else ""
+    _write(sock, error.status or 500, error.to_envelope(), retry)
+
+
+def _write(sock: socket.socket, status: int, envelope: dict[str, Any], headers: str = "") -> None:
     body = json.dumps(envelope).encode()
-    headers = (
-        f"HTTP/1.1 {status_int} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\nx-request-id: req_{token_hex(16)}\r\n\r\n"
+    head = (
+        f"HTTP/1.1 {status} {responses.get(status, '')}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\nx-request-id: req_{token_hex(16)}\r\n{headers}\r\n"
     )
-    util.write_nonblock(sock, headers.encode("latin-1") + body)
+    util.write_nonblock(sock, head.encode("latin-1") + body)
 
 
 class Worker(GeventWorker):
-    """Worker class for gunicorn's configuration, which also sets `write_timeout`.
+    """Worker class for gunicorn's configuration, which also sets `write_timeout` and `read_limits`.
 
     `write_timeout` is the number of seconds after which a client that reads nothing is disconnected. None means never.
     """
 
     write_timeout: float | None = None
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self._idle_connections: dict[socket.socket, float] = {}
-        """Start of the idle period by connection."""
+    read_limits = ReadLimits()
 
     def init_process(self) -> None:
         self.adapt_gunicorn()
@@ -181,6 +182,9 @@ class Worker(GeventWorker):
     def adapt_gunicorn(self) -> None:
         """Patch what gunicorn has no settings for, in this process."""
         patch_gunicorn(self.cfg)
+        self._connections = Connections(self.cfg.worker_connections, self.read_limits)
+        self.worker_connections = self.cfg.worker_connections + RESERVED_CONNECTIONS
+        parser.SocketUnreader = self._connections.reader_of  # type: ignore[attr-defined]  # missing in the stubs
         # gevent accepts up to 100 connections before it serves any of them, which delays the first answers of a burst.
         # With 1 the last ones wait too long.
         StreamServer.max_accept = 10
@@ -194,23 +198,56 @@ class Worker(GeventWorker):
         super().run()
 
     def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
-        """Serve a connection, and track whether it is idle."""
-        self._idle_connections[client] = time.monotonic()
+        """Serve a connection, and register it for as long as it is open."""
+        self._connections.add(client)
         try:
             super().handle(listener, client, addr)
         finally:
-            self._idle_connections.pop(client, None)
+            self._connections.remove(client)
 
     def handle_request(self, listener_name: Any, req: Any, sock: socket.socket, addr: Any) -> bool:
-        """Serve one request, during which its connection is not idle."""
-        self._idle_connections.pop(sock, None)
+        """Serve one request, and discard what the application left of its body."""
+        reader: ClientReader = req.unreader
+        reader.begin_request(req)
+        if reader.is_extra:
+            self._check_health_only(req, sock)
         try:
             keeps_alive = super().handle_request(listener_name, req, sock, addr)
         except StopIteration:  # the connection is closed after this response
-            _discard_body(req, sock)
+            if _has_unread_body(req):
+                _end_response(sock)
+                _discard_body(req)
             raise
-        self._idle_connections[sock] = time.monotonic()
+        if _has_unread_body(req):
+            if req.body.failed:  # where the next request would begin is unknown
+                _end_response(sock)
+            if not _discard_body(req):
+                raise StopIteration
+        reader.end_request()
         return keeps_alive
+
+    def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
+        """Answer a request that failed outside the application."""
+        if isinstance(exc, RequestTimeoutError):
+            log.info("closed a connection: %s", exc.message)
+            write_error(client, exc)
+        else:
+            super().handle_error(req, client, addr, exc)
+
+    def _check_health_only(self, req: Any, sock: socket.socket) -> None:
+        """Let a health check pass on a connection beyond the limit.
+
+        Raises:
+            StopIteration: the request is another one, and was answered with an error.
+        """
+        req.force_close()
+        if req.path.rstrip("/") in HEALTH_CHECK_PATHS:
+            return
+        log.warning("refused a request, because all %s connections are in use", self.cfg.worker_connections)
+        write_error(sock, OverloadedError())
+        _end_response(sock)
+        _discard_body(req)
+        raise StopIteration
 
     def _drain(self) -> None:
         """Wait until the worker stops, then close idle connections and abort the calls that exceed the timeout."""
@@ -219,38 +256,44 @@ class Worker(GeventWorker):
         mark_draining(self)
         deadline = time.monotonic() + self.cfg.graceful_timeout - SHUTDOWN_GRACE
         while time.monotonic() < deadline:
-            self._close_idle()
+            self._connections.close_idle(IDLE_GRACE)
+            self._connections.end_slow_bodies()
             gevent.sleep(POLL_INTERVAL)
         self._abort_remaining()
 
-    def _close_idle(self) -> None:
-        threshold = time.monotonic() - IDLE_GRACE
-        for client, since in list(self._idle_connections.items()):
-            if since <= threshold and not _is_readable(client):
-                _shutdown_socket(client)
-
     def _abort_remaining(self) -> None:
         """Close idle connections, and cancel all calls with `ServerShuttingDownError`."""
-        for client in list(self._idle_connections):
-            _shutdown_socket(client)
+        self._connections.close_idle()
         state = getattr(self.wsgi, "extensions", {}).get("openai_compat")
         if state is not None:  # the application may be wrapped in WSGI middleware
             state.disconnect_monitor.cancel_all(ServerShuttingDownError())
 
 
-def _discard_body(req: Request, sock: socket.socket) -> None:
-    """End the response, and read what the application left of the request body, for up to `LINGER_SECONDS`.
+def _end_response(sock: socket.socket) -> None:
+    """Report the end of the response to the client, which may still be sending."""
+    with suppress(OSError):  # the client disconnected
+        if not isinstance(sock, ssl.SSLSocket):  # its `shutdown` would end TLS for the reads as well
+            sock.shutdown(socket.SHUT_WR)
+
+
+def _has_unread_body(req: Any) -> bool:
+    """Return False if the body is known to be complete. Of a chunked one that is not known."""
+    return bool(getattr(req.body.reader, "length", 1) or req.body.buf.tell())
+
+
+def _discard_body(req: Any) -> bool:
+    """Read what the application left of the request body for a short time. Return True if nothing is left.
 
     The kernel resets a connection that is closed with unread data, so that a client which is still sending would lose
     the response.
     """
-    deadline = time.monotonic() + LINGER_SECONDS
-    with suppress(Exception):  # the client disconnected or stopped sending, or the body is invalid
-        if not isinstance(sock, ssl.SSLSocket):  # its `shutdown` would end TLS for the reads as well
-            sock.shutdown(socket.SHUT_WR)
-        sock.settimeout(LINGER_IDLE_SECONDS)
-        while req.body is not None and req.body.read(SMALL_BYTES) and time.monotonic() < deadline:
+    req.unreader.begin_drain()
+    read = req.unreader.chunk if req.body.failed else partial(req.body.read, SMALL_BYTES)
+    with suppress(Exception):  # the client disconnected or is too slow, or the body is invalid
+        while read():
             pass
+        return not req.body.failed
+    return False
 
 
 def _limit_send_buffer(listener: socket.socket) -> None:
@@ -258,24 +301,6 @@ def _limit_send_buffer(listener: socket.socket) -> None:
     option = getattr(socket, "TCP_NOTSENT_LOWAT", None)  # absent on some systems
     if option is not None and listener.family in {socket.AF_INET, socket.AF_INET6}:
         listener.setsockopt(socket.IPPROTO_TCP, option, NOTSENT_LOWAT)
-
-
-def _shutdown_socket(client: socket.socket) -> None:
-    """Shut the socket down, so that reads return its end as after a client disconnect.
-
-    After gevent's own `shutdown`, they would raise an error.
-    """
-    native = _Socket(fileno=client.fileno())
-    with suppress(OSError):  # the client closed it first
-        native.shutdown(socket.SHUT_RDWR)
-    native.detach()
-
-
-def _is_readable(client: socket.socket) -> bool:
-    """Return True if unread data has arrived."""
-    poll = _poll()
-    poll.register(client.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
 
 
 def _raise_file_limit() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import deepcopy
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from flask import Request, Response
 from marshmallow import Schema
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import RequestEntityTooLarge
 
-from openai_compat.core.errors import InvalidRequestError, UnsupportedMediaTypeError
+from openai_compat.core.byte_budget import ByteBudget
+from openai_compat.core.errors import InvalidRequestError, OpenAICompatError, UnsupportedMediaTypeError
 from openai_compat.core.hooks import HookCall, run
 from openai_compat.core.types import JSON
 from openai_compat.routing.failover import FailoverExecutor
@@ -20,9 +21,12 @@ from openai_compat.services.inference import Endpoint, answer_call
 from openai_compat.services.inference_call import InferenceCall
 
 from .body import parse_json_object, validate
+from .body_blocks import READ_BYTES, join_blocks, read_blocks, unreadable_body
 from .content_encoding import decode_body
 from .request_context import CONTEXT_KEY, RequestContext, current_context, current_request
 from .respond import respond
+
+SHORT_BODY: Final = "The request body is shorter than its Content-Length says."
 
 
 def respond_to_inference(endpoint: Endpoint, schema: Schema, router: ModelRouter, deployment: str | None) -> Response:
@@ -62,24 +66,35 @@ def read_body(request: Request) -> bytes:
     """Return the complete body.
 
     Raises:
-        InvalidRequestError: it is not framed as HTTP requires. werkzeug's RequestEntityTooLarge: it is too long.
+        InvalidRequestError: it is not framed as HTTP requires. RequestTimeoutError: it arrives too slowly.
+        OverloadedError: the worker holds too many unfinished bodies. werkzeug's RequestEntityTooLarge: it is too long.
     """
     environ = request.environ
     length = request.content_length
+    largest = min(READ_BYTES, request.max_content_length or 0)
+    if length is None or length > largest or not environ.get("wsgi.input_terminated"):
+        return _read_large_body(request)
     try:
-        if length is None or length > (request.max_content_length or 0) or not environ.get("wsgi.input_terminated"):
-            received = request.get_data(cache=False)
-            limit = request.max_content_length
-            if length is None and limit is not None and len(received) >= limit:
-                raise RequestEntityTooLarge  # werkzeug returns the part of a chunked body within the limit
-            return received
         body: bytes = environ["wsgi.input"].read(length)  # without the two streams that werkzeug puts around it
-    except HTTPException:
+    except OpenAICompatError:
         raise
     except Exception as error:  # each WSGI server has exceptions of its own for it
-        raise InvalidRequestError("The request body could not be read.") from error
+        raise unreadable_body() from error
     if len(body) < length:
-        raise InvalidRequestError("The request body is shorter than its Content-Length says.")
+        raise InvalidRequestError(SHORT_BODY)
+    return body
+
+
+def _read_large_body(request: Request) -> bytes:
+    """Return a body that may be longer than one block. Its memory counts until it is complete."""
+    limit, length = request.max_content_length, request.content_length
+    budget: ByteBudget = request.environ[CONTEXT_KEY].body_budget
+    with budget.share() as held:
+        body = join_blocks(read_blocks(request.stream), held)
+    if length is None and limit is not None and len(body) >= limit:
+        raise RequestEntityTooLarge  # werkzeug returns the part of a chunked body within the limit
+    if length is not None and len(body) < length:
+        raise InvalidRequestError(SHORT_BODY)
     return body
 
 

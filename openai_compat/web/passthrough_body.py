@@ -9,19 +9,20 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable, Iterator
 from itertools import chain
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from flask import Request
 from werkzeug.exceptions import HTTPException
 from werkzeug.sansio.multipart import Data, Field, File, MultipartDecoder, NeedData, State
 
+from openai_compat.core.byte_budget import ByteBudget
 from openai_compat.core.errors import InvalidRequestError, RequestTooLargeError, UnsupportedMediaTypeError
 from openai_compat.services.body_rewrite import to_upstream_body
 
 from .body import parse_json_object
+from .body_blocks import READ_BYTES, count_blocks, read_blocks
 from .content_encoding import decode_body
 
-READ_BYTES: Final = 65_536
 FORM: Final = "multipart/form-data"
 MAX_MODEL_BYTES: Final = 1024
 MAX_HEADERS_BYTES: Final = 4 * READ_BYTES
@@ -165,14 +166,14 @@ class FormBody(RequestBody):
             yield block
 
 
-def read_body(request: Request, limit: int, *, is_judged: bool, reads_files: bool) -> RequestBody:
+def read_body(request: Request, limit: int, budget: ByteBudget, *, is_judged: bool, reads_files: bool) -> RequestBody:
     """Return the body of the request, and the model that it names.
 
-    Without `is_judged` nothing is read. `limit` is the maximum of what is kept in memory. A form that has a file before
-    its field `model` is read further only with `reads_files`.
+    Without `is_judged` nothing is read. `limit` is the maximum of what is kept in memory, and `budget` limits that of
+    all requests. A form that has a file before its field `model` is read further only with `reads_files`.
 
     Raises:
-        InvalidRequestError, RequestTooLargeError, UnsupportedMediaTypeError
+        InvalidRequestError, RequestTooLargeError, RequestTimeoutError, OverloadedError, UnsupportedMediaTypeError
     """
     if not request.content_length and not request.headers.get("Transfer-Encoding"):
         return RequestBody(None, None)
@@ -182,10 +183,17 @@ def read_body(request: Request, limit: int, *, is_judged: bool, reads_files: boo
         return RequestBody(blocks, request.content_length, encoding)
     if request.mimetype == "application/x-www-form-urlencoded":
         raise UnsupportedMediaTypeError("Unsupported content type: send JSON, or a form as 'multipart/form-data'.")
-    if request.mimetype == FORM:
+    with budget.share() as held:
+        blocks = count_blocks(blocks, held)
+        if request.mimetype != FORM:
+            return _judge_object(request, blocks, limit, encoding)
         if encoding:
             raise UnsupportedMediaTypeError("A form must not have a content encoding.")
         return FormBody(request, blocks, limit, reads_files=reads_files)
+
+
+def _judge_object(request: Request, blocks: Iterator[bytes], limit: int, encoding: str) -> RequestBody:
+    """Return a JSON object, read completely, or the unread body if it cannot be one."""
     first = next(blocks, b"")
     blocks = chain((first,), blocks)
     if not encoding and not _may_be_object(first, is_json=request.is_json):
@@ -220,21 +228,3 @@ def _check_name(value: Any) -> str | None:
     if value is not None and not isinstance(value, str):
         raise InvalidRequestError("Invalid type for 'model': expected a string.", param="model", code="invalid_type")
     return value or None
-
-
-def read_blocks(stream: IO[bytes]) -> Iterator[bytes]:
-    """Yield the blocks of a request body.
-
-    Raises:
-        InvalidRequestError: it is not framed as HTTP requires. werkzeug's RequestEntityTooLarge: it is too long.
-    """
-    while True:
-        try:
-            block = stream.read(READ_BYTES)
-        except HTTPException:
-            raise
-        except Exception as error:  # every WSGI server has its own exceptions
-            raise InvalidRequestError("The request body could not be read.") from error
-        if not block:
-            return
-        yield block

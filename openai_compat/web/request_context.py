@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 from flask import Flask, Request, Response, request
 
 from openai_compat.core import logging as logs
+from openai_compat.core.byte_budget import ByteBudget
 from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.concurrency import ConcurrencyLimiter
-from openai_compat.core.settings import Settings
+from openai_compat.core.settings import HEALTH_CHECK_PATHS, Settings
 from openai_compat.core.types import CallContext, Usage
 
 from .body_logging import log_request_body
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 
 CONTEXT_KEY: Final = "openai_compat.context"
 """Key of the request's `RequestContext` in its WSGI environment."""
-HEALTH_CHECKS: Final = frozenset({"GET /healthz", "GET /health", "GET /readyz", "GET /api/v1/healthcheck"})
+HEALTH_CHECKS: Final = frozenset(f"GET {path}" for path in HEALTH_CHECK_PATHS)
 """Requests that monitoring sends every few seconds. They are logged at DEBUG, or they would hide all other lines."""
 OPENAI_VERSION: Final = "2020-10-01"
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
@@ -58,7 +59,8 @@ class RequestContext:
     """State of one HTTP request.
 
     `log_fields` are added to the access-log line, and `reply_headers` to the response, successful or not.
-    `release_slot` returns the slot of the concurrency limiter, if the request has one.
+    `body_budget` is that of all unfinished bodies of the worker. `release_slot` returns the slot of the concurrency
+    limiter, if the request has one.
     """
 
     __slots__ = (
@@ -68,6 +70,7 @@ class RequestContext:
         "_settings",
         "_started_at",
         "authorization",
+        "body_budget",
         "cancellation",
         "client_request_id",
         "is_closed",
@@ -78,8 +81,11 @@ class RequestContext:
         "request_id",
     )  # fmt: skip
 
-    def __init__(self, environ: WSGIEnvironment, settings: Settings, monitor: DisconnectMonitor) -> None:
+    def __init__(
+        self, environ: WSGIEnvironment, settings: Settings, monitor: DisconnectMonitor, body_budget: ByteBudget
+    ) -> None:
         self._settings = settings
+        self.body_budget = body_budget
         self._started_at = perf_counter()
         self._monitor = monitor
         self._descriptor = -1
@@ -207,12 +213,14 @@ def current_context() -> RequestContext:
 def install_request_context(app: Flask, settings: Settings, monitor: DisconnectMonitor) -> None:
     """Give every request of `app` a `RequestContext`, and every response the headers that come from it."""
 
+    body_budget = ByteBudget(settings.max_unfinished_body_bytes)
+
     @app.before_request
     def open_context() -> None:
         current = current_request()
         current.max_content_length = settings.max_request_bytes  # saves Flask a lookup in the application's config
         environ = current.environ
-        environ[CONTEXT_KEY] = context = RequestContext(environ, settings, monitor)
+        environ[CONTEXT_KEY] = context = RequestContext(environ, settings, monitor, body_budget)
         logs.request_id.set(context.request_id)
 
     @app.after_request

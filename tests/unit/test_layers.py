@@ -66,6 +66,7 @@ CORE: dict[str, set[str]] = {
     "tokens": {"types", "vocabularies"},
     "profiles": {"errors"},
     "concurrency": {"errors", "cancellation"},
+    "byte_budget": {"errors"},
     "hooks": {"types", "errors"},
     "settings": {"hooks", "profiles", "timeouts"},
 }
@@ -77,7 +78,7 @@ OWNERS = {
     "apispec": ("web/openapi/",),
     "requests": ("backends/http/",),
     "httptools": ("backends/http/", "tools/mock_upstream/"),
-    "gevent": ("backends/http/", "server/worker.py", "web/client_monitor.py", "tools/mock_upstream/"),
+    "gevent": ("backends/http/", "server/", "web/client_monitor.py", "tools/mock_upstream/"),
     "greenlet": ("backends/http/gevent_reader.py",),
     "gunicorn": ("server/", "sidecars/server.py"),
     "huggingface_hub": ("sidecars/huggingface/",),

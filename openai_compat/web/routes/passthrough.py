@@ -92,6 +92,7 @@ class _Forwarder:
         body = read_body(
             request,
             self._settings.max_request_bytes,
+            context.body_budget,
             is_judged=self._router.has_models or self._deployment is not None,
             reads_files=self._path.startswith(FORM_AREAS),
         )

@@ -10,6 +10,7 @@ import pytest
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Request
 
+from openai_compat.core.byte_budget import ByteBudget
 from openai_compat.core.errors import InvalidRequestError, RequestTooLargeError, UnsupportedMediaTypeError
 from openai_compat.web.passthrough_body import FormBody, RequestBody, read_body
 
@@ -53,7 +54,8 @@ def read(
     source = Trickle(body, size)
     request = Request(environ)
     request.__dict__["stream"] = source
-    return read_body(request, limit, is_judged=is_judged, reads_files=reads_files), source  # type: ignore[arg-type]
+    budget = ByteBudget(0)
+    return read_body(request, limit, budget, is_judged=is_judged, reads_files=reads_files), source  # type: ignore[arg-type]
 
 
 def sent(body: RequestBody) -> bytes:
