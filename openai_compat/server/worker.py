@@ -15,6 +15,7 @@ import socket
 import ssl
 import struct
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from http.client import responses
@@ -227,12 +228,15 @@ class Worker(GeventWorker):
         return keeps_alive
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: BaseException) -> None:
-        """Answer a request that failed outside the application."""
+        """Answer a request that failed outside the application, and discard what the client still sends of it."""
         if isinstance(exc, RequestTimeoutError):
             log.info("closed a connection: %s", exc.message)
             write_error(client, exc)
         else:
             super().handle_error(req, client, addr, exc)
+        _end_response(client)
+        reader = self._connections.reader_of(client)
+        _drain_with(reader, reader.chunk)
 
     def _check_health_only(self, req: Any, sock: socket.socket) -> None:
         """Let a health check pass on a connection beyond the limit.
@@ -287,12 +291,19 @@ def _discard_body(req: Any) -> bool:
     The kernel resets a connection that is closed with unread data, so that a client which is still sending would lose
     the response.
     """
-    req.unreader.begin_drain()
-    read = req.unreader.chunk if req.body.failed else partial(req.body.read, SMALL_BYTES)
+    if req.body.failed:
+        _drain_with(req.unreader, req.unreader.chunk)
+        return False
+    return _drain_with(req.unreader, partial(req.body.read, SMALL_BYTES))
+
+
+def _drain_with(reader: ClientReader, read: Callable[[], bytes]) -> bool:
+    """Call `read` until it returns nothing. Return False if it raised an error."""
+    reader.begin_drain()
     with suppress(Exception):  # the client disconnected or is too slow, or the body is invalid
         while read():
             pass
-        return not req.body.failed
+        return True
     return False
 
 

@@ -14,6 +14,7 @@ from openai_compat.core.errors import (
     ModelNotFoundError,
     OpenAICompatError,
     RequestError,
+    RequestTimeoutError,
     RequestTooLargeError,
     UpstreamTimeoutError,
     UpstreamTruncatedError,
@@ -27,6 +28,7 @@ USER_MESSAGES: Final[Mapping[type[OpenAICompatError], str]] = {
     ForbiddenError: "This page may not use the chat here.",
     ModelNotFoundError: "The model that was asked for is not available.",
     RequestTooLargeError: "The message is too large.",
+    RequestTimeoutError: "The message did not arrive in time. Please try again.",
     RequestError: "The request could not be understood.",
     UpstreamTimeoutError: "The answer took too long. Please try again.",
     UpstreamTruncatedError: "The answer broke off before it was complete. Please try again.",
@@ -56,8 +58,8 @@ def to_ask_error(error: OpenAICompatError) -> dict[str, str]:
 
 
 def status_of(error: OpenAICompatError) -> int:
-    """Return 400 for what the client can correct and 500 for everything else, 401, 403 and 413 excepted."""
-    if isinstance(error, AuthenticationError | ForbiddenError | RequestTooLargeError):
+    """Return 400 for what the client can correct and 500 for everything else, 401, 403, 408 and 413 excepted."""
+    if isinstance(error, AuthenticationError | ForbiddenError | RequestTimeoutError | RequestTooLargeError):
         return error.status or 400
     return 400 if isinstance(error, RequestError) else 500
 
