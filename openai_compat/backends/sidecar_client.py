@@ -17,7 +17,7 @@ from typing import ClassVar, Final
 from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import ModelBusyError, ModelUnavailableError
 
-from .runtime_dir import RuntimeDir, is_locked, lock_shared
+from .runtime_dir import RuntimeDir, is_locked, lock_shared, make_private_folder
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ class SidecarClient(ABC):
             if self._held_locks:
                 return
             try:
-                self._runtime_dir.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_private_folder(self._runtime_dir.path)
                 self._held_locks = [
                     lock_shared(self._runtime_dir.server_lock),
                     lock_shared(self._runtime_dir.users_lock),

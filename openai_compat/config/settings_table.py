@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from openai_compat.backends.runtime_dir import MAX_FOLDER_BYTES
+from openai_compat.backends.runtime_dir import MAX_FOLDER_BYTES, is_own
 from openai_compat.core.validators import (
     OneOf,
     WholeNumber,
@@ -98,9 +98,14 @@ def check_dotted_path(path: str) -> None:
 
 
 def check_runtime_dir(path: str) -> None:
-    """Raise ValueError if the path is too long for the address of a Unix socket, which takes about a hundred bytes."""
+    """Raise ValueError if the directory belongs to another user, or if its path is too long.
+
+    The address of a Unix socket takes about a hundred bytes.
+    """
     if len(path.encode()) > MAX_FOLDER_BYTES:
         raise ValueError(f"must be a path of at most {MAX_FOLDER_BYTES} characters")
+    if Path(path).exists() and not is_own(Path(path)):
+        raise ValueError("must be a directory of the user that runs the server")
 
 
 SETTINGS: Final = (

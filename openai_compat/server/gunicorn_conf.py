@@ -5,15 +5,18 @@ Every number is a setting or has its reason beside it.
 
 import gc
 import os
-import shutil
 import signal
 import sys
-import tempfile
 from math import inf
 from secrets import token_hex
 from typing import Any
 
-from openai_compat.backends.runtime_dir import open_server_folder, remove_server_folder
+from openai_compat.backends.runtime_dir import (
+    STATE_PREFIX,
+    open_server_folder,
+    open_temporary_folder,
+    remove_server_folder,
+)
 from openai_compat.config.environment import load_settings
 from openai_compat.core.errors import ConfigurationError
 from openai_compat.core.settings import SERVER_ID_VARIABLE
@@ -46,7 +49,7 @@ def on_starting(server: Any) -> None:
     engine for local models. Both are passed to the workers as settings.
     """
     if settings.shared_state_url is None:
-        server.state_folder = tempfile.mkdtemp(prefix="openai-compat-")
+        server.state_folder = open_temporary_folder(STATE_PREFIX)
         os.environ["SHARED_STATE_URL"] = f"sqlite:{server.state_folder}/state"
     os.environ["LOCAL_RUNTIME_DIR"] = open_server_folder(settings.local_runtime_dir)
     # The engine inherits it. By default, torch's idle threads would spin on the cores that the workers need.
@@ -55,7 +58,7 @@ def on_starting(server: Any) -> None:
 
 def on_exit(server: Any) -> None:
     """Delete what `on_starting` created."""
-    shutil.rmtree(vars(server).get("state_folder", ""), ignore_errors=True)
+    remove_server_folder(vars(server).get("state_folder", ""))
     remove_server_folder(os.environ["LOCAL_RUNTIME_DIR"])
 
 

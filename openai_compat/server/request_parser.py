@@ -59,7 +59,7 @@ class FastRequest(Request):
         has_bare_line_feed = buf.count(b"\n", start) != buf.count(b"\r\n", max(start - 1, 0))
         longest_line = self.limit_request_line + 2
         is_long_line = 2 < longest_line < len(buf) and buf.find(b"\r\n", 0, longest_line) < 0
-        return has_bare_line_feed or is_long_line or len(buf) > MAX_HEAD_BYTES
+        return has_bare_line_feed or is_long_line or len(buf) >= MAX_HEAD_BYTES + len(HEAD_END)
 
     def parse_request_line(self, line_bytes: bytes) -> None:
         """Parse the request line, or reuse the result for an equal one that was valid."""

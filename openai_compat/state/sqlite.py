@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from time import time
@@ -89,6 +90,7 @@ class SQLiteStore(StateStore):
 
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._make_private()
         database = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
         try:
             database.execute("PRAGMA journal_mode = WAL")
@@ -98,3 +100,10 @@ class SQLiteStore(StateStore):
             database.close()
             raise
         return database
+
+    def _make_private(self) -> None:
+        """Create the file for this user only. SQLite gives the same permissions to the files beside it."""
+        self._path.touch(mode=0o600)
+        if self._path.stat().st_mode & 0o077:  # it was made by an earlier version
+            with suppress(PermissionError):  # it belongs to another user
+                self._path.chmod(0o600)

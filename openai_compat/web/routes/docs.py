@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import cache
+from html import escape
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from flask import Blueprint, Response, send_from_directory, url_for
 
@@ -91,16 +93,21 @@ def docs_blueprint(model: str = ECHO_MODEL) -> Blueprint:
 def swagger_page() -> Response:
     return _page(
         SWAGGER_CONTENT.format(
-            document=url_for(".openapi_document"),
-            style=url_for(".asset", name="swagger-ui.css"),
-            script=url_for(".asset", name="swagger-ui.js"),
-            start_script=url_for(".swagger_start_script"),
+            document=_link(".openapi_document"),
+            style=_link(".asset", name="swagger-ui.css"),
+            script=_link(".asset", name="swagger-ui.js"),
+            start_script=_link(".swagger_start_script"),
         )
     )
 
 
 def redoc_page() -> Response:
-    return _page(REDOC_CONTENT.format(document=url_for(".openapi_document"), script=url_for(".asset", name="redoc.js")))
+    return _page(REDOC_CONTENT.format(document=_link(".openapi_document"), script=_link(".asset", name="redoc.js")))
+
+
+def _link(endpoint: str, **values: Any) -> str:
+    """Return the URL of an endpoint for an attribute. A proxy may have put any text before the path (SCRIPT_NAME)."""
+    return escape(url_for(endpoint, **values))
 
 
 def swagger_start_script() -> Response:

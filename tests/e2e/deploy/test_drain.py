@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import requests
@@ -264,3 +265,20 @@ def read_to_end(lines: Iterator[str]) -> str:
     except requests.exceptions.ChunkedEncodingError:
         return "broken"
     return "complete"
+
+
+def test_the_folders_of_a_killed_server_are_removed_at_the_next_start() -> None:
+    with TemporaryDirectory(dir="/tmp") as name:  # a short path, as sockets need it
+        settings = {"TMPDIR": name}
+        folder = Path(name)
+        with LiveServer(settings) as killed:
+            left = set(folder.iterdir())
+            workers = killed.workers()
+            for process in (killed.process.pid, *workers):
+                os.kill(process, signal.SIGKILL)
+            wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers), "the workers ended")
+            with LiveServer(settings):
+                present = set(folder.iterdir())
+        assert [path.exists() for path in left] == [False, False]
+        assert len(present) == 2
+        assert not list(folder.iterdir())

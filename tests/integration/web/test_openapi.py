@@ -214,3 +214,10 @@ client.get("/openapi.json")
 assert "apispec" in sys.modules and "offapi" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=50)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_path_before_a_page_cannot_contain_html(client: FlaskClient, page: str) -> None:
+    reply = client.get(page, environ_overrides={"SCRIPT_NAME": '/"><script>alert(1)</script>'})
+    assert "openapi.json" in reply.text
+    assert "<script>alert" not in reply.text

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 from gunicorn.config import Config
-from gunicorn.http.errors import ParseException
+from gunicorn.http.errors import LimitRequestHeaders, ParseException
 from gunicorn.http.message import Request
-from gunicorn.http.unreader import IterUnreader
+from gunicorn.http.unreader import IterUnreader, Unreader
 
 from openai_compat.server import request_parser
-from openai_compat.server.request_parser import MAX_CACHED_REQUEST_LINES, FastRequest, http_date
+from openai_compat.server.request_parser import MAX_CACHED_REQUEST_LINES, MAX_HEAD_BYTES, FastRequest, http_date
 
 COMMON = [
     "Host: example.com", "User-Agent: OpenAI/Python 3.5", "Content-Type: application/json", "Content-Length: 0",
@@ -47,10 +47,11 @@ def generate_requests(count: int) -> Iterator[bytes]:
         yield "".join(f"{part}\r\n" for part in [line, *headers, ""]).encode("latin-1")
 
 
-def parse(request_class: type[Request], data: bytes, client: str, configuration: Config) -> object:
+def parse(request_class: type[Request], data: bytes, client: str, configuration: Config, block: int = 65_536) -> object:
     """Return every value of the parsed request, or the class of the parser's error."""
+    blocks = [data[start : start + block] for start in range(0, len(data), block)]
     try:
-        request = request_class(configuration, IterUnreader([data]), (client, 5000), 1)
+        request = request_class(configuration, IterUnreader(blocks), (client, 5000), 1)
     except (ParseException, StopIteration) as error:
         return type(error)
     line = (request.method, request.uri, request.path, request.query, request.fragment, request.version)
@@ -73,6 +74,45 @@ def test_the_result_equals_gunicorns(client: str, settings: dict[str, Any]) -> N
         assert parse(FastRequest, data, client, configuration) == expected, data
         outcomes.add(expected if isinstance(expected, type) else "valid")
     assert {"valid"} < outcomes, "the test needs both valid and invalid requests"
+
+
+def test_the_result_is_the_same_for_a_request_that_arrives_byte_by_byte() -> None:
+    configuration = Config()
+    for data in [
+        *generate_requests(300),
+        b"GET / HTTP/1.1\n\n",
+        b"\r\nGET / HTTP/1.1\r\n\r\n",
+        b"\r\n\r\nGET",
+        b"a" * 9000,
+    ]:
+        dripped = parse(FastRequest, data, "127.0.0.1", configuration, block=1)
+        assert dripped == parse(Request, data, "127.0.0.1", configuration, block=1), data
+
+
+def test_gunicorn_scans_a_head_once_that_arrives_byte_by_byte(monkeypatch: pytest.MonkeyPatch) -> None:
+    """gunicorn copies and scans the whole head after each call of `read_into`."""
+    calls: list[int] = []
+    read_into = FastRequest.read_into
+
+    def count(request: FastRequest, unreader: Unreader, buf: bytearray, stop: bool | None = False) -> None:
+        calls.append(len(buf))
+        read_into(request, unreader, buf, stop)
+
+    monkeypatch.setattr(FastRequest, "read_into", count)
+    head = b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: %b\r\n" % (n, b"a" * 8000) for n in range(8)) + b"\r\n"
+    assert parse(FastRequest, head, "127.0.0.1", Config(), block=1) != LimitRequestHeaders
+    assert calls == [0]
+
+
+@pytest.mark.parametrize("block", [1, 1000, 8192])
+def test_a_head_has_at_most_64_kib(block: int) -> None:
+    configuration = Config()
+    configuration.set("limit_request_field_size", 70_000)
+    line = b"GET / HTTP/1.1\r\nX: "
+    for size, is_accepted in ((MAX_HEAD_BYTES, True), (MAX_HEAD_BYTES + 1, False)):
+        head = line + b"a" * (size - len(line)) + b"\r\n\r\n"
+        outcome = parse(FastRequest, head, "127.0.0.1", configuration, block)
+        assert (outcome != LimitRequestHeaders) == is_accepted
 
 
 def test_the_cache_of_request_lines_is_bounded() -> None:

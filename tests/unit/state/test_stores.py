@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -110,6 +110,19 @@ def test_expired_entries_are_deleted(tmp_path: Path, count: int) -> None:
     assert len(memory._entries) <= 1010
     assert file._execute("SELECT COUNT(*) FROM state", ())[0][0] <= 1010
     file.close()
+
+
+@pytest.mark.parametrize("exists", [False, True], ids=["new", "of an earlier version"])
+def test_the_files_are_readable_by_their_user_only(tmp_path: Path, *, exists: bool) -> None:
+    path = tmp_path / "state"
+    if exists:
+        path.touch(mode=0o644)
+    with closing(SQLiteStore(str(path))) as store:
+        store.write("key", "value", 60)
+        files = sorted(tmp_path.iterdir())
+        assert [(file.name, file.stat().st_mode & 0o777) for file in files] == [
+            ("state", 0o600), ("state-shm", 0o600), ("state-wal", 0o600),
+        ]  # fmt: skip
 
 
 def test_two_processes_count_together(tmp_path: Path) -> None:
