@@ -74,7 +74,9 @@ def nginx_in_front_of(
     with tempfile.TemporaryDirectory(prefix="nginx-", ignore_cleanup_errors=True) as name:
         folder, port = Path(name), free_port()
         render(folder, port, upstream_url, replace or {}, main or {})
-        command = [str(program), "-p", name, "-c", f"{name}/nginx.conf", "-e", f"{name}/error.log", "-g", "daemon off;"]
+        # As root, nginx would run as another user, who cannot write to the folder.
+        directives = "daemon off; user root;" if os.geteuid() == 0 else "daemon off;"
+        command = [str(program), "-p", name, "-c", f"{name}/nginx.conf", "-e", f"{name}/error.log", "-g", directives]
         nginx = Nginx(port, folder, subprocess.Popen(command, stderr=subprocess.PIPE))
         try:
             _wait_until_it_listens(nginx)

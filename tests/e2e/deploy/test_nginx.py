@@ -138,6 +138,42 @@ def test_a_request_body_is_forwarded_before_it_is_complete(nginx: Nginx, upstrea
         read_until(server, b"x" * 10)
 
 
+def test_a_json_body_is_forwarded_once_it_is_complete(nginx: Nginx, upstream: Upstream) -> None:
+    with send(nginx, STREAM, b"{") as client, send(nginx, "GET /other HTTP/1.1\nHost: a"):
+        with upstream.connection() as first:
+            assert read_until(first, b"\r\n\r\n").startswith(b"GET /other ")
+        client.sendall(b"}")
+        with upstream.connection() as second:
+            assert read_until(second, b"{}").startswith(b"POST /v1/chat/completions ")
+
+
+def test_an_address_may_have_a_limited_number_of_requests(upstream: Upstream) -> None:
+    replace = {"limit_conn openai_compat_address 500;": "limit_conn openai_compat_address 1;"}
+    with nginx_in_front_of(upstream.url, replace) as nginx, send(nginx, STREAM, b"{}"), upstream.connection() as server:
+        read_until(server, b"{}")
+        with send(nginx, STREAM, b"{}") as rejected:
+            assert_is_error(rejected, 429, "rate_limit_error", "rate_limit_exceeded")
+
+
+def test_slow_heads_and_bodies_end_at_nginx(upstream: Upstream) -> None:
+    replace = {
+        "client_header_timeout 20s;": "client_header_timeout 100ms;",
+        "client_body_timeout 30s;": "client_body_timeout 100ms;",
+    }
+    with (
+        nginx_in_front_of(upstream.url, replace) as nginx,
+        send(nginx, STREAM, b"{") as slow_body,
+        socket.create_connection(nginx.address, TIMEOUT) as slow_head,
+    ):
+        slow_head.sendall(b"GET / HTTP/1.1\r\nHost: a")
+        assert read_to_end(slow_body) == read_to_end(slow_head) == b""  # status 408 is in nginx's log only
+    assert upstream.pending_connections() == 0
+
+
+def read_to_end(client: socket.socket) -> bytes:
+    return b"".join(iter(lambda: client.recv(65536), b""))
+
+
 @pytest.mark.parametrize("has_started", [False, True], ids=["before the first byte", "within the stream"])
 def test_a_client_disconnect_closes_the_upstream_connection(
     nginx: Nginx, upstream: Upstream, *, has_started: bool
@@ -176,21 +212,23 @@ MIB = 1024 * 1024
 
 
 @pytest.mark.parametrize(
-    ("path", "limit"),
+    ("path", "limit", "is_buffered"),
     [
-        ("/v1/chat/completions", 32 * MIB),
-        ("/api/v1/chat/completions", 32 * MIB),
-        ("/openai/deployments/m/embeddings?api-version=1", 32 * MIB),
-        ("/ask", 32 * MIB),
-        ("/v1/files", 512 * MIB),
-        ("/v1/chat/completions/abc", 512 * MIB),
+        ("/v1/chat/completions", 32 * MIB, True),
+        ("/api/v1/chat/completions", 32 * MIB, True),
+        ("/openai/deployments/m/embeddings?api-version=1", 32 * MIB, True),
+        ("/ask", 32 * MIB, True),
+        ("/v1/files", 512 * MIB, False),
+        ("/v1/chat/completions/abc", 512 * MIB, False),
     ],
 )
-def test_a_body_larger_than_the_limit_is_a_413(nginx_without_upstream: Nginx, path: str, limit: int) -> None:
+def test_a_body_larger_than_the_limit_is_a_413(
+    nginx_without_upstream: Nginx, path: str, limit: int, *, is_buffered: bool
+) -> None:
     head = f"POST {path} HTTP/1.1\nHost: api.example\nContent-Length: "
     with send(nginx_without_upstream, head + str(limit + 1)) as client:
         assert_is_error(client, 413, "invalid_request_error", "request_too_large")
-    with send(nginx_without_upstream, head + str(limit)) as client:
+    with send(nginx_without_upstream, head + str(limit), b" " * limit if is_buffered else b"") as client:
         assert read_reply(client)[0] == 502  # nginx forwarded it to a server that is not there
 
 
@@ -267,6 +305,8 @@ def test_the_limits_equal_the_defaults_of_the_server() -> None:
     assert f"client_max_body_size {settings.max_request_bytes // MIB}m;" in site
     assert f"client_max_body_size {settings.max_upload_bytes // MIB}m;" in site
     assert f"proxy_read_timeout {settings.upstream_total_timeout:.0f}s;" in site
+    assert f"client_header_timeout {settings.request_head_timeout:.0f}s;" in site
+    assert f"client_body_timeout {settings.request_body_timeout:.0f}s;" in site
     assert f"server 127.0.0.1:{settings.port};" in site
 
 

@@ -180,7 +180,7 @@ def occupy(server: LiveServer, clients: ExitStack, data: bytes, count: int = CON
 
 
 @pytest.mark.parametrize("data", [b"", b"GET /v1/models HTTP/1.1\r\nX: "], ids=["nothing", "half a head"])
-def test_silent_connections_keep_nobody_out(small: LiveServer, data: bytes) -> None:
+def test_silent_connections_do_not_keep_others_out(small: LiveServer, data: bytes) -> None:
     with ExitStack() as clients:
         occupy(small, clients, data, 2 * (CONNECTIONS + RESERVED_CONNECTIONS))
         assert check_health(small) == 200
