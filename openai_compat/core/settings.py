@@ -167,7 +167,7 @@ class Settings:
     validation_error_status: int = 400
     upstream_error_status: int = 502
     max_request_bytes: int = 32 * 1024 * 1024
-    max_unfinished_body_bytes: int = 256 * 1024 * 1024
+    max_unfinished_body_bytes: int = 128 * 1024 * 1024
     max_upload_bytes: int = 512 * 1024 * 1024
     sse_keepalive_seconds: float = 15.0
     upstream_connect_timeout: float = 10.0

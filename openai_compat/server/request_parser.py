@@ -15,10 +15,12 @@ from typing import Any, Final
 
 from gunicorn import util
 from gunicorn.config import Config
-from gunicorn.http import parser, wsgi
+from gunicorn.http import message, parser, wsgi
 from gunicorn.http.errors import LimitRequestHeaders
 from gunicorn.http.message import Request
 from gunicorn.http.unreader import Unreader
+
+from .chunked_body import FastChunkedReader
 
 MAX_CACHED_REQUEST_LINES: Final = 256
 MAX_HEAD_BYTES: Final = 65_536
@@ -100,6 +102,7 @@ def patch_gunicorn(configuration: Config) -> None:
     vars(configuration).update({name: setting.get() for name, setting in configuration.settings.items()})
     environ = wsgi.base_environ(configuration)
     wsgi.base_environ = lambda _: dict(environ)  # type: ignore[assignment]  # the parameter has another name
+    message.ChunkedReader = FastChunkedReader  # type: ignore[attr-defined]  # missing in the stubs
     util.http_date = http_date
     parser.RequestParser.mesg_class = FastRequest
 
