@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, TypeGuard
 
+from openai_compat.backends.base import Backend, SupportsForwarding
 from openai_compat.backends.parsing.openai_chat import ChatParser
 from openai_compat.core.profiles import record_adaptations
 from openai_compat.core.streams import Heartbeat
@@ -22,6 +23,7 @@ from openai_compat.services.openai_objects import new_id, to_json
 from .context import resolve
 from .events import EventWriter, encode_deltas
 from .lifecycle import Lifecycle
+from .native import forward_response
 from .objects import new_response, to_finished
 from .output import REASONING_TEXT, SUMMARY_TEXT, Output, Seal
 from .request import ENCRYPTED_REASONING, LOGPROBS, TranslatedRequest, includes, translate_request, wants_summary
@@ -44,18 +46,22 @@ class ResponsesEndpoint(Endpoint):
     path = RESPONSES_PATH
     is_forwarded = False
 
-    def __init__(self, service: ResponsesService, call: InferenceCall, owner: str | None) -> None:
+    def __init__(self, service: ResponsesService, route: Route, call: InferenceCall, owner: str | None) -> None:
         self._service = service
         self._call = call
         self._payload = call.payload
         self._owner = owner
         self._is_stored = service.store.is_available and call.payload.get("store") is not False
         response = new_response(new_id("resp_"), call.model, call.payload, is_stored=self._is_stored)
-        self.lifecycle = Lifecycle(response, begins_early=True)
+        self.lifecycle = Lifecycle(response, begins_early=not any(map(_may_forward, _backends_of(route))))
 
     def translate(
         self, call: InferenceCall, target: Target | Route, context: CallContext, chunk_filter: ChunkFilter | None
     ) -> Answer:
+        if _may_forward(target.backend) and not self.lifecycle.has_begun:
+            forwarded = forward_response(target.backend, call.for_model(target.model), context, self.lifecycle)
+            if forwarded is not None:
+                return forwarded
         request = self._request
         record_adaptations(request.adaptations, context.reply_headers)
         answer = self._service.chats.start(target.backend, target.model, request.chat, context)
@@ -117,6 +123,18 @@ class ResponsesEndpoint(Endpoint):
         if self._is_stored:
             self._service.store.save(response, self._input, self._owner)
         return response
+
+
+def _backends_of(route: Route) -> Iterator[Backend]:
+    """Yield the backends that may be asked."""
+    if route.plan is None:
+        yield route.backend
+    else:
+        yield from (target.backend for target in (*route.plan.targets.values(), *route.plan.fallbacks))
+
+
+def _may_forward(backend: Backend) -> TypeGuard[SupportsForwarding]:
+    return isinstance(backend, SupportsForwarding) and backend.may_forward_responses()
 
 
 def _complete_deltas(answer: ChatAnswer) -> Iterator[ChatDelta]:

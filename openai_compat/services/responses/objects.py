@@ -98,20 +98,6 @@ def to_usage(usage: Usage) -> JSON:
     }
 
 
-def read_usage(usage: Any) -> Usage | None:
-    """Return the token counts of a response object, or None if it has none."""
-    if not isinstance(usage, dict):
-        return None
-    cached, reasoning = usage.get("input_tokens_details"), usage.get("output_tokens_details")
-    counts = (
-        usage.get("input_tokens"),
-        usage.get("output_tokens"),
-        cached.get("cached_tokens") if isinstance(cached, dict) else 0,
-        reasoning.get("reasoning_tokens") if isinstance(reasoning, dict) else 0,
-    )
-    return Usage(*(count if isinstance(count, int) else 0 for count in counts))
-
-
 def to_logprobs(logprobs: Sequence[TokenLogprob]) -> list[JSON]:
     """Return the log probabilities of a text part."""
     return [
