@@ -49,6 +49,7 @@ STREAM_ERROR = event(
 )
 UNKNOWN_URL = complete("404 Not Found", {"error": {"message": "Invalid URL (POST /v1/responses)", "type": "x"}})
 UNKNOWN_MODEL = complete("404 Not Found", {"error": {"message": "The model 'x' does not exist", "param": "model"}})
+CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
 HELLO = chunk({"role": "assistant", "content": "Hello"})
 CHAT = HELLO + chunk({}, "stop") + b"data: [DONE]\n\n"
 COMPLETION = {
@@ -78,6 +79,12 @@ CHATS = {
     "cut-chat": EVENTS_HEAD + HELLO,
     "status-chat": complete("429 Too Many", {"error": {"message": "Slow down.", "code": "rate_limit_exceeded"}}),
     "no-model": UNKNOWN_MODEL,
+    "thinks": EVENTS_HEAD
+    + chunk({"role": "assistant", "reasoning_content": "I should "})
+    + chunk({"reasoning_content": "add."})
+    + chunk({"tool_calls": [CALL]})
+    + chunk({}, "tool_calls")
+    + b"data: [DONE]\n\n",
 }
 
 
@@ -86,6 +93,7 @@ class Upstream:
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str]] = []
+        self.messages: list[Event] = []
         self.closed = threading.Event()
         self.go_on = threading.Event()
         self.server = RawServer(self._serve)
@@ -95,6 +103,7 @@ class Upstream:
         path, payload = head.split(b" ")[1].decode(), json.loads(body)
         model = payload["model"]
         self.calls.append((path.removeprefix("/v1/"), model))
+        self.messages = payload.get("messages", [])
         if path.endswith("/responses"):
             self._respond(client, model)
         elif model == "slow-chat":
@@ -142,7 +151,9 @@ def upstream(running: Upstream) -> Upstream:
 def server(running: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     row = {"kind": "openai", "base_url": f"{running.server.url}/v1"}
     models: list[dict[str, Any]] = [{"name": name, **row} for name in (*NATIVE, "hang", "slow", "chat-only")]
-    models += [{"name": name, **row, "responses": "translated"} for name in ("cut-chat", "status-chat", "slow-chat")]
+    models += [
+        {"name": name, **row, "responses": "translated"} for name in ("cut-chat", "status-chat", "slow-chat", "thinks")
+    ]
     models += [
         {"name": "translated", **row, "responses": "translated", "upstream_model": "whole"},
         {"name": "native-only", **row, "responses": "native", "upstream_model": "lacking"},
@@ -304,6 +315,29 @@ def test_a_client_that_disconnects_stops_the_upstream(server: LiveServer, upstre
     with requests.post(f"{server.base_url}/responses", json=payload, stream=True, timeout=20) as response:
         next(response.iter_content(None))
     assert upstream.closed.wait(20)
+
+
+def test_sealed_reasoning_comes_back_to_the_model(server: LiveServer, upstream: Upstream) -> None:
+    question = {"role": "user", "content": "1 + 2?"}
+    options = {"store": False, "include": ["reasoning.encrypted_content"], "reasoning": {"summary": "auto"}}
+    tools = [{"type": "function", "name": "add", "parameters": None}]
+    response = check_events(stream(server, "thinks", **options, input=[question], tools=tools))
+    reasoning, call = response["output"]
+    assert reasoning["summary"] == [{"type": "summary_text", "text": "I should add."}]
+    assert reasoning["encrypted_content"]
+    sent_back = {**reasoning, "summary": [], "content": None}
+    output = {"type": "function_call_output", "call_id": call["call_id"], "output": "3"}
+    stream(server, "thinks", **options, input=[question, sent_back, call, output], tools=tools)
+    assert upstream.messages[1] == {
+        "role": "assistant", "content": None, "reasoning_content": "I should add.",
+        "tool_calls": [{"id": "call_1", "type": "function", "function": {"name": "add", "arguments": "{}"}}],
+    }  # fmt: skip
+
+
+def test_reasoning_is_sealed_only_on_request(server: LiveServer, upstream: Upstream) -> None:
+    reasoning, _ = check_events(stream(server, "thinks"))["output"]
+    assert reasoning["content"] == [{"type": "reasoning_text", "text": "I should add."}]
+    assert "encrypted_content" not in reasoning
 
 
 @pytest.mark.parametrize(
