@@ -306,6 +306,7 @@ def test_a_gap_in_an_upstreams_stream_is_filled_with_its_own_response(server: Li
             if b"event: response.in_progress" in received:
                 upstream.go_on.set()
     events = parse_events(received)
+    assert types_of(events)[:3] == ["created", "output_text.delta", "in_progress"]
     assert types_of(events)[-1] == "completed"
     assert {event["response"]["id"] for event in events if "response" in event} == {RESPONSE["id"]}
 
