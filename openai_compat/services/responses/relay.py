@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from itertools import chain
@@ -9,13 +10,15 @@ from typing import Any, Final
 
 from openai_compat.backends.base import SupportsForwarding
 from openai_compat.backends.http.messages import UpstreamResponse
+from openai_compat.backends.parsing.json_check import SLICE_BYTES
 from openai_compat.backends.parsing.openai_chat import read_usage
 from openai_compat.core.errors import UpstreamInvalidResponseError, UpstreamTruncatedError
 from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import JSON, Usage
+from openai_compat.services.answer_check import find_usage
 from openai_compat.services.event_stream import EventStream
 from openai_compat.services.forwarding import to_stream_error
-from openai_compat.services.sse_events import DATA, parse_object, split_events
+from openai_compat.services.sse_events import DATA, split_events
 from openai_compat.services.sse_relay import MAX_EVENT_BYTES
 
 from .lifecycle import Lifecycle
@@ -123,11 +126,13 @@ class ResponsesRelay(EventStream):
             self._fail(type_, event)
         elif type_ in STARTS:
             if self._created is None:
-                self._created = _data_of(event).get("response")
+                response = _data_of(event).get("response")
+                self._created = response if isinstance(response, dict) else None
             return
         elif type_ in ENDS:
             self._is_done = True
-            self._usage = read_usage((_data_of(event).get("response") or {}).get("usage"))
+            response = _data_of(event).get("response")
+            self._usage = read_usage(response.get("usage")) if isinstance(response, dict) else find_usage(event)
         self._has_content = self._has_content or bool(type_)
 
     def _fail(self, type_: str, event: bytes) -> None:
@@ -137,7 +142,9 @@ class ResponsesRelay(EventStream):
             UpstreamError
         """
         data = _data_of(event)
-        error = (data.get("response") or {}).get("error") if type_ != ERROR else data.get("error", data)
+        response = data.get("response")
+        failure = response.get("error") if isinstance(response, dict) else None
+        error = failure if type_ != ERROR else data.get("error", data)
         if not self._has_content:
             raise to_stream_error(self._backend, {"error": error or {"message": "The response failed."}})
         self.has_failed = True
@@ -186,10 +193,16 @@ def _type_of(event: bytes) -> str:
         found = _TYPE.search(event)
         if found is not None and not found[1].endswith(b".delta"):  # the first type may be that of a nested object
             type_ = _data_of(event).get("type")
-            return type_ if isinstance(type_, str) else ""
+            return type_ if isinstance(type_, str) else found[1].decode()
     return found[1].decode() if found is not None else ""
 
 
 def _data_of(event: bytes) -> dict[str, Any]:
-    """Return the event's JSON object, empty if it has none."""
-    return parse_object(b"\n".join(DATA.findall(event))) or {}
+    """Return the event's JSON object, empty if it has none or is too large to be parsed at once."""
+    if len(event) > SLICE_BYTES:
+        return {}
+    try:
+        value = json.loads(b"\n".join(DATA.findall(event)))
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

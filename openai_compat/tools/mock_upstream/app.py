@@ -23,8 +23,6 @@ _INFERENCE = re.compile(
     r"(?:/openai/deployments/(?P<deployment>[^/]+)|/openai/v1|/openai|/v1|/serving-endpoints)?/(?P<endpoint>chat/completions|completions|embeddings|responses)"
 )
 _MODELS = re.compile(r"(?:/openai/v1|/openai|/v1)?/models(?:/(?P<id>.+))?")
-_RESPONSES = re.compile(r"(?:/openai/v1|/openai|/v1)?/responses")
-"""An endpoint that many upstreams lack, as this one does."""
 _CONTENT = re.compile(r"(?:/openai/v1|/v1)?/files/[^/]+/content")
 _CACHED_BODY_BYTES = 64 * 1024
 _BLOCK = bytes(range(256)) * 256
@@ -78,8 +76,6 @@ class MockApplication:
             self._infer(exchange, match["endpoint"], unquote(match["deployment"] or ""))
         elif method in ("GET", "HEAD") and (match := _MODELS.fullmatch(path)):
             _respond_json(exchange, _models(unquote(match["id"] or "")))
-        elif method == "POST" and _RESPONSES.fullmatch(path):
-            raise ApiError(404, f"Invalid URL (POST {path})")
         elif method == "GET" and _CONTENT.fullmatch(path):
             _send_file(exchange)
         else:

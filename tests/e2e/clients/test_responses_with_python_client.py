@@ -26,7 +26,8 @@ TOOL: Any = {
     },
     "strict": True,
 }
-MODELS = ["echo", "row"]
+MODELS = ["echo", "native", "translated", "lacking"]
+"""The echo model, and models of the mock upstream that are passed through, translated, and found to need it."""
 
 
 class Person(BaseModel):
@@ -37,12 +38,15 @@ class Person(BaseModel):
 @pytest.fixture(scope="module")
 def responses_server(running_mock: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     path: Path = tmp_path_factory.mktemp("models") / "models.json"
-    base_url = running_mock.base_url
+    row = {"kind": "openai", "base_url": running_mock.base_url}
     models = [
         {"name": "echo", "kind": "echo"},
-        {"name": "row", "kind": "openai", "base_url": base_url, "upstream_model": "mock-model"},
-        {"name": "cut", "kind": "openai", "base_url": base_url, "upstream_model": "fault-cut"},
-        {"name": "refused", "kind": "openai", "base_url": base_url, "upstream_model": "fault-context-length"},
+        {"name": "native", **row, "upstream_model": "mock-model"},
+        {"name": "translated", **row, "upstream_model": "mock-model", "responses": "translated"},
+        {"name": "lacking", **row, "upstream_model": "fault-no-responses"},
+        {"name": "cut", **row, "upstream_model": "fault-cut"},
+        {"name": "cut-translated", **row, "upstream_model": "fault-cut", "responses": "translated"},
+        {"name": "refused", **row, "upstream_model": "fault-context-length"},
     ]
     path.write_text(json.dumps(models))
     with LiveServer({"MODELS_FILE": str(path)}) as server:
@@ -68,7 +72,8 @@ def test_a_response(client: openai.OpenAI, model: str) -> None:
         model=model, input="Hello there", instructions="Be brief.", metadata={"a": "b"}, temperature=0.5
     )
     assert "Hello there" in response.output_text
-    assert (response.model, response.instructions, response.metadata) == (model, "Be brief.", {"a": "b"})
+    shown = "mock-model" if model == "native" else model
+    assert (response.model, response.instructions, response.metadata) == (shown, "Be brief.", {"a": "b"})
     assert (response.temperature, response.error, response.incomplete_details) == (0.5, None, None)
     assert response.usage is not None
     assert response.usage.output_tokens > 0
@@ -142,16 +147,17 @@ def test_a_hosted_tool_that_is_not_needed_is_left_out_and_told(client: openai.Op
     assert answer.parse().tools[0].type == "web_search"
 
 
-def test_a_truncated_answer_raises(client: openai.OpenAI) -> None:
+@pytest.mark.parametrize("model", ["cut", "cut-translated"])
+def test_a_truncated_answer_raises(client: openai.OpenAI, model: str) -> None:
     types: list[str] = []
-    with client.responses.create(model="cut", input="Hello there", stream=True) as stream:  # noqa: SIM117
+    with client.responses.create(model=model, input="Hello there", stream=True) as stream:  # noqa: SIM117
         with pytest.raises(openai.APIError) as raised:
             types.extend(event.type for event in stream)
     assert types[0] == "response.created"
     assert "response.completed" not in types
     assert raised.value.code == "upstream_cut"
     with pytest.raises(openai.InternalServerError):
-        client.responses.create(model="cut", input="Hello there")
+        client.responses.create(model=model, input="Hello there")
 
 
 def test_an_upstreams_refusal_keeps_its_status(client: openai.OpenAI) -> None:
