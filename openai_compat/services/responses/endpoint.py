@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 
 from openai_compat.backends.base import Backend, SupportsForwarding
 from openai_compat.backends.parsing.openai_chat import ChatParser
-from openai_compat.core.profiles import record_adaptations
+from openai_compat.core.profiles import DROPPED, record_adaptations
 from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import JSON, CallContext, ChatDelta
 from openai_compat.routing.route import Target
@@ -64,6 +64,8 @@ class ResponsesEndpoint(Endpoint):
                 return forwarded
         request = self._request
         record_adaptations(request.adaptations, context.reply_headers)
+        if self._payload.get("store") and not self._is_stored:
+            record_adaptations({"store": DROPPED}, context.reply_headers)
         answer = self._service.chats.start(target.backend, target.model, request.chat, context)
         if call.is_streamed:
             return TranslatedStream(answer, self._events(answer, context.heartbeat_interval))
