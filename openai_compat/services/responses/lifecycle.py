@@ -65,7 +65,7 @@ class Lifecycle:
         return self.event(f"response.{response['status']}", {"response": response})
 
     def fail(self, error: OpenAICompatError) -> bytes:
-        """Return the events for a failure: an error, which some clients raise, and the failed response for others."""
+        """Return the events for a failure. Some clients raise the error, and others only see the failed response."""
         begin = self.begin()
         report = self.event("error", error.to_envelope())
         return begin + report + self.end(to_failed(self.response, error))
