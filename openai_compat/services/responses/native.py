@@ -34,7 +34,7 @@ def forward_response(
     try:
         check_status(response.status)
         if response.status < 400:
-            response, is_stream = detect_events(response)
+            response, is_stream = detect_events(response, is_streamed=call.is_streamed)
             _check_form(call, is_stream=is_stream)
             if is_stream:
                 relay = ResponsesRelay(response, backend, lifecycle, response_headers(response.headers))

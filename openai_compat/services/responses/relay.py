@@ -89,7 +89,9 @@ class ResponsesRelay(EventStream):
             try:
                 block = next(self._blocks, None)
                 if block is None:
-                    raise UpstreamTruncatedError("The upstream's stream ended before its response was complete.")
+                    raise self.failure or UpstreamTruncatedError(
+                        "The upstream's stream ended before its response was complete."
+                    )
             except Exception:
                 self._adopt(0)
                 raise
@@ -145,9 +147,9 @@ class ResponsesRelay(EventStream):
         response = data.get("response")
         failure = response.get("error") if isinstance(response, dict) else None
         error = failure if type_ != ERROR else data.get("error", data)
+        self.failure = to_stream_error(self._backend, {"error": error or {"message": "The response failed."}})
         if not self._has_content:
-            raise to_stream_error(self._backend, {"error": error or {"message": "The response failed."}})
-        self.has_failed = True
+            raise self.failure
         self._is_done = type_ != ERROR
 
     def _adopt(self, offset: int) -> None:

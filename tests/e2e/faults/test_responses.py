@@ -214,6 +214,7 @@ def test_an_error_within_the_stream_is_followed_by_a_failed_response(server: Liv
     events = stream(server, "late-error")
     assert types_of(events)[:3] == ["created", "output_text.delta", "error"]
     assert types_of(events)[-1] == "failed"
+    assert events[-1]["response"]["error"] == {"code": "rate_limit_exceeded", "message": "Slow down."}
 
 
 @pytest.mark.parametrize(("model", "status"), [("error", 429), ("early-failed", 502), ("nothing", 502)])
