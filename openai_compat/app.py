@@ -31,6 +31,9 @@ from openai_compat.services.chat import ChatService
 from openai_compat.services.completions import CompletionService
 from openai_compat.services.embeddings import EmbeddingService
 from openai_compat.services.model_catalog import ModelCatalog
+from openai_compat.services.responses.endpoint import ResponsesService
+from openai_compat.services.responses.sealing import ReasoningSealer
+from openai_compat.services.responses.store import NoResponseStore
 from openai_compat.services.token_decoder import TokenDecoder
 from openai_compat.state.base import StateStore
 from openai_compat.tools.doctor.backend import DOCTOR_ENTRY, DoctorBackend
@@ -39,7 +42,7 @@ from openai_compat.web.client_monitor import DisconnectMonitor
 from openai_compat.web.cross_site import reject_foreign_pages
 from openai_compat.web.errors import register_errors
 from openai_compat.web.request_context import current_request, install_request_context, limit_concurrency
-from openai_compat.web.routes import inference, models, passthrough
+from openai_compat.web.routes import inference, models, passthrough, responses
 from openai_compat.web.routes.ask.blueprint import ask_blueprint
 from openai_compat.web.routes.docs import docs_blueprint
 from openai_compat.web.routes.health import health_blueprint
@@ -201,10 +204,12 @@ def _register_blueprints(app: Flask, state: State) -> None:
     tokens = TokenCounter(vocabularies)
     embeddings = EmbeddingService(tokens, TokenDecoder(vocabularies))
     chats = ChatService(tokens)
+    service = ResponsesService(chats, NoResponseStore(), ReasoningSealer(settings.secret_key))
     guarded: list[tuple[Blueprint, tuple[str, ...]]] = [
         (inference.chat_blueprint(router, chats), inference.URL_PREFIXES),
         (inference.completions_blueprint(router, CompletionService(tokens)), inference.URL_PREFIXES),
         (inference.embeddings_blueprint(router, embeddings), inference.URL_PREFIXES),
+        (responses.responses_blueprint(router, service), responses.URL_PREFIXES),
         (models.models_blueprint(router, state.catalog), models.URL_PREFIXES),
         (ask_blueprint(router, chats, settings), ("",)),
     ]

@@ -197,6 +197,14 @@ class SupportsForwarding(ABC):
         """
         return
 
+    def may_forward_responses(self) -> bool:
+        """Return True if the upstream has, or may have, the Responses API."""
+        return False
+
+    def mark_responses_missing(self) -> bool:
+        """Note that the upstream has no endpoint for responses. Return True if calls are to be translated instead."""
+        return False
+
     def to_refusal(self, status: int) -> UpstreamError | None:
         """Return the error for a status that concerns this server's own credential, or None for any other status."""
         return None

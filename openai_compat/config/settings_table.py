@@ -218,6 +218,14 @@ SETTINGS: Final = (
     Setting(("DEFAULT_MODEL",), parse_text, "Model for requests without a `model`, and for `/ask`."),
     Setting(("API_KEYS",), parse_list, "API keys that clients must use. Any key is accepted when not set.", True),
     Setting(
+        ("SECRET_KEY",),
+        parse_key,
+        "Secret from which this server derives the key that seals reasoning for clients of `/v1/responses` "
+        "(`reasoning.encrypted_content`). Use the same long random text on all machines. A random one for each start "
+        "when not set, so that clients lose sealed reasoning at a restart.",
+        True,
+    ),
+    Setting(
         ("CORS_ALLOW_ORIGINS",),
         parse_list,
         "Origins of browser pages that may call this server. `*` allows all.",

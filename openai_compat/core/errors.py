@@ -11,6 +11,7 @@
     │   ├── RateLimitedError                 the caller exceeded a rate limit (429)
     │   ├── ModelNotFoundError               no model has this name (404)
     │   ├── NotFoundError                    no endpoint has this URL (404)
+    │   ├── ObjectNotFoundError              no stored object has this id (404)
     │   ├── MethodNotAllowedError            the endpoint does not accept this method (405)
     │   ├── UnsupportedMediaTypeError        the content type or encoding is not accepted (415)
     │   ├── WebSocketError                   the client asks for a WebSocket (426)
@@ -173,6 +174,12 @@ class NotFoundError(RequestError):
 
     status = 404
     code = "unknown_url"
+
+
+class ObjectNotFoundError(RequestError):
+    """No stored object has this id, or it belongs to another caller."""
+
+    status = 404
 
 
 class MethodNotAllowedError(RequestError):

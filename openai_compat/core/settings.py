@@ -161,6 +161,7 @@ class Settings:
     passthrough: tuple[str, ...] = ("all",)
     default_model: str | None = None
     api_keys: tuple[str, ...] = field(default=(), repr=False)
+    secret_key: str | None = field(default=None, repr=False)
     cors_allow_origins: tuple[str, ...] = ("http://localhost:3000",)
     ask_stream_format: Literal["sse", "text", "ui"] = "sse"
     home_page: bool = True

@@ -88,6 +88,12 @@ class ModelRouter:
             raise ModelNotFoundError(name, self._closest_match(name))
         return Route(name, self.upstream)
 
+    def nameless_route(self) -> Route | None:
+        """Return the route of calls whose model only the default upstream knows, or None if it may not get them."""
+        if self.upstream is None or self.default_model is not None or self._allowed:
+            return None
+        return Route("", self.upstream)
+
     def forwarding_target(self, model: str) -> ForwardingTarget:
         """Return the target of `model` for calls of other endpoints, which cannot be translated.
 

@@ -45,12 +45,14 @@ preload_app = False
 def on_starting(server: Any) -> None:
     """Create the resources that all workers share, now and after a reload.
 
-    They are a file for the state of upstreams, unless `SHARED_STATE_URL` is set, and the runtime directory of the
-    engine for local models. Both are passed to the workers as settings.
+    They are a file for the state of upstreams, unless `SHARED_STATE_URL` is set, a random secret, unless `SECRET_KEY`
+    is set, and the runtime directory of the engine for local models. They are passed to the workers as settings.
     """
     if settings.shared_state_url is None:
         server.state_folder = open_temporary_folder(STATE_PREFIX)
         os.environ["SHARED_STATE_URL"] = f"sqlite:{server.state_folder}/state"
+    if settings.secret_key is None:
+        os.environ["SECRET_KEY"] = token_hex(32)
     os.environ["LOCAL_RUNTIME_DIR"] = open_server_folder(settings.local_runtime_dir)
     # The engine inherits it. By default, torch's idle threads would spin on the cores that the workers need.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -37,6 +37,11 @@ class StreamingAnswer(ABC, Generic[Delta]):
         self._finish = finish
         self._texts: list[str] = []
 
+    @property
+    def has_finish_hook(self) -> bool:
+        """True if the model has an `after_reply` hook, which `to_completion` applies."""
+        return self._finish is not None
+
     def close(self) -> None:
         close_stream(self._deltas)
 

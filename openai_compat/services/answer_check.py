@@ -22,7 +22,7 @@ from openai_compat.core.errors import UpstreamInvalidResponseError
 from openai_compat.core.types import Usage
 
 from .event_stream import JSON
-from .inference_call import CHAT_PATH, COMPLETIONS_PATH, EMBEDDINGS_PATH
+from .inference_call import CHAT_PATH, COMPLETIONS_PATH, EMBEDDINGS_PATH, RESPONSES_PATH
 from .openai_objects import to_json
 from .sse_events import choices_of
 
@@ -32,7 +32,13 @@ MAX_PARSED_ERROR_BYTES: Final = SLICE_BYTES
 _FILLED_LIST: Final = re.compile(rb"\s*\[\s*[^\s\]]")
 _EMPTY_VALUE: Final = re.compile(rb"\s*(?:null|false|\"\"|\{\s*\}|\[\s*\])")
 _ERROR_KEYS: Final = frozenset({b"error", b"errors"})
-_REQUIRED: Final = {CHAT_PATH: "choices", COMPLETIONS_PATH: "choices", EMBEDDINGS_PATH: "data"}
+_REQUIRED: Final = {
+    CHAT_PATH: "choices",
+    COMPLETIONS_PATH: "choices",
+    EMBEDDINGS_PATH: "data",
+    RESPONSES_PATH: "output",
+}
+_MAY_BE_EMPTY: Final = frozenset({EMBEDDINGS_PATH, RESPONSES_PATH})
 
 
 def check_answer(path: str, body: bytes) -> tuple[JSON, bytes, Usage | None]:
@@ -56,7 +62,7 @@ def check_answer(path: str, body: bytes) -> tuple[JSON, bytes, Usage | None]:
         raise UpstreamInvalidResponseError("The upstream's answer is not a JSON object.")
     required = _REQUIRED.get(path, "")
     answers = value.get(required)
-    has_answer = isinstance(answers, list) and (path == EMBEDDINGS_PATH or (answers and isinstance(answers[0], dict)))
+    has_answer = isinstance(answers, list) and (path in _MAY_BE_EMPTY or (answers and isinstance(answers[0], dict)))
     if not has_answer and not is_error_answer(value):
         raise UpstreamInvalidResponseError(f"The upstream's answer has no '{required}', so it is no answer.")
     if path != EMBEDDINGS_PATH and _repair_finish_reasons(value):

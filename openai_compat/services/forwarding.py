@@ -187,7 +187,7 @@ def _relay(
         choices=call.choices,
         headers=headers,
         chunk_filter=chunk_filter if collector is None else collector.add,
-        to_error=partial(_to_error, backend),
+        to_error=partial(to_stream_error, backend),
     )
     if collector is None:
         relay.prime()
@@ -224,7 +224,7 @@ def _to_complete_answer(
     return CompleteAnswer(response.status, headers, checked, usage)
 
 
-def _to_error(backend: SupportsForwarding, chunk: JSON) -> UpstreamError:
+def to_stream_error(backend: SupportsForwarding, chunk: JSON) -> UpstreamError:
     """Return the error that an event of an upstream carries."""
     status = find_status(chunk) or 502
     if (refusal := backend.to_refusal(status)) is not None:

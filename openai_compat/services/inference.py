@@ -130,10 +130,8 @@ def answer_call(
     """
     if route.plan is None:
         return _ask(endpoint, call, route, context)
-    # What a stored completion leaves behind must not be there twice.
-    may_repeat = not call.payload.get("store")
     failover: FailoverExecutor[Any] = FailoverExecutor(
-        route.plan, context, limits_first_token=call.is_streamed, may_repeat=may_repeat
+        route.plan, context, limits_first_token=call.is_streamed, may_repeat=call.may_repeat
     )
     try:
         return _answer_with_failover(endpoint, route.plan, call, context, failover, on_routed)

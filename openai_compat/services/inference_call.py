@@ -9,6 +9,7 @@ from typing import Any, Final
 CHAT_PATH: Final = "chat/completions"
 COMPLETIONS_PATH: Final = "completions"
 EMBEDDINGS_PATH: Final = "embeddings"
+RESPONSES_PATH: Final = "responses"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,11 @@ class InferenceCall:
     def is_streamed(self) -> bool:
         """Embeddings are never streamed."""
         return self.payload.get("stream") is True and self.path != EMBEDDINGS_PATH
+
+    @property
+    def may_repeat(self) -> bool:
+        """False if a stored completion would be there twice. Stored responses are not listed, so theirs may be."""
+        return self.path == RESPONSES_PATH or not self.payload.get("store")
 
     @property
     def choices(self) -> int:

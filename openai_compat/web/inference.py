@@ -25,6 +25,7 @@ from .body_blocks import READ_BYTES, join_blocks, read_blocks, unreadable_body
 from .content_encoding import decode_body
 from .request_context import CONTEXT_KEY, RequestContext, current_context, current_request
 from .respond import respond
+from .sse import OPENAI_FORMAT, StreamFormat
 
 SHORT_BODY: Final = "The request body is shorter than its Content-Length says."
 
@@ -33,13 +34,26 @@ def respond_to_inference(endpoint: Endpoint, schema: Schema, router: ModelRouter
     """Answer the current request. A deployment in the path names the model, as Azure's clients do."""
     body, payload = read_payload(schema)
     route = choose_route(router, deployment or payload.get("model"), payload)
-    call = InferenceCall(endpoint.path, body, payload, route.model)
+    return respond_to_call(endpoint, route, InferenceCall(endpoint.path, body, payload, route.model))
+
+
+def respond_to_call(
+    endpoint: Endpoint, route: Route, call: InferenceCall, stream_format: StreamFormat = OPENAI_FORMAT
+) -> Response:
+    """Answer a validated call of the current request, the same way for every endpoint.
+
+    `stream_format` is what differs in streams. A failure before the first byte is raised, and the blueprint's error
+    handler gives it the endpoint's shape.
+
+    Raises:
+        OpenAICompatError: as from `answer_call`, within the heartbeat interval.
+    """
     context = current_context()
     context.log_fields["model"] = route.model
     context.log_fields["kind"] = route.entry.kind
-    call_context = context.to_call_context(is_streamed=call.is_streamed)
-    on_routed = partial(add_route_headers, context)
-    return respond(context, call_context, partial(answer_call, endpoint, route, call, call_context, on_routed))
+    call_context = context.to_call_context(is_streamed=call.is_streamed and stream_format.keep_alive is not None)
+    start = partial(answer_call, endpoint, route, call, call_context, partial(add_route_headers, context))
+    return respond(context, call_context, start, stream_format)
 
 
 def read_payload(schema: Schema) -> tuple[bytes, JSON]:

@@ -13,7 +13,7 @@ ROOT_AREAS: Final = (
     "moderations", "realtime", "responses", "threads", "uploads", "vector_stores", "videos",
 )  # fmt: skip
 """Parts of OpenAI's API that are also served without a prefix. Any other path there may be a mistake."""
-_INFERENCE_NAMES: Final = frozenset({"completions", "embeddings"})
+_INFERENCE_NAMES: Final = frozenset({"completions", "embeddings", "responses"})
 _API_ROOTS: Final = frozenset({"v1", "api", "openai"})
 _READ_METHODS: Final = frozenset({"GET", "HEAD"})
 _NAME: Final = re.compile(r"[\w-]*", re.ASCII)

@@ -29,6 +29,11 @@ HEADERS: Final = {
 COMMENT: Final = b": keep-alive\n\n"
 
 
+def to_comment() -> bytes:
+    """Return a comment, which every client ignores."""
+    return COMMENT
+
+
 def to_error_event(error: OpenAICompatError) -> bytes:
     """Return the error envelope as an event. Both official clients raise on it (source: their stream parsers)."""
     return to_event(error.to_envelope())
@@ -38,12 +43,13 @@ def to_error_event(error: OpenAICompatError) -> bytes:
 class StreamFormat:
     """What a protocol's streams have besides their events.
 
-    `keep_alive` fills idle gaps. `to_error` encodes an error after the first byte. Without it the connection is reset,
-    which is the only signal in a format that has no errors.
+    `keep_alive` returns what fills an idle gap, and is None in a format that has nothing for it. `to_error` encodes an
+    error after the first byte. Without it the connection is reset, which is the only signal in a format that has no
+    errors.
     """
 
     headers: Mapping[str, str]
-    keep_alive: bytes = COMMENT
+    keep_alive: Callable[[], bytes] | None = to_comment
     to_error: Callable[[OpenAICompatError], bytes] | None = to_error_event
 
 
@@ -95,10 +101,13 @@ class StreamBody:
             except Exception as error:  # noqa: BLE001 - a response that has begun can report it nowhere else
                 return self._fail(error)
             else:
-                data = self._format.keep_alive if isinstance(event, Heartbeat) else event
+                data = self._fill_gap() if isinstance(event, Heartbeat) else event
                 if data:
                     return data
         raise StopIteration
+
+    def _fill_gap(self) -> bytes:
+        return b"" if self._format.keep_alive is None else self._format.keep_alive()
 
     def _fail(self, error: Exception) -> bytes:
         self._is_over = True

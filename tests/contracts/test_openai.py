@@ -11,7 +11,12 @@ import pytest
 
 from openai_compat.backends.http.client import UpstreamClient
 from openai_compat.backends.http.messages import UpstreamRequest
-from openai_compat.backends.openai.backend import MAX_REMEMBERED, OpenAIBackend, OpenAIOptions
+from openai_compat.backends.openai.backend import (
+    MAX_REMEMBERED,
+    RESPONSES_MISSING_SECONDS,
+    OpenAIBackend,
+    OpenAIOptions,
+)
 from openai_compat.backends.resources import BackendResources
 from openai_compat.core.errors import (
     UpstreamAuthenticationError,
@@ -246,6 +251,20 @@ def test_an_error_with_another_cause_does_not_disable_usage(make: BackendFactory
     with pytest.raises(UpstreamStatusError):
         ask(backend)
     assert backend.may_request_usage("contract-model")
+
+
+def test_a_missing_responses_endpoint_is_remembered_for_a_while(
+    make: BackendFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("openai_compat.backends.openai.backend.monotonic", lambda: now)
+    backend = make()
+    assert backend.may_forward_responses()
+    assert backend.mark_responses_missing()
+    now += RESPONSES_MISSING_SECONDS - 1
+    assert not backend.may_forward_responses()
+    now += 2
+    assert backend.may_forward_responses()
 
 
 def test_the_number_of_remembered_models_is_limited(make: BackendFactory) -> None:

@@ -25,6 +25,7 @@ from openai_compat.web import request_context as calls
 from openai_compat.web.routes import inference as inference_routes
 from openai_compat.web.routes import models as models_routes
 from openai_compat.web.routes import passthrough
+from openai_compat.web.routes import responses as responses_routes
 from scripts import render_docs
 from tests.support.tools import ROOT
 
@@ -148,11 +149,15 @@ def test_every_url_prefix_of_an_endpoint_is_documented() -> None:
         endpoint: set(CODE.findall(prefixes)) | ({""} if "none" in prefixes else set())
         for endpoint, prefixes in rows(page("reference/http-api"), "endpoint")
     }
-    (inference, inference_prefixes), (models, models_prefixes), *_ = documented.items()
+    (inference, inference_prefixes), (responses, responses_prefixes), (models, models_prefixes), *_ = documented.items()
     assert "chat/completions" in inference
+    assert "responses" in responses
     assert "models" in models
     assert inference_prefixes == {
         prefix.replace("<path:deployment>", "{model}") for prefix in inference_routes.URL_PREFIXES
+    }
+    assert responses_prefixes == {
+        prefix.replace("<path:deployment>", "{model}") for prefix in responses_routes.URL_PREFIXES
     }
     assert models_prefixes == set(models_routes.URL_PREFIXES)
     (passthrough_prefixes,) = (prefixes for endpoint, prefixes in documented.items() if "passthrough" in endpoint)

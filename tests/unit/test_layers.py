@@ -86,6 +86,7 @@ OWNERS = {
     "databricks": ("backends/databricks/token_fetcher.py",),
     "yaml": ("config/",),
     "tiktoken": ("core/vocabularies.py",),
+    "cryptography": ("services/responses/sealing.py",),
     "sqlite3": ("state/sqlite.py",),
     "redis": ("state/redis.py",),
     "haystack": ("sidecars/haystack/",),

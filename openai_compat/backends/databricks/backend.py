@@ -87,6 +87,7 @@ class DatabricksBackend(OpenAIBackend):
 
     @classmethod
     def validate(cls, entry: ModelConfig, options: Any, settings: Settings) -> Iterator[str]:
+        yield from super().validate(entry, options, settings)
         workspace = _to_workspace(entry, options, settings)
         if not workspace.host:
             yield "kind databricks needs DATABRICKS_HOST, or a `base_url`"

@@ -43,7 +43,7 @@ class HuggingFaceBackend(OpenAIBackend):
         self._engine = resources.engine or EngineClient(resources.settings)
         self._capabilities = options.capabilities
         self._max_context_tokens = options.max_context_tokens
-        super().__init__(replace(entry, base_url=self._engine.url), OpenAIOptions(), resources)
+        super().__init__(replace(entry, base_url=self._engine.url), OpenAIOptions(responses="translated"), resources)
         self._allows_embeddings = resources.settings.enable_embeddings_backend is not False
 
     def forward(self, call: UpstreamRequest, context: CallContext) -> StreamedResponse:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from time import monotonic
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from openai_compat.backends.base import CHAT_PARAMETERS, Backend, SupportsChat, SupportsForwarding
@@ -21,18 +22,26 @@ from openai_compat.core.types import CallContext, ChatDelta, ChatRequest
 if TYPE_CHECKING:
     from openai_compat.backends.auth.base import Credentials
     from openai_compat.backends.http.client import StreamedResponse
+    from openai_compat.core.settings import ModelConfig, Settings
 
 ACCOUNT_HEADERS: Final = frozenset({"openai-organization", "openai-project"})
 """Headers by which a caller chooses the account that a call is charged to, also with the server's key."""
+RESPONSES_MISSING_SECONDS: Final = 600.0
+"""How long `responses: auto` translates after a 404, before it asks the upstream again."""
 MAX_REMEMBERED: Final = 1000
 """The number of models without usage to remember. It is limited because clients choose the names."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenAIOptions:
-    """Options of kind `openai`. `stream_usage: false` is for upstreams that reject `stream_options`."""
+    """Options of kind `openai`.
+
+    `stream_usage: false` is for upstreams that reject `stream_options`. `responses` says whether calls of the Responses
+    API are passed through (`native`), translated to chat (`translated`), or passed through once to find out (`auto`).
+    """
 
     stream_usage: bool = True
+    responses: Literal["auto", "native", "translated"] = "auto"
 
 
 class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
@@ -66,7 +75,18 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
         refuses_usage = entry.profile is not None and entry.profile.strips("stream_options")
         self._may_stream_usage = options.stream_usage and not refuses_usage
         self._without_usage: set[str] = set()
+        # Profiles and hooks are written for chat, so `auto` translates for them.
+        may_try = options.responses == "auto" and entry.profile is None and entry.hooks is None
+        self._has_responses = options.responses == "native" or may_try
+        self._tries_responses = may_try
+        self._responses_missing_until = 0.0
         self._limiter = resources.limiter_for(entry)
+
+    @classmethod
+    def validate(cls, entry: ModelConfig, options: Any, settings: Settings) -> Iterable[str]:
+        yield from super().validate(entry, options, settings)
+        if entry.hooks is not None and getattr(options, "responses", None) == "native":
+            yield "responses: native passes calls through, so the model cannot have hooks"
 
     def may_request_usage(self, model: str) -> bool:
         return self._may_stream_usage and model not in self._without_usage
@@ -76,6 +96,15 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
         if len(self._without_usage) >= MAX_REMEMBERED:
             self._without_usage.clear()
         self._without_usage.add(model)
+
+    def may_forward_responses(self) -> bool:
+        return self._has_responses and monotonic() >= self._responses_missing_until
+
+    def mark_responses_missing(self) -> bool:
+        """Translate for `RESPONSES_MISSING_SECONDS`, unless the model config says `native`."""
+        if self._tries_responses:
+            self._responses_missing_until = monotonic() + RESPONSES_MISSING_SECONDS
+        return self._tries_responses
 
     def forward(self, call: UpstreamRequest, context: CallContext) -> StreamedResponse:
         headers = {**call.headers, **self._headers}

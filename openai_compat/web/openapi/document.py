@@ -13,7 +13,7 @@ from apispec.ext.marshmallow.openapi import OpenAPIConverter
 from marshmallow import Schema
 
 from openai_compat.core.version import __version__
-from openai_compat.web.schemas import ask, chat, completions, embeddings, replies
+from openai_compat.web.schemas import ask, chat, completions, embeddings, replies, responses
 from openai_compat.web.schemas.fields import List, OneOf, PromptInput
 
 from . import examples
@@ -119,7 +119,7 @@ def _events(stream: str) -> dict[str, Any]:
 
 
 def _inference_paths(model: str) -> dict[str, Any]:
-    """Return the paths of the three inference endpoints."""
+    """Return the paths of the inference endpoints."""
     chat_reply = _reply(
         "The answer, or with `stream: true` its chunks (`ChatCompletionChunk`).",
         replies.ChatCompletionSchema,
@@ -132,12 +132,20 @@ def _inference_paths(model: str) -> dict[str, Any]:
         examples.completion_reply(model),
         **_events(examples.completion_stream(model)),
     )
+    response_reply = _reply(
+        "The response, or with `stream: true` its events, of which the last one has the complete response.",
+        replies.ResponseSchema,
+        examples.responses_reply(model),
+        **_events(examples.responses_stream(model)),
+    )
     vectors = _reply("One vector for each input.", replies.EmbeddingsSchema, examples.embeddings_reply(model))
     chat_body = _body(chat.CHAT_REQUEST, examples.chat_requests(model))
+    response_body = _body(responses.RESPONSES_REQUEST, examples.responses_requests(model))
     completion_body = _body(completions.COMPLETION_REQUEST, examples.completion_requests(model))
     embeddings_body = _body(embeddings.EMBEDDINGS_REQUEST, examples.embeddings_requests(model))
     endpoints = {
         "/v1/chat/completions": ("createChatCompletion", "Answer a conversation", "Chat", chat_body, chat_reply),
+        "/v1/responses": ("createResponse", "Answer a text or items", "Responses", response_body, response_reply),
         "/v1/completions": ("createCompletion", "Continue a text", "Completions", completion_body, completion_reply),
         "/v1/embeddings": ("createEmbedding", "Turn texts into vectors", "Embeddings", embeddings_body, vectors),
     }

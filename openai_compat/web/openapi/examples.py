@@ -25,7 +25,14 @@ DETAILED_USAGE = {
     "prompt_tokens_details": {"cached_tokens": 0},
     "completion_tokens_details": {"reasoning_tokens": 0},
 }
-WEATHER_TOOL = {
+RESPONSES_USAGE = {
+    "input_tokens": 9,
+    "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+    "output_tokens": 4,
+    "output_tokens_details": {"reasoning_tokens": 0},
+    "total_tokens": 13,
+}
+WEATHER_TOOL: dict[str, Any] = {
     "type": "function",
     "function": {
         "name": "get_weather",
@@ -107,6 +114,44 @@ def chat_chunk(model: str, delta: dict[str, Any], finish_reason: str | None = No
 def chat_stream(model: str) -> str:
     first = chat_chunk(model, {"role": "assistant", "content": ""})
     return to_events(first, chat_chunk(model, {"content": "Hello!"}), chat_chunk(model, {}, "stop"))
+
+
+def responses_requests(model: str) -> Examples:
+    """Return requests for `POST /v1/responses`."""
+    tool = {"type": "function", **WEATHER_TOOL["function"]}
+    items = [{"role": "user", "content": "What is the weather in Lisbon?"}]
+    return {
+        "text": _example("A text", {"model": model, "input": "Hello!", "instructions": "Be brief."}),
+        "streamed": _example("Streamed", {"model": model, "input": "Hello!", "stream": True}),
+        "tools": _example("Items and a tool", {"model": model, "input": items, "tools": [tool]}),
+    }
+
+
+def responses_reply(model: str, status: str = "completed") -> dict[str, Any]:
+    text = {"type": "output_text", "text": "Hello!", "annotations": [], "logprobs": []}
+    message = {"id": "msg_123", "type": "message", "status": "completed", "role": "assistant", "content": [text]}
+    return {
+        "id": "resp_123",
+        "object": "response",
+        "created_at": CREATED,
+        "status": status,
+        "error": None,
+        "incomplete_details": None,
+        "model": model,
+        "output": [message] if status == "completed" else [],
+        "usage": RESPONSES_USAGE if status == "completed" else None,
+    }
+
+
+def responses_stream(model: str) -> str:
+    """Return the first event, a delta and the last event."""
+    place = {"item_id": "msg_123", "output_index": 0, "content_index": 0}
+    events: list[dict[str, Any]] = [
+        {"type": "response.created", "sequence_number": 0, "response": responses_reply(model, "in_progress")},
+        {"type": "response.output_text.delta", **place, "delta": "Hello!", "logprobs": [], "sequence_number": 4},
+        {"type": "response.completed", "sequence_number": 8, "response": responses_reply(model)},
+    ]
+    return "".join(f"event: {event['type']}\n{_to_event(event)}" for event in events)
 
 
 def completion_requests(model: str) -> Examples:

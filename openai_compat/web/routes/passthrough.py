@@ -38,7 +38,7 @@ from openai_compat.web.passthrough_paths import (
     split_deployment,
 )
 from openai_compat.web.request_context import RequestContext, current_context
-from openai_compat.web.sse import COMMENT, StreamBody, StreamFormat
+from openai_compat.web.sse import StreamBody, StreamFormat, to_comment
 
 URL_PREFIXES: Final = ("/v1", "/api/v1", "/openai/v1", "/openai")
 NO_BODY_STATUSES: Final = frozenset({204, 205, 304})
@@ -260,8 +260,8 @@ def _streamed_response(reply: UpstreamResponse, body: ForwardedBody, context: Re
         "x-accel-buffering": "no",
     }
     source = _ProxyBody(first, body)
-    comment = COMMENT if headers["content-type"].startswith("text/event-stream") else b""
-    stream = StreamBody(context, source, source, StreamFormat(headers, comment, to_error=None), reply.status)
+    keep_alive = to_comment if headers["content-type"].startswith("text/event-stream") else None
+    stream = StreamBody(context, source, source, StreamFormat(headers, keep_alive, to_error=None), reply.status)
     return Response(stream, reply.status, headers, direct_passthrough=True)
 
 

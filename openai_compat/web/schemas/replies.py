@@ -129,6 +129,28 @@ class ChatCompletionChunkSchema(ReplySchema):
     usage = Nested(UsageSchema, allow_none=True, description="Only with `stream_options.include_usage`.")
 
 
+class ResponsesUsageSchema(ReplySchema):
+    input_tokens = Integer(required=True)
+    input_tokens_details = AnyObject(required=True)
+    output_tokens = Integer(required=True)
+    output_tokens_details = AnyObject(required=True)
+    total_tokens = Integer(required=True)
+
+
+class ResponseSchema(ReplySchema):
+    """Response of `POST /v1/responses`. It also repeats the parameters of the request."""
+
+    id = String(required=True)
+    object = String(required=True, description="`response`")
+    created_at = Integer(required=True, description="Unix time in seconds.")
+    status = String(required=True, description="`completed`, `incomplete`, `failed` or `in_progress`.")
+    error = AnyObject(required=True, allow_none=True, description="`code` and `message` of a failed response.")
+    incomplete_details = AnyObject(required=True, allow_none=True, description="The `reason`, a limit or a filter.")
+    model = String(required=True)
+    output = List(AnyObject(), required=True, description="Messages, reasoning and tool calls.")
+    usage = Nested(ResponsesUsageSchema, required=True, allow_none=True)
+
+
 class TextLogprobsSchema(ReplySchema):
     tokens = List(String(), required=True)
     token_logprobs = List(Number(allow_none=True), required=True)

@@ -53,6 +53,10 @@ def sign(reply, call):
     return {**reply, "signed": True}
 
 
+def censor(reply, call):
+    reply["choices"][0]["message"]["content"] = "[censored]"
+
+
 def quiet(request, call):
     return None
 """
@@ -73,6 +77,7 @@ def folder(upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> 
     everything = {"before_request": "rules:prepare", "on_delta": "rules:shout", "after_reply": "rules:sign"}
     entries = [
         {"name": "echo", "kind": "echo", "hooks": everything},
+        {"name": "censored", "kind": "echo", "hooks": {"after_reply": "rules:censor"}},
         {"name": "chooses", "kind": "echo", "hooks": {"choose_model": "rules:choose"}},
         {"name": "forwarded", **forwarded, "hooks": {"before_request": "rules:prepare"}},
         {"name": "quiet", **forwarded, "upstream_model": None, "hooks": {"before_request": "rules:quiet"}},
@@ -111,6 +116,19 @@ def test_all_hooks_of_a_complete_answer_and_a_stream(server: LiveServer, folder:
     assert request_id.startswith("req_")
     assert reply["choices"][0]["message"]["content"] == text
     assert reply["usage"]["total_tokens"] > 0
+
+
+@pytest.mark.parametrize(
+    ("model", "text"), [("echo", "PREPARED FOR ECHO"), ("shouted", "YOU SAID: PREPARED FOR SHOUTED")]
+)
+def test_all_hooks_of_the_responses_api(server: LiveServer, folder: Path, model: str, text: str) -> None:
+    with openai.OpenAI(base_url=server.base_url, api_key="any", max_retries=0) as client:
+        assert client.responses.create(model=model, input="Hello there").output_text == text
+        with client.responses.stream(model=model, input="Hello there") as stream:
+            stream.until_done()
+            assert stream.get_final_response().output_text == text
+        assert client.responses.create(model="censored", input="Hello there").output_text == "[censored]"
+    assert seen(folder)[-1][1]["choices"][0]["message"]["content"] == text
 
 
 def test_a_dropped_delta_leaves_the_finish_reason(server: LiveServer) -> None:
@@ -184,3 +202,13 @@ def test_an_invalid_hook_is_reported_at_startup(tmp_path: Path, hooks: Any, erro
     with pytest.raises(ConfigurationError) as rejected:
         environment.load({"MODELS_FILE": str(file)})
     assert error in rejected.value.message
+
+
+@pytest.mark.parametrize("responses", ["native", "sometimes"])
+def test_hooks_cannot_see_calls_that_are_passed_through(tmp_path: Path, responses: str) -> None:
+    file = tmp_path / "models.json"
+    entry = {"name": "a", "kind": "openai", "base_url": "http://x/v1", "hooks": {"before_request": "json:dumps"}}
+    file.write_text(json.dumps([{**entry, "responses": responses}]))
+    with pytest.raises(ConfigurationError) as rejected:
+        environment.load({"MODELS_FILE": str(file)})
+    assert "responses" in rejected.value.message

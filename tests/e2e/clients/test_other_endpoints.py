@@ -36,7 +36,7 @@ CALLS: dict[str, tuple[str, str, bytes | None, dict[str, str]]] = {
     "list": ("GET", "/v1/files?limit=3&after=a%2Fb&purpose=", None, {}),
     "download": ("GET", "/v1/files/file-1/content", None, {}),
     "upload": ("POST", "/v1/files", FORM, {"content-type": f'multipart/form-data; boundary="{BOUNDARY}"'}),
-    "JSON": ("POST", "/v1/responses", b'{"model": "m",  "input": "\xc3\xa9"}', {}),
+    "JSON": ("POST", "/v1/moderations", b'{"model": "m",  "input": "\xc3\xa9"}', {}),
     "no body": ("POST", "/v1/batches/batch-1/cancel", None, {}),
     "invalid JSON": ("POST", "/v1/moderations", b"{", {}),
     "bytes": ("PUT", "/v1/uploads/part", bytes(range(256)), {"content-type": "application/octet-stream"}),
@@ -208,7 +208,7 @@ class TestStreamedBothWays:
         assert b"\r\ncontent-length: 10" in answer_head.lower()
 
     def test_a_stream_of_the_responses_api(self, scripted: Scripted) -> None:
-        """Events of an endpoint without an implementation pass at once."""
+        """Events of an upstream that has the endpoint pass at once."""
         has_first_event = threading.Event()
 
         def event(number: int, kind: str, more: str) -> bytes:
@@ -221,6 +221,7 @@ class TestStreamedBothWays:
             connection.sendall(event(0, "response.output_text.delta", delta))
             if has_first_event.wait(TIMEOUT):
                 connection.sendall(event(1, "response.output_text.delta", delta.replace("hel", "lo")))
+                connection.sendall(event(2, "response.completed", '"response":{"output":[]}'))
 
         scripted.script = script
         with (

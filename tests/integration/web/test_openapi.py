@@ -22,6 +22,7 @@ PAGES = ["/docs", "/redoc"]
 CHAT, ASK = "/v1/chat/completions", "/ask"
 EXAMPLE_NAMES = [
     ("post", CHAT, ["plain", "conversation", "streamed", "tools"]),
+    ("post", "/v1/responses", ["text", "streamed", "tools"]),
     ("post", "/v1/completions", ["text", "texts", "streamed"]),
     ("post", "/v1/embeddings", ["text", "texts", "base64"]),
     ("post", ASK, ["messages", "useChat"]),
@@ -77,7 +78,7 @@ def test_the_document_is_valid_openapi(document: dict[str, Any]) -> None:
 
 def test_every_endpoint_is_described(document: dict[str, Any]) -> None:
     endpoints = {"/v1/completions", "/v1/embeddings", "/v1/models", "/v1/models/{model}", "/healthz", "/readyz"}
-    endpoints |= {"/health"}
+    endpoints |= {"/health", "/v1/responses"}
     assert set(document["paths"]) == endpoints | {CHAT, ASK, "/api/v1/healthcheck"}
 
 

@@ -52,7 +52,7 @@ def test_body_logging_does_not_change_a_forwarded_body() -> None:
         client.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
 
     with proxy_for(script, LOG_REQUEST_BODIES="true") as server:
-        assert send_request(server, "POST", "/v1/responses", b'{"input": "x"}')[2] == b"{}"
+        assert send_request(server, "POST", "/v1/moderations", b'{"input": "x"}')[2] == b"{}"
     assert seen == [b'{"input": "x"}']
 
 
@@ -126,7 +126,7 @@ def test_an_idle_forwarded_stream_gets_keep_alive_comments() -> None:
         proxy_for(script, SSE_KEEPALIVE_SECONDS="0.1") as server,
         socket.create_connection(("127.0.0.1", server.port), timeout=20) as client,
     ):
-        client.sendall(b"POST /v1/responses HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        client.sendall(b"POST /v1/moderations HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
         received = b""
         while b": keep-alive" not in received:
             data = client.recv(65536)
@@ -308,7 +308,7 @@ WEBSOCKET = (
 
 
 @pytest.mark.parametrize(
-    "path", [b"/v1/responses", b"/v1/realtime?model=m", b"/openai/realtime", b"/v1/chat/completions"]
+    "path", [b"/v1/moderations", b"/v1/realtime?model=m", b"/openai/realtime", b"/v1/chat/completions"]
 )
 @pytest.mark.parametrize("has_upstream", [True, False])
 def test_a_websocket_is_a_426(path: bytes, has_upstream: bool) -> None:
@@ -356,7 +356,7 @@ def test_the_encoding_of_a_forwarded_body_is_kept() -> None:
         seen.append(read_request(client))
         client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
 
-    head = b"POST /v1/responses HTTP/1.1\r\nHost: x\r\nContent-Encoding: zstd\r\nContent-Length: 4\r\n\r\n"
+    head = b"POST /v1/moderations HTTP/1.1\r\nHost: x\r\nContent-Encoding: zstd\r\nContent-Length: 4\r\n\r\n"
     with proxy_for(script) as server:
         assert exchange(server, head + b"\x28\xb5\x2f\xfd")[0] == 200
     assert b"\r\ncontent-encoding: zstd\r\n" in seen[0].lower()

@@ -119,10 +119,10 @@ ROOTS = ["/v1", "/api/v1", "/openai/v1", "/openai", ""]
 
 @pytest.mark.parametrize("root", ROOTS)
 def test_a_configured_model_is_asked_at_its_own_upstream(setup: Setup, root: str) -> None:
-    status, answer = setup.send(f"{root}/responses?a=b", {"model": "private", "input": "secret"})
+    status, answer = setup.send(f"{root}/moderations?a=b", {"model": "private", "input": "secret"})
     assert (status, answer["upstream"]) == (200, "private")
     request = setup.private.last()
-    assert request.line == "POST /v1/responses?a=b HTTP/1.1"
+    assert request.line == "POST /v1/moderations?a=b HTTP/1.1"
     assert json.loads(request.body) == {"model": "vendor/private", "input": "secret"}
     assert request.headers["authorization"] == "Bearer sk-private"
     assert not setup.public.received
@@ -131,33 +131,33 @@ def test_a_configured_model_is_asked_at_its_own_upstream(setup: Setup, root: str
 @pytest.mark.parametrize("root", ROOTS)
 def test_another_allowed_model_goes_to_the_default_upstream(setup: Setup, root: str) -> None:
     body = b'{"model":  "gpt-5", "input": "\xc3\xa9"}'
-    assert setup.send(f"{root}/responses", body)[1]["upstream"] == "public"
+    assert setup.send(f"{root}/moderations", body)[1]["upstream"] == "public"
     request = setup.public.last()
     assert (request.body, request.headers["authorization"]) == (body, f"Bearer {KEY}")
 
 
 @pytest.mark.parametrize("root", ROOTS)
 def test_a_model_outside_the_allow_list_is_a_404(setup: Setup, root: str) -> None:
-    status, answer = setup.send(f"{root}/responses", {"model": "gpt-5-pro", "input": "x"})
+    status, answer = setup.send(f"{root}/moderations", {"model": "gpt-5-pro", "input": "x"})
     assert (status, answer["error"]["code"]) == (404, "model_not_found")
     assert setup.is_untouched()
 
 
 def test_a_model_of_another_protocol_is_a_501(setup: Setup) -> None:
-    status, answer = setup.send("/v1/responses", {"model": "echo", "input": "x"})
+    status, answer = setup.send("/v1/moderations", {"model": "echo", "input": "x"})
     assert (status, answer["error"]["code"]) == (501, "endpoint_not_available")
     assert "use /v1/chat/completions" in answer["error"]["message"]
     assert setup.is_untouched()
 
 
 def test_a_model_with_a_hook_is_a_501(setup: Setup) -> None:
-    status, answer = setup.send("/v1/responses", {"model": "hooked", "input": "x"})
+    status, answer = setup.send("/v1/moderations", {"model": "hooked", "input": "x"})
     assert (status, answer["error"]["code"]) == (501, "hook_not_available")
     assert setup.is_untouched()
 
 
 def test_the_first_target_of_the_protocol_is_asked(setup: Setup) -> None:
-    assert setup.send("/v1/responses", {"model": "routed", "input": "x"})[1]["upstream"] == "private"
+    assert setup.send("/v1/moderations", {"model": "routed", "input": "x"})[1]["upstream"] == "private"
     assert json.loads(setup.private.last().body)["model"] == "vendor/private"
 
 
@@ -223,18 +223,18 @@ def test_the_list_of_models_ignores_a_slash_at_the_end(setup: Setup) -> None:
 
 
 def test_a_duplicate_key_cannot_name_a_second_model(setup: Setup) -> None:
-    assert setup.send("/v1/responses", b'{"model": "gpt-5", "model": "gpt-5-pro"}')[0] == 400
-    assert setup.send("/v1/responses", b' {"model": "gpt-5-pro"}', headers={"Content-Type": "text/plain"})[0] == 404
+    assert setup.send("/v1/moderations", b'{"model": "gpt-5", "model": "gpt-5-pro"}')[0] == 400
+    assert setup.send("/v1/moderations", b' {"model": "gpt-5-pro"}', headers={"Content-Type": "text/plain"})[0] == 404
     assert setup.is_untouched()
 
 
 def test_a_compressed_body_is_judged_as_well(setup: Setup) -> None:
     encoded = {"Content-Encoding": "gzip"}
-    assert setup.send("/v1/responses", gzip.compress(b'{"model": "gpt-5-pro"}'), headers=encoded)[0] == 404
+    assert setup.send("/v1/moderations", gzip.compress(b'{"model": "gpt-5-pro"}'), headers=encoded)[0] == 404
     body = gzip.compress(b'{"model": "gpt-5"}')
-    assert setup.send("/v1/responses", body, headers=encoded)[0] == 200
+    assert setup.send("/v1/moderations", body, headers=encoded)[0] == 200
     assert (setup.public.last().body, setup.public.last().headers["content-encoding"]) == (body, "gzip")
-    status, answer = setup.send("/v1/responses", b"xyz", headers={"Content-Encoding": "br"})
+    status, answer = setup.send("/v1/moderations", b"xyz", headers={"Content-Encoding": "br"})
     assert status == 415
     assert "'br'" in answer["error"]["message"]
 
@@ -333,7 +333,7 @@ def test_the_passthrough_can_be_limited(tmp_path: Path) -> None:
         for path in ("/v1/files", "/files/x/content", "/openai/fine_tuning/jobs"):
             assert limited.send(path, method="GET")[0] == 200
         served = len(public.received)
-        for path in ("/v1/responses", "/v1/filesystem", "/fine_tuning", "/v1/x/files"):
+        for path in ("/v1/moderations", "/v1/filesystem", "/fine_tuning", "/v1/x/files"):
             assert limited.send(path, {"input": "x"})[1]["error"]["code"] == "unknown_url"
         assert len(public.received) == served
 
@@ -351,6 +351,6 @@ def test_a_configured_model_needs_no_default_upstream(tmp_path: Path) -> None:
     (tmp_path / "models.json").write_text(json.dumps(models))
     with private.server, LiveServer({"MODELS_FILE": str(tmp_path / "models.json")}) as server:
         setup = Setup(server, private, private)
-        assert setup.send("/v1/responses", {"model": "private"})[0] == 200
-        assert setup.send("/v1/responses", {"model": "other"})[1]["error"]["code"] == "model_not_found"
+        assert setup.send("/v1/moderations", {"model": "private"})[0] == 200
+        assert setup.send("/v1/moderations", {"model": "other"})[1]["error"]["code"] == "model_not_found"
         assert setup.send("/v1/files", method="GET")[1]["error"]["code"] == "unknown_url"

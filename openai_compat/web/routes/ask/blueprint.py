@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, Final
 
 from flask import Blueprint, Response, request
@@ -16,15 +15,13 @@ from openai_compat.routing.router import ModelRouter, Route
 from openai_compat.services.ai_sdk_messages import to_chat_messages
 from openai_compat.services.chat import ChatService
 from openai_compat.services.event_stream import ChunkFilter, EventStream
-from openai_compat.services.inference import Endpoint, TranslatedStream, answer_call
+from openai_compat.services.inference import Endpoint, TranslatedStream
 from openai_compat.services.inference_call import CHAT_PATH, InferenceCall
 from openai_compat.services.openai_objects import new_id
 from openai_compat.web.errors import to_known_error
-from openai_compat.web.inference import add_route_headers, choose_route, read_payload
-from openai_compat.web.request_context import current_context
-from openai_compat.web.respond import respond
+from openai_compat.web.inference import choose_route, read_payload, respond_to_call
 from openai_compat.web.schemas.ask import GENERATION_OPTIONS, AskRequestSchema
-from openai_compat.web.sse import StreamFormat
+from openai_compat.web.sse import StreamFormat, to_comment
 
 from .encoders import SSEEncoder, StreamEncoder, TextEncoder, UIMessageEncoder, encode_deltas
 from .errors import to_ask_response
@@ -72,15 +69,13 @@ def answer(router: ModelRouter, chats: ChatService, payload: Mapping[str, Any], 
     options = {name: value for name, value in payload.items() if name in GENERATION_OPTIONS}
     chat = {**options, "messages": to_chat_messages(payload["messages"]), "stream": True}
     route = choose_route(router, payload.get("model"), {**payload, **chat})
-    context = current_context()
-    context.log_fields.update(model=route.model, kind=route.entry.kind)
-    call_context = context.to_call_context(is_streamed=encoder.supports_comments)
-    call = InferenceCall(CHAT_PATH, b"", chat, route.model)
-    endpoint, on_routed = AskEndpoint(chats, encoder), partial(add_route_headers, context)
-    stream_format = StreamFormat(encoder.headers, to_error=encoder.to_error if encoder.supports_errors else None)
-    return respond(
-        context, call_context, partial(answer_call, endpoint, route, call, call_context, on_routed), stream_format
+    stream_format = StreamFormat(
+        encoder.headers,
+        keep_alive=to_comment if encoder.supports_comments else None,
+        to_error=encoder.to_error if encoder.supports_errors else None,
     )
+    call = InferenceCall(CHAT_PATH, b"", chat, route.model)
+    return respond_to_call(AskEndpoint(chats, encoder), route, call, stream_format)
 
 
 def negotiate_format(payload: Mapping[str, Any], default: str) -> str:

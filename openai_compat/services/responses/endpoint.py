@@ -1,0 +1,149 @@
+"""The Responses API for every model that can chat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, TypeGuard
+
+from openai_compat.backends.base import Backend, SupportsForwarding
+from openai_compat.backends.parsing.openai_chat import ChatParser
+from openai_compat.core.profiles import DROPPED, record_adaptations
+from openai_compat.core.streams import Heartbeat
+from openai_compat.core.types import JSON, CallContext, ChatDelta
+from openai_compat.routing.route import Target
+from openai_compat.routing.router import Route
+from openai_compat.services.chat import ChatAnswer, ChatService
+from openai_compat.services.event_stream import ChunkFilter, CompleteAnswer
+from openai_compat.services.inference import Answer, Endpoint, TranslatedStream
+from openai_compat.services.inference_call import RESPONSES_PATH, InferenceCall
+from openai_compat.services.openai_objects import new_id, to_json
+
+from .context import resolve
+from .events import EventWriter, encode_deltas
+from .lifecycle import Lifecycle
+from .native import forward_response
+from .objects import new_response, to_finished
+from .output import REASONING_TEXT, SUMMARY_TEXT, Output, Seal
+from .request import ENCRYPTED_REASONING, LOGPROBS, TranslatedRequest, includes, translate_request, wants_summary
+from .sealing import ReasoningSealer
+from .store import ResponseStore
+
+
+@dataclass(frozen=True, slots=True)
+class ResponsesService:
+    """What all calls of the Responses API share."""
+
+    chats: ChatService
+    store: ResponseStore
+    sealer: ReasoningSealer
+
+
+class ResponsesEndpoint(Endpoint):
+    """One call of the Responses API, which several targets may be asked in turn."""
+
+    path = RESPONSES_PATH
+    is_forwarded = False
+
+    def __init__(self, service: ResponsesService, route: Route, call: InferenceCall, owner: str | None) -> None:
+        self._service = service
+        self._call = call
+        self._payload = call.payload
+        self._owner = owner
+        self._is_stored = service.store.is_available and call.payload.get("store") is not False
+        response = new_response(new_id("resp_"), call.model, call.payload, is_stored=self._is_stored)
+        self.lifecycle = Lifecycle(response, begins_early=not any(map(_may_forward, _backends_of(route))))
+
+    def translate(
+        self, call: InferenceCall, target: Target | Route, context: CallContext, chunk_filter: ChunkFilter | None
+    ) -> Answer:
+        if _may_forward(target.backend) and not self.lifecycle.has_begun:
+            forwarded = forward_response(target.backend, call.for_model(target.model), context, self.lifecycle)
+            if forwarded is not None:
+                return forwarded
+        request = self._request
+        record_adaptations(request.adaptations, context.reply_headers)
+        if self._payload.get("store") and not self._is_stored:
+            record_adaptations({"store": DROPPED}, context.reply_headers)
+        answer = self._service.chats.start(target.backend, target.model, request.chat, context)
+        if call.is_streamed:
+            return TranslatedStream(answer, self._events(answer, context.heartbeat_interval))
+        try:
+            return CompleteAnswer(200, {}, to_json(self._collect(answer)), answer.usage)
+        finally:
+            answer.close()
+
+    @cached_property
+    def _request(self) -> TranslatedRequest:
+        """The chat call, which is the same for all targets.
+
+        Raises:
+            InvalidRequestError, ObjectNotFoundError
+        """
+        stored, items = resolve(self._payload, self._service.store, self._owner)
+        open_reasoning = partial(self._service.sealer.read, model=self._call.model)
+        request = translate_request(self._payload, stored, items, open_reasoning)
+        self._input = items
+        return request
+
+    def _events(self, answer: ChatAnswer, heartbeat_interval: float) -> Iterator[bytes | Heartbeat]:
+        writer = EventWriter(
+            self.lifecycle,
+            self._request.tools,
+            SUMMARY_TEXT if wants_summary(self._payload) else REASONING_TEXT,
+            self._seal,
+            shows_logprobs=includes(self._payload, LOGPROBS),
+        )
+        finish = partial(self._finish, writer, answer)
+        return encode_deltas(writer, self.lifecycle, answer.deltas(), finish, heartbeat_interval)
+
+    def _collect(self, answer: ChatAnswer) -> Mapping[str, Any]:
+        """Return the response object of a call that is not streamed."""
+        output = Output(
+            self._request.tools,
+            SUMMARY_TEXT if wants_summary(self._payload) else REASONING_TEXT,
+            self._seal,
+            shows_logprobs=includes(self._payload, LOGPROBS),
+        )
+        for delta in _complete_deltas(answer):
+            output.add(delta)
+        output.finish()
+        return self._finish(output, answer)
+
+    @property
+    def _seal(self) -> Seal | None:
+        """The function that seals reasoning, if the client asked for it."""
+        if not includes(self._payload, ENCRYPTED_REASONING):
+            return None
+        return partial(self._service.sealer.seal, model=self._call.model)
+
+    def _finish(self, output: Output, answer: ChatAnswer) -> JSON:
+        """Return the response that has ended, once it is stored."""
+        usage = answer.final_usage()
+        response = to_finished(self.lifecycle.response, output.to_objects(), output.finish_reason, usage)
+        if self._is_stored:
+            self._service.store.save(response, self._input, self._owner)
+        return response
+
+
+def _backends_of(route: Route) -> Iterator[Backend]:
+    """Yield the backends that may be asked."""
+    if route.plan is None:
+        yield route.backend
+    else:
+        yield from (target.backend for target in (*route.plan.targets.values(), *route.plan.fallbacks))
+
+
+def _may_forward(backend: Backend) -> TypeGuard[SupportsForwarding]:
+    return isinstance(backend, SupportsForwarding) and backend.may_forward_responses()
+
+
+def _complete_deltas(answer: ChatAnswer) -> Iterator[ChatDelta]:
+    """Yield the deltas of a complete answer, as the model's `after_reply` hook leaves it."""
+    if not answer.has_finish_hook:
+        yield from (delta for delta in answer.deltas() if isinstance(delta, ChatDelta))
+        return
+    parser = ChatParser()
+    yield from parser.read(answer.to_completion())
+    yield from parser.read_end()

@@ -1,0 +1,181 @@
+"""Input items of the Responses API as chat messages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from openai_compat.core.errors import InvalidRequestError
+from openai_compat.core.profiles import DROPPED
+from openai_compat.core.types import JSON
+
+from .content import split_output, to_assistant_fields, to_content
+from .fields import invalid_value, object_at, text_at
+from .tools import to_chat_name, wrap_input
+
+ROLES: Final = ("user", "assistant", "system", "developer")
+INSTRUCTION_ROLES: Final = frozenset({"system", "developer"})
+CALLS: Final = frozenset({"function_call", "custom_tool_call"})
+CALL_ENDING: Final = "_call"
+OUTPUT_ENDING: Final = "_output"
+IGNORED: Final = frozenset({"additional_tools", "configuration_update", "compaction_trigger"})
+"""Types of items that are no part of the conversation."""
+
+OpenReasoning = Callable[[Mapping[str, Any]], str]
+"""Returns the text of a reasoning item, empty if it cannot be read."""
+
+
+def to_input_items(value: Any) -> Sequence[Any]:
+    """Return a request's `input` as a list of items. A text is one message of the user."""
+    if value is None:
+        return ()
+    return [{"role": "user", "content": value}] if isinstance(value, str) else list(value)
+
+
+def type_of(item: Mapping[str, Any]) -> str:
+    """Return the item's type, which messages and item references may leave out."""
+    kind = item.get("type")
+    if kind is not None:
+        return str(kind)
+    return "message" if "role" in item else "item_reference"
+
+
+def is_reference(item: Any) -> bool:
+    """Return True if an item stands for a stored one."""
+    return isinstance(item, dict) and type_of(item) == "item_reference"
+
+
+class MessageBuilder:
+    """Builder of the chat messages of one call.
+
+    Calls and the assistant's message before them become one message, as chat models have learned it. Images and files
+    in the output of tools follow the outputs as a message of the user. `adaptations` lists the types of items that
+    were left out, for the header `x-openai-compat-adapted`.
+    """
+
+    def __init__(self, open_reasoning: OpenReasoning) -> None:
+        self.adaptations: dict[str, str] = {}
+        self._open_reasoning = open_reasoning
+        self._messages: list[JSON] = []
+        self._reasoning = ""
+        self._attachments: list[JSON] = []
+        self._open_calls: set[str] = set()
+
+    def add_all(self, items: Iterable[Any], path: str = "input") -> None:
+        """Add items in their order.
+
+        Raises:
+            InvalidRequestError: an item is malformed, or an output belongs to no call.
+        """
+        for index, item in enumerate(items):
+            at = f"{path}[{index}]"
+            self._add(object_at(item, at), at)
+
+    def build(self, instructions: str | None) -> list[JSON]:
+        """Return the messages.
+
+        Instructions and the system and developer messages at the beginning become one system message, because the
+        templates of many models allow only one.
+
+        Raises:
+            InvalidRequestError: a call has no output.
+        """
+        self._flush_attachments()
+        if self._open_calls:
+            call_id = min(self._open_calls)
+            raise InvalidRequestError(f"No tool output found for function call {call_id}.", param="input")
+        texts = [instructions] if instructions else []
+        rest = self._messages
+        while rest and rest[0]["role"] == "system" and isinstance(rest[0]["content"], str):
+            texts.append(rest[0]["content"])
+            rest = rest[1:]
+        return [{"role": "system", "content": "\n\n".join(texts)}, *rest] if texts else rest
+
+    def _add(self, item: Mapping[str, Any], path: str) -> None:
+        kind = type_of(item)
+        if kind == "message":
+            self._add_message(item, path)
+        elif kind == "reasoning":
+            self._reasoning += self._open_reasoning(item)
+        elif kind in CALLS:
+            self._add_call(item, path, kind)
+        elif kind.endswith(OUTPUT_ENDING) and isinstance(item.get("call_id"), str):
+            self._add_output(item, path)
+        elif kind.endswith(CALL_ENDING) and isinstance(item.get("call_id"), str):
+            self._add_foreign_call(item, kind)
+        elif kind not in IGNORED:
+            self.adaptations[f"input.{kind}"] = DROPPED
+
+    def _add_message(self, item: Mapping[str, Any], path: str) -> None:
+        role = text_at(item, "role", path)
+        if role not in ROLES:
+            raise invalid_value(role, f"{path}.role", ROLES)
+        content, at = item.get("content"), f"{path}.content"
+        if not isinstance(content, str | list):
+            raise InvalidRequestError(
+                f"Invalid type for '{at}': expected a string or array of objects.", param=at, code="invalid_type"
+            )
+        if role == "assistant":
+            self._append({"role": role, **to_assistant_fields(content, at)})
+            return
+        self._flush_attachments()
+        self._reasoning = ""
+        if role in INSTRUCTION_ROLES:
+            self._messages.append({"role": "system", "content": _join_texts(to_content(content, at))})
+        else:
+            self._messages.append({"role": role, "content": to_content(content, at)})
+
+    def _append(self, message: JSON) -> None:
+        """Add an assistant's message, with the reasoning before it."""
+        self._flush_attachments()
+        if self._reasoning:
+            message["reasoning_content"], self._reasoning = self._reasoning, ""
+        self._messages.append(message)
+
+    def _add_call(self, item: Mapping[str, Any], path: str, kind: str) -> None:
+        name = to_chat_name(item.get("namespace"), text_at(item, "name", path))
+        is_custom = kind == "custom_tool_call"
+        arguments = wrap_input(text_at(item, "input", path)) if is_custom else text_at(item, "arguments", path)
+        self._append_call(text_at(item, "call_id", path), name, arguments)
+
+    def _add_foreign_call(self, item: Mapping[str, Any], kind: str) -> None:
+        """Add the call of a tool that this server does not offer, such as `shell_call`, as a function's."""
+        action = {key: value for key, value in item.items() if key not in {"type", "id", "call_id", "status"}}
+        arguments = json.dumps(action, ensure_ascii=False)
+        self._append_call(item["call_id"], to_chat_name(None, kind.removesuffix(CALL_ENDING)), arguments)
+
+    def _append_call(self, call_id: str, name: str, arguments: str) -> None:
+        last = self._messages[-1] if self._messages else {}
+        if last.get("role") != "assistant" or self._reasoning:
+            last = {"role": "assistant", "content": None}
+            self._append(last)
+        call = {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+        last.setdefault("tool_calls", []).append(call)
+        self._open_calls.add(call_id)
+
+    def _add_output(self, item: Mapping[str, Any], path: str) -> None:
+        call_id = text_at(item, "call_id", path)
+        if call_id not in self._open_calls:
+            raise InvalidRequestError(
+                f"No tool call found for function call output with call_id {call_id}.", param="input"
+            )
+        self._open_calls.discard(call_id)
+        text, attachments = split_output(item.get("output"), f"{path}.output")
+        if attachments:
+            self._attachments += [{"type": "text", "text": f"Output of the tool call {call_id}:"}, *attachments]
+            text = text or "The output follows in the next message of the user."
+        self._messages.append({"role": "tool", "tool_call_id": call_id, "content": text})
+
+    def _flush_attachments(self) -> None:
+        """Add the images and files that the outputs of tools contained."""
+        if self._attachments:
+            self._messages.append({"role": "user", "content": self._attachments})
+            self._attachments = []
+
+
+def _join_texts(content: str | list[JSON]) -> str | list[JSON]:
+    """Return content that consists of texts as one text."""
+    if isinstance(content, str) or any(part["type"] != "text" for part in content):
+        return content
+    return "\n\n".join(part["text"] for part in content)

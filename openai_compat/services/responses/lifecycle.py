@@ -1,0 +1,78 @@
+"""The events about a response as a whole, and the numbers of all events of a stream."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from openai_compat.core.errors import OpenAICompatError
+from openai_compat.core.types import JSON
+
+from .objects import to_failed
+
+
+def to_json_text(value: Any) -> str:
+    """Return `value` as JSON text."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+class Lifecycle:
+    """The stream of one response, from its first event to its last.
+
+    It belongs to the call, not to an attempt, because keep-alives may be sent before a model has answered. With
+    `begins_early` they start the stream. Otherwise an upstream may start it, with the id that it gives the response,
+    and keep-alives before that are comments.
+    """
+
+    def __init__(self, response: JSON, *, begins_early: bool) -> None:
+        self.response = response
+        self.has_begun = False
+        self._begins_early = begins_early
+        self._sequence = 0
+
+    def next_number(self) -> int:
+        """Return the number of the next event."""
+        number = self._sequence
+        self._sequence += 1
+        return number
+
+    def adopt(self, response: JSON, sequence: int) -> None:
+        """Continue the stream of an upstream, whose last event had the number `sequence`."""
+        self.response, self._sequence = response, sequence + 1
+        self.has_begun = True
+
+    def event(self, type_: str, fields: Mapping[str, Any]) -> bytes:
+        """Return one event."""
+        return self._encode(type_, to_json_text(fields)[1:-1])
+
+    def begin(self) -> bytes:
+        """Return the first two events, or nothing if they were sent already."""
+        if self.has_begun:
+            return b""
+        self.has_begun = True
+        response = self._response_text()
+        return self._encode("response.created", response) + self._encode("response.in_progress", response)
+
+    def keep_alive(self) -> bytes:
+        """Return what fills an idle gap. Clients that measure the time between two events ignore comments."""
+        if not (self.has_begun or self._begins_early):
+            return b": keep-alive\n\n"
+        return self.begin() or self._encode("response.in_progress", self._response_text())
+
+    def end(self, response: Mapping[str, Any]) -> bytes:
+        """Return the last event of a response that is completed, incomplete or failed."""
+        return self.event(f"response.{response['status']}", {"response": response})
+
+    def fail(self, error: OpenAICompatError) -> bytes:
+        """Return the events for a failure. Some clients raise the error, and others only see the failed response."""
+        begin = self.begin()
+        report = self.event("error", error.to_envelope())
+        return begin + report + self.end(to_failed(self.response, error))
+
+    def _response_text(self) -> str:
+        return f'"response":{to_json_text(self.response)}'
+
+    def _encode(self, type_: str, fields: str) -> bytes:
+        head = f'event: {type_}\ndata: {{"type":"{type_}","sequence_number":{self.next_number()},'
+        return f"{head}{fields}}}\n\n".encode("utf-8", "replace")

@@ -1,0 +1,69 @@
+"""Sealed reasoning, which clients keep for a stateless server and send back with the next request.
+
+A client of `include: ["reasoning.encrypted_content"]` gets the text of the reasoning encrypted with a key of this
+server (AES-GCM). It can neither read nor change it.
+"""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Mapping
+from hashlib import sha256
+from secrets import token_bytes
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+NONCE_BYTES: Final = 12
+PURPOSE: Final = b"openai-compat reasoning 1"
+"""Separates this key from others that are derived of the same secret, and versions the format."""
+
+
+class ReasoningSealer:
+    """Sealer of reasoning. Servers with the same `secret` open what another one sealed.
+
+    Without a secret the key is random, and lost at the end of the process.
+    """
+
+    def __init__(self, secret: str | None) -> None:
+        self._key = sha256(PURPOSE + secret.encode()).digest() if secret else token_bytes(32)
+        self._cipher: AESGCM | None = None
+
+    def seal(self, text: str, model: str) -> str:
+        """Return the reasoning of `model` as a text that only this server can read."""
+        nonce = token_bytes(NONCE_BYTES)
+        content = f"{model}\0{text}".encode("utf-8", "replace")
+        return urlsafe_b64encode(nonce + self._aes().encrypt(nonce, content, PURPOSE)).decode()
+
+    def open(self, sealed: str, model: str) -> str:
+        """Return the reasoning, or an empty text if another server or another model wrote it."""
+        from cryptography.exceptions import InvalidTag
+
+        try:
+            content = urlsafe_b64decode(sealed)
+            text = self._aes().decrypt(content[:NONCE_BYTES], content[NONCE_BYTES:], PURPOSE).decode()
+        except (ValueError, InvalidTag):  # UnicodeError and binascii's error are ValueErrors
+            return ""
+        writer, _, reasoning = text.partition("\0")
+        return reasoning if writer == model else ""
+
+    def read(self, item: Mapping[str, Any], model: str) -> str:
+        """Return the text of a reasoning item for the model that wrote it, empty if there is none.
+
+        A summary is no substitute, because it is not what the model wrote.
+        """
+        sealed = item.get("encrypted_content")
+        if isinstance(sealed, str) and (text := self.open(sealed, model)):
+            return text
+        parts = item.get("content")
+        texts = (part.get("text") for part in parts if isinstance(part, dict)) if isinstance(parts, list) else ()
+        return "".join(text for text in texts if isinstance(text, str))
+
+    def _aes(self) -> AESGCM:
+        """Return the cipher. The library is imported at its first use, as few calls need it."""
+        if self._cipher is None:
+            from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+            self._cipher = AESGCM(self._key)
+        return self._cipher

@@ -1,0 +1,44 @@
+"""The Responses API, under every root that OpenAI's and Azure's clients use."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flask import Blueprint, Response
+
+from openai_compat.core.types import JSONObject
+from openai_compat.routing.router import ModelRouter, Route
+from openai_compat.services.inference_call import RESPONSES_PATH, InferenceCall
+from openai_compat.services.responses.endpoint import ResponsesEndpoint, ResponsesService
+from openai_compat.web.inference import choose_route, read_payload, respond_to_call
+from openai_compat.web.request_context import current_context
+from openai_compat.web.schemas.responses import RESPONSES_REQUEST
+from openai_compat.web.sse import HEADERS, StreamFormat
+
+from .inference import URL_PREFIXES as INFERENCE_PREFIXES
+
+URL_PREFIXES: Final = (*INFERENCE_PREFIXES, "/openai")
+"""Azure's older clients send `POST /openai/responses?api-version=...`."""
+
+
+def responses_blueprint(router: ModelRouter, service: ResponsesService) -> Blueprint:
+    """`POST {root}/responses`."""
+    blueprint = Blueprint("responses", __name__)
+
+    @blueprint.post("/responses")
+    def create_response(deployment: str | None = None) -> Response:
+        body, payload = read_payload(RESPONSES_REQUEST)
+        route = _choose_route(router, deployment or payload.get("model"), payload)
+        call = InferenceCall(RESPONSES_PATH, body, payload, route.model)
+        endpoint = ResponsesEndpoint(service, route, call, owner=current_context().authorization)
+        lifecycle = endpoint.lifecycle
+        stream_format = StreamFormat(HEADERS, keep_alive=lifecycle.keep_alive, to_error=lifecycle.fail)
+        return respond_to_call(endpoint, route, call, stream_format)
+
+    return blueprint
+
+
+def _choose_route(router: ModelRouter, model: str | None, payload: JSONObject) -> Route:
+    """Return the route of a call. One that names a stored prompt needs no model, because the prompt has one."""
+    nameless = router.nameless_route() if not model and payload.get("prompt") is not None else None
+    return nameless or choose_route(router, model, payload)
