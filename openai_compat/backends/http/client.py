@@ -31,8 +31,8 @@ from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.timeouts import Timeouts
 from openai_compat.core.types import CallContext
 
+from .connection import Deadlines
 from .messages import UpstreamResponse
-from .pool import Deadlines
 from .transport import LlhttpAdapter, NotConnectedError, encode_chunked
 
 log = logging.getLogger(__name__)

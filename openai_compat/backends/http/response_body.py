@@ -10,28 +10,12 @@ from typing import Final
 import httptools
 from requests.exceptions import ChunkedEncodingError, ContentDecodingError, ReadTimeout
 
-from .pool import Connection, ConnectionPool, Deadlines, remaining
+from .connection import MAX_HEADER_BYTES, Connection, Deadlines, remaining
+from .decompression import Decoder
+from .pool import ConnectionPool
 
 LAST_BYTES_TIMEOUT: Final = 0.05
 """Seconds that the end of the framing may follow the last event before `release` gives up the connection."""
-
-
-class _Decoder:
-    """A decoder for gzip and deflate, which zlib distinguishes by itself (47), with any number of gzip members."""
-
-    def __init__(self) -> None:
-        self._member = zlib.decompressobj(47)
-        self.is_inside = False
-
-    def decode(self, data: bytes) -> bytes:
-        decoded = []
-        while data:
-            if self._member.eof:
-                self._member = zlib.decompressobj(47)
-            decoded.append(self._member.decompress(data))
-            data = self._member.unused_data
-        self.is_inside = not self._member.eof
-        return b"".join(decoded)
 
 
 class ResponseBody:
@@ -49,10 +33,11 @@ class ResponseBody:
         self._total_deadline = total_deadline
         self._idle_seconds = 0.0
         self._read_timeout = self._timeout_valid_until = 0.0
+        self._framing_bytes = 0
         # Requests ask for no compression. Where an upstream compresses all the same, the headers must not say so.
         encoding = connection.headers.get("content-encoding", "").lower()
         is_encoded = encoding in {"gzip", "x-gzip", "deflate"} and connection.may_have_body
-        self._decoder = _Decoder() if is_encoded else None
+        self._decoder = Decoder() if is_encoded else None
         if is_encoded:
             for name in ("content-encoding", "content-length", "etag"):
                 connection.headers.pop(name, None)
@@ -62,13 +47,16 @@ class ResponseBody:
 
         Raises:
             ReadTimeout: The idle or the total timeout expired.
-            ChunkedEncodingError: The response ended before it was complete.
+            ChunkedEncodingError: The response ended before it was complete, or has too large trailers.
             ContentDecodingError: The response is not compressed in the way that its header names.
         """
         connection = self._connection
         if connection is None:
             return b""
+        decoder = self._decoder
         while True:
+            if decoder is not None and (decoded := self._decode(decoder)):
+                return decoded
             while not connection.body:
                 if connection.is_complete:
                     return self._end_of_body()
@@ -76,10 +64,9 @@ class ResponseBody:
                     return None
             data = connection.body[0] if len(connection.body) == 1 else b"".join(connection.body)
             connection.body.clear()
-            if self._decoder is None:
+            if decoder is None:
                 return data
-            if decoded := self._decode(self._decoder, data):
-                return decoded
+            decoder.feed(data)
 
     def _end_of_body(self) -> bytes:
         if self._decoder is not None and self._decoder.is_inside:
@@ -95,19 +82,36 @@ class ResponseBody:
             self._timeout_valid_until = self._total_deadline - self._read_timeout
             connection.set_read_timeout(self._read_timeout or None)
         try:
-            has_more = connection.receive()
+            received = connection.receive()
         except TimeoutError as error:
             return self._on_idle(self._read_timeout, error)
         except (OSError, httptools.HttpParserError) as error:
             raise self._truncated(error) from error
         if self._idle_seconds:
             self._idle_seconds = self._timeout_valid_until = 0.0
-        if not has_more:
+        if not received:
             self._on_connection_end(connection)
+        if connection.body:
+            self._framing_bytes = 0
+        else:
+            self._count_framing(received)
         return True
 
+    def _count_framing(self, received: int) -> None:
+        """Raise ChunkedEncodingError if too many bytes arrive in which there is no body, such as those of trailers."""
+        self._framing_bytes += received
+        if self._framing_bytes > MAX_HEADER_BYTES:
+            raise self._truncated("its trailers are too large")
+
     def _next_timeout(self) -> float:
-        """Return the seconds until the next heartbeat, idle timeout or total timeout, or 0 without any."""
+        """Return the seconds until the next heartbeat, idle timeout or total timeout, or 0 without any.
+
+        Raises:
+            ReadTimeout: The total timeout has expired, although data still arrives.
+        """
+        if monotonic() >= self._total_deadline:
+            self._abandon()
+            raise ReadTimeout("the total timeout expired during the response")
         idle = self._deadlines.timeouts.idle
         timeout = self._deadlines.heartbeat_interval or idle
         if idle:
@@ -133,9 +137,9 @@ class ResponseBody:
         self._abandon()
         return ChunkedEncodingError(f"the response ended before it was complete: {reason}")
 
-    def _decode(self, decoder: _Decoder, data: bytes) -> bytes:
+    def _decode(self, decoder: Decoder) -> bytes:
         try:
-            return decoder.decode(data)
+            return decoder.take()
         except zlib.error as error:
             self._abandon()
             raise ContentDecodingError("the response is not compressed as its header states") from error
