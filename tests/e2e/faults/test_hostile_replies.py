@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,10 @@ class HostileUpstream:
     def send_nothing_of_it(self, client: socket.socket, _: bytes) -> None:
         client.sendall(head("application/octet-stream", "Content-Length: 100"))
 
+    def send_nothing_after_a_while(self, client: socket.socket, _: bytes) -> None:
+        client.sendall(head("application/octet-stream", "Content-Length: 100"))
+        time.sleep(0.5)  # longer than the interval of keep-alive comments
+
     def send_no_chunk(self, client: socket.socket, _: bytes) -> None:
         client.sendall(head("audio/mpeg", "Transfer-Encoding: chunked"))
 
@@ -157,6 +162,7 @@ def server(hostile: HostileUpstream, tmp_path_factory: pytest.TempPathFactory) -
             "CUSTOM": SECRETS["custom"],
             "EXTERNAL": SECRETS["external"],
             "MAX_REPLY_BYTES": str(MAX_REPLY_BYTES),
+            "SSE_KEEPALIVE_SECONDS": "0.1",
         }
         with LiveServer(settings) as live:
             yield live
@@ -212,7 +218,7 @@ def test_a_download_may_be_larger_than_an_answer(server: LiveServer) -> None:
     assert (reply.status_code, len(reply.content)) == (200, 3 * MAX_REPLY_BYTES)
 
 
-@pytest.mark.parametrize("name", ["nothing-of-it", "no-chunk", "broken-gzip"])
+@pytest.mark.parametrize("name", ["nothing-of-it", "nothing-after-a-while", "no-chunk", "broken-gzip"])
 def test_a_download_that_breaks_before_its_first_byte_is_a_502(server: LiveServer, name: str) -> None:
     reply = requests.get(f"{server.base_url}/files/{name}", timeout=60)
     assert reply.status_code == 502, reply.content
