@@ -17,13 +17,14 @@ PUBLIC_HEADERS: Final = frozenset(
      "user-agent", "x-title"}
 )  # fmt: skip
 """Headers that models files set to values which errors may repeat, such as versions."""
+_SCHEMES: Final = frozenset({"bearer", "basic", "token", "apikey", "api-key", "key"})
 _SECRET_NAME: Final = re.compile(r"key|token|secret|pass|auth|sig|code", re.IGNORECASE)
 
 
 class Redactor:
     """Mask for a set of secrets, as they are, percent-encoded and inside JSON.
 
-    The secrets of a header are its value with and without the scheme (`Bearer`).
+    The secret of an `Authorization` is its value without the scheme.
     """
 
     def __init__(self, secrets: Iterable[str | None], min_chars: int = MIN_SECRET_CHARS) -> None:
@@ -31,7 +32,7 @@ class Redactor:
         self._texts = tuple(sorted(forms, key=len, reverse=True))
         self._patterns = tuple(text.encode() for text in self._texts)
 
-    def including(self, secrets: Iterable[str]) -> Redactor:
+    def including(self, secrets: Iterable[str | None]) -> Redactor:
         """Return a redactor for these secrets, too."""
         return Redactor([*self._texts, *secrets])
 
@@ -84,7 +85,8 @@ def url_secrets(url: str) -> Iterator[str]:
 
 def _forms(secret: str, min_chars: int) -> Iterator[str]:
     """Yield the spellings of a secret in texts, without those that are too short."""
-    for value in (secret, secret.rpartition(" ")[2]):
+    scheme, _, credential = secret.partition(" ")
+    for value in (credential,) if scheme.lower() in _SCHEMES else (secret,):
         if len(value) >= min_chars:
             escaped = json.dumps(value, ensure_ascii=False)[1:-1]
             yield from (value, quote(value, safe=""), escaped, escaped.replace("/", "\\/"))

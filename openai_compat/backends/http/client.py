@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 MAX_ERROR_BYTES: Final = 1024 * 1024
 """The largest body of a response of status 400 or more."""
-CREDENTIAL_HEADERS: Final = ("authorization", "api-key", "x-api-key", "x-forwarded-access-token")
+USER_TOKEN: Final = "x-forwarded-access-token"  # noqa: S105 - a header's name
 
 
 class UpstreamClient:
@@ -100,8 +100,8 @@ class UpstreamClient:
             if isinstance(error, RequestException):
                 raise _translate_error(error, url, context) from error
             raise
-        credentials = tuple([headers[name] for name in CREDENTIAL_HEADERS if name in headers])
-        redactor = _including(redactor, credentials) if credentials else redactor
+        get = headers.get
+        redactor = _including(redactor, get("authorization"), get("api-key"), get("x-api-key"), get(USER_TOKEN))
         return StreamedResponse(response, url, context, limiter, self._max_reply_bytes, redactor)
 
     def close(self) -> None:
@@ -126,7 +126,10 @@ class StreamedResponse(UpstreamResponse):
         redactor: Redactor = NOTHING_SECRET,
     ) -> None:
         self.status = response.status_code
-        self.headers = redactor.mask_headers({name.lower(): value for name, value in response.headers.items()})
+        headers: Mapping[str, str] = response.headers
+        if not isinstance(headers, dict):  # another transport's mapping, whose names may have capitals
+            headers = {name.lower(): value for name, value in headers.items()}
+        self.headers = redactor.mask_headers(headers)
         self.max_bytes = max_bytes if self.status < 400 else min(max_bytes, MAX_ERROR_BYTES)
         self._redactor = redactor
         self._raw: Any = response.raw
@@ -138,8 +141,15 @@ class StreamedResponse(UpstreamResponse):
         if self.status >= 400:
             return self._masked_blocks()
         if self._context.is_whole:
-            return limit_size(self._blocks(), self.max_bytes, self.close)
+            return self._limited_blocks()
         return self._blocks()
+
+    def read(self) -> bytes:
+        blocks = self._masked_blocks if self.status >= 400 else self._limited_blocks
+        return b"".join([block for block in blocks() if isinstance(block, bytes)])
+
+    def _limited_blocks(self) -> Iterator[bytes | Heartbeat]:
+        return limit_size(self._blocks(), self.max_bytes, self.close)
 
     def _blocks(self) -> Iterator[bytes | Heartbeat]:
         block: bytes | None
@@ -158,7 +168,7 @@ class StreamedResponse(UpstreamResponse):
         """Yield heartbeats and then the body as one block, or what arrived of it before an error is raised."""
         body = []
         try:
-            for block in limit_size(self._blocks(), self.max_bytes, self.close):
+            for block in self._limited_blocks():
                 if isinstance(block, bytes):
                     body.append(block)
                 else:
@@ -191,7 +201,7 @@ class StreamedResponse(UpstreamResponse):
 
 
 @lru_cache(maxsize=1024)
-def _including(redactor: Redactor, credentials: tuple[str, ...]) -> Redactor:
+def _including(redactor: Redactor, *credentials: str | None) -> Redactor:
     """Return the redactor for further secrets. Cached, as most calls send the same ones."""
     return redactor.including(credentials)
 

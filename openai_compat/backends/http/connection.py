@@ -104,6 +104,7 @@ class Connection:
         self._poll.register(sock.fileno(), select.POLLIN)
         self._reader = gevent_reader(sock)
         self._read_timeout: float | None = None
+        self._held: list[bytes] = []
         self._parser = httptools.HttpResponseParser(self)
         self.start(is_head=False)
 
@@ -115,7 +116,6 @@ class Connection:
         self.is_head = is_head
         self.headers_complete = self.is_complete = self.keep_alive = self.is_close_delimited = False
         self._header_bytes = self.sent_bytes = 0
-        self._held: list[bytes] = []
 
     def is_usable(self, now: float) -> bool:
         """Return True if the idle connection can be used again.
@@ -166,7 +166,10 @@ class Connection:
             return 0
         try:
             if not self.headers_complete:
-                data = self._take_head(data)
+                if self._header_bytes:
+                    data = self._take_head(data)
+                else:
+                    self._header_bytes = received
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as error:
             raise httptools.HttpParserError("the upstream switched protocols without a request for it") from error
@@ -177,17 +180,14 @@ class Connection:
         return received
 
     def _take_head(self, data: bytes) -> bytes:
-        """Return the part of the arrived data to parse now.
+        """Return the part of the data to parse now, after a first part of the head.
 
         An unfinished line waits for its end, because the parser copies what it has of a line for each further piece.
 
         Raises:
             httptools.HttpParserError: The head is larger than `MAX_HEADER_BYTES`.
         """
-        is_first = not self._header_bytes
         self._header_bytes += len(data)
-        if is_first:
-            return data
         excess = max(self._header_bytes - MAX_HEADER_BYTES, 0)
         self._held.append(data)
         if not excess and b"\n" not in data:

@@ -48,7 +48,10 @@ class ConnectionPool:
     def release(self, connection: Connection) -> None:
         """Put a connection into the pool, and close the oldest one if the pool is full."""
         idle = self._idle.setdefault(connection.origin, deque())
-        connection.expires_at = time.monotonic() + _idle_seconds(connection)
+        seconds = TLS_IDLE_TIMEOUT if connection.origin.scheme == "https" else IDLE_TIMEOUT
+        if "keep-alive" in connection.headers:
+            seconds = _limit_idle_time(seconds, connection.headers["keep-alive"])
+        connection.expires_at = time.monotonic() + seconds
         idle.append(connection)
         if len(idle) > self._max_idle:
             idle.popleft().close()
@@ -81,10 +84,7 @@ class ConnectionPool:
                 idle.pop().close()
 
 
-def _idle_seconds(connection: Connection) -> float:
-    """Return how long a connection may be idle, which is shorter than the upstream keeps it open."""
-    seconds = TLS_IDLE_TIMEOUT if connection.origin.scheme == "https" else IDLE_TIMEOUT
-    announced = connection.headers.get("keep-alive")
-    if announced is None or (found := _KEEP_ALIVE.search(announced)) is None:
-        return seconds
-    return min(seconds, int(found[1]) - KEEP_ALIVE_MARGIN)
+def _limit_idle_time(seconds: float, keep_alive: str) -> float:
+    """Return the seconds that a connection may be idle, shortened to what the header `Keep-Alive` announces."""
+    found = _KEEP_ALIVE.search(keep_alive)
+    return seconds if found is None else min(seconds, int(found[1]) - KEEP_ALIVE_MARGIN)
