@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import zlib
 from contextlib import suppress
 from time import monotonic
@@ -14,6 +15,11 @@ from .connection import MAX_HEADER_BYTES, Connection, Deadlines, remaining
 from .decompression import Decoder
 from .pool import ConnectionPool
 
+SMALL_READ_BYTES: Final = 64
+"""Reads of fewer bytes are small. An event of a stream has more."""
+MAX_SMALL_READS: Final = 1000
+"""The number of small reads of a response without a pause."""
+SMALL_READ_PAUSE: Final = 0.001
 LAST_BYTES_TIMEOUT: Final = 0.05
 """Seconds that the end of the framing may follow the last event before `release` gives up the connection."""
 
@@ -33,7 +39,7 @@ class ResponseBody:
         self._total_deadline = total_deadline
         self._idle_seconds = 0.0
         self._read_timeout = self._timeout_valid_until = 0.0
-        self._framing_bytes = 0
+        self._framing_bytes = self._small_reads = 0
         # Requests ask for no compression. Where an upstream compresses all the same, the headers must not say so.
         encoding = connection.headers.get("content-encoding", "").lower()
         is_encoded = encoding in {"gzip", "x-gzip", "deflate"} and connection.may_have_body
@@ -91,17 +97,26 @@ class ResponseBody:
             self._idle_seconds = self._timeout_valid_until = 0.0
         if not received:
             self._on_connection_end(connection)
-        if connection.body:
+        if connection.body and received >= SMALL_READ_BYTES:
             self._framing_bytes = 0
         else:
-            self._count_framing(received)
+            self._on_small_read(0 if connection.body else received)
         return True
 
-    def _count_framing(self, received: int) -> None:
-        """Raise ChunkedEncodingError if too many bytes arrive in which there is no body, such as those of trailers."""
-        self._framing_bytes += received
+    def _on_small_read(self, framing_bytes: int) -> None:
+        """Handle a read of few bytes, or of `framing_bytes` without any body.
+
+        After many of them, there is a pause in which more bytes arrive. Each read costs as much as a large one.
+
+        Raises:
+            ChunkedEncodingError: Too many bytes without any body arrived in a row, such as those of trailers.
+        """
+        self._framing_bytes = self._framing_bytes + framing_bytes if framing_bytes else 0
         if self._framing_bytes > MAX_HEADER_BYTES:
             raise self._truncated("its trailers are too large")
+        self._small_reads += 1
+        if self._small_reads > MAX_SMALL_READS:
+            time.sleep(SMALL_READ_PAUSE)
 
     def _next_timeout(self) -> float:
         """Return the seconds until the next heartbeat, idle timeout or total timeout, or 0 without any.

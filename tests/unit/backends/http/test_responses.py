@@ -14,6 +14,7 @@ from requests.exceptions import ChunkedEncodingError, ConnectionError
 
 from openai_compat.backends.http.connection import Connection, Origin
 from openai_compat.backends.http.decompression import MAX_DECODED_BYTES
+from openai_compat.backends.http.response_body import MAX_SMALL_READS
 from openai_compat.backends.http.transport import LlhttpAdapter
 from tests.support.raw_server import RawServer, Script, answer_bytewise, answer_with, read_request
 
@@ -168,6 +169,31 @@ def test_endless_trailers_are_an_error(adapter: LlhttpAdapter, piece: bytes) -> 
     with RawServer(script) as server, pytest.raises(ChunkedEncodingError):
         read(send(adapter, server.url))
     assert script.sent < 10_000_000
+
+
+def test_a_body_in_single_bytes_is_read_in_few_steps(adapter: LlhttpAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a limit, the number of reads is that of the chunks, or as many as the processor makes in the time."""
+    reads: list[int] = []
+    receive = Connection.receive
+
+    def receive_and_count(connection: Connection) -> int:
+        reads.append(receive(connection))
+        return reads[-1]
+
+    def script(client: socket.socket) -> None:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        read_request(client)
+        client.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(20_000):
+            client.sendall(b"1\r\na\r\n")
+        client.sendall(b"0\r\n\r\n")
+
+    monkeypatch.setattr(Connection, "receive", receive_and_count)
+    with RawServer(script) as server:
+        started = time.monotonic()
+        assert read(send(adapter, server.url)) == b"a" * 20_000
+        milliseconds = (time.monotonic() - started) * 1000
+    assert len(reads) <= MAX_SMALL_READS + 2 * milliseconds + 10
 
 
 def padded_head(size: int) -> bytes:
