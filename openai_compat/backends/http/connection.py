@@ -151,8 +151,8 @@ class Connection:
         if self._reader is None:
             self.sock.settimeout(seconds)
 
-    def receive(self) -> int:
-        """Wait for data and feed it to the parser. Return the number of bytes, or 0 at the end of the stream.
+    def receive(self) -> bytes:
+        """Wait for data and feed it to the parser. Return the data, or b"" at the end of the stream.
 
         Raises:
             TimeoutError: Nothing arrived within the read timeout.
@@ -161,15 +161,15 @@ class Connection:
         """
         reader = self._reader
         data = self.sock.recv(RECEIVE_BYTES) if reader is None else reader.read(RECEIVE_BYTES, self._read_timeout)
-        received = len(data)
-        if not received:
-            return 0
+        if not data:
+            return data
+        arrived = data
         try:
             if not self.headers_complete:
                 if self._header_bytes:
                     data = self._take_head(data)
                 else:
-                    self._header_bytes = received
+                    self._header_bytes = len(data)
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as error:
             raise httptools.HttpParserError("the upstream switched protocols without a request for it") from error
@@ -177,7 +177,7 @@ class Connection:
             if not self.is_complete:
                 raise
             self.keep_alive = False  # data after a complete response belongs to no request
-        return received
+        return arrived
 
     def _take_head(self, data: bytes) -> bytes:
         """Return the part of the data to parse now, after a first part of the head.

@@ -40,6 +40,7 @@ class ResponseBody:
         self._idle_seconds = 0.0
         self._read_timeout = self._timeout_valid_until = 0.0
         self._framing_bytes = self._small_reads = 0
+        self._last_body = connection.body
         # Requests ask for no compression. Where an upstream compresses all the same, the headers must not say so.
         encoding = connection.headers.get("content-encoding", "").lower()
         is_encoded = encoding in {"gzip", "x-gzip", "deflate"} and connection.may_have_body
@@ -69,7 +70,7 @@ class ResponseBody:
                 if not self._receive(connection):
                     return None
             data = connection.body[0] if len(connection.body) == 1 else b"".join(connection.body)
-            connection.body.clear()
+            connection.body = []
             if decoder is None:
                 return data
             decoder.feed(data)
@@ -97,21 +98,22 @@ class ResponseBody:
             self._idle_seconds = self._timeout_valid_until = 0.0
         if not received:
             self._on_connection_end(connection)
-        if connection.body and received >= SMALL_READ_BYTES:
-            self._framing_bytes = 0
-        else:
-            self._on_small_read(0 if connection.body else received)
+        if len(received) < SMALL_READ_BYTES or not connection.body:
+            self._on_small_read(connection, len(received))
         return True
 
-    def _on_small_read(self, framing_bytes: int) -> None:
-        """Handle a read of few bytes, or of `framing_bytes` without any body.
+    def _on_small_read(self, connection: Connection, received: int) -> None:
+        """Handle a read of few bytes, or without any body.
 
         After many of them, there is a pause in which more bytes arrive. Each read costs as much as a large one.
 
         Raises:
             ChunkedEncodingError: Too many bytes without any body arrived in a row, such as those of trailers.
         """
-        self._framing_bytes = self._framing_bytes + framing_bytes if framing_bytes else 0
+        if connection.body or connection.body is not self._last_body:  # there was some of the body meanwhile
+            self._framing_bytes, self._last_body = 0, connection.body
+        if not connection.body:
+            self._framing_bytes += received
         if self._framing_bytes > MAX_HEADER_BYTES:
             raise self._truncated("its trailers are too large")
         self._small_reads += 1

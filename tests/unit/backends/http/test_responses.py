@@ -173,10 +173,10 @@ def test_endless_trailers_are_an_error(adapter: LlhttpAdapter, piece: bytes) -> 
 
 def test_a_body_in_single_bytes_is_read_in_few_steps(adapter: LlhttpAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a limit, the number of reads is that of the chunks, or as many as the processor makes in the time."""
-    reads: list[int] = []
+    reads: list[bytes] = []
     receive = Connection.receive
 
-    def receive_and_count(connection: Connection) -> int:
+    def receive_and_count(connection: Connection) -> bytes:
         reads.append(receive(connection))
         return reads[-1]
 
