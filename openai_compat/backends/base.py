@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from openai_compat.backends.http.messages import UpstreamRequest, UpstreamResponse
 from openai_compat.core.errors import CapabilityError, UpstreamError
 from openai_compat.core.former_names import adopt_former_attributes, find_renamed
+from openai_compat.core.redaction import Redactor
 from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import (
     CallContext,
@@ -73,6 +74,7 @@ class Backend:
         self.hooks = entry.hooks
         self.options = options
         self.resources = resources
+        self.redactor = Redactor(entry.secrets())
 
     @classmethod
     def validate_with_others(

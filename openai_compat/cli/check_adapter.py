@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote
 
 from openai_compat.backends.external.backend import ExternalBackend, ExternalOptions
 from openai_compat.backends.external.body_reader import ReplyReader
@@ -20,6 +19,7 @@ from openai_compat.backends.http.messages import UpstreamResponse
 from openai_compat.backends.resources import BackendResources
 from openai_compat.config.environment import load_settings
 from openai_compat.core.errors import OpenAICompatError, UpstreamError
+from openai_compat.core.redaction import Redactor
 from openai_compat.core.settings import ModelConfig, Settings
 from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import CallContext, ChatDelta, ChatRequest
@@ -159,11 +159,7 @@ def _shortened(text: str) -> str:
 
 def _print_redacted(entry: ModelConfig, text: str) -> None:
     """Print `text` with each secret of the model replaced, also where it is escaped for a URL or for JSON."""
-    for secret in entry.secrets():
-        if len(secret) >= MIN_SECRET_CHARS:
-            for form in (secret, quote(secret, safe=""), json.dumps(secret)[1:-1]):
-                text = text.replace(form, "***")
-    print(text)
+    print(Redactor(entry.secrets(), MIN_SECRET_CHARS).mask(text))
 
 
 class _TracingBackend(ExternalBackend):

@@ -44,7 +44,7 @@ class TimeoutSchema(StrictSchema):
     """Limits on one call."""
 
     connect = number("Limit on connecting.")
-    first_byte = number("Limit on the wait for the first byte of the response.")
+    first_byte = number("Limit on the wait until the headers of the response are complete.")
     first_token = number("Limit on the wait for the first content of a stream.")
     idle = number("Limit on each pause within the response.")
     total = number("Limit on the complete call.")

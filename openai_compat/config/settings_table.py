@@ -252,6 +252,11 @@ SETTINGS: Final = (
     ),
     Setting(("MAX_UPLOAD_BYTES",), WholeNumber(1), "Maximum size of a body that is passed through (files, audio)."),
     Setting(
+        ("MAX_REPLY_BYTES",),
+        WholeNumber(1),
+        "Maximum size of an upstream's answer that is held in memory. Streams and downloads are not limited.",
+    ),
+    Setting(
         ("SSE_KEEPALIVE_SECONDS",),
         parse_seconds,
         "Seconds without an event after which a stream gets a keep-alive comment. 0 turns comments off.",
@@ -260,7 +265,7 @@ SETTINGS: Final = (
     Setting(
         ("UPSTREAM_FIRST_BYTE_TIMEOUT",),
         parse_seconds,
-        "Seconds until the first byte of an upstream's response. 0 means no limit.",
+        "Seconds until the headers of an upstream's response are complete. 0 means no limit.",
     ),
     Setting(
         ("UPSTREAM_IDLE_TIMEOUT",),

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 
 from .hooks import Hooks
 from .profiles import Profile
+from .redaction import header_secrets, url_secrets
 from .timeouts import Timeouts
 
 ECHO_MODEL = "mock-gpt-model"
@@ -108,13 +109,12 @@ class ModelConfig:
         return self.variables.get(reference[1]) or without_value
 
     def secrets(self) -> list[str]:
-        """Return the values that must not be shown, the longest first.
+        """Return the values that must not be shown.
 
-        They are the API key, the values of headers with and without their scheme, and those of `variables`.
+        They are the API key, the values of headers, those of `variables`, and the credentials in the base URL.
         """
-        headers = {part for value in self.headers.values() for part in (value, value.rpartition(" ")[2])}
-        secrets = {self.api_key, *headers, *self.variables.values()}
-        return sorted(filter(None, secrets), key=len, reverse=True)
+        secrets = (self.api_key, *header_secrets(self.headers), *self.variables.values())
+        return [*filter(None, secrets), *url_secrets(self.base_url or "")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +170,7 @@ class Settings:
     max_request_bytes: int = 32 * 1024 * 1024
     max_unfinished_body_bytes: int = 128 * 1024 * 1024
     max_upload_bytes: int = 512 * 1024 * 1024
+    max_reply_bytes: int = 64 * 1024 * 1024
     sse_keepalive_seconds: float = 15.0
     upstream_connect_timeout: float = 10.0
     upstream_first_byte_timeout: float = 600.0

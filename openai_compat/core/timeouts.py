@@ -17,7 +17,8 @@ class Timeouts:
 
     Attributes:
         connect: From the start of the call to an established connection, including TLS and a proxy's handshake.
-        first_byte: From the request's last byte to the response's first byte.
+        first_byte: From the request's last byte to the end of the response's headers. Interim responses (1xx) do not
+            extend it.
         idle: Each pause between two reads of the response.
         total: The complete call.
         first_token: The time to first token of a stream. Routing enforces it for backends of every kind.

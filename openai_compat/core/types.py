@@ -168,6 +168,7 @@ class CallContext:
         reply_headers: Headers of the response, to which a backend may add until its first delta.
         timeouts: Timeouts of the route for this attempt, which replace those of the model config.
         resends: Names of the servers to which a request was sent once more within one attempt.
+        is_whole: True if the client gets the answer once it is complete, so that its size is limited.
     """
 
     request_id: str
@@ -181,6 +182,7 @@ class CallContext:
     reply_headers: dict[str, str] = field(default_factory=dict)
     timeouts: Timeouts | None = None
     resends: list[str] = field(default_factory=list)
+    is_whole: bool = False
 
     @property
     def silence_seconds(self) -> float:

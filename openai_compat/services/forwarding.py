@@ -187,7 +187,7 @@ def _relay(
         choices=call.choices,
         headers=headers,
         chunk_filter=chunk_filter if collector is None else collector.add,
-        to_error=partial(to_stream_error, backend),
+        to_error=partial(to_stream_error, backend, response),
     )
     if collector is None:
         relay.prime()
@@ -215,7 +215,7 @@ def _to_complete_answer(
         status = find_status(value) or 502
         if (refusal := backend.to_refusal(status)) is not None:
             raise refusal
-        error = UpstreamRefusalError(to_answer(response, body, status=status))
+        error = UpstreamRefusalError(to_answer(response, response.redact(body), status=status))
         error.is_within_answer = True
         raise error
     if call.path == EMBEDDINGS_PATH and call.payload.get("encoding_format") == "base64":
@@ -224,12 +224,12 @@ def _to_complete_answer(
     return CompleteAnswer(response.status, headers, checked, usage)
 
 
-def to_stream_error(backend: SupportsForwarding, chunk: JSON) -> UpstreamError:
+def to_stream_error(backend: SupportsForwarding, response: UpstreamResponse, chunk: JSON) -> UpstreamError:
     """Return the error that an event of an upstream carries."""
     status = find_status(chunk) or 502
     if (refusal := backend.to_refusal(status)) is not None:
         return refusal
-    error = to_status_error(status, json.dumps(chunk).encode())
+    error = to_status_error(status, response.redact(json.dumps(chunk).encode()))
     error.is_within_answer = True
     return error
 

@@ -287,7 +287,7 @@ class SSERelay(EventStream):
         self._has_broken = True
         if CARRIES_CONTENT.search(event) is not None:
             raise UpstreamInvalidResponseError("The upstream sent a broken event that carried content.")
-        log.warning("dropped a broken event of the upstream: %.100r", event)
+        log.warning("dropped a broken event of the upstream: %.100r", self._response.redact(event))
         return b""
 
     def _relay_chunk(self, event: bytes, chunk: JSON, *, is_single_line: bool) -> bytes:
@@ -317,7 +317,7 @@ class SSERelay(EventStream):
         """Return the event that clients recognise as an error, the upstream's own if it is one."""
         is_envelope = chunk is not None and isinstance(chunk.get("error"), dict)
         if is_envelope and not isinstance(self.failure, UpstreamAuthenticationError):
-            return event
+            return self._response.redact(event)
         assert self.failure is not None  # noqa: S101 - set by the caller
         return to_event(self.failure.to_envelope())
 

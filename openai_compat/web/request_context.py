@@ -105,8 +105,11 @@ class RequestContext:
             self._descriptor = sock.fileno()
             monitor.add(self._descriptor, self.cancellation)
 
-    def to_call_context(self, *, is_streamed: bool) -> CallContext:
-        """Return the context for backends. The client's key is forwarded only if this server requires no key."""
+    def to_call_context(self, *, is_streamed: bool, is_whole: bool = False) -> CallContext:
+        """Return the context for backends. The client's key is forwarded only if this server requires no key.
+
+        `is_whole` is True if the answer is complete before the client gets any of it.
+        """
         current = current_request()
         return CallContext(
             request_id=self.request_id,
@@ -118,6 +121,7 @@ class RequestContext:
             conversation_id=current.environ.get("HTTP_X_CONVERSATION_ID"),
             sent_header=current.headers.get,
             reply_headers=self.reply_headers,
+            is_whole=is_whole,
         )
 
     def log_body(self, body: bytes) -> None:

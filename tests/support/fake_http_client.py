@@ -32,9 +32,6 @@ class ScriptedResponse(UpstreamResponse):
                 raise block
             yield block
 
-    def read(self) -> bytes:
-        return b"".join(block for block in self.blocks() if isinstance(block, bytes))
-
     def close(self) -> None:
         self.ending = self.ending or "closed"
 

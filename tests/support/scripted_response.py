@@ -27,9 +27,6 @@ class ScriptedResponse(UpstreamResponse):
                 raise block
             yield block
 
-    def read(self) -> bytes:
-        return b"".join(block for block in self.blocks() if isinstance(block, bytes))
-
     def close(self) -> None:
         self.endings.append("closed")
 

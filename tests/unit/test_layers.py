@@ -58,6 +58,7 @@ CORE: dict[str, set[str]] = {
     "logging": set(),
     "validators": set(),
     "cancellation": {"errors", "former_names"},
+    "redaction": set(),
     "streams": set(),
     "timeouts": set(),
     "types": {"cancellation", "timeouts"},
@@ -68,7 +69,7 @@ CORE: dict[str, set[str]] = {
     "concurrency": {"errors", "cancellation"},
     "byte_budget": {"errors"},
     "hooks": {"types", "errors"},
-    "settings": {"hooks", "profiles", "timeouts"},
+    "settings": {"hooks", "profiles", "redaction", "timeouts"},
 }
 OWNERS = {
     "flask": ("app.py", "web/", "sidecars/huggingface/application.py", "sidecars/haystack/application.py"),

@@ -21,6 +21,7 @@ from openai_compat.backends.resources import BackendResources
 from openai_compat.core.errors import UpstreamAuthenticationError, UpstreamConnectionError, UpstreamTimeoutError
 from openai_compat.core.extras import install_hint
 from openai_compat.core.profiles import PROFILES
+from openai_compat.core.redaction import Redactor
 from openai_compat.core.settings import ModelConfig, Settings
 
 from . import token_fetcher
@@ -156,7 +157,8 @@ def fetch_token(workspace: _Workspace, settings: Settings) -> Token:
         raise UpstreamTimeoutError("The workspace did not issue a token within the time limit.") from error
     if done.returncode == 0:
         return Token(**json.loads(done.stdout))
-    log.warning("%s issued no token: %s", workspace.host, done.stderr.strip()[-500:])
+    reason = Redactor([workspace.client_secret]).mask(done.stderr.strip())
+    log.warning("%s issued no token: %s", workspace.host, reason[-500:])
     if done.returncode == token_fetcher.UNREACHABLE:
         raise UpstreamConnectionError("The workspace could not be reached for a token.")
     raise UpstreamAuthenticationError("The workspace refused to issue a token to this server's service principal.")

@@ -19,6 +19,7 @@ from openai_compat.backends.parsing.answer_format import NO_CONTENT
 from openai_compat.backends.resources import BackendResources
 from openai_compat.core.errors import UpstreamError, UpstreamInvalidResponseError
 from openai_compat.core.profiles import record_adaptations
+from openai_compat.core.redaction import Redactor
 from openai_compat.core.settings import ModelConfig, Settings
 from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import CallContext, ChatDelta, ChatRequest
@@ -121,6 +122,7 @@ class ExternalBackend(Backend, SupportsChat):
             context=context,
             body=outgoing.body,
             limiter=self._limiter,
+            redactor=self.redactor,
         )
         try:
             if reply.status >= 400:
@@ -157,7 +159,7 @@ class ExternalBackend(Backend, SupportsChat):
         to_error = self.errors.to_error if self.errors else partial(to_external_error, self.entry)
         if self.adapter.reply is None:
             return HeuristicReader(self.options.reply_path, to_error)
-        record_id = partial(_record_id, context.reply_headers)
+        record_id = partial(_record_id, context.reply_headers, self.redactor)
         return DeclaredReader(self.adapter.reply, self.adapter.errors, to_error, record_id)
 
     def to_headers(self, declared: Mapping[str, str], context: CallContext, *, is_streamed: bool) -> dict[str, str]:
@@ -170,7 +172,7 @@ class ExternalBackend(Backend, SupportsChat):
         }
 
 
-def _record_id(headers: dict[str, str], name: str, value: str) -> None:
+def _record_id(headers: dict[str, str], redactor: Redactor, name: str, value: str) -> None:
     """Add an id of the reply to the response headers. Of a stream, only ids before the first delta arrive in time."""
     if is_header_value(value):
-        headers[f"{ID_HEADER_PREFIX}{name}"] = value
+        headers[f"{ID_HEADER_PREFIX}{name}"] = redactor.mask(value)

@@ -13,8 +13,8 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any, Final, Literal, Protocol
 
-from openai_compat.backends.http.messages import UpstreamResponse
-from openai_compat.backends.parsing.answer_format import CARRIES_CONTENT
+from openai_compat.backends.http.messages import UpstreamResponse, limit_size
+from openai_compat.backends.parsing.answer_format import CARRIES_CONTENT, MAX_WHITE_SPACE_BYTES
 from openai_compat.backends.parsing.openai_chat import END_OF_STREAM
 from openai_compat.backends.parsing.sse import (
     BYTE_ORDER_MARK,
@@ -111,6 +111,8 @@ class _BodyReader:
             beginning = yield from _peek(blocks)
             body_format = _detect_format(self._media_type, _to_prefix(beginning))
             blocks = chain([beginning], blocks)
+        if body_format in {"json", "document"}:
+            blocks = limit_size(blocks, self._reply.max_bytes, self._reply.close)
         if body_format == "json":
             yield from self._read_json(iterate_lines(blocks))
         elif body_format == "events":
@@ -254,7 +256,11 @@ def _parse_event(text: str) -> Any:
 
 
 def _peek(blocks: Blocks) -> Generator[Heartbeat, None, bytes]:
-    """Return as many bytes as are needed to detect the format, or all there are. Yield heartbeats meanwhile."""
+    """Return as many bytes as are needed to detect the format, or all there are. Yield heartbeats meanwhile.
+
+    Raises:
+        UpstreamInvalidResponseError: The body begins with more than `MAX_WHITE_SPACE_BYTES` of white space.
+    """
     beginning = b""
     for block in blocks:
         if isinstance(block, Heartbeat):
@@ -266,6 +272,8 @@ def _peek(blocks: Blocks) -> Generator[Heartbeat, None, bytes]:
             prefix and not any(known.startswith(prefix) for known in _KNOWN_PREFIXES)
         ):
             break
+        if len(beginning) > MAX_WHITE_SPACE_BYTES:
+            raise UpstreamInvalidResponseError("The external API's reply begins with too much white space.")
     return beginning
 
 

@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping
 from http.client import responses
 from typing import Any, Final
-from urllib.parse import quote
 
 from openai_compat.backends.http.messages import UpstreamResponse
 from openai_compat.backends.parsing.openai_errors import retry_headers, strip_event, to_status_error
 from openai_compat.core.errors import UpstreamAuthenticationError, UpstreamError
+from openai_compat.core.redaction import Redactor
 from openai_compat.core.settings import ModelConfig
 
 AUTH_STATUSES: Final = frozenset({401, 403})
@@ -22,8 +22,6 @@ RELAYED_STATUSES: Final = frozenset({400, 409, 413, 422, 429, 503})
 MAX_ERROR_BYTES: Final = 64 * 1024
 MAX_MESSAGE_CHARS: Final = 500
 MESSAGE_KEYS: Final = ("message", "error", "detail", "details", "msg", "error_message", "error_description", "errors")
-MIN_SECRET_CHARS: Final = 6
-"""Shorter values are not secrets, and masking them would damage ordinary words."""
 
 
 def to_undeclared_error(entry: ModelConfig, status: int, body: bytes, headers: Mapping[str, str]) -> UpstreamError:
@@ -59,9 +57,7 @@ def redact_message(message: str, entry: ModelConfig) -> str:
     line = next(iter(message.strip().splitlines()), "").strip()
     if line.startswith(("<", "Traceback ")):
         return ""
-    for secret in entry.secrets():
-        if len(secret) >= MIN_SECRET_CHARS:
-            line = line.replace(secret, "***").replace(quote(secret, safe=""), "***")
+    line = Redactor(entry.secrets()).mask(line)
     return "".join(filter(str.isprintable, line))[:MAX_MESSAGE_CHARS]
 
 

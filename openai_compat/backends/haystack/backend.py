@@ -182,6 +182,7 @@ class HaystackBackend(Backend, SupportsChat):
             timeouts=self.entry.timeouts,
             context=context,
             body=body,
+            redactor=self.redactor,
         )
         try:
             if self._sidecar.is_joined:

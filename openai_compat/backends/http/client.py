@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from requests import PreparedRequest, RequestException, Response
@@ -22,20 +23,26 @@ from openai_compat.core.errors import (
     OpenAICompatError,
     UpstreamConnectError,
     UpstreamConnectionError,
+    UpstreamError,
     UpstreamInvalidResponseError,
     UpstreamTimeoutError,
     UpstreamTruncatedError,
 )
+from openai_compat.core.redaction import NOTHING_SECRET, Redactor
 from openai_compat.core.settings import Settings
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.timeouts import Timeouts
 from openai_compat.core.types import CallContext
 
-from .messages import UpstreamResponse
-from .pool import Deadlines
+from .connection import Deadlines
+from .messages import UpstreamResponse, limit_size
 from .transport import LlhttpAdapter, NotConnectedError, encode_chunked
 
 log = logging.getLogger(__name__)
+
+MAX_ERROR_BYTES: Final = 1024 * 1024
+"""The largest body of a response of status 400 or more."""
+USER_TOKEN: Final = "x-forwarded-access-token"  # noqa: S105 - a header's name
 
 
 class UpstreamClient:
@@ -44,6 +51,7 @@ class UpstreamClient:
     def __init__(self, settings: Settings) -> None:
         self._trusts_environment = settings.upstream_trust_env
         self._verify: bool | str = settings.upstream_ca_bundle or True
+        self._max_reply_bytes = settings.max_reply_bytes
         self._adapter = LlhttpAdapter(max_idle=settings.worker_connections)
 
     def send(
@@ -59,12 +67,14 @@ class UpstreamClient:
         is_repeatable: bool = True,
         limiter: ConcurrencyLimiter | None = None,
         gate: ConcurrencyLimiter | None = None,
+        redactor: Redactor = NOTHING_SECRET,
     ) -> StreamedResponse:
         """Send a request and return the response, of any status, as soon as its headers have arrived.
 
         An iterator as `body` is sent with chunked transfer encoding unless `body_length` is given. A body that is not
         `is_repeatable` is sent once, over a new connection. The call holds its slot of the `limiter` until the response
-        is closed or read to its end. The timeouts of the `context` replace `timeouts`.
+        is closed or read to its end. The timeouts of the `context` replace `timeouts`. `redactor` masks the secrets of
+        the configuration in the response, in addition to the credential that is sent.
         `gate` is the former name of `limiter`.
 
         Raises:
@@ -90,7 +100,9 @@ class UpstreamClient:
             if isinstance(error, RequestException):
                 raise _translate_error(error, url, context) from error
             raise
-        return StreamedResponse(response, url, context, limiter)
+        get = headers.get
+        redactor = _including(redactor, get("authorization"), get("api-key"), get("x-api-key"), get(USER_TOKEN))
+        return StreamedResponse(response, url, context, limiter, self._max_reply_bytes, redactor)
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -98,19 +110,48 @@ class UpstreamClient:
 
 
 class StreamedResponse(UpstreamResponse):
-    """An upstream's response with all of its headers, whose body is read as it arrives."""
+    """An upstream's response with all of its headers, whose body is read as it arrives.
+
+    The credentials of the request are masked in its headers and in the body of an error, for some upstreams repeat
+    them. The body of an error is read completely before its first block is returned.
+    """
 
     def __init__(
-        self, response: Response, url: str, context: CallContext, limiter: ConcurrencyLimiter | None = None
+        self,
+        response: Response,
+        url: str,
+        context: CallContext,
+        limiter: ConcurrencyLimiter | None = None,
+        max_bytes: int = UpstreamResponse.max_bytes,
+        redactor: Redactor = NOTHING_SECRET,
     ) -> None:
         self.status = response.status_code
-        self.headers = {name.lower(): value for name, value in response.headers.items()}
+        headers: Mapping[str, str] = response.headers
+        if not isinstance(headers, dict):  # another transport's mapping, whose names may have capitals
+            headers = {name.lower(): value for name, value in headers.items()}
+        self.headers = redactor.mask_headers(headers)
+        self.max_bytes = max_bytes if self.status < 400 else min(max_bytes, MAX_ERROR_BYTES)
+        self._redactor = redactor
         self._raw: Any = response.raw
         self._url = url
         self._context = context
         self._limiter = limiter
 
     def blocks(self) -> Iterator[bytes | Heartbeat]:
+        if self.status >= 400:
+            return self._masked_blocks()
+        if self._context.is_whole:
+            return self._limited_blocks()
+        return self._blocks()
+
+    def read(self) -> bytes:
+        blocks = self._masked_blocks if self.status >= 400 else self._limited_blocks
+        return b"".join([block for block in blocks() if isinstance(block, bytes)])
+
+    def _limited_blocks(self) -> Iterator[bytes | Heartbeat]:
+        return limit_size(self._blocks(), self.max_bytes, self.close)
+
+    def _blocks(self) -> Iterator[bytes | Heartbeat]:
         block: bytes | None
         while True:
             try:
@@ -123,8 +164,24 @@ class StreamedResponse(UpstreamResponse):
                 return
             yield HEARTBEAT if block is None else block
 
-    def read(self) -> bytes:
-        return b"".join(block for block in self.blocks() if isinstance(block, bytes))
+    def _masked_blocks(self) -> Iterator[bytes | Heartbeat]:
+        """Yield heartbeats and then the body as one block, or what arrived of it before an error is raised."""
+        body = []
+        try:
+            for block in self._limited_blocks():
+                if isinstance(block, bytes):
+                    body.append(block)
+                else:
+                    yield block
+        except UpstreamError:
+            if body:
+                yield self.redact(b"".join(body))
+            raise
+        if body:
+            yield self.redact(b"".join(body))
+
+    def redact(self, data: bytes) -> bytes:
+        return self._redactor.mask_bytes(data)
 
     def close(self) -> None:
         self._raw.close()
@@ -141,6 +198,12 @@ class StreamedResponse(UpstreamResponse):
         limiter, self._limiter = self._limiter, None
         if limiter is not None:
             limiter.release()
+
+
+@lru_cache(maxsize=1024)
+def _including(redactor: Redactor, *credentials: str | None) -> Redactor:
+    """Return the redactor for further secrets. Cached, as most calls send the same ones."""
+    return redactor.including(credentials)
 
 
 def _build_request(

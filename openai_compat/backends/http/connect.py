@@ -16,7 +16,7 @@ from requests.exceptions import InvalidURL, ProxyError
 
 from openai_compat.core.cancellation import CancellationToken
 
-from .pool import MAX_HEADER_BYTES, Deadlines, Origin, shut_down
+from .connection import MAX_HEADER_BYTES, Deadlines, Origin, shut_down
 
 UNIX = "http+unix://"
 SocketAddress = tuple[socket.AddressFamily, tuple[Any, ...]]
@@ -221,8 +221,8 @@ def _open_tunnel(sock: socket.socket, origin: Origin, authorization: str | None,
         header_block += f"Proxy-Authorization: {authorization}\r\n"
     sock.settimeout(_seconds_until(deadline))
     sock.sendall(f"{header_block}\r\n".encode("latin-1"))
-    response = b""
-    while b"\r\n\r\n" not in response:
+    response = bytearray()
+    while response.find(b"\r\n\r\n", max(len(response) - 4096 - 3, 0)) < 0:
         sock.settimeout(_seconds_until(deadline))
         data = sock.recv(4096)
         response += data

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from openai_compat.core.errors import UpstreamInvalidResponseError
 from openai_compat.core.former_names import RESPONSE_NAMES, adopt_former_attributes, warn_renamed
 from openai_compat.core.streams import Heartbeat
 
@@ -29,11 +30,31 @@ class UpstreamRequest:
     is_repeatable: bool = False
 
 
+def limit_size(
+    blocks: Iterator[bytes | Heartbeat], max_bytes: int, close: Callable[[], None]
+) -> Iterator[bytes | Heartbeat]:
+    """Yield the blocks of a body.
+
+    Raises:
+        UpstreamInvalidResponseError: They have more than `max_bytes`. `close` was called before.
+    """
+    size = 0
+    for block in blocks:
+        if isinstance(block, bytes):
+            size += len(block)
+            if size > max_bytes:
+                close()
+                raise UpstreamInvalidResponseError(f"The upstream's answer is larger than {max_bytes} bytes.")
+        yield block
+
+
 class UpstreamResponse(ABC):
     """An upstream's response with its `status`, its `headers` (names in lower case) and its body as bytes."""
 
     status: int
     headers: Mapping[str, str]
+    max_bytes: int = 64 * 1024 * 1024
+    """The largest body that `read` returns."""
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Accept the former names of methods in third-party classes."""
@@ -51,9 +72,18 @@ class UpstreamResponse(ABC):
             CallCancelledError: The call was cancelled.
         """
 
-    @abstractmethod
     def read(self) -> bytes:
-        """Return the complete body. Raise the errors of `blocks`."""
+        """Return the complete body. Raise the errors of `blocks`.
+
+        Raises:
+            UpstreamInvalidResponseError: The body is larger than `max_bytes`. The response is closed.
+        """
+        blocks = limit_size(self.blocks(), self.max_bytes, self.close)
+        return b"".join(block for block in blocks if isinstance(block, bytes))
+
+    def redact(self, data: bytes) -> bytes:
+        """Return a part of the body without the credentials of the request, for errors within a body of status 200."""
+        return data
 
     @abstractmethod
     def close(self) -> None:

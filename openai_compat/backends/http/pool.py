@@ -1,221 +1,28 @@
-"""HTTP/1.1 connections to upstreams and the pool that keeps idle ones alive."""
+"""Pool of idle connections to upstreams."""
 
 from __future__ import annotations
 
 import logging
-import select
-import socket
+import re
 import threading
 import time
 from collections import deque
-from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
-import httptools
-from gevent.monkey import get_original
-
-from openai_compat.core.cancellation import CancellationToken
-from openai_compat.core.timeouts import Timeouts
-
-from .gevent_reader import gevent_reader
+from .connection import Connection, Origin
 
 log = logging.getLogger(__name__)
 
-RECEIVE_BYTES: Final = 65_536
-MAX_HEADER_BYTES: Final = 64 * 1024
 REAP_INTERVAL: Final = 5.0
 """Seconds between two searches for expired idle connections."""
-IDLE_TIMEOUT: Final = 50.0
-"""Seconds after which an idle connection is closed. Many servers and load balancers drop theirs after 60 s."""
-
-# The unpatched `poll`, under gevent as well. With timeout 0 it is one system call of 0.4 µs, while gevent's `poll(0)`
-# starts a watcher and takes a turn of the event loop (15 µs), in which other greenlets run.
-poll = get_original("select", "poll")
-
-
-@dataclass(frozen=True, slots=True)
-class Deadlines:
-    """The `timeout` argument of `LlhttpAdapter.send`.
-
-    `timeouts` limit each step in seconds. `cancellation` ends every wait at once. `heartbeat_interval` is the idle time
-    in seconds after which `ResponseBody.read1` returns None (0 for never). `resends` receives the host of each request
-    that is sent a second time. With None no request is.
-    """
-
-    timeouts: Timeouts = field(default_factory=Timeouts)
-    cancellation: CancellationToken = field(default_factory=CancellationToken)
-    heartbeat_interval: float = 0.0
-    resends: list[str] | None = field(default_factory=list)
-
-
-class Origin(NamedTuple):
-    """The endpoint of a connection. Requests with equal origins can share a connection."""
-
-    scheme: str
-    host: str
-    port: int
-    proxy: str | None
-
-
-def remaining(seconds: float, deadline: float) -> float | None:
-    """Return a socket timeout of `seconds` (0 for unlimited) that ends no later than `deadline` (monotonic time).
-
-    Return None if neither sets a limit.
-    """
-    if deadline == float("inf"):
-        return seconds or None
-    left = max(deadline - time.monotonic(), 0.001)
-    return min(seconds, left) if seconds else left
-
-
-def shut_down(sock: socket.socket) -> None:
-    """Shut down both directions of a socket, which ends all waits for it.
-
-    A TLS socket's own `shutdown` would also drop its TLS object. A concurrent read would then continue in plain text,
-    and a concurrent handshake would fail on None.
-    """
-    socket.socket.shutdown(sock, socket.SHUT_RDWR)
-
-
-class Connection:
-    """A socket, its response parser and the state of the current exchange."""
-
-    __slots__ = (
-        "_header_bytes",
-        "_parser",
-        "_poll",
-        "_read_timeout",
-        "_reader",
-        "body",
-        "headers",
-        "headers_complete",
-        "idle_since",
-        "is_close_delimited",
-        "is_complete",
-        "is_head",
-        "is_reused",
-        "keep_alive",
-        "origin",
-        "sock",
-        "status",
-    )  # fmt: skip
-
-    def __init__(self, sock: socket.socket, origin: Origin) -> None:
-        self.sock = sock
-        self.origin = origin
-        self.is_reused = False
-        self.idle_since = 0.0
-        self._poll = poll()
-        self._poll.register(sock.fileno(), select.POLLIN)
-        self._reader = gevent_reader(sock)
-        self._read_timeout: float | None = None
-        self._parser = httptools.HttpResponseParser(self)
-        self.start(is_head=False)
-
-    def start(self, *, is_head: bool) -> None:
-        """Reset the state for the next exchange."""
-        self.status = 0
-        self.headers: dict[str, str] = {}
-        self.body: list[bytes] = []
-        self.is_head = is_head
-        self.headers_complete = self.is_complete = self.keep_alive = self.is_close_delimited = False
-        self._header_bytes = 0
-
-    def is_usable(self, now: float) -> bool:
-        """Return True if the idle connection can be used again.
-
-        A readable idle connection was closed by the upstream, or holds bytes that belong to no request.
-        """
-        return now - self.idle_since < IDLE_TIMEOUT and not self._poll.poll(0)
-
-    @property
-    def may_have_body(self) -> bool:
-        """True unless the request's method or the status rules out a body."""
-        return not self.is_head and self.status not in {204, 304}
-
-    @property
-    def is_unanswered(self) -> bool:
-        """True if nothing has arrived since `start`, not even an interim response."""
-        return not self._header_bytes
-
-    def abort(self) -> None:
-        """Wake the reader of this connection with an error. Any thread or greenlet may call it."""
-        with suppress(OSError):  # it is closed already
-            shut_down(self.sock)
-
-    def close(self) -> None:
-        """Close the socket."""
-        if self._reader is not None:
-            self._reader.close()
-        self.sock.close()
-
-    def set_read_timeout(self, seconds: float | None) -> None:
-        """Limit each `receive` to `seconds`, or not at all if None."""
-        self._read_timeout = seconds
-        if self._reader is None:
-            self.sock.settimeout(seconds)
-
-    def receive(self) -> bool:
-        """Wait for data and feed it to the parser. Return False at the end of the stream.
-
-        Raises:
-            TimeoutError: Nothing arrived within the read timeout.
-            OSError: The connection failed.
-            httptools.HttpParserError: The data is not HTTP, or its header block is too large.
-        """
-        reader = self._reader
-        data = self.sock.recv(RECEIVE_BYTES) if reader is None else reader.read(RECEIVE_BYTES, self._read_timeout)
-        if not data:
-            return False
-        if not self.headers_complete:
-            self._header_bytes += len(data)
-            if self._header_bytes > MAX_HEADER_BYTES:
-                raise httptools.HttpParserError("the header block is too large")
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as error:
-            raise httptools.HttpParserError("the upstream switched protocols without a request for it") from error
-        except httptools.HttpParserError:
-            if not self.is_complete:
-                raise
-            self.keep_alive = False  # data after a complete response belongs to no request
-        return True
-
-    # Callbacks of the parser, in the order of its calls. Interim responses (100, 103) are messages of their own.
-
-    def on_message_begin(self) -> None:
-        if self.is_complete:
-            raise ValueError("there is more than one response")
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self.headers_complete:
-            return  # a trailer
-        key = name.decode("latin-1").lower()
-        text = value.decode("latin-1")
-        self.headers[key] = f"{self.headers[key]}, {text}" if key in self.headers else text
-
-    def on_headers_complete(self) -> None:
-        self.status = self._parser.get_status_code()
-        if self.status >= 200:
-            self.headers_complete = True
-            self.keep_alive = self._parser.should_keep_alive()
-            self.is_close_delimited = self._has_no_framing()
-            if self.is_head:
-                self.is_complete, self.keep_alive = True, False
-
-    def on_body(self, data: bytes) -> None:
-        self.body.append(data)
-
-    def on_message_complete(self) -> None:
-        if self.status >= 200:
-            self.is_complete = True
-        else:
-            self.headers = {}
-
-    def _has_no_framing(self) -> bool:
-        """Return True if the body has neither a length nor chunks, so that it ends when the upstream closes."""
-        return "content-length" not in self.headers and "chunked" not in self.headers.get("transfer-encoding", "")
+IDLE_TIMEOUT: Final = 4.0
+"""Seconds after which an idle connection is closed. Uvicorn and Node close theirs after 5 s."""
+TLS_IDLE_TIMEOUT: Final = 50.0
+"""The same for TLS, where a new connection costs several round trips. Load balancers close theirs after 60 s or more.
+"""
+KEEP_ALIVE_MARGIN: Final = 1.0
+"""Seconds by which an idle connection is closed before the `Keep-Alive: timeout` that the upstream announces."""
+_KEEP_ALIVE: Final = re.compile(r"timeout\s*=\s*(\d{1,6})\b", re.IGNORECASE)
 
 
 class ConnectionPool:
@@ -241,7 +48,10 @@ class ConnectionPool:
     def release(self, connection: Connection) -> None:
         """Put a connection into the pool, and close the oldest one if the pool is full."""
         idle = self._idle.setdefault(connection.origin, deque())
-        connection.idle_since = time.monotonic()
+        seconds = TLS_IDLE_TIMEOUT if connection.origin.scheme == "https" else IDLE_TIMEOUT
+        if "keep-alive" in connection.headers:
+            seconds = _limit_idle_time(seconds, connection.headers["keep-alive"])
+        connection.expires_at = time.monotonic() + seconds
         idle.append(connection)
         if len(idle) > self._max_idle:
             idle.popleft().close()
@@ -254,15 +64,15 @@ class ConnectionPool:
         try:
             while any(list(self._idle.values())):
                 time.sleep(REAP_INTERVAL)
-                self._close_expired(time.monotonic() - IDLE_TIMEOUT)
+                self._close_expired(time.monotonic())
         finally:
             self._is_reaping = False
 
-    def _close_expired(self, oldest: float) -> None:
-        """Close the connections that have been idle since before `oldest`."""
+    def _close_expired(self, now: float) -> None:
+        """Close the connections that have expired. Those of one origin expire in about the order of their release."""
         for idle in list(self._idle.values()):
             try:
-                while idle and idle[0].idle_since < oldest:
+                while idle and idle[0].expires_at < now:
                     idle.popleft().close()
             except Exception:  # one failure must not keep the other connections open
                 log.warning("an idle connection could not be closed", exc_info=True)
@@ -272,3 +82,9 @@ class ConnectionPool:
         for idle in self._idle.values():
             while idle:
                 idle.pop().close()
+
+
+def _limit_idle_time(seconds: float, keep_alive: str) -> float:
+    """Return the seconds that a connection may be idle, shortened to what the header `Keep-Alive` announces."""
+    found = _KEEP_ALIVE.search(keep_alive)
+    return seconds if found is None else min(seconds, int(found[1]) - KEEP_ALIVE_MARGIN)

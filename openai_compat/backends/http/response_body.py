@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import zlib
 from contextlib import suppress
 from time import monotonic
@@ -10,28 +11,17 @@ from typing import Final
 import httptools
 from requests.exceptions import ChunkedEncodingError, ContentDecodingError, ReadTimeout
 
-from .pool import Connection, ConnectionPool, Deadlines, remaining
+from .connection import MAX_HEADER_BYTES, Connection, Deadlines, remaining
+from .decompression import Decoder
+from .pool import ConnectionPool
 
+SMALL_READ_BYTES: Final = 64
+"""Reads of fewer bytes are small. An event of a stream has more."""
+MAX_SMALL_READS: Final = 1000
+"""The number of small reads of a response without a pause."""
+SMALL_READ_PAUSE: Final = 0.001
 LAST_BYTES_TIMEOUT: Final = 0.05
 """Seconds that the end of the framing may follow the last event before `release` gives up the connection."""
-
-
-class _Decoder:
-    """A decoder for gzip and deflate, which zlib distinguishes by itself (47), with any number of gzip members."""
-
-    def __init__(self) -> None:
-        self._member = zlib.decompressobj(47)
-        self.is_inside = False
-
-    def decode(self, data: bytes) -> bytes:
-        decoded = []
-        while data:
-            if self._member.eof:
-                self._member = zlib.decompressobj(47)
-            decoded.append(self._member.decompress(data))
-            data = self._member.unused_data
-        self.is_inside = not self._member.eof
-        return b"".join(decoded)
 
 
 class ResponseBody:
@@ -49,10 +39,12 @@ class ResponseBody:
         self._total_deadline = total_deadline
         self._idle_seconds = 0.0
         self._read_timeout = self._timeout_valid_until = 0.0
+        self._framing_bytes = self._small_reads = 0
+        self._last_body = connection.body
         # Requests ask for no compression. Where an upstream compresses all the same, the headers must not say so.
         encoding = connection.headers.get("content-encoding", "").lower()
         is_encoded = encoding in {"gzip", "x-gzip", "deflate"} and connection.may_have_body
-        self._decoder = _Decoder() if is_encoded else None
+        self._decoder = Decoder() if is_encoded else None
         if is_encoded:
             for name in ("content-encoding", "content-length", "etag"):
                 connection.headers.pop(name, None)
@@ -62,24 +54,26 @@ class ResponseBody:
 
         Raises:
             ReadTimeout: The idle or the total timeout expired.
-            ChunkedEncodingError: The response ended before it was complete.
+            ChunkedEncodingError: The response ended before it was complete, or has too large trailers.
             ContentDecodingError: The response is not compressed in the way that its header names.
         """
         connection = self._connection
         if connection is None:
             return b""
+        decoder = self._decoder
         while True:
+            if decoder is not None and (decoded := self._decode(decoder)):
+                return decoded
             while not connection.body:
                 if connection.is_complete:
                     return self._end_of_body()
                 if not self._receive(connection):
                     return None
             data = connection.body[0] if len(connection.body) == 1 else b"".join(connection.body)
-            connection.body.clear()
-            if self._decoder is None:
+            connection.body = []
+            if decoder is None:
                 return data
-            if decoded := self._decode(self._decoder, data):
-                return decoded
+            decoder.feed(data)
 
     def _end_of_body(self) -> bytes:
         if self._decoder is not None and self._decoder.is_inside:
@@ -95,19 +89,46 @@ class ResponseBody:
             self._timeout_valid_until = self._total_deadline - self._read_timeout
             connection.set_read_timeout(self._read_timeout or None)
         try:
-            has_more = connection.receive()
+            received = connection.receive()
         except TimeoutError as error:
             return self._on_idle(self._read_timeout, error)
         except (OSError, httptools.HttpParserError) as error:
             raise self._truncated(error) from error
         if self._idle_seconds:
             self._idle_seconds = self._timeout_valid_until = 0.0
-        if not has_more:
+        if not received:
             self._on_connection_end(connection)
+        if len(received) < SMALL_READ_BYTES or not connection.body:
+            self._on_small_read(connection, len(received))
         return True
 
+    def _on_small_read(self, connection: Connection, received: int) -> None:
+        """Handle a read of few bytes, or without any body.
+
+        After many of them, there is a pause in which more bytes arrive. Each read costs as much as a large one.
+
+        Raises:
+            ChunkedEncodingError: Too many bytes without any body arrived in a row, such as those of trailers.
+        """
+        if connection.body or connection.body is not self._last_body:  # there was some of the body meanwhile
+            self._framing_bytes, self._last_body = 0, connection.body
+        if not connection.body:
+            self._framing_bytes += received
+        if self._framing_bytes > MAX_HEADER_BYTES:
+            raise self._truncated("its trailers are too large")
+        self._small_reads += 1
+        if self._small_reads > MAX_SMALL_READS:
+            time.sleep(SMALL_READ_PAUSE)
+
     def _next_timeout(self) -> float:
-        """Return the seconds until the next heartbeat, idle timeout or total timeout, or 0 without any."""
+        """Return the seconds until the next heartbeat, idle timeout or total timeout, or 0 without any.
+
+        Raises:
+            ReadTimeout: The total timeout has expired, although data still arrives.
+        """
+        if monotonic() >= self._total_deadline:
+            self._abandon()
+            raise ReadTimeout("the total timeout expired during the response")
         idle = self._deadlines.timeouts.idle
         timeout = self._deadlines.heartbeat_interval or idle
         if idle:
@@ -133,9 +154,9 @@ class ResponseBody:
         self._abandon()
         return ChunkedEncodingError(f"the response ended before it was complete: {reason}")
 
-    def _decode(self, decoder: _Decoder, data: bytes) -> bytes:
+    def _decode(self, decoder: Decoder) -> bytes:
         try:
-            return decoder.decode(data)
+            return decoder.take()
         except zlib.error as error:
             self._abandon()
             raise ContentDecodingError("the response is not compressed as its header states") from error

@@ -12,9 +12,9 @@ HTTP proxies are supported, for http and https.
 
 from __future__ import annotations
 
-import socket
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from time import monotonic
 from typing import Any, Final
 
@@ -31,13 +31,11 @@ from requests.exceptions import (
 )
 
 from .connect import Address, open_socket, parse_address, parse_proxy
-from .pool import Connection, ConnectionPool, Deadlines, Origin, remaining
+from .connection import Connection, Deadlines, Origin, remaining
+from .pool import ConnectionPool
+from .resend import SAFE_METHODS, ClosedConnectionError, may_send_again
 from .response_body import ResponseBody
 
-REPEATABLE_METHODS: Final = frozenset({"GET", "HEAD"})
-"""Methods that can be sent twice without a body. Requests with a body in memory can be unless the caller objects."""
-STALE_WINDOW: Final = 1.0
-"""Seconds within which a reused connection that the upstream had closed fails. A later failure interrupted work."""
 SMALL_BODY_BYTES: Final = 65_536
 """The largest body that is sent in one call with the header block. Larger ones are not copied for that."""
 
@@ -99,8 +97,8 @@ class LlhttpAdapter(HTTPAdapter):
         header_block = _to_header_block(request, address, origin)
         total_deadline = monotonic() + timeouts.total if timeouts.total else float("inf")
         body: Any = request.body
-        # Only repeatable requests may use an idle connection, since the upstream may be closing it.
-        is_repeatable = isinstance(body, bytes) or (body is None and request.method in REPEATABLE_METHODS)
+        # Only requests that can be sent again may use an idle connection, since the upstream may be closing it.
+        is_repeatable = isinstance(body, bytes) or (body is None and request.method in SAFE_METHODS)
         resends = deadlines.resends if is_repeatable else None
         idle = self._pool.acquire(origin) if resends is not None else None
         connection = idle or self._connect(origin, deadlines, verify)
@@ -144,19 +142,18 @@ class LlhttpAdapter(HTTPAdapter):
         An exception of the request body's iterator is raised unchanged, since it is not the upstream's failure.
 
         Raises:
-            _StaleConnectionError: The upstream closed the reused connection before it received this request.
+            _StaleConnectionError: The reused connection failed, and the request may be sent again.
             ReadTimeout: The first-byte or the total timeout expired.
             ConnectionError: The connection failed, or the response is not HTTP.
         """
-        started = monotonic()
         connection.start(is_head=request.method == "HEAD")
         deadlines.cancellation.on_cancel(connection.abort)
         try:
-            _send_request(connection.sock, header_block, request.body, deadlines.timeouts.idle)
-            connection.set_read_timeout(remaining(deadlines.timeouts.first_byte, total_deadline))
-            _read_headers(connection)
+            _send_request(connection, header_block, request.body, deadlines.timeouts.idle, total_deadline)
+            _read_headers(connection, remaining(deadlines.timeouts.first_byte, total_deadline))
         except BaseException as error:
             deadlines.cancellation.remove_callback(connection.abort)
+            is_stale = isinstance(error, OSError) and may_send_again(connection, request, error)
             connection.close()
             if isinstance(error, _RequestBodyError):
                 raise error.reason from error.reason.__cause__
@@ -165,8 +162,7 @@ class LlhttpAdapter(HTTPAdapter):
             if isinstance(error, httptools.HttpParserError):
                 raise ConnectionError(f"the response is not HTTP: {error}") from error
             if isinstance(error, OSError):
-                was_closed = connection.is_unanswered and monotonic() - started < STALE_WINDOW
-                is_stale = connection.is_reused and was_closed and not deadlines.cancellation.is_cancelled
+                is_stale = is_stale and not deadlines.cancellation.is_cancelled
                 raise (_StaleConnectionError if is_stale else ConnectionError)(f"no response: {error}") from error
             raise
 
@@ -176,7 +172,7 @@ class NotConnectedError(ConnectionError):
 
 
 class _StaleConnectionError(ConnectionError):
-    """A reused connection was already closed, so the upstream has most likely not started with the request."""
+    """A reused connection failed in a way that permits to send the request again."""
 
 
 class _RequestBodyError(Exception):
@@ -186,21 +182,30 @@ class _RequestBodyError(Exception):
         self.reason = reason
 
 
-def _send_request(sock: socket.socket, header_block: bytes, body: Any, timeout: float) -> None:
+def _send_request(
+    connection: Connection, header_block: bytes, body: Any, timeout: float, total_deadline: float
+) -> None:
     """Send the request, with up to `timeout` seconds (0 for unlimited) for each step.
 
     Return early if the upstream stops reading. It may have sent an early response such as 413 or 401.
     """
-    sock.settimeout(timeout or None)
+    blocks: Iterable[bytes]
     if body is None or isinstance(body, bytes):
-        if body and len(body) > SMALL_BODY_BYTES:
-            _ = _send_all(sock, header_block) and _send_all(sock, body)
-        else:
-            _send_all(sock, header_block + (body or b""))
-    elif _send_all(sock, header_block):
-        for block in _guard_request_body(body):
-            if not _send_all(sock, block):
+        blocks = (header_block, body) if body and len(body) > SMALL_BODY_BYTES else (header_block + (body or b""),)
+    else:
+        blocks = chain((header_block,), _guard_request_body(body))
+    for block in blocks:
+        rest: bytes | memoryview = block
+        while rest:
+            connection.sock.settimeout(remaining(timeout, total_deadline))
+            try:
+                sent = connection.sock.send(rest)
+            except (BrokenPipeError, ConnectionResetError):
                 return
+            connection.sent_bytes += sent
+            if sent == len(rest):  # most data fits into the socket's buffer
+                break
+            rest = memoryview(rest)[sent:]
 
 
 def _guard_request_body(body: Iterable[bytes]) -> Iterator[bytes]:
@@ -215,26 +220,25 @@ def _guard_request_body(body: Iterable[bytes]) -> Iterator[bytes]:
         raise _RequestBodyError(error) from error
 
 
-def _send_all(sock: socket.socket, data: bytes) -> bool:
-    """Send the data. Return False if the upstream has stopped reading."""
-    try:
-        # Most data fits into the socket's buffer. gevent's `sendall` queries the buffer's size first.
-        if (sent := sock.send(data)) < len(data):
-            sock.sendall(memoryview(data)[sent:])
-    except (BrokenPipeError, ConnectionResetError):
-        return False
-    return True
+def _read_headers(connection: Connection, seconds: float | None) -> None:
+    """Read until the head of the final response is complete. Errors in the bytes after it are raised by later reads.
 
-
-def _read_headers(connection: Connection) -> None:
-    """Read until the response's headers are complete. Errors in the bytes after them are raised by the body's reads."""
+    Raises:
+        TimeoutError: The head was not complete after `seconds`, although parts of it may have arrived.
+    """
+    deadline = float("inf") if seconds is None else monotonic() + seconds
     while not connection.headers_complete:
+        connection.set_read_timeout(seconds)
         try:
             if not connection.receive():
-                raise ConnectionResetError("the connection was closed before a response")
+                raise ClosedConnectionError("the connection was closed before a response")
         except httptools.HttpParserError:
             if not connection.headers_complete:
                 raise
+        if seconds is not None and not connection.headers_complete:
+            seconds = deadline - monotonic()
+            if seconds <= 0:
+                raise TimeoutError("the head was not complete in time")
 
 
 def encode_chunked(body: Iterator[bytes]) -> Iterator[bytes]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from openai_compat.backends.base import CHAT_PARAMETERS, Backend, SupportsChat, SupportsForwarding
-from openai_compat.backends.http.messages import UpstreamRequest
+from openai_compat.backends.http.messages import UpstreamRequest, UpstreamResponse
 from openai_compat.backends.parsing.answer_format import check_status, detect_events
 from openai_compat.backends.parsing.openai_chat import read_chat_completion, read_chat_stream
 from openai_compat.backends.parsing.openai_errors import read_error, refuses_stream_options, to_status_error
@@ -147,6 +148,7 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
             body_length=call.body_length,
             is_repeatable=call.is_repeatable,
             limiter=self._limiter,
+            redactor=self.redactor,
         )
 
     def to_refusal(self, status: int | None) -> UpstreamAuthenticationError | None:
@@ -163,11 +165,11 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
             return True
         return self._is_caller_judged and (self._credentials is not None or context.authorization is not None)
 
-    def _to_error(self, status: int | None, body: bytes) -> UpstreamError:
+    def _to_error(self, response: UpstreamResponse, status: int | None, body: bytes) -> UpstreamError:
         """Return the error for an error object in a response of status 200. `status` is the one that it names."""
         if (refusal := self.to_refusal(status)) is not None:
             return refusal
-        error = to_status_error(status, body)
+        error = to_status_error(status, response.redact(body))
         error.is_within_answer = True
         return error
 
@@ -198,9 +200,10 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
             if response.status >= 400:
                 raise read_error(response)
             answer, is_stream = detect_events(response, is_streamed=bool(body["stream"]))
+            to_error = partial(self._to_error, response)
             if is_stream:
-                return read_chat_stream(answer, self._to_error)
-            return iter(read_chat_completion(answer.read(), self._to_error))
+                return read_chat_stream(answer, to_error)
+            return iter(read_chat_completion(answer.read(), to_error))
         except BaseException:
             response.close()
             raise

@@ -33,7 +33,7 @@ class PeekedResponse(UpstreamResponse):
     """A response whose first bytes have been read."""
 
     def __init__(self, response: UpstreamResponse) -> None:
-        self.status, self.headers = response.status, response.headers
+        self.status, self.headers, self.max_bytes = response.status, response.headers, response.max_bytes
         self._response = response
         self._blocks = response.blocks()
         self.prefix = b""
@@ -63,8 +63,8 @@ class PeekedResponse(UpstreamResponse):
         yield from self._peeked
         yield from self._blocks
 
-    def read(self) -> bytes:
-        return b"".join(block for block in self.blocks() if isinstance(block, bytes))
+    def redact(self, data: bytes) -> bytes:
+        return self._response.redact(data)
 
     def close(self) -> None:
         self._response.close()

@@ -147,7 +147,8 @@ class ResponsesRelay(EventStream):
         response = data.get("response")
         failure = response.get("error") if isinstance(response, dict) else None
         error = failure if type_ != ERROR else data.get("error", data)
-        self.failure = to_stream_error(self._backend, {"error": error or {"message": "The response failed."}})
+        chunk = {"error": error or {"message": "The response failed."}}
+        self.failure = to_stream_error(self._backend, self._response, chunk)
         if not self._has_content:
             raise self.failure
         self._is_done = type_ != ERROR

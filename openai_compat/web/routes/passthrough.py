@@ -241,26 +241,29 @@ def _complete_response(reply: UpstreamResponse) -> Response:
 
 
 def _streamed_response(reply: UpstreamResponse, body: ForwardedBody, context: RequestContext) -> Response:
-    """Return the response that relays the body, once its first bytes have arrived or the upstream is idle.
+    """Return the response that relays the body, once its first bytes have arrived.
 
-    If the upstream fails after them, the connection is closed, because the content type may not support errors.
+    An event stream begins earlier if the upstream is idle, with a comment. If the upstream fails after the first bytes,
+    the connection is closed, because the content type may not support errors.
 
     Raises:
         UpstreamError: the upstream failed before them.
     """
-    try:
-        first = next(body, b"")
-    except BaseException:
-        body.close()
-        raise
     headers = {
         "content-type": "application/octet-stream",
         **response_headers(reply.headers, FILE_HEADERS),
         **UNTRUSTED_HEADERS,
         "x-accel-buffering": "no",
     }
-    source = _ProxyBody(first, body)
     keep_alive = to_comment if headers["content-type"].startswith("text/event-stream") else None
+    try:
+        first = next(body, b"")
+        while isinstance(first, Heartbeat) and keep_alive is None:
+            first = next(body, b"")
+    except BaseException:
+        body.close()
+        raise
+    source = _ProxyBody(first, body)
     stream = StreamBody(context, source, source, StreamFormat(headers, keep_alive, to_error=None), reply.status)
     return Response(stream, reply.status, headers, direct_passthrough=True)
 

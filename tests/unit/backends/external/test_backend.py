@@ -226,7 +226,7 @@ def test_secrets_from_the_environment_are_masked_in_errors() -> None:
     """Check a key as it may stand in a declared query or body or in the URL."""
     response = make({"error": "key abc/def-123 (abc%2Fdef-123) of Key ghi-456 is wrong"}, status=400)
     error = refusal(response, variables={"K": "abc/def-123"}, headers={"Authorization": "Key ghi-456"})
-    assert error.message == "key *** (***) of *** is wrong"
+    assert error.message == "key *** (***) of Key *** is wrong"
 
 
 def test_credentials_are_masked_in_an_error_with_status_200() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from requests.exceptions import ChunkedEncodingError, ConnectionError, ConnectTimeout
 
-from openai_compat.backends.http.pool import Deadlines
+from openai_compat.backends.http.connection import Deadlines
 from openai_compat.backends.http.transport import LlhttpAdapter
 from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import CallCancelledError

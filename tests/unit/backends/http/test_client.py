@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,7 +34,7 @@ from openai_compat.core.errors import (
 from openai_compat.core.settings import ModelConfig, Settings
 from openai_compat.core.timeouts import Timeouts
 from openai_compat.core.types import CallContext, ChatRequest
-from tests.support.raw_server import RawServer, read_request
+from tests.support.raw_server import RawServer, answer_with, read_request
 
 from .helpers import UNFINISHED
 
@@ -201,3 +202,64 @@ def test_the_timeouts_of_the_context_replace_those_of_the_model(mocked: response
     context = CallContext("req_1", timeouts=Timeouts(first_byte=1))
     send(context)
     assert mocked.calls[0].request.req_kwargs["timeout"].timeouts is context.timeouts  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["authorization", "api-key", "x-api-key", "x-forwarded-access-token"])
+@pytest.mark.parametrize("status", [200, 500])
+def test_a_sent_credential_is_masked_in_headers_and_in_errors(
+    mocked: responses.RequestsMock, name: str, status: int
+) -> None:
+    """Tokens that are fetched or belong to the caller are in no configuration."""
+    mocked.post(
+        URL, body="the token was token-of-the-hour", status=status, headers={"X-Request-Id": "token-of-the-hour"}
+    )
+    response = send(headers={name: "Bearer token-of-the-hour"})
+    assert response.headers["x-request-id"] == "***"
+    assert response.read() == (b"the token was token-of-the-hour" if status == 200 else b"the token was ***")
+
+
+@pytest.mark.parametrize(("status", "limit"), [(200, 2_000_000), (500, 1_048_576)])
+def test_a_body_above_the_limit_is_an_error_and_closes_the_connection(status: int, limit: int) -> None:
+    is_closed = threading.Event()
+
+    def script(client: socket.socket) -> None:
+        read_request(client)
+        client.sendall(b"HTTP/1.1 %d X\r\nContent-Length: 100000000\r\n\r\n" % status)
+        try:
+            client.sendall(bytes(100_000_000))
+        except ConnectionError:
+            is_closed.set()
+
+    client = UpstreamClient(Settings(max_reply_bytes=2_000_000))
+    with RawServer(script) as server:
+        response = client.send("GET", server.url, headers={}, timeouts=Timeouts(), context=CallContext("req_1"))
+        with pytest.raises(UpstreamInvalidResponseError, match=f"larger than {limit} bytes"):
+            response.read()
+        assert is_closed.wait(20)
+
+
+def test_the_blocks_of_a_complete_answer_are_limited_and_those_of_a_stream_are_not() -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n" + bytes(200_000)
+    client = UpstreamClient(Settings(max_reply_bytes=100_000))
+    with RawServer(answer_with(answer)) as server:
+        for is_whole in (False, True):
+            context = CallContext("req_1", is_whole=is_whole)
+            response = client.send("GET", server.url, headers={}, timeouts=Timeouts(), context=context)
+            if not is_whole:
+                assert sum(len(block) for block in response.blocks() if isinstance(block, bytes)) == 200_000
+                continue
+            with pytest.raises(UpstreamInvalidResponseError):
+                list(response.blocks())
+
+
+def test_what_arrived_of_an_error_is_masked_before_the_failure_is_raised() -> None:
+    head = b"HTTP/1.1 500 X\r\nContent-Length: 100\r\n\r\n"
+    with RawServer(answer_with(head + b"the key sk-12345 is")) as server:
+        headers = {"authorization": "Bearer sk-12345"}
+        response = UpstreamClient(Settings()).send(
+            "GET", server.url, headers=headers, timeouts=Timeouts(), context=CallContext("req_1")
+        )
+        blocks = response.blocks()
+        assert next(blocks) == b"the key *** is"
+        with pytest.raises(UpstreamTruncatedError):
+            next(blocks)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from requests.exceptions import InvalidHeader, InvalidURL
 
-from openai_compat.backends.http.pool import Deadlines
+from openai_compat.backends.http.connection import Deadlines
 from openai_compat.backends.http.transport import LlhttpAdapter, encode_chunked
 from openai_compat.core.timeouts import Timeouts
 from tests.support.raw_server import RawServer, wait_for_close

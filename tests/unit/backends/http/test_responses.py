@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import gzip
 import socket
+import time
 import zlib
 from collections.abc import Callable
 
+import httptools
 import pytest
 from requests.exceptions import ChunkedEncodingError, ConnectionError
 
+from openai_compat.backends.http.connection import Connection, Origin
+from openai_compat.backends.http.decompression import MAX_DECODED_BYTES
+from openai_compat.backends.http.response_body import MAX_SMALL_READS
 from openai_compat.backends.http.transport import LlhttpAdapter
 from tests.support.raw_server import RawServer, Script, answer_bytewise, answer_with, read_request
 
@@ -125,20 +130,127 @@ def test_bytes_after_a_complete_response_are_ignored_and_close_the_connection(ad
             assert server.connections == 2
 
 
-def test_an_endless_header_block_is_an_error(adapter: LlhttpAdapter) -> None:
-    sent = 0
+class Endless:
+    """A script that answers with `first` and then `piece` without end. `sent` counts the bytes of the pieces."""
 
-    def endless(client: socket.socket) -> None:
-        nonlocal sent
+    def __init__(self, first: bytes, piece: bytes) -> None:
+        self._first = first
+        self._piece = piece
+        self.sent = 0
+
+    def __call__(self, client: socket.socket) -> None:
         read_request(client)
-        client.sendall(b"HTTP/1.1 200 OK\r\n")
-        while sent < 50_000_000:
-            client.sendall(b"X-Padding: x\r\n" * 1000)
-            sent += 14_000
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # so that `sent` is about what the client reads
+        client.sendall(self._first)
+        while self.sent < 200_000_000:
+            client.sendall(self._piece)
+            self.sent += len(self._piece)
 
-    with RawServer(endless) as server, pytest.raises(ConnectionError):
+
+@pytest.mark.parametrize(
+    ("first", "piece"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", b"X-Padding: x\r\n" * 1000),
+        (b"HTTP/1.1 200 OK\r\nX-Padding: ", b"x" * 10_000),
+        (b"", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" * 100),
+    ],
+    ids=["headers", "one header", "interim responses"],
+)
+def test_an_endless_head_is_an_error(adapter: LlhttpAdapter, first: bytes, piece: bytes) -> None:
+    script = Endless(first, piece)
+    with RawServer(script) as server, pytest.raises(ConnectionError):
         send(adapter, server.url)
-    assert sent < 20_000_000
+    assert script.sent < 10_000_000
+
+
+@pytest.mark.parametrize("piece", [b"X: aaaa\r\n" * 1000, b"a" * 10_000], ids=["trailers", "one trailer"])
+def test_endless_trailers_are_an_error(adapter: LlhttpAdapter, piece: bytes) -> None:
+    script = Endless(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX: ", piece)
+    with RawServer(script) as server, pytest.raises(ChunkedEncodingError):
+        read(send(adapter, server.url))
+    assert script.sent < 10_000_000
+
+
+def test_a_body_in_single_bytes_is_read_in_few_steps(adapter: LlhttpAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a limit, the number of reads is that of the chunks, or as many as the processor makes in the time."""
+    reads: list[bytes] = []
+    receive = Connection.receive
+
+    def receive_and_count(connection: Connection) -> bytes:
+        reads.append(receive(connection))
+        return reads[-1]
+
+    def script(client: socket.socket) -> None:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        read_request(client)
+        client.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(20_000):
+            client.sendall(b"1\r\na\r\n")
+        client.sendall(b"0\r\n\r\n")
+
+    monkeypatch.setattr(Connection, "receive", receive_and_count)
+    with RawServer(script) as server:
+        started = time.monotonic()
+        assert read(send(adapter, server.url)) == b"a" * 20_000
+        milliseconds = (time.monotonic() - started) * 1000
+    assert len(reads) <= MAX_SMALL_READS + 2 * milliseconds + 10
+
+
+def padded_head(size: int) -> bytes:
+    """Return a head of `size` bytes for a body of 100,000 bytes."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\nX-Padding: %b\r\n\r\n"
+    return head % (b"x" * (size - len(head) + 2))
+
+
+@pytest.mark.parametrize("first_bytes", [1, 200, 65_536])
+def test_a_head_may_have_64_kib_and_the_body_behind_it_does_not_count(adapter: LlhttpAdapter, first_bytes: int) -> None:
+    def script(client: socket.socket) -> None:
+        read_request(client)
+        answer = padded_head(65_536) + bytes(100_000)
+        client.sendall(answer[:first_bytes])
+        time.sleep(0.05)
+        client.sendall(answer[first_bytes:])
+
+    with RawServer(script) as server:
+        assert len(read(send(adapter, server.url))) == 100_000
+    with RawServer(answer_with(padded_head(65_537))) as server, pytest.raises(ConnectionError):
+        send(adapter, server.url)
+
+
+def test_a_head_that_arrives_byte_by_byte_is_parsed_line_by_line(adapter: LlhttpAdapter) -> None:
+    parsed: list[int] = []
+
+    class Parser:
+        def __init__(self, connection: Connection) -> None:
+            self._parser = httptools.HttpResponseParser(connection)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._parser, name)
+
+        def feed_data(self, data: bytes) -> None:
+            parsed.append(len(data))
+            self._parser.feed_data(data)
+
+    left, right = socket.socketpair()
+    with left, right:
+        connection = Connection(left, Origin("http", "upstream.test", 80, None))
+        connection._parser = Parser(connection)  # type: ignore[assignment]
+        for position in range(2000):
+            right.send(padded_head(2000)[position : position + 1])
+            connection.receive()
+    assert connection.headers_complete
+    assert sum(parsed) == 2000, "a byte was parsed more than once"
+    assert sum(size > 0 for size in parsed) <= 6, "the parser got an unfinished line"
+
+
+def test_a_compressed_body_is_decoded_in_blocks_of_limited_size(adapter: LlhttpAdapter) -> None:
+    compressed = gzip.compress(bytes(50_000_000))
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(compressed)
+    with RawServer(answer_with(head + compressed)) as server:
+        raw = send(adapter, server.url).raw
+        sizes = [len(block) for block in iter(raw.read1, b"")]
+    assert sum(sizes) == 50_000_000
+    assert max(sizes) <= MAX_DECODED_BYTES
 
 
 def test_an_unrequested_protocol_switch_is_an_error(adapter: LlhttpAdapter) -> None:

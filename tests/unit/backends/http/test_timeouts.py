@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import socket
+import time
 
 import pytest
 from requests.exceptions import ConnectTimeout, ReadTimeout
 
 from openai_compat.backends.http import connect
-from openai_compat.backends.http.pool import Deadlines
+from openai_compat.backends.http.connection import Deadlines
 from openai_compat.backends.http.transport import LlhttpAdapter
 from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.timeouts import Timeouts
-from tests.support.raw_server import RawServer, answer_with, wait_for_close
+from tests.support.raw_server import RawServer, answer_with, read_request, wait_for_close
 
 from .helpers import OK, UNFINISHED, read, send, stalled_after
 
@@ -30,6 +31,65 @@ def test_the_idle_and_the_total_timeout(adapter: LlhttpAdapter, timeouts: Timeou
         assert raw.read1() == b"hel"
         with pytest.raises(ReadTimeout):
             all(raw.read1() is None for _ in range(100))
+
+
+def dripping(first: bytes, piece: bytes, pause: float = 0.01) -> RawServer:
+    """Return a server that answers with `first` and then sends `piece` again and again, up to 20 s."""
+
+    def script(client: socket.socket) -> None:
+        read_request(client)
+        client.sendall(first)
+        end = time.monotonic() + 20
+        while time.monotonic() < end:
+            client.sendall(piece)
+            time.sleep(pause)
+
+    return RawServer(script)
+
+
+@pytest.mark.parametrize("timeouts", [Timeouts(first_byte=0.2), Timeouts(total=0.2)], ids=["first byte", "total"])
+@pytest.mark.parametrize(
+    ("first", "piece"),
+    [(b"HTTP/1.1 200 OK\r\nX-A: ", b"a"), (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n")],
+    ids=["head", "interim responses"],
+)
+def test_the_head_of_a_response_arrives_within_the_limits_although_it_drips(
+    adapter: LlhttpAdapter, timeouts: Timeouts, first: bytes, piece: bytes
+) -> None:
+    with dripping(first, piece) as server, pytest.raises(ReadTimeout):
+        send(adapter, server.url, timeout=Deadlines(timeouts))
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "piece", "pause"),
+    [
+        (HEAD, b"1\r\na\r\n", 0.0),
+        (HEAD + b"5;", b"a", 0.01),
+        (HEAD + b"0\r\nX-A: ", b"a", 0.01),
+        (HEAD + b"0\r\n", b"X: a\r\n", 0.01),
+    ],
+    ids=["body without a pause", "chunk extension", "trailer", "trailers"],
+)
+def test_the_total_timeout_holds_although_data_arrives(
+    adapter: LlhttpAdapter, first: bytes, piece: bytes, pause: float
+) -> None:
+    with dripping(first, piece, pause) as server:
+        response = send(adapter, server.url, timeout=Deadlines(Timeouts(total=0.2)))
+        with pytest.raises(ReadTimeout):
+            read(response)
+
+
+def test_the_total_timeout_limits_an_upstream_that_reads_slowly(adapter: LlhttpAdapter) -> None:
+    def script(client: socket.socket) -> None:
+        for _ in range(2000):
+            client.recv(4096)
+            time.sleep(0.01)
+
+    with RawServer(script) as server, pytest.raises(ReadTimeout):
+        send(adapter, server.url, "POST", body=bytes(64_000_000), timeout=Deadlines(Timeouts(idle=5, total=0.3)))
 
 
 def test_an_idle_gap_is_reported_before_the_idle_timeout(adapter: LlhttpAdapter) -> None:
