@@ -27,6 +27,8 @@ ENDS: Final = frozenset({"response.completed", "response.incomplete", "response.
 STARTS: Final = frozenset({"response.created", "response.in_progress"})
 """Events before which nothing was decided, so that a failure after them can still have its status."""
 ERROR: Final = "error"
+FAILURES: Final = frozenset({ERROR, "response.failed"})
+"""Events with the upstream's words, which may repeat this server's credentials."""
 _NAME: Final = re.compile(rb"(?:^|[\r\n])event: ?([\w.]+)")
 _TYPE: Final = re.compile(rb'"type" ?: ?"([\w.]+)"')
 _NUMBER: Final = re.compile(rb'"sequence_number" ?: ?(\d+)')
@@ -113,8 +115,8 @@ class ResponsesRelay(EventStream):
         self._last = events
         kept: list[bytes] = []
         for event in split_events(events):
-            kept.append(event)
             type_ = _type_of(event)
+            kept.append(self._response.redact(event) if type_ in FAILURES else event)
             if type_.endswith(".delta"):
                 self._has_content = True
                 continue
@@ -124,7 +126,7 @@ class ResponsesRelay(EventStream):
         return b"".join(kept)
 
     def _observe(self, type_: str, event: bytes) -> None:
-        if type_ == ERROR or type_ == "response.failed":
+        if type_ in FAILURES:
             self._fail(type_, event)
         elif type_ in STARTS:
             if self._created is None:

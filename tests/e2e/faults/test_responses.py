@@ -68,6 +68,7 @@ NATIVE = {
     + CREATED
     + DELTA
     + STREAM_ERROR.replace(b'"sequence_number": 1', b'"sequence_number": 2'),
+    "late-secret": EVENTS_HEAD + CREATED + DELTA + STREAM_ERROR.replace(b"Slow down.", b"Wrong key sk-of-the-server"),
     "early-failed": EVENTS_HEAD + CREATED + FAILED,
     "object": complete("200 OK", {**RESPONSE, "status": "completed", "usage": USAGE}),
     "error-object": complete("200 OK", {"error": {"message": "boom", "code": "rate_limit_exceeded"}}),
@@ -149,7 +150,7 @@ def upstream(running: Upstream) -> Upstream:
 
 @pytest.fixture(scope="module")
 def server(running: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    row = {"kind": "openai", "base_url": f"{running.server.url}/v1"}
+    row = {"kind": "openai", "base_url": f"{running.server.url}/v1", "api_key": "sk-of-the-server"}
     models: list[dict[str, Any]] = [{"name": name, **row} for name in (*NATIVE, "hang", "slow", "chat-only")]
     models += [
         {"name": name, **row, "responses": "translated"} for name in ("cut-chat", "status-chat", "slow-chat", "thinks")
@@ -215,6 +216,12 @@ def test_an_error_within_the_stream_is_followed_by_a_failed_response(server: Liv
     assert types_of(events)[:3] == ["created", "output_text.delta", "error"]
     assert types_of(events)[-1] == "failed"
     assert events[-1]["response"]["error"] == {"code": "rate_limit_exceeded", "message": "Slow down."}
+
+
+def test_credentials_are_masked_in_an_error_within_the_stream(server: LiveServer, upstream: Upstream) -> None:
+    content = post(server, "late-secret", stream=True).content
+    assert b"Wrong key ***" in content
+    assert b"sk-of-the-server" not in content
 
 
 @pytest.mark.parametrize(("model", "status"), [("error", 429), ("early-failed", 502), ("nothing", 502)])

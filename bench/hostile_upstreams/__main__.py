@@ -1,4 +1,4 @@
-"""Cost of hostile and unlucky upstreams, `python -m bench.hostile`.
+"""Cost of hostile and unlucky upstreams, `python -m bench.hostile_upstreams`.
 
 It prints the worker's CPU time for 2 MB of answer in chunks of one byte, and how many of 4,000 calls fail or are
 processed twice if each meets the moment at which the upstream closes its idle connection.

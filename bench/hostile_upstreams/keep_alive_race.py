@@ -1,6 +1,6 @@
 """Race between a call and the upstream's close of the idle connection that the call reuses.
 
-As the program `python -m bench.hostile.keep_alive_race` it is the client, which needs gevent's patches.
+As the program `python -m bench.hostile_upstreams.keep_alive_race` it is the client, which needs gevent's patches.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def measure_races() -> Iterator[str]:
         create = loop.create_server(lambda: Upstream(read, resets=resets), "127.0.0.1", 0, backlog=512)  # noqa: B023
         server = asyncio.run_coroutine_threadsafe(create, loop).result()
         port = server.sockets[0].getsockname()[1]
-        command = [sys.executable, "-m", "bench.hostile.keep_alive_race", str(port)]
+        command = [sys.executable, "-m", "bench.hostile_upstreams.keep_alive_race", str(port)]
         outcomes = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
