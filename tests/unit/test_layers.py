@@ -62,6 +62,7 @@ CORE: dict[str, set[str]] = {
     "timeouts": set(),
     "types": {"cancellation", "timeouts"},
     "timers": set(),
+    "turns": set(),
     "vocabularies": set(),
     "tokens": {"types", "vocabularies"},
     "profiles": {"errors"},
