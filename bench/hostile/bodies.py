@@ -92,8 +92,9 @@ def _small_requests(model: str) -> Iterator[Body]:
     """Yield requests of a few kilobytes that ask for much."""
     hi, long = [_user("hi")], [_user("a " * 3000)]
     yield Body("2,048 x 3,072 dimensions", EMBEDDINGS, _dump(model=model, input=["x"] * 2048, dimensions=3072))
-    encoded = _dump(model=model, input=["x"] * 2048, dimensions=3072, encoding_format="base64")
-    yield Body("2,048 x 3,072 dimensions in base64", EMBEDDINGS, encoded)
+    largest = {"model": model, "input": ["x"] * 2048, "dimensions": 1536}
+    yield Body("2,048 x 1,536 dimensions", EMBEDDINGS, _dump(**largest))
+    yield Body("2,048 x 1,536 dimensions in base64", EMBEDDINGS, _dump(**largest, encoding_format="base64"))
     yield Body("20 top_logprobs", CHAT, _dump(model=model, messages=long, logprobs=True, top_logprobs=20))
     yield Body("128 choices", CHAT, _dump(model=model, messages=long, n=128))
     yield Body("128 choices in a stream", CHAT, _dump(model=model, messages=long, n=128, stream=True))
@@ -113,9 +114,9 @@ def _schemas() -> Iterator[tuple[str, Any]]:
         "negated": "[^a-zA-Z0-9_ .!\\x21-\\x7e]" * 40, "nested repeats": "(" * 90 + "a" + "*)" * 90,
     }  # fmt: skip
     for name, pattern in patterns.items():
-        text = {"type": "string", "pattern": pattern, "minLength": 9_999}
+        text = {"type": "string", "pattern": pattern}
         items = [{**text, "title": str(number)} for number in range(400)]
-        yield f"a pattern: {name}", text
+        yield f"a pattern: {name}", {**text, "maxLength": 10_000}
         yield f"400 patterns: {name}", {"type": "array", "prefixItems": items}
     yield (
         "an enum of 400,000",

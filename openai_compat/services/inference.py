@@ -20,7 +20,7 @@ from .event_stream import ChunkFilter, CompleteAnswer, EventStream
 from .failover_streams import FailoverStream
 from .forwarding import forward
 from .inference_call import EMBEDDINGS_PATH, InferenceCall
-from .openai_objects import to_json
+from .openai_objects import to_json, to_json_by_item
 from .preparation import needs_translation
 from .sse_events import encode_chunks
 from .stream_recovery import OnRouted, RecoveringStream
@@ -110,7 +110,7 @@ class EmbeddingsEndpoint(Endpoint):
     ) -> Answer:
         vectors, usage, truncated = self._embeddings.create(target.backend, target.model, call.payload, context)
         headers = {TRUNCATED_HEADER: ",".join(map(str, truncated))} if truncated else {}
-        return CompleteAnswer(200, headers, to_json(vectors), usage)
+        return CompleteAnswer(200, headers, to_json_by_item(vectors, "data"), usage)
 
 
 def answer_call(

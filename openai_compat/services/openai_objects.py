@@ -13,14 +13,28 @@ from uuid import uuid4
 from openai_compat.backends.parsing.json_check import LOWEST_LOGPROB
 from openai_compat.core.errors import UpstreamInvalidResponseError
 from openai_compat.core.tokens import TokenCounter
+from openai_compat.core.turns import TimeSlices
 from openai_compat.core.types import Usage
 
 from .parameters import Text
 
 
-def to_json(value: Mapping[str, Any]) -> bytes:
+def to_json(value: Any) -> bytes:
     """Return `value` as JSON. Lone surrogates, which UTF-8 cannot encode, become question marks."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def to_json_by_item(value: Mapping[str, Any], name: str) -> bytes:
+    """Return `value` as JSON, with turns for other calls between the items of its list `name`, which may be long."""
+    if not isinstance(value.get(name), list):
+        return to_json(value)
+    encode = TimeSlices().checked(to_json)
+    items = b",".join([encode(item) for item in value[name]])
+    members = [
+        to_json(str(key)) + b":" + (b"[" + items + b"]" if key == name else to_json(member))
+        for key, member in value.items()
+    ]
+    return b"{" + b",".join(members) + b"}"
 
 
 def to_usage_object(usage: Usage) -> dict[str, Any]:
