@@ -151,7 +151,8 @@ class RequestContext:
         if log.isEnabledFor(level):
             has_disconnected = self.cancellation.is_cancelled and self.cancellation.reason is None
             log_fields = {"status": 499 if has_disconnected else status, "ms": self.elapsed_ms, **self.log_fields}
-            endpoint = self._endpoint.encode("latin-1").decode("utf-8", "replace")
+            method, _, path = self._endpoint.encode("latin-1").decode("utf-8", "replace").partition(" ")
+            endpoint = f"{method} {path.replace(' ', '%20')}"  # or a path could imitate the fields behind it
             record = logging.LogRecord(log.name, level, "", 0, endpoint, None, None)  # `log.log` takes 2 µs more
             record.fields = log_fields
             log.handle(record)
