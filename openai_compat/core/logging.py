@@ -62,11 +62,12 @@ def _escape_for_json(match: re.Match[str]) -> str:
     return f"\\u{ord(match[0]):04x}"
 
 
-def _pairs(fields: Mapping[str, Any]) -> str:
-    """Return ` key=value` for each field. A value that could pass for other pairs is quoted."""
-    pairs = "".join([f" {name}={value}" for name, value in fields.items()])
-    if len(pairs) <= MAX_VALUE_CHARS and pairs.count(" ") == pairs.count("=") == len(fields) and '"' not in pairs:
-        return pairs  # the usual case, in which no value needs a look of its own
+def _is_plain(pairs: str, count: int) -> bool:
+    """Return True if ` key=value` pairs are short, and no value can pass for other pairs."""
+    return len(pairs) <= MAX_VALUE_CHARS and pairs.count(" ") == pairs.count("=") == count and '"' not in pairs
+
+
+def _quoted_pairs(fields: Mapping[str, Any]) -> str:
     return "".join([f" {name}={_quote(shorten(str(value), MAX_VALUE_CHARS))}" for name, value in fields.items()])
 
 
@@ -83,7 +84,13 @@ class TextFormatter(logging.Formatter):
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        text = shorten(record.getMessage(), MAX_MESSAGE_CHARS) + _pairs(getattr(record, "fields", {}))
+        text = record.getMessage()
+        if len(text) > MAX_MESSAGE_CHARS:
+            text = shorten(text, MAX_MESSAGE_CHARS)
+        fields = getattr(record, "fields", None)
+        if fields:
+            pairs = "".join([f" {name}={value}" for name, value in fields.items()])
+            text += pairs if _is_plain(pairs, len(fields)) else _quoted_pairs(fields)
         if not text.isprintable():  # faster than the search
             text = _CONTROL.sub(_escape, text)
         line = f"{_format_time(record)} {record.levelname} {request_id.get()} {text}"

@@ -36,7 +36,7 @@ def parse_json_object(body: bytes) -> dict[str, Any]:
     if not body:
         _raise_invalid("the body is empty")
     try:
-        value = _decode(body)
+        value = DECODER.decode(body.decode("utf-8")) if len(body) <= LARGE_BYTES else _decode_large(body)
         if _may_contain_surrogates(body):
             _check_surrogates(value)
     except UnicodeDecodeError as error:
@@ -69,10 +69,8 @@ def validate(schema: Schema, payload: dict[str, Any]) -> dict[str, Any]:
     return payload
 
 
-def _decode(body: bytes) -> Any:
-    """Decode JSON. A large body gives turns between its objects and its numbers, as C code cannot be interrupted."""
-    if len(body) <= LARGE_BYTES:
-        return DECODER.decode(body.decode("utf-8"))
+def _decode_large(body: bytes) -> Any:
+    """Decode JSON with turns for other calls between its objects and its numbers, as C code cannot be interrupted."""
     check_structure(body)
     text = body.decode("utf-8")
     give_turn()
