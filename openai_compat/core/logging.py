@@ -62,11 +62,6 @@ def _escape_for_json(match: re.Match[str]) -> str:
     return f"\\u{ord(match[0]):04x}"
 
 
-def _is_plain(pairs: str, count: int) -> bool:
-    """Return True if ` key=value` pairs are short, and no value can pass for other pairs."""
-    return len(pairs) <= MAX_VALUE_CHARS and pairs.count(" ") == pairs.count("=") == count and '"' not in pairs
-
-
 def _quoted_pairs(fields: Mapping[str, Any]) -> str:
     return "".join([f" {name}={_quote(shorten(str(value), MAX_VALUE_CHARS))}" for name, value in fields.items()])
 
@@ -90,7 +85,9 @@ class TextFormatter(logging.Formatter):
         fields = getattr(record, "fields", None)
         if fields:
             pairs = "".join([f" {name}={value}" for name, value in fields.items()])
-            text += pairs if _is_plain(pairs, len(fields)) else _quoted_pairs(fields)
+            # Only a value with `=` could pass for other pairs.
+            is_plain = len(pairs) <= MAX_VALUE_CHARS and pairs.count("=") == len(fields)
+            text += pairs if is_plain else _quoted_pairs(fields)
         if not text.isprintable():  # faster than the search
             text = _CONTROL.sub(_escape, text)
         line = f"{_format_time(record)} {record.levelname} {request_id.get()} {text}"

@@ -87,7 +87,7 @@ def test_fields_become_pairs_in_text_and_keys_in_json(capsys: pytest.CaptureFixt
     }
 
 
-@pytest.mark.parametrize("value", ["a status=200", "status=200", 'a" status=200 "', "a model=b", "a  b"])
+@pytest.mark.parametrize("value", ["a status=200", "status=200", 'a" status=200 "', "a model=b"])
 def test_a_value_that_could_pass_for_other_fields_is_quoted(value: str) -> None:
     line = line_of("GET /", status=404, model=value)
     assert line.endswith(f"GET / status=404 model={json.dumps(value)}")
