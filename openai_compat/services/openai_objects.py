@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import Any
 from uuid import uuid4
@@ -24,17 +24,18 @@ def to_json(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
-def to_json_by_item(value: Mapping[str, Any], name: str) -> bytes:
-    """Return `value` as JSON, with turns for other calls between the items of its list `name`, which may be long."""
-    if not isinstance(value.get(name), list):
-        return to_json(value)
-    encode = TimeSlices().checked(to_json)
-    items = b",".join([encode(item) for item in value[name]])
-    members = [
-        to_json(str(key)) + b":" + (b"[" + items + b"]" if key == name else to_json(member))
-        for key, member in value.items()
-    ]
-    return b"{" + b",".join(members) + b"}"
+def to_json_in_turns(value: Any, depth: int) -> bytes:
+    """Return `value` as JSON, with turns for other calls between its parts `depth` levels below it."""
+    return _encode(value, depth, TimeSlices().checked(to_json))
+
+
+def _encode(value: Any, depth: int, encode: Callable[[Any], bytes]) -> bytes:
+    if depth and isinstance(value, dict):
+        members = [to_json(str(key)) + b":" + _encode(member, depth - 1, encode) for key, member in value.items()]
+        return b"{" + b",".join(members) + b"}"
+    if depth and isinstance(value, list):
+        return b"[" + b",".join([_encode(item, depth - 1, encode) for item in value]) + b"]"
+    return encode(value)
 
 
 def to_usage_object(usage: Usage) -> dict[str, Any]:
