@@ -82,12 +82,13 @@ class TextFormatter(logging.Formatter):
         text = record.getMessage()
         if len(text) > MAX_MESSAGE_CHARS:
             text = shorten(text, MAX_MESSAGE_CHARS)
-        fields = getattr(record, "fields", None)
-        if fields:
-            pairs = "".join([f" {name}={value}" for name, value in fields.items()])
-            # Only a value with `=` could pass for other pairs.
-            is_plain = len(pairs) <= MAX_VALUE_CHARS and pairs.count("=") == len(fields)
-            text += pairs if is_plain else _quoted_pairs(fields)
+        fields = getattr(record, "fields", {})
+        start = len(text)
+        for name, value in fields.items():
+            text += f" {name}={value}"
+        # Only a value with `=` could pass for other pairs.
+        if text.count("=", start) != len(fields) or len(text) - start > MAX_VALUE_CHARS:
+            text = text[:start] + _quoted_pairs(fields)
         if not text.isprintable():  # faster than the search
             text = _CONTROL.sub(_escape, text)
         line = f"{_format_time(record)} {record.levelname} {request_id.get()} {text}"
