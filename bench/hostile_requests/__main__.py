@@ -1,4 +1,4 @@
-"""The longest time that one request holds a worker, `python -m bench.hostile`.
+"""The longest time that one request holds a worker, `python -m bench.hostile_requests`.
 
 All calls of a worker share one thread, so the time between two switches of greenlets is what other callers wait. It is
 measured as CPU time, because other processes on the machine do not change that.
@@ -114,7 +114,7 @@ def measure(only: str, report: Callable[[Outcome], None]) -> None:
     timer = SwitchTimer()
     with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
         port = free_port()
-        command = [sys.executable, "-m", "bench.hostile.upstream", str(port)]
+        command = [sys.executable, "-m", "bench.hostile_requests.upstream", str(port)]
         upstream = ProcessTree(command, Path(folder), {**os.environ, "PYTHONPATH": str(ROOT)}, "upstream.log")
         try:
             app = _create_app(Path(folder), port)
@@ -156,7 +156,7 @@ def to_page(outcomes: list[Outcome]) -> str:
 
 def main() -> int:
     """Measure, write the results, and return 1 if a request is bad."""
-    parser = argparse.ArgumentParser(prog="python -m bench.hostile", description="Send requests that cost much.")
+    parser = argparse.ArgumentParser(prog="python -m bench.hostile_requests", description="Send requests that cost much.")
     parser.add_argument("--only", default="", help="requests whose name contains this text")
     arguments = parser.parse_args()
     outcomes: list[Outcome] = []
