@@ -300,7 +300,8 @@ SETTINGS: Final = (
     Setting(
         ("DIAGNOSTICS_ENABLED",),
         parse_boolean,
-        "Answer the requests of `openai-compat doctor`, which checks the network path to this server.",
+        "Serve the diagnostic model of `openai-compat doctor`, which checks the network path to this server. Switch "
+        "it on for the check and off afterwards.",
         former_names=("DOCTOR",),
     ),
     Setting(

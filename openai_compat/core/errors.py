@@ -40,7 +40,13 @@ Backends raise these errors and know no status codes. Only `web/errors.py` reads
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
+
+from .shortening import shorten
+
+MAX_MESSAGE_CHARS: Final = 4000
+"""Length of a message about a request. It repeats names and values, which may have the length of the request."""
+MAX_PARAM_CHARS: Final = 1000
 
 
 def to_envelope(message: str, type_: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
@@ -103,10 +109,14 @@ class CallCancelledError(OpenAICompatError):
 
 
 class RequestError(OpenAICompatError):
-    """The request contains a mistake."""
+    """The request contains a mistake. A long message and a long `param` are shortened."""
 
     status: ClassVar[int | None] = 400
     type = "invalid_request_error"
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        short_param = None if param is None else shorten(param, MAX_PARAM_CHARS)
+        super().__init__(shorten(message, MAX_MESSAGE_CHARS), param=short_param, code=code)
 
 
 class InvalidRequestError(RequestError):

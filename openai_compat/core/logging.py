@@ -6,10 +6,13 @@ import json
 import logging
 import re
 import sys
+from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
+
+from .shortening import shorten
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 """Id of the current request, which every log line of this thread or greenlet contains."""
@@ -18,7 +21,13 @@ LOGGER = "openai_compat"
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 """The control characters C0 and C1, and the two Unicode line separators."""
+_AMBIGUOUS = re.compile(r'[\s="]')
+"""Characters that a reader of `key=value` pairs may take for the end of a value."""
 _CONTROL_BUT_NEWLINE = re.compile(r"(?!\n)" + _CONTROL.pattern)
+MAX_MESSAGE_CHARS: Final = 25_000
+"""Length of a message, which may be a request body (`LOG_REQUEST_BODIES`), and of a traceback."""
+MAX_VALUE_CHARS: Final = 500
+"""Length of a field's value in text and JSON."""
 _MILLISECONDS: Final = tuple(f".{number:03}Z" for number in range(1000))
 """Precomputed, as formatting them takes longer than the search for control characters."""
 
@@ -49,22 +58,43 @@ def _escape(match: re.Match[str]) -> str:
     return match[0].encode("unicode_escape").decode("ascii")
 
 
+def _escape_for_json(match: re.Match[str]) -> str:
+    return f"\\u{ord(match[0]):04x}"
+
+
+def _quoted_pairs(fields: Mapping[str, Any]) -> str:
+    return "".join([f" {name}={_quote(shorten(str(value), MAX_VALUE_CHARS))}" for name, value in fields.items()])
+
+
+def _quote(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False) if _AMBIGUOUS.search(text) else text
+
+
 class TextFormatter(logging.Formatter):
     """Formatter of text lines such as `2026-01-10T12:00:00.000Z INFO req_1 message key=value`.
 
     The keys and values are the mapping `fields` of the record (`extra={"fields": ...}`). Control characters are
-    escaped, so that a client can neither forge a line nor control the reader's terminal.
+    escaped and long values are shortened, so that a client can neither forge a line or a field nor control the reader's
+    terminal.
     """
 
     def format(self, record: logging.LogRecord) -> str:
         text = record.getMessage()
-        for name, value in getattr(record, "fields", {}).items():
+        if len(text) > MAX_MESSAGE_CHARS:
+            text = shorten(text, MAX_MESSAGE_CHARS)
+        fields = getattr(record, "fields", {})
+        start = len(text)
+        for name, value in fields.items():
             text += f" {name}={value}"
+        # Only a value with `=` could pass for other pairs.
+        if text.count("=", start) != len(fields) or len(text) - start > MAX_VALUE_CHARS:
+            text = text[:start] + _quoted_pairs(fields)
         if not text.isprintable():  # faster than the search
             text = _CONTROL.sub(_escape, text)
         line = f"{_format_time(record)} {record.levelname} {request_id.get()} {text}"
         if record.exc_info:
-            line += "\n" + _CONTROL_BUT_NEWLINE.sub(_escape, self.formatException(record.exc_info))
+            traceback = shorten(self.formatException(record.exc_info), MAX_MESSAGE_CHARS)
+            line += "\n" + _CONTROL_BUT_NEWLINE.sub(_escape, traceback)
         return line
 
 
@@ -72,14 +102,18 @@ class JSONFormatter(logging.Formatter):
     """Formatter of lines that are one JSON object each, with the same values."""
 
     def format(self, record: logging.LogRecord) -> str:
+        fields = getattr(record, "fields", {})
         line: dict[str, Any] = {
             "time": _format_time(record),
             "level": record.levelname.lower(),
             "logger": record.name,
             "request_id": request_id.get(),
-            "message": record.getMessage(),
-            **getattr(record, "fields", {}),
+            "message": shorten(record.getMessage(), MAX_MESSAGE_CHARS),
+            **{
+                name: shorten(value, MAX_VALUE_CHARS) if type(value) is str else value for name, value in fields.items()
+            },
         }
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+            line["exception"] = shorten(self.formatException(record.exc_info), MAX_MESSAGE_CHARS)
+        text = json.dumps(line, ensure_ascii=False, default=str)
+        return text if text.isprintable() else _CONTROL.sub(_escape_for_json, text)

@@ -181,7 +181,7 @@ class Settings:
     upstream_ca_bundle: str | None = None
     shared_state_url: str | None = field(default=None, repr=False)
     tiktoken_cache_dir: str | None = None
-    diagnostics_enabled: bool = True
+    diagnostics_enabled: bool = False
     include_default_models: bool | None = None
     hf_token: str | None = field(default=None, repr=False)
     default_device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

@@ -8,6 +8,7 @@ from typing import Any, Final
 from openai_compat.backends.base import CHAT_PARAMETERS, Backend, SupportsChat, capabilities_of, missing_capability
 from openai_compat.core.streams import Heartbeat, PrimedStream
 from openai_compat.core.tokens import TokenCounter
+from openai_compat.core.turns import TimeSlices
 from openai_compat.core.types import JSON, CallContext, ChatDelta, ChatRequest, TokenLogprob, ToolCallDelta, Usage
 
 from .answer import Finish, StreamingAnswer
@@ -243,13 +244,12 @@ def to_logprobs(logprobs: Any) -> JSON | None:
     """Return chat's `logprobs` object, or None if there are none."""
     if not logprobs:
         return None
-    return {
-        "content": [
-            {**_to_logprob(item.token, item.logprob), "top_logprobs": [_to_logprob(*pair) for pair in item.top]}
-            for item in logprobs
-        ],
-        "refusal": None,
-    }
+    to_item = TimeSlices().checked(_to_logprob_with_others)
+    return {"content": [to_item(item) for item in logprobs], "refusal": None}
+
+
+def _to_logprob_with_others(item: TokenLogprob) -> JSON:
+    return {**_to_logprob(item.token, item.logprob), "top_logprobs": [_to_logprob(*pair) for pair in item.top]}
 
 
 def _to_logprob(token: str, logprob: float | None) -> JSON:

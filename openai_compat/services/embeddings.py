@@ -7,13 +7,14 @@ import re
 import sys
 import time
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from typing import Any, Final
 
 from openai_compat.backends.base import Backend, SupportsEmbeddings, capabilities_of, missing_capability
 from openai_compat.core.errors import InvalidRequestError, UpstreamInvalidResponseError
 from openai_compat.core.tokens import TokenCounter
+from openai_compat.core.turns import TimeSlices
 from openai_compat.core.types import CallContext, EmbeddingsRequest, Usage
 
 from .openai_objects import count_texts
@@ -47,22 +48,29 @@ class EmbeddingService:
         inputs = self._decoder.decode_all(to_texts(payload["input"]))
         request = EmbeddingsRequest(model, inputs, payload.get("dimensions"), parameters)
         result = backend.embed(request, context)
-        if not all(isfinite(sum(vector)) or all(map(isfinite, vector)) for vector in result.vectors):
-            raise UpstreamInvalidResponseError("The model's embeddings contain NaN or Infinity.")
         usage = result.usage or Usage(count_texts(request.inputs, model, self._tokens))
-        data = [
-            {"object": "embedding", "index": index, "embedding": encode(vector)}
-            for index, vector in enumerate(result.vectors)
-        ]
+        to_object = TimeSlices().checked(_to_object)
+        data = [to_object(index, vector, encode) for index, vector in enumerate(result.vectors)]
         counts = {"prompt_tokens": usage.prompt_tokens, "total_tokens": usage.total_tokens}
         answer: dict[str, Any] = {"object": "list", "data": data, "model": model, "usage": counts}
         finished = backend.hooks.run_after_reply(answer, model, context) if backend.hooks else answer
         return finished, usage, result.truncated
 
 
+def _to_object(index: int, vector: Sequence[float], encode: Callable[[Sequence[float]], Any]) -> dict[str, Any]:
+    """Return one embedding.
+
+    Raises:
+        UpstreamInvalidResponseError: a number is not finite, so that it cannot be written as JSON.
+    """
+    if not isfinite(sum(vector)) and not all(map(isfinite, vector)):
+        raise UpstreamInvalidResponseError("The model's embeddings contain NaN or Infinity.")
+    return {"object": "embedding", "index": index, "embedding": encode(vector)}
+
+
 def _encoder(encoding_format: str | None) -> Any:
     if encoding_format in {None, "float"}:
-        return list
+        return _to_list
     if encoding_format == "base64":
         return to_base64
     raise InvalidRequestError(
@@ -70,6 +78,11 @@ def _encoder(encoding_format: str | None) -> Any:
         param="encoding_format",
         code="invalid_value",
     )
+
+
+def _to_list(vector: Sequence[float]) -> list[float]:
+    """Return a list, which is the vector itself if it is one, as all vectors of a call may have millions of numbers."""
+    return vector if isinstance(vector, list) else list(vector)
 
 
 def to_base64(vector: Sequence[float]) -> str:

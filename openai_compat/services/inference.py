@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from openai_compat.backends.base import Backend, SupportsForwarding
 from openai_compat.core.streams import Heartbeat
@@ -20,10 +20,15 @@ from .event_stream import ChunkFilter, CompleteAnswer, EventStream
 from .failover_streams import FailoverStream
 from .forwarding import forward
 from .inference_call import EMBEDDINGS_PATH, InferenceCall
-from .openai_objects import to_json
+from .openai_objects import to_json_in_turns
 from .preparation import needs_translation
 from .sse_events import encode_chunks
 from .stream_recovery import OnRouted, RecoveringStream
+
+LOGPROBS_DEPTH: Final = 5
+"""Levels from a completion down to the log probabilities of one token, of which there may be thousands."""
+EMBEDDINGS_DEPTH: Final = 2
+"""Levels from the list of embeddings down to one embedding."""
 
 TRUNCATED_HEADER = "x-truncated-inputs"
 """Indexes of the inputs whose embeddings leave out the end of the input."""
@@ -92,7 +97,9 @@ class GenerationEndpoint(Endpoint):
             chunks = answer.chunks(includes_usage=call.wants_usage)
             return TranslatedStream(answer, encode_chunks(chunks, chunk_filter))
         try:
-            return CompleteAnswer(200, {}, to_json(answer.to_completion()), answer.usage)
+            completion = answer.to_completion()
+            body = to_json_in_turns(completion, LOGPROBS_DEPTH if call.payload.get("logprobs") else 0)
+            return CompleteAnswer(200, {}, body, answer.usage)
         finally:
             answer.close()
 
@@ -110,7 +117,7 @@ class EmbeddingsEndpoint(Endpoint):
     ) -> Answer:
         vectors, usage, truncated = self._embeddings.create(target.backend, target.model, call.payload, context)
         headers = {TRUNCATED_HEADER: ",".join(map(str, truncated))} if truncated else {}
-        return CompleteAnswer(200, headers, to_json(vectors), usage)
+        return CompleteAnswer(200, headers, to_json_in_turns(vectors, EMBEDDINGS_DEPTH), usage)
 
 
 def answer_call(

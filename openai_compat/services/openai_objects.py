@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import Any
 from uuid import uuid4
@@ -13,14 +13,29 @@ from uuid import uuid4
 from openai_compat.backends.parsing.json_check import LOWEST_LOGPROB
 from openai_compat.core.errors import UpstreamInvalidResponseError
 from openai_compat.core.tokens import TokenCounter
+from openai_compat.core.turns import TimeSlices
 from openai_compat.core.types import Usage
 
 from .parameters import Text
 
 
-def to_json(value: Mapping[str, Any]) -> bytes:
+def to_json(value: Any) -> bytes:
     """Return `value` as JSON. Lone surrogates, which UTF-8 cannot encode, become question marks."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def to_json_in_turns(value: Any, depth: int) -> bytes:
+    """Return `value` as JSON, with turns for other calls between its parts `depth` levels below it."""
+    return _encode(value, depth, TimeSlices().checked(to_json))
+
+
+def _encode(value: Any, depth: int, encode: Callable[[Any], bytes]) -> bytes:
+    if depth and isinstance(value, dict):
+        members = [to_json(str(key)) + b":" + _encode(member, depth - 1, encode) for key, member in value.items()]
+        return b"{" + b",".join(members) + b"}"
+    if depth and isinstance(value, list):
+        return b"[" + b",".join([_encode(item, depth - 1, encode) for item in value]) + b"]"
+    return encode(value)
 
 
 def to_usage_object(usage: Usage) -> dict[str, Any]:

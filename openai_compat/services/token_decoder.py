@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from openai_compat.core.errors import InvalidRequestError
+from openai_compat.core.turns import TimeSlices
 from openai_compat.core.vocabularies import CL100K_BASE, Encoding, load_encoding
 
 from .parameters import Text
@@ -30,7 +31,8 @@ class TokenDecoder:
         """
         if all(isinstance(content, str) for content in inputs) or self._encoding is None:
             return inputs
-        return [content if isinstance(content, str) else self._decode(self._encoding, content) for content in inputs]
+        decode = TimeSlices().checked(self._decode)
+        return [content if isinstance(content, str) else decode(self._encoding, content) for content in inputs]
 
     @cached_property
     def _encoding(self) -> Encoding | None:

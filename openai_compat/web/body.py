@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import codecs
 import json
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from marshmallow import Schema, ValidationError
 
 from openai_compat.core.errors import InvalidRequestError
+from openai_compat.core.turns import TimeSlices, give_turn
 from openai_compat.web.schemas.base import name_of_type, to_field_error
+
+from .json_size import check_structure
 
 MAX_DEPTH = 256
 """Maximum nesting of objects and arrays. A deeper value could exhaust the stack of the code that walks it."""
+LARGE_BYTES = 65_536
+"""Larger bodies give other greenlets a turn while they are decoded. Smaller ones take 10 ms at most."""
 
 CANNOT_PARSE = "We could not parse the JSON body of your request"
 NOT_JSON = "(HINT: The OpenAI API expects a JSON payload, but what was sent was not valid JSON.)"
@@ -30,7 +36,7 @@ def parse_json_object(body: bytes) -> dict[str, Any]:
     if not body:
         _raise_invalid("the body is empty")
     try:
-        value = DECODER.decode(body.decode("utf-8"))
+        value = DECODER.decode(body.decode("utf-8")) if len(body) <= LARGE_BYTES else _decode_large(body)
         if _may_contain_surrogates(body):
             _check_surrogates(value)
     except UnicodeDecodeError as error:
@@ -61,6 +67,17 @@ def validate(schema: Schema, payload: dict[str, Any]) -> dict[str, Any]:
         problem = to_field_error(error)
         raise InvalidRequestError(problem.sentence, param=problem.path or None, code=problem.code) from None
     return payload
+
+
+def _decode_large(body: bytes) -> Any:
+    """Decode JSON with turns for other calls between its objects and its numbers, as C code cannot be interrupted."""
+    check_structure(body)
+    text = body.decode("utf-8")
+    give_turn()
+    checked = TimeSlices().checked
+    value = _create_decoder(checked(_build_object), checked(_parse_float), checked(int)).decode(text)
+    give_turn()
+    return value
 
 
 def _raise_invalid(reason: str, cause: Exception | None = None, param: str | None = None) -> NoReturn:
@@ -106,7 +123,20 @@ def _reject_constant(name: str) -> NoReturn:
     _raise_invalid(f"{name} is not a JSON number")
 
 
-DECODER = json.JSONDecoder(object_pairs_hook=_build_object, parse_float=_parse_float, parse_constant=_reject_constant)
+def _create_decoder(
+    build_object: Callable[[list[tuple[str, Any]]], dict[str, Any]],
+    parse_float: Callable[[str], float],
+    parse_int: Callable[[str], int],
+) -> json.JSONDecoder:
+    return json.JSONDecoder(
+        object_pairs_hook=build_object,
+        parse_float=parse_float,
+        parse_int=parse_int,
+        parse_constant=_reject_constant,
+    )
+
+
+DECODER = _create_decoder(_build_object, _parse_float, int)
 
 
 def _may_contain_surrogates(body: bytes) -> bool:
@@ -121,7 +151,10 @@ def _may_contain_surrogates(body: bytes) -> bool:
 def _check_surrogates(value: Any) -> None:
     """Raise an error for half a surrogate pair, which UTF-8 cannot encode. Complete pairs are usually emoji."""
     try:
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
+        text = json.dumps(value, ensure_ascii=False)
+        if len(text) > LARGE_BYTES:
+            give_turn()
+        text.encode("utf-8")
     except UnicodeEncodeError as error:
         half = ord(error.object[error.start])
         _raise_invalid(f"\\u{half:04x} is half of a surrogate pair", error)
@@ -142,8 +175,10 @@ def _may_be_too_deep(body: bytes) -> bool:
 
 def _is_deeper_than(limit: int, value: Any) -> bool:
     level = [value]
+    slices = TimeSlices()
     for _ in range(limit):
         level = [child for node in level for child in _children(node) if type(child) in (dict, list)]
+        slices.check()
         if not level:
             return False
     return True

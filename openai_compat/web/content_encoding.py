@@ -8,9 +8,14 @@ from importlib import import_module
 from typing import Any, Final
 
 from openai_compat.core.errors import InvalidRequestError, RequestTooLargeError, UnsupportedMediaTypeError
+from openai_compat.core.turns import TimeSlices
 
 ZSTD_MODULES: Final = ("compression.zstd", "backports.zstd")
 """Modules with the interface of Python 3.14's `compression.zstd`. The second one is for earlier versions of Python."""
+SLICE_BYTES: Final = 4096
+"""Compressed bytes that become at most 4 MB, as gzip compresses 1,032 to 1 (source: zlib's technical details)."""
+MAX_MEMBERS: Final = 10_000
+"""Compressors that write a member for each block, such as bgzip, need 512 for a body of 32 MiB."""
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _RAW_DEFLATE: Final = -zlib.MAX_WBITS
 
@@ -46,20 +51,31 @@ def decode_body(body: bytes, encoding: str, limit: int) -> bytes:
 def _decompress(body: bytes, create: Decompressor, limit: int) -> bytes:
     """Return the content of all members, as a gzip or zstd body may have several.
 
+    The body is decompressed in slices, and other greenlets get a turn between them.
+
     Raises:
         EOFError: the last member is incomplete.
+        ValueError: there are too many members.
     """
     parts: list[bytes] = []
-    while body:
-        decompressor = create()
-        part = decompressor.decompress(body, limit + 1)
-        limit -= len(part)
-        if limit < 0:
-            raise RequestTooLargeError("The decompressed request body is larger than this server allows.")
-        if not decompressor.eof:
-            raise EOFError("the compressed body is truncated")
-        parts.append(part)
-        body = decompressor.unused_data
+    slices = TimeSlices()
+    decompressor, members = create(), 1
+    for start in range(0, len(body), SLICE_BYTES):
+        data = body[start : start + SLICE_BYTES]
+        while data:
+            if decompressor.eof:
+                decompressor, members = create(), members + 1
+            part = decompressor.decompress(data, limit + 1)
+            limit -= len(part)
+            if limit < 0:
+                raise RequestTooLargeError("The decompressed request body is larger than this server allows.")
+            parts.append(part)
+            data = decompressor.unused_data
+            slices.check()
+        if members > MAX_MEMBERS:
+            raise ValueError("the compressed body has too many members")
+    if not decompressor.eof:
+        raise EOFError("the compressed body is truncated")
     return b"".join(parts)
 
 

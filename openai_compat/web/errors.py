@@ -89,7 +89,7 @@ def is_websocket(request: Request) -> bool:
 def _from_http_exception(error: HTTPException) -> OpenAICompatError:
     if error.code in {404, 405} and is_websocket(request):
         return WebSocketError()
-    request_line = f"({request.method} {request.path})"
+    request_line = f"({request.method} {request.path.replace(' ', '%20')})"  # so that a path imitates no log fields
     known: dict[int, Callable[[], RequestError]] = {
         404: lambda: NotFoundError(f"Invalid URL {request_line}"),
         405: lambda: MethodNotAllowedError(f"Method not allowed {request_line}"),

@@ -156,6 +156,8 @@ class RequestContext:
             has_disconnected = self.cancellation.is_cancelled and self.cancellation.reason is None
             log_fields = {"status": 499 if has_disconnected else status, "ms": self.elapsed_ms, **self.log_fields}
             endpoint = self._endpoint.encode("latin-1").decode("utf-8", "replace")
+            if endpoint.count(" ") > 1:  # a path with spaces could imitate the fields behind it
+                endpoint = endpoint.replace(" ", "%20").replace("%20", " ", 1)
             record = logging.LogRecord(log.name, level, "", 0, endpoint, None, None)  # `log.log` takes 2 µs more
             record.fields = log_fields
             log.handle(record)

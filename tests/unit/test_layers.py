@@ -52,10 +52,11 @@ BACKENDS: dict[str, set[str]] = {
 # Within `core`: values first, then the modules that use them.
 CORE: dict[str, set[str]] = {
     "version": set(),
-    "errors": set(),
+    "shortening": set(),
+    "errors": {"shortening"},
     "extras": set(),
     "former_names": set(),
-    "logging": set(),
+    "logging": {"shortening"},
     "validators": set(),
     "cancellation": {"errors", "former_names"},
     "redaction": set(),
@@ -63,6 +64,7 @@ CORE: dict[str, set[str]] = {
     "timeouts": set(),
     "types": {"cancellation", "timeouts"},
     "timers": set(),
+    "turns": set(),
     "vocabularies": set(),
     "tokens": {"types", "vocabularies"},
     "profiles": {"errors"},

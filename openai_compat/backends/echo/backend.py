@@ -52,6 +52,7 @@ from .limits import (
     answer_limit,
     check_echo,
     check_prompt,
+    check_vectors,
     count_inputs,
     count_messages,
     oversized_by,
@@ -138,6 +139,7 @@ class EchoBackend(Backend, SupportsChat, SupportsCompletions, SupportsEmbeddings
         """Return embeddings of hashed words, in 1 to 3072 dimensions."""
         check_embeddings(request, MAX_DIMENSIONS)
         dimensions = request.dimensions or self.options.dimensions
+        check_vectors(len(request.inputs), dimensions)
         tokens = count_inputs(request.inputs, CooperativeTokenizer(context.cancellation))
         vectors = []
         for content in request.inputs:

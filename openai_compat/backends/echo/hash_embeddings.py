@@ -28,7 +28,7 @@ def embed_text(content: str | Sequence[int], dimensions: int) -> list[float]:
     length = math.hypot(*vector)
     if length == 0.0:
         vector[0] = length = 1.0
-    return [value / length for value in vector]
+    return [value / length if value else 0.0 for value in vector]  # nearly all are this one object, which saves memory
 
 
 def _features(content: str | Sequence[int]) -> dict[str, float]:

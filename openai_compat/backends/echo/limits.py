@@ -5,7 +5,6 @@ All calls of a worker share one process, so no step here may take more than a fe
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Final
@@ -13,6 +12,7 @@ from typing import Final
 from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import InvalidRequestError
 from openai_compat.core.tokens import MAX_TOKEN_CHARS, split_tokens
+from openai_compat.core.turns import give_turn
 
 CONTEXT_WINDOW: Final = 128_000
 """Tokens of all messages, or of all prompts with their suffixes.
@@ -30,13 +30,16 @@ MAX_INPUT_TOKENS: Final = 8_192
 """Tokens of one input for an embedding (source: OpenAI's API reference)."""
 MAX_TOTAL_INPUT_TOKENS: Final = 300_000
 """Tokens of all inputs of one embeddings call (source: OpenAI's API reference)."""
+MAX_TOTAL_NUMBERS: Final = 2048 * 1536
+"""Numbers of all embeddings of one call. Those of 2,048 inputs at the dimensions of text-embedding-3-small fit.
+
+They take 25 MB as Python lists and 13 MB as JSON.
+"""
 
 ESTIMATED_CHARS_PER_TOKEN: Final = 4
 """OpenAI's rule of thumb, used in the error for a text that is too long to be counted."""
 CHUNK_CHARS: Final = 8_192
 """Characters that are tokenized without yielding, which takes about a millisecond."""
-YIELD_SLEEP: Final = 1e-9
-"""Seconds. After a sleep of 0, gevent switches to other greenlets but polls the sockets only every 50th time."""
 
 
 class CooperativeTokenizer:
@@ -84,7 +87,7 @@ def yield_to_others(cancellation: CancellationToken) -> None:
     Raises:
         CallCancelledError: the client disconnected.
     """
-    time.sleep(YIELD_SLEEP)
+    give_turn()
     cancellation.raise_if_cancelled()
 
 
@@ -149,6 +152,16 @@ def count_inputs(inputs: Sequence[str | Sequence[int]], tokenizer: CooperativeTo
         message = f"Requested {total} tokens, max {MAX_TOTAL_INPUT_TOKENS} tokens per request"
         raise InvalidRequestError(message, param="input", code="max_tokens_per_request")
     return total
+
+
+def check_vectors(inputs: int, dimensions: int) -> None:
+    """Raise InvalidRequestError if the embeddings of all inputs together are too large."""
+    if inputs * dimensions > MAX_TOTAL_NUMBERS:
+        message = (
+            f"Invalid 'input': {inputs} embeddings of {dimensions} dimensions are too large for one request. Expected "
+            f"at most {MAX_TOTAL_NUMBERS // dimensions} inputs."
+        )
+        raise InvalidRequestError(message, param="input", code="array_above_max_length")
 
 
 def answer_limit(max_tokens: int | None, choices: int, alternatives: int) -> int:

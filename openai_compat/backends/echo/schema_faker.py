@@ -8,10 +8,13 @@ common beyond. Other keywords (`not`, `if`, `contains`, ...) are ignored, and a 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import unquote
+
+from openai_compat.core.turns import TimeSlices
 
 from .pattern_faker import UnsupportedPatternError, generate_match
 
@@ -32,8 +35,16 @@ FORMATS: Final[Mapping[str, str]] = {
 LEAN_DEPTH: Final = 5
 """Depth from which on only required properties are generated, so that recursive schemas end."""
 MAX_DEPTH: Final = 24
-MAX_SCHEMAS: Final = 2000
-"""Schemas visited for one example. A schema that is visited again counts again."""
+MAX_ITEMS: Final = 2000
+"""Items of one array."""
+MAX_WORK: Final = 400_000
+"""Steps for one example, about 0.1 s of work. What is visited again counts again."""
+SCHEMA_STEPS: Final = 100
+"""Steps for a schema, to which its keywords and properties are added, one step each."""
+PATTERN_STEPS: Final = 20
+"""Steps for a character of a pattern."""
+CHARS_PER_STEP: Final = 20
+"""Characters of the example, or of a reference, for one step."""
 MAX_STRING_CHARS: Final = 10_000
 MAX_TEXT_CHARS: Final = 4_000
 """Characters of the text in each string. A long text in many strings would turn a small request into a huge answer."""
@@ -67,7 +78,15 @@ class _ExampleGenerator:
     def __init__(self, root: Any, text: str) -> None:
         self.root = root
         self.text = text[:MAX_TEXT_CHARS]
-        self.schemas_left = MAX_SCHEMAS
+        self.work_left = MAX_WORK
+        self.slices = TimeSlices()
+
+    def _spend(self, steps: int) -> None:
+        """Count work before it is done, and give other calls a turn from time to time."""
+        self.work_left -= steps
+        if self.work_left < 0:
+            raise NoExampleError("it is too large, or its references form a cycle")
+        self.slices.check()
 
     def generate(self, schema: Any, depth: int) -> Any:
         if depth > MAX_DEPTH:
@@ -83,10 +102,8 @@ class _ExampleGenerator:
         flat: dict[str, Any] = {}
         pending = [schema]
         while pending:
-            self.schemas_left -= 1
-            if self.schemas_left < 0:
-                raise NoExampleError("it is too large, or its references form a cycle")
             part = pending.pop()
+            self._spend(SCHEMA_STEPS + _size(part) + _size(flat))
             if part is False:
                 raise NoExampleError("a part of it accepts nothing")
             part = {} if part is True else dict(part)
@@ -99,6 +116,7 @@ class _ExampleGenerator:
     def _resolve(self, reference: str) -> Any:
         if not reference.startswith("#"):
             raise NoExampleError(f"'$ref' points outside of it ({reference})")
+        self._spend(len(reference) // CHARS_PER_STEP)
         target = self.root
         for step in unquote(reference[1:]).split("/")[1:]:
             key = step.replace("~1", "/").replace("~0", "~")
@@ -121,16 +139,22 @@ class _ExampleGenerator:
     def _generate_plain(self, schema: dict[str, Any], depth: int) -> Any:
         for keyword in ("const", "default"):
             if keyword in schema:
-                return schema[keyword]
+                return self._copied(schema[keyword])
         for keyword in ("enum", "examples"):
             if schema.get(keyword):
-                return schema[keyword][0]
+                return self._copied(schema[keyword][0])
         type_ = _type_of(schema)
         if type_ == "object":
             return self._generate_object(schema, depth)
         if type_ == "array":
             return self._generate_array(schema, depth)
-        return _generate_scalar(schema, type_, self.text)
+        self._spend(len(str(schema.get("pattern", ""))) * PATTERN_STEPS)
+        return self._copied(_generate_scalar(schema, type_, self.text))
+
+    def _copied(self, value: Any) -> Any:
+        """Return a value of the example, whose characters count."""
+        self._spend(len(json.dumps(value)) // CHARS_PER_STEP)
+        return value
 
     def _generate_object(self, schema: dict[str, Any], depth: int) -> dict[str, Any]:
         properties = schema.get("properties", {})
@@ -151,8 +175,8 @@ class _ExampleGenerator:
         default_length = 1 if depth < LEAN_DEPTH and ("items" in schema or not prefix) else 0
         length = max(schema.get("minItems", 0), len(prefix) or default_length)
         length = min(length, schema.get("maxItems", length))
-        if length > MAX_SCHEMAS:
-            raise NoExampleError(f"it needs an array of more than {MAX_SCHEMAS} items")
+        if length > MAX_ITEMS:
+            raise NoExampleError(f"it needs an array of more than {MAX_ITEMS} items")
         schemas = [*prefix, *[schema.get("items", True)] * (length - len(prefix))][:length]
         items = [self.generate(item, depth + 1) for item in schemas]
         return self._make_unique(items, schema) if schema.get("uniqueItems") else items
@@ -166,6 +190,13 @@ class _ExampleGenerator:
             if item in items[:position]:
                 items[position] = item + position if isinstance(item, int | float) else f"{item} {position + 1}"
         return items
+
+
+def _size(schema: Any) -> int:
+    """Return the number of keywords, and of the members of those that are lists or objects."""
+    if not isinstance(schema, Mapping):
+        return 0
+    return sum(1 + (len(value) if isinstance(value, list | dict) else 0) for value in schema.values())
 
 
 def _merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,8 @@ SLICE_BYTES: Final = 1_048_576
 """Bytes that are checked before other greenlets get a turn, about 5 ms of work."""
 TOKENS_PER_TURN: Final = 4096
 """Brackets and strings that are passed over before other greenlets get a turn, about 5 ms of work."""
+MAX_TOKEN_BYTES: Final = 4096
+"""Bytes by which a slice is made shorter, so that it ends between two tokens."""
 LOWEST_LOGPROB: Final = -9999.0
 """OpenAI's value for a log probability that is too low to report (source: its API reference). It replaces NaN."""
 
@@ -115,10 +117,14 @@ def iterate_keys(body: bytes) -> Iterator[tuple[bytes, int]]:
 
 
 def _end_of_slice(body: bytes, start: int, limit: int) -> int:
-    """Return the end of the longest part up to `limit` that divides neither a string nor a literal nor a number."""
+    """Return the end of the longest part up to `limit` that divides neither a string nor a literal nor a number.
+
+    Only a number of more than `MAX_TOKEN_BYTES` digits may be divided, as its parts pass for numbers, too.
+    """
     found = _WITHOUT_OPEN_STRING.match(body, start, limit)
     end = found.end() if found else start
-    while start < end < len(body) and chr(body[end - 1]) in _INSIDE_TOKEN and chr(body[end]) in _INSIDE_TOKEN:
+    first = max(start, end - MAX_TOKEN_BYTES)
+    while first < end < len(body) and chr(body[end - 1]) in _INSIDE_TOKEN and chr(body[end]) in _INSIDE_TOKEN:
         end -= 1
     return end
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from openai_compat.core.types import JSONObject
@@ -16,7 +17,9 @@ from .messages import split_system
 MAX_CONVERSATIONS: Final = 10_000
 MAX_MESSAGES: Final = 100
 MAX_CHARS: Final = 400_000
-"""Maximum length of one conversation, which is about the context of the largest models."""
+"""Maximum length of one conversation as JSON, which is about the context of the largest models."""
+MAX_TOTAL_BYTES: Final = 128 * 1024 * 1024
+"""Size of all conversations as JSON with their keys. They are kept in this form, so that their size is known."""
 CONVERSATION_TTL: Final = 24 * 3600.0
 
 
@@ -34,44 +37,62 @@ class Conversations(Protocol):
         """Append messages to the conversation, or replace all of its messages."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Conversation:
-    messages: list[JSONObject] = field(default_factory=list)
+    """Messages as JSON, and the time of the last update."""
+
+    content: bytes = b"[]"
     used_at: float = 0.0
 
 
 class MemoryConversations:
-    """Conversations in process memory, limited in number, length and age.
+    """Conversations in process memory, limited in number, length, total size and age.
 
     The least recently updated conversation is removed first. A conversation that grows too long loses its oldest turns.
     """
 
     def __init__(self) -> None:
         self._conversations: OrderedDict[str, _Conversation] = OrderedDict()
+        self._total_bytes = 0
         self._lock = threading.Lock()
 
     def load(self, key: str) -> Sequence[JSONObject]:
         with self._lock:
             self._evict()
-            conversation = self._conversations.get(key)
-            return list(conversation.messages) if conversation else []
+            conversation = self._conversations.get(key, _Conversation())
+        messages: list[JSONObject] = json.loads(conversation.content)
+        return messages
 
     def append(self, key: str, messages: Sequence[JSONObject], *, replaces: bool) -> None:
         with self._lock:
-            conversation = self._conversations.setdefault(key, _Conversation())
-            conversation.messages = _truncate([*([] if replaces else conversation.messages), *messages])
-            conversation.used_at = time.monotonic()
-            self._conversations.move_to_end(key)
+            stored = self._remove(key)
+            earlier = [] if replaces else json.loads(stored.content)
+            content = json.dumps(_truncate([*earlier, *messages]), ensure_ascii=False).encode("utf-8", "replace")
+            self._conversations[key] = _Conversation(content, time.monotonic())
+            self._total_bytes += _size(key, content)
             self._evict()
 
+    def _remove(self, key: str) -> _Conversation:
+        """Remove and return a conversation, an empty one if there is none."""
+        conversation = self._conversations.pop(key, None)
+        if conversation is None:
+            return _Conversation()
+        self._total_bytes -= _size(key, conversation.content)
+        return conversation
+
     def _evict(self) -> None:
-        """Remove expired conversations, and the oldest ones while there are too many."""
+        """Remove expired conversations, and the oldest ones while they are too many or too large together."""
         expired_before = time.monotonic() - CONVERSATION_TTL
         while self._conversations:
-            oldest = next(iter(self._conversations.values()))
-            if len(self._conversations) <= MAX_CONVERSATIONS and oldest.used_at >= expired_before:
+            key, oldest = next(iter(self._conversations.items()))
+            is_within = len(self._conversations) <= MAX_CONVERSATIONS and self._total_bytes <= MAX_TOTAL_BYTES
+            if is_within and oldest.used_at >= expired_before:
                 return
-            self._conversations.popitem(last=False)
+            self._remove(key)
+
+
+def _size(key: str, content: bytes) -> int:
+    return len(key.encode("utf-8", "replace")) + len(content)
 
 
 def _truncate(messages: list[JSONObject]) -> list[JSONObject]:
@@ -79,7 +100,7 @@ def _truncate(messages: list[JSONObject]) -> list[JSONObject]:
     characters = 0
     count = 0
     for message in reversed(messages[-MAX_MESSAGES:]):
-        characters += len(str(message.get("content")))
+        characters += len(json.dumps(message, ensure_ascii=False))
         if characters > MAX_CHARS:
             break
         count += 1

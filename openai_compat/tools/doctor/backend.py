@@ -12,14 +12,9 @@ A command line and a server of different versions understand each other. `about`
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
-import os
-import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Final
 
 from openai_compat.backends.base import Backend, SupportsChat
@@ -28,13 +23,12 @@ from openai_compat.core.settings import ModelConfig
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import CallContext, ChatDelta, ChatRequest
 
-log = logging.getLogger(__name__)
+from .disconnect_log import DisconnectLog
 
 DOCTOR_MODEL: Final = "openai-compat-doctor"
 DOCTOR_ENTRY: Final = ModelConfig(DOCTOR_MODEL, "doctor")
 MAX_PAUSES: Final = 10_000
 MAX_SECONDS: Final = 3600.0
-RECORD_TTL: Final = 600.0
 
 
 class DoctorBackend(Backend, SupportsChat):
@@ -49,7 +43,7 @@ class DoctorBackend(Backend, SupportsChat):
         command = _parse_command(request)
         query = command.get("query", command.get("about"))
         if query is not None:
-            seconds = _DisconnectLog().lookup(str(query))
+            seconds = DisconnectLog().lookup(str(query))
             return iter([_event({"disconnected_at": seconds, "left_at": seconds}), ChatDelta(finish_reason="stop")])
         pauses = [float(pause) for pause in command.get("pauses", [])]
         if len(pauses) > MAX_PAUSES or not all(pause >= 0 for pause in pauses) or sum(pauses) > MAX_SECONDS:
@@ -79,7 +73,7 @@ def _stream(
 ) -> Iterator[ChatDelta | Heartbeat]:
     started = time.monotonic()
     if call_id:
-        context.cancellation.on_cancel(lambda: _DisconnectLog().record(call_id, time.monotonic() - started))
+        context.cancellation.on_cancel(lambda: DisconnectLog().record(call_id, time.monotonic() - started))
     for pause in pauses:
         if sends_comments:
             context.cancellation.wait(pause / 2)
@@ -88,43 +82,3 @@ def _stream(
         context.cancellation.wait(pause)
         yield _event({"at": round(time.monotonic() - started, 3)})
     yield ChatDelta(finish_reason="stop")
-
-
-class _DisconnectLog:
-    """Times of client disconnects in files, because another worker of the machine may receive the query."""
-
-    def __init__(self) -> None:
-        self._folder = Path(tempfile.gettempdir(), f"openai-compat-doctor-{os.getuid()}")
-
-    def record(self, call_id: str, seconds: float) -> None:
-        """Store after how many seconds the client of a call disconnected. A failure is logged."""
-        try:
-            self._folder.mkdir(mode=0o700, exist_ok=True)
-            if self._is_own():
-                self._delete_old()
-                self._file(call_id).write_text(f"{seconds:.3f}")
-        except OSError as error:
-            log.warning("a client disconnect cannot be recorded for the doctor: %s", error)
-
-    def lookup(self, call_id: str) -> float | None:
-        """Return the seconds that were recorded for a call, None if there are none."""
-        try:
-            return float(self._file(call_id).read_text()) if self._is_own() else None
-        except (OSError, ValueError):
-            return None
-
-    def _file(self, call_id: str) -> Path:
-        return self._folder / hashlib.sha256(call_id.encode()).hexdigest()[:32]
-
-    def _is_own(self) -> bool:
-        """Return True if the folder belongs to this user.
-
-        Any user can create it in the folder for temporary files, as a link to anywhere.
-        """
-        status = self._folder.lstat()
-        return status.st_uid == os.getuid() and not self._folder.is_symlink()
-
-    def _delete_old(self) -> None:
-        for file in self._folder.iterdir():
-            if file.stat().st_mtime < time.time() - RECORD_TTL:
-                file.unlink(missing_ok=True)

@@ -55,8 +55,8 @@ def _missing_model_reason(target: Target) -> str:
     if response.status == 200 and b'\\"at\\"' in response.body:
         return ""
     return (
-        f"the server has no diagnostic model (status {response.status}): it is another server, an older version, or "
-        "DIAGNOSTICS_ENABLED=false; only requests were checked"
+        f"the server has no diagnostic model (status {response.status}), so only requests were checked. If it is this "
+        "server, set DIAGNOSTICS_ENABLED=true and reload it"
     )
 
 

@@ -14,6 +14,7 @@ from tests.support.live_server import ROOT, LiveServer
 from tests.support.mock_upstream import MockUpstream
 from tests.support.nginx import Nginx, nginx_in_front_of
 
+ENABLED = {"DIAGNOSTICS_ENABLED": "true"}
 ORIGIN = "https://app.example.com"
 QUICK = ["--silence", "1", "--body", "32"]
 Results = dict[str, Any]
@@ -21,7 +22,7 @@ Results = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[LiveServer]:
-    with LiveServer({"CORS_ALLOW_ORIGINS": ORIGIN}, workers=2) as live:
+    with LiveServer({**ENABLED, "CORS_ALLOW_ORIGINS": ORIGIN}, workers=2) as live:
         yield live
 
 
@@ -109,7 +110,7 @@ def test_a_reload_that_cuts_streams_fails(server: LiveServer) -> None:
 
 
 def test_faults_of_this_server_are_attributed_to_it() -> None:
-    settings = {"MAX_REQUEST_BYTES": "3000000", "HALF_CLOSE_IS_DISCONNECT": "false"}
+    settings = {**ENABLED, "MAX_REQUEST_BYTES": "3000000", "HALF_CLOSE_IS_DISCONNECT": "false"}
     with LiveServer(settings) as server:
         results = run_doctor(server.url, "--origin", ORIGIN, code=1)
     # A client that leaves data of a stream unread resets the connection, which is no half-close.
@@ -117,6 +118,13 @@ def test_faults_of_this_server_are_attributed_to_it() -> None:
     assert results["body size"]["fix"] == ["this server: MAX_REQUEST_BYTES=4194304"]
     assert results["CORS"]["fix"] == [f"this server: CORS_ALLOW_ORIGINS={ORIGIN}"]
     assert "this server: HALF_CLOSE_IS_DISCONNECT=true" in results["disconnect before a response"]["fix"]
+
+
+def test_without_the_setting_only_requests_are_checked_and_the_report_names_it() -> None:
+    with LiveServer() as server:
+        results = run_doctor(server.url, code=0)
+    assert "DIAGNOSTICS_ENABLED=true" in results["responses"]["message"]
+    assert results["body size"]["outcome"] == "passed"
 
 
 def test_another_server_is_checked_without_the_diagnostic_model() -> None:
@@ -127,7 +135,7 @@ def test_another_server_is_checked_without_the_diagnostic_model() -> None:
 
 
 def test_a_missing_key_exits_with_2_and_names_the_option() -> None:
-    with LiveServer({"API_KEYS": "sk-mine"}) as server:
+    with LiveServer({**ENABLED, "API_KEYS": "sk-mine"}) as server:
         command = [sys.executable, "-m", "openai_compat", "doctor", server.url, *QUICK]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
         assert (done.returncode, done.stdout) == (2, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -49,9 +50,46 @@ def test_a_long_conversation_loses_its_oldest_turns(monkeypatch: pytest.MonkeyPa
     store = MemoryConversations()
     store.append("a", [QUESTION, ANSWER, NEXT, ANSWER], replaces=False)
     assert store.load("a") == [NEXT, ANSWER]
-    monkeypatch.setattr(conversations, "MAX_CHARS", 10)
-    store.append("a", [message("user", "x" * 11), ANSWER], replaces=False)
+    monkeypatch.setattr(conversations, "MAX_CHARS", 100)
+    store.append("a", [message("user", "x" * 101), ANSWER], replaces=False)
     assert store.load("a") == []
+
+
+def test_the_arguments_of_tool_calls_count_for_the_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversations, "MAX_CHARS", 200)
+    store = MemoryConversations()
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "x" * 200}}
+    store.append("a", [QUESTION, {"role": "assistant", "content": None, "tool_calls": [call]}, NEXT], replaces=False)
+    assert store.load("a") == [NEXT]
+
+
+def test_all_conversations_together_are_limited_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversations, "MAX_TOTAL_BYTES", 1000)
+    store = MemoryConversations()
+    for key in ("a", "b", "c"):
+        store.append(key, [message("user", "é" * 150)], replaces=True)
+    assert [bool(store.load(key)) for key in "abc"] == [False, True, True]
+    for _ in range(20):
+        store.append("c", [message("user", "é" * 150)], replaces=True)
+    assert [bool(store.load(key)) for key in "abc"] == [False, True, True]
+    store.append("k" * 1001, [QUESTION], replaces=True)
+    assert not store.load("k" * 1001)
+
+
+def test_many_long_conversations_take_no_more_memory_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten thousand took 6 GB. A text of 300,000 characters is below the limit of one conversation."""
+    monkeypatch.setattr(conversations, "MAX_TOTAL_BYTES", 5_000_000)
+    store = MemoryConversations()
+    long = [message("user", "x" * 300_000)]
+    tracemalloc.start()
+    try:
+        for number in range(50):
+            store.append(str(number), long, replaces=True)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 7_000_000
+    assert store.load("49") == long
 
 
 def test_new_system_messages_replace_the_stored_ones() -> None:

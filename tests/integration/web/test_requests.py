@@ -263,3 +263,27 @@ def test_importing_the_package_imports_no_heavy_libraries() -> None:
     code = "import sys, openai_compat, config; print({'flask', 'requests', 'ssl', 'gevent'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
     assert create_app
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_models_name_of_megabytes_is_neither_logged_nor_repeated_whole(
+    make_client: MakeClient, capsys: pytest.CaptureFixture[str], log_format: str
+) -> None:
+    client = make_client(LOG_FORMAT=log_format)
+    for body in (
+        {"model": "m" * 5_000_000, "messages": [{"role": "user", "content": "Hi"}]},
+        {"messages": [{"role": "r" * 5_000_000, "content": "Hi"}]},
+    ):
+        response = client.post("/v1/chat/completions", json=body)
+        assert response.status_code >= 400
+        assert len(response.data) < 10_000
+    assert len(capsys.readouterr().err) < 20_000
+
+
+def test_a_path_cannot_imitate_the_fields_of_its_log_line(
+    make_client: MakeClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_client().get("/v1/models%20status=200%20ms=1%20model=x")
+    logged = capsys.readouterr().err
+    assert re.findall(r"(?:^| )(\w+)=(\S*)", logged)[0] == ("status", "404")
+    assert " status=200" not in logged

@@ -21,6 +21,12 @@ def line_of(message: str, *, exc_info: Any = None, **fields: Any) -> str:
     return logs.TextFormatter().format(record)
 
 
+def json_line_of(message: str, *, exc_info: Any = None, **fields: Any) -> str:
+    record = logging.LogRecord("openai_compat", logging.INFO, "x.py", 1, message, None, exc_info)
+    record.fields = fields
+    return logs.JSONFormatter().format(record)
+
+
 def test_a_text_line_has_the_time_the_request_id_and_the_fields() -> None:
     assert re.fullmatch(
         r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO req_1 POST /v1/é status=200 ms=7",
@@ -79,3 +85,32 @@ def test_fields_become_pairs_in_text_and_keys_in_json(capsys: pytest.CaptureFixt
         "message": "GET /é",
         "status": 200,
     }
+
+
+@pytest.mark.parametrize("value", ["a status=200", "status=200", 'a" status=200 "', "a model=b"])
+def test_a_value_that_could_pass_for_other_fields_is_quoted(value: str) -> None:
+    line = line_of("GET /", status=404, model=value)
+    assert line.endswith(f"GET / status=404 model={json.dumps(value)}")
+
+
+def test_a_value_of_many_megabytes_leaves_a_short_line_with_its_beginning_and_end() -> None:
+    value = "begin" + "m" * 30_000_000 + "end"
+    shortened = r"model=\"beginm+ \.\.\. \(\d+ characters more\) \.\.\. m+end\" ms=3$"
+    assert re.search(shortened, line_of("", model=value, ms=3))
+    assert len(line_of("GET /", model=value)) < 1000
+    assert len(json_line_of("GET /", model=value)) < 1000
+
+
+def test_a_message_and_a_traceback_of_many_megabytes_are_shortened() -> None:
+    try:
+        raise ValueError("x" * 10_000_000)
+    except ValueError:
+        for line in (line_of, json_line_of):
+            assert len(line("y" * 10_000_000, exc_info=sys.exc_info())) < 100_000
+
+
+def test_a_json_line_has_no_control_character_and_no_line_separator() -> None:
+    text = "".join(map(chr, range(0x3000)))
+    line = json_line_of(text, model="a\x85\u2028b")
+    assert not [character for character in line if unicodedata.category(character) in {"Cc", "Zl", "Zp"}]
+    assert (json.loads(line)["message"], json.loads(line)["model"]) == (text, "a\x85\u2028b")

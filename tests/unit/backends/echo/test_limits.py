@@ -164,6 +164,24 @@ class TestAnswers:
         assert refusal.value.param == "n"
 
 
+class TestEmbeddings:
+    def test_embeddings_that_are_too_large_together_are_refused(self) -> None:
+        """A request of 8 kB became 25 MB of JSON and 200 MB of numbers."""
+        request = EmbeddingsRequest("m", ["x"] * 2048, 1537)
+        with pytest.raises(InvalidRequestError, match="at most 2046 inputs") as refusal:
+            ECHO.embed(request, CallContext("r"))
+        assert refusal.value.param == "input"
+
+    def test_as_many_inputs_as_openai_allows_fit_at_1536_dimensions(self) -> None:
+        result = ECHO.embed(EmbeddingsRequest("m", ["x"] * 2048, 1536), CallContext("r"))
+        assert [len(vector) for vector in result.vectors] == [1536] * 2048
+
+    def test_the_zeros_of_an_embedding_are_one_object(self) -> None:
+        """Each number of a list that is an object of its own takes four times as much memory."""
+        (vector,) = ECHO.embed(EmbeddingsRequest("m", ["some words"], 3072), CallContext("r")).vectors
+        assert len(set(map(id, vector))) < 20
+
+
 SNIPPETS = ["word", " ", "\n", "  ", "漢", "e\u0301", "!?", "x" * 30, "👩\u200d👩", "\t", ".", " 12", "\r\n", "🇩🇪🇫🇷"]
 
 

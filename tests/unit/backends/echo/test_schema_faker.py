@@ -10,6 +10,7 @@ import pytest
 
 from openai_compat.backends.echo import schema_faker
 from openai_compat.backends.echo.schema_faker import NoExampleError, generate_example
+from openai_compat.core import turns
 
 NODE = {
     "type": "object",
@@ -150,7 +151,36 @@ def test_an_exponential_schema_is_refused_early(monkeypatch: pytest.MonkeyPatch)
     circle = {"allOf": [{"$ref": "#"}, {"$ref": "#"}]}
     with pytest.raises(NoExampleError):
         generate_example(circle, "Hi")
-    assert visits <= 3 * (schema_faker.MAX_SCHEMAS + schema_faker.MAX_DEPTH)
+    assert visits <= 3 * (schema_faker.MAX_WORK // schema_faker.SCHEMA_STEPS + schema_faker.MAX_DEPTH)
+
+
+WIDE = {"properties": {str(number): {"type": "string"} for number in range(5000)}}
+EXPENSIVE_SCHEMAS = {
+    "long patterns": ("generate_match", {"type": "array", "minItems": 1990, "items": {"pattern": "[ab]" * 250}}),
+    "many properties": ("_merge", {**WIDE, "allOf": [{"properties": {"a": True}}] * 1500}),
+    "many required names": ("_merge", {"required": [*map(str, range(5000))], "allOf": [{"required": ["a"]}] * 1500}),
+    "long constants": ("_merge", {"type": "array", "minItems": 1990, "items": {"const": "x" * 1_000_000}}),
+}
+
+
+@pytest.mark.parametrize(("step", "schema"), EXPENSIVE_SCHEMAS.values(), ids=EXPENSIVE_SCHEMAS)
+def test_expensive_schemas_are_refused_after_few_steps(
+    step: str, schema: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    function = getattr(schema_faker, step)
+    monkeypatch.setattr(schema_faker, step, lambda *values: calls.append(step) or function(*values))
+    with pytest.raises(NoExampleError, match="too large"):
+        generate_example(schema, "Hi")
+    assert 0 < len(calls) <= 100
+
+
+def test_other_calls_get_turns_while_an_example_is_generated(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[float] = []
+    monkeypatch.setattr(turns.time, "sleep", taken.append)
+    monkeypatch.setattr(schema_faker, "TimeSlices", lambda: turns.TimeSlices(0.0))
+    generate_example({"type": "array", "minItems": 500, "items": {"type": "string"}}, "Hi")
+    assert len(taken) >= 500
 
 
 @pytest.mark.parametrize("schema", [TREE, BUSH])
