@@ -156,7 +156,7 @@ def to_page(outcomes: list[Outcome]) -> str:
 
 def main() -> int:
     """Measure, write the results, and return 1 if a request is bad."""
-    parser = argparse.ArgumentParser(prog="python -m bench.hostile_requests", description="Send requests that cost much.")
+    parser = argparse.ArgumentParser(prog="python -m bench.hostile_requests", description="Send costly requests.")
     parser.add_argument("--only", default="", help="requests whose name contains this text")
     arguments = parser.parse_args()
     outcomes: list[Outcome] = []

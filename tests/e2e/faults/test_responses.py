@@ -150,7 +150,7 @@ def upstream(running: Upstream) -> Upstream:
 
 @pytest.fixture(scope="module")
 def server(running: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    row = {"kind": "openai", "base_url": f"{running.server.url}/v1", "api_key": "sk-of-the-server"}
+    row = {"kind": "openai", "base_url": f"{running.server.url}/v1", "api_key_env": "UPSTREAM_KEY"}
     models: list[dict[str, Any]] = [{"name": name, **row} for name in (*NATIVE, "hang", "slow", "chat-only")]
     models += [
         {"name": name, **row, "responses": "translated"} for name in ("cut-chat", "status-chat", "slow-chat", "thinks")
@@ -164,6 +164,7 @@ def server(running: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Itera
     path: Path = tmp_path_factory.mktemp("models") / "models.json"
     path.write_text(json.dumps(models))
     settings = {"MODELS_FILE": str(path), "OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "SSE_KEEPALIVE_SECONDS": "0.1"}
+    settings["UPSTREAM_KEY"] = "sk-of-the-server"
     with LiveServer(settings) as live:
         yield live
 
