@@ -24,6 +24,9 @@ COPY config.py wsgi.py gunicorn.conf.py ./
 COPY openai_compat ./openai_compat
 # Compiled at build time, because the server's user may not write and would compile at every start.
 RUN python -m compileall -q .
+# The directory of stored objects is the only one that the server may write. A volume mounted here inherits its owner.
+RUN mkdir data
+RUN chown 10001 data
 # By number, so that Kubernetes can verify that it is not root.
 USER 10001
 EXPOSE 8000

@@ -36,6 +36,7 @@ from openai_compat.services.responses.sealing import ReasoningSealer
 from openai_compat.services.responses.store import NoResponseStore
 from openai_compat.services.token_decoder import TokenDecoder
 from openai_compat.state.base import StateStore
+from openai_compat.storage import Storage, open_storage
 from openai_compat.tools.doctor.backend import DOCTOR_ENTRY, DoctorBackend
 from openai_compat.web.auth import require_api_key
 from openai_compat.web.client_monitor import DisconnectMonitor
@@ -113,11 +114,12 @@ class State:
     upstream_client: UpstreamClient
     disconnect_monitor: DisconnectMonitor
     store: StateStore
+    storage: Storage
     engine_client: EngineClient | None
     _finalizer: Callable[[], object] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        components = (*self.backends, self.upstream_client, self.store, self.engine_client)
+        components = (*self.backends, self.upstream_client, self.store, self.storage, self.engine_client)
         finalizer = weakref.finalize(self, _close_all, *components)
         object.__setattr__(self, "_finalizer", finalizer)  # frozen
 
@@ -126,7 +128,7 @@ class State:
         self._finalizer()
 
 
-def _close_all(*components: Backend | UpstreamClient | StateStore | EngineClient | None) -> None:
+def _close_all(*components: Backend | UpstreamClient | StateStore | Storage | EngineClient | None) -> None:
     for component in components:
         try:
             if component is not None:
@@ -187,6 +189,7 @@ def _build_state(settings: Settings) -> State:
     backends = {entry.name: build_backend(entry, resources) for entry in entries}
     upstream = build_backend(settings.default_upstream, resources) if settings.default_upstream else None
     store = open_store(settings.shared_state_url)
+    storage = open_storage(settings.database_url, settings.data_dir, settings.store_ttl, settings.store_max_bytes)
     router = ModelRouter(settings, backends, upstream, store)
     if settings.diagnostics_enabled:
         router.add_internal(DoctorBackend(DOCTOR_ENTRY, NoOptions(), resources))
@@ -195,7 +198,7 @@ def _build_state(settings: Settings) -> State:
     if engine_client is not None:
         engine_client.preload()
     catalog = ModelCatalog(settings, router)
-    return State(settings, router, catalog, owned, upstream_client, monitor, store, engine_client)
+    return State(settings, router, catalog, owned, upstream_client, monitor, store, storage, engine_client)
 
 
 def _register_blueprints(app: Flask, state: State) -> None:

@@ -28,6 +28,7 @@ from openai_compat.core.validators import (
     WholeNumber,
     parse_api_root,
     parse_boolean,
+    parse_database_url,
     parse_key,
     parse_list,
     parse_path_prefixes,
@@ -63,6 +64,7 @@ LAYERS: Final = (
     "routing",
     "backends",
     "state",
+    "storage",
     "config",
     "core",
     "server",
@@ -86,6 +88,7 @@ _TYPES: Final[dict[Any, str]] = {
     parse_workspace: "URL",
     parse_seconds: "seconds",
     parse_state_url: "URL",
+    parse_database_url: "URL",
 }
 _TABLE: Final = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _ENTRY: Final = re.compile(r"(?:^# [^\n]*\n)+^# (?P<name>[A-Z_]+)=[^\n]*\n", re.MULTILINE)
@@ -150,7 +153,7 @@ def default_of(setting: Setting) -> str:
         return str(value).lower()
     if isinstance(value, tuple):
         return ",".join(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
 def _render_example(text: str) -> str:

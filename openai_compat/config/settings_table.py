@@ -16,6 +16,7 @@ from openai_compat.core.validators import (
     check_origins,
     parse_api_root,
     parse_boolean,
+    parse_database_url,
     parse_key,
     parse_list,
     parse_path_prefixes,
@@ -295,6 +296,29 @@ SETTINGS: Final = (
         "Store for the circuit breakers that workers share: `sqlite:PATH`, `redis://…` or `memory:`.",
         True,
         former_names=("STATE_URL",),
+    ),
+    Setting(
+        ("DATA_DIR",),
+        parse_text,
+        "Directory of the SQLite file with stored objects (responses, conversations, chat completions). It is created "
+        "when the first object is stored.",
+    ),
+    Setting(
+        ("DATABASE_URL",),
+        parse_database_url,
+        "Database of stored objects, `sqlite:PATH` or `postgresql://…`. A file in `DATA_DIR` when not set.",
+        True,
+    ),
+    Setting(
+        ("STORE_TTL",),
+        parse_seconds,
+        "Seconds after its last change until a stored object is deleted. 0 means never.",
+    ),
+    Setting(
+        ("STORE_MAX_BYTES",),
+        WholeNumber(0),
+        "Size of all stored objects beyond which those that have not changed for the longest time are deleted. 0 means "
+        "no limit.",
     ),
     Setting(("TIKTOKEN_CACHE_DIR",), parse_text, "Folder with tiktoken's vocabularies, for exact token counts."),
     Setting(

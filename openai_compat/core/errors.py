@@ -11,7 +11,8 @@
     │   ├── RateLimitedError                 the caller exceeded a rate limit (429)
     │   ├── ModelNotFoundError               no model has this name (404)
     │   ├── NotFoundError                    no endpoint has this URL (404)
-    │   ├── ObjectNotFoundError              no stored object has this id (404)
+    │   ├── ObjectNotFoundError              the caller has no stored object with this id (404)
+    │   ├── ConversationLockedError          another call uses the conversation (400)
     │   ├── MethodNotAllowedError            the endpoint does not accept this method (405)
     │   ├── UnsupportedMediaTypeError        the content type or encoding is not accepted (415)
     │   ├── WebSocketError                   the client asks for a WebSocket (426)
@@ -24,6 +25,7 @@
         ├── OverloadedError                  the server's request queue is full (503)
         ├── ModelBusyError                   the model has no capacity at the moment (503)
         ├── ModelUnavailableError            the model cannot be loaded (503, not retryable)
+        ├── StorageUnavailableError          the database does not answer (503)
         └── UpstreamError                    the upstream failed (502)
             ├── UpstreamConnectionError      the connection failed before a response arrived
             │   └── UpstreamConnectError     the connection was never established
@@ -187,9 +189,21 @@ class NotFoundError(RequestError):
 
 
 class ObjectNotFoundError(RequestError):
-    """No stored object has this id, or it belongs to another caller."""
+    """The caller has no stored object with this id. Objects of other callers count as absent."""
 
     status = 404
+
+
+class ConversationLockedError(RequestError):
+    """Another call uses the conversation. OpenAI answers with this status and code."""
+
+    code = "conversation_locked"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Another process is currently operating on this conversation. Please retry in a few seconds.",
+            param="conversation",
+        )
 
 
 class MethodNotAllowedError(RequestError):
@@ -298,6 +312,17 @@ class ModelUnavailableError(BackendError):
     status = 503
     code = "model_unavailable"
     is_retryable = False
+
+
+class StorageUnavailableError(BackendError):
+    """The database does not answer, so nothing can be stored or read. Calls that need no state go on."""
+
+    status = 503
+    code = "storage_unavailable"
+    retry_after = 5
+
+    def __init__(self) -> None:
+        super().__init__("Stored objects are not available at the moment. Please try again later.")
 
 
 class UpstreamError(BackendError):

@@ -180,6 +180,10 @@ class Settings:
     upstream_trust_env: bool = False
     upstream_ca_bundle: str | None = None
     shared_state_url: str | None = field(default=None, repr=False)
+    data_dir: str = "data"
+    database_url: str | None = field(default=None, repr=False)
+    store_ttl: float = 30 * 86_400.0
+    store_max_bytes: int = 4 * 1024**3
     tiktoken_cache_dir: str | None = None
     diagnostics_enabled: bool = False
     include_default_models: bool | None = None

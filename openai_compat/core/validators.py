@@ -170,6 +170,14 @@ def parse_state_url(text: str) -> str:
     return text
 
 
+def parse_database_url(text: str) -> str:
+    """Return a valid URL of a database, which is an SQLite file or PostgreSQL."""
+    is_file = text.startswith("sqlite:") and text.removeprefix("sqlite:").strip("/")
+    if not (is_file or text.startswith(("postgresql://", "postgres://"))):
+        raise ValueError("must be sqlite:PATH or postgresql://USER:PASSWORD@HOST:PORT/DATABASE")
+    return text
+
+
 def parse_workspace(text: str) -> str:
     """Return the URL of a Databricks workspace.
 

@@ -24,6 +24,8 @@ from openai_compat.core.validators import to_address
 from openai_compat.server.arbiter import SafeReload
 from openai_compat.server.client_reader import ReadLimits
 from openai_compat.server.worker import SHUTDOWN_GRACE
+from openai_compat.storage.location import locate
+from openai_compat.storage.migrate import MigrationError, migrate
 
 try:
     settings = load_settings(with_models=False)
@@ -54,8 +56,22 @@ def on_starting(server: Any) -> None:
     if settings.secret_key is None:
         os.environ["SECRET_KEY"] = token_hex(32)
     os.environ["LOCAL_RUNTIME_DIR"] = open_server_folder(settings.local_runtime_dir)
+    migrate_database(server)
     # The engine inherits it. By default, torch's idle threads would spin on the cores that the workers need.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def migrate_database(server: Any) -> None:
+    """Migrate the schema before the workers start. An SQLite file is created by the first call that stores something.
+
+    If it fails, the first worker that needs the database tries again, and calls that store nothing are answered.
+    """
+    location = locate(settings.database_url, settings.data_dir)
+    if location.path is None or location.path.exists():
+        try:
+            migrate(location)
+        except MigrationError as error:
+            server.log.warning("the database cannot be used: %s", error)
 
 
 def on_exit(server: Any) -> None:

@@ -19,7 +19,7 @@ from string import Template
 
 from openai_compat.config import settings_table
 
-NEEDS_AN_IMAGE = ("useradd",)
+NEEDS_AN_IMAGE = ("useradd", "chown")
 """Commands that would change the machine instead of a folder."""
 
 OUR_PATHS = re.compile(r"(?<![\w./-])/(venv|app|tmp)\b")

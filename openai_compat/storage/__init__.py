@@ -1,0 +1,93 @@
+"""Durable objects of clients, such as responses, conversations and chat completions.
+
+SQLAlchemy is imported when the first call needs it, because it takes 15 MB of a worker's memory, and PostgreSQL's
+driver another 10 MB.
+"""
+
+from __future__ import annotations
+
+import threading
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from .location import Location, locate
+from .native_thread import NativeThread
+
+if TYPE_CHECKING:
+    from .completions import CompletionStore
+    from .conversations import ConversationStore
+    from .leases import LeaseStore
+    from .opened import Stores
+    from .responses import ResponseStore
+
+
+class Storage:
+    """The stores of one application. Their first use imports the libraries and opens the database."""
+
+    def __init__(self, location: Location, ttl: float, max_bytes: int) -> None:
+        self._location = location
+        self._ttl = ttl
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._thread: NativeThread | None = None
+        self._stores: Stores | None = None
+
+    @property
+    def responses(self) -> ResponseStore:
+        """Responses."""
+        return self._open().responses
+
+    @property
+    def conversations(self) -> ConversationStore:
+        """Conversations."""
+        return self._open().conversations
+
+    @property
+    def completions(self) -> CompletionStore:
+        """Stored chat completions."""
+        return self._open().completions
+
+    @property
+    def leases(self) -> LeaseStore:
+        """Locks that all workers share."""
+        return self._open().leases
+
+    def check(self) -> None:
+        """Raise an error if the database does not answer, before a call is made whose answer must be stored.
+
+        Raises:
+            StorageUnavailableError
+        """
+        self._open().check()
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._stores is not None:
+            self._stores.close()
+        if self._thread is not None:
+            self._thread.close()
+
+    def _open(self) -> Stores:
+        if self._stores is None:
+            with self._lock:
+                if self._stores is None:
+                    self._stores = self._load()
+        return self._stores
+
+    def _load(self) -> Stores:
+        """Import the libraries in the native thread, because that takes more than 100 ms."""
+        self._thread = thread = NativeThread()
+        module = thread.call(lambda: import_module("openai_compat.storage.opened"))
+        if self._location.path is None:
+            thread.call(lambda: import_module("psycopg"))
+        stores: Stores = module.Stores(self._location, thread, self._ttl, self._max_bytes)
+        return stores
+
+
+def open_storage(database_url: str | None, data_dir: str, ttl: float, max_bytes: int) -> Storage:
+    """Return the storage that the settings describe. It connects on first use.
+
+    Raises:
+        ConfigurationError: PostgreSQL needs an extra that is not installed.
+    """
+    return Storage(locate(database_url, data_dir), ttl, max_bytes)

@@ -1,0 +1,58 @@
+"""Store of chat completions, with the messages that they answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from sqlalchemy import ColumnElement, Connection, delete, exists, select
+
+from .objects import ObjectStore, insert_tags, start_of_objects, to_page
+from .pages import Cursor, Page
+from .tables import objects, tags
+
+MESSAGES: Final = "messages"
+
+
+class CompletionStore(ObjectStore):
+    """Chat completions, listed in the order of their creation."""
+
+    kind = "chat.completion"
+
+    def page(self, owner: str, cursor: Cursor, model: str | None, metadata: Mapping[str, str]) -> Page:
+        """Return a part of the owner's completions, of one model and with all pairs of `metadata` if given.
+
+        Raises:
+            UnknownCursorError
+        """
+        own = [objects.c.owner == owner, objects.c.kind == self.kind, self._lifetime.is_alive()]
+        wanted = [*own, *([objects.c.model == model] if model is not None else []), *map(_has_tag, metadata.items())]
+
+        def work(connection: Connection) -> Page:
+            start = start_of_objects(connection, own, cursor)
+            statement = select(objects.c.id, objects.c.body).where(*wanted)
+            return to_page(connection, statement, objects.c.number, start, cursor)
+
+        return self._database.read(work)
+
+    def update(self, owner: str, id: str, body: str, metadata: Mapping[str, str]) -> bool:
+        """Replace a completion and its metadata. Return False if the owner has no such completion."""
+
+        def work(connection: Connection) -> bool:
+            row = self._find(connection, owner, id, for_update=True)
+            if row is None:
+                return False
+            connection.execute(delete(tags).where(tags.c.object_number == row.number))
+            insert_tags(connection, row.number, metadata)
+            self._touch(connection, row.number, grown_by=len(body) - len(row.body), body=body)
+            return True
+
+        return self._database.write(work)
+
+
+def _has_tag(pair: tuple[str, str]) -> ColumnElement[bool]:
+    key, value = pair
+    matching = select(tags.c.key).where(
+        tags.c.object_number == objects.c.number, tags.c.key == key, tags.c.value == value
+    )
+    return exists(matching)

@@ -1,0 +1,219 @@
+"""Objects of all kinds, with their items, in the database. Every access names the owner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import time
+from typing import Any, ClassVar
+
+from sqlalchemy import ColumnElement, Connection, Row, Select, delete, insert, select, true, update
+from sqlalchemy.engine import CursorResult
+
+from .database import Database
+from .pages import Cursor, Entry, Page, UnknownCursorError
+from .tables import items, objects, tags
+
+MAX_ID_LENGTH = 512
+
+
+@dataclass(frozen=True, slots=True)
+class NewObject:
+    """An object to store. `body` is its JSON, `sections` are its lists of items, `tags` its filterable metadata."""
+
+    id: str
+    body: str
+    created_at: int
+    sections: Mapping[str, Sequence[Entry]] = field(default_factory=dict)
+    model: str | None = None
+    status: str | None = None
+    previous_id: str | None = None
+    is_background: bool = False
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An object as it was stored. `body` is its JSON."""
+
+    id: str
+    body: str
+    created_at: int
+    status: str | None
+    previous_id: str | None
+    is_background: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """Rule by which objects expire, `seconds` after their last change. With 0 they never do."""
+
+    seconds: float = 0.0
+    clock: Callable[[], float] = time
+
+    def now(self) -> int:
+        return int(self.clock())
+
+    def is_alive(self) -> ColumnElement[bool]:
+        """Return the condition that an object has not expired."""
+        return objects.c.used_at > self.clock() - self.seconds if self.seconds else true()
+
+
+def is_valid_id(text: str) -> bool:
+    """Return True if `text` can be the id of an item. PostgreSQL refuses some characters, and no client sends them."""
+    return 0 < len(text) <= MAX_ID_LENGTH and text.isprintable() and text.isascii()
+
+
+class ObjectStore:
+    """Store of the objects of one kind."""
+
+    kind: ClassVar[str]
+
+    def __init__(self, database: Database, lifetime: Lifetime, on_write: Callable[[], None]) -> None:
+        """Call `on_write` after each write, which lets the expiry run."""
+        self._database = database
+        self._lifetime = lifetime
+        self._on_write = on_write
+
+    def create(self, owner: str, new: NewObject) -> None:
+        """Store an object with its items.
+
+        Raises:
+            StorageUnavailableError, which all methods raise.
+        """
+        self._database.write(lambda connection: self._insert(connection, owner, new))
+        self._on_write()
+
+    def get(self, owner: str, id: str) -> StoredObject | None:
+        """Return an object, or None if the owner has none with this id."""
+        found = self._database.read(lambda connection: self._find(connection, owner, id))
+        return found and _to_object(found)
+
+    def delete(self, owner: str, id: str) -> bool:
+        """Delete an object with its items. Return False if the owner has none with this id."""
+        if not is_valid_id(id):
+            return False
+        statement = delete(objects).where(*self._is(owner, id))
+        return bool(self._database.write(lambda connection: _count(connection.execute(statement))))
+
+    def page_of_items(self, owner: str, id: str, section: str, cursor: Cursor) -> Page | None:
+        """Return a part of one list of items, or None if the owner has no such object.
+
+        Raises:
+            UnknownCursorError
+        """
+
+        def work(connection: Connection) -> Page | None:
+            found = self._find(connection, owner, id)
+            return found and _page_of_items(connection, found.number, section, cursor)
+
+        return self._database.read(work)
+
+    def _is(self, owner: str, id: str) -> Collection[ColumnElement[bool]]:
+        """Return the conditions for one object."""
+        kind = self.kind
+        return objects.c.id == id, objects.c.owner == owner, objects.c.kind == kind, self._lifetime.is_alive()
+
+    def _find(self, connection: Connection, owner: str, id: str, *, for_update: bool = False) -> Row[Any] | None:
+        """Return an object's row. `for_update` locks it, where the database does not lock as a whole."""
+        if not is_valid_id(id):
+            return None
+        statement = select(objects).where(*self._is(owner, id))
+        return connection.execute(statement.with_for_update() if for_update else statement).one_or_none()
+
+    def _insert(self, connection: Connection, owner: str, new: NewObject) -> None:
+        size = len(new.body) + sum(len(entry.body) for entries in new.sections.values() for entry in entries)
+        values = {
+            "id": new.id,
+            "kind": self.kind,
+            "owner": owner,
+            "created_at": new.created_at,
+            "used_at": self._lifetime.now(),
+            "size": size,
+            "model": new.model,
+            "status": new.status,
+            "previous_id": new.previous_id,
+            "is_background": new.is_background,
+            "body": new.body,
+        }
+        number = connection.execute(insert(objects).values(values).returning(objects.c.number)).scalar_one()
+        for section, entries in new.sections.items():
+            insert_items(connection, number, section, entries)
+        insert_tags(connection, number, new.tags)
+
+    def _touch(self, connection: Connection, number: int, *, grown_by: int, **values: Any) -> None:
+        """Change an object's row. The object is used from now on, and its size changes by `grown_by`."""
+        statement = update(objects).where(objects.c.number == number)
+        connection.execute(statement.values(used_at=self._lifetime.now(), size=objects.c.size + grown_by, **values))
+
+
+def insert_items(
+    connection: Connection, number: int, section: str, entries: Sequence[Entry], first_position: int = 0
+) -> None:
+    """Append items to a list, from `first_position` on."""
+    rows = [
+        {
+            "object_number": number,
+            "section": section,
+            "position": position,
+            "item_id": entry.id,
+            "body": entry.body,
+        }
+        for position, entry in enumerate(entries, first_position)
+    ]
+    if rows:
+        connection.execute(insert(items), rows)
+
+
+def insert_tags(connection: Connection, number: int, pairs: Mapping[str, str]) -> None:
+    """Store the metadata by which objects are found."""
+    rows = [{"object_number": number, "key": key, "value": value} for key, value in pairs.items()]
+    if rows:
+        connection.execute(insert(tags), rows)
+
+
+def _page_of_items(connection: Connection, number: int, section: str, cursor: Cursor) -> Page:
+    own = (items.c.object_number == number, items.c.section == section)
+    start = None
+    if cursor.after is not None:
+        is_after = items.c.item_id == cursor.after
+        start = _start(connection, select(items.c.position).where(*own, is_after), cursor.after)
+    return to_page(connection, select(items.c.item_id, items.c.body).where(*own), items.c.position, start, cursor)
+
+
+def _start(connection: Connection, statement: Select[Any], id: str) -> int:
+    found: int | None = connection.execute(statement).scalar() if is_valid_id(id) else None
+    if found is None:
+        raise UnknownCursorError
+    return found
+
+
+def start_of_objects(connection: Connection, own: Sequence[ColumnElement[bool]], cursor: Cursor) -> int | None:
+    """Return the number of the object after which a page of objects starts.
+
+    Raises:
+        UnknownCursorError
+    """
+    if cursor.after is None:
+        return None
+    return _start(connection, select(objects.c.number).where(*own, objects.c.id == cursor.after), cursor.after)
+
+
+def to_page(
+    connection: Connection, statement: Select[Any], position: ColumnElement[int], start: int | None, cursor: Cursor
+) -> Page:
+    """Return the page of the rows of `statement`, ids with bodies, after the row at the position `start`."""
+    is_ascending = cursor.order == "asc"
+    if start is not None:
+        statement = statement.where(position > start if is_ascending else position < start)
+    ordered = statement.order_by(position if is_ascending else position.desc()).limit(cursor.limit + 1)
+    rows = connection.execute(ordered).all()
+    return Page([Entry(id, body) for id, body in rows[: cursor.limit]], len(rows) > cursor.limit)
+
+
+def _to_object(row: Row[Any]) -> StoredObject:
+    return StoredObject(row.id, row.body, row.created_at, row.status, row.previous_id, row.is_background)
+
+
+def _count(result: CursorResult[Any]) -> int:
+    return result.rowcount

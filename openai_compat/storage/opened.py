@@ -1,0 +1,38 @@
+"""The stores of one database."""
+
+from __future__ import annotations
+
+from sqlalchemy import literal, select
+
+from .completions import CompletionStore
+from .conversations import ConversationStore
+from .database import open_database
+from .expiry import Expiry
+from .leases import LeaseStore
+from .location import Location
+from .native_thread import NativeThread
+from .objects import Lifetime
+from .responses import ResponseStore
+
+_PING = select(literal(1))
+
+
+class Stores:
+    """The stores of one database, which share its connections and the expiry."""
+
+    def __init__(self, location: Location, thread: NativeThread, ttl: float, max_bytes: int) -> None:
+        self._database = database = open_database(location, thread)
+        lifetime = Lifetime(ttl)
+        self.leases = LeaseStore(database)
+        expiry = Expiry(database, self.leases, lifetime, max_bytes)
+        self.responses = ResponseStore(database, lifetime, expiry.start_if_due)
+        self.conversations = ConversationStore(database, lifetime, expiry.start_if_due)
+        self.completions = CompletionStore(database, lifetime, expiry.start_if_due)
+
+    def check(self) -> None:
+        """Raise `StorageUnavailableError` if the database does not answer."""
+        self._database.read(lambda connection: connection.execute(_PING).scalar())
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._database.close()

@@ -1,0 +1,234 @@
+"""Opening, migrating and losing the database."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from openai_compat.core.errors import ConfigurationError, StorageUnavailableError
+from openai_compat.storage import location as location_module
+from openai_compat.storage import open_storage
+from openai_compat.storage.database import open_database
+from openai_compat.storage.location import Location, locate, to_location
+from openai_compat.storage.migrate import MigrationError, migrate
+from openai_compat.storage.native_thread import NativeThread
+from openai_compat.storage.objects import NewObject
+from openai_compat.storage.tables import SCHEMA_VERSION, metadata
+from tests.support.postgres_server import PostgresServer, running_postgres
+from tests.support.tools import ROOT
+from tests.support.waiting import wait_until
+from tests.unit.storage.conftest import open_stores, sqlite_location
+
+
+def test_migrations_make_the_tables_that_the_code_uses(location: Location) -> None:
+    migrate(location)
+    assert ScriptDirectory(str(ROOT / "openai_compat/storage/migrations")).get_heads() == [SCHEMA_VERSION]
+    database = open_database(location, NativeThread())
+    assert database.read(lambda connection: compare_metadata(MigrationContext.configure(connection), metadata)) == []
+
+
+def test_concurrent_migrations_wait_for_each_other(tmp_path: Path, postgres: PostgresServer) -> None:
+    for location in (sqlite_location(tmp_path), to_location(postgres.create_database("concurrent"))):
+        failures: list[BaseException] = []
+
+        def run(location: Location = location, failures: list[BaseException] = failures) -> None:
+            try:
+                migrate(location)
+            except MigrationError as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=run) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        open_stores(location).check()
+
+
+def test_a_newer_schema_is_used_as_it_is(tmp_path: Path) -> None:
+    """During a rolling deployment, workers of the older version still run."""
+    location = sqlite_location(tmp_path)
+    open_stores(location).check()
+    assert location.path is not None
+    with sqlite3.connect(location.path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    open_stores(location).check()
+
+
+def test_nothing_is_created_or_imported_before_the_first_use(tmp_path: Path) -> None:
+    program = (
+        "import sys; from openai_compat.app import create_app; create_app(); "
+        "assert not {'sqlalchemy', 'alembic', 'psycopg'} & set(sys.modules)"
+    )
+    environment = {"PYTHONPATH": str(ROOT), "DATABASE_URL": "postgresql://nowhere.invalid/x"}
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, check=True)
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, check=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_files_are_private_to_the_server(tmp_path: Path) -> None:
+    storage = open_storage(None, str(tmp_path / "data"), 0, 0)
+    storage.completions.create("me", NewObject("id", "{}", 1))
+    files = list((tmp_path / "data").iterdir())
+    assert {file.name for file in files} == {f"openai-compat.db{end}" for end in ("", "-shm", "-wal")}
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
+    storage.close()
+
+
+@pytest.mark.parametrize("url", ["sqlite:{folder}/own.db", "sqlite:///{folder}/own.db"])
+def test_the_url_names_the_file(tmp_path: Path, url: str) -> None:
+    open_storage(url.format(folder=tmp_path), "unused", 0, 0).check()
+    assert (tmp_path / "own.db").exists()
+
+
+def test_postgresql_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(location_module, "find_spec", lambda name: None)
+    with pytest.raises(ConfigurationError, match=r"requirements-postgres\.txt"):
+        locate("postgresql://host/database", "data")
+
+
+def test_a_folder_that_cannot_be_created_is_an_outage(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    storage = open_storage(None, str(tmp_path / "file" / "data"), 0, 0)
+    with pytest.raises(StorageUnavailableError):
+        storage.check()
+
+
+def test_a_damaged_file_is_an_outage_until_it_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openai_compat.storage.database.RETRY_INTERVAL", 0.0)
+    location = sqlite_location(tmp_path)
+    stores = open_stores(location)
+    assert location.path is not None
+    location.path.write_bytes(b"this is no database, whatever its name says " * 100)
+    with pytest.raises(StorageUnavailableError) as raised:
+        stores.check()
+    assert str(tmp_path) not in str(raised.value)
+    location.path.unlink()
+    stores.check()
+
+
+def test_a_deleted_file_is_not_written_to(tmp_path: Path) -> None:
+    """Writes to it would succeed and be lost."""
+    location = sqlite_location(tmp_path)
+    stores = open_stores(location)
+    stores.completions.create("me", NewObject("id_1", "{}", 1))
+    assert location.path is not None
+    for file in location.path.parent.iterdir():
+        file.unlink()
+    stores.completions.create("me", NewObject("id_2", "{}", 1))
+    other = open_stores(location)
+    assert other.completions.get("me", "id_2") is not None
+    assert other.completions.get("me", "id_1") is None
+
+
+def test_another_writer_is_waited_for(tmp_path: Path) -> None:
+    location = sqlite_location(tmp_path)
+    stores = open_stores(location)
+    stores.check()
+    assert location.path is not None
+    blocker = sqlite3.connect(location.path, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    done = threading.Event()
+
+    def write() -> None:
+        stores.completions.create("me", NewObject("id", "{}", 1))
+        done.set()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    assert not done.wait(0.1)
+    assert stores.completions.get("me", "id") is None, "readers do not wait"
+    blocker.execute("COMMIT")
+    thread.join()
+    assert stores.completions.get("me", "id") is not None
+
+
+def test_a_fork_opens_its_own_connection(location: Location) -> None:
+    stores = open_stores(location)
+    stores.check()
+    child = os.fork()
+    if child == 0:
+        try:
+            stores.check()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    stores.check()
+
+
+def test_postgresql_may_go_away_and_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("openai_compat.storage.database.RETRY_INTERVAL", 0.0)
+    with running_postgres() as server:
+        stores = open_stores(to_location(server.url))
+        stores.completions.create("me", NewObject("id", "{}", 1))
+        server.stop()
+        with pytest.raises(StorageUnavailableError):
+            stores.check()
+        server.start()
+        assert stores.completions.get("me", "id") is not None
+
+
+def test_a_killed_migration_leaves_nothing_behind(tmp_path: Path) -> None:
+    """It is one transaction, so the next process starts again."""
+    for attempt in range(3):
+        location = sqlite_location(tmp_path / str(attempt))
+        _kill_migration(location)
+        open_stores(location).check()
+
+
+def _kill_migration(location: Location) -> None:
+    """Kill a migration as soon as its file exists."""
+    command = [sys.executable, "-m", "openai_compat.storage.migrate"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, cwd=ROOT)
+    assert process.stdin is not None
+    process.stdin.write(location.url.encode())
+    process.stdin.close()
+    path = location.path
+    assert path is not None
+    wait_until(path.exists)
+    process.kill()
+    process.wait()
+
+
+COOPERATION = """
+import gevent.monkey; gevent.monkey.patch_all()
+import sys, gevent
+from gevent._threading import Lock
+from openai_compat.storage.location import to_location
+from openai_compat.storage import Storage
+location = to_location(sys.argv[1])
+storage = Storage(location, 0, 0)
+storage.check()
+database = storage._open()._database
+order, blocked = [], Lock()
+def work(connection):
+    if location.path is None:
+        connection.exec_driver_sql("SELECT pg_sleep(0.2)")
+    else:
+        blocked.acquire()
+blocked.acquire()
+query = gevent.spawn(lambda: (database.read(work), order.append("query")))
+gevent.sleep(0.05)
+order.append("stream")
+blocked.release()
+query.join()
+assert order == ["stream", "query"], order
+"""
+
+
+def test_other_greenlets_run_while_the_database_works(location: Location) -> None:
+    """A query that blocked the event loop would end first, or never."""
+    subprocess.run([sys.executable, "-c", COOPERATION, location.url], cwd=ROOT, check=True, timeout=60)
