@@ -29,21 +29,33 @@ from openai_compat.routing.router import ModelRouter, build_backend
 from openai_compat.server.checks import warn_without_gevent
 from openai_compat.services.chat import ChatService
 from openai_compat.services.completions import CompletionService
+from openai_compat.services.conversations import Conversations
 from openai_compat.services.embeddings import EmbeddingService
 from openai_compat.services.model_catalog import ModelCatalog
 from openai_compat.services.responses.endpoint import ResponsesService
 from openai_compat.services.responses.sealing import ReasoningSealer
 from openai_compat.services.responses.store import NoResponseStore
+from openai_compat.services.stored_completions import StoredCompletions
+from openai_compat.services.stored_responses import StoredResponses
 from openai_compat.services.token_decoder import TokenDecoder
 from openai_compat.state.base import StateStore
 from openai_compat.storage import Storage, open_storage
 from openai_compat.tools.doctor.backend import DOCTOR_ENTRY, DoctorBackend
+from openai_compat.web import stored_objects
 from openai_compat.web.auth import require_api_key
 from openai_compat.web.client_monitor import DisconnectMonitor
 from openai_compat.web.cross_site import reject_foreign_pages
 from openai_compat.web.errors import register_errors
 from openai_compat.web.request_context import current_request, install_request_context, limit_concurrency
-from openai_compat.web.routes import inference, models, passthrough, responses
+from openai_compat.web.routes import (
+    conversations,
+    inference,
+    models,
+    passthrough,
+    responses,
+    stored_completions,
+    stored_responses,
+)
 from openai_compat.web.routes.ask.blueprint import ask_blueprint
 from openai_compat.web.routes.docs import docs_blueprint
 from openai_compat.web.routes.health import health_blueprint
@@ -208,13 +220,18 @@ def _register_blueprints(app: Flask, state: State) -> None:
     embeddings = EmbeddingService(tokens, TokenDecoder(vocabularies))
     chats = ChatService(tokens)
     service = ResponsesService(chats, NoResponseStore(), ReasoningSealer(settings.secret_key))
+    stored = StoredCompletions(state.storage)
+    passing = passthrough.Passthrough(router, settings)
     guarded: list[tuple[Blueprint, tuple[str, ...]]] = [
-        (inference.chat_blueprint(router, chats), inference.URL_PREFIXES),
+        (inference.chat_blueprint(router, chats, stored), inference.URL_PREFIXES),
         (inference.completions_blueprint(router, CompletionService(tokens)), inference.URL_PREFIXES),
         (inference.embeddings_blueprint(router, embeddings), inference.URL_PREFIXES),
         (responses.responses_blueprint(router, service), responses.URL_PREFIXES),
         (models.models_blueprint(router, state.catalog), models.URL_PREFIXES),
         (ask_blueprint(router, chats, settings), ("",)),
+        (stored_completions.completions_blueprint(stored, passing), stored_objects.URL_PREFIXES),
+        (stored_responses.responses_blueprint(StoredResponses(state.storage), passing), stored_objects.URL_PREFIXES),
+        (conversations.conversations_blueprint(Conversations(state.storage), passing), stored_objects.URL_PREFIXES),
     ]
     if router.forwards and settings.passthrough:
         guarded.append((passthrough.passthrough_blueprint(router, settings), passthrough.URL_PREFIXES))

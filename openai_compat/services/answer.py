@@ -35,6 +35,7 @@ class StreamingAnswer(ABC, Generic[Delta]):
         self._choices = choices
         self._is_streamed = is_streamed
         self._finish = finish
+        self._record: Callable[[JSON], None] | None = None
         self._texts: list[str] = []
 
     @property
@@ -52,7 +53,7 @@ class StreamingAnswer(ABC, Generic[Delta]):
             UpstreamTruncatedError: a choice ended without a `finish_reason`.
         """
         open_choices = set(range(self._choices))
-        kept: list[Delta] | None = [] if self._finish and self._is_streamed else None
+        kept: list[Delta] | None = [] if (self._finish or self._record) and self._is_streamed else None
         for delta in self._deltas:
             if not isinstance(delta, Heartbeat):
                 self._accumulate(delta)
@@ -64,13 +65,29 @@ class StreamingAnswer(ABC, Generic[Delta]):
         if open_choices:
             raise UpstreamTruncatedError("The model's answer ended before it was complete.")
         self.final_usage()
-        if kept is not None and self._finish is not None:
-            self._finish(self._to_object(kept))
+        if kept is not None:
+            self._complete_stream(self._to_object(kept))
 
     def to_completion(self) -> JSON:
         """Read the answer to its end and return OpenAI's object."""
         completion = self._to_object(self.deltas())
-        return self._finish(completion) if self._finish and not self._is_streamed else completion
+        if self._is_streamed:
+            return completion
+        if self._finish is not None:
+            completion = self._finish(completion)
+        if self._record is not None:
+            self._record(completion)
+        return completion
+
+    def record_with(self, record: Callable[[JSON], None]) -> None:
+        """Pass the complete answer to `record` before its end is sent. Errors of `record` are errors of the answer."""
+        self._record = record
+
+    def _complete_stream(self, completion: JSON) -> None:
+        if self._record is not None:
+            self._record(completion)
+        if self._finish is not None:
+            self._finish(completion)
 
     def final_usage(self) -> Usage:
         """Return the usage that the backend reported, or the one counted here if it reported none."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 from openai_compat.backends.base import Backend, SupportsForwarding
 from openai_compat.core.streams import Heartbeat
 from openai_compat.core.tokens import TokenCounter, estimate_tokens
-from openai_compat.core.types import CallContext, Usage
+from openai_compat.core.types import JSON, CallContext, Usage
 from openai_compat.routing.failover import FailoverExecutor
 from openai_compat.routing.route import RoutePlan, Target
 from openai_compat.routing.router import Route
@@ -23,6 +23,7 @@ from .inference_call import EMBEDDINGS_PATH, InferenceCall
 from .openai_objects import to_json_in_turns
 from .preparation import needs_translation
 from .sse_events import encode_chunks
+from .stored_completions import StoredCompletions
 from .stream_recovery import OnRouted, RecoveringStream
 
 LOGPROBS_DEPTH: Final = 5
@@ -81,10 +82,14 @@ class TranslatedStream(EventStream):
 class GenerationEndpoint(Endpoint):
     """Chat completions or text completions."""
 
-    def __init__(self, path: str, start: StartTranslation, tokens: TokenCounter) -> None:
+    def __init__(
+        self, path: str, start: StartTranslation, tokens: TokenCounter, stored: StoredCompletions | None = None
+    ) -> None:
+        """Keep the answers to calls with `store: true` in `stored`, if given."""
         self.path = path
         self._start = start
         self._tokens = tokens
+        self._stored = stored
 
     def count_tokens(self, text: str, model: str) -> int:
         return self._tokens.count(text, model)
@@ -92,7 +97,10 @@ class GenerationEndpoint(Endpoint):
     def translate(
         self, call: InferenceCall, target: Target | Route, context: CallContext, chunk_filter: ChunkFilter | None
     ) -> Answer:
+        record = self._prepare_record(target.backend, call, context)
         answer = self._start(target.backend, target.model, call.payload, context)
+        if record is not None:
+            answer.record_with(record)
         if call.is_streamed:
             chunks = answer.chunks(includes_usage=call.wants_usage)
             return TranslatedStream(answer, encode_chunks(chunks, chunk_filter))
@@ -102,6 +110,14 @@ class GenerationEndpoint(Endpoint):
             return CompleteAnswer(200, {}, body, answer.usage)
         finally:
             answer.close()
+
+    def _prepare_record(
+        self, backend: Backend, call: InferenceCall, context: CallContext
+    ) -> Callable[[JSON], None] | None:
+        """Return the function that stores the answer, or None. An upstream of OpenAI's protocol stores its answers."""
+        if self._stored is None or not call.payload.get("store") or isinstance(backend, SupportsForwarding):
+            return None
+        return self._stored.prepare(call.payload, context)
 
 
 class EmbeddingsEndpoint(Endpoint):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 from openai_compat.backends.parsing.json_check import LOWEST_LOGPROB
@@ -17,6 +18,8 @@ from openai_compat.core.turns import TimeSlices
 from openai_compat.core.types import Usage
 
 from .parameters import Text
+
+_OWN_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
 def to_json(value: Any) -> bytes:
@@ -68,6 +71,11 @@ def count_texts(texts: Sequence[Text], model: str, tokens: TokenCounter) -> int:
 def new_id(prefix: str) -> str:
     """Return `prefix` followed by 32 random characters."""
     return prefix + uuid4().hex
+
+
+def is_own_id(id: str, prefix: str) -> bool:
+    """Return True if `id` may come from `new_id`. Those of OpenAI have another length."""
+    return _OWN_ID.fullmatch(id.removeprefix(prefix)) is not None and id.startswith(prefix)
 
 
 def now() -> int:

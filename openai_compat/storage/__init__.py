@@ -52,6 +52,11 @@ class Storage:
         """Locks that all workers share."""
         return self._open().leases
 
+    @property
+    def is_new(self) -> bool:
+        """True if the database is an SQLite file that does not exist yet."""
+        return self._location.path is not None and not self._location.path.exists()
+
     def check(self) -> None:
         """Raise an error if the database does not answer, before a call is made whose answer must be stored.
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 from sqlalchemy import ColumnElement, Connection, delete, exists, select
 
 from .objects import ObjectStore, insert_tags, start_of_objects, to_page
 from .pages import Cursor, Page
 from .tables import objects, tags
-
-MESSAGES: Final = "messages"
 
 
 class CompletionStore(ObjectStore):

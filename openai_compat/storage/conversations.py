@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, select
 
-from .objects import ObjectStore, insert_items, is_valid_id
+from .objects import ObjectStore, insert_items
 from .pages import Entry
+from .records import ITEMS, DuplicateItemError, is_valid_id
 from .tables import items
-
-ITEMS: Final = "items"
-
-
-class DuplicateItemError(Exception):
-    """The conversation has an item with this id already."""
-
-    def __init__(self, id: str) -> None:
-        super().__init__(id)
-        self.id = id
 
 
 class ConversationStore(ObjectStore):

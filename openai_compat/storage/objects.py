@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import time
 from typing import Any, ClassVar
 
@@ -12,36 +12,8 @@ from sqlalchemy.engine import CursorResult
 
 from .database import Database
 from .pages import Cursor, Entry, Page, UnknownCursorError
+from .records import NewObject, StoredObject, is_valid_id
 from .tables import items, objects, tags
-
-MAX_ID_LENGTH = 512
-
-
-@dataclass(frozen=True, slots=True)
-class NewObject:
-    """An object to store. `body` is its JSON, `sections` are its lists of items, `tags` its filterable metadata."""
-
-    id: str
-    body: str
-    created_at: int
-    sections: Mapping[str, Sequence[Entry]] = field(default_factory=dict)
-    model: str | None = None
-    status: str | None = None
-    previous_id: str | None = None
-    is_background: bool = False
-    tags: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class StoredObject:
-    """An object as it was stored. `body` is its JSON."""
-
-    id: str
-    body: str
-    created_at: int
-    status: str | None
-    previous_id: str | None
-    is_background: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +29,6 @@ class Lifetime:
     def is_alive(self) -> ColumnElement[bool]:
         """Return the condition that an object has not expired."""
         return objects.c.used_at > self.clock() - self.seconds if self.seconds else true()
-
-
-def is_valid_id(text: str) -> bool:
-    """Return True if `text` can be the id of an item. PostgreSQL refuses some characters, and no client sends them."""
-    return 0 < len(text) <= MAX_ID_LENGTH and text.isprintable() and text.isascii()
 
 
 class ObjectStore:

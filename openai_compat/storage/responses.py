@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Connection, delete, func, insert, literal, select
 from sqlalchemy.sql.selectable import CTE
 
-from .objects import ObjectStore, insert_items, is_valid_id
+from .objects import ObjectStore, insert_items
 from .pages import Entry
+from .records import INPUT, OUTPUT, Chain, is_valid_id
 from .tables import events, items, objects
-
-INPUT: Final = "input"
-OUTPUT: Final = "output"
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """Context of a response, which are the items of all responses before it and its own.
-
-    `missing` is the id of an earlier response that was deleted or has expired, so that the context is incomplete.
-    """
-
-    items: Sequence[str]
-    missing: str | None
 
 
 class ResponseStore(ObjectStore):

@@ -10,6 +10,7 @@ from openai_compat.services.completions import CompletionService
 from openai_compat.services.embeddings import EmbeddingService
 from openai_compat.services.inference import EmbeddingsEndpoint, GenerationEndpoint
 from openai_compat.services.inference_call import CHAT_PATH, COMPLETIONS_PATH
+from openai_compat.services.stored_completions import StoredCompletions
 from openai_compat.web.inference import respond_to_inference
 from openai_compat.web.schemas.chat import CHAT_REQUEST
 from openai_compat.web.schemas.completions import COMPLETION_REQUEST
@@ -18,10 +19,10 @@ from openai_compat.web.schemas.embeddings import EMBEDDINGS_REQUEST
 URL_PREFIXES = ("/v1", "", "/api/v1", "/openai/v1", "/openai/deployments/<path:deployment>")
 
 
-def chat_blueprint(router: ModelRouter, chat: ChatService) -> Blueprint:
-    """`POST {root}/chat/completions`."""
+def chat_blueprint(router: ModelRouter, chat: ChatService, stored: StoredCompletions | None = None) -> Blueprint:
+    """`POST {root}/chat/completions`. Answers to calls with `store: true` are kept in `stored`, if given."""
     blueprint = Blueprint("chat", __name__)
-    endpoint = GenerationEndpoint(CHAT_PATH, chat.start, chat.tokens)
+    endpoint = GenerationEndpoint(CHAT_PATH, chat.start, chat.tokens, stored)
 
     @blueprint.post("/chat/completions")
     def create_chat_completion(deployment: str | None = None) -> Response:

@@ -19,6 +19,7 @@ from openai_compat.core.errors import (
     CapabilityError,
     InvalidRequestError,
     NotFoundError,
+    RequestError,
     UpstreamInvalidResponseError,
     WebSocketError,
 )
@@ -69,6 +70,35 @@ def root_passthrough_blueprint(router: ModelRouter, settings: Settings) -> Bluep
         blueprint.add_url_rule(f"/{area}", "proxy", proxy, methods=METHODS)
         blueprint.add_url_rule(f"/{area}/<path:path>", "proxy", proxy, methods=METHODS)
     return blueprint
+
+
+class Passthrough:
+    """The passthrough for endpoints of this server that may concern an upstream's objects as well."""
+
+    def __init__(self, router: ModelRouter, settings: Settings) -> None:
+        self._router = router
+        self._settings = settings
+
+    def serves(self, path: str) -> bool:
+        """Return True if the current request, for `path` below an API's root, goes to an upstream."""
+        return is_served(path, self._settings.passthrough) and (
+            self._router.forwarding_upstream is not None or self._is_forwarded(request.args.get("model"))
+        )
+
+    def _is_forwarded(self, model: str | None) -> bool:
+        """Return True if the query names a model of an upstream."""
+        try:
+            return model is not None and self._router.forwarding_target(model) is not None
+        except RequestError:
+            return False
+
+    def forward(self, path: str) -> Response:
+        """Forward the current request, whose body must not have been read.
+
+        Raises:
+            RequestError, UpstreamError, CallCancelledError
+        """
+        return _Forwarder(self._router, self._settings, path).respond()
 
 
 class _Forwarder:

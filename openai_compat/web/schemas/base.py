@@ -66,6 +66,11 @@ def empty_array_error() -> FieldError:
     return FieldError("Invalid", after, "empty_array")
 
 
+def long_array_error(limit: int, length: int) -> FieldError:
+    expected = f"Expected an array with maximum length {limit}, but got an array with length {length} instead."
+    return FieldError("Invalid", f": array too long. {expected}", "array_above_max_length")
+
+
 def empty_string_error() -> FieldError:
     after = ": empty string. Expected a string with minimum length 1, but got an empty string instead."
     return FieldError("Invalid", after, "empty_string")

@@ -13,7 +13,7 @@ from marshmallow import ValidationError, fields, missing
 
 from openai_compat.core.turns import give_turn
 
-from .base import empty_array_error, empty_string_error, to_field_error, type_error
+from .base import empty_array_error, empty_string_error, long_array_error, to_field_error, type_error
 
 ITEMS_PER_TURN = 256
 """Items of arrays that are validated before other greenlets get a turn, about 5 ms of work."""
@@ -98,14 +98,15 @@ class Nested(Strict, fields.Nested):
 
 
 class List(Strict, fields.List[Any]):
-    """An array of at least `min_items` items of one type."""
+    """An array of at least `min_items` and at most `max_items` items of one type."""
 
     accepts = frozenset({list})
     plurals: ClassVar[dict[type, str]] = {String: "strings", Integer: "integers", Number: "decimals"}
 
-    def __init__(self, inner: Any, *, min_items: int = 0, **options: Any) -> None:
+    def __init__(self, inner: Any, *, min_items: int = 0, max_items: int | None = None, **options: Any) -> None:
         super().__init__(inner, **options)
         self.min_items = min_items
+        self.max_items = max_items
         self.expected = f"an array of {self.plurals.get(type(self.inner), 'objects')}"
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **options: Any) -> Any:
@@ -113,6 +114,8 @@ class List(Strict, fields.List[Any]):
             raise type_error(self.expected, value)
         if len(value) < self.min_items:
             raise empty_array_error()
+        if self.max_items is not None and len(value) > self.max_items:
+            raise long_array_error(self.max_items, len(value))
         self.check_items(value)
         return value
 

@@ -22,7 +22,7 @@ from openai_compat.storage.database import open_database
 from openai_compat.storage.location import Location, locate, to_location
 from openai_compat.storage.migrate import MigrationError, migrate
 from openai_compat.storage.native_thread import NativeThread
-from openai_compat.storage.objects import NewObject
+from openai_compat.storage.records import NewObject
 from openai_compat.storage.tables import SCHEMA_VERSION, metadata
 from tests.support.postgres_server import PostgresServer, running_postgres
 from tests.support.tools import ROOT

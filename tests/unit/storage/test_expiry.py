@@ -15,8 +15,9 @@ from openai_compat.storage.expiry import BATCH, Expiry
 from openai_compat.storage.leases import LeaseStore
 from openai_compat.storage.location import to_location
 from openai_compat.storage.native_thread import NativeThread
-from openai_compat.storage.objects import Lifetime, NewObject
+from openai_compat.storage.objects import Lifetime
 from openai_compat.storage.pages import Cursor, Entry
+from openai_compat.storage.records import NewObject
 from openai_compat.storage.tables import items, objects
 from tests.support.postgres_server import PostgresServer
 from tests.support.waiting import wait_until

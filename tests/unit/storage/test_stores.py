@@ -7,11 +7,9 @@ from secrets import token_hex
 
 import pytest
 
-from openai_compat.storage.conversations import ITEMS, DuplicateItemError
-from openai_compat.storage.objects import NewObject
 from openai_compat.storage.opened import Stores
 from openai_compat.storage.pages import Cursor, Entry, Order, Page, UnknownCursorError
-from openai_compat.storage.responses import INPUT, OUTPUT
+from openai_compat.storage.records import INPUT, ITEMS, OUTPUT, DuplicateItemError, NewObject
 
 
 def new_id(prefix: str) -> str:

@@ -1,0 +1,58 @@
+"""Stored responses and their input items."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from openai_compat.core.errors import ObjectNotFoundError
+from openai_compat.core.types import JSON
+from openai_compat.storage import Storage
+from openai_compat.storage.pages import Cursor, UnknownCursorError
+from openai_compat.storage.records import INPUT
+
+from .stored_lists import raise_unknown_cursor, to_list
+
+PREFIX: Final = "resp_"
+
+
+class StoredResponses:
+    """The responses of each caller."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def get(self, owner: str, id: str) -> bytes:
+        """Return a response as JSON.
+
+        Raises:
+            ObjectNotFoundError, StorageUnavailableError, as all methods do.
+        """
+        found = self._storage.responses.get(owner, id)
+        if found is None:
+            raise missing_response(id)
+        return found.body.encode()
+
+    def delete(self, owner: str, id: str) -> JSON:
+        """Delete a response and return OpenAI's confirmation."""
+        if not self._storage.responses.delete(owner, id):
+            raise missing_response(id)
+        return {"id": id, "object": "response", "deleted": True}
+
+    def input_items(self, owner: str, id: str, cursor: Cursor) -> bytes:
+        """Return a part of the response's input items as OpenAI's list.
+
+        Raises:
+            InvalidRequestError: the list has no item `cursor.after`.
+        """
+        try:
+            page = self._storage.responses.page_of_items(owner, id, INPUT, cursor)
+        except UnknownCursorError:
+            raise_unknown_cursor(cursor.after)
+        if page is None:
+            raise missing_response(id)
+        return to_list(page)
+
+
+def missing_response(id: str) -> ObjectNotFoundError:
+    """Return the error for an unknown response."""
+    return ObjectNotFoundError(f"Response with id '{id}' not found.")
