@@ -10,11 +10,12 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import Final, TypeVar
 
 from gevent import Timeout
-from sqlalchemy import Connection, Engine, inspect, select, table
+from sqlalchemy import Connection, Engine, inspect, literal, select, table
 from sqlalchemy import column as column_of
 from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 
@@ -39,6 +40,13 @@ POSTGRES_TIMEOUT: Final = 10.0
 RETRY_INTERVAL: Final = 1.0
 """Seconds without an attempt after the database could not be opened, as each one may take long."""
 
+CHECK_INTERVAL: Final = 1.0
+"""Seconds for which a database that has answered is taken to be available."""
+
+FAILURES: Final = (SQLAlchemyError, sqlite3.Error, OSError, MigrationError, Timeout)
+"""Errors of a database that is away, full, damaged or too slow."""
+
+_PING = select(literal(1))
 _VERSIONS = table("alembic_version", column_of("version_num"))
 
 
@@ -56,6 +64,16 @@ class Database(ABC):
         self._engine: Engine | None = None
         self._process = os.getpid()
         self._retry_at = 0.0
+        self._succeeded_at = -inf
+
+    def check(self) -> None:
+        """Raise an error if the database does not answer, unless it did within `CHECK_INTERVAL`.
+
+        Raises:
+            StorageUnavailableError
+        """
+        if time.monotonic() - self._succeeded_at > CHECK_INTERVAL:
+            self.read(lambda connection: connection.execute(_PING).scalar())
 
     def read(self, work: Work[T]) -> T:
         """Run `work`, which only reads.
@@ -80,12 +98,15 @@ class Database(ABC):
 
     def _run(self, work: Work[T], *, is_write: bool) -> T:
         try:
-            return self._transact(self._open(), work, is_write=is_write)
+            result = self._transact(self._open(), work, is_write=is_write)
         except IntegrityError:
             raise
-        except (SQLAlchemyError, OSError, MigrationError, Timeout) as error:
+        except FAILURES as error:
+            self._succeeded_at = -inf
             self.close()
             raise StorageUnavailableError from error
+        self._succeeded_at = time.monotonic()
+        return result
 
     def _open(self) -> Engine:
         """Return the engine of this process. Of concurrent callers, one opens it and migrates the schema."""
@@ -106,7 +127,7 @@ class Database(ABC):
             engine = open_engine(self._location)
             if self._transact(engine, _read_version, is_write=False) < SCHEMA_VERSION:
                 migrate(self._location)
-        except (SQLAlchemyError, OSError, MigrationError, Timeout) as error:
+        except FAILURES as error:
             self._retry_at = time.monotonic() + RETRY_INTERVAL
             log.warning("the database cannot be used: %s", _describe(error))
             raise
@@ -151,7 +172,7 @@ class SQLiteDatabase(Database):
         while True:
             try:
                 return self._thread.call(lambda: _run_in_transaction(engine, work, begin))
-            except OperationalError as error:
+            except (OperationalError, sqlite3.OperationalError) as error:
                 if not _is_busy(error) or time.monotonic() >= deadline:
                     raise
             time.sleep(random.uniform(*BUSY_DELAYS))  # noqa: S311 - not for cryptography
@@ -180,7 +201,9 @@ def open_database(location: Location, thread: NativeThread) -> Database:
 
 def _run_in_transaction(engine: Engine, work: Work[T], begin: str) -> T:
     with engine.begin() as connection:
-        connection.exec_driver_sql(begin)
+        driver_connection: sqlite3.Connection | None = connection.connection.driver_connection
+        assert driver_connection is not None  # noqa: S101 - the pool never returns one that is closed
+        driver_connection.execute(begin)  # 25 µs less than by SQLAlchemy
         return work(connection)
 
 
@@ -191,10 +214,10 @@ def _read_version(connection: Connection) -> str:
     return connection.execute(select(_VERSIONS.c.version_num)).scalar() or ""
 
 
-def _is_busy(error: OperationalError) -> bool:
-    return isinstance(error.orig, sqlite3.OperationalError) and error.orig.sqlite_errorname.startswith(
-        ("SQLITE_BUSY", "SQLITE_LOCKED")
-    )
+def _is_busy(error: OperationalError | sqlite3.OperationalError) -> bool:
+    cause = error.orig if isinstance(error, OperationalError) else error
+    name = cause.sqlite_errorname if isinstance(cause, sqlite3.OperationalError) else ""
+    return name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
 
 
 def _describe(error: BaseException) -> str:

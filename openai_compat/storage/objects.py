@@ -15,6 +15,11 @@ from .pages import Cursor, Entry, Page, UnknownCursorError
 from .records import NewObject, StoredObject, is_valid_id
 from .tables import items, objects, tags
 
+# SQLAlchemy compiles a statement once and finds it again by its parts, which costs less for one that exists already.
+_INSERT_OBJECT = insert(objects).returning(objects.c.number)
+_INSERT_ITEMS = insert(items)
+_INSERT_TAGS = insert(tags)
+
 
 @dataclass(frozen=True, slots=True)
 class Lifetime:
@@ -103,7 +108,7 @@ class ObjectStore:
             "is_background": new.is_background,
             "body": new.body,
         }
-        number = connection.execute(insert(objects).values(values).returning(objects.c.number)).scalar_one()
+        number = connection.execute(_INSERT_OBJECT, values).scalar_one()
         for section, entries in new.sections.items():
             insert_items(connection, number, section, entries)
         insert_tags(connection, number, new.tags)
@@ -129,14 +134,14 @@ def insert_items(
         for position, entry in enumerate(entries, first_position)
     ]
     if rows:
-        connection.execute(insert(items), rows)
+        connection.execute(_INSERT_ITEMS, rows)
 
 
 def insert_tags(connection: Connection, number: int, pairs: Mapping[str, str]) -> None:
     """Store the metadata by which objects are found."""
     rows = [{"object_number": number, "key": key, "value": value} for key, value in pairs.items()]
     if rows:
-        connection.execute(insert(tags), rows)
+        connection.execute(_INSERT_TAGS, rows)
 
 
 def _page_of_items(connection: Connection, number: int, section: str, cursor: Cursor) -> Page:

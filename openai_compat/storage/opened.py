@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from sqlalchemy import literal, select
-
 from .completions import CompletionStore
 from .conversations import ConversationStore
 from .database import open_database
@@ -13,8 +11,6 @@ from .location import Location
 from .native_thread import NativeThread
 from .objects import Lifetime
 from .responses import ResponseStore
-
-_PING = select(literal(1))
 
 
 class Stores:
@@ -31,7 +27,7 @@ class Stores:
 
     def check(self) -> None:
         """Raise `StorageUnavailableError` if the database does not answer."""
-        self._database.read(lambda connection: connection.execute(_PING).scalar())
+        self._database.check()
 
     def close(self) -> None:
         """Close the connections."""

@@ -113,7 +113,7 @@ def test_a_damaged_file_is_an_outage_until_it_is_replaced(tmp_path: Path, monkey
     assert location.path is not None
     location.path.write_bytes(b"this is no database, whatever its name says " * 100)
     with pytest.raises(StorageUnavailableError) as raised:
-        stores.check()
+        stores.completions.get("me", "id")
     assert str(tmp_path) not in str(raised.value)
     location.path.unlink()
     stores.check()
@@ -175,6 +175,8 @@ def test_postgresql_may_go_away_and_come_back(monkeypatch: pytest.MonkeyPatch) -
         stores = open_stores(to_location(server.url))
         stores.completions.create("me", NewObject("id", "{}", 1))
         server.stop()
+        with pytest.raises(StorageUnavailableError):
+            stores.completions.get("me", "id")
         with pytest.raises(StorageUnavailableError):
             stores.check()
         server.start()
