@@ -101,6 +101,10 @@ chaos: $(CORE)  ## 10,000 calls with a random fault each (ARGS="--calls 1000")
 soak: $(CORE) bench/.build/stream_upstream  ## serve honest clients during ten attacks (ARGS="--seconds 30")
 	@$(BIN)/python -m bench.soak $(ARGS)
 
+.PHONY: kills
+kills: $(CORE)  ## kill workers 200 times during stored calls (ARGS="--kills 20")
+	@$(BIN)/python -m bench.chaos.kills $(ARGS)
+
 docker-check: $(DEV)  ## run the steps of the Dockerfile without Docker
 	$(BIN)/python -m pytest tests/e2e/deploy/test_dockerfile.py
 

@@ -48,6 +48,11 @@ class PostgresServer:
             self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, **_unprivileged())
         wait_until(lambda: self._psql("-c", "SELECT 1", check=False), lambda: f"PostgreSQL answers:\n{log.read_text()}")
 
+    def ensure_started(self) -> None:
+        """Start the server if it is stopped."""
+        if self.process is None or self.process.poll() is not None:
+            self.start()
+
     def stop(self) -> None:
         """Stop at once, as after a crash."""
         self._signal(signal.SIGQUIT)

@@ -1,0 +1,103 @@
+"""Stored objects under kills of workers, outages of the database, and large rows, with workers as in production."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import sqlite3
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.chaos.kills import StoredCalls, kill_workers
+from tests.support.live_server import LiveServer
+from tests.support.postgres_server import PostgresServer, running_postgres
+from tests.support.waiting import wait_until
+
+KILLS = 5
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_kills_lose_nothing_that_was_acknowledged(
+    database: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """`make kills` does the same with 200 kills."""
+    environ = {"DATA_DIR": str(tmp_path)}
+    if database == "postgres":
+        environ = {"DATABASE_URL": request.getfixturevalue("postgres").create_database("kills")}
+    with LiveServer(environ, workers=2) as server:
+        calls = StoredCalls(server.port)
+        calls.run_while(lambda: kill_workers(KILLS, server.workers, random.Random(1)))
+        assert len(calls.acknowledged) > KILLS
+        assert calls.lost() == []
+
+
+def exchange(server: LiveServer, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    connection.request(method, f"/v1/{path}", json.dumps(body), {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    answer = response.status, json.loads(response.read())
+    connection.close()
+    return answer
+
+
+CHAT = {"messages": [{"role": "user", "content": "Hello!"}]}
+STORED = {**CHAT, "store": True}
+
+
+def test_an_outage_of_postgresql_ends_without_a_restart(postgres: PostgresServer) -> None:
+    url = postgres.create_database("outage")
+    with LiveServer({"DATABASE_URL": url}) as server:
+        status, completion = exchange(server, "POST", "chat/completions", STORED)
+        assert status == 200
+        path = f"chat/completions/{completion['id']}"
+        postgres.stop()
+        try:
+            status, error = exchange(server, "GET", path)
+            assert (status, error["error"]["code"]) == (503, "storage_unavailable")
+            assert exchange(server, "POST", "chat/completions", CHAT)[0] == 200, "calls without state go on"
+        finally:
+            postgres.ensure_started()
+        wait_until(lambda: exchange(server, "GET", path)[0] == 200, "the completion is read again")
+
+
+def test_a_server_that_starts_during_an_outage_recovers(postgres: PostgresServer) -> None:
+    """The workers migrate the schema if the master could not."""
+    url = postgres.create_database("late")
+    postgres.stop()
+    try:
+        with LiveServer({"DATABASE_URL": url.replace("postgres@", "postgres:secret@")}) as server:
+            assert exchange(server, "POST", "chat/completions", STORED)[0] == 503
+            postgres.start()
+            wait_until(lambda: exchange(server, "POST", "chat/completions", STORED)[0] == 200, "a call is stored")
+            assert "cannot be used" in server.log()
+            assert "secret" not in server.log()
+    finally:
+        postgres.ensure_started()
+
+
+def test_a_worker_that_waits_for_a_locked_file_answers_other_calls(tmp_path: Path) -> None:
+    """SQLite itself would sleep in C, and all streams of the worker with it."""
+    with LiveServer({"DATA_DIR": str(tmp_path)}) as server:
+        assert exchange(server, "POST", "chat/completions", STORED)[0] == 200
+        other = sqlite3.connect(tmp_path / "openai-compat.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        with ThreadPoolExecutor() as pool:
+            waiting = pool.submit(exchange, server, "POST", "chat/completions", STORED)
+            wait_until(lambda: exchange(server, "GET", "chat/completions")[0] == 200, "reads do not wait")
+            assert exchange(server, "POST", "chat/completions", CHAT)[0] == 200
+            assert not waiting.done()
+            other.execute("COMMIT")
+            assert waiting.result()[0] == 200
+        other.close()
