@@ -29,8 +29,8 @@ from .harness import get, wait_for
 
 CLIENTS: Final = 8
 WORKERS: Final = 2
-LONGEST_PAUSE: Final = 0.3
-"""Longest time in seconds between the start of a worker and the next kill."""
+MOST_CALLS: Final = 40
+"""Most calls between two kills."""
 HEADERS: Final = {"Content-Type": "application/json", "Authorization": "Bearer killed"}
 
 
@@ -117,13 +117,18 @@ class StoredCalls:
         return text
 
 
-def kill_workers(count: int, workers: Callable[[], Collection[int]], rng: random.Random) -> None:
-    """Kill a random worker `count` times, each at a random moment, and wait for its replacement."""
+def kill_workers(calls: StoredCalls, count: int, workers: Callable[[], Collection[int]], rng: random.Random) -> None:
+    """Kill a random worker `count` times, each after a random number of acknowledged calls, also a starting one."""
     for _ in range(count):
-        time.sleep(rng.uniform(0, LONGEST_PAUSE))
+        _wait_for_calls(calls, rng.randint(1, MOST_CALLS))
         victim = rng.choice(sorted(workers()))
         os.kill(victim, signal.SIGKILL)
         wait_for(lambda victim=victim: victim not in workers() and len(workers()) == WORKERS)  # type: ignore[misc]
+
+
+def _wait_for_calls(calls: StoredCalls, count: int) -> None:
+    wanted = len(calls.acknowledged) + count
+    wait_for(lambda: len(calls.acknowledged) >= wanted)
 
 
 def main() -> int:
@@ -140,7 +145,7 @@ def main() -> int:
         try:
             wait_for(lambda: _answers(port))
             rng = random.Random(arguments.seed)
-            calls.run_while(lambda: kill_workers(arguments.kills, lambda: children(server.process.pid), rng))
+            calls.run_while(lambda: kill_workers(calls, arguments.kills, lambda: children(server.process.pid), rng))
             lost = calls.lost()
         finally:
             server.stop()

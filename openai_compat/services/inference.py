@@ -97,7 +97,7 @@ class GenerationEndpoint(Endpoint):
     def translate(
         self, call: InferenceCall, target: Target | Route, context: CallContext, chunk_filter: ChunkFilter | None
     ) -> Answer:
-        record = self._prepare_record(target.backend, call, context)
+        record = self._prepare_record(call, context)
         answer = self._start(target.backend, target.model, call.payload, context)
         if record is not None:
             answer.record_with(record)
@@ -111,11 +111,9 @@ class GenerationEndpoint(Endpoint):
         finally:
             answer.close()
 
-    def _prepare_record(
-        self, backend: Backend, call: InferenceCall, context: CallContext
-    ) -> Callable[[JSON], None] | None:
-        """Return the function that stores the answer, or None. An upstream of OpenAI's protocol stores its answers."""
-        if self._stored is None or not call.payload.get("store") or isinstance(backend, SupportsForwarding):
+    def _prepare_record(self, call: InferenceCall, context: CallContext) -> Callable[[JSON], None] | None:
+        """Return the function that stores the answer, or None. The client knows its id from this server only."""
+        if self._stored is None or not call.payload.get("store"):
             return None
         return self._stored.prepare(call.payload, context)
 

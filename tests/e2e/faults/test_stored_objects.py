@@ -38,7 +38,7 @@ def test_kills_lose_nothing_that_was_acknowledged(
         environ = {"DATABASE_URL": request.getfixturevalue("postgres").create_database("kills")}
     with LiveServer(environ, workers=2) as server:
         calls = StoredCalls(server.port)
-        calls.run_while(lambda: kill_workers(KILLS, server.workers, random.Random(1)))
+        calls.run_while(lambda: kill_workers(calls, KILLS, server.workers, random.Random(1)))
         assert len(calls.acknowledged) > KILLS
         assert calls.lost() == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from secrets import token_hex
@@ -150,6 +151,18 @@ def test_an_upstream_keeps_its_own_completions(make_client: MakeClient, upstream
         -6:
     ] == ["", "", "/chatcmpl-abc", "/chatcmpl-abc/messages", "/chatcmpl-abc", "/chatcmpl-abc"]
     assert not (tmp_path / "data").exists()
+
+
+def test_a_translated_answer_of_an_upstream_is_stored_under_the_id_that_the_client_knows(
+    make_client: MakeClient, upstream: MockUpstream, tmp_path: Path
+) -> None:
+    row = {"name": "mock-ok", "kind": "openai", "base_url": upstream.base_url, "profile": {"translate_responses": True}}
+    (tmp_path / "models.json").write_text(json.dumps([row]))
+    client = make_client(MODELS_FILE=str(tmp_path / "models.json"), DATA_DIR=str(tmp_path / "data"))
+    body = {"model": "mock-ok", "messages": [{"role": "user", "content": "Hi"}], "store": True}
+    answer = client.post("/v1/chat/completions", json=body).json
+    assert answer is not None
+    assert get(client, {}, f"/{answer['id']}")["choices"] == answer["choices"]
 
 
 def add_response(client: FlaskClient, key: dict[str, str], id: str) -> None:
