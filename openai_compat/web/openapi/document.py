@@ -17,6 +17,7 @@ from openai_compat.web.schemas import ask, chat, completions, embeddings, replie
 from openai_compat.web.schemas.fields import List, OneOf, PromptInput
 
 from . import examples
+from .stored_objects import stored_object_paths
 
 OPENAPI_VERSION = "3.1.0"
 API_DESCRIPTION = """One server that speaks the OpenAI REST API, in front of any model.
@@ -47,7 +48,7 @@ class SchemaConverter(OpenAPIConverter):
 
     def init_attribute_functions(self) -> None:
         super().init_attribute_functions()  # type: ignore[no-untyped-call]
-        self.attribute_functions += [self.alternatives_of, self.min_items_of]
+        self.attribute_functions += [self.alternatives_of, self.item_limits_of]
 
     def alternatives_of(self, field: Any, ret: dict[str, Any]) -> dict[str, Any]:
         """Return `anyOf` for a field with alternatives."""
@@ -56,9 +57,12 @@ class SchemaConverter(OpenAPIConverter):
         choices: list[dict[str, Any]] = [self.field2property(alternative) for alternative in field.alternatives]
         return {"anyOf": [*choices, {"type": "null"}] if field.allow_none else choices}
 
-    def min_items_of(self, field: Any, ret: dict[str, Any]) -> dict[str, Any]:
-        """Return `minItems` for a list with a minimum."""
-        return {"minItems": field.min_items} if isinstance(field, List) and field.min_items else {}
+    def item_limits_of(self, field: Any, ret: dict[str, Any]) -> dict[str, Any]:
+        """Return `minItems` and `maxItems` for a list with limits."""
+        if not isinstance(field, List):
+            return {}
+        limits = {"minItems": field.min_items or None, "maxItems": field.max_items}
+        return {name: limit for name, limit in limits.items() if limit is not None}
 
 
 class SchemaPlugin(MarshmallowPlugin):
@@ -83,6 +87,8 @@ def build_openapi(model: str) -> dict[str, Any]:
         **_ask_paths(),
         **_health_paths(),
     }.items():
+        spec.path(path=path, operations=operations)
+    for path, operations in stored_object_paths().items():
         spec.path(path=path, operations=operations)
     return spec.to_dict()
 
