@@ -56,3 +56,11 @@ class StoredResponses:
 def missing_response(id: str) -> ObjectNotFoundError:
     """Return the error for an unknown response."""
     return ObjectNotFoundError(f"Response with id '{id}' not found.")
+
+
+def missing_events(id: str) -> ObjectNotFoundError:
+    """Return the error for a response whose events are not stored."""
+    return ObjectNotFoundError(
+        f"Response with id '{id}' was not created with 'background' and 'stream', so its events are not available.",
+        param="stream",
+    )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 
-from openai_compat.services.stored_responses import PREFIX, StoredResponses, missing_response
+from openai_compat.services.stored_responses import PREFIX, StoredResponses, missing_events, missing_response
 from openai_compat.web.json_response import json_response
 from openai_compat.web.stored_objects import ObjectEndpoints, Passing, json_bytes, read_cursor, reject_websocket
 
@@ -17,7 +17,13 @@ def responses_blueprint(responses: StoredResponses, passing: Passing) -> Bluepri
 
     @blueprint.get("/responses/<id>")
     def get_response(id: str) -> Response:
-        return endpoints.respond(id, f"responses/{id}", lambda owner: json_bytes(responses.get(owner, id)))
+        def answer(owner: str) -> Response:
+            body = responses.get(owner, id)
+            if request.args.get("stream") == "true":
+                raise missing_events(id)
+            return json_bytes(body)
+
+        return endpoints.respond(id, f"responses/{id}", answer)
 
     @blueprint.delete("/responses/<id>")
     def delete_response(id: str) -> Response:

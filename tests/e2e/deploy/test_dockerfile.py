@@ -92,9 +92,10 @@ def test_the_image_answers_passes_its_health_check_and_stops(image: Image, steps
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-def test_the_image_contains_only_the_server(image: Image) -> None:
+def test_the_image_contains_only_the_server_and_a_folder_for_what_it_stores(image: Image) -> None:
     found = {path.name for path in image.inside("/app").iterdir()} - {"__pycache__"}
-    assert found == {"config.py", "wsgi.py", "gunicorn.conf.py", "openai_compat"}
+    assert found == {"config.py", "wsgi.py", "gunicorn.conf.py", "openai_compat", "data"}
+    assert list(image.inside("/app/data").iterdir()) == []
     assert not shutil.which("pytest", path=str(image.inside("/venv/bin")))
 
 

@@ -177,6 +177,8 @@ def test_a_response_is_read_listed_and_deleted(client: FlaskClient, key: dict[st
     add_response(client, key, id)
     url = f"/v1/responses/{id}"
     assert client.get(url, headers=key).json == {"id": "x"}
+    events = client.get(f"{url}?stream=true&starting_after=3", headers=key)
+    assert (events.status_code, events.json["error"]["param"]) == (404, "stream")  # type: ignore[index]
     page = client.get(f"{url}/input_items?limit=2", headers=key).json
     assert page is not None
     assert [item["id"] for item in page["data"]] == ["msg_2", "msg_1"]
