@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, delete, exists, select
 
 from .objects import ObjectStore, insert_tags, start_of_objects, to_page
 from .pages import Cursor, Page
-from .tables import objects, tags
+from .tables import body_of, objects, tags
 
 
 class CompletionStore(ObjectStore):
@@ -27,7 +27,7 @@ class CompletionStore(ObjectStore):
 
         def work(connection: Connection) -> Page:
             start = start_of_objects(connection, own, cursor)
-            statement = select(objects.c.id, objects.c.body).where(*wanted)
+            statement = select(objects.c.id, body_of(objects)).where(*wanted)
             return to_page(connection, statement, objects.c.number, start, cursor)
 
         return self._database.read(work)

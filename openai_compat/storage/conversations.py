@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, delete, func, select
 from .objects import ObjectStore, insert_items
 from .pages import Entry
 from .records import ITEMS, DuplicateItemError, is_valid_id
-from .tables import items
+from .tables import body_of, items
 
 
 class ConversationStore(ObjectStore):
@@ -51,7 +51,7 @@ class ConversationStore(ObjectStore):
             row = self._find(connection, owner, id)
             if row is None:
                 return None
-            statement = select(items.c.body).where(*_is_item_of(row.number)).order_by(items.c.position)
+            statement = select(body_of(items)).where(*_is_item_of(row.number)).order_by(items.c.position)
             return list(connection.execute(statement).scalars())
 
         return self._database.read(work)
@@ -95,7 +95,7 @@ def _is_item_of(number: int) -> tuple[Any, ...]:
 
 
 def _item(connection: Connection, number: int, item_id: str) -> str | None:
-    statement = select(items.c.body).where(*_is_item_of(number), items.c.item_id == item_id)
+    statement = select(body_of(items)).where(*_is_item_of(number), items.c.item_id == item_id)
     return connection.execute(statement).scalars().first()
 
 

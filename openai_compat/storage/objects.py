@@ -13,10 +13,11 @@ from sqlalchemy.engine import CursorResult
 from .database import Database
 from .pages import Cursor, Entry, Page, UnknownCursorError
 from .records import NewObject, StoredObject, is_valid_id
-from .tables import items, objects, tags
+from .tables import body_of, items, objects, tags
 
 # SQLAlchemy compiles a statement once and finds it again by its parts, which costs less for one that exists already.
 _INSERT_OBJECT = insert(objects).returning(objects.c.number)
+_SELECT_OBJECT: Select[Any] = select(*(column for column in objects.c if column.name != "body"), body_of(objects))
 _INSERT_ITEMS = insert(items)
 _INSERT_TAGS = insert(tags)
 
@@ -90,7 +91,7 @@ class ObjectStore:
         """Return an object's row. `for_update` locks it, where the database does not lock as a whole."""
         if not is_valid_id(id):
             return None
-        statement = select(objects).where(*self._is(owner, id))
+        statement = _SELECT_OBJECT.where(*self._is(owner, id))
         return connection.execute(statement.with_for_update() if for_update else statement).one_or_none()
 
     def _insert(self, connection: Connection, owner: str, new: NewObject) -> None:
@@ -150,7 +151,7 @@ def _page_of_items(connection: Connection, number: int, section: str, cursor: Cu
     if cursor.after is not None:
         is_after = items.c.item_id == cursor.after
         start = _start(connection, select(items.c.position).where(*own, is_after), cursor.after)
-    return to_page(connection, select(items.c.item_id, items.c.body).where(*own), items.c.position, start, cursor)
+    return to_page(connection, select(items.c.item_id, body_of(items)).where(*own), items.c.position, start, cursor)
 
 
 def _start(connection: Connection, statement: Select[Any], id: str) -> int:

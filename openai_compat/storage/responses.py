@@ -11,7 +11,7 @@ from sqlalchemy.sql.selectable import CTE
 from .objects import ObjectStore, insert_items
 from .pages import Entry
 from .records import INPUT, OUTPUT, Chain, is_valid_id
-from .tables import events, items, objects
+from .tables import body_of, events, items, objects
 
 
 class ResponseStore(ObjectStore):
@@ -56,7 +56,7 @@ class ResponseStore(ObjectStore):
             if not rows:
                 return None
             in_order = (links.c.depth.desc(), items.c.section, items.c.position)
-            joined = select(items.c.body).join(links, items.c.object_number == links.c.number)
+            joined = select(body_of(items)).join(links, items.c.object_number == links.c.number)
             bodies = connection.execute(joined.where(items.c.section.in_((INPUT, OUTPUT))).order_by(*in_order))
             return Chain(list(bodies.scalars()), rows[0].previous_id)
 
@@ -65,7 +65,7 @@ class ResponseStore(ObjectStore):
     def find_items(self, owner: str, ids: Collection[str]) -> dict[str, str]:
         """Return the bodies of the owner's items by id, of whichever object, without those that do not exist."""
         wanted = [id for id in ids if is_valid_id(id)]
-        joined = select(items.c.item_id, items.c.body).join(objects, items.c.object_number == objects.c.number)
+        joined = select(items.c.item_id, body_of(items)).join(objects, items.c.object_number == objects.c.number)
         statement = joined.where(items.c.item_id.in_(wanted), objects.c.owner == owner, self._lifetime.is_alive())
         ordered = statement.order_by(objects.c.number)
         return self._database.read(lambda connection: {row.item_id: row.body for row in connection.execute(ordered)})
@@ -92,7 +92,7 @@ class ResponseStore(ObjectStore):
             if row is None:
                 return None
             own = (events.c.object_number == row.number, events.c.sequence_number > sequence_number)
-            statement = select(events.c.sequence_number, events.c.body).where(*own).order_by(events.c.sequence_number)
+            statement = select(events.c.sequence_number, body_of(events)).where(*own).order_by(events.c.sequence_number)
             return [(number, body) for number, body in connection.execute(statement.limit(limit))]
 
         return self._database.read(work)
