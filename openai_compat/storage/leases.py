@@ -68,6 +68,12 @@ class LeaseStore:
         self._keep(lease)
         return lease
 
+    def close(self) -> None:
+        """Stop the renewal. Leases that are still held expire by themselves."""
+        with self._lock:
+            self._held.clear()
+            self._is_idle.set()
+
     def _keep(self, lease: Lease) -> None:
         with self._lock:
             self._held.add(lease.holder)

@@ -30,5 +30,6 @@ class Stores:
         self._database.check()
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections and stop the renewal of leases."""
+        self.leases.close()
         self._database.close()

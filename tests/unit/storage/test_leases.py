@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from secrets import token_hex
 
 import pytest
@@ -26,13 +27,22 @@ def clock() -> Clock:
     return Clock()
 
 
-def open_leases(location: Location, clock: Clock) -> LeaseStore:
-    return LeaseStore(open_database(location, NativeThread()), clock)
+@pytest.fixture
+def open_leases(location: Location, clock: Clock) -> Iterator[Callable[[], LeaseStore]]:
+    opened: list[LeaseStore] = []
+
+    def open_one() -> LeaseStore:
+        opened.append(LeaseStore(open_database(location, NativeThread()), clock))
+        return opened[-1]
+
+    yield open_one
+    for leases in opened:
+        leases.close()
 
 
-def test_a_lease_has_one_holder_until_it_is_released(location: Location, clock: Clock) -> None:
+def test_a_lease_has_one_holder_until_it_is_released(open_leases: Callable[[], LeaseStore]) -> None:
     name = token_hex(8)
-    one, other = open_leases(location, clock), open_leases(location, clock)
+    one, other = open_leases(), open_leases()
     lease = one.acquire(name)
     assert lease is not None
     assert other.acquire(name) is None
@@ -44,9 +54,9 @@ def test_a_lease_has_one_holder_until_it_is_released(location: Location, clock: 
     assert one.acquire(name) is None, "a second release does not end the lease of another holder"
 
 
-def test_a_crashed_holder_blocks_others_for_a_while(location: Location, clock: Clock) -> None:
+def test_a_crashed_holder_blocks_others_for_a_while(open_leases: Callable[[], LeaseStore], clock: Clock) -> None:
     name = token_hex(8)
-    crashed, other = open_leases(location, clock), open_leases(location, clock)
+    crashed, other = open_leases(), open_leases()
     assert crashed.acquire(name) is not None
     clock.now += LEASE_SECONDS - 1
     assert other.acquire(name) is None
@@ -54,10 +64,12 @@ def test_a_crashed_holder_blocks_others_for_a_while(location: Location, clock: C
     assert other.acquire(name) is not None
 
 
-def test_a_held_lease_is_renewed(location: Location, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_held_lease_is_renewed(
+    open_leases: Callable[[], LeaseStore], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "RENEWAL_INTERVAL", 0.01)
     name = token_hex(8)
-    holder, other = open_leases(location, clock), open_leases(location, clock)
+    holder, other = open_leases(), open_leases()
     renewed: list[float] = []
     renew = holder._renew
 
