@@ -102,28 +102,42 @@ def wait_for_answer(server: ProcessTree, port: int) -> None:
 def measure(site: Site, seconds: float, only: str) -> dict[str, Any]:
     """Run the clients and the attacks, and return what the clients saw and what the workers needed."""
     before = site.workers()
-    honest = start("honest_clients", str(site.nginx.port), str(seconds))
+    honest = Program("honest_clients", str(site.nginx.port), str(seconds))
     time.sleep(HEAD_START_SECONDS)
     attack_seconds = str(max(0.0, seconds - 2 * HEAD_START_SECONDS))
     attacks = None
     if only != "none":
-        attacks = start("attacks", f"{site.nginx.port},{site.port}", attack_seconds, only)
+        attacks = Program("attacks", f"{site.nginx.port},{site.port}", attack_seconds, only)
     peak = 0
-    while honest.poll() is None:
+    while honest.is_running():
         peak = max([peak, *map(pss_bytes, set(before) & set(site.workers()))])
         time.sleep(0.5)
     return {
-        "honest": json.loads(honest.communicate()[0]),
-        "attacks": json.loads(attacks.communicate()[0]) if attacks else {},
+        "honest": honest.result(),
+        "attacks": attacks.result() if attacks else {},
         "peak_worker_bytes": peak,
         "restarts": len(set(before) - set(site.workers())),
     }
 
 
-def start(module: str, *arguments: str) -> subprocess.Popen[str]:
-    """Start a module of this package whose output is read at its end."""
-    command = [sys.executable, "-m", f"bench.soak.{module}", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+class Program:
+    """A module of this package that prints JSON at its end. It goes to a file, as a pipe has no room for it."""
+
+    def __init__(self, module: str, *arguments: str) -> None:
+        command = [sys.executable, "-m", f"bench.soak.{module}", *arguments]
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `result`
+        self._process = subprocess.Popen(command, cwd=ROOT, stdout=self._output)
+
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def result(self) -> dict[str, Any]:
+        """Wait for the end and return what was printed."""
+        self._process.wait()
+        with self._output:
+            self._output.seek(0)
+            printed: dict[str, Any] = json.load(self._output)
+        return printed
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
