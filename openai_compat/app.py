@@ -158,8 +158,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = Application("openai_compat", static_folder=None)
     app.url_map.merge_slashes = app.url_map.strict_slashes = False  # clients of an API do not follow its redirects
     app.extensions["openai_compat"] = state
-    install_request_context(app, settings, state.disconnect_monitor)
-    app.before_request(reject_foreign_pages(settings.allowed_hosts, settings.cors_allow_origins))
+    check_origin = reject_foreign_pages(settings.allowed_hosts, settings.cors_allow_origins)
+    install_request_context(app, settings, state.disconnect_monitor, check_origin)
     _register_blueprints(app, state)
     register_errors(app, settings)
     _allow_origins(app, settings)

@@ -9,23 +9,24 @@ from __future__ import annotations
 import _thread
 from collections.abc import Callable, Iterator
 from contextvars import copy_context
+from enum import Enum, auto
 from itertools import chain
 from typing import Final, Generic, TypeVar, cast
 
 T = TypeVar("T")
 
 
-class _Heartbeat:
+class Heartbeat(Enum):
     """Type of `HEARTBEAT`, distinct from every type of delta."""
 
-    __slots__ = ()
+    HEARTBEAT = auto()
 
     def __repr__(self) -> str:
         return "HEARTBEAT"
 
 
-HEARTBEAT: Final = _Heartbeat()
-Heartbeat = _Heartbeat
+HEARTBEAT: Final = Heartbeat.HEARTBEAT
+"""Compared with `is`, which costs a tenth of `isinstance` for each delta of a stream."""
 
 
 class PrimedStream(Generic[T]):
@@ -42,7 +43,7 @@ class PrimedStream(Generic[T]):
         self._source = source
         self._has_first = True
         try:
-            self._first: T | None = next(value for value in source if not isinstance(value, Heartbeat))
+            self._first: T | None = next(value for value in source if value is not HEARTBEAT)
         except StopIteration:
             self._first, self._has_first = None, False
         except BaseException:

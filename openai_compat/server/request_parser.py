@@ -44,7 +44,7 @@ class FastRequest(Request):
             LimitRequestHeaders: the head is too large.
         """
         super().read_into(unreader, buf, stop)
-        if HEAD_END not in buf:
+        if buf.find(HEAD_END) < 0:  # `in` raises and catches an exception within CPython
             self._read_rest_of_head(unreader, buf)
 
     def _read_rest_of_head(self, unreader: Unreader, buf: bytearray) -> None:

@@ -50,8 +50,8 @@ class CoalescedResponse(wsgi.Response):
     def send_headers(self) -> None:
         if self.headers_sent:
             return
-        lines = [*self.default_headers(), *(f"{name}: {value}\r\n" for name, value in self.headers), "\r\n"]
-        self._unsent_headers = "".join(lines).encode("latin-1")
+        lines = self.default_headers() + [f"{name}: {value}\r\n" for name, value in self.headers]
+        self._unsent_headers = ("".join(lines) + "\r\n").encode("latin-1")
         self.headers_sent = True
 
     def write(self, arg: bytes) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 from openai_compat.core.errors import UpstreamTruncatedError
-from openai_compat.core.streams import Heartbeat, close_stream
+from openai_compat.core.streams import HEARTBEAT, Heartbeat, close_stream
 from openai_compat.core.types import JSON, ChatDelta, TextDelta, Usage
 
 from .openai_objects import new_id, now
@@ -55,7 +55,7 @@ class StreamingAnswer(ABC, Generic[Delta]):
         open_choices = set(range(self._choices))
         kept: list[Delta] | None = [] if (self._finish or self._record) and self._is_streamed else None
         for delta in self._deltas:
-            if not isinstance(delta, Heartbeat):
+            if delta is not HEARTBEAT:
                 self._accumulate(delta)
                 if kept is not None:
                     kept.append(delta)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from openai_compat.backends.base import CHAT_PARAMETERS, Backend, SupportsChat, capabilities_of, missing_capability
-from openai_compat.core.streams import Heartbeat, PrimedStream
+from openai_compat.core.streams import HEARTBEAT, Heartbeat, PrimedStream
 from openai_compat.core.tokens import TokenCounter
 from openai_compat.core.turns import TimeSlices
 from openai_compat.core.types import JSON, CallContext, ChatDelta, ChatRequest, TokenLogprob, ToolCallDelta, Usage
@@ -102,7 +102,7 @@ class ChatAnswer(StreamingAnswer[ChatDelta]):
         """Yield chunks with each choice's role, deltas and finish reason, and last the usage on request."""
         introduced: set[int] = set()
         for delta in self.deltas():
-            if isinstance(delta, Heartbeat):
+            if delta is HEARTBEAT:
                 yield delta
                 continue
             if delta.index not in introduced:

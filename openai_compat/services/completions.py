@@ -13,7 +13,7 @@ from openai_compat.backends.base import (
     missing_capability,
 )
 from openai_compat.core.errors import InvalidRequestError
-from openai_compat.core.streams import Heartbeat, PrimedStream
+from openai_compat.core.streams import HEARTBEAT, Heartbeat, PrimedStream
 from openai_compat.core.tokens import TokenCounter
 from openai_compat.core.types import JSON, CallContext, CompletionRequest, TextDelta, TokenLogprob, Usage
 
@@ -85,7 +85,7 @@ class CompletionAnswer(StreamingAnswer[TextDelta]):
         """Yield `text_completion` objects with one delta each, and last the usage on request."""
         offsets: dict[int, int] = {}
         for delta in self.deltas():
-            if isinstance(delta, Heartbeat):
+            if delta is HEARTBEAT:
                 yield delta
             elif delta.text or delta.finish_reason is not None:
                 offset = offsets.get(delta.index, 0)

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
 from openai_compat.core.hooks import Hook, Hooks, run, to_hook_call
-from openai_compat.core.streams import Heartbeat, close_stream
+from openai_compat.core.streams import HEARTBEAT, Heartbeat, close_stream
 from openai_compat.core.types import CallContext
 
 from .answer import Finish
@@ -28,7 +28,7 @@ class HookedDeltas(Iterator["Delta | Heartbeat"], Generic[Delta]):
 
     def __next__(self) -> Delta | Heartbeat:
         delta: Any = next(self._source)
-        if isinstance(delta, Heartbeat):
+        if delta is HEARTBEAT:
             return delta
         result = run(self._hook, delta, self._call, type(delta))
         if result is None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from openai_compat.core.streams import Heartbeat
+from openai_compat.core.streams import HEARTBEAT, Heartbeat
 
 from .event_stream import ChunkFilter
 
@@ -32,7 +32,7 @@ def encode_chunks(
     Other greenlets get a turn after every `YIELD_EVERY` events, also where no chunk has to be waited for.
     """
     for count, chunk in enumerate(chunks, 1):
-        if isinstance(chunk, Heartbeat):
+        if chunk is HEARTBEAT:
             yield chunk
         elif chunk_filter is None:
             yield to_event(chunk)

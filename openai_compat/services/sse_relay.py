@@ -21,7 +21,7 @@ from openai_compat.core.errors import (
     UpstreamTimeoutError,
     UpstreamTruncatedError,
 )
-from openai_compat.core.streams import Heartbeat
+from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import Usage
 
 from .empty_finish_reasons import EmptyFinishReasons
@@ -114,7 +114,7 @@ class SSERelay(EventStream):
                 raise self.failure
             if block is None or (self._is_done and not self._has_content):
                 raise UpstreamInvalidResponseError("The upstream's stream has no content.")
-            if not isinstance(block, Heartbeat):
+            if block is not HEARTBEAT:
                 self._primed.append(block)
 
     def __iter__(self) -> Iterator[bytes | Heartbeat]:
@@ -133,7 +133,7 @@ class SSERelay(EventStream):
                 return self._finish_without_done()
             if block is None:
                 return self._finish()
-            if isinstance(block, Heartbeat):
+            if block is HEARTBEAT:
                 return block
             events = block if not self._fragments and block.endswith(b"\n\n") else self._complete_events(block)
             if events and (kept := self._filter(events)):

@@ -17,8 +17,6 @@ from flask import request
 
 from openai_compat.core.errors import ForbiddenError, UnsupportedMediaTypeError
 
-from .request_context import current_request
-
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
@@ -28,8 +26,8 @@ _AUTHORITY: Final = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:]*)(?::[0-9]*)?", re.IG
 _DEFAULT_PORT: Final = re.compile(r":(80|443)?\Z")
 
 
-def reject_foreign_pages(hosts: Collection[str], origins: Collection[str]) -> Callable[[], None]:
-    """Return a `before_request` function that rejects requests of other sites' pages, and for other hosts.
+def reject_foreign_pages(hosts: Collection[str], origins: Collection[str]) -> Callable[[WSGIEnvironment], None]:
+    """Return a function that rejects requests of other sites' pages, and for other hosts, by their WSGI environment.
 
     `hosts` are the names of this server, and `origins` those of pages that may call it. Both may contain `*`.
     """
@@ -40,8 +38,7 @@ def reject_foreign_pages(hosts: Collection[str], origins: Collection[str]) -> Ca
     def is_allowed_host(bound_to: str, host: str) -> bool:
         return not host or "*" in names or _is_own_name(host, names, bound_to)
 
-    def check_origin() -> None:
-        environ = current_request().environ
+    def check_origin(environ: WSGIEnvironment) -> None:
         if not is_allowed_host(environ["SERVER_NAME"], environ.get("HTTP_HOST", "")):
             _reject_host()
         if "HTTP_ORIGIN" in environ or "HTTP_SEC_FETCH_SITE" in environ:

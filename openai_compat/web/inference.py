@@ -51,8 +51,9 @@ def respond_to_call(
     context = current_context()
     context.log_fields["model"] = route.model
     context.log_fields["kind"] = route.entry.kind
+    is_streamed = call.is_streamed
     call_context = context.to_call_context(
-        is_streamed=call.is_streamed and stream_format.keep_alive is not None, is_whole=not call.is_streamed
+        is_streamed=is_streamed and stream_format.keep_alive is not None, is_whole=not is_streamed
     )
     start = partial(answer_call, endpoint, route, call, call_context, partial(add_route_headers, context))
     return respond(context, call_context, start, stream_format)

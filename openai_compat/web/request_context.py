@@ -179,17 +179,22 @@ def authorization_of(environ: Mapping[str, Any]) -> str | None:
 def forwardable_headers(environ: Mapping[str, Any], request_id: str) -> dict[str, str]:
     """Return the client's headers for an upstream, with the request id that appears in the logs of both servers."""
     allowed = _FORWARDED_WITH_GET if environ["REQUEST_METHOD"] in {"GET", "HEAD"} else FORWARDED_HEADERS
-    headers = {name: environ[key] for key in environ if (name := _forwarded_name(key, allowed))}
+    headers = {name: environ[key] for key, name in _forwarded_names(tuple(environ), allowed)}
     headers["x-request-id"] = request_id
     return headers
 
 
 @lru_cache(maxsize=1024)
-def _forwarded_name(environ_name: str, allowed: frozenset[str]) -> str | None:
-    """Return the name of a header that is forwarded. Cached, as all requests of a client have the same headers."""
-    if environ_name in allowed or environ_name.startswith(_FORWARDED_PREFIXES):
-        return environ_name.removeprefix("HTTP_").lower().replace("_", "-")
-    return None
+def _forwarded_names(environ_names: tuple[str, ...], allowed: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    """Return the forwarded headers by their names in `environ`, with the names that the upstream gets.
+
+    Cached, as all requests of a client have the same headers.
+    """
+    return tuple(
+        (name, name.removeprefix("HTTP_").lower().replace("_", "-"))
+        for name in environ_names
+        if name in allowed or name.startswith(_FORWARDED_PREFIXES)
+    )
 
 
 def limit_concurrency(limiter: ConcurrencyLimiter) -> Callable[[], None]:
@@ -216,9 +221,13 @@ def current_context() -> RequestContext:
     return context
 
 
-def install_request_context(app: Flask, settings: Settings, monitor: DisconnectMonitor) -> None:
-    """Give every request of `app` a `RequestContext`, and every response the headers that come from it."""
+def install_request_context(
+    app: Flask, settings: Settings, monitor: DisconnectMonitor, check: Callable[[WSGIEnvironment], None]
+) -> None:
+    """Give every request of `app` a `RequestContext`, and every response the headers that come from it.
 
+    `check` raises an error for a request that is not to be answered.
+    """
     body_budget = ByteBudget(settings.max_unfinished_body_bytes)
 
     @app.before_request
@@ -228,6 +237,7 @@ def install_request_context(app: Flask, settings: Settings, monitor: DisconnectM
         environ = current.environ
         environ[CONTEXT_KEY] = context = RequestContext(environ, settings, monitor, body_budget)
         logs.request_id.set(context.request_id)
+        check(environ)
 
     @app.after_request
     def add_response_headers(response: Response) -> Response:

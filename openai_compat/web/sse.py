@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from flask import Response
 
 from openai_compat.core.errors import CallCancelledError, OpenAICompatError
-from openai_compat.core.streams import Heartbeat
+from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import Usage
 from openai_compat.services.sse_events import to_event
 
@@ -101,7 +101,7 @@ class StreamBody:
             except Exception as error:  # noqa: BLE001 - a response that has begun can report it nowhere else
                 return self._fail(error)
             else:
-                data = self._fill_gap() if isinstance(event, Heartbeat) else event
+                data = self._fill_gap() if event is HEARTBEAT else event
                 if data:
                     return data
         raise StopIteration

@@ -137,8 +137,9 @@ def _status_of(error: type[errors.OpenAICompatError]) -> str:
 def test_every_forwarded_header_is_documented() -> None:
     """The documentation names all of them, and no other."""
     _, to_upstream, to_client, *_ = re.split(r"From an? (?:client|upstream) to ", page("reference/http-api"))
-    forwarded = {calls._forwarded_name(name, calls._FORWARDED_WITH_GET) for name in calls._FORWARDED_WITH_GET}
-    forwarded |= {f"{calls._forwarded_name(prefix, frozenset())}*" for prefix in calls._FORWARDED_PREFIXES}
+    names = tuple(calls._FORWARDED_WITH_GET)
+    forwarded = {name for _, name in calls._forwarded_names(names, calls._FORWARDED_WITH_GET)}
+    forwarded |= {f"{name}*" for _, name in calls._forwarded_names(calls._FORWARDED_PREFIXES, frozenset())}
     relayed = RELAYED_HEADERS | FILE_HEADERS | {f"{prefix}*" for prefix in RELAYED_PREFIXES}
     assert set(CODE.findall(to_upstream)) == forwarded
     assert set(CODE.findall(to_client.partition("\n## ")[0])) == relayed

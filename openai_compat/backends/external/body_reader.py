@@ -126,7 +126,7 @@ class _BodyReader:
 
     def _read_events(self, blocks: Blocks) -> Deltas:
         for event in iterate_events(blocks):
-            if isinstance(event, Heartbeat):
+            if event is HEARTBEAT:
                 yield event
                 continue
             name, data, strays, _ = event if isinstance(event, SSEEvent) else ("", event, "", False)
@@ -160,7 +160,7 @@ class _BodyReader:
 
     def _read_lines(self, lines: Iterable[str | Heartbeat]) -> Deltas:
         for line in lines:
-            if isinstance(line, Heartbeat):
+            if line is HEARTBEAT:
                 yield line
             elif text := line.strip(_LINE_PADDING):
                 yield from self._reader.read_value(_parse_event(text))
@@ -178,7 +178,7 @@ class _BodyReader:
             lines = iter(())
         document = [first]
         for line in lines:
-            if isinstance(line, Heartbeat):
+            if line is HEARTBEAT:
                 yield line
             else:
                 document.append(line)
@@ -188,7 +188,7 @@ class _BodyReader:
         """Yield the deltas of a reply that is declared as one JSON document."""
         document = []
         for line in lines:
-            if isinstance(line, Heartbeat):
+            if line is HEARTBEAT:
                 yield line
             else:
                 document.append(line)
@@ -215,7 +215,7 @@ class _BodyReader:
         """Yield the deltas of plain text. Without a `Content-Length` the API streams, and its chunks are kept."""
         is_complete = "content-length" in self._reply.headers
         for chunk in iterate_text(blocks, self._encoding):
-            if isinstance(chunk, Heartbeat):
+            if chunk is HEARTBEAT:
                 yield chunk
             else:
                 deltas = self._reader.read_text(chunk)
@@ -263,7 +263,7 @@ def _peek(blocks: Blocks) -> Generator[Heartbeat, None, bytes]:
     """
     beginning = b""
     for block in blocks:
-        if isinstance(block, Heartbeat):
+        if block is HEARTBEAT:
             yield block
             continue
         beginning += block
@@ -284,7 +284,7 @@ def _to_prefix(beginning: bytes) -> bytes:
 def _next_line(lines: Iterator[str | Heartbeat]) -> Generator[Heartbeat, None, str]:
     """Return the next line that is not empty, or "" at the end. Yield heartbeats meanwhile."""
     for line in lines:
-        if isinstance(line, Heartbeat):
+        if line is HEARTBEAT:
             yield line
         elif text := line.strip(_LINE_PADDING):
             return text

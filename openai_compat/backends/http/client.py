@@ -35,7 +35,7 @@ from openai_compat.core.timeouts import Timeouts
 from openai_compat.core.types import CallContext
 
 from .connection import Deadlines
-from .messages import UpstreamResponse, limit_size
+from .messages import UpstreamResponse, limit_size, read_whole
 from .transport import LlhttpAdapter, NotConnectedError, encode_chunked
 
 log = logging.getLogger(__name__)
@@ -145,8 +145,8 @@ class StreamedResponse(UpstreamResponse):
         return self._blocks()
 
     def read(self) -> bytes:
-        blocks = self._masked_blocks if self.status >= 400 else self._limited_blocks
-        return b"".join([block for block in blocks() if isinstance(block, bytes)])
+        blocks = self._masked_blocks() if self.status >= 400 else self._blocks()
+        return read_whole(blocks, self.max_bytes, self.close)
 
     def _limited_blocks(self) -> Iterator[bytes | Heartbeat]:
         return limit_size(self._blocks(), self.max_bytes, self.close)

@@ -30,6 +30,25 @@ class UpstreamRequest:
     is_repeatable: bool = False
 
 
+def read_whole(blocks: Iterator[bytes | Heartbeat], max_bytes: int, close: Callable[[], None]) -> bytes:
+    """Return a complete body. Raise the errors of `limit_size`."""
+    body = []
+    size = 0
+    for block in blocks:
+        if isinstance(block, bytes):
+            body.append(block)
+            size += len(block)
+            if size > max_bytes:
+                close()
+                raise too_large(max_bytes)
+    return body[0] if len(body) == 1 else b"".join(body)
+
+
+def too_large(max_bytes: int) -> UpstreamInvalidResponseError:
+    """Return the error for a body of more than `max_bytes`."""
+    return UpstreamInvalidResponseError(f"The upstream's answer is larger than {max_bytes} bytes.")
+
+
 def limit_size(
     blocks: Iterator[bytes | Heartbeat], max_bytes: int, close: Callable[[], None]
 ) -> Iterator[bytes | Heartbeat]:
@@ -44,7 +63,7 @@ def limit_size(
             size += len(block)
             if size > max_bytes:
                 close()
-                raise UpstreamInvalidResponseError(f"The upstream's answer is larger than {max_bytes} bytes.")
+                raise too_large(max_bytes)
         yield block
 
 
@@ -78,8 +97,7 @@ class UpstreamResponse(ABC):
         Raises:
             UpstreamInvalidResponseError: The body is larger than `max_bytes`. The response is closed.
         """
-        blocks = limit_size(self.blocks(), self.max_bytes, self.close)
-        return b"".join(block for block in blocks if isinstance(block, bytes))
+        return read_whole(self.blocks(), self.max_bytes, self.close)
 
     def redact(self, data: bytes) -> bytes:
         """Return a part of the body without the credentials of the request, for errors within a body of status 200."""

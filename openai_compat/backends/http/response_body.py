@@ -40,7 +40,6 @@ class ResponseBody:
         self._idle_seconds = 0.0
         self._read_timeout = self._timeout_valid_until = 0.0
         self._framing_bytes = self._small_reads = 0
-        self._last_body = connection.body
         # Requests ask for no compression. Where an upstream compresses all the same, the headers must not say so.
         encoding = connection.headers.get("content-encoding", "").lower()
         is_encoded = encoding in {"gzip", "x-gzip", "deflate"} and connection.may_have_body
@@ -70,7 +69,8 @@ class ResponseBody:
                 if not self._receive(connection):
                     return None
             data = connection.body[0] if len(connection.body) == 1 else b"".join(connection.body)
-            connection.body = []
+            connection.body.clear()
+            self._framing_bytes = 0
             if decoder is None:
                 return data
             decoder.feed(data)
@@ -110,12 +110,10 @@ class ResponseBody:
         Raises:
             ChunkedEncodingError: Too many bytes without any body arrived in a row, such as those of trailers.
         """
-        if connection.body or connection.body is not self._last_body:  # there was some of the body meanwhile
-            self._framing_bytes, self._last_body = 0, connection.body
         if not connection.body:
             self._framing_bytes += received
-        if self._framing_bytes > MAX_HEADER_BYTES:
-            raise self._truncated("its trailers are too large")
+            if self._framing_bytes > MAX_HEADER_BYTES:
+                raise self._truncated("its trailers are too large")
         self._small_reads += 1
         if self._small_reads > MAX_SMALL_READS:
             time.sleep(SMALL_READ_PAUSE)

@@ -8,7 +8,7 @@ from typing import Final
 
 from openai_compat.backends.http.messages import UpstreamResponse
 from openai_compat.core.errors import UpstreamInvalidResponseError
-from openai_compat.core.streams import Heartbeat
+from openai_compat.core.streams import HEARTBEAT, Heartbeat
 
 from .sse import BYTE_ORDER_MARK
 
@@ -49,7 +49,7 @@ class PeekedResponse(UpstreamResponse):
         """
         count = 0
         for block in self._blocks:
-            if isinstance(block, Heartbeat):
+            if block is HEARTBEAT:
                 continue
             self._peeked.append(block)
             self.prefix = (self.prefix + block).removeprefix(BYTE_ORDER_MARK).lstrip()

@@ -88,7 +88,7 @@ def read_chat_stream(
     try:
         yield HEARTBEAT
         for event in iterate_events(_blocks_until_complete(response, parser)):
-            if isinstance(event, Heartbeat):
+            if event is HEARTBEAT:
                 yield event
                 continue
             chunk = _parse_chunk(event) if isinstance(event, str) else None

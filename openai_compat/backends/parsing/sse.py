@@ -76,7 +76,7 @@ def iterate_events(blocks: Blocks) -> Generator[str | SSEEvent | Heartbeat, None
         yield HEARTBEAT
         records = _RecordSplitter(b"\n\n")
         for block in blocks:
-            if isinstance(block, Heartbeat):
+            if block is HEARTBEAT:
                 yield block
                 continue
             for record in records.feed(block):
@@ -99,7 +99,7 @@ def iterate_lines(blocks: Blocks) -> TextStream:
         yield HEARTBEAT
         records = _RecordSplitter(b"\n")
         for block in blocks:
-            if isinstance(block, Heartbeat):
+            if block is HEARTBEAT:
                 yield block
                 continue
             for record in records.feed(block):
@@ -121,7 +121,7 @@ def iterate_text(blocks: Blocks, encoding: str = "utf-8") -> TextStream:
         yield HEARTBEAT
         decoder = codecs.getincrementaldecoder("utf-8-sig" if encoding == "utf-8" else encoding)()
         for block in blocks:
-            if isinstance(block, Heartbeat):
+            if block is HEARTBEAT:
                 yield block
             elif text := _decode_part(decoder, block):
                 yield text

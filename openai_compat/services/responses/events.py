@@ -105,7 +105,7 @@ def encode_deltas(
         yield begin
     silent_since: float | None = None
     for count, delta in enumerate(deltas, 1):
-        if isinstance(delta, Heartbeat):
+        if delta is HEARTBEAT:
             yield delta
             continue
         writer.add(delta)

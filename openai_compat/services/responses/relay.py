@@ -13,7 +13,7 @@ from openai_compat.backends.http.messages import UpstreamResponse
 from openai_compat.backends.parsing.json_check import SLICE_BYTES
 from openai_compat.backends.parsing.openai_chat import read_usage
 from openai_compat.core.errors import UpstreamInvalidResponseError, UpstreamTruncatedError
-from openai_compat.core.streams import Heartbeat
+from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import JSON, Usage
 from openai_compat.services.answer_check import find_usage
 from openai_compat.services.event_stream import EventStream
@@ -77,7 +77,7 @@ class ResponsesRelay(EventStream):
             block = next(self, None)
             if block is None:
                 raise UpstreamInvalidResponseError("The upstream's stream has no content.")
-            if not isinstance(block, Heartbeat):
+            if block is not HEARTBEAT:
                 self._primed.append(block)
 
     def __iter__(self) -> Iterator[bytes | Heartbeat]:
@@ -97,7 +97,7 @@ class ResponsesRelay(EventStream):
             except Exception:
                 self._adopt(0)
                 raise
-            if isinstance(block, Heartbeat):
+            if block is HEARTBEAT:
                 self._adopt(-1)
                 return block
             if events := self._joiner.feed(block):

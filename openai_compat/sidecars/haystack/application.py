@@ -45,7 +45,7 @@ def create_pipelines_app(settings: Settings) -> Application:
     )
     tokens = TokenCounter(Path(settings.tiktoken_cache_dir) if settings.tiktoken_cache_dir else None)
     app = Application(NAME, static_folder=None)
-    install_request_context(app, settings, DisconnectMonitor())
+    install_request_context(app, settings, DisconnectMonitor(), lambda environ: None)
     app.register_blueprint(chat_blueprint(ModelRouter(settings, backends, None), ChatService(tokens)))
     app.register_blueprint(_models_blueprint(backends))
     register_errors(app, settings)

@@ -19,7 +19,7 @@ from openai_compat.backends.http.client import StreamedResponse, UpstreamClient
 from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import CallCancelledError, UpstreamError, UpstreamTimeoutError
 from openai_compat.core.profiles import ADAPTED_HEADER, from_header, record_adaptations
-from openai_compat.core.streams import Heartbeat, close_stream
+from openai_compat.core.streams import HEARTBEAT, close_stream
 from openai_compat.core.timeouts import Timeouts
 from openai_compat.core.types import CallContext
 from openai_compat.web.request_context import current_context
@@ -133,7 +133,7 @@ class _Blocks(Iterator[bytes]):
 
     def __next__(self) -> bytes:
         block = next(self._blocks)
-        return b"" if isinstance(block, Heartbeat) else block
+        return b"" if block is HEARTBEAT else block
 
 
 class _Stream(httpx.SyncByteStream):

@@ -89,7 +89,7 @@ def create_engine_app(config: EngineConfig) -> Application:
     pool = ModelPool(config, ImportPathLoader(config.loader))
     app = Application("openai_compat.sidecars.huggingface", static_folder=None)
     app.extensions["engine"] = pool
-    install_request_context(app, settings, DisconnectMonitor())
+    install_request_context(app, settings, DisconnectMonitor(), lambda environ: None)
     router, tokens = LazyModelRouter(pool), TokenCounter(None)
     decoder = TokenDecoder(Path(config.tiktoken_cache_dir) if config.tiktoken_cache_dir else None)
     app.register_blueprint(inference.chat_blueprint(router, ChatService(tokens)))

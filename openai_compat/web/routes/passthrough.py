@@ -24,7 +24,7 @@ from openai_compat.core.errors import (
     WebSocketError,
 )
 from openai_compat.core.settings import Settings
-from openai_compat.core.streams import Heartbeat
+from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import Usage
 from openai_compat.routing.router import ModelRouter
 from openai_compat.services.forwarding import FILE_HEADERS, ForwardedBody, pass_through, response_headers, to_answer
@@ -288,7 +288,7 @@ def _streamed_response(reply: UpstreamResponse, body: ForwardedBody, context: Re
     keep_alive = to_comment if headers["content-type"].startswith("text/event-stream") else None
     try:
         first = next(body, b"")
-        while isinstance(first, Heartbeat) and keep_alive is None:
+        while first is HEARTBEAT and keep_alive is None:
             first = next(body, b"")
     except BaseException:
         body.close()
@@ -310,7 +310,7 @@ class _ProxyBody(Iterator["bytes | Heartbeat"]):
 
     def __next__(self) -> bytes | Heartbeat:
         block = next(self._blocks)
-        if isinstance(block, Heartbeat):
+        if block is HEARTBEAT:
             return block if self._is_between_events else b""
         self._is_between_events = block.endswith((b"\n\n", b"\r\n\r\n"))
         return block

@@ -192,7 +192,7 @@ def encode_deltas(
     finish_reason: FinishReason | None = None
     sent_at = monotonic()
     for delta in deltas:
-        if isinstance(delta, Heartbeat):
+        if delta is HEARTBEAT:
             yield delta
             continue
         finish_reason = delta.finish_reason or finish_reason
