@@ -7,11 +7,12 @@ the first use of the database stop all streams of the worker.
 from __future__ import annotations
 
 from .calls import measure_calls
+from .holds import measure_holds
 
 
 def main() -> None:
     """Run the measurements and print their results."""
-    for line in measure_calls():
+    for line in (*measure_holds(), *measure_calls()):
         print(line, flush=True)
 
 

@@ -171,9 +171,8 @@ class PostgresDatabase(Database):
             return work(connection)
 
     def _insert(self, engine: Engine, rows: NewRows) -> None:
-        autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
-        with Timeout(POSTGRES_TIMEOUT), autocommit.connect() as connection:
-            insert_into_postgres(connection, rows)
+        with Timeout(POSTGRES_TIMEOUT), engine.connect() as connection:
+            insert_into_postgres(connection.execution_options(isolation_level="AUTOCOMMIT"), rows)
 
 
 class SQLiteDatabase(Database):
