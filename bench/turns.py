@@ -40,7 +40,7 @@ def measure_in_turns(calls: Mapping[str, Call], rounds: int, count: int, clients
     In each turn `clients` connections make `count` calls together.
     """
     for call in calls.values():
-        _run(call, WARM_UP_CALLS, clients)
+        _run(call, min(count, WARM_UP_CALLS), clients)
     samples: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
