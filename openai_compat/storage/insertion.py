@@ -1,6 +1,6 @@
 """Insertion of a new object with its items, in the driver's own SQL.
 
-Every call that is stored executes it, and SQLAlchemy's expressions would cost several times as much.
+Every call that is stored executes it. With SQLAlchemy's expressions and transactions it took twice the CPU time.
 """
 
 from __future__ import annotations

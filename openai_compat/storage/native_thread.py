@@ -42,7 +42,8 @@ class NativeThread:
 class _Runner:
     """The thread and its two queues, for the greenlets of one event loop.
 
-    gevent's own pool creates a watcher, a result and a semaphore for each call, which costs three times as much.
+    gevent's own pool creates a watcher and a result for each call. An empty call takes 9 µs here and 14 µs there, and
+    one of 16 concurrent calls 2 µs here and 13 µs there.
     """
 
     def __init__(self) -> None:
