@@ -73,7 +73,7 @@ def to_body(messages: list[dict[str, Any]], **options: Any) -> bytes:
     return json.dumps({"model": MODEL, **settings, "messages": messages}).encode()
 
 
-def to_request(body: bytes, port: int, headers: Mapping[str, str]) -> bytes:
+def to_request(body: bytes, port: int, headers: Mapping[str, str], path: str = "/v1/chat/completions") -> bytes:
     """Return the complete HTTP request, with the headers that OpenAI's Python client sends."""
     lines = {
         "Host": f"127.0.0.1:{port}",
@@ -92,7 +92,7 @@ def to_request(body: bytes, port: int, headers: Mapping[str, str]) -> bytes:
         "Content-Length": str(len(body)),
     }
     header_block = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-    return f"POST /v1/chat/completions HTTP/1.1\r\n{header_block}\r\n".encode() + body
+    return f"POST {path} HTTP/1.1\r\n{header_block}\r\n".encode() + body
 
 
 def write_requests(folder: Path, port: int, headers: Mapping[str, str]) -> dict[str, Path]:

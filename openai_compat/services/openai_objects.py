@@ -20,11 +20,12 @@ from openai_compat.core.types import Usage
 from .parameters import Text
 
 _OWN_ID: Final = re.compile(r"[0-9a-f]{32}")
+_encode_text: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def to_json(value: Any) -> bytes:
     """Return `value` as JSON. Lone surrogates, which UTF-8 cannot encode, become question marks."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return _encode_text(value).encode("utf-8", "replace")
 
 
 def to_json_in_turns(value: Any, depth: int) -> bytes:

@@ -7,9 +7,9 @@ driver another 10 MB.
 from __future__ import annotations
 
 import threading
-from importlib import import_module
 from typing import TYPE_CHECKING
 
+from .gentle_import import import_gently
 from .location import Location, locate
 from .native_thread import NativeThread
 
@@ -82,9 +82,8 @@ class Storage:
     def _load(self) -> Stores:
         """Import the libraries in the native thread, because that takes more than 100 ms."""
         self._thread = thread = NativeThread()
-        module = thread.call(lambda: import_module("openai_compat.storage.opened"))
-        if self._location.path is None:
-            thread.call(lambda: import_module("psycopg"))
+        driver = ["psycopg"] if self._location.path is None else []
+        module, *_ = thread.call(lambda: import_gently("openai_compat.storage.opened", *driver))
         stores: Stores = module.Stores(self._location, thread, self._ttl, self._max_bytes)
         return stores
 

@@ -11,12 +11,12 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, delete, insert, s
 from sqlalchemy.engine import CursorResult
 
 from .database import Database
+from .insertion import to_rows
 from .pages import Cursor, Entry, Page, UnknownCursorError
 from .records import NewObject, StoredObject, is_valid_id
 from .tables import body_of, items, objects, tags
 
 # SQLAlchemy compiles a statement once and finds it again by its parts, which costs less for one that exists already.
-_INSERT_OBJECT = insert(objects).returning(objects.c.number)
 _SELECT_OBJECT: Select[Any] = select(*(column for column in objects.c if column.name != "body"), body_of(objects))
 _INSERT_ITEMS = insert(items)
 _INSERT_TAGS = insert(tags)
@@ -54,7 +54,7 @@ class ObjectStore:
         Raises:
             StorageUnavailableError, which all methods raise.
         """
-        self._database.write(lambda connection: self._insert(connection, owner, new))
+        self._database.insert(to_rows(owner, self.kind, self._lifetime.now(), new))
         self._on_write()
 
     def get(self, owner: str, id: str) -> StoredObject | None:
@@ -93,26 +93,6 @@ class ObjectStore:
             return None
         statement = _SELECT_OBJECT.where(*self._is(owner, id))
         return connection.execute(statement.with_for_update() if for_update else statement).one_or_none()
-
-    def _insert(self, connection: Connection, owner: str, new: NewObject) -> None:
-        size = len(new.body) + sum(len(entry.body) for entries in new.sections.values() for entry in entries)
-        values = {
-            "id": new.id,
-            "kind": self.kind,
-            "owner": owner,
-            "created_at": new.created_at,
-            "used_at": self._lifetime.now(),
-            "size": size,
-            "model": new.model,
-            "status": new.status,
-            "previous_id": new.previous_id,
-            "is_background": new.is_background,
-            "body": new.body,
-        }
-        number = connection.execute(_INSERT_OBJECT, values).scalar_one()
-        for section, entries in new.sections.items():
-            insert_items(connection, number, section, entries)
-        insert_tags(connection, number, new.tags)
 
     def _touch(self, connection: Connection, number: int, *, grown_by: int, **values: Any) -> None:
         """Change an object's row. The object is used from now on, and its size changes by `grown_by`."""

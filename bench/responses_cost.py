@@ -1,0 +1,73 @@
+"""Cost of the Responses API, `python -m bench.responses_cost`.
+
+It prints the worker's CPU time for a call that is translated to a chat and for an event of its stream, beside the same
+chat passed through and translated. Events are 50 ms apart, so that each is read on its own.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from tests.support.live_server import LiveServer
+
+from .systems import launch_upstream
+from .turns import Call, measure_in_turns
+from .workloads import EVENTS, conversation
+
+CHAT: Final = "/v1/chat/completions"
+RESPONSES: Final = "/v1/responses"
+CALLS: Final = 400
+CALL_ROUNDS: Final = 9
+STREAMS: Final = 100
+STREAM_ROUNDS: Final = 3
+END_OF_STREAM: Final = b"0\r\n\r\n"
+
+
+def main() -> None:
+    """Measure calls and streams, and print a line for each kind."""
+    with tempfile.TemporaryDirectory() as folder:
+        upstream = launch_upstream(Path(folder))
+        models = Path(folder) / "models.json"
+        models.write_text(json.dumps(list(_rows(upstream.site.upstream))))
+        try:
+            with LiveServer({"MODELS_FILE": str(models)}) as server:
+                _print_costs("a call", measure_in_turns(_calls(server), CALL_ROUNDS, CALLS), 1)
+                streams = _calls(server, stream=True)
+                _print_costs("an event", measure_in_turns(streams, STREAM_ROUNDS, STREAMS, STREAMS), EVENTS)
+        finally:
+            upstream.processes.stop()
+
+
+def _rows(base_url: str) -> Iterator[dict[str, Any]]:
+    """Yield a model whose chats are passed through, and one whose chats are translated."""
+    row = {"kind": "openai", "base_url": base_url, "responses": "translated"}
+    yield {"name": "passed", **row}
+    yield {"name": "translated", **row, "profile": {"translate_responses": True}}
+
+
+def _calls(server: LiveServer, **options: Any) -> dict[str, Call]:
+    def call(path: str, model: str, **body: Any) -> Call:
+        text = json.dumps({"model": model, "temperature": 0.7, "top_p": 0.95, **options, **body}).encode()
+        return Call(server.process.pid, server.port, path, text, END_OF_STREAM if options else b"}")
+
+    messages = conversation(2, 380)
+    return {
+        "chat, passed through": call(CHAT, "passed", messages=messages),
+        "chat, translated": call(CHAT, "translated", messages=messages),
+        "response": call(RESPONSES, "passed", input=messages, store=False),
+    }
+
+
+def _print_costs(unit: str, costs: dict[str, float], parts: int) -> None:
+    chats = [cost for name, cost in costs.items() if name != "response"]
+    for name, cost in costs.items():
+        ratios = " and ".join(f"{cost / chat:.2f}" for chat in chats)
+        print(f"{name}: {cost / parts:,.1f} µs for {unit} ({ratios} times the chats)", flush=True)
+
+
+if __name__ == "__main__":
+    main()
