@@ -63,7 +63,8 @@ def read_payload(schema: Schema) -> tuple[bytes, JSON]:
     """Return the request's body as bytes and as validated JSON.
 
     Raises:
-        UnsupportedMediaTypeError, InvalidRequestError; werkzeug's RequestEntityTooLarge
+        UnsupportedMediaTypeError, InvalidRequestError, RequestTimeoutError, OverloadedError, CallCancelledError
+        werkzeug's RequestEntityTooLarge
     """
     request = current_request()
     if request.mimetype not in {"application/json", ""} and not request.is_json:
@@ -71,10 +72,12 @@ def read_payload(schema: Schema) -> tuple[bytes, JSON]:
             f"Unsupported content type: '{request.mimetype}'. This API takes JSON: send the header "
             "'Content-Type: application/json'."
         )
+    context: RequestContext = request.environ[CONTEXT_KEY]
     body = read_body(request)
+    if context.limiter is not None:
+        context.take_slot()
     if encoding := request.environ.get("HTTP_CONTENT_ENCODING"):
         body = decode_body(body, encoding, request.max_content_length or 0)
-    context: RequestContext = request.environ[CONTEXT_KEY]
     context.log_body(body)
     return body, validate(schema, parse_json_object(body))
 

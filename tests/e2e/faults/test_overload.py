@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import select
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -115,6 +116,26 @@ def ask_until_admitted(server: LiveServer, model: str, *, stream: bool) -> reque
 
     wait_until(is_admitted, f"a slot is free after {model}")
     return responses[-1]
+
+
+SLOW_BODY = b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99999\r\n\r\n{"
+
+
+def test_slow_bodies_hold_no_slot_and_are_refused_early_when_all_are_taken(upstream: MockUpstream) -> None:
+    reset_when_idle(upstream)
+    slow = [b"/v1/chat/completions", b"/v1/responses", b"/v1/embeddings", b"/v1/completions", b"/ask"]
+    with small_server(upstream, MAX_QUEUED_REQUESTS="0") as server, ExitStack() as calls:
+        for path in slow:
+            client = calls.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20))
+            client.sendall(SLOW_BODY % path)
+        assert ask(server, "mock-model", stream=False).status_code == 200
+        for _ in range(SLOTS):
+            calls.enter_context(connected(server, "fault-hang", stream=False))
+        upstream.wait_until(lambda stats: stats["requests_open"] == SLOTS)
+        for path in slow:
+            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+                client.sendall(SLOW_BODY % path)
+                assert b"The server is busy" in client.recv(65536), path
 
 
 def test_a_full_upstream_does_not_affect_other_models(upstream: MockUpstream, tmp_path: Path) -> None:
