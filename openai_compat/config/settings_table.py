@@ -248,8 +248,8 @@ SETTINGS: Final = (
     Setting(
         ("MAX_UNFINISHED_BODY_BYTES",),
         WholeNumber(0),
-        "Memory in bytes for all request bodies that a worker has received in part. Further ones get a 503. 0 means "
-        "no limit.",
+        "Memory in bytes for all request bodies that a worker has received in part or has not parsed. Further ones get "
+        "a 503. 0 means no limit.",
     ),
     Setting(("MAX_UPLOAD_BYTES",), WholeNumber(1), "Maximum size of a body that is passed through (files, audio)."),
     Setting(

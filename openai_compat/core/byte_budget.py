@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,9 +10,13 @@ from .errors import OverloadedError
 
 
 class ByteBudget:
-    """Budget of `limit` bytes, from which each user takes more and more until it is done. 0 means no limit."""
+    """Budget of `limit` bytes, from which each user takes more and more until it is done. 0 means no limit.
+
+    `exclusive` is a lock for work that needs several times the bytes of its user.
+    """
 
     def __init__(self, limit: int) -> None:
+        self.exclusive = threading.Lock()
         self._limit = limit
         self._used = 0
 

@@ -61,6 +61,13 @@ class ConcurrencyLimiter:
             self._queue.append(waiter)
         self._wait(waiter, cancellation)
 
+    def check(self) -> None:
+        """Raise OverloadedError, or the result of `to_error`, if a call would get no slot and no place to wait."""
+        with self._lock:
+            is_full = self._active >= self._max_concurrent
+            if is_full and (len(self._queue) >= self._max_queued or not self._timeout):
+                raise self._rejection()
+
     def release(self) -> None:
         """Pass the slot to the first waiter, or free it."""
         with self._lock:

@@ -23,6 +23,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 """The control characters C0 and C1, and the two Unicode line separators."""
 _AMBIGUOUS = re.compile(r'[\s="]')
 """Characters that a reader of `key=value` pairs may take for the end of a value."""
+_PAIR = re.compile(r"(?<![^\s(\"'])([\w.-]+)=")
+"""The beginning of what looks like a field."""
 _CONTROL_BUT_NEWLINE = re.compile(r"(?!\n)" + _CONTROL.pattern)
 MAX_MESSAGE_CHARS: Final = 25_000
 """Length of a message, which may be a request body (`LOG_REQUEST_BODIES`), and of a traceback."""
@@ -74,14 +76,16 @@ class TextFormatter(logging.Formatter):
     """Formatter of text lines such as `2026-01-10T12:00:00.000Z INFO req_1 message key=value`.
 
     The keys and values are the mapping `fields` of the record (`extra={"fields": ...}`). Control characters are
-    escaped and long values are shortened, so that a client can neither forge a line or a field nor control the reader's
-    terminal.
+    escaped and long values are shortened. In a message with arguments, the `=` of `key=value` is escaped. So a client
+    can neither forge a line or a field nor control the reader's terminal.
     """
 
     def format(self, record: logging.LogRecord) -> str:
         text = record.getMessage()
         if len(text) > MAX_MESSAGE_CHARS:
             text = shorten(text, MAX_MESSAGE_CHARS)
+        if record.args:  # texts of clients and upstreams, which could imitate fields
+            text = _PAIR.sub(r"\1\\u003d", text)
         fields = getattr(record, "fields", {})
         start = len(text)
         for name, value in fields.items():

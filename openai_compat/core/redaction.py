@@ -12,6 +12,11 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 MASK: Final = "***"
 MIN_SECRET_CHARS: Final = 6
 """Shorter values are not secrets, and masking them would damage ordinary words."""
+PLACEHOLDERS: Final = frozenset(
+    {"anything", "changeme", "default", "dummy-key", "lm-studio", "no-key", "no-key-required", "not-needed",
+     "not-required", "ollama", "placeholder", "required", "sk-no-key-required", "token-abc123", "unused"}
+)  # fmt: skip
+"""Keys in lower case that the guides of local servers tell users to set. Masking them would damage ordinary words."""
 PUBLIC_HEADERS: Final = frozenset(
     {"accept", "accept-language", "anthropic-beta", "anthropic-version", "content-type", "http-referer", "openai-beta",
      "user-agent", "x-title"}
@@ -84,9 +89,9 @@ def url_secrets(url: str) -> Iterator[str]:
 
 
 def _forms(secret: str, min_chars: int) -> Iterator[str]:
-    """Yield the spellings of a secret in texts, without those that are too short."""
+    """Yield the spellings of a secret in texts. A value that is too short or a placeholder is none."""
     scheme, _, credential = secret.partition(" ")
     for value in (credential,) if scheme.lower() in _SCHEMES else (secret,):
-        if len(value) >= min_chars:
+        if len(value) >= min_chars and value.lower() not in PLACEHOLDERS:
             escaped = json.dumps(value, ensure_ascii=False)[1:-1]
             yield from (value, quote(value, safe=""), escaped, escaped.replace("/", "\\/"))

@@ -29,8 +29,8 @@ from .sse_events import choices_of
 USAGE_TAIL_BYTES: Final = 4096
 MAX_PARSED_ERROR_BYTES: Final = SLICE_BYTES
 """Larger bodies are not parsed to find out which error they are."""
-_FILLED_LIST: Final = re.compile(rb"\s*\[\s*[^\s\]]")
-_EMPTY_VALUE: Final = re.compile(rb"\s*(?:null|false|\"\"|\{\s*\}|\[\s*\])")
+_FILLED_LIST: Final = re.compile(rb"\s*+\[\s*+[^\s\]]")
+_EMPTY_VALUE: Final = re.compile(rb"\s*+(?:null|false|\"\"|\{\s*+\}|\[\s*+\])")
 _ERROR_KEYS: Final = frozenset({b"error", b"errors"})
 _REQUIRED: Final = {
     CHAT_PATH: "choices",
@@ -105,9 +105,9 @@ def _is_large_answer(path: str, body: bytes) -> bool:
         return False
     required = _REQUIRED.get(path, "").encode()
     for key, position in iterate_keys(body):
-        if key == required and _FILLED_LIST.match(body, position) is not None:
+        if key == required and _FILLED_LIST.match(body, position, position + SLICE_BYTES) is not None:
             return True
-        if key in _ERROR_KEYS and _EMPTY_VALUE.match(body, position) is None:
+        if key in _ERROR_KEYS and _EMPTY_VALUE.match(body, position, position + SLICE_BYTES) is None:
             break
     if len(body) > MAX_PARSED_ERROR_BYTES:
         raise UpstreamInvalidResponseError("The upstream's answer is too large for an error, and no answer.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from openai_compat.backends.http.messages import UpstreamRequest
 from openai_compat.backends.parsing.openai_errors import read_error
 from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import OpenAICompatError, UpstreamInvalidResponseError, UpstreamStatusError
+from openai_compat.core.large_json import parse_json
 from openai_compat.core.settings import Settings
 from openai_compat.core.streams import BackgroundStart
 from openai_compat.core.types import JSON, CallContext
@@ -209,7 +209,7 @@ class UpstreamModelCache:
         try:
             if reply.status >= 400:
                 raise read_error(reply)
-            content = json.loads(reply.read())
+            content = parse_json(reply.read())
         except ValueError as error:
             raise UpstreamInvalidResponseError("The upstream's list of models could not be read.") from error
         finally:

@@ -10,15 +10,12 @@ from typing import Any, NoReturn
 from marshmallow import Schema, ValidationError
 
 from openai_compat.core.errors import InvalidRequestError
+from openai_compat.core.large_json import LARGE_BYTES, MAX_STRUCTURE, has_too_many_values
 from openai_compat.core.turns import TimeSlices, give_turn
 from openai_compat.web.schemas.base import name_of_type, to_field_error
 
-from .json_size import check_structure
-
 MAX_DEPTH = 256
 """Maximum nesting of objects and arrays. A deeper value could exhaust the stack of the code that walks it."""
-LARGE_BYTES = 65_536
-"""Larger bodies give other greenlets a turn while they are decoded. Smaller ones take 10 ms at most."""
 
 CANNOT_PARSE = "We could not parse the JSON body of your request"
 NOT_JSON = "(HINT: The OpenAI API expects a JSON payload, but what was sent was not valid JSON.)"
@@ -71,7 +68,11 @@ def validate(schema: Schema, payload: dict[str, Any]) -> dict[str, Any]:
 
 def _decode_large(body: bytes) -> Any:
     """Decode JSON with turns for other calls between its objects and its numbers, as C code cannot be interrupted."""
-    check_structure(body)
+    if has_too_many_values(body):
+        raise InvalidRequestError(
+            "The JSON body of your request has too many values. This server accepts at most "
+            f"{MAX_STRUCTURE} braces, brackets, commas and colons outside of strings."
+        )
     text = body.decode("utf-8")
     give_turn()
     checked = TimeSlices().checked

@@ -27,6 +27,8 @@ from .request_context import CONTEXT_KEY, RequestContext, current_context, curre
 from .respond import respond
 from .sse import OPENAI_FORMAT, StreamFormat
 
+LARGE_BYTES: Final = 1_048_576
+"""Larger bodies are parsed one at a time, as their values take several times their memory."""
 SHORT_BODY: Final = "The request body is shorter than its Content-Length says."
 
 
@@ -63,7 +65,8 @@ def read_payload(schema: Schema) -> tuple[bytes, JSON]:
     """Return the request's body as bytes and as validated JSON.
 
     Raises:
-        UnsupportedMediaTypeError, InvalidRequestError; werkzeug's RequestEntityTooLarge
+        UnsupportedMediaTypeError, InvalidRequestError, RequestTimeoutError, OverloadedError, CallCancelledError
+        werkzeug's RequestEntityTooLarge
     """
     request = current_request()
     if request.mimetype not in {"application/json", ""} and not request.is_json:
@@ -71,10 +74,31 @@ def read_payload(schema: Schema) -> tuple[bytes, JSON]:
             f"Unsupported content type: '{request.mimetype}'. This API takes JSON: send the header "
             "'Content-Type: application/json'."
         )
+    context: RequestContext = request.environ[CONTEXT_KEY]
     body = read_body(request)
+    if len(body) > LARGE_BYTES:
+        return _take_large_body(context, request, body, schema)
+    if context.limiter is not None:
+        context.take_slot()
+    return _parse(context, request, body, schema)
+
+
+def _take_large_body(context: RequestContext, request: Request, body: bytes, schema: Schema) -> tuple[bytes, JSON]:
+    """Parse a large body, one at a time. Its memory counts as that of an unfinished one until then.
+
+    Raises:
+        As `read_payload`.
+    """
+    with context.body_budget.share() as held:
+        held.add(len(body))
+        context.take_slot()
+        with context.body_budget.exclusive:
+            return _parse(context, request, body, schema)
+
+
+def _parse(context: RequestContext, request: Request, body: bytes, schema: Schema) -> tuple[bytes, JSON]:
     if encoding := request.environ.get("HTTP_CONTENT_ENCODING"):
         body = decode_body(body, encoding, request.max_content_length or 0)
-    context: RequestContext = request.environ[CONTEXT_KEY]
     context.log_body(body)
     return body, validate(schema, parse_json_object(body))
 

@@ -32,6 +32,7 @@ CONTEXT_KEY: Final = "openai_compat.context"
 """Key of the request's `RequestContext` in its WSGI environment."""
 HEALTH_CHECKS: Final = frozenset(f"GET {path}" for path in HEALTH_CHECK_PATHS)
 """Requests that monitoring sends every few seconds. They are logged at DEBUG, or they would hide all other lines."""
+METHODS_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 OPENAI_VERSION: Final = "2020-10-01"
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 
@@ -59,8 +60,8 @@ class RequestContext:
     """State of one HTTP request.
 
     `log_fields` are added to the access-log line, and `reply_headers` to the response, successful or not.
-    `body_budget` is that of all unfinished bodies of the worker. `release_slot` returns the slot of the concurrency
-    limiter, if the request has one.
+    `body_budget` is that of all unfinished bodies of the worker. `limiter` is the one whose slot the request takes once
+    its body is complete, and `release_slot` returns that slot.
     """
 
     __slots__ = (
@@ -75,6 +76,7 @@ class RequestContext:
         "client_request_id",
         "is_closed",
         "is_streamed",
+        "limiter",
         "log_fields",
         "release_slot",
         "reply_headers",
@@ -95,6 +97,7 @@ class RequestContext:
         self.log_fields: dict[str, Any] = {}
         self.reply_headers: dict[str, str] = {}
         self.is_streamed = self.is_closed = False
+        self.limiter: ConcurrencyLimiter | None = None
         self.release_slot: Callable[[], None] | None = None
         sent_id = environ.get("HTTP_X_REQUEST_ID", "")
         self.client_request_id = sent_id if _REQUEST_ID.fullmatch(sent_id) else None
@@ -123,6 +126,17 @@ class RequestContext:
             reply_headers=self.reply_headers,
             is_whole=is_whole,
         )
+
+    def take_slot(self) -> None:
+        """Wait for a slot of the limiter and take it, if the request still needs one.
+
+        Raises:
+            OverloadedError, CallCancelledError
+        """
+        limiter, self.limiter = self.limiter, None
+        if limiter is not None:
+            limiter.acquire(self.cancellation)
+            self.release_slot = limiter.release
 
     def log_body(self, body: bytes) -> None:
         """Log the request body, if `LOG_REQUEST_BODIES` is set."""
@@ -198,13 +212,24 @@ def _forwarded_names(environ_names: tuple[str, ...], allowed: frozenset[str]) ->
 
 
 def limit_concurrency(limiter: ConcurrencyLimiter) -> Callable[[], None]:
-    """Return a `before_request` function that waits for a slot of `limiter`."""
+    """Return a `before_request` function that waits for a slot of `limiter`.
+
+    A request with a body takes its slot once the body is complete, so that slow clients hold none. It is refused before
+    that if the queue is full.
+    """
 
     def acquire_slot() -> None:
-        if request.method != "OPTIONS":
-            context = current_context()
-            limiter.acquire(context.cancellation)
-            context.release_slot = limiter.release
+        current = current_request()
+        if current.method == "OPTIONS":
+            return
+        context: RequestContext = current.environ[CONTEXT_KEY]
+        context.limiter = limiter
+        if current.method in METHODS_WITH_BODY and (
+            current.content_length or "HTTP_TRANSFER_ENCODING" in current.environ
+        ):
+            limiter.check()
+        else:
+            context.take_slot()
 
     return acquire_slot
 

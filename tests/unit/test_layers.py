@@ -65,6 +65,7 @@ CORE: dict[str, set[str]] = {
     "types": {"cancellation", "timeouts"},
     "timers": set(),
     "turns": set(),
+    "large_json": {"turns"},
     "vocabularies": set(),
     "tokens": {"types", "vocabularies"},
     "profiles": {"errors"},

@@ -22,9 +22,11 @@ This limit and the next are those of gpt-4o (source: OpenAI's list of models).
 MAX_ANSWER_TOKENS: Final = 16_384
 """Tokens of one choice. A longer answer ends with the finish reason `length`."""
 MAX_TOTAL_TOKENS: Final = 65_536
-"""Tokens of all choices together, four times the longest answer. Each alternative of `top_logprobs` counts as a token.
+"""Tokens of all choices together, four times the longest answer."""
+MAX_TOTAL_LOGPROBS: Final = 16_384
+"""Tokens of all choices together if they have alternatives (`top_logprobs`), each of which counts as a token.
 
-The log probabilities are written as JSON without yielding, and this many take 0.1 s.
+One takes 1 kB until the answer has been written as JSON, which is done without yielding. This many take 25 ms.
 """
 MAX_INPUT_TOKENS: Final = 8_192
 """Tokens of one input for an embedding (source: OpenAI's API reference)."""
@@ -168,23 +170,31 @@ def answer_limit(max_tokens: int | None, choices: int, alternatives: int) -> int
     """Return the maximum number of tokens of each choice.
 
     Raises:
-        InvalidRequestError: there are more choices than `MAX_TOTAL_TOKENS` allows.
+        InvalidRequestError: there are more choices than the limit of all tokens together allows.
     """
-    share = MAX_TOTAL_TOKENS // (choices * (1 + alternatives))
+    total = _total_limit(alternatives)
+    share = total // (choices * (1 + alternatives))
     if not share:
-        raise InvalidRequestError(f"Invalid 'n': all choices together may have {MAX_TOTAL_TOKENS} tokens.", param="n")
+        raise InvalidRequestError(
+            f"Invalid 'n': all choices together may have {total} tokens and alternatives.", param="n"
+        )
     return min(MAX_ANSWER_TOKENS, share) if max_tokens is None else min(MAX_ANSWER_TOKENS, share, max_tokens)
 
 
 def check_echo(tokens: int, choices: int, alternatives: int) -> None:
     """Raise InvalidRequestError if prompts of `tokens` tokens are too long to be repeated in each choice."""
     repeated = tokens * choices * (1 + alternatives)
-    if repeated > MAX_TOTAL_TOKENS:
+    total = _total_limit(alternatives)
+    if repeated > total:
         raise _exceeded(
             f"With 'echo' and its 'logprobs' the prompt would make {repeated} tokens, and all choices together may "
-            f"have {MAX_TOTAL_TOKENS}. Please reduce the length of the prompt, 'n' or 'logprobs'.",
+            f"have {total}. Please reduce the length of the prompt, 'n' or 'logprobs'.",
             "prompt",
         )
+
+
+def _total_limit(alternatives: int) -> int:
+    return MAX_TOTAL_LOGPROBS if alternatives else MAX_TOTAL_TOKENS
 
 
 def _exceeded(message: str, param: str) -> InvalidRequestError:

@@ -6,7 +6,6 @@ count more than the `Content-Type`.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
@@ -26,6 +25,7 @@ from openai_compat.backends.parsing.sse import (
     primed,
 )
 from openai_compat.core.errors import UpstreamInvalidResponseError
+from openai_compat.core.large_json import parse_json
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.tokens import split_tokens
 from openai_compat.core.types import ChatDelta
@@ -243,7 +243,7 @@ _BROKEN_EVENT: Final = "The external API sent an event or a line that is not val
 def _parse_json(text: str) -> Any:
     """Return the value, or `_INVALID`."""
     try:
-        return json.loads(text)
+        return parse_json(text)
     except (ValueError, RecursionError):
         return _INVALID
 

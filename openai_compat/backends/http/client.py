@@ -36,7 +36,7 @@ from openai_compat.core.types import CallContext
 
 from .connection import Deadlines
 from .messages import UpstreamResponse, limit_size, read_whole
-from .transport import LlhttpAdapter, NotConnectedError, encode_chunked
+from .transport import LlhttpAdapter, NotConnectedError, NotHTTPError, encode_chunked
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +80,7 @@ class UpstreamClient:
         Raises:
             UpstreamConnectError: The upstream could not be reached, so nothing was sent.
             UpstreamConnectionError: The connection failed before a response arrived.
+            UpstreamInvalidResponseError: The head of the response is not HTTP, or too large.
             UpstreamTimeoutError: The connect, first-byte or total timeout expired.
             UpstreamBusyError: The limiter has no slot.
             CallCancelledError: The call was cancelled.
@@ -244,6 +245,8 @@ def _translate_error(error: RequestException, url: str, context: CallContext) ->
         return UpstreamTruncatedError("The upstream's response ended before it was complete.")
     if isinstance(error, ContentDecodingError):
         return UpstreamInvalidResponseError("The upstream's response could not be decoded.")
+    if isinstance(error, NotHTTPError):
+        return UpstreamInvalidResponseError("The head of the upstream's response is not HTTP, or too large.")
     if isinstance(error, SSLError):
         return UpstreamConnectionError("The TLS connection to the upstream failed.")
     if isinstance(error, NotConnectedError):

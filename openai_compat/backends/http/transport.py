@@ -6,8 +6,8 @@ limits of their own. Bytes are passed on as they arrive. It also needs a fractio
 (`docs/internals/performance.md`).
 
 It raises the exceptions of `requests`: ConnectTimeout, ConnectionError, SSLError, ReadTimeout, and ChunkedEncodingError
-for a truncated response. It follows no redirects and keeps no cookies, because responses are relayed unchanged. Only
-HTTP proxies are supported, for http and https.
+for a truncated response. For a head that is not HTTP it raises NotHTTPError. It follows no redirects and keeps no
+cookies, because responses are relayed unchanged. Only HTTP proxies are supported, for http and https.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from requests.exceptions import (
     InvalidHeader,
     ProxyError,
     ReadTimeout,
+    RequestException,
     SSLError,
 )
 
@@ -144,7 +145,8 @@ class LlhttpAdapter(HTTPAdapter):
         Raises:
             _StaleConnectionError: The reused connection failed, and the request may be sent again.
             ReadTimeout: The first-byte or the total timeout expired.
-            ConnectionError: The connection failed, or the response is not HTTP.
+            ConnectionError: The connection failed.
+            NotHTTPError: The response is not HTTP, or its head is too large.
         """
         connection.start(is_head=request.method == "HEAD")
         deadlines.cancellation.on_cancel(connection.abort)
@@ -160,7 +162,7 @@ class LlhttpAdapter(HTTPAdapter):
             if isinstance(error, TimeoutError):
                 raise ReadTimeout("no response within the time limit") from error
             if isinstance(error, httptools.HttpParserError):
-                raise ConnectionError(f"the response is not HTTP: {error}") from error
+                raise NotHTTPError(f"the response is not HTTP: {error}") from error
             if isinstance(error, OSError):
                 is_stale = is_stale and not deadlines.cancellation.is_cancelled
                 raise (_StaleConnectionError if is_stale else ConnectionError)(f"no response: {error}") from error
@@ -169,6 +171,10 @@ class LlhttpAdapter(HTTPAdapter):
 
 class NotConnectedError(ConnectionError):
     """The connection could not be made, so nothing was sent."""
+
+
+class NotHTTPError(RequestException):
+    """The upstream answered with bytes that are not HTTP, or with too large a head."""
 
 
 class _StaleConnectionError(ConnectionError):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 import string
-import time
 from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
 from openai_compat.core.errors import UpstreamInvalidResponseError
+from openai_compat.core.large_json import LARGE_BYTES, parse_json
+from openai_compat.core.turns import give_turn
 
 MAX_PARSED_BYTES: Final = 65_536
 """Larger bodies are checked without building their values."""
@@ -24,7 +25,9 @@ LOWEST_LOGPROB: Final = -9999.0
 
 _WITHOUT_OPEN_STRING: Final = re.compile(rb'(?:[^"]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
 _STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
-_KEY_OR_BRACKET: Final = re.compile(rb'"((?:[^"\\]++|\\.)*+)"(?:\s*(:))?|[\[\]{}]', re.DOTALL)
+_IN_STRING: Final = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_KEY_OR_BRACKET: Final = re.compile(rb'"((?:[^"\\]++|\\.)*+)"|[\[\]{}]', re.DOTALL)
+_COLON: Final = re.compile(rb"\s*+:")
 _LITERAL: Final = re.compile(rb"\b(?:true|false|null|NaN|-?Infinity)\b")
 _FORBIDDEN: Final = re.compile(rb"[^\d\s.eE+\-\[\]{},:]|,\s*[,\]}:]|[\[{:]\s*,|:\s*[:\]}]")
 _INSIDE_TOKEN: Final = frozenset(string.ascii_letters + string.digits + "+-.")
@@ -39,22 +42,30 @@ def _refuse_constant(name: str) -> NoReturn:
     raise NonFiniteNumberError(name)
 
 
+def _to_lowest_logprob(name: str) -> float:
+    return LOWEST_LOGPROB
+
+
 _STRICT: Final = json.JSONDecoder(parse_constant=_refuse_constant)
-_REPAIRING: Final = json.JSONDecoder(parse_constant=lambda name: LOWEST_LOGPROB)
+_REPAIRING: Final = json.JSONDecoder(parse_constant=_to_lowest_logprob)
 
 
 def parse_strict(text: str | bytes) -> Any:
-    """Parse JSON.
+    """Parse JSON. Other greenlets get turns during a large one.
 
     Raises:
         NonFiniteNumberError: It contains `NaN` or `Infinity`.
         ValueError, RecursionError: It is not JSON, or nested too deeply.
     """
+    if len(text) > LARGE_BYTES:
+        return parse_json(text, _refuse_constant)
     return _STRICT.decode(text if isinstance(text, str) else text.decode())
 
 
 def parse_repaired(text: str | bytes) -> Any:
     """Parse JSON in which `NaN` and `Infinity` count as `LOWEST_LOGPROB`. Raise ValueError or RecursionError."""
+    if len(text) > LARGE_BYTES:
+        return parse_json(text, _to_lowest_logprob)
     return _REPAIRING.decode(text if isinstance(text, str) else text.decode("utf-8-sig"))
 
 
@@ -76,44 +87,87 @@ def check_large_object(body: bytes) -> None:
     end_of_object = len(body.rstrip())
     if body.lstrip()[:1] != b"{" or body[end_of_object - 1 : end_of_object] != b"}":
         raise _not_an_object()
-    opened = closed = position = 0
-    window = SLICE_BYTES
-    while position < end_of_object:
-        end = _end_of_slice(body, position, min(position + window, end_of_object))
-        if end == position:  # a string is longer than the window
-            if position + window >= end_of_object:
-                raise _not_an_object()
-            window *= 2
-            continue
-        skeleton = _STRING.sub(b"0", body[position:end])
-        if _NON_FINITE.search(skeleton):
-            raise NonFiniteNumberError
-        skeleton = _LITERAL.sub(b"0", skeleton)
-        if _FORBIDDEN.search(skeleton):
-            raise _not_an_object()
+    opened = closed = 0
+    for start, end in _slices(body, end_of_object):
+        skeleton = _to_skeleton(body[start:end])
         opened += skeleton.count(b"{") + skeleton.count(b"[")
         closed += skeleton.count(b"}") + skeleton.count(b"]")
         if closed > opened or (closed == opened and end < end_of_object):
             raise _not_an_object()
-        position, window = end, SLICE_BYTES
-        time.sleep(1e-9)
     if opened != closed:
         raise _not_an_object()
+
+
+def _to_skeleton(part: bytes) -> bytes:
+    """Return a part with `0` for each string and literal.
+
+    Raises:
+        NonFiniteNumberError: It contains `NaN` or `Infinity`.
+        UpstreamInvalidResponseError: It is not JSON.
+    """
+    skeleton = _STRING.sub(b"0", part)
+    if _NON_FINITE.search(skeleton):
+        raise NonFiniteNumberError
+    skeleton = _LITERAL.sub(b"0", skeleton)
+    if _FORBIDDEN.search(skeleton):
+        raise _not_an_object()
+    return skeleton
 
 
 def iterate_keys(body: bytes) -> Iterator[tuple[bytes, int]]:
     """Yield the keys at the top level of a valid JSON object, each with the position behind its colon.
 
-    No values are built. Other greenlets get a turn after every `TOKENS_PER_TURN` tokens.
+    No values are built, and keys of more than `SLICE_BYTES` are left out. Other greenlets get a turn after every
+    `TOKENS_PER_TURN` tokens.
     """
-    depth = 0
-    for count, token in enumerate(_KEY_OR_BRACKET.finditer(body), 1):
-        if token[1] is None:
-            depth += 1 if token[0] in b"{[" else -1
-        elif depth == 1 and token[2] is not None:
-            yield token[1], token.end()
-        if not count % TOKENS_PER_TURN:
-            time.sleep(1e-9)
+    depth = count = 0
+    for start, end in _slices(body, len(body)):
+        for token in _KEY_OR_BRACKET.finditer(body, start, end):
+            count += 1
+            if token[1] is None:
+                depth += 1 if token[0] in b"{[" else -1
+            elif depth == 1 and (colon := _COLON.match(body, token.end(1) + 1)) is not None:
+                yield token[1], colon.end()
+            if not count % TOKENS_PER_TURN:
+                give_turn()
+
+
+def _slices(body: bytes, stop: int) -> Iterator[tuple[int, int]]:
+    """Yield the start and the end of parts that divide no token. Other greenlets get a turn after each.
+
+    Strings of more than `SLICE_BYTES` are left out.
+
+    Raises:
+        UpstreamInvalidResponseError: A string has no end.
+    """
+    position = 0
+    while position < stop:
+        end = _end_of_slice(body, position, min(position + SLICE_BYTES, stop))
+        if end > position:
+            yield position, end
+            position = end
+        else:
+            position = _end_of_string(body, position, stop)
+        give_turn()
+
+
+def _end_of_string(body: bytes, start: int, stop: int) -> int:
+    """Return the end of the string that begins at `start`. Other greenlets get a turn after each `SLICE_BYTES`.
+
+    Raises:
+        UpstreamInvalidResponseError: The string has no end.
+    """
+    position = start + 1
+    while position < stop:
+        found = _IN_STRING.match(body, position, position + SLICE_BYTES)
+        end = found.end() if found else position
+        if body[end : end + 1] == b'"':
+            return end + 1
+        if end == position:  # a backslash is the last byte
+            break
+        position = end
+        give_turn()
+    raise _not_an_object()
 
 
 def _end_of_slice(body: bytes, start: int, limit: int) -> int:

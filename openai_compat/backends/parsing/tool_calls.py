@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Literal
 
+from openai_compat.core.large_json import parse_json
 from openai_compat.core.types import JSONObject, ToolCallDelta
 
 from .surrogates import HalfJoiner
@@ -125,7 +126,7 @@ def _starts_another(call: _Call, index: int | None, id_: str | None, name: str |
 
 def _is_json(text: str) -> bool:
     try:
-        json.loads(text)
+        parse_json(text)
     except (ValueError, RecursionError):
         return False
     return True

@@ -10,6 +10,7 @@ from hashlib import sha256
 from typing import Any, Final, Literal
 
 from openai_compat.core.errors import InvalidRequestError
+from openai_compat.core.large_json import parse_json
 from openai_compat.core.profiles import DROPPED
 from openai_compat.core.types import JSON
 
@@ -197,7 +198,7 @@ def wrap_input(text: str) -> str:
 def unwrap_input(arguments: str) -> str:
     """Return a custom tool's input from a function's arguments. A model that wrote plain text meant it as the input."""
     try:
-        value = json.loads(arguments)
+        value = parse_json(arguments)
     except (ValueError, RecursionError):
         return arguments
     found = value.get(INPUT) if isinstance(value, dict) else None

@@ -126,6 +126,7 @@ class _Forwarder:
             is_judged=self._router.has_models or self._deployment is not None,
             reads_files=self._path.startswith(FORM_AREAS),
         )
+        context.take_slot()
         backend, query = self._choose_upstream(body, context)
         headers = dict(call_context.headers)
         if request.content_type:

@@ -104,6 +104,12 @@ class HostileUpstream:
     def send_broken_gzip(self, client: socket.socket, _: bytes) -> None:
         client.sendall(head("application/octet-stream", "Content-Encoding: gzip", "Content-Length: 5") + b"hello")
 
+    def send_large_head(self, client: socket.socket, _: bytes) -> None:
+        client.sendall(head("application/json", f"X-Padding: {'x' * 65_536}") + completion("hi"))
+
+    def send_no_http(self, client: socket.socket, _: bytes) -> None:
+        client.sendall(b"220 smtp.example.com ESMTP\r\n")
+
     def send_echoed_error(self, client: socket.socket, request: bytes) -> None:
         self._send_echo(client, request, 500)
 
@@ -151,6 +157,8 @@ def server(hostile: HostileUpstream, tmp_path_factory: pytest.TempPathFactory) -
                 "reply": {"format": "json", "text": "choices[0].message.content"},
             },
             {"name": "databricks", "kind": "databricks", "base_url": root, "api_key_env": "DEFAULT_KEY"},
+            {"name": "echo", "kind": "echo"},
+            {"name": "route", "targets": [{"model": "openai"}], "fallbacks": ["echo"]},
         ]
         models_file = tmp_path_factory.mktemp("models") / "models.json"
         models_file.write_text(json.dumps(models))
@@ -211,6 +219,15 @@ def test_the_events_of_a_complete_answer_are_limited_together(
     assert (reply.status_code, reply.json()["error"]["code"]) == (502, "upstream_bad_reply"), reply.text[:500]
     assert hostile.sent["events-without-end"] < BIG / 4
     assert peak_memory(server) < 200
+
+
+@pytest.mark.parametrize("model", ["openai", "external", "databricks"])
+@pytest.mark.parametrize("case", ["large-head", "no-http"])
+def test_a_head_that_is_too_large_or_not_http_is_a_bad_reply(server: LiveServer, case: str, model: str) -> None:
+    reply = ask(server, case, model)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (502, "upstream_bad_reply")
+    assert "head" in reply.json()["error"]["message"]
+    assert ask(server, case, "route").json()["model"] == "echo", "another target may answer"
 
 
 def test_a_download_may_be_larger_than_an_answer(server: LiveServer) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import select
+import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -115,6 +118,40 @@ def ask_until_admitted(server: LiveServer, model: str, *, stream: bool) -> reque
 
     wait_until(is_admitted, f"a slot is free after {model}")
     return responses[-1]
+
+
+SLOW_BODY = b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99999\r\n\r\n{"
+
+
+def test_slow_bodies_hold_no_slot_and_are_refused_early_when_all_are_taken(upstream: MockUpstream) -> None:
+    reset_when_idle(upstream)
+    slow = [b"/v1/chat/completions", b"/v1/responses", b"/v1/embeddings", b"/v1/completions", b"/ask"]
+    with small_server(upstream, MAX_QUEUED_REQUESTS="0") as server, ExitStack() as calls:
+        for path in slow:
+            client = calls.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20))
+            client.sendall(SLOW_BODY % path)
+        assert ask(server, "mock-model", stream=False).status_code == 200
+        for _ in range(SLOTS):
+            calls.enter_context(connected(server, "fault-hang", stream=False))
+        upstream.wait_until(lambda stats: stats["requests_open"] == SLOTS)
+        for path in slow:
+            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+                client.sendall(SLOW_BODY % path)
+                assert b"The server is busy" in client.recv(65536), path
+
+
+def test_many_large_bodies_at_once_take_limited_memory() -> None:
+    """20 complete bodies of 20 MB, whose texts and values would take 1.2 GB if they were parsed side by side."""
+    body = json.dumps({"messages": [{"role": "user", "content": "x" * 20_000_000}]})
+    with LiveServer() as server, ThreadPoolExecutor(20) as threads:
+        url, headers = f"{server.base_url}/chat/completions", {"Content-Type": "application/json"}
+        calls = [threads.submit(requests.post, url, data=body, headers=headers, timeout=60) for _ in range(20)]
+        statuses = {call.result().status_code for call in calls}
+        (worker,) = server.workers()
+        found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{worker}/status").read_text())
+    assert statuses <= {400, 503}, "too long for the model, or too many at once"
+    assert found is not None
+    assert int(found[1]) < 400_000
 
 
 def test_a_full_upstream_does_not_affect_other_models(upstream: MockUpstream, tmp_path: Path) -> None:

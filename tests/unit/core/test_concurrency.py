@@ -34,6 +34,17 @@ def test_calls_beyond_the_limit_fail_with_a_retry_after() -> None:
     limiter.acquire(CancellationToken())
 
 
+def test_the_check_fails_when_a_call_would_and_takes_no_slot() -> None:
+    limiter = ConcurrencyLimiter(1, 0, 7)
+    for _ in range(2):
+        limiter.check()
+    limiter.acquire(CancellationToken())
+    with pytest.raises(OverloadedError):
+        limiter.check()
+    limiter.release()
+    limiter.check()
+
+
 def test_the_error_class_can_be_chosen() -> None:
     with pytest.raises(UpstreamBusyError):
         ConcurrencyLimiter(0, 5, 0, UpstreamBusyError).acquire(CancellationToken())

@@ -93,6 +93,14 @@ def test_a_value_that_could_pass_for_other_fields_is_quoted(value: str) -> None:
     assert line.endswith(f"GET / status=404 model={json.dumps(value)}")
 
 
+def test_the_text_of_an_error_cannot_pass_for_fields() -> None:
+    record = logging.LogRecord("openai_compat", logging.INFO, "x.py", 1, "%s: %s", ("Error", "no a status=200"), None)
+    assert logs.TextFormatter().format(record).endswith(r"Error: no a status\u003d200")
+    for text in ("status=200", "x 'status=200", "(status=200", "a\tstatus=200", '"status=200"'):
+        record.args = ("Error", text)
+        assert "status=200" not in logs.TextFormatter().format(record)
+
+
 def test_a_value_of_many_megabytes_leaves_a_short_line_with_its_beginning_and_end() -> None:
     value = "begin" + "m" * 30_000_000 + "end"
     shortened = r"model=\"beginm+ \.\.\. \(\d+ characters more\) \.\.\. m+end\" ms=3$"

@@ -127,7 +127,7 @@ class TestAnswers:
             ({"max_tokens": 20_000}, 16_384),
             ({"max_completion_tokens": 16_000}, 16_000),
             ({"n": 128}, 512),
-            ({"n": 2, "logprobs": True, "top_logprobs": 19}, 1_638),
+            ({"n": 2, "logprobs": True, "top_logprobs": 19}, 409),
             ({"response_format": {"type": "json_object"}}, 16_384),
         ],
     )

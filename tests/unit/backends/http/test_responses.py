@@ -15,7 +15,7 @@ from requests.exceptions import ChunkedEncodingError, ConnectionError
 from openai_compat.backends.http.connection import Connection, Origin
 from openai_compat.backends.http.decompression import MAX_DECODED_BYTES
 from openai_compat.backends.http.response_body import MAX_SMALL_READS
-from openai_compat.backends.http.transport import LlhttpAdapter
+from openai_compat.backends.http.transport import LlhttpAdapter, NotHTTPError
 from tests.support.raw_server import RawServer, Script, answer_bytewise, answer_with, read_request
 
 from .helpers import CHUNKED, OK, read, send
@@ -113,10 +113,14 @@ def test_a_truncated_response_is_an_error(adapter: LlhttpAdapter, response: byte
 
 
 @pytest.mark.parametrize(
-    "response", [b"", b"HTTP/1.1 200", b"220 smtp.example.com ESMTP\r\n"], ids=["none", "half", "not HTTP"]
+    ("response", "error"),
+    [(b"", ConnectionError), (b"HTTP/1.1 200", ConnectionError), (b"220 smtp.example.com ESMTP\r\n", NotHTTPError)],
+    ids=["none", "half", "not HTTP"],
 )
-def test_bytes_that_are_no_http_response_are_an_error(adapter: LlhttpAdapter, response: bytes) -> None:
-    with RawServer(answer_with(response)) as server, pytest.raises(ConnectionError):
+def test_bytes_that_are_no_http_response_are_an_error(
+    adapter: LlhttpAdapter, response: bytes, error: type[Exception]
+) -> None:
+    with RawServer(answer_with(response)) as server, pytest.raises(error):
         send(adapter, server.url)
 
 
@@ -158,7 +162,7 @@ class Endless:
 )
 def test_an_endless_head_is_an_error(adapter: LlhttpAdapter, first: bytes, piece: bytes) -> None:
     script = Endless(first, piece)
-    with RawServer(script) as server, pytest.raises(ConnectionError):
+    with RawServer(script) as server, pytest.raises(NotHTTPError):
         send(adapter, server.url)
     assert script.sent < 10_000_000
 
@@ -213,7 +217,7 @@ def test_a_head_may_have_64_kib_and_the_body_behind_it_does_not_count(adapter: L
 
     with RawServer(script) as server:
         assert len(read(send(adapter, server.url))) == 100_000
-    with RawServer(answer_with(padded_head(65_537))) as server, pytest.raises(ConnectionError):
+    with RawServer(answer_with(padded_head(65_537))) as server, pytest.raises(NotHTTPError):
         send(adapter, server.url)
 
 
@@ -255,5 +259,5 @@ def test_a_compressed_body_is_decoded_in_blocks_of_limited_size(adapter: LlhttpA
 
 def test_an_unrequested_protocol_switch_is_an_error(adapter: LlhttpAdapter) -> None:
     upgrade = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
-    with RawServer(answer_with(upgrade)) as server, pytest.raises(ConnectionError):
+    with RawServer(answer_with(upgrade)) as server, pytest.raises(NotHTTPError):
         send(adapter, server.url)
