@@ -34,7 +34,7 @@ from openai_compat.services.embeddings import EmbeddingService
 from openai_compat.services.model_catalog import ModelCatalog
 from openai_compat.services.responses.endpoint import ResponsesService
 from openai_compat.services.responses.sealing import ReasoningSealer
-from openai_compat.services.responses.store import NoResponseStore
+from openai_compat.services.responses.store import ResponseStore
 from openai_compat.services.stored_completions import StoredCompletions
 from openai_compat.services.stored_responses import StoredResponses
 from openai_compat.services.token_decoder import TokenDecoder
@@ -219,7 +219,9 @@ def _register_blueprints(app: Flask, state: State) -> None:
     tokens = TokenCounter(vocabularies)
     embeddings = EmbeddingService(tokens, TokenDecoder(vocabularies))
     chats = ChatService(tokens)
-    service = ResponsesService(chats, NoResponseStore(), ReasoningSealer(settings.secret_key))
+    own_conversations = Conversations(state.storage)
+    store = ResponseStore(state.storage, own_conversations)
+    service = ResponsesService(chats, store, ReasoningSealer(settings.secret_key))
     stored = StoredCompletions(state.storage)
     passing = passthrough.Passthrough(router, settings)
     guarded: list[tuple[Blueprint, tuple[str, ...]]] = [
@@ -231,7 +233,7 @@ def _register_blueprints(app: Flask, state: State) -> None:
         (ask_blueprint(router, chats, settings), ("",)),
         (stored_completions.completions_blueprint(stored, passing), stored_objects.URL_PREFIXES),
         (stored_responses.responses_blueprint(StoredResponses(state.storage), passing), stored_objects.URL_PREFIXES),
-        (conversations.conversations_blueprint(Conversations(state.storage), passing), stored_objects.URL_PREFIXES),
+        (conversations.conversations_blueprint(own_conversations, passing), stored_objects.URL_PREFIXES),
     ]
     if router.forwards and settings.passthrough:
         guarded.append((passthrough.passthrough_blueprint(router, settings), passthrough.URL_PREFIXES))

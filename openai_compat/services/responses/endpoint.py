@@ -9,18 +9,19 @@ from typing import Any, TypeGuard
 
 from openai_compat.backends.base import Backend, SupportsForwarding
 from openai_compat.backends.parsing.openai_chat import ChatParser
-from openai_compat.core.profiles import DROPPED, record_adaptations
+from openai_compat.core.profiles import record_adaptations
 from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import JSON, CallContext, ChatDelta
 from openai_compat.routing.route import Target
 from openai_compat.routing.router import Route
 from openai_compat.services.chat import ChatAnswer, ChatService
 from openai_compat.services.event_stream import ChunkFilter, CompleteAnswer
-from openai_compat.services.inference import Answer, Endpoint, TranslatedStream
+from openai_compat.services.inference import Answer, Endpoint, TranslatedStream, answer_call
 from openai_compat.services.inference_call import RESPONSES_PATH, InferenceCall
 from openai_compat.services.openai_objects import new_id, to_json
+from openai_compat.services.owner import owner_of
+from openai_compat.services.stream_recovery import OnRouted
 
-from .context import resolve
 from .events import EventWriter, encode_deltas
 from .lifecycle import Lifecycle
 from .native import forward_response
@@ -28,6 +29,7 @@ from .objects import new_response, to_finished
 from .output import REASONING_TEXT, SUMMARY_TEXT, Output, Seal
 from .request import ENCRYPTED_REASONING, LOGPROBS, TranslatedRequest, includes, translate_request, wants_summary
 from .sealing import ReasoningSealer
+from .state import CallState, LockedStream
 from .store import ResponseStore
 
 
@@ -46,26 +48,24 @@ class ResponsesEndpoint(Endpoint):
     path = RESPONSES_PATH
     is_forwarded = False
 
-    def __init__(self, service: ResponsesService, route: Route, call: InferenceCall, owner: str | None) -> None:
+    def __init__(self, service: ResponsesService, route: Route, call: InferenceCall, caller: str | None) -> None:
+        """Use and make objects of `caller`, which is a credential."""
         self._service = service
         self._call = call
         self._payload = call.payload
-        self._owner = owner
-        self._is_stored = service.store.is_available and call.payload.get("store") is not False
-        response = new_response(new_id("resp_"), call.model, call.payload, is_stored=self._is_stored)
+        self.state = CallState(service.store, call.payload, owner_of(caller))
+        response = new_response(new_id("resp_"), call.model, call.payload, is_stored=self.state.is_stored)
         self.lifecycle = Lifecycle(response, begins_early=not any(map(_may_forward, _backends_of(route))))
 
     def translate(
         self, call: InferenceCall, target: Target | Route, context: CallContext, chunk_filter: ChunkFilter | None
     ) -> Answer:
-        if _may_forward(target.backend) and not self.lifecycle.has_begun:
+        if _may_forward(target.backend) and self._is_forwardable():
             forwarded = forward_response(target.backend, call.for_model(target.model), context, self.lifecycle)
             if forwarded is not None:
                 return forwarded
         request = self._request
         record_adaptations(request.adaptations, context.reply_headers)
-        if self._payload.get("store") and not self._is_stored:
-            record_adaptations({"store": DROPPED}, context.reply_headers)
         answer = self._service.chats.start(target.backend, target.model, request.chat, context)
         if call.is_streamed:
             return TranslatedStream(answer, self._events(answer, context.heartbeat_interval))
@@ -74,17 +74,20 @@ class ResponsesEndpoint(Endpoint):
         finally:
             answer.close()
 
+    def _is_forwardable(self) -> bool:
+        """Return False for a call that has begun here, or that refers to objects of this server."""
+        return not (self.lifecycle.has_begun or self.state.uses_own_objects())
+
     @cached_property
     def _request(self) -> TranslatedRequest:
         """The chat call, which is the same for all targets.
 
         Raises:
-            InvalidRequestError, ObjectNotFoundError
+            RequestError, StorageUnavailableError
         """
-        stored, items = resolve(self._payload, self._service.store, self._owner)
         open_reasoning = partial(self._service.sealer.read, model=self._call.model)
-        request = translate_request(self._payload, stored, items, open_reasoning)
-        self._input = items
+        request = translate_request(self._payload, self.state.stored, self.state.input, open_reasoning)
+        self.state.prepare()
         return request
 
     def _events(self, answer: ChatAnswer, heartbeat_interval: float) -> Iterator[bytes | Heartbeat]:
@@ -95,7 +98,7 @@ class ResponsesEndpoint(Endpoint):
             self._seal,
             shows_logprobs=includes(self._payload, LOGPROBS),
         )
-        finish = partial(self._finish, writer, answer)
+        finish = partial(self._finish_stream, writer, answer)
         return encode_deltas(writer, self.lifecycle, answer.deltas(), finish, heartbeat_interval)
 
     def _collect(self, answer: ChatAnswer) -> Mapping[str, Any]:
@@ -119,12 +122,35 @@ class ResponsesEndpoint(Endpoint):
         return partial(self._service.sealer.seal, model=self._call.model)
 
     def _finish(self, output: Output, answer: ChatAnswer) -> JSON:
-        """Return the response that has ended, once it is stored."""
+        """Return the response that has ended."""
         usage = answer.final_usage()
         response = to_finished(self.lifecycle.response, output.to_objects(), output.finish_reason, usage)
-        if self._is_stored:
-            self._service.store.save(response, self._input, self._owner)
+        self.state.finish(response)
         return response
+
+    def _finish_stream(self, output: Output, answer: ChatAnswer) -> JSON:
+        """Return the response that has ended, once it is stored."""
+        response = self._finish(output, answer)
+        self.state.keep()
+        return response
+
+
+def answer_response(
+    endpoint: ResponsesEndpoint, route: Route, call: InferenceCall, context: CallContext, on_routed: OnRouted
+) -> Answer:
+    """Answer a call as `answer_call` does, and keep a complete answer before the client gets it.
+
+    It is stored after the failover, so that no other target is asked because the database is away.
+    """
+    try:
+        answer = answer_call(endpoint, route, call, context, on_routed)
+        if isinstance(answer, CompleteAnswer):
+            endpoint.state.keep()
+            return answer
+    except BaseException:
+        endpoint.state.release()
+        raise
+    return LockedStream(answer, endpoint.state) if endpoint.state.is_locked else answer
 
 
 def _backends_of(route: Route) -> Iterator[Backend]:

@@ -50,7 +50,7 @@ class ResponsesRequestSchema(StreamedRequestSchema):
     reasoning = Nested(ReasoningSchema, description="Options of models that reason.")
     safety_identifier = String()
     service_tier = String()
-    store = Boolean(description="Keep the response.")
+    store = Boolean(description="Keep the response (default).")
     temperature = Number(description="0 to 2: how random the choice of tokens is.", example=0.7)
     text = Nested(TextSchema, description="The format of the answer.")
     tool_choice = OneOf(String(), AnyObject(), description="`none`, `auto`, `required`, or the tool to call.")
