@@ -39,9 +39,8 @@ class CallState:
         self.is_stored = payload.get("store") is not False
         self._store = store
         self._payload = payload
-        self._owner = owner
+        self.owner = owner
         self._lease: Lease | None = None
-        self._finished: Mapping[str, Any] | None = None
 
     @property
     def is_locked(self) -> bool:
@@ -84,23 +83,26 @@ class CallState:
             self._check_duplicates(self._entries)
             self._store.check()
 
-    def finish(self, response: Mapping[str, Any]) -> None:
-        """Note the response that has ended. `keep` stores it."""
-        self._finished = response
-
-    def keep(self) -> None:
+    def keep(self, response: Mapping[str, Any]) -> None:
         """Store the response, and give the conversation back before the client can see the end of the answer.
 
         Raises:
             InvalidRequestError, ObjectNotFoundError: the conversation was changed or deleted meanwhile.
             StorageUnavailableError
         """
-        response, self._finished = self._finished, None
-        if response is not None and self.is_stored:
-            self._store.save(self._owner, response, self._entries, self._references.previous_response_id)
-            if (conversation := self._references.conversation) is not None:
-                self._store.append(self._owner, conversation, [*self._entries, *to_output_entries(response)])
+        if self.is_stored:
+            self.save(response)
+            self.append(response)
         self.release()
+
+    def save(self, response: Mapping[str, Any]) -> None:
+        """Store the response, which may be one that has only begun."""
+        self._store.save(self.owner, response, self._entries, self._references.previous_response_id)
+
+    def append(self, response: Mapping[str, Any]) -> None:
+        """Add the input and the output to the conversation, if the call has one."""
+        if (conversation := self._references.conversation) is not None:
+            self._store.append(self.owner, conversation, [*self._entries, *to_output_entries(response)])
 
     def release(self) -> None:
         """Give the conversation back."""
@@ -135,8 +137,8 @@ class CallState:
         if not references:
             return StoredContext()
         if references.conversation is not None and self._lease is None:
-            self._lease = self._store.lock(references.conversation, self._owner)
-        return self._store.load(references, self._owner)
+            self._lease = self._store.lock(references.conversation, self.owner)
+        return self._store.load(references, self.owner)
 
     @cached_property
     def _entries(self) -> list[Entry]:

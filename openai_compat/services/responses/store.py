@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from openai_compat.core.errors import ObjectNotFoundError, PreviousResponseNotFoundError
+from openai_compat.core.errors import (
+    InvalidRequestError,
+    ObjectNotFoundError,
+    OpenAICompatError,
+    PreviousResponseNotFoundError,
+    ServerShuttingDownError,
+)
 from openai_compat.core.turns import TimeSlices
+from openai_compat.core.types import JSON, CallContext
 from openai_compat.services.conversations import Conversations
 from openai_compat.services.openai_objects import to_json
+from openai_compat.services.sse_events import split_events
 from openai_compat.storage import Storage
 from openai_compat.storage.pages import Entry
-from openai_compat.storage.records import INPUT, OUTPUT, NewObject
+from openai_compat.storage.records import INPUT, OUTPUT, NewObject, StoredObject
+
+from .lifecycle import Lifecycle
+from .objects import to_failed
+from .stored_events import StoredEvents
 
 if TYPE_CHECKING:
     from openai_compat.storage.leases import Lease
+
+
+ACTIVE: Final = ("queued", "in_progress")
+"""Statuses of a background response that has not ended."""
+
+
+def lease_name(id: str) -> str:
+    """Return the name of the lease of a background response."""
+    return f"response:{id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +105,15 @@ class ResponseStore:
         self, owner: str, response: Mapping[str, Any], input_items: Sequence[Entry], previous_id: str | None
     ) -> None:
         """Keep a response that has ended, with the input that it answers."""
-        body, sections = to_json(response).decode(), {INPUT: input_items, OUTPUT: to_output_entries(response)}
         new = NewObject(
             response["id"],
-            body,
+            to_json(response).decode(),
             response["created_at"],
-            sections,
+            {INPUT: input_items, OUTPUT: to_output_entries(response)},
             model=response["model"],
             status=response["status"],
             previous_id=previous_id,
+            is_background=response["background"],
         )
         self._storage.responses.create(owner, new)
 
@@ -104,10 +125,86 @@ class ResponseStore:
         """
         self._conversations.append(owner, conversation, entries)
 
+    def reserve(self, id: str) -> Lease:
+        """Return the lease that shows that a background response is being worked on."""
+        lease = self._storage.leases.acquire(lease_name(id))
+        assert lease is not None  # noqa: S101 - the id is new
+        return lease
+
+    def proceed(self, owner: str, response: Mapping[str, Any], events: Sequence[tuple[int, str]] = ()) -> bool:
+        """Replace a background response and add events. Return False if it has ended already or was deleted."""
+        return self._storage.responses.update(
+            owner,
+            response["id"],
+            body=to_json(response).decode(),
+            status=response["status"],
+            output=to_output_entries(response),
+            if_status=ACTIVE,
+            new_events=events,
+        )
+
+    def add_events(self, owner: str, id: str, events: Sequence[tuple[int, str]]) -> None:
+        """Store events of a background response, if it was not deleted."""
+        self._storage.responses.append_events(owner, id, events)
+
+    def find(self, owner: str, id: str) -> StoredObject | None:
+        """Return a response. A background response whose worker was killed is marked as failed before."""
+        found = self._storage.responses.get(owner, id)
+        if found is None or found.status not in ACTIVE or self._storage.leases.is_held(lease_name(id)):
+            return found
+        error = ServerShuttingDownError()
+        last = self._storage.responses.last_event(owner, id)
+        response = json.loads(found.body)
+        events = [] if last is None else _failure_events(response, last, error)
+        self.proceed(owner, to_failed(response, error), events)
+        return self._storage.responses.get(owner, id)
+
+    def cancel(self, owner: str, id: str) -> StoredObject | None:
+        """Return a background response that has ended, now or before, or None if the owner has none with this id.
+
+        Raises:
+            InvalidRequestError: it is no background response.
+        """
+        found = self.find(owner, id)
+        if found is None:
+            return None
+        if not found.is_background:
+            raise InvalidRequestError("Cannot cancel a synchronous response.")
+        if found.status not in ACTIVE:
+            return found
+        self.proceed(owner, {**json.loads(found.body), "status": "cancelled"})
+        return self._storage.responses.get(owner, id)
+
+    def has_events(self, owner: str, id: str) -> bool:
+        """Return True if the response was created with `background` and `stream`."""
+        return self._storage.responses.last_event(owner, id) is not None
+
+    def follow(self, owner: str, id: str, after: int, context: CallContext) -> StoredEvents:
+        """Return the events of a background response after a sequence number, up to its end."""
+        return StoredEvents(
+            lambda last, limit: self._storage.responses.events_after(owner, id, last, limit),
+            lambda: self._is_active(owner, id),
+            after,
+            context.cancellation,
+            context.heartbeat_interval,
+        )
+
+    def _is_active(self, owner: str, id: str) -> bool:
+        found = self.find(owner, id)
+        return found is not None and found.status in ACTIVE
+
+    def active_among(self, ids: Collection[str]) -> set[str]:
+        """Return the ids of background responses that have not ended."""
+        return self._storage.responses.with_status(ids, ACTIVE)
+
     def _load_chain(self, id: str, owner: str) -> Sequence[str]:
         chain = self._storage.responses.chain(owner, id)
         if chain is None or chain.missing is not None:
             raise PreviousResponseNotFoundError(id if chain is None else chain.missing or id)
+        if chain.status in ACTIVE:
+            raise InvalidRequestError(
+                f"Previous response with id '{id}' is not complete yet.", param="previous_response_id"
+            )
         return chain.items
 
     def _load_conversation(self, id: str, owner: str) -> Sequence[str]:
@@ -123,6 +220,13 @@ class ResponseStore:
                 raise unknown_item(id)
         load = _in_turns()
         return {id: load(body) for id, body in found.items()}
+
+
+def _failure_events(response: JSON, last: int, error: OpenAICompatError) -> list[tuple[int, str]]:
+    """Return the events that end the stream of a response, after the one with the number `last`."""
+    lifecycle = Lifecycle(response, begins_early=False)
+    lifecycle.adopt(response, last)
+    return list(enumerate((event.decode() for event in split_events(lifecycle.fail(error))), last + 1))
 
 
 def _in_turns() -> Callable[[str], Any]:

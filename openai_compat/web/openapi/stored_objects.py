@@ -78,12 +78,13 @@ def _completion_paths() -> dict[str, dict[str, Any]]:
 def _response_paths() -> dict[str, dict[str, Any]]:
     path, tag = "/v1/responses/{id}", "Responses"
     deleted = {"id": "resp_1", "object": "response", "deleted": True}
-    items = f"{path}/input_items"
+    items, cancel = f"{path}/input_items", f"{path}/cancel"
     return {
         path: {
             "get": _operation(path, tag, "Get a stored response", _RESPONSE),
             "delete": _operation(path, tag, "Delete a stored response", deleted),
         },
+        cancel: {"post": _operation(cancel, tag, "Cancel a background response", {**_RESPONSE, "status": "cancelled"})},
         items: {"get": _operation(items, tag, "List the input items of a stored response", _list(_ITEM), is_list=True)},
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from flask import Blueprint, Response
@@ -9,7 +10,12 @@ from flask import Blueprint, Response
 from openai_compat.core.types import JSONObject
 from openai_compat.routing.router import ModelRouter, Route
 from openai_compat.services.inference_call import RESPONSES_PATH, InferenceCall
-from openai_compat.services.responses.endpoint import ResponsesEndpoint, ResponsesService, answer_response
+from openai_compat.services.responses.endpoint import (
+    ResponsesEndpoint,
+    ResponsesService,
+    answer_in_background,
+    answer_response,
+)
 from openai_compat.web.inference import choose_route, read_payload, respond_to_call
 from openai_compat.web.request_context import current_context
 from openai_compat.web.schemas.responses import RESPONSES_REQUEST
@@ -30,10 +36,11 @@ def responses_blueprint(router: ModelRouter, service: ResponsesService) -> Bluep
         body, payload = read_payload(RESPONSES_REQUEST)
         route = _choose_route(router, deployment or payload.get("model"), payload)
         call = InferenceCall(RESPONSES_PATH, body, payload, route.model)
-        endpoint = ResponsesEndpoint(service, route, call, caller=current_context().authorization)
-        lifecycle = endpoint.lifecycle
-        stream_format = StreamFormat(HEADERS, keep_alive=lifecycle.keep_alive, to_error=lifecycle.fail)
-        return respond_to_call(endpoint, route, call, stream_format, answer_response)
+        context = current_context()
+        endpoint = ResponsesEndpoint(service, route, call, caller=context.authorization)
+        stream_format = StreamFormat(HEADERS, keep_alive=endpoint.keep_alive, to_error=endpoint.fail)
+        answer = partial(answer_in_background, context.give_slot) if endpoint.is_background else answer_response
+        return respond_to_call(endpoint, route, call, stream_format, answer)
 
     return blueprint
 

@@ -34,7 +34,7 @@ class ResponsesRequestSchema(StreamedRequestSchema):
         example="Hello!",
     )
     instructions = String(description="Instructions to the model, which precede the input.")
-    background = Boolean(description="Only for models whose upstream has the Responses API.")
+    background = Boolean(description="Answer at once, and go on without the client, which polls the response.")
     conversation = OneOf(String(), AnyObject(), description="A conversation whose items precede the input.")
     include = List(
         String(), description="Additional output: `message.output_text.logprobs`, `reasoning.encrypted_content`."
