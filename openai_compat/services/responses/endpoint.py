@@ -66,13 +66,13 @@ class ResponsesEndpoint(Endpoint):
         self._payload = call.payload
         self.state = CallState(service.store, call.payload, owner_of(caller))
         response = new_response(new_id("resp_"), call.model, call.payload, is_stored=self.state.is_stored)
-        self.may_forward = any(map(_may_forward, _backends_of(route)))
+        self.may_forward = any(map(may_forward, _backends_of(route)))
         self.lifecycle = Lifecycle(response, begins_early=not (self.may_forward or self.is_background))
 
     def translate(
         self, call: InferenceCall, target: Target | Route, context: CallContext, chunk_filter: ChunkFilter | None
     ) -> Answer:
-        if _may_forward(target.backend) and self._is_forwardable():
+        if may_forward(target.backend) and self._is_forwardable():
             forwarded = forward_response(target.backend, call.for_model(target.model), context, self.lifecycle)
             if forwarded is not None:
                 return forwarded
@@ -223,7 +223,8 @@ def _backends_of(route: Route) -> Iterator[Backend]:
         yield from (target.backend for target in (*route.plan.targets.values(), *route.plan.fallbacks))
 
 
-def _may_forward(backend: Backend) -> TypeGuard[SupportsForwarding]:
+def may_forward(backend: Backend) -> TypeGuard[SupportsForwarding]:
+    """Return True if calls may be passed through to the backend's upstream."""
     return isinstance(backend, SupportsForwarding) and backend.may_forward_responses()
 
 

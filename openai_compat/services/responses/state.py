@@ -28,18 +28,21 @@ _OWN_ID: Final = re.compile(r"[a-z]+_[0-9a-f]{32}")
 
 
 class CallState:
-    """State of one call. `release` ends it on every path.
+    """State of one call. `release` ends it on every path. A call that `only_reads` does not lock its conversation.
 
     Properties are read from the store at their first use, and raise:
         RequestError: an id is unknown, the conversation is locked, or the request names two contexts.
         StorageUnavailableError
     """
 
-    def __init__(self, store: ResponseStore, payload: Mapping[str, Any], owner: str) -> None:
+    def __init__(
+        self, store: ResponseStore, payload: Mapping[str, Any], owner: str, *, only_reads: bool = False
+    ) -> None:
         self.is_stored = payload.get("store") is not False
         self._store = store
         self._payload = payload
         self.owner = owner
+        self._only_reads = only_reads
         self._lease: Lease | None = None
 
     @property
@@ -136,7 +139,7 @@ class CallState:
         references = self._references
         if not references:
             return StoredContext()
-        if references.conversation is not None and self._lease is None:
+        if references.conversation is not None and self._lease is None and not self._only_reads:
             self._lease = self._store.lock(references.conversation, self.owner)
         return self._store.load(references, self.owner)
 

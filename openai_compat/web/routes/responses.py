@@ -10,6 +10,7 @@ from flask import Blueprint, Response
 from openai_compat.core.types import JSONObject
 from openai_compat.routing.router import ModelRouter, Route
 from openai_compat.services.inference_call import RESPONSES_PATH, InferenceCall
+from openai_compat.services.responses.compaction import CompactionEndpoint, InputEndpoint, TokensEndpoint
 from openai_compat.services.responses.endpoint import (
     ResponsesEndpoint,
     ResponsesService,
@@ -28,7 +29,7 @@ URL_PREFIXES: Final = (*INFERENCE_PREFIXES, "/openai")
 
 
 def responses_blueprint(router: ModelRouter, service: ResponsesService) -> Blueprint:
-    """`POST {root}/responses`."""
+    """Return the blueprint of `POST {root}/responses`, `…/input_tokens` and `…/compact`."""
     blueprint = Blueprint("responses", __name__)
 
     @blueprint.post("/responses")
@@ -42,7 +43,24 @@ def responses_blueprint(router: ModelRouter, service: ResponsesService) -> Bluep
         answer = partial(answer_in_background, context.give_slot) if endpoint.is_background else answer_response
         return respond_to_call(endpoint, route, call, stream_format, answer)
 
+    @blueprint.post("/responses/input_tokens")
+    def count_input_tokens(deployment: str | None = None) -> Response:
+        return _respond_to_input(TokensEndpoint, router, service, deployment)
+
+    @blueprint.post("/responses/compact")
+    def compact(deployment: str | None = None) -> Response:
+        return _respond_to_input(CompactionEndpoint, router, service, deployment)
+
     return blueprint
+
+
+def _respond_to_input(
+    endpoint_class: type[InputEndpoint], router: ModelRouter, service: ResponsesService, deployment: str | None
+) -> Response:
+    body, payload = read_payload(RESPONSES_REQUEST)
+    route = _choose_route(router, deployment or payload.get("model"), payload)
+    call = InferenceCall(endpoint_class.path, body, {**payload, "stream": False}, route.model)
+    return respond_to_call(endpoint_class(service, call, current_context().authorization), route, call)
 
 
 def _choose_route(router: ModelRouter, model: str | None, payload: JSONObject) -> Route:

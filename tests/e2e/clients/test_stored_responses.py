@@ -50,8 +50,8 @@ class Model:
         head, _, body = read_request(client).partition(b"\r\n\r\n")
         payload = json.loads(body)
         self.paths.append(head.split(b" ")[1].decode())
-        if self.paths[-1].endswith("/responses"):
-            self._respond(client, payload)
+        if "/responses" in self.paths[-1]:
+            self._respond(client)
             return
         self.messages = payload["messages"]
         last = self.messages[-1]
@@ -64,8 +64,11 @@ class Model:
         if last["content"] != "cut":
             client.sendall(chunk({}, "stop") + b"data: [DONE]\n\n")
 
-    def _respond(self, client: socket.socket, payload: Any) -> None:
-        body = json.dumps({"id": f"resp_{'a' * 48}", "object": "response", "status": "completed", "output": []})
+    def _respond(self, client: socket.socket) -> None:
+        answer: Any = {"id": f"resp_{'a' * 48}", "object": "response", "status": "completed", "output": []}
+        if not self.paths[-1].endswith("/responses"):
+            answer = {"object": "answered.by.the.upstream"}
+        body = json.dumps(answer)
         client.sendall(
             f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
         )
@@ -321,3 +324,40 @@ def test_metadata_that_cannot_be_stored(client: openai.OpenAI, metadata: Any) ->
     with pytest.raises(openai.BadRequestError) as raised:
         client.responses.create(model="echo", input="Hi", metadata=metadata)
     assert raised.value.param == "metadata.k"
+
+
+def test_input_tokens(client: openai.OpenAI, model: Model) -> None:
+    first = client.responses.create(model="counts", input="one two three")
+    assert first.usage is not None
+    counted = client.responses.input_tokens.count(model="counts", input="one two three")
+    assert (counted.input_tokens, counted.object) == (first.usage.input_tokens, "response.input_tokens")
+    longer = client.responses.input_tokens.count(model="counts", input="four", previous_response_id=first.id)
+    assert longer.input_tokens > counted.input_tokens
+    with pytest.raises(openai.BadRequestError):
+        client.responses.input_tokens.count(model="counts", input="four", previous_response_id=OWN_RESPONSE)
+    assert model.paths == ["/v1/chat/completions"]
+
+
+def test_a_compaction_replaces_what_the_model_said(client: openai.OpenAI, model: Model) -> None:
+    first = client.responses.create(model="counts", input="one")
+    compacted = client.responses.compact(model="counts", input="two", previous_response_id=first.id)
+    assert "Summarize" in model.messages[-1]["content"]
+    assert [item.type for item in compacted.output] == ["message", "message", "compaction"]
+    assert compacted.object == "response.compaction"
+    assert compacted.usage.total_tokens > 0
+    sent_back: Any = [item.model_dump(exclude_none=True, warnings=False) for item in compacted.output]
+    assert "4" not in sent_back[-1]["encrypted_content"].split(), "the summary is sealed"
+    client.responses.create(model="counts", input=[*sent_back, {"role": "user", "content": "three"}])
+    texts = [str(message["content"]) for message in model.messages]
+    assert "Summary of the conversation before:\n\n4" in texts[2]
+    sent_back[-1]["encrypted_content"] = "forged"
+    with pytest.raises(openai.BadRequestError) as raised:
+        client.responses.create(model="counts", input=sent_back)
+    assert raised.value.param == "input[2].encrypted_content"
+
+
+@pytest.mark.parametrize("path", ["responses/input_tokens", "responses/compact"])
+def test_an_upstream_of_the_same_protocol_answers_itself(server: LiveServer, model: Model, path: str) -> None:
+    response = requests.post(f"{server.base_url}/{path}", json={"model": "native", "input": "Hi"}, timeout=20)
+    assert response.json() == {"object": "answered.by.the.upstream"}
+    assert model.paths == [f"/v1/{path}"]
