@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
@@ -32,6 +33,8 @@ FLUSH_INTERVAL: Final = 0.25
 """Seconds for which events are collected, so that a fast model costs four transactions a second."""
 WATCH_INTERVAL: Final = 1.0
 """Seconds between two looks for responses that were cancelled, perhaps by another worker, or deleted."""
+RETRY_DELAYS: Final = (1, 2, 4, 8, 15)
+"""Seconds between the attempts to store an end, together those for which the lease is valid without renewal."""
 
 StartAnswer = Callable[[CallContext], Answer]
 
@@ -53,12 +56,12 @@ class BackgroundJob:
         is_streamed: bool,
     ) -> None:
         self.cancellation = CancellationToken()
+        self.is_streamed = is_streamed
         self._store = store
         self._state = state
         self._lifecycle = lifecycle
         self._start = start
         self._finished = finished
-        self._is_streamed = is_streamed
         self._events: list[str] = []
         self._stored_events = 0
         self._lease: Lease | None = None
@@ -117,16 +120,17 @@ class BackgroundJob:
             finally:
                 answer.close()
         response = self._finished()
-        self._state.append(response)
+        self._persist(lambda: self._state.append(response))
         self._state.release()
-        self._store.proceed(self._state.owner, response, self._take_events())
+        self._end(response)
 
     def _read(self, stream: EventStream) -> None:
         """Store the events, without the last ones, which are stored together with the end of the response."""
         flushed_at = time.monotonic()
         for block in stream:
             if time.monotonic() - flushed_at >= FLUSH_INTERVAL:
-                self._flush()
+                with suppress(StorageUnavailableError):  # the next flush stores these events as well
+                    self._flush()
                 flushed_at = time.monotonic()
             if not isinstance(block, Heartbeat):
                 self._add(block)
@@ -134,10 +138,26 @@ class BackgroundJob:
     def _fail(self, error: OpenAICompatError) -> None:
         log.warning("the background response %s failed: %s", self.id, error.message)
         self._add(self._lifecycle.fail(error))
-        self._store.proceed(self._state.owner, to_failed(self._lifecycle.response, error), self._take_events())
+        self._end(to_failed(self._lifecycle.response, error))
+
+    def _end(self, response: Mapping[str, Any]) -> None:
+        """Store the response that has ended, unless it was cancelled or deleted."""
+        events = self._take_events()
+        self._persist(lambda: self._store.proceed(self._state.owner, response, events))
+
+    def _persist(self, work: Callable[[], object]) -> None:
+        """Run `work`, and again while the database is away, so that a short outage does not lose a long answer."""
+        for delay in RETRY_DELAYS:
+            try:
+                work()
+            except StorageUnavailableError:
+                self.cancellation.wait(delay)
+            else:
+                return
+        work()
 
     def _add(self, block: bytes) -> None:
-        if self._is_streamed:
+        if self.is_streamed:
             self._events += (event.decode() for event in split_events(block))
 
     def _take_events(self) -> Sequence[tuple[int, str]]:
@@ -148,7 +168,8 @@ class BackgroundJob:
 
     def _flush(self) -> None:
         if self._events:
-            self._store.add_events(self._state.owner, self.id, self._take_events())
+            self._store.add_events(self._state.owner, self.id, list(enumerate(self._events, self._stored_events)))
+            self._take_events()
 
 
 class BackgroundRunner:
@@ -166,8 +187,9 @@ class BackgroundRunner:
 
     def start(self, job: BackgroundJob, context: CallContext, release_slot: Callable[[], None]) -> None:
         """Run a job that was queued, and call `release_slot` at its end."""
+        interval = FLUSH_INTERVAL if job.is_streamed else 0.0
         detached = replace(
-            context, cancellation=job.cancellation, reply_headers={}, heartbeat_interval=FLUSH_INTERVAL, resends=[]
+            context, cancellation=job.cancellation, reply_headers={}, heartbeat_interval=interval, resends=[]
         )
         self._running[job.id] = job.cancellation
         run = copy_context().run

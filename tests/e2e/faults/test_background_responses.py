@@ -72,6 +72,19 @@ def wait_for_status(client: openai.OpenAI, id: str, status: str) -> Any:
     return client.responses.retrieve(id)
 
 
+def wait_for_end(client: openai.OpenAI, id: str) -> Any:
+    """Return the response once it has ended, also if the database is away meanwhile."""
+
+    def has_ended() -> bool:
+        try:
+            return client.responses.retrieve(id).status not in ("queued", "in_progress")
+        except openai.InternalServerError:
+            return False
+
+    wait_until(has_ended, "the response has ended")
+    return client.responses.retrieve(id)
+
+
 def test_a_background_response_is_polled(client: openai.OpenAI) -> None:
     queued = start(client, "slow", metadata={"a": "b"})
     assert (queued.status, queued.background, queued.output, queued.usage) == ("queued", True, [], None)
@@ -220,6 +233,25 @@ def test_the_response_of_a_killed_worker_fails_once_its_lease_has_expired(tmp_pa
         with client.responses.retrieve(streamed, stream=True) as stream, pytest.raises(openai.APIError):
             list(stream)
         assert client.responses.retrieve(streamed).status == "failed"
+
+
+def test_a_short_outage_of_the_database_loses_no_background_response(postgres: PostgresServer, tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, DATABASE_URL=postgres.create_database("short"))
+    with LiveServer(settings) as server, client_of(server) as client:
+        plain = start(client, "slow").id
+        with start(client, "slow", stream=True) as stream:
+            streamed = next(iter(stream)).response.id
+        postgres.stop()
+        try:
+            client.responses.create(model="slow", input=TEXT, store=False)  # takes as long as the other two
+        finally:
+            postgres.ensure_started()
+        assert wait_for_end(client, plain).output_text == TEXT
+        assert wait_for_end(client, streamed).output_text == TEXT
+        with client.responses.retrieve(streamed, stream=True) as stream:
+            events = list(stream)
+        assert [event.sequence_number for event in events] == list(range(len(events)))
+        assert events[-1].type == "response.completed"
 
 
 def expire_leases(folder: Path) -> None:
