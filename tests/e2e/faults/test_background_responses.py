@@ -22,6 +22,7 @@ from tests.support.waiting import wait_until
 MODELS = [
     {"name": "echo", "kind": "echo"},
     {"name": "slow", "kind": "echo", "delay": 0.05},
+    {"name": "slower", "kind": "echo", "delay": 0.3},
     {"name": "endless", "kind": "echo", "delay": 3600},
     {"name": "away", "kind": "openai", "base_url": "http://127.0.0.1:9/v1", "responses": "translated"},
 ]
@@ -264,7 +265,7 @@ def expire_leases(folder: Path) -> None:
 def test_a_stop_waits_for_background_responses(tmp_path: Path) -> None:
     settings = settings_of(tmp_path)
     with LiveServer(settings) as server, client_of(server) as client:
-        id = start(client, "slow").id
+        id = start(client, "slower").id
         server.process.send_signal(signal.SIGTERM)
         server.process.wait(20)
     with LiveServer(settings) as server, client_of(server) as client:
