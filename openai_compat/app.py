@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from flask import Blueprint, Flask, Request, Response
 from flask.sessions import NullSession, SessionInterface, SessionMixin
@@ -32,9 +32,10 @@ from openai_compat.services.completions import CompletionService
 from openai_compat.services.conversations import Conversations
 from openai_compat.services.embeddings import EmbeddingService
 from openai_compat.services.model_catalog import ModelCatalog
+from openai_compat.services.responses.background import BackgroundRunner
 from openai_compat.services.responses.endpoint import ResponsesService
 from openai_compat.services.responses.sealing import ReasoningSealer
-from openai_compat.services.responses.store import NoResponseStore
+from openai_compat.services.responses.store import ResponseStore
 from openai_compat.services.stored_completions import StoredCompletions
 from openai_compat.services.stored_responses import StoredResponses
 from openai_compat.services.token_decoder import TokenDecoder
@@ -112,6 +113,10 @@ class Application(Flask):
         return func
 
 
+POLLED: Final = frozenset({"models", "stored_responses"})
+"""Blueprints without a limit on concurrency, as clients poll the model list and the responses that fill all slots."""
+
+
 @dataclass(frozen=True, slots=True, weakref_slot=True)
 class State:
     """Components of one application, at `app.extensions["openai_compat"]`.
@@ -127,6 +132,8 @@ class State:
     disconnect_monitor: DisconnectMonitor
     store: StateStore
     storage: Storage
+    responses: ResponseStore
+    background: BackgroundRunner
     engine_client: EngineClient | None
     _finalizer: Callable[[], object] = field(init=False, repr=False)
 
@@ -210,7 +217,21 @@ def _build_state(settings: Settings) -> State:
     if engine_client is not None:
         engine_client.preload()
     catalog = ModelCatalog(settings, router)
-    return State(settings, router, catalog, owned, upstream_client, monitor, store, storage, engine_client)
+    responses = ResponseStore(storage, Conversations(storage))
+    background = BackgroundRunner(responses)
+    return State(
+        settings,
+        router,
+        catalog,
+        owned,
+        upstream_client,
+        monitor,
+        store,
+        storage,
+        responses,
+        background,
+        engine_client,
+    )
 
 
 def _register_blueprints(app: Flask, state: State) -> None:
@@ -219,7 +240,7 @@ def _register_blueprints(app: Flask, state: State) -> None:
     tokens = TokenCounter(vocabularies)
     embeddings = EmbeddingService(tokens, TokenDecoder(vocabularies))
     chats = ChatService(tokens)
-    service = ResponsesService(chats, NoResponseStore(), ReasoningSealer(settings.secret_key))
+    service = ResponsesService(chats, state.responses, ReasoningSealer(settings.secret_key), state.background)
     stored = StoredCompletions(state.storage)
     passing = passthrough.Passthrough(router, settings)
     guarded: list[tuple[Blueprint, tuple[str, ...]]] = [
@@ -230,7 +251,10 @@ def _register_blueprints(app: Flask, state: State) -> None:
         (models.models_blueprint(router, state.catalog), models.URL_PREFIXES),
         (ask_blueprint(router, chats, settings), ("",)),
         (stored_completions.completions_blueprint(stored, passing), stored_objects.URL_PREFIXES),
-        (stored_responses.responses_blueprint(StoredResponses(state.storage), passing), stored_objects.URL_PREFIXES),
+        (
+            stored_responses.responses_blueprint(StoredResponses(state.storage, state.responses), passing),
+            stored_objects.URL_PREFIXES,
+        ),
         (conversations.conversations_blueprint(Conversations(state.storage), passing), stored_objects.URL_PREFIXES),
     ]
     if router.forwards and settings.passthrough:
@@ -242,7 +266,7 @@ def _register_blueprints(app: Flask, state: State) -> None:
     )
     for blueprint, prefixes in guarded:
         blueprint.before_request(check)
-        if settings.max_concurrent_requests and blueprint.name != "models":  # front ends poll the model list
+        if settings.max_concurrent_requests and blueprint.name not in POLLED:
             blueprint.before_request(limit_concurrency(limiter))
         for prefix in prefixes:
             name = f"{blueprint.name}{prefix}".replace(".", "_")

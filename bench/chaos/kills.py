@@ -1,8 +1,8 @@
 """Random kills of workers during stored calls, `make kills ARGS=...`.
 
-Clients store chat completions, streamed and not, and items of a conversation, while workers are killed with SIGKILL at
-random moments. In the end, everything that was acknowledged must be there: every complete answer, every stream whose
-`[DONE]` arrived, and every item.
+Clients store chat completions and responses, streamed and not, and items of a conversation, while workers are killed
+with SIGKILL at random moments. In the end, everything that was acknowledged must be there: every complete answer, every
+stream whose `[DONE]` or `response.completed` arrived, and every item.
 """
 
 from __future__ import annotations
@@ -78,15 +78,34 @@ class StoredCalls:
                 time.sleep(0.01)
 
     def _store(self, text: str, conversation: str, rng: random.Random) -> None:
-        kind = rng.choice(["complete", "streamed", "item"])
+        kind = rng.choice(["complete", "streamed", "item", "response", "streamed response"])
         if kind == "item":
             items = [{"role": "user", "content": text}]
             added = self._post(f"conversations/{conversation}/items", {"items": items})
             self.acknowledged[f"conversations/{conversation}/items/{added['first_id']}"] = text
             return
+        if kind.endswith("response"):
+            self._store_response(text, is_streamed=kind.startswith("streamed"))
+            return
         body = {"messages": [{"role": "user", "content": text}], "store": True, "stream": kind == "streamed"}
         id = self._post_streamed(body) if kind == "streamed" else self._post("chat/completions", body)["id"]
         self.acknowledged[f"chat/completions/{id}"] = text
+
+    def _store_response(self, text: str, *, is_streamed: bool) -> None:
+        try:
+            answer = self._exchange("POST", "responses", json.dumps({"input": text, "stream": is_streamed}))
+        except http.client.IncompleteRead as error:  # the client may have seen the last event nevertheless
+            answer = error.partial.decode()
+        if is_streamed:
+            last = answer.rstrip("\n").rpartition("\n\n")[2]
+            if not (last.startswith("event: response.completed\n") and answer.endswith("\n\n")):
+                raise Failed
+            id = json.loads(last.partition("\ndata: ")[2])["response"]["id"]
+        elif answer.endswith("}"):
+            id = json.loads(answer)["id"]
+        else:
+            raise Failed
+        self.acknowledged[f"responses/{id}"] = text
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(self._exchange("POST", path, json.dumps(body)))

@@ -13,6 +13,7 @@
     │   ├── NotFoundError                    no endpoint has this URL (404)
     │   ├── ObjectNotFoundError              the caller has no stored object with this id (404)
     │   ├── ConversationLockedError          another call uses the conversation (400)
+    │   ├── PreviousResponseNotFoundError    no response with this id can be continued (400)
     │   ├── MethodNotAllowedError            the endpoint does not accept this method (405)
     │   ├── UnsupportedMediaTypeError        the content type or encoding is not accepted (415)
     │   ├── WebSocketError                   the client asks for a WebSocket (426)
@@ -204,6 +205,18 @@ class ConversationLockedError(RequestError):
             "Another process is currently operating on this conversation. Please retry in a few seconds.",
             param="conversation",
         )
+
+
+class PreviousResponseNotFoundError(RequestError):
+    """`previous_response_id` is unknown to this server, but perhaps not to another target of the route.
+
+    OpenAI answers with the status 400 and this code.
+    """
+
+    code = "previous_response_not_found"
+
+    def __init__(self, id: str) -> None:
+        super().__init__(f"Previous response with id '{id}' not found.", param="previous_response_id")
 
 
 class MethodNotAllowedError(RequestError):

@@ -68,6 +68,7 @@ class Worker(GeventWorker):
             _limit_send_buffer(listener)
         gevent.spawn(self._drain)
         super().run()
+        self._finish_background()
 
     def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
         """Serve a connection, and register it for as long as it is open."""
@@ -136,12 +137,24 @@ class Worker(GeventWorker):
             gevent.sleep(POLL_INTERVAL)
         self._abort_remaining()
 
+    def _finish_background(self) -> None:
+        """Wait for background responses, which `_drain` aborts after the timeout."""
+        deadline = time.monotonic() + self.cfg.graceful_timeout
+        while (state := self._state) is not None and not state.background.is_idle and time.monotonic() < deadline:
+            self.notify()
+            gevent.sleep(POLL_INTERVAL)
+
     def _abort_remaining(self) -> None:
         """Close idle connections, and cancel all calls with `ServerShuttingDownError`."""
         self._connections.close_idle()
-        state = getattr(self.wsgi, "extensions", {}).get("openai_compat")
-        if state is not None:  # the application may be wrapped in WSGI middleware
+        if (state := self._state) is not None:
             state.disconnect_monitor.cancel_all(ServerShuttingDownError())
+            state.background.cancel_all(ServerShuttingDownError())
+
+    @property
+    def _state(self) -> Any:
+        """The components of the application, or None if it is wrapped in WSGI middleware."""
+        return getattr(self.wsgi, "extensions", {}).get("openai_compat")
 
 
 def _end_response(sock: socket.socket) -> None:

@@ -91,7 +91,7 @@ class Conversations:
         try:
             is_found = self._storage.conversations.append(owner, id, entries)
         except DuplicateItemError as error:
-            raise _duplicate(error.id) from None
+            raise duplicate_item(error.id) from None
         if not is_found:
             raise missing_conversation(id)
 
@@ -150,13 +150,14 @@ def _missing_item(id: str, item_id: str) -> ObjectNotFoundError:
     return ObjectNotFoundError(f"Item with id '{item_id}' not found in conversation '{id}'.")
 
 
-def _duplicate(id: str) -> InvalidRequestError:
-    return InvalidRequestError(f"Duplicate item found with id '{id}'.", param="items", code="duplicate_item")
+def duplicate_item(id: str, param: str = "items") -> InvalidRequestError:
+    """Return the error for an item whose id another item of the conversation has."""
+    return InvalidRequestError(f"Duplicate item found with id '{id}'.", param=param, code="duplicate_item")
 
 
 def _check_distinct(entries: Sequence[Entry]) -> None:
     seen: set[str] = set()
     for entry in entries:
         if entry.id in seen:
-            raise _duplicate(entry.id)
+            raise duplicate_item(entry.id)
         seen.add(entry.id)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from openai_compat.core.errors import ObjectNotFoundError
-from openai_compat.core.types import JSON
+from openai_compat.core.types import JSON, CallContext
 from openai_compat.storage import Storage
 from openai_compat.storage.pages import Cursor, UnknownCursorError
-from openai_compat.storage.records import INPUT
+from openai_compat.storage.records import INPUT, StoredObject
 
+from .event_stream import EventStream
+from .responses.store import ResponseStore
 from .stored_lists import raise_unknown_cursor, to_list
 
 PREFIX: Final = "resp_"
@@ -18,8 +20,9 @@ PREFIX: Final = "resp_"
 class StoredResponses:
     """The responses of each caller."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, store: ResponseStore) -> None:
         self._storage = storage
+        self._store = store
 
     def get(self, owner: str, id: str) -> bytes:
         """Return a response as JSON.
@@ -27,10 +30,26 @@ class StoredResponses:
         Raises:
             ObjectNotFoundError, StorageUnavailableError, as all methods do.
         """
-        found = self._storage.responses.get(owner, id)
-        if found is None:
-            raise missing_response(id)
-        return found.body.encode()
+        return _body_of(self._store.find(owner, id), id)
+
+    def cancel(self, owner: str, id: str) -> bytes:
+        """End a background response and return it as JSON. One that has ended is returned as it is.
+
+        Raises:
+            InvalidRequestError: it is no background response.
+        """
+        return _body_of(self._store.cancel(owner, id), id)
+
+    def follow(self, owner: str, id: str, after: int, context: CallContext) -> EventStream:
+        """Return the events of a background response after a sequence number, up to its end.
+
+        Raises:
+            ObjectNotFoundError: also if the response has no events.
+        """
+        self.get(owner, id)
+        if not self._store.has_events(owner, id):
+            raise missing_events(id)
+        return self._store.follow(owner, id, after, context)
 
     def delete(self, owner: str, id: str) -> JSON:
         """Delete a response and return OpenAI's confirmation."""
@@ -51,6 +70,12 @@ class StoredResponses:
         if page is None:
             raise missing_response(id)
         return to_list(page)
+
+
+def _body_of(found: StoredObject | None, id: str) -> bytes:
+    if found is None:
+        raise missing_response(id)
+    return found.body.encode()
 
 
 def missing_response(id: str) -> ObjectNotFoundError:

@@ -9,7 +9,7 @@ from secrets import token_hex
 from time import time
 from typing import Any, Final
 
-from sqlalchemy import Connection, delete, insert, update
+from sqlalchemy import Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from openai_compat.core.errors import StorageUnavailableError
@@ -67,6 +67,15 @@ class LeaseStore:
             return None
         self._keep(lease)
         return lease
+
+    def is_held(self, name: str) -> bool:
+        """Return True if any process holds the lease.
+
+        Raises:
+            StorageUnavailableError
+        """
+        statement = select(leases.c.name).where(leases.c.name == name, leases.c.expires_at > self._clock())
+        return self._database.read(lambda connection: connection.execute(statement).first()) is not None
 
     def close(self) -> None:
         """Stop the renewal. Leases that are still held expire by themselves."""

@@ -56,10 +56,12 @@ class Chain:
     """Context of a response, which are the items of all responses before it and its own, as JSON.
 
     `missing` is the id of an earlier response that was deleted or has expired, so that the context is incomplete.
+    `status` is that of the response itself.
     """
 
     items: Sequence[str]
     missing: str | None
+    status: str | None = None
 
 
 def is_valid_id(text: object) -> bool:

@@ -20,9 +20,17 @@ class ResponseStore(ObjectStore):
     kind = "response"
 
     def update(
-        self, owner: str, id: str, *, body: str, status: str, output: Sequence[Entry], if_status: Collection[str] = ()
+        self,
+        owner: str,
+        id: str,
+        *,
+        body: str,
+        status: str,
+        output: Sequence[Entry],
+        if_status: Collection[str] = (),
+        new_events: Sequence[tuple[int, str]] = (),
     ) -> bool:
-        """Replace a response and its output, as a background response does when it proceeds.
+        """Replace a response and its output, and add events, as a background response does when it proceeds.
 
         Return False if the owner has no such response, or its status is not in `if_status`. With that, the first of
         cancellation and completion wins.
@@ -38,6 +46,7 @@ class ResponseStore(ObjectStore):
             connection.execute(delete(items).where(*_is_output(row.number)))
             insert_items(connection, row.number, OUTPUT, output)
             grown_by = len(body) - len(row.body) + sum(len(entry.body) for entry in output) - old
+            grown_by += _insert_events(connection, row.number, new_events)
             self._touch(connection, row.number, grown_by=grown_by, body=body, status=status)
             return True
 
@@ -52,13 +61,13 @@ class ResponseStore(ObjectStore):
 
         def work(connection: Connection) -> Chain | None:
             links = self._links(owner, id)
-            rows = connection.execute(select(links.c.previous_id).order_by(links.c.depth.desc())).all()
+            rows = connection.execute(select(links.c.previous_id, links.c.status).order_by(links.c.depth.desc())).all()
             if not rows:
                 return None
             in_order = (links.c.depth.desc(), items.c.section, items.c.position)
             joined = select(body_of(items)).join(links, items.c.object_number == links.c.number)
             bodies = connection.execute(joined.where(items.c.section.in_((INPUT, OUTPUT))).order_by(*in_order))
-            return Chain(list(bodies.scalars()), rows[0].previous_id)
+            return Chain(list(bodies.scalars()), rows[0].previous_id, rows[-1].status)
 
         return self._database.read(work)
 
@@ -77,9 +86,7 @@ class ResponseStore(ObjectStore):
             row = self._find(connection, owner, id)
             if row is None:
                 return False
-            rows = [{"object_number": row.number, "sequence_number": number, "body": body} for number, body in new]
-            connection.execute(insert(events), rows)
-            self._touch(connection, row.number, grown_by=sum(len(body) for _, body in new))
+            self._touch(connection, row.number, grown_by=_insert_events(connection, row.number, new))
             return True
 
         return self._database.write(work)
@@ -97,15 +104,34 @@ class ResponseStore(ObjectStore):
 
         return self._database.read(work)
 
+    def last_event(self, owner: str, id: str) -> int | None:
+        """Return the highest sequence number of the events, or None if there are none."""
+        own = select(func.max(events.c.sequence_number)).join(objects, events.c.object_number == objects.c.number)
+        statement = own.where(*self._is(owner, id))
+        return self._database.read(lambda connection: connection.execute(statement).scalar())
+
+    def with_status(self, ids: Collection[str], statuses: Collection[str]) -> set[str]:
+        """Return the ids, among those of any owners, of responses with one of the statuses."""
+        statement = select(objects.c.id).where(objects.c.id.in_(ids), objects.c.status.in_(statuses))
+        return self._database.read(lambda connection: set(connection.execute(statement).scalars()))
+
     def _links(self, owner: str, id: str) -> CTE:
         """Return the response and all before it, each with its distance (`depth`)."""
-        columns = (objects.c.number, objects.c.previous_id)
+        columns = (objects.c.number, objects.c.previous_id, objects.c.status)
         links = select(*columns, literal(0).label("depth")).where(*self._is(owner, id)).cte("links", recursive=True)
         is_own = (objects.c.owner == owner, objects.c.kind == self.kind, self._lifetime.is_alive())
         earlier = select(*columns, (links.c.depth + 1).label("depth")).where(
             objects.c.id == links.c.previous_id, *is_own
         )
         return links.union_all(earlier)
+
+
+def _insert_events(connection: Connection, number: int, new: Sequence[tuple[int, str]]) -> int:
+    """Store events and return their size."""
+    rows = [{"object_number": number, "sequence_number": at, "body": body} for at, body in new]
+    if rows:
+        connection.execute(insert(events), rows)
+    return sum(len(body) for _, body in new)
 
 
 def _is_output(number: int) -> tuple[Any, ...]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from flask import Request, Response
 from marshmallow import Schema
@@ -14,11 +14,12 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from openai_compat.core.byte_budget import ByteBudget
 from openai_compat.core.errors import InvalidRequestError, OpenAICompatError, UnsupportedMediaTypeError
 from openai_compat.core.hooks import HookCall, run
-from openai_compat.core.types import JSON
+from openai_compat.core.types import JSON, CallContext
 from openai_compat.routing.failover import FailoverExecutor
 from openai_compat.routing.router import ModelRouter, Route
-from openai_compat.services.inference import Endpoint, answer_call
+from openai_compat.services.inference import Answer, Endpoint, answer_call
 from openai_compat.services.inference_call import InferenceCall
+from openai_compat.services.stream_recovery import OnRouted
 
 from .body import parse_json_object, validate
 from .body_blocks import READ_BYTES, join_blocks, read_blocks, unreadable_body
@@ -39,13 +40,20 @@ def respond_to_inference(endpoint: Endpoint, schema: Schema, router: ModelRouter
     return respond_to_call(endpoint, route, InferenceCall(endpoint.path, body, payload, route.model))
 
 
+E = TypeVar("E", bound=Endpoint)
+
+
 def respond_to_call(
-    endpoint: Endpoint, route: Route, call: InferenceCall, stream_format: StreamFormat = OPENAI_FORMAT
+    endpoint: E,
+    route: Route,
+    call: InferenceCall,
+    stream_format: StreamFormat = OPENAI_FORMAT,
+    answer: Callable[[E, Route, InferenceCall, CallContext, OnRouted], Answer] = answer_call,
 ) -> Response:
     """Answer a validated call of the current request, the same way for every endpoint.
 
-    `stream_format` is what differs in streams. A failure before the first byte is raised, and the blueprint's error
-    handler gives it the endpoint's shape.
+    `stream_format` is what differs in streams, and `answer` may do more than `answer_call`. A failure before the first
+    byte is raised, and the blueprint's error handler gives it the endpoint's shape.
 
     Raises:
         OpenAICompatError: as from `answer_call`, within the heartbeat interval.
@@ -57,7 +65,7 @@ def respond_to_call(
     call_context = context.to_call_context(
         is_streamed=is_streamed and stream_format.keep_alive is not None, is_whole=not is_streamed
     )
-    start = partial(answer_call, endpoint, route, call, call_context, partial(add_route_headers, context))
+    start = partial(answer, endpoint, route, call, call_context, partial(add_route_headers, context))
     return respond(context, call_context, start, stream_format)
 
 

@@ -138,6 +138,11 @@ class RequestContext:
             limiter.acquire(self.cancellation)
             self.release_slot = limiter.release
 
+    def give_slot(self) -> Callable[[], None]:
+        """Return the function that gives the slot of the concurrency limiter back, which the request no longer does."""
+        release, self.release_slot = self.release_slot, None
+        return release or _do_nothing
+
     def log_body(self, body: bytes) -> None:
         """Log the request body, if `LOG_REQUEST_BODIES` is set."""
         if self._settings.log_request_bodies:
@@ -175,6 +180,10 @@ class RequestContext:
             record = logging.LogRecord(log.name, level, "", 0, endpoint, None, None)  # `log.log` takes 2 µs more
             record.fields = log_fields
             log.handle(record)
+
+
+def _do_nothing() -> None:
+    """Release the slot of a request without one."""
 
 
 def authorization_of(environ: Mapping[str, Any]) -> str | None:

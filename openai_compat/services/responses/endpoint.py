@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, TypeGuard
 
 from openai_compat.backends.base import Backend, SupportsForwarding
 from openai_compat.backends.parsing.openai_chat import ChatParser
-from openai_compat.core.profiles import DROPPED, record_adaptations
+from openai_compat.core.errors import OpenAICompatError
+from openai_compat.core.profiles import record_adaptations
 from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import JSON, CallContext, ChatDelta
 from openai_compat.routing.route import Target
 from openai_compat.routing.router import Route
 from openai_compat.services.chat import ChatAnswer, ChatService
 from openai_compat.services.event_stream import ChunkFilter, CompleteAnswer
-from openai_compat.services.inference import Answer, Endpoint, TranslatedStream
+from openai_compat.services.inference import Answer, Endpoint, TranslatedStream, answer_call
 from openai_compat.services.inference_call import RESPONSES_PATH, InferenceCall
 from openai_compat.services.openai_objects import new_id, to_json
+from openai_compat.services.owner import owner_of
+from openai_compat.services.sse_events import to_event
+from openai_compat.services.stream_recovery import OnRouted
 
-from .context import resolve
+from .background import BackgroundJob, BackgroundRunner
 from .events import EventWriter, encode_deltas
-from .lifecycle import Lifecycle
+from .lifecycle import COMMENT, Lifecycle
 from .native import forward_response
 from .objects import new_response, to_finished
 from .output import REASONING_TEXT, SUMMARY_TEXT, Output, Seal
 from .request import ENCRYPTED_REASONING, LOGPROBS, TranslatedRequest, includes, translate_request, wants_summary
 from .sealing import ReasoningSealer
+from .state import CallState, LockedStream
 from .store import ResponseStore
 
 
@@ -38,6 +44,11 @@ class ResponsesService:
     chats: ChatService
     store: ResponseStore
     sealer: ReasoningSealer
+    runner: BackgroundRunner
+
+
+class TranslationNeededError(Exception):
+    """No upstream takes a background call, so that it is to be run here."""
 
 
 class ResponsesEndpoint(Endpoint):
@@ -46,27 +57,30 @@ class ResponsesEndpoint(Endpoint):
     path = RESPONSES_PATH
     is_forwarded = False
 
-    def __init__(self, service: ResponsesService, route: Route, call: InferenceCall, owner: str | None) -> None:
-        self._service = service
+    def __init__(self, service: ResponsesService, route: Route, call: InferenceCall, caller: str | None) -> None:
+        """Use and make objects of `caller`, which is a credential."""
+        self.service = service
+        self.is_background = call.payload.get("background") is True
+        self.finished: JSON | None = None
         self._call = call
         self._payload = call.payload
-        self._owner = owner
-        self._is_stored = service.store.is_available and call.payload.get("store") is not False
-        response = new_response(new_id("resp_"), call.model, call.payload, is_stored=self._is_stored)
-        self.lifecycle = Lifecycle(response, begins_early=not any(map(_may_forward, _backends_of(route))))
+        self.state = CallState(service.store, call.payload, owner_of(caller))
+        response = new_response(new_id("resp_"), call.model, call.payload, is_stored=self.state.is_stored)
+        self.may_forward = any(map(may_forward, _backends_of(route)))
+        self.lifecycle = Lifecycle(response, begins_early=not (self.may_forward or self.is_background))
 
     def translate(
         self, call: InferenceCall, target: Target | Route, context: CallContext, chunk_filter: ChunkFilter | None
     ) -> Answer:
-        if _may_forward(target.backend) and not self.lifecycle.has_begun:
+        if may_forward(target.backend) and self._is_forwardable():
             forwarded = forward_response(target.backend, call.for_model(target.model), context, self.lifecycle)
             if forwarded is not None:
                 return forwarded
-        request = self._request
+        if self.is_background and not self.lifecycle.has_begun:
+            raise TranslationNeededError
+        request = self.request
         record_adaptations(request.adaptations, context.reply_headers)
-        if self._payload.get("store") and not self._is_stored:
-            record_adaptations({"store": DROPPED}, context.reply_headers)
-        answer = self._service.chats.start(target.backend, target.model, request.chat, context)
+        answer = self.service.chats.start(target.backend, target.model, request.chat, context)
         if call.is_streamed:
             return TranslatedStream(answer, self._events(answer, context.heartbeat_interval))
         try:
@@ -74,34 +88,37 @@ class ResponsesEndpoint(Endpoint):
         finally:
             answer.close()
 
+    def _is_forwardable(self) -> bool:
+        """Return False for a call that has begun here, or that refers to objects of this server."""
+        return not (self.lifecycle.has_begun or self.state.uses_own_objects())
+
     @cached_property
-    def _request(self) -> TranslatedRequest:
+    def request(self) -> TranslatedRequest:
         """The chat call, which is the same for all targets.
 
         Raises:
-            InvalidRequestError, ObjectNotFoundError
+            RequestError, StorageUnavailableError
         """
-        stored, items = resolve(self._payload, self._service.store, self._owner)
-        open_reasoning = partial(self._service.sealer.read, model=self._call.model)
-        request = translate_request(self._payload, stored, items, open_reasoning)
-        self._input = items
+        open_reasoning = partial(self.service.sealer.read, model=self._call.model)
+        request = translate_request(self._payload, self.state.stored, self.state.input, open_reasoning)
+        self.state.prepare()
         return request
 
     def _events(self, answer: ChatAnswer, heartbeat_interval: float) -> Iterator[bytes | Heartbeat]:
         writer = EventWriter(
             self.lifecycle,
-            self._request.tools,
+            self.request.tools,
             SUMMARY_TEXT if wants_summary(self._payload) else REASONING_TEXT,
             self._seal,
             shows_logprobs=includes(self._payload, LOGPROBS),
         )
-        finish = partial(self._finish, writer, answer)
+        finish = partial(self._finish_stream, writer, answer)
         return encode_deltas(writer, self.lifecycle, answer.deltas(), finish, heartbeat_interval)
 
     def _collect(self, answer: ChatAnswer) -> Mapping[str, Any]:
         """Return the response object of a call that is not streamed."""
         output = Output(
-            self._request.tools,
+            self.request.tools,
             SUMMARY_TEXT if wants_summary(self._payload) else REASONING_TEXT,
             self._seal,
             shows_logprobs=includes(self._payload, LOGPROBS),
@@ -111,20 +128,91 @@ class ResponsesEndpoint(Endpoint):
         output.finish()
         return self._finish(output, answer)
 
+    def to_finished(self) -> JSON:
+        """Return the response that has ended, once the answer was read to its end."""
+        assert self.finished is not None  # noqa: S101 - the end of an answer sets it
+        return self.finished
+
+    def keep_alive(self) -> bytes:
+        """Return what fills an idle gap. The events of a background response are those that are stored."""
+        return COMMENT if self.is_background else self.lifecycle.keep_alive()
+
+    def fail(self, error: OpenAICompatError) -> bytes:
+        """Return the events for a failure, which in the background is one of reading the stored events."""
+        return to_event(error.to_envelope()) if self.is_background else self.lifecycle.fail(error)
+
     @property
     def _seal(self) -> Seal | None:
         """The function that seals reasoning, if the client asked for it."""
         if not includes(self._payload, ENCRYPTED_REASONING):
             return None
-        return partial(self._service.sealer.seal, model=self._call.model)
+        return partial(self.service.sealer.seal, model=self._call.model)
 
     def _finish(self, output: Output, answer: ChatAnswer) -> JSON:
-        """Return the response that has ended, once it is stored."""
+        """Return the response that has ended."""
         usage = answer.final_usage()
-        response = to_finished(self.lifecycle.response, output.to_objects(), output.finish_reason, usage)
-        if self._is_stored:
-            self._service.store.save(response, self._input, self._owner)
+        self.finished = to_finished(self.lifecycle.response, output.to_objects(), output.finish_reason, usage)
+        return self.finished
+
+    def _finish_stream(self, output: Output, answer: ChatAnswer) -> JSON:
+        """Return the response that has ended, once it is stored. A background job stores it together with its end."""
+        response = self._finish(output, answer)
+        if not self.is_background:
+            self.state.keep(response)
         return response
+
+
+def answer_response(
+    endpoint: ResponsesEndpoint, route: Route, call: InferenceCall, context: CallContext, on_routed: OnRouted
+) -> Answer:
+    """Answer a call as `answer_call` does, and keep a complete answer before the client gets it.
+
+    It is stored after the failover, so that no other target is asked because the database is away.
+    """
+    try:
+        answer = answer_call(endpoint, route, call, context, on_routed)
+        if isinstance(answer, CompleteAnswer):
+            if endpoint.finished is not None:  # a translated call's
+                endpoint.state.keep(endpoint.finished)
+            return answer
+    except BaseException:
+        endpoint.state.release()
+        raise
+    return LockedStream(answer, endpoint.state) if endpoint.state.is_locked else answer
+
+
+def answer_in_background(
+    give_slot: Callable[[], Callable[[], None]],
+    endpoint: ResponsesEndpoint,
+    route: Route,
+    call: InferenceCall,
+    context: CallContext,
+    on_routed: OnRouted,
+) -> Answer:
+    """Let an upstream answer in the background if it can, and otherwise start to answer here.
+
+    `give_slot` gives the request's slot of the concurrency limiter to the background response.
+    """
+    if endpoint.may_forward:
+        with suppress(TranslationNeededError):
+            return answer_call(endpoint, route, call, context, on_routed)
+    start = partial(answer_call, endpoint, route, call, on_routed=_ignore)
+    store, state = endpoint.service.store, endpoint.state
+    job = BackgroundJob(store, state, endpoint.lifecycle, start, endpoint.to_finished, is_streamed=call.is_streamed)
+    try:
+        record_adaptations(endpoint.request.adaptations, context.reply_headers)
+        response = job.queue()
+    except BaseException:
+        state.release()
+        raise
+    endpoint.service.runner.start(job, context, give_slot())
+    if not call.is_streamed:
+        return CompleteAnswer(200, {}, to_json(response))
+    return store.follow(state.owner, job.id, -1, context)
+
+
+def _ignore(failover: object) -> None:
+    """Do nothing, as the response headers with the target were sent when the job began."""
 
 
 def _backends_of(route: Route) -> Iterator[Backend]:
@@ -135,7 +223,8 @@ def _backends_of(route: Route) -> Iterator[Backend]:
         yield from (target.backend for target in (*route.plan.targets.values(), *route.plan.fallbacks))
 
 
-def _may_forward(backend: Backend) -> TypeGuard[SupportsForwarding]:
+def may_forward(backend: Backend) -> TypeGuard[SupportsForwarding]:
+    """Return True if calls may be passed through to the backend's upstream."""
     return isinstance(backend, SupportsForwarding) and backend.may_forward_responses()
 
 

@@ -12,6 +12,7 @@ from openai_compat.core.types import JSON
 
 from .content import split_output, to_assistant_fields, to_content
 from .fields import invalid_value, object_at, text_at
+from .sealing import COMPACTION
 from .tools import to_chat_name, wrap_input
 
 ROLES: Final = ("user", "assistant", "system", "developer")
@@ -21,6 +22,7 @@ CALL_ENDING: Final = "_call"
 OUTPUT_ENDING: Final = "_output"
 IGNORED: Final = frozenset({"additional_tools", "configuration_update", "compaction_trigger"})
 """Types of items that are no part of the conversation."""
+SUMMARY_START: Final = "Summary of the conversation before:"
 
 OpenReasoning = Callable[[Mapping[str, Any]], str]
 """Returns the text of a reasoning item, empty if it cannot be read."""
@@ -98,6 +100,8 @@ class MessageBuilder:
             self._add_message(item, path)
         elif kind == "reasoning":
             self._reasoning += self._open_reasoning(item)
+        elif kind == COMPACTION:
+            self._add_compaction(item, path)
         elif kind in CALLS:
             self._add_call(item, path, kind)
         elif kind.endswith(OUTPUT_ENDING) and isinstance(item.get("call_id"), str):
@@ -125,6 +129,18 @@ class MessageBuilder:
             self._messages.append({"role": "system", "content": _join_texts(to_content(content, at))})
         else:
             self._messages.append({"role": role, "content": to_content(content, at)})
+
+    def _add_compaction(self, item: Mapping[str, Any], path: str) -> None:
+        summary = self._open_reasoning(item)
+        if not summary:
+            at = f"{path}.encrypted_content"
+            raise InvalidRequestError(
+                f"Invalid '{at}': it was not written by this server, or with another key.",
+                param=at,
+                code="invalid_value",
+            )
+        self._flush_attachments()
+        self._messages.append({"role": "user", "content": f"{SUMMARY_START}\n\n{summary}"})
 
     def _append(self, message: JSON) -> None:
         """Add an assistant's message, with the reasoning before it."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from openai_compat.core.errors import OpenAICompatError
 from openai_compat.core.types import JSON
 
 from .objects import to_failed
+
+COMMENT: Final = b": keep-alive\n\n"
 
 
 def to_json_text(value: Any) -> str:
@@ -54,10 +56,22 @@ class Lifecycle:
         response = self._response_text()
         return self._encode("response.created", response) + self._encode("response.in_progress", response)
 
+    def queue(self) -> bytes:
+        """Return the first two events of a background response."""
+        self.has_begun = True
+        self.response = {**self.response, "status": "queued", "background": True}
+        response = self._response_text()
+        return self._encode("response.created", response) + self._encode("response.queued", response)
+
+    def proceed(self) -> bytes:
+        """Return the event for a background response that is being worked on."""
+        self.response = {**self.response, "status": "in_progress"}
+        return self._encode("response.in_progress", self._response_text())
+
     def keep_alive(self) -> bytes:
         """Return what fills an idle gap. Clients that measure the time between two events ignore comments."""
         if not (self.has_begun or self._begins_early):
-            return b": keep-alive\n\n"
+            return COMMENT
         return self.begin() or self._encode("response.in_progress", self._response_text())
 
     def end(self, response: Mapping[str, Any]) -> bytes:

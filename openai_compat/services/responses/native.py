@@ -52,6 +52,28 @@ def forward_response(
     raise UpstreamRefusalError(to_answer(response, body))
 
 
+def forward_complete(backend: SupportsForwarding, call: InferenceCall, context: CallContext) -> CompleteAnswer | None:
+    """Pass on a call that one JSON object answers, and return None if the upstream has no such endpoint.
+
+    Raises:
+        UpstreamRefusalError: the upstream answered with a status of 400 or above.
+        UpstreamError: no answer, or a broken one. CallCancelledError
+    """
+    response = _send(backend, call, context)
+    try:
+        check_status(response.status)
+        body = response.read()
+    finally:
+        response.close()
+    if response.status >= 400:
+        if is_unknown_endpoint(response.status, body):
+            return None
+        raise UpstreamRefusalError(to_answer(response, body))
+    if not body.lstrip().startswith(b"{"):
+        raise UpstreamInvalidResponseError("The upstream's answer is no JSON object.")
+    return to_answer(response, body)
+
+
 def _send(backend: SupportsForwarding, call: InferenceCall, context: CallContext) -> UpstreamResponse:
     """Send the client's bytes with the upstream's name of the model. A call without a model is sent unchanged."""
     model = backend.upstream_model or call.model

@@ -89,8 +89,8 @@ def translate_request(
 
 
 def _refuse(payload: Mapping[str, Any]) -> None:
-    if payload.get("background"):
-        raise unsupported("background", "is not supported with this model: send the request without it")
+    if payload.get("background") and payload.get("store") is False:
+        raise unsupported("background", "needs a stored response: send the request without 'store: false'")
     for name, reason in REFUSED.items():
         if payload.get(name) not in (None, [], {}):
             raise unsupported(name, reason)

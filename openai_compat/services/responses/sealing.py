@@ -19,6 +19,9 @@ NONCE_BYTES: Final = 12
 PURPOSE: Final = b"openai-compat reasoning 1"
 """Separates this key from others that are derived of the same secret, and versions the format."""
 
+COMPACTION: Final = "compaction"
+"""Type of an item with a summary, which every model may read, and the name under which it is sealed."""
+
 
 class ReasoningSealer:
     """Sealer of reasoning. Servers with the same `secret` open what another one sealed.
@@ -49,12 +52,13 @@ class ReasoningSealer:
         return reasoning if writer == model else ""
 
     def read(self, item: Mapping[str, Any], model: str) -> str:
-        """Return the text of a reasoning item for the model that wrote it, empty if there is none.
+        """Return the text of a reasoning item for the model that wrote it, or of a compaction for any model.
 
-        A summary is no substitute, because it is not what the model wrote.
+        It is empty if there is none. A summary of reasoning is no substitute, because it is not what the model wrote.
         """
         sealed = item.get("encrypted_content")
-        if isinstance(sealed, str) and (text := self.open(sealed, model)):
+        writer = COMPACTION if item.get("type") == COMPACTION else model
+        if isinstance(sealed, str) and (text := self.open(sealed, writer)):
             return text
         parts = item.get("content")
         texts = (part.get("text") for part in parts if isinstance(part, dict)) if isinstance(parts, list) else ()

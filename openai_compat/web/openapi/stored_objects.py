@@ -9,6 +9,7 @@ from typing import Any, Final
 from marshmallow import Schema
 
 from openai_compat.web.schemas.conversations import CONVERSATION_REQUEST, ITEMS_REQUEST, METADATA_REQUEST
+from openai_compat.web.schemas.responses import RESPONSES_REQUEST
 
 _JSON: Final = "application/json"
 _OBJECT: Final = {"type": "object"}
@@ -78,12 +79,18 @@ def _completion_paths() -> dict[str, dict[str, Any]]:
 def _response_paths() -> dict[str, dict[str, Any]]:
     path, tag = "/v1/responses/{id}", "Responses"
     deleted = {"id": "resp_1", "object": "response", "deleted": True}
-    items = f"{path}/input_items"
+    items, cancel = f"{path}/input_items", f"{path}/cancel"
+    counted, compact = "/v1/responses/input_tokens", "/v1/responses/compact"
+    request, tokens = {"input": "Hello!"}, {"object": "response.input_tokens", "input_tokens": 2}
+    compaction = {"id": "resp_1", "object": "response.compaction", "created_at": 1767225600, "output": []}
     return {
         path: {
             "get": _operation(path, tag, "Get a stored response", _RESPONSE),
             "delete": _operation(path, tag, "Delete a stored response", deleted),
         },
+        counted: {"post": _operation(counted, tag, "Count input tokens", tokens, RESPONSES_REQUEST, request)},
+        compact: {"post": _operation(compact, tag, "Compact the input", compaction, RESPONSES_REQUEST, request)},
+        cancel: {"post": _operation(cancel, tag, "Cancel a background response", {**_RESPONSE, "status": "cancelled"})},
         items: {"get": _operation(items, tag, "List the input items of a stored response", _list(_ITEM), is_list=True)},
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from flask import Blueprint, Response
@@ -9,7 +10,13 @@ from flask import Blueprint, Response
 from openai_compat.core.types import JSONObject
 from openai_compat.routing.router import ModelRouter, Route
 from openai_compat.services.inference_call import RESPONSES_PATH, InferenceCall
-from openai_compat.services.responses.endpoint import ResponsesEndpoint, ResponsesService
+from openai_compat.services.responses.compaction import CompactionEndpoint, InputEndpoint, TokensEndpoint
+from openai_compat.services.responses.endpoint import (
+    ResponsesEndpoint,
+    ResponsesService,
+    answer_in_background,
+    answer_response,
+)
 from openai_compat.web.inference import choose_route, read_payload, respond_to_call
 from openai_compat.web.request_context import current_context
 from openai_compat.web.schemas.responses import RESPONSES_REQUEST
@@ -22,7 +29,7 @@ URL_PREFIXES: Final = (*INFERENCE_PREFIXES, "/openai")
 
 
 def responses_blueprint(router: ModelRouter, service: ResponsesService) -> Blueprint:
-    """`POST {root}/responses`."""
+    """Return the blueprint of `POST {root}/responses`, `…/input_tokens` and `…/compact`."""
     blueprint = Blueprint("responses", __name__)
 
     @blueprint.post("/responses")
@@ -30,12 +37,30 @@ def responses_blueprint(router: ModelRouter, service: ResponsesService) -> Bluep
         body, payload = read_payload(RESPONSES_REQUEST)
         route = _choose_route(router, deployment or payload.get("model"), payload)
         call = InferenceCall(RESPONSES_PATH, body, payload, route.model)
-        endpoint = ResponsesEndpoint(service, route, call, owner=current_context().authorization)
-        lifecycle = endpoint.lifecycle
-        stream_format = StreamFormat(HEADERS, keep_alive=lifecycle.keep_alive, to_error=lifecycle.fail)
-        return respond_to_call(endpoint, route, call, stream_format)
+        context = current_context()
+        endpoint = ResponsesEndpoint(service, route, call, caller=context.authorization)
+        stream_format = StreamFormat(HEADERS, keep_alive=endpoint.keep_alive, to_error=endpoint.fail)
+        answer = partial(answer_in_background, context.give_slot) if endpoint.is_background else answer_response
+        return respond_to_call(endpoint, route, call, stream_format, answer)
+
+    @blueprint.post("/responses/input_tokens")
+    def count_input_tokens(deployment: str | None = None) -> Response:
+        return _respond_to_input(TokensEndpoint, router, service, deployment)
+
+    @blueprint.post("/responses/compact")
+    def compact(deployment: str | None = None) -> Response:
+        return _respond_to_input(CompactionEndpoint, router, service, deployment)
 
     return blueprint
+
+
+def _respond_to_input(
+    endpoint_class: type[InputEndpoint], router: ModelRouter, service: ResponsesService, deployment: str | None
+) -> Response:
+    body, payload = read_payload(RESPONSES_REQUEST)
+    route = _choose_route(router, deployment or payload.get("model"), payload)
+    call = InferenceCall(endpoint_class.path, body, {**payload, "stream": False}, route.model)
+    return respond_to_call(endpoint_class(service, call, current_context().authorization), route, call)
 
 
 def _choose_route(router: ModelRouter, model: str | None, payload: JSONObject) -> Route:

@@ -34,7 +34,7 @@ class ResponsesRequestSchema(StreamedRequestSchema):
         example="Hello!",
     )
     instructions = String(description="Instructions to the model, which precede the input.")
-    background = Boolean(description="Only for models whose upstream has the Responses API.")
+    background = Boolean(description="Answer at once, and go on without the client, which polls the response.")
     conversation = OneOf(String(), AnyObject(), description="A conversation whose items precede the input.")
     include = List(
         String(), description="Additional output: `message.output_text.logprobs`, `reasoning.encrypted_content`."
@@ -50,7 +50,7 @@ class ResponsesRequestSchema(StreamedRequestSchema):
     reasoning = Nested(ReasoningSchema, description="Options of models that reason.")
     safety_identifier = String()
     service_tier = String()
-    store = Boolean(description="Keep the response.")
+    store = Boolean(description="Keep the response (default).")
     temperature = Number(description="0 to 2: how random the choice of tokens is.", example=0.7)
     text = Nested(TextSchema, description="The format of the answer.")
     tool_choice = OneOf(String(), AnyObject(), description="`none`, `auto`, `required`, or the tool to call.")

@@ -43,6 +43,23 @@ def test_the_agents_sdk(echo_server: LiveServer) -> None:
     assert asyncio.run(run()) == (ANSWER, ANSWER)
 
 
+def test_a_conversation_of_the_agents_sdk(echo_server: LiveServer) -> None:
+    agents = pytest.importorskip("agents")
+    agents.set_tracing_disabled(True)
+
+    async def run() -> tuple[str, list[Any]]:
+        async with openai.AsyncOpenAI(base_url=echo_server.base_url, api_key="any", max_retries=0) as client:
+            model = agents.OpenAIResponsesModel(model=MODEL, openai_client=client)
+            agent = agents.Agent(name="a", model=model)
+            session = agents.OpenAIConversationsSession(openai_client=client)
+            await agents.Runner.run(agent, "one", session=session)
+            second = await agents.Runner.run(agent, "two", session=session)
+            return second.final_output, await session.get_items()
+
+    output, items = asyncio.run(run())
+    assert (output, len(items)) == ("two", 4)
+
+
 def test_langchain(echo_server: LiveServer) -> None:
     langchain = pytest.importorskip("langchain_openai")
     messages = pytest.importorskip("langchain_core.messages")
@@ -52,6 +69,9 @@ def test_langchain(echo_server: LiveServer) -> None:
     assert chat.invoke("Hello there").text == "Hello there"
     chunks = list(chat.stream("one two three"))
     assert "".join(chunk.text for chunk in chunks) == "one two three"
+    first = chat.invoke("Hello there")
+    again = chat.invoke("again", previous_response_id=first.response_metadata["id"])
+    assert again.text == "again"
     call = chat.bind_tools([get_weather], tool_choice="get_weather").invoke(QUESTION)
     result = messages.ToolMessage(ANSWER, tool_call_id=call.tool_calls[0]["id"])
     assert chat.bind_tools([get_weather]).invoke([messages.HumanMessage(QUESTION), call, result]).text == ANSWER

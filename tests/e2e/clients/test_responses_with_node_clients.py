@@ -69,5 +69,19 @@ def test_two_turns_of_the_ai_sdk_without_storage(results: Results) -> None:
     assert results["aiTwoTurns"] == "again"
 
 
+def test_the_official_client_uses_stored_objects(results: Results) -> None:
+    state = results["state"]
+    assert (state["previous"], state["stored"]) == (True, "two")
+    assert state["items"] == ["assistant", "user"]
+    assert (state["status"], state["queued"]["status"]) == ("queued", "completed")
+    assert state["queued"]["output_text"] == "four"
+
+
+def test_two_turns_of_the_ai_sdk_with_references_to_stored_items(results: Results) -> None:
+    turn = results["aiStoredTurns"]
+    assert turn["text"] == "again"
+    assert "item_reference" in [item.get("type") for item in turn["input"]]
+
+
 def test_the_ai_sdk_runs_a_tool(results: Results) -> None:
     assert results["aiTools"] == {"text": "It is sunny.", "calls": ["get_weather"], "steps": 2}

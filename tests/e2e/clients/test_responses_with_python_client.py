@@ -147,13 +147,6 @@ def test_a_hosted_tool_that_is_not_needed_is_left_out_and_told(client: openai.Op
     assert answer.parse().tools[0].type == "web_search"
 
 
-def test_a_response_that_is_to_be_stored_says_that_it_is_not(client: openai.OpenAI) -> None:
-    answer = client.responses.with_raw_response.create(model="echo", input="Hello", store=True)
-    assert answer.headers["x-openai-compat-adapted"] == "store=dropped"
-    assert answer.http_response.json()["store"] is False
-    assert "x-openai-compat-adapted" not in client.responses.with_raw_response.create(model="echo", input="x").headers
-
-
 @pytest.mark.parametrize("model", ["cut", "cut-translated"])
 def test_a_truncated_answer_raises(client: openai.OpenAI, model: str) -> None:
     types: list[str] = []

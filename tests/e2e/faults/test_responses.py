@@ -357,7 +357,7 @@ def test_reasoning_is_sealed_only_on_request(server: LiveServer, upstream: Upstr
         ({"conversation": {"id": "conv_x"}}, 404, None),
         ({"input": [{"type": "item_reference", "id": "rs_x"}]}, 404, None),
         ({"input": [{"id": "msg_x"}]}, 404, None),
-        ({"background": True}, 400, "unsupported_parameter"),
+        ({"background": True, "store": False}, 400, "unsupported_parameter"),
         ({"previous_response_id": "resp_x", "conversation": "conv_x"}, 400, "mutually_exclusive_parameters"),
         ({"input": 3}, 400, "invalid_type"),
     ],

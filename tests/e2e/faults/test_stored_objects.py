@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from bench.chaos.kills import StoredCalls, kill_workers
 from tests.support.live_server import LiveServer
 from tests.support.postgres_server import PostgresServer, running_postgres
+from tests.support.responses_events import parse_events
 from tests.support.waiting import wait_until
 
 KILLS = 5
@@ -62,14 +64,41 @@ def test_an_outage_of_postgresql_ends_without_a_restart(postgres: PostgresServer
         status, completion = exchange(server, "POST", "chat/completions", STORED)
         assert status == 200
         path = f"chat/completions/{completion['id']}"
+        response = exchange(server, "POST", "responses", {"input": "Hi"})[1]
         postgres.stop()
         try:
             status, error = exchange(server, "GET", path)
             assert (status, error["error"]["code"]) == (503, "storage_unavailable")
             assert exchange(server, "POST", "chat/completions", CHAT)[0] == 200, "calls without state go on"
+            for fields in ({}, {"store": True}, {"previous_response_id": response["id"], "store": False}):
+                status, error = exchange(server, "POST", "responses", {"input": "Hi", **fields})
+                assert (status, error["error"]["code"]) == (503, "storage_unavailable")
+            assert exchange(server, "POST", "responses", {"input": "Hi", "store": False})[0] == 200
         finally:
             postgres.ensure_started()
         wait_until(lambda: exchange(server, "GET", path)[0] == 200, "the completion is read again")
+
+
+def test_a_response_that_cannot_be_stored_does_not_end_as_completed(postgres: PostgresServer, tmp_path: Path) -> None:
+    models = tmp_path / "models.json"
+    models.write_text(json.dumps([{"name": "slow", "kind": "echo", "delay": 0.2}]))
+    environ = {"DATABASE_URL": postgres.create_database("during"), "MODELS_FILE": str(models)}
+    with LiveServer(environ) as server:
+        payload = {"model": "slow", "input": "one two three four five six seven eight nine", "stream": True}
+        with requests.post(f"{server.base_url}/responses", json=payload, stream=True, timeout=60) as response:
+            blocks = response.iter_content(None)
+            received = b""
+            while b"output_text.delta" not in received:
+                received += next(blocks)
+            postgres.stop()
+            try:
+                received += b"".join(blocks)
+            finally:
+                postgres.ensure_started()
+    events = parse_events(received)
+    assert events[-1]["type"] == "response.failed"
+    assert events[-1]["response"]["error"]["code"] == "storage_unavailable"
+    assert b"response.completed" not in received
 
 
 def test_a_server_that_starts_during_an_outage_recovers(postgres: PostgresServer) -> None:

@@ -79,6 +79,7 @@ def test_the_document_is_valid_openapi(document: dict[str, Any]) -> None:
 def test_every_endpoint_is_described(document: dict[str, Any]) -> None:
     endpoints = {"/v1/completions", "/v1/embeddings", "/v1/models", "/v1/models/{model}", "/healthz", "/readyz"}
     endpoints |= {"/health", "/v1/responses", "/v1/responses/{id}", "/v1/responses/{id}/input_items"}
+    endpoints |= {"/v1/responses/{id}/cancel", "/v1/responses/input_tokens", "/v1/responses/compact"}
     endpoints |= {f"{CHAT}/{{id}}", f"{CHAT}/{{id}}/messages", "/v1/conversations", "/v1/conversations/{id}"}
     endpoints |= {"/v1/conversations/{id}/items", "/v1/conversations/{id}/items/{item_id}"}
     assert set(document["paths"]) == endpoints | {CHAT, ASK, "/api/v1/healthcheck"}

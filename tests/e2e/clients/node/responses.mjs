@@ -79,6 +79,35 @@ await run({
     const messages = [{ role: "user", content: "Hi" }, ...first.response.messages, { role: "user", content: "again" }];
     return (await generateText({ model: provider("echo"), messages, providerOptions: stateless })).text;
   },
+  state: async () => {
+    const first = await client.responses.create({ model: "echo", input: "one" });
+    const stream = client.responses.stream({ model: "echo", input: "two", previous_response_id: first.id });
+    const second = await stream.finalResponse();
+    const { id } = await client.conversations.create();
+    await client.responses.create({ model: "echo", input: "three", conversation: id });
+    const items = [];
+    for await (const item of client.conversations.items.list(id)) items.push(item.role);
+    let queued = await client.responses.create({ model: "echo", input: "four", background: true });
+    const { status } = queued;
+    for (let tries = 0; tries < 200 && ["queued", "in_progress"].includes(queued.status); tries++) {
+      await new Promise((resolve) => setTimeout(resolve, 50));
+      queued = await client.responses.retrieve(queued.id);
+    }
+    const stored = await client.responses.retrieve(second.id);
+    return { previous: second.previous_response_id === first.id, stored: stored.output_text, items, status, queued };
+  },
+  aiStoredTurns: async () => {
+    const sent = [];
+    const record = (url, init) => {
+      sent.push(JSON.parse(init.body).input);
+      return fetch(url, init);
+    };
+    const model = createOpenAI({ baseURL: `${server}/v1`, apiKey: "any", fetch: record })("echo");
+    const first = await generateText({ model, prompt: "Hi" });
+    const messages = [{ role: "user", content: "Hi" }, ...first.response.messages, { role: "user", content: "again" }];
+    const { text } = await generateText({ model, messages });
+    return { text, input: sent[1] };
+  },
   aiTools: async () => {
     const { text, steps } = await generateText({
       model: provider("echo"),

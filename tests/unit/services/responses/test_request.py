@@ -83,7 +83,7 @@ def test_what_is_left_out_is_told() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["prompt", "moderation", "context_management", "background"])
+@pytest.mark.parametrize("name", ["prompt", "moderation", "context_management"])
 def test_what_changes_the_answer_is_refused_by_name(name: str) -> None:
     with pytest.raises(InvalidRequestError) as raised:
         translate(**{name: {"id": "x"}})

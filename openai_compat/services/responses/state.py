@@ -1,0 +1,192 @@
+"""State of one call, which is what it reads from the store, holds there and keeps there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+from openai_compat.core.errors import InvalidRequestError, RequestError
+from openai_compat.core.streams import Heartbeat
+from openai_compat.core.types import Usage
+from openai_compat.services.conversations import duplicate_item
+from openai_compat.services.event_stream import EventStream
+from openai_compat.services.metadata import check_metadata
+from openai_compat.services.stored_items import to_entries
+from openai_compat.storage.pages import Entry
+
+from .fields import object_at, text_at
+from .items import is_reference, to_input_items
+from .store import References, ResponseStore, StoredContext, to_output_entries
+
+if TYPE_CHECKING:
+    from openai_compat.storage.leases import Lease
+
+_OWN_ID: Final = re.compile(r"[a-z]+_[0-9a-f]{32}")
+"""Ids of this server. Those of OpenAI are longer."""
+
+
+class CallState:
+    """State of one call. `release` ends it on every path. A call that `only_reads` does not lock its conversation.
+
+    Properties are read from the store at their first use, and raise:
+        RequestError: an id is unknown, the conversation is locked, or the request names two contexts.
+        StorageUnavailableError
+    """
+
+    def __init__(
+        self, store: ResponseStore, payload: Mapping[str, Any], owner: str, *, only_reads: bool = False
+    ) -> None:
+        self.is_stored = payload.get("store") is not False
+        self._store = store
+        self._payload = payload
+        self.owner = owner
+        self._only_reads = only_reads
+        self._lease: Lease | None = None
+
+    @property
+    def is_locked(self) -> bool:
+        """True while the call holds its conversation."""
+        return self._lease is not None
+
+    @property
+    def stored(self) -> Sequence[Mapping[str, Any]]:
+        """The items that precede the input."""
+        return self._context.items
+
+    @cached_property
+    def input(self) -> list[Any]:
+        """The input items, with those that references stand for."""
+        found = self._context.referenced
+        return [found[item["id"]] if is_reference(item) else item for item in self._items]
+
+    def uses_own_objects(self) -> bool:
+        """Return True if the request refers to objects that are stored here, and not at an upstream.
+
+        An id of this server's form that is unknown here may come from an upstream of the same kind.
+        """
+        if not self._may_be_own():
+            return False
+        try:
+            return bool(self._context)
+        except RequestError as error:
+            if error.code == "conversation_locked":
+                raise
+            return False
+
+    def prepare(self) -> None:
+        """Check what is to be kept, before the model is asked.
+
+        Raises:
+            InvalidRequestError: the metadata or an item cannot be stored. StorageUnavailableError
+        """
+        if self.is_stored:
+            check_metadata(self._payload.get("metadata") or {})
+            self._check_duplicates(self._entries)
+            self._store.check()
+
+    def keep(self, response: Mapping[str, Any]) -> None:
+        """Store the response, and give the conversation back before the client can see the end of the answer.
+
+        Raises:
+            InvalidRequestError, ObjectNotFoundError: the conversation was changed or deleted meanwhile.
+            StorageUnavailableError
+        """
+        if self.is_stored:
+            self.save(response)
+            self.append(response)
+        self.release()
+
+    def save(self, response: Mapping[str, Any]) -> None:
+        """Store the response, which may be one that has only begun."""
+        self._store.save(self.owner, response, self._entries, self._references.previous_response_id)
+
+    def append(self, response: Mapping[str, Any]) -> None:
+        """Add the input and the output to the conversation, if the call has one."""
+        if (conversation := self._references.conversation) is not None:
+            self._store.append(self.owner, conversation, [*self._entries, *to_output_entries(response)])
+
+    def release(self) -> None:
+        """Give the conversation back."""
+        lease, self._lease = self._lease, None
+        if lease is not None:
+            lease.release()
+
+    @cached_property
+    def _items(self) -> Sequence[Any]:
+        items = to_input_items(self._payload.get("input"))
+        for index, item in enumerate(items):
+            object_at(item, f"input[{index}]")
+        return items
+
+    @cached_property
+    def _references(self) -> References:
+        conversation = self._payload.get("conversation")
+        identifier = text_at(conversation, "id", "conversation") if isinstance(conversation, dict) else conversation
+        previous = self._payload.get("previous_response_id")
+        if previous is not None and identifier is not None:
+            raise InvalidRequestError(
+                "The parameters 'previous_response_id' and 'conversation' cannot be used together.",
+                param="previous_response_id",
+                code="mutually_exclusive_parameters",
+            )
+        named = tuple(text_at(item, "id", f"input[{at}]") for at, item in enumerate(self._items) if is_reference(item))
+        return References(previous, identifier, named)
+
+    @cached_property
+    def _context(self) -> StoredContext:
+        references = self._references
+        if not references:
+            return StoredContext()
+        if references.conversation is not None and self._lease is None and not self._only_reads:
+            self._lease = self._store.lock(references.conversation, self.owner)
+        return self._store.load(references, self.owner)
+
+    @cached_property
+    def _entries(self) -> list[Entry]:
+        """The input items for the store, each with an id."""
+        return to_entries(self.input, lambda _: {}, "input")
+
+    def _check_duplicates(self, entries: Sequence[Entry]) -> None:
+        """Raise an error if an item with an id of its own is in the conversation already."""
+        if self._references.conversation is None:
+            return
+        seen = {item["id"] for item in self.stored}
+        for entry in entries:
+            if entry.id in seen:
+                raise duplicate_item(entry.id, "input")
+            seen.add(entry.id)
+
+    def _may_be_own(self) -> bool:
+        return any(isinstance(id, str) and _OWN_ID.fullmatch(id) for id in self._ids())
+
+    def _ids(self) -> Iterator[Any]:
+        """Yield the ids that the request refers to, of any type."""
+        conversation, items = self._payload.get("conversation"), self._payload.get("input")
+        yield self._payload.get("previous_response_id")
+        yield conversation.get("id") if isinstance(conversation, dict) else conversation
+        if isinstance(items, list):
+            yield from (item.get("id") for item in items if is_reference(item))
+
+
+class LockedStream(EventStream):
+    """The stream of a call that holds a conversation until its end."""
+
+    def __init__(self, stream: EventStream, state: CallState) -> None:
+        self.headers = stream.headers
+        self._stream = stream
+        self._state = state
+
+    @property
+    def usage(self) -> Usage | None:
+        return self._stream.usage
+
+    def __iter__(self) -> Iterator[bytes | Heartbeat]:
+        return iter(self._stream)
+
+    def close(self) -> None:
+        try:
+            self._stream.close()
+        finally:
+            self._state.release()

@@ -1,0 +1,47 @@
+"""State of one call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from openai_compat.services.responses.state import CallState
+
+RESPONSE: dict[str, Any] = {"output": []}
+
+
+class FakeStore:
+    """Store that records the order of its calls, and is its own lease."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.items = ()
+        self.referenced: dict[str, Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        def record(*_: Any) -> Any:
+            self.calls.append(name)
+            return self
+
+        return record
+
+
+def state_of(fake: Any, **fields: Any) -> CallState:
+    state = CallState(fake, {"input": "Hi", "conversation": "conv_1", **fields}, "owner")
+    assert len(state.input) == 1
+    return state
+
+
+def test_a_conversation_is_given_back_once_its_items_are_stored() -> None:
+    """The client may send the next call as soon as it sees the end."""
+    store = FakeStore()
+    state = state_of(store)
+    state.keep(RESPONSE)
+    assert store.calls == ["lock", "load", "save", "append", "release"]
+    state.release()
+    assert store.calls[-2:] == ["append", "release"], "it is given back once"
+
+
+def test_a_call_without_storage_gives_its_conversation_back() -> None:
+    store = FakeStore()
+    state_of(store, store=False).keep(RESPONSE)
+    assert store.calls == ["lock", "load", "release"]
