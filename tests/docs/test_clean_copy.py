@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -93,12 +94,17 @@ def test_an_invalid_setting_is_reported_and_the_server_does_not_start(copy: Path
     assert "LOG_FORMAT must be" in done.stderr
 
 
+def to_name(text: str) -> str:
+    """Return a package's name in its normal form (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", text).lower()
+
+
 def test_make_sbom_lists_what_make_run_has_installed(server: SubprocessServer, copy: Path) -> None:
     make(copy, "sbom")
     sbom = json.loads((copy / "dist" / "sbom.json").read_text())
-    listed = {(component["name"].lower(), component["version"]) for component in sbom["components"]}
+    listed = {(to_name(component["name"]), component["version"]) for component in sbom["components"]}
     command = [copy / ".venv/bin/pip", "list", "--format=json", "--disable-pip-version-check"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True, env=plain_environment()).stdout
-    installed = {(package["name"].lower().replace(".", "-"), package["version"]) for package in json.loads(shown)}
+    installed = {(to_name(package["name"]), package["version"]) for package in json.loads(shown)}
     assert sbom["bomFormat"] == "CycloneDX"
     assert {(name, version) for name, version in installed if name not in {"pip", "setuptools"}} <= listed

@@ -150,7 +150,10 @@ def finished_calls(server: LiveServer) -> int:
 
 
 def stream_and_disconnect(server: LiveServer, model: str, events: int, is_reset: bool) -> None:
-    """Request a stream, read up to `events` of it, and disconnect."""
+    """Request a stream, read up to `events` of it, and disconnect.
+
+    A reset comes after the first event at the earliest. Before that the kernel may discard the request itself.
+    """
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": "hello"}], "stream": True}).encode()
     with socket.create_connection(("127.0.0.1", server.port), timeout=READ_TIMEOUT) as connection:
         if is_reset:
@@ -158,7 +161,7 @@ def stream_and_disconnect(server: LiveServer, model: str, events: int, is_reset:
         connection.sendall(HEAD % len(body) + body)
         received = b""
         try:
-            while received.count(b"\n\n") < events and (block := connection.recv(4096)):
+            while received.count(b"\n\n") < max(events, is_reset) and (block := connection.recv(4096)):
                 received += block
         except TimeoutError:
             pass
