@@ -36,8 +36,8 @@ def chunk(delta: Any, finish_reason: str | None = None) -> bytes:
 
 def complete(status: str, body: Any) -> bytes:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
-    return head.encode() + data
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n"
+    return head.encode() + b"Connection: close\r\n\r\n" + data
 
 
 CREATED = event(0, "response.created", response=RESPONSE)

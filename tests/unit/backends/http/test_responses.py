@@ -7,14 +7,16 @@ import socket
 import time
 import zlib
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import httptools
 import pytest
 from requests.exceptions import ChunkedEncodingError, ConnectionError
 
+from openai_compat.backends.http import response_body
 from openai_compat.backends.http.connection import Connection, Origin
 from openai_compat.backends.http.decompression import MAX_DECODED_BYTES
-from openai_compat.backends.http.response_body import MAX_SMALL_READS
+from openai_compat.backends.http.response_body import MAX_SMALL_READS, SMALL_READ_BYTES
 from openai_compat.backends.http.transport import LlhttpAdapter, NotHTTPError
 from tests.support.raw_server import RawServer, Script, answer_bytewise, answer_with, read_request
 
@@ -176,13 +178,20 @@ def test_endless_trailers_are_an_error(adapter: LlhttpAdapter, piece: bytes) -> 
 
 
 def test_a_body_in_single_bytes_is_read_in_few_steps(adapter: LlhttpAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a limit, the number of reads is that of the chunks, or as many as the processor makes in the time."""
-    reads: list[bytes] = []
-    receive = Connection.receive
+    """After `MAX_SMALL_READS` small reads, each further one comes after a pause in which more bytes arrive."""
+    small_reads = pauses = 0
+    receive, sleep = Connection.receive, time.sleep
 
     def receive_and_count(connection: Connection) -> bytes:
-        reads.append(receive(connection))
-        return reads[-1]
+        nonlocal small_reads
+        data = receive(connection)
+        small_reads += len(data) < SMALL_READ_BYTES
+        return data
+
+    def pause(seconds: float) -> None:
+        nonlocal pauses
+        pauses += 1
+        sleep(seconds)
 
     def script(client: socket.socket) -> None:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -193,11 +202,10 @@ def test_a_body_in_single_bytes_is_read_in_few_steps(adapter: LlhttpAdapter, mon
         client.sendall(b"0\r\n\r\n")
 
     monkeypatch.setattr(Connection, "receive", receive_and_count)
+    monkeypatch.setattr(response_body, "time", SimpleNamespace(sleep=pause))
     with RawServer(script) as server:
-        started = time.monotonic()
         assert read(send(adapter, server.url)) == b"a" * 20_000
-        milliseconds = (time.monotonic() - started) * 1000
-    assert len(reads) <= MAX_SMALL_READS + 2 * milliseconds + 10
+    assert small_reads <= MAX_SMALL_READS + pauses + 2
 
 
 def padded_head(size: int) -> bytes:
