@@ -45,7 +45,10 @@ def read_environment() -> dict[str, str]:
 
 
 def _find_colon_lines(text: str) -> Iterator[str]:
-    """Yield a message for each line `NAME: value` of `.env`, unless the variable is set in the environment."""
+    """Yield a message for each line of `.env` that has a colon in place of the equals sign.
+
+    Lines whose variable is set in the environment are ignored.
+    """
     for binding in parse_stream(StringIO(text)):
         found = _COLON_LINE.match(binding.original.string)
         if found and (binding.error or ":" in (binding.key or "")) and found[1] not in os.environ:

@@ -9,9 +9,9 @@ from .sse_events import choices_of
 
 
 class EmptyFinishReasons:
-    """The choices of one stream whose finish reason is an empty string (source: GenieX#1243).
+    """Replacement of the empty finish reasons in one stream.
 
-    Some servers send it with every chunk, others in place of the last one's `stop`.
+    Some servers send `""` with every chunk, others in place of the last one's `stop` (source: GenieX#1243).
     """
 
     __slots__ = ("_choices", "_chunk")

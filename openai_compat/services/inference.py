@@ -85,7 +85,7 @@ class GenerationEndpoint(Endpoint):
     def __init__(
         self, path: str, start: StartTranslation, tokens: TokenCounter, stored: StoredCompletions | None = None
     ) -> None:
-        """Keep the answers to calls with `store: true` in `stored`, if given."""
+        """Use `start` for translated calls, and `stored` to keep the answers that clients ask to store."""
         self.path = path
         self._start = start
         self._tokens = tokens

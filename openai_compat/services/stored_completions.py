@@ -1,4 +1,7 @@
-"""Chat completions that this server keeps, for calls with `store: true` that it answers itself."""
+"""Stored chat completions.
+
+A completion is stored for a call with `store: true` that this server translates. A forwarded one is the upstream's.
+"""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class ResponseStore(ObjectStore):
         return self._database.read(work)
 
     def find_items(self, owner: str, ids: Collection[str]) -> dict[str, str]:
-        """Return the bodies of the owner's items by id, of whichever object, without those that do not exist."""
+        """Return the bodies of the owner's items by id. Unknown ids are left out."""
         wanted = [id for id in ids if is_valid_id(id)]
         joined = select(items.c.item_id, body_of(items)).join(objects, items.c.object_number == objects.c.number)
         statement = joined.where(items.c.item_id.in_(wanted), objects.c.owner == owner, self._lifetime.is_alive())

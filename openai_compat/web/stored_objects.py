@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, Protocol, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol, cast
 
 from flask import Response, request
 
@@ -13,10 +13,14 @@ from openai_compat.services.owner import owner_of
 from openai_compat.storage.pages import Cursor, Order
 
 from .errors import is_websocket
-from .json_response import BytesResponse
+from .inference import read_payload
+from .json_response import BytesResponse, json_response
 from .request_context import current_context
+from .schemas.conversations import METADATA_REQUEST
 
 URL_PREFIXES: Final = ("/v1", "", "/api/v1", "/openai/v1", "/openai")
+UpdateMetadata = Callable[[str, str, Mapping[str, str]], Mapping[str, Any]]
+"""Replace the metadata of an owner's object, named by its id, and return the object."""
 DEFAULT_LIMIT: Final = 20
 MAX_LIMIT: Final = 100
 
@@ -55,6 +59,15 @@ class ObjectEndpoints:
         elif not self._passing.serves(path):
             raise self._missing(id)
         return self._passing.forward(path)
+
+    def update_metadata(self, id: str, path: str, update: UpdateMetadata) -> Response:
+        """Give an object the metadata of the request, and return it. Raise the errors of `respond`."""
+
+        def answer(owner: str) -> Response:
+            metadata = read_payload(METADATA_REQUEST)[1]["metadata"] or {}
+            return json_response(update(owner, id, metadata))
+
+        return self.respond(id, path, answer)
 
 
 def reject_websocket() -> None:

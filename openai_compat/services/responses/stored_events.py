@@ -20,7 +20,10 @@ ReadEvents = Callable[[int, int], "list[tuple[int, str]] | None"]
 
 
 class StoredEvents(EventStream):
-    """The events after the sequence number `after`, up to the end of the response, whichever worker it runs on."""
+    """Replay of a background response's stored events, which waits for new ones until the response ends.
+
+    It begins behind the sequence number `after`. Any worker may run the response.
+    """
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from flask import Blueprint, Response, request
 from openai_compat.services.conversations import PREFIX, Conversations, missing_conversation
 from openai_compat.web.inference import read_payload
 from openai_compat.web.json_response import json_response
-from openai_compat.web.schemas.conversations import CONVERSATION_REQUEST, ITEMS_REQUEST, METADATA_REQUEST
+from openai_compat.web.schemas.conversations import CONVERSATION_REQUEST, ITEMS_REQUEST
 from openai_compat.web.stored_objects import (
     ObjectEndpoints,
     Passing,
@@ -44,11 +44,7 @@ def conversations_blueprint(conversations: Conversations, passing: Passing) -> B
 
     @blueprint.post("/conversations/<id>")
     def update(id: str) -> Response:
-        def answer(owner: str) -> Response:
-            metadata = read_payload(METADATA_REQUEST)[1]["metadata"] or {}
-            return json_response(conversations.update(owner, id, metadata))
-
-        return endpoints.respond(id, f"{AREA}/{id}", answer)
+        return endpoints.update_metadata(id, f"{AREA}/{id}", conversations.update)
 
     @blueprint.delete("/conversations/<id>")
     def delete(id: str) -> Response:

@@ -12,9 +12,7 @@ from openai_compat.services.inference_call import CHAT_PATH
 from openai_compat.services.openai_objects import is_own_id
 from openai_compat.services.stored_completions import PREFIX, StoredCompletions, missing_completion
 from openai_compat.services.stored_lists import raise_unknown_cursor, to_list
-from openai_compat.web.inference import read_payload
 from openai_compat.web.json_response import json_response
-from openai_compat.web.schemas.conversations import METADATA_REQUEST
 from openai_compat.web.stored_objects import (
     ObjectEndpoints,
     Passing,
@@ -47,11 +45,7 @@ def completions_blueprint(completions: StoredCompletions, passing: Passing) -> B
 
     @blueprint.post("/chat/completions/<id>")
     def update(id: str) -> Response:
-        def answer(owner: str) -> Response:
-            metadata = read_payload(METADATA_REQUEST)[1]["metadata"] or {}
-            return json_response(completions.update(owner, id, metadata))
-
-        return endpoints.respond(id, f"{CHAT_PATH}/{id}", answer)
+        return endpoints.update_metadata(id, f"{CHAT_PATH}/{id}", completions.update)
 
     @blueprint.delete("/chat/completions/<id>")
     def delete(id: str) -> Response:

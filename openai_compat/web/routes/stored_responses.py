@@ -13,8 +13,7 @@ from openai_compat.web.stored_objects import ObjectEndpoints, Passing, json_byte
 
 
 def responses_blueprint(responses: StoredResponses, passing: Passing) -> Blueprint:
-    """Return the blueprint of `GET` and `DELETE {root}/responses/{id}`, `GET …/input_items`
-    and `POST …/cancel`."""
+    """Return the blueprint of `{root}/responses/{id}` and of the paths below it."""
     blueprint = Blueprint("stored_responses", __name__)
     blueprint.before_request(reject_websocket)
     endpoints = ObjectEndpoints(PREFIX, missing_response, passing)
