@@ -95,7 +95,7 @@ export function Chat({ id, models }: { id: string; models: Models }) {
         {models.needsKey ? (
           <KeyForm onKey={models.reload} />
         ) : (
-          <Composer isBusy={isBusy} onSend={send} onStop={() => void stop()} />
+          <Composer isReady={id !== ""} isBusy={isBusy} onSend={send} onStop={() => void stop()} />
         )}
       </div>
     </main>

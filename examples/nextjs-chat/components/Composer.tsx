@@ -4,12 +4,13 @@ import { Icon } from "./Icon";
 const MAX_CHARS = 20_000;
 
 interface Props {
+  isReady: boolean; // the page knows its conversation, and keeps what is typed
   isBusy: boolean;
   onSend: (text: string) => void;
   onStop: () => void;
 }
 
-export function Composer({ isBusy, onSend, onStop }: Props) {
+export function Composer({ isReady, isBusy, onSend, onStop }: Props) {
   const [text, setText] = useState("");
   const input = useRef<HTMLTextAreaElement>(null);
   const isEmpty = !text.trim();
@@ -43,6 +44,7 @@ export function Composer({ isBusy, onSend, onStop }: Props) {
         ref={input}
         rows={1}
         value={text}
+        disabled={!isReady}
         placeholder="Ask anything"
         aria-invalid={excess > 0}
         aria-describedby="hint"
