@@ -22,13 +22,15 @@ JSON = dict[str, Any]
 class Usage:
     """Token counts of one call.
 
-    `prompt_tokens` includes the cached tokens, and `completion_tokens` includes the reasoning tokens.
+    `prompt_tokens` includes the tokens that were read from the prompt cache (`cached_tokens`) and those that were
+    written to it (`cache_write_tokens`). `completion_tokens` includes the reasoning tokens.
     """
 
     prompt_tokens: int
     completion_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    cache_write_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:
@@ -85,7 +87,9 @@ class ChatDelta:
     The last delta of each choice has its `finish_reason`. A choice without one was truncated. Any delta may have
     `usage`, which counts the complete call, and the last one applies. Clients receive `reasoning` as
     `reasoning_content`. `annotations` are OpenAI's objects for citations (`{"type": "url_citation", ...}`), and `audio`
-    is its object for speech or a part of it (`{"id", "data", "transcript", "expires_at"}`).
+    is its object for speech or a part of it (`{"id", "data", "transcript", "expires_at"}`). `reasoning_details` are
+    what the model needs back to go on reasoning, in OpenRouter's form (`{"type": "reasoning.text", "text",
+    "signature"}`, `{"type": "reasoning.encrypted", "data"}`). `stop_sequence` is the one that ended the answer.
     """
 
     content: str | None = None
@@ -98,6 +102,8 @@ class ChatDelta:
     usage: Usage | None = None
     annotations: Sequence[JSONObject] = ()
     audio: JSONObject | None = None
+    reasoning_details: Sequence[JSONObject] = ()
+    stop_sequence: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -390,6 +390,7 @@ def read_usage(usage: Any) -> Usage | None:
         completion or 0,
         _count(prompt_details, "cached_tokens") or 0,
         _count(completion_details, "reasoning_tokens") or 0,
+        _count(prompt_details, "cache_write_tokens") or 0,
     )
 
 
