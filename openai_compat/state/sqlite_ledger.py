@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from .base import StoreError
 from .ledger import HOLDER_SECONDS, Charge, Ledger, Level, Meter, Refusal, Settlement
@@ -20,6 +20,7 @@ BUSY_SECONDS: Final = 1.0
 """Time to wait for other workers, whose transactions take about 20 µs."""
 BUSY_DELAYS: Final = (0.0005, 0.002)
 MEMORY: Final = ":memory:"
+EMPTY: Final = MeterBook()
 
 _SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS books (owner TEXT PRIMARY KEY, body TEXT NOT NULL, expires_at REAL) WITHOUT ROWID",
@@ -81,11 +82,10 @@ class SQLiteLedger(Ledger):
         self._transact(work)
 
     def levels(self, meters: Sequence[Meter]) -> Sequence[Level]:
-        def work(database: sqlite3.Connection) -> Sequence[Level]:
-            books = _read_books(database, meters)
-            return [books[meter.owner].level(meter) for meter in meters]
-
-        return self._transact(work)
+        books = {
+            owner: MeterBook(*row) for owner in {meter.owner for meter in meters} for row in self._read(_READ, owner)
+        }
+        return [books.get(meter.owner, EMPTY).level(meter) for meter in meters]
 
     def set_level(self, meter: Meter, current: int) -> None:
         def work(database: sqlite3.Connection) -> None:
@@ -104,11 +104,8 @@ class SQLiteLedger(Ledger):
         self._transact(work)
 
     def records(self, limit: int) -> Sequence[tuple[str, str]]:
-        def work(database: sqlite3.Connection) -> Sequence[tuple[str, str]]:
-            rows = database.execute("SELECT id, body FROM records ORDER BY id LIMIT ?", (limit,))
-            return [(str(id), body) for id, body in rows]
-
-        return self._transact(work)
+        rows = self._read("SELECT id, body FROM records ORDER BY id LIMIT ?", limit)
+        return [(str(id), body) for id, body in rows]
 
     def delete_records(self, ids: Sequence[str]) -> None:
         self._transact(
@@ -126,14 +123,17 @@ class SQLiteLedger(Ledger):
     def version(self) -> int:
         if self._database is None and self._path != MEMORY and not Path(self._path).exists():
             return 0  # there is no account yet, and no file is made for that
-        return self._transact(lambda database: _add(database, "version", 0))
+        rows = self._read("SELECT value FROM numbers WHERE name = 'version'")
+        return rows[0][0] if rows else 0
 
     def bump_version(self) -> None:
         self._transact(lambda database: _add(database, "version", 1))
 
     def tidy(self, now: float) -> None:
         def work(database: sqlite3.Connection) -> None:
-            for owner, body in database.execute("SELECT owner, body FROM books WHERE expires_at < ?", (now,)).fetchall():
+            for owner, body in database.execute(
+                "SELECT owner, body FROM books WHERE expires_at < ?", (now,)
+            ).fetchall():
                 if not MeterBook(body).has_holds:
                     database.execute("DELETE FROM books WHERE owner = ?", (owner,))
 
@@ -163,6 +163,14 @@ class SQLiteLedger(Ledger):
             if time.monotonic() >= deadline:
                 raise StoreError(f"{self._path}: locked for {BUSY_SECONDS:g} s")
             time.sleep(random.uniform(*BUSY_DELAYS))  # noqa: S311 - not for cryptography
+
+    def _read(self, statement: str, *values: Any) -> list[Any]:
+        """Return the rows of a query, which does not wait for writers."""
+        try:
+            with self._lock:
+                return self._open().execute(statement, values).fetchall()
+        except (sqlite3.Error, OSError) as error:
+            raise self._failure(error) from error
 
     def _failure(self, error: Exception) -> StoreError:
         return StoreError(f"{self._path}: {error}")

@@ -1,0 +1,131 @@
+"""Store of organizations, projects and keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from .account_tables import accounts
+from .database import Database
+
+
+class AccountExistsError(Exception):
+    """There is an account with this id or key already."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountRow:
+    """An organization, a project or a key. `body` is the JSON of what the database does not search for.
+
+    Times are Unix times in seconds.
+    """
+
+    id: str
+    kind: str
+    parent_id: str | None
+    name: str
+    created_at: int
+    expires_at: int | None
+    is_enabled: bool
+    source: str
+    secret_digest: str | None
+    hint: str | None
+    body: str
+
+
+class AccountStore:
+    """The accounts. Every method raises `StorageUnavailableError` if the database does not answer."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, *rows: AccountRow) -> None:
+        """Store new accounts, all or none.
+
+        Raises:
+            AccountExistsError
+        """
+        values = [_to_values(row) for row in rows]
+        try:
+            self._database.write(lambda connection: connection.execute(insert(accounts), values).close())
+        except IntegrityError as error:
+            raise AccountExistsError from error
+
+    def get(self, kind: str, id: str) -> AccountRow | None:
+        """Return one account, or None."""
+        return self._find_one(_select().where(accounts.c.id == id, accounts.c.kind == kind))
+
+    def find_with_parents(self, secret_digest: str) -> list[AccountRow]:
+        """Return the key with this digest, then its project and its organization. The list is empty without the key."""
+
+        def work(connection: Connection) -> list[AccountRow]:
+            found = []
+            row = connection.execute(_select().where(accounts.c.secret_digest == secret_digest)).first()
+            while row is not None:
+                found.append(_to_row(row))
+                if row.parent_id is None:
+                    break
+                row = connection.execute(_select().where(accounts.c.id == row.parent_id)).first()
+            return found
+
+        return self._database.read(work)
+
+    def page(
+        self, kind: str, parent_id: str | None, after: str | None, limit: int, *, with_disabled: bool = True
+    ) -> tuple[list[AccountRow], bool]:
+        """Return the accounts of one parent in the order of their creation, and whether there are more.
+
+        None as the parent stands for any. An unknown `after` starts at the beginning.
+        """
+        statement = _select().where(accounts.c.kind == kind)
+        if parent_id is not None:
+            statement = statement.where(accounts.c.parent_id == parent_id)
+        if not with_disabled:
+            statement = statement.where(accounts.c.is_enabled)
+        if after is not None:
+            start = select(accounts.c.number).where(accounts.c.id == after).scalar_subquery()
+            statement = statement.where(accounts.c.number > start)
+        ordered = statement.order_by(accounts.c.number).limit(limit + 1)
+        rows = self._database.read(lambda connection: connection.execute(ordered).all())
+        return [_to_row(row) for row in rows[:limit]], len(rows) > limit
+
+    def change(self, row: AccountRow) -> bool:
+        """Replace what may change of an account. Return False if there is none with this id."""
+        statement = (
+            update(accounts)
+            .where(accounts.c.id == row.id, accounts.c.kind == row.kind)
+            .values(
+                name=row.name, expires_at=row.expires_at, is_enabled=row.is_enabled, source=row.source, body=row.body
+            )
+        )
+        return bool(self._database.write(lambda connection: connection.execute(statement).rowcount))
+
+    def delete(self, kind: str, id: str) -> bool:
+        """Delete an account. Return False if there is none with this id."""
+        statement = delete(accounts).where(accounts.c.id == id, accounts.c.kind == kind)
+        return bool(self._database.write(lambda connection: connection.execute(statement).rowcount))
+
+    def all_of_source(self, source: str) -> Sequence[AccountRow]:
+        """Return all accounts of one source."""
+        statement = _select().where(accounts.c.source == source).order_by(accounts.c.number)
+        return [_to_row(row) for row in self._database.read(lambda connection: connection.execute(statement).all())]
+
+    def _find_one(self, statement: Select[Any]) -> AccountRow | None:
+        row = self._database.read(lambda connection: connection.execute(statement).first())
+        return None if row is None else _to_row(row)
+
+
+def _select() -> Select[Any]:
+    return select(*(accounts.c[name] for name in AccountRow.__slots__))
+
+
+def _to_row(row: Row[Any]) -> AccountRow:
+    return AccountRow(*(getattr(row, name) for name in AccountRow.__slots__))
+
+
+def _to_values(row: AccountRow) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in AccountRow.__slots__}
