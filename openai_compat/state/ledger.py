@@ -149,6 +149,14 @@ class Ledger(ABC):
         """Give a sign of life, and release the holds of processes that give none any more."""
 
     @abstractmethod
+    def begin_turn(self, now: float, seconds: float) -> bool:
+        """Return True if no other process works on the records, and none may for `seconds`."""
+
+    @abstractmethod
+    def end_turn(self) -> None:
+        """Let other processes work on the records."""
+
+    @abstractmethod
     def records(self, limit: int) -> Sequence[tuple[str, str]]:
         """Return the oldest records with their ids in the ledger."""
 

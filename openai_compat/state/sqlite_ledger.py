@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import sqlite3
 import time
@@ -26,6 +27,7 @@ _SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS books (owner TEXT PRIMARY KEY, body TEXT NOT NULL, expires_at REAL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS holders (name TEXT PRIMARY KEY, expires_at REAL NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS records (id INTEGER PRIMARY KEY, body TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS turn (id INTEGER PRIMARY KEY, until REAL NOT NULL)",
     "CREATE TABLE IF NOT EXISTS numbers (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
 )
 _READ: Final = "SELECT body, expires_at FROM books WHERE owner = ?"
@@ -82,9 +84,8 @@ class SQLiteLedger(Ledger):
         self._transact(work)
 
     def levels(self, meters: Sequence[Meter]) -> Sequence[Level]:
-        books = {
-            owner: MeterBook(*row) for owner in {meter.owner for meter in meters} for row in self._read(_READ, owner)
-        }
+        owners = {meter.owner for meter in meters}
+        books = {owner: MeterBook(*row) for owner in owners for row in self._read(_READ, owner)}
         return [books.get(meter.owner, EMPTY).level(meter) for meter in meters]
 
     def set_level(self, meter: Meter, current: int) -> None:
@@ -102,6 +103,12 @@ class SQLiteLedger(Ledger):
                 _release_dead_holds(database)
 
         self._transact(work)
+
+    def begin_turn(self, now: float, seconds: float) -> bool:
+        return self._transact(lambda database: _take_turn(database, now, now + seconds))
+
+    def end_turn(self) -> None:
+        self._transact(lambda database: _take_turn(database, math.inf, 0))
 
     def records(self, limit: int) -> Sequence[tuple[str, str]]:
         rows = self._read("SELECT id, body FROM records ORDER BY id LIMIT ?", limit)
@@ -244,6 +251,15 @@ def _release_dead_holds(database: sqlite3.Connection) -> None:
         book = MeterBook(body, expires_at)
         if book.drop_holders(alive):
             database.execute(_WRITE, (owner, book.to_json(), expires_at))
+
+
+def _take_turn(database: sqlite3.Connection, now: float, until: float) -> bool:
+    """Set the end of the turn to `until`, and return True, unless the present one ends after `now`."""
+    changed = database.execute(
+        "INSERT INTO turn VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET until = excluded.until WHERE until <= ?",
+        (until, now),
+    )
+    return bool(changed.rowcount)
 
 
 def _add(database: sqlite3.Connection, name: str, amount: int) -> int:
