@@ -164,7 +164,7 @@ class Gate:
         return Admission(self, caller, call, hold_id, reservation)
 
     def _charge(self, caller: Caller, call: CallDescription, hold_id: str) -> Reservation:
-        check_permission(caller, call)
+        check_permission(caller, call.endpoint, call.model)
         metered = charges_of(caller, call.end_user, self._estimate(caller, call), self._clock())
         if not metered:
             return NOTHING
@@ -235,21 +235,21 @@ def _settlements(metered: Sequence[Metered], tokens: int, nano: int, now: float)
     return [change for change in changes if change is not None]
 
 
-def check_permission(caller: Caller, call: CallDescription) -> None:
-    """Raise an error if the caller may not use the model or the endpoint.
+def check_permission(caller: Caller, endpoint: str, model: str | None) -> None:
+    """Raise an error if the caller may not use the endpoint, or the model if the call has one.
 
     Raises:
         PermissionDeniedError
     """
     for account in caller.accounts:
-        if not account.policy.allows_endpoint(call.endpoint):
+        if not account.policy.allows_endpoint(endpoint):
             raise PermissionDeniedError(
-                f"The {account.kind} '{account.id}' may not use the endpoint '{call.endpoint}'.",
+                f"The {account.kind} '{account.id}' may not use the endpoint '{endpoint}'.",
                 code="endpoint_not_allowed",
             )
-        if not account.policy.allows_model(call.model):
+        if model is not None and not account.policy.allows_model(model):
             raise PermissionDeniedError(
-                f"The {account.kind} '{account.id}' does not have access to the model '{call.model}'.",
+                f"The {account.kind} '{account.id}' does not have access to the model '{model}'.",
                 param="model",
                 code="model_not_found",
             )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
-from typing import Any, Final
+from decimal import Decimal
+from typing import Final
 
 from .types import Usage
 
 PRICE_KEYS: Final = ("input", "cached_input", "cache_write", "output", "request")
-MAX_PRICE: Final = 1_000_000
+NANO: Final = 10**9
+PICO: Final = 10**6
+"""Pico-dollars for a token, at a price of one dollar for a million of them."""
 _PICO_PER_NANO: Final = 1000
 
 
@@ -48,33 +50,21 @@ class Price:
         return {name: getattr(self, name) for name in PRICE_KEYS}
 
 
-def parse_price(value: Mapping[str, Any]) -> Price:
-    """Return the price that a model config gives in dollars, for a million tokens or for one request.
+def parse_price(dollars: Mapping[str, float]) -> Price:
+    """Return the price that is given in dollars, for a million tokens of each kind and for one request.
 
     Cached input and writes to the cache have the price of other input by default.
-
-    Raises:
-        ValueError: the message continues a sentence that begins with `price`.
     """
-    for name in value:
-        if name not in PRICE_KEYS:
-            raise ValueError(f"has the unknown key '{name}'; known are {', '.join(PRICE_KEYS)}")
-    dollars = {name: _parse_dollars(name, amount) for name, amount in value.items()}
-    plain = dollars.get("input", Decimal(0))
+    plain = dollars.get("input", 0)
     return Price(
-        input=int(plain * 10**6),
-        cached_input=int(dollars.get("cached_input", plain) * 10**6),
-        cache_write=int(dollars.get("cache_write", plain) * 10**6),
-        output=int(dollars.get("output", Decimal(0)) * 10**6),
-        request=int(dollars.get("request", Decimal(0)) * 10**9),
+        input=_scale(plain, PICO),
+        cached_input=_scale(dollars.get("cached_input", plain), PICO),
+        cache_write=_scale(dollars.get("cache_write", plain), PICO),
+        output=_scale(dollars.get("output", 0), PICO),
+        request=_scale(dollars.get("request", 0), NANO),
     )
 
 
-def _parse_dollars(name: str, amount: Any) -> Decimal:
-    try:
-        dollars = Decimal(str(amount)) if not isinstance(amount, bool) else Decimal("NaN")
-    except InvalidOperation:
-        dollars = Decimal("NaN")
-    if not (dollars.is_finite() and 0 <= dollars <= MAX_PRICE):
-        raise ValueError(f"has a '{name}' that is no amount in dollars between 0 and {MAX_PRICE}")
-    return dollars
+def _scale(dollars: float, factor: int) -> int:
+    """Return an amount in a smaller unit. The text of a float has the digits that were written."""
+    return int((Decimal(str(dollars)) * factor).to_integral_value())
