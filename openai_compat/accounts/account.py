@@ -39,7 +39,6 @@ class Account:
     expires_at: int | None = None
     is_enabled: bool = True
     source: str = "api"
-    secret_digest: str | None = field(default=None, repr=False)
     hint: str | None = None
     policy: Policy = field(default_factory=Policy)
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -52,11 +51,12 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A key with its project and its organization."""
+    """A key with its project and its organization. `expires_at` is the expiry of the secret, if it was replaced."""
 
     key: Account
     project: Account
     organization: Account
+    expires_at: int | None = None
 
     @property
     def accounts(self) -> tuple[Account, Account, Account]:
@@ -65,7 +65,8 @@ class Caller:
 
     def is_valid(self, now: float) -> bool:
         """Return True if all three are valid."""
-        return all(account.is_valid(now) for account in self.accounts)
+        is_current = self.expires_at is None or now < self.expires_at
+        return is_current and all(account.is_valid(now) for account in self.accounts)
 
 
 def to_row(account: Account) -> AccountRow:
@@ -86,7 +87,6 @@ def to_row(account: Account) -> AccountRow:
         expires_at=account.expires_at,
         is_enabled=account.is_enabled,
         source=account.source,
-        secret_digest=account.secret_digest,
         hint=account.hint,
         body=json.dumps(body),
     )
@@ -105,7 +105,6 @@ def from_row(row: AccountRow) -> Account:
         expires_at=row.expires_at,
         is_enabled=row.is_enabled,
         source=row.source,
-        secret_digest=row.secret_digest,
         hint=row.hint,
         policy=parse_policy(body["policy"]),
         metadata=body["metadata"],
@@ -113,9 +112,9 @@ def from_row(row: AccountRow) -> Account:
     )
 
 
-def to_caller(rows: Sequence[AccountRow]) -> Caller | None:
+def to_caller(rows: Sequence[AccountRow], expires_at: int | None) -> Caller | None:
     """Return the caller of a key's row and those of its parents, or None if one of them is missing."""
     found = {row.kind: from_row(row) for row in rows}
     if found.keys() != {"organization", "project", "key"}:
         return None
-    return Caller(found["key"], found["project"], found["organization"])
+    return Caller(found["key"], found["project"], found["organization"], expires_at)

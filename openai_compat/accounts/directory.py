@@ -71,7 +71,7 @@ class KeyDirectory:
         if entry is not None and self._is_current(entry):
             return entry.caller
         try:
-            caller = to_caller(self._storage.accounts.find_with_parents(digest))
+            caller = to_caller(*self._storage.accounts.find_with_parents(digest))
         except StorageUnavailableError:
             if entry is None or entry.caller is None or self._clock() - entry.confirmed_at > self._grace_seconds:
                 raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, String, Table, Text
 
 from .tables import NUMBER, metadata
 
@@ -20,7 +20,6 @@ accounts: Final = Table(
     Column("expires_at", BigInteger),
     Column("is_enabled", Boolean, nullable=False),
     Column("source", String, nullable=False),
-    Column("secret_digest", String, unique=True),
     Column("hint", String),
     Column("body", Text, nullable=False),
     Index("accounts_by_parent", "kind", "parent_id", "number"),
@@ -28,9 +27,19 @@ accounts: Final = Table(
 )
 """Organizations, projects and keys. `body` is the JSON of the policy, the metadata and the tags.
 
-`secret_digest` is the SHA-256 of a key, and `hint` the part of it that is shown. `source` is `api` for objects that are
-managed by requests and commands, and `file` for those of the accounts file.
+`hint` is the part of a key that is shown. `source` is `api` for objects that are managed by requests and commands, and
+`file` for those of the accounts file.
 """
+
+secrets: Final = Table(
+    "secrets",
+    metadata,
+    Column("digest", String, primary_key=True),
+    Column("account_id", String, ForeignKey("accounts.id", ondelete="CASCADE"), nullable=False),
+    Column("expires_at", BigInteger),
+    Index("secrets_by_account", "account_id"),
+)
+"""SHA-256 digests of keys. A key that is being rotated has two."""
 
 usage: Final = Table(
     "usage",

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, insert, select, update
+from sqlalchemy import Connection, Row, Select, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from .account_tables import accounts
+from .account_tables import accounts, secrets
 from .database import Database
 
 
@@ -32,7 +32,6 @@ class AccountRow:
     expires_at: int | None
     is_enabled: bool
     source: str
-    secret_digest: str | None
     hint: str | None
     body: str
 
@@ -43,34 +42,56 @@ class AccountStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, *rows: AccountRow) -> None:
-        """Store new accounts, all or none.
+    def add(self, row: AccountRow, digest: str | None = None) -> None:
+        """Store a new account, and the digest of its secret if it is a key.
 
         Raises:
             AccountExistsError
         """
-        values = [_to_values(row) for row in rows]
+
+        def work(connection: Connection) -> None:
+            connection.execute(insert(accounts), _to_values(row))
+            if digest is not None:
+                connection.execute(insert(secrets), {"digest": digest, "account_id": row.id})
+
         try:
-            self._database.write(lambda connection: connection.execute(insert(accounts), values).close())
+            self._database.write(work)
         except IntegrityError as error:
             raise AccountExistsError from error
+
+    def replace_secret(self, id: str, digest: str, hint: str, expires_at: int) -> None:
+        """Give a key another secret. Those that it has expire at the time `expires_at`, if not before."""
+
+        def work(connection: Connection) -> None:
+            later = or_(secrets.c.expires_at.is_(None), secrets.c.expires_at > expires_at)
+            own = secrets.c.account_id == id
+            connection.execute(update(secrets).where(own, later).values(expires_at=expires_at))
+            connection.execute(insert(secrets), {"digest": digest, "account_id": id})
+            connection.execute(update(accounts).where(accounts.c.id == id).values(hint=hint))
+
+        self._database.write(work)
 
     def get(self, kind: str, id: str) -> AccountRow | None:
         """Return one account, or None."""
         return self._find_one(_select().where(accounts.c.id == id, accounts.c.kind == kind))
 
-    def find_with_parents(self, secret_digest: str) -> list[AccountRow]:
-        """Return the key with this digest, then its project and its organization. The list is empty without the key."""
+    def find_with_parents(self, digest: str) -> tuple[list[AccountRow], int | None]:
+        """Return the key whose secret has this digest, then its project and its organization, and the secret's expiry.
 
-        def work(connection: Connection) -> list[AccountRow]:
-            found = []
-            row = connection.execute(_select().where(accounts.c.secret_digest == secret_digest)).first()
-            while row is not None:
-                found.append(_to_row(row))
-                if row.parent_id is None:
+        The list is empty without such a key.
+        """
+
+        def work(connection: Connection) -> tuple[list[AccountRow], int | None]:
+            found: list[AccountRow] = []
+            secret = connection.execute(select(secrets).where(secrets.c.digest == digest)).first()
+            id = secret and secret.account_id
+            while id is not None:
+                row = connection.execute(_select().where(accounts.c.id == id)).first()
+                if row is None:
                     break
-                row = connection.execute(_select().where(accounts.c.id == row.parent_id)).first()
-            return found
+                found.append(_to_row(row))
+                id = row.parent_id
+            return found, None if secret is None else secret.expires_at
 
         return self._database.read(work)
 

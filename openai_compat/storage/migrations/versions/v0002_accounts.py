@@ -25,12 +25,18 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.BigInteger),
         sa.Column("is_enabled", sa.Boolean, nullable=False),
         sa.Column("source", sa.String, nullable=False),
-        sa.Column("secret_digest", sa.String, unique=True),
         sa.Column("hint", sa.String),
         sa.Column("body", sa.Text, nullable=False),
         sqlite_autoincrement=True,
     )
     op.create_index("accounts_by_parent", "accounts", ["kind", "parent_id", "number"])
+    op.create_table(
+        "secrets",
+        sa.Column("digest", sa.String, primary_key=True),
+        sa.Column("account_id", sa.String, sa.ForeignKey("accounts.id", ondelete="CASCADE"), nullable=False),
+        sa.Column("expires_at", sa.BigInteger),
+    )
+    op.create_index("secrets_by_account", "secrets", ["account_id"])
     _create_usage()
     _create_usage_hours()
 
