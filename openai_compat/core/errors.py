@@ -198,6 +198,7 @@ class BudgetExceededError(RateLimitedError):
 
     type = "insufficient_quota"
     code = "insufficient_quota"
+    is_retryable = False
 
     def __init__(self, *, is_held: bool) -> None:
         super().__init__(
@@ -205,9 +206,10 @@ class BudgetExceededError(RateLimitedError):
             if is_held
             else "You exceeded your current quota, please check your plan and billing details."
         )
-        if not is_held:
+        if is_held:
+            self.is_retryable = None
+        else:
             self.retry_after = None
-            self.is_retryable = False
 
 
 class PermissionDeniedError(RequestError):

@@ -94,7 +94,7 @@ OWNERS = {
     "yaml": ("config/",),
     "tiktoken": ("core/vocabularies.py",),
     "cryptography": ("services/responses/sealing.py",),
-    "sqlite3": ("state/sqlite.py", "storage/"),
+    "sqlite3": ("state/sqlite.py", "state/sqlite_ledger.py", "storage/"),
     "sqlalchemy": ("storage/",),
     "alembic": ("storage/migrate.py", "storage/migrations/"),
     "redis": ("state/redis.py",),
