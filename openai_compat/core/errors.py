@@ -198,7 +198,7 @@ class BudgetExceededError(RateLimitedError):
 
     type = "insufficient_quota"
     code = "insufficient_quota"
-    is_retryable = False
+    is_retryable: bool | None = False
 
     def __init__(self, *, is_held: bool) -> None:
         super().__init__(
