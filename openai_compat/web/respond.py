@@ -42,7 +42,8 @@ def respond(
             deferred = DeferredStream(pending, call_context.heartbeat_interval, context)
             return stream_response(to_stream_body(context, deferred, deferred, stream_format), stream_format.headers)
         answer = pending.result()
-    context.first_token_ms = context.elapsed_ms
+    if context.admission is not None:
+        context.first_token_ms = context.elapsed_ms
     if isinstance(answer, CompleteAnswer):
         context.record_usage(answer.usage)
         return BytesResponse(answer.body, answer.status, answer.headers)
