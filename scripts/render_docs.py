@@ -61,6 +61,7 @@ LAYERS: Final = (
     "",
     "web",
     "services",
+    "accounts",
     "routing",
     "backends",
     "state",
