@@ -51,6 +51,7 @@ from openai_compat.web.request_context import current_request, install_request_c
 from openai_compat.web.routes import (
     conversations,
     inference,
+    messages,
     models,
     passthrough,
     responses,
@@ -67,8 +68,9 @@ from .state import open_store
 log = logging.getLogger(__name__)
 
 EXPOSED_HEADERS = [
-    "x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "x-truncated-inputs",
-    "x-openai-compat-adapted", "x-openai-compat-upstream", "x-openai-compat-attempts", "x-openai-compat-fallback",
+    "x-request-id", "request-id", "retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms",
+    "x-truncated-inputs", "x-openai-compat-adapted", "x-openai-compat-upstream", "x-openai-compat-attempts",
+    "x-openai-compat-fallback",
     *(f"x-ratelimit-{value}-{unit}" for value in ("limit", "remaining", "reset") for unit in ("requests", "tokens")),
 ]  # fmt: skip
 """Response headers that pages on other origins may read."""
@@ -248,6 +250,8 @@ def _register_blueprints(app: Flask, state: State) -> None:
         (inference.completions_blueprint(router, CompletionService(tokens)), inference.URL_PREFIXES),
         (inference.embeddings_blueprint(router, embeddings), inference.URL_PREFIXES),
         (responses.responses_blueprint(router, service), responses.URL_PREFIXES),
+        (messages.messages_blueprint(router, chats, settings), messages.URL_PREFIXES),
+        (messages.unknown_paths_blueprint(settings), messages.ROOTS),
         (models.models_blueprint(router, state.catalog), models.URL_PREFIXES),
         (ask_blueprint(router, chats, settings), ("",)),
         (stored_completions.completions_blueprint(stored, passing), stored_objects.URL_PREFIXES),

@@ -161,6 +161,7 @@ class ModelSchema(AliasSchema):
         "Calls under way at once, in one worker.", "must be a number of calls, 0 for no limit"
     )
     context_window = whole_number("Tokens that the model takes.", "must be a number of tokens, 1 or more", 1)
+    max_output_tokens = whole_number("Tokens of one answer.", "must be a number of tokens, 1 or more", 1)
     assistant_prefill = Word(
         "How the model continues an answer that has begun.", *PREFILLS, also={True: "message", False: None}
     )

@@ -67,6 +67,7 @@ CORE: dict[str, set[str]] = {
     "anthropic": {"types"},
     "timers": set(),
     "turns": set(),
+    "context_overflow": set(),
     "large_json": {"turns"},
     "vocabularies": set(),
     "tokens": {"types", "vocabularies"},
