@@ -172,18 +172,22 @@ class Content:
         if isinstance(data, str) and data:
             self._open(RedactedThinkingBlock(len(self.blocks), data))
         elif isinstance(signature, str) and signature:
-            block = self._last
-            if not isinstance(block, ThinkingBlock) or block.signature:
-                block = self._open(ThinkingBlock(len(self.blocks)))
-                self._add_signed_text(block, detail.get("text"))
+            block = self._unsigned_thinking() or self._open_signed(detail.get("text"))
             block.signature = signature
             self.on_signature(block)
 
-    def _add_signed_text(self, block: Block, text: Any) -> None:
-        """Add thinking that arrives together with its signature."""
+    def _unsigned_thinking(self) -> Block | None:
+        """Return the last thinking, if it has no signature yet."""
+        last = next((block for block in reversed(self.blocks) if isinstance(block, ThinkingBlock)), None)
+        return last if last is not None and not last.signature else None
+
+    def _open_signed(self, text: Any) -> Block:
+        """Open a block for thinking that arrives together with its signature."""
+        block = self._open(ThinkingBlock(len(self.blocks)))
         if isinstance(text, str) and text:
             block.texts.append(text)
             self.on_text(block, text)
+        return block
 
     def _add_call(self, delta: ToolCallDelta) -> None:
         block = self._calls.get(delta.index)
