@@ -82,9 +82,7 @@ def test_a_count_includes_system_tools_and_images(client: FlaskClient) -> None:
     plain = count()
     assert count(system="Be brief.") > plain
     assert count(tools=[ADD]) > plain + 10
-    assert (
-        count(messages=[{"role": "user", "content": [{"type": "text", "text": "Hello there!"}, image]}]) == plain + 765
-    )
+    assert count(messages=with_image) == plain + 765
 
 
 def test_a_long_prompt_is_counted_by_its_beginning(client: FlaskClient) -> None:
@@ -126,7 +124,7 @@ def test_every_header_with_a_key_is_read(make_client: MakeClient, header: str) -
         (b'{"messages":[{"role":"user","content":"x"}],"max_tokens":"1"}', 400, "invalid_request_error", "max_tokens"),
         (b'{"messages":[{"role":"user","content":[{"type":"new"}]},{"role":"user","content":1}]}', 400,
          "invalid_request_error", "messages[1].content"),
-        (b'{"model":"nope","messages":[{"role":"user","content":"x"}]}', 404, "not_found_error", "'nope' does not exist"),
+        (b'{"model":"nope","messages":[{"role":"user","content":"x"}]}', 404, "not_found_error", "'nope' does"),
         (b'{"x":"' + b"x" * 3_000_000 + b'"}', 413, "request_too_large", "larger than this server allows"),
     ],
     ids=["broken", "no-object", "values", "no-messages", "empty", "type", "content", "model", "large"],
