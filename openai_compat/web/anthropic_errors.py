@@ -6,9 +6,9 @@ from typing import Final
 
 from flask import Response
 
-from openai_compat.core.anthropic import ERROR_TYPES, error_type_of
+from openai_compat.core.anthropic import error_type_of
 from openai_compat.core.context_overflow import is_overflow, to_overflow_message
-from openai_compat.core.errors import OpenAICompatError, UpstreamStatusError
+from openai_compat.core.errors import OpenAICompatError
 from openai_compat.core.settings import Settings
 from openai_compat.core.types import JSON
 from openai_compat.services.forwarding import UpstreamRefusalError
@@ -20,7 +20,6 @@ from .request_context import current_context
 
 REQUEST_ID: Final = "request-id"
 """Header with the request's id, which Anthropic's clients show with an error."""
-_TYPES: Final = frozenset(ERROR_TYPES.values())
 
 
 def to_error_response(error: Exception, settings: Settings) -> Response:
@@ -39,9 +38,8 @@ def to_error_event(error: OpenAICompatError, settings: Settings, request_id: str
 
 
 def _to_error(error: OpenAICompatError, settings: Settings) -> tuple[int, JSON]:
-    """Return the status and the error object. The status says the type, unless an upstream names one of Anthropic's."""
+    """Return the status and the error object. The status says the type, as the types of chat upstreams are OpenAI's."""
     status, message = status_of(error, settings), error.message
     if status < 500 and is_overflow(message, error.code, error.type):
         return 400, {"type": error_type_of(400), "message": to_overflow_message(message)}
-    type_ = error.type if isinstance(error, UpstreamStatusError) and error.type in _TYPES else error_type_of(status)
-    return status, {"type": type_, "message": message}
+    return status, {"type": error_type_of(status), "message": message}
