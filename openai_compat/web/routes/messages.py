@@ -18,7 +18,7 @@ from openai_compat.services.messages.events import to_ping
 from openai_compat.web.anthropic_errors import REQUEST_ID, to_error_event, to_error_response
 from openai_compat.web.inference import choose_route, read_payload, respond_to_call
 from openai_compat.web.request_context import current_context
-from openai_compat.web.schemas.messages import MESSAGES_REQUEST, PROMPT
+from openai_compat.web.schemas.messages import COUNT_REQUEST, MESSAGES_REQUEST
 from openai_compat.web.sse import HEADERS, StreamFormat
 
 ROOTS: Final = ("/anthropic",)
@@ -42,7 +42,7 @@ def messages_blueprint(router: ModelRouter, chats: ChatService, settings: Settin
 
     @blueprint.post(f"/{COUNT_PATH}")
     def count_tokens() -> Response:
-        return respond_to_call(tokens, *_read_call(router, COUNT_PATH, PROMPT))
+        return respond_to_call(tokens, *_read_call(router, COUNT_PATH, COUNT_REQUEST))
 
     @blueprint.route(f"/{MESSAGES_PATH}", methods=[method for method in METHODS if method != "POST"])
     def refuse_method() -> Response:

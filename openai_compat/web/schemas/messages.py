@@ -1,4 +1,4 @@
-"""Schema of the requests to `POST /v1/messages` (see Anthropic's API reference, "Create a Message").
+"""Schemas of `POST /v1/messages` and of its responses (see Anthropic's API reference, "Create a Message").
 
 Only the types of the fields that every version of the API has are validated, and unknown fields are accepted. Claude
 Code repeats a request six times, each time with other features left out, if it gets a 400 for one of them.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from .base import RequestSchema
 from .fields import AnyObject, Boolean, Integer, List, Messages, Nested, Number, OneOf, String
+from .replies import ReplySchema
 
 
 class AnthropicMessageSchema(RequestSchema):
@@ -47,5 +48,44 @@ class MessagesRequestSchema(PromptSchema):
     metadata = AnyObject(description="`user_id`, of which the model's upstream gets a hash.")
 
 
+class MessageUsageSchema(ReplySchema):
+    input_tokens = Integer(required=True, description="Without those read from a cache or written to one.")
+    cache_creation_input_tokens = Integer(required=True)
+    cache_read_input_tokens = Integer(required=True)
+    output_tokens = Integer(required=True)
+    output_tokens_details = AnyObject(required=True)
+
+
+class MessageReplySchema(ReplySchema):
+    """Response of `POST /v1/messages`."""
+
+    id = String(required=True)
+    type = String(required=True, description="`message`")
+    role = String(required=True, description="`assistant`")
+    model = String(required=True)
+    content = List(AnyObject(), required=True, description="Blocks of type `thinking`, `text` and `tool_use`.")
+    stop_reason = String(
+        required=True,
+        allow_none=True,
+        description="`end_turn`, `max_tokens`, `stop_sequence`, `tool_use` or `refusal`.",
+    )
+    stop_sequence = String(required=True, allow_none=True)
+    usage = Nested(MessageUsageSchema, required=True)
+
+
+class TokenCountSchema(ReplySchema):
+    """Response of `POST /v1/messages/count_tokens`."""
+
+    input_tokens = Integer(required=True)
+
+
+class AnthropicErrorSchema(ReplySchema):
+    """Error of the Messages API."""
+
+    type = String(required=True, description="`error`")
+    error = AnyObject(required=True, description="`type` and `message`.")
+    request_id = String(required=True)
+
+
 MESSAGES_REQUEST = MessagesRequestSchema()
-PROMPT = PromptSchema()
+COUNT_REQUEST = PromptSchema()
