@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from openai_compat.core.large_json import parse_json
@@ -129,9 +129,9 @@ class Content:
     Thinking, texts and calls are separate blocks, in the order in which they began.
     """
 
-    def __init__(self, tools: ToolMap) -> None:
+    def __init__(self, tools: ToolMap, stop_sequences: Sequence[str] = ()) -> None:
         self.blocks: list[Block] = []
-        self.ending = Ending()
+        self.ending = Ending(stop_sequences)
         self._tools = tools
         self._last: Block | None = None
         self._calls: dict[int, ToolUseBlock] = {}

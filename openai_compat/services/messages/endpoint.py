@@ -45,7 +45,8 @@ class MessagesEndpoint(Endpoint):
         answer = self._chats.start(target.backend, target.model, chat, context)
         message = new_message(self._call.model, self._input_tokens)
         if call.is_streamed:
-            events = encode_message(message, EventWriter(request.tools), answer, context.heartbeat_interval)
+            writer = EventWriter(request.tools, request.stop_sequences)
+            events = encode_message(message, writer, answer, context.heartbeat_interval)
             return TranslatedStream(answer, events)
         try:
             complete = {**message, **self._collect(answer)}
@@ -69,7 +70,7 @@ class MessagesEndpoint(Endpoint):
 
     def _collect(self, answer: ChatAnswer) -> dict[str, object]:
         """Return the fields of a complete message that come from the model."""
-        content = Content(self._request.tools)
+        content = Content(self._request.tools, self._request.stop_sequences)
         for delta in complete_deltas(answer):
             content.add(delta)
         return {"content": content.to_objects(), **content.to_ending(), "usage": to_usage(answer.final_usage())}

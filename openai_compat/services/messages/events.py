@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from json.encoder import encode_basestring
 from typing import Final
@@ -38,8 +38,8 @@ class EventWriter(Content):
     until then.
     """
 
-    def __init__(self, tools: ToolMap) -> None:
-        super().__init__(tools)
+    def __init__(self, tools: ToolMap, stop_sequences: Sequence[str] = ()) -> None:
+        super().__init__(tools, stop_sequences)
         self._events: list[bytes] = []
         self._open_block: Block | None = None
         self._head = ""

@@ -9,6 +9,7 @@ from typing import Any, Final
 from openai_compat.core.anthropic import BILLING_PREFIX
 from openai_compat.core.errors import InvalidRequestError
 from openai_compat.core.profiles import DROPPED
+from openai_compat.core.turns import TimeSlices
 from openai_compat.core.types import JSON
 from openai_compat.services.request_fields import invalid_value, object_at, text_at
 from openai_compat.services.tool_names import to_chat_name
@@ -28,7 +29,8 @@ class MessageBuilder:
     The results of tools directly follow the message with the calls, in the order of the calls. Their images and files
     follow as a message of the user, because chat models take only texts from tools. All system messages become the
     first message, because the templates of many models allow no other. Thinking goes back to the model only since the
-    last turn of the user, which is where models need it. `adaptations` lists what was left out.
+    last turn of the user, which is where models need it. `adaptations` lists what was left out. Other calls get turns
+    between the blocks, of which there may be very many.
     """
 
     def __init__(self) -> None:
@@ -39,6 +41,7 @@ class MessageBuilder:
         self._parts: list[JSON] = []
         self._attachments: list[JSON] = []
         self._turn_start = 0
+        self._slices = TimeSlices()
 
     def add_system(self, system: Any, path: str = "system") -> None:
         """Add instructions, without the block of Claude Code that differs between calls.
@@ -87,6 +90,7 @@ class MessageBuilder:
 
     def _add_user(self, content: str | list[Any], path: str) -> None:
         for block, at in blocks_at(content, path):
+            self._slices.check()
             kind = text_at(block, "type", at)
             if kind == "tool_result":
                 self._add_result(block, at)
@@ -139,6 +143,7 @@ class MessageBuilder:
         self._flush_user()
         message: JSON = {"role": "assistant", "content": ""}
         for block, at in blocks_at(content, path):
+            self._slices.check()
             kind = text_at(block, "type", at)
             if kind == "text":
                 message["content"] += text_at(block, "text", at)

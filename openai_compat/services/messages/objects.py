@@ -39,9 +39,10 @@ def to_usage(usage: Usage) -> JSON:
 
 
 class Ending:
-    """The end of an answer, read from its deltas."""
+    """The end of an answer, read from its deltas. `stop_sequences` are those of the request."""
 
-    def __init__(self) -> None:
+    def __init__(self, stop_sequences: Sequence[str]) -> None:
+        self._stop_sequences = stop_sequences
         self._reason: FinishReason | None = None
         self._sequence: str | None = None
         self._refusals: list[str] = []
@@ -49,7 +50,8 @@ class Ending:
     def add(self, delta: ChatDelta) -> None:
         """Read a delta that may have a part of the end."""
         self._reason = delta.finish_reason or self._reason
-        self._sequence = delta.stop_sequence or self._sequence
+        if delta.stop_sequence in self._stop_sequences:
+            self._sequence = delta.stop_sequence
         if delta.refusal:
             self._refusals.append(delta.refusal)
 

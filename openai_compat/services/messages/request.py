@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
@@ -47,6 +47,11 @@ class TranslatedRequest:
     tools: ToolMap
     adaptations: Mapping[str, str]
     max_tokens: int | None
+
+    @property
+    def stop_sequences(self) -> Sequence[str]:
+        """The texts that end the answer."""
+        return self.chat.get("stop") or ()
 
     def for_backend(self, backend: Backend, model: str, prompt_tokens: int) -> tuple[JSON, dict[str, str]]:
         """Return the chat payload for one model, and what was adapted for it.

@@ -72,6 +72,7 @@ STREAMS = {
     "thinks": [chunk({"reasoning_content": "Hm"}), chunk({"reasoning_content": "m."}), HI,
                chunk({}, "stop", usage=USAGE)],
     "refuses": [chunk({"refusal": "I "}), chunk({"refusal": "can't."}), STOP],
+    "stopped": [HI, b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop","stop_reason":"END"}]}\n\n'],
     "length": [HI, chunk({}, "length")],
     "cut-in-call": [chunk(calls((0, "call_a", "add", '{"a":')))],
 }  # fmt: skip
@@ -126,6 +127,12 @@ def live(running: Upstream, upstream: MockUpstream, tmp_path_factory: pytest.Tem
     models += [{"name": name, **mock} for name in ("fault-status:code=500", "fault-cut")]
     models += [
         {"name": "small", **row, "max_output_tokens": 8192, "upstream_model": "healthy"},
+        {
+            "name": "profiled",
+            **row,
+            "upstream_model": "healthy",
+            "profile": {"drop": ["user"], "rename": {"max_completion_tokens": "max_tokens"}},
+        },
         {"name": "routed", "targets": ["fault-status:code=500"], "fallbacks": ["thinks"], "retries": 0},
         {"name": "cut-routed", "targets": ["fault-cut"], "fallbacks": ["healthy"], "on_stream_break": "continue"},
         {
@@ -219,8 +226,13 @@ def test_thinking_and_true_usage(live: LiveServer) -> None:
 
 
 @pytest.mark.parametrize(("model", "reason"), [("refuses", "refusal"), ("length", "max_tokens")])
-def test_other_ends(live: LiveServer, model: str, reason: str) -> None:
+def test_other_ends_of_answers(live: LiveServer, model: str, reason: str) -> None:
     assert both_of(live, model)["stop_reason"] == reason
+
+
+def test_the_stop_sequence_that_ended_an_answer(live: LiveServer) -> None:
+    message = read_message(stream(live, "stopped", stop_sequences=["END"]))
+    assert (message["stop_reason"], message["stop_sequence"]) == ("stop_sequence", "END")
 
 
 @pytest.mark.parametrize("model", ["cut-in-call", "fault-cut", "fault-cut-mid-event", "fault-reset"])
@@ -281,6 +293,12 @@ def test_the_limit_is_lowered_and_told(live: LiveServer, running: Upstream) -> N
     response = post(live, "small", max_tokens=128_000)
     assert running.payload["max_completion_tokens"] == 8192
     assert response.headers["x-openai-compat-adapted"] == "max_tokens=8192"
+
+
+def test_a_profile_applies_to_the_translated_call(live: LiveServer, running: Upstream) -> None:
+    response = post(live, "profiled", metadata={"user_id": "u"})
+    assert running.payload.keys() == {"model", "messages", "max_tokens", "stream"}
+    assert response.headers["x-openai-compat-adapted"] == "user=dropped, max_completion_tokens=max_tokens"
 
 
 def test_a_failure_before_the_first_event_is_answered_by_the_fallback(live: LiveServer) -> None:

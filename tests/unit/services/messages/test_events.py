@@ -20,6 +20,7 @@ from tests.support.messages_events import Event, parse_events, read_message
 
 LONG_NAME = "mcp__" + "x" * 80
 TOOLS = to_tool_map([{"name": "add", "input_schema": {}}, {"name": LONG_NAME, "input_schema": {}}])
+STOPS = ["END"]
 STOP = ChatDelta(finish_reason="stop")
 CALLS = ChatDelta(finish_reason="tool_calls")
 SIGNED = {"type": "reasoning.text", "text": "Hm", "signature": "sig"}
@@ -32,7 +33,7 @@ def call(index: int, arguments: str = "", id: str | None = None, name: str | Non
 def blocks_of(*deltas: ChatDelta | Heartbeat, interval: float = 0.0) -> Iterable[bytes | Heartbeat]:
     request = ChatRequest("m", [{"role": "user", "content": "Hi"}], is_streamed=True)
     answer = ChatAnswer(request, iter(deltas), TokenCounter(), is_legacy=False)
-    return encode_message(new_message("m", 5), EventWriter(TOOLS), answer, interval)
+    return encode_message(new_message("m", 5), EventWriter(TOOLS, STOPS), answer, interval)
 
 
 def stream(*deltas: ChatDelta) -> list[Event]:
@@ -41,7 +42,7 @@ def stream(*deltas: ChatDelta) -> list[Event]:
 
 def both_of(*deltas: ChatDelta) -> Event:
     """Return the message of a stream, whose blocks and end must be those of the complete message."""
-    content = Content(TOOLS)
+    content = Content(TOOLS, STOPS)
     for delta in deltas:
         content.add(delta)
     streamed = read_message(stream(*deltas))
@@ -118,7 +119,7 @@ def test_a_call_without_an_id_gets_one_and_a_long_name_comes_back() -> None:
 
 @pytest.mark.parametrize("arguments", ['{"a":', "[1]", '"text"'])
 def test_arguments_that_are_no_object_reach_the_tool_as_they_are(arguments: str) -> None:
-    content = Content(TOOLS)
+    content = Content(TOOLS, STOPS)
     content.add(call(0, arguments, "call_1", "add"))
     assert content.to_objects()[0]["input"] == {"__unparsedToolInput": arguments}
     (delta,) = (event for event in stream(call(0, arguments, "c", "add"), CALLS) if "_block_delta" in event["type"])
@@ -137,6 +138,7 @@ def test_arguments_that_are_no_object_reach_the_tool_as_they_are(arguments: str)
         ([call(0, "{}", "c", "add"), ChatDelta(finish_reason="function_call")], "tool_use"),
         ([call(0, "{}", "c", "add"), ChatDelta(finish_reason="length")], "max_tokens"),
         ([ChatDelta("x"), ChatDelta(finish_reason="stop", stop_sequence="END")], "stop_sequence"),
+        ([ChatDelta("x"), ChatDelta(finish_reason="stop", stop_sequence="eos")], "end_turn"),
         ([ChatDelta(refusal="No."), STOP], "refusal"),
     ],
 )
@@ -165,7 +167,7 @@ def test_signatures_end_their_thinking() -> None:
 
 def test_a_signature_that_arrives_late_repeats_no_thinking() -> None:
     deltas = [ChatDelta(reasoning="Hm"), ChatDelta("Yes"), ChatDelta(reasoning_details=(SIGNED,)), STOP]
-    content = Content(TOOLS)
+    content = Content(TOOLS, STOPS)
     for delta in deltas:
         content.add(delta)
     assert content.to_objects()[0] == {"type": "thinking", "thinking": "Hm", "signature": "sig"}
