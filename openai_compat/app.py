@@ -46,7 +46,7 @@ from openai_compat.web import stored_objects
 from openai_compat.web.auth import require_api_key
 from openai_compat.web.client_monitor import DisconnectMonitor
 from openai_compat.web.cross_site import reject_foreign_pages
-from openai_compat.web.errors import register_errors
+from openai_compat.web.error_handlers import register_errors_of_both_forms
 from openai_compat.web.request_context import current_request, install_request_context, limit_concurrency
 from openai_compat.web.routes import (
     conversations,
@@ -170,7 +170,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     check_origin = reject_foreign_pages(settings.allowed_hosts, settings.cors_allow_origins)
     install_request_context(app, settings, state.disconnect_monitor, check_origin)
     _register_blueprints(app, state)
-    register_errors(app, settings)
+    register_errors_of_both_forms(app, settings)
     _allow_origins(app, settings)
     return app
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from flask import Response
 
-from openai_compat.core.anthropic import error_type_of
+from openai_compat.core.anthropic import THREAD_UNSUPPORTED, error_type_of
 from openai_compat.core.context_overflow import is_overflow, to_overflow_message
 from openai_compat.core.errors import OpenAICompatError
 from openai_compat.core.settings import Settings
@@ -28,8 +28,10 @@ def to_error_response(error: Exception, settings: Settings) -> Response:
     if not isinstance(known, UpstreamRefusalError):
         log_error(known)
     status, value = _to_error(known, settings)
-    body = {"type": "error", "error": value, "request_id": current_context().request_id}
-    return complete_response(json_response(body, status, headers_of(known)), error)
+    request_id = current_context().request_id
+    headers = {**headers_of(known), REQUEST_ID: request_id}
+    body = {"type": "error", "error": value, "request_id": request_id}
+    return complete_response(json_response(body, status, headers), error)
 
 
 def to_error_event(error: OpenAICompatError, settings: Settings, request_id: str) -> bytes:
@@ -42,4 +44,7 @@ def _to_error(error: OpenAICompatError, settings: Settings) -> tuple[int, JSON]:
     status, message = status_of(error, settings), error.message
     if status < 500 and is_overflow(message, error.code, error.type):
         return 400, {"type": error_type_of(400), "message": to_overflow_message(message)}
-    return status, {"type": error_type_of(status), "message": message}
+    value: JSON = {"type": error_type_of(status), "message": message}
+    if error.code == THREAD_UNSUPPORTED:
+        value["details"] = {"error_code": error.code, "unsupported": [error.param]}
+    return status, value

@@ -123,8 +123,13 @@ def complete_response(response: Response, error: Exception) -> Response:
 
 
 def register_errors(app: Flask, settings: Settings) -> None:
-    """Register the error handler of all views and of requests that match no view."""
+    """Register the error handler of all views and of requests that match no view, with errors in OpenAI's form."""
 
     @app.errorhandler(Exception)
     def handle(error: Exception) -> Response:
-        return complete_response(to_response(to_final_error(error), settings), error)
+        return to_openai_response(error, settings)
+
+
+def to_openai_response(error: Exception, settings: Settings) -> Response:
+    """Log an exception that ends the request and return it in OpenAI's form."""
+    return complete_response(to_response(to_final_error(error), settings), error)

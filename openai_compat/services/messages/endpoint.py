@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 
 from openai_compat.backends.base import SupportsChat, capabilities_of, missing_capability
@@ -24,6 +25,8 @@ from .tokens import count_prompt, estimate_prompt
 CONTENT_DEPTH = 2
 """Levels from the message down to one block."""
 COUNT_PATH = "messages/count_tokens"
+HEADER_PREFIX = "anthropic-"
+"""Beginning of the names of headers with the version and the features of Anthropic's protocol."""
 
 
 class MessagesEndpoint(Endpoint):
@@ -42,7 +45,7 @@ class MessagesEndpoint(Endpoint):
         request = self._request
         chat, adaptations = request.for_backend(target.backend, target.model, self._input_tokens)
         record_adaptations({**request.adaptations, **adaptations}, context.reply_headers)
-        answer = self._chats.start(target.backend, target.model, chat, context)
+        answer = self._chats.start(target.backend, target.model, chat, _without_protocol(context))
         message = new_message(self._call.model, self._input_tokens)
         if call.is_streamed:
             writer = EventWriter(request.tools, request.stop_sequences)
@@ -74,6 +77,12 @@ class MessagesEndpoint(Endpoint):
         for delta in complete_deltas(answer):
             content.add(delta)
         return {"content": content.to_objects(), **content.to_ending(), "usage": to_usage(answer.final_usage())}
+
+
+def _without_protocol(context: CallContext) -> CallContext:
+    """Return the context without the headers about Anthropic's protocol, which a chat upstream must not get."""
+    headers = {name: value for name, value in context.headers.items() if not name.startswith(HEADER_PREFIX)}
+    return replace(context, headers=headers)
 
 
 class TokensEndpoint(Endpoint):

@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from openai_compat.backends.base import Backend, SupportsChat
+from openai_compat.core.anthropic import THREAD_UNSUPPORTED
 from openai_compat.core.errors import UnsupportedParameterError
 from openai_compat.core.profiles import DROPPED
 from openai_compat.core.types import JSON
@@ -30,6 +31,12 @@ HANDLED: Final = frozenset(
         "top_p", "thinking", "output_config", "output_format", "metadata", *IGNORED,
     }
 )  # fmt: skip
+THREAD: Final = "thread"
+REFUSED: Final = {
+    THREAD: "this server keeps no conversations of the Messages API.",
+    "compaction": "it writes no compaction blocks.",
+}
+"""Parameters that change the answer, and that no chat model has."""
 EFFORTS: Final = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "max": "high"}
 """Anthropic's efforts -> those that every chat model with efforts knows."""
 LOW_BUDGET: Final = 4096
@@ -75,8 +82,10 @@ def translate_request(payload: Mapping[str, Any]) -> TranslatedRequest:
     """Return the chat call for a request.
 
     Raises:
-        InvalidRequestError: a part of it is malformed, or cannot be honoured by a chat model.
+        InvalidRequestError: a part of it is malformed.
+        UnsupportedParameterError: a part of it cannot be honoured by a chat model.
     """
+    _refuse(payload)
     builder = MessageBuilder()
     builder.add_system(payload.get("system"))
     builder.add_all(payload["messages"])
@@ -91,6 +100,15 @@ def translate_request(payload: Mapping[str, Any]) -> TranslatedRequest:
     unknown = {name: DROPPED for name, value in payload.items() if name not in HANDLED and value is not None}
     adaptations = to_shown({**tools.adaptations, **builder.adaptations, **unknown})
     return TranslatedRequest(chat, tools, adaptations, payload.get("max_tokens"))
+
+
+def _refuse(payload: Mapping[str, Any]) -> None:
+    """Raise `UnsupportedParameterError` for what changes the answer, and what no chat model has."""
+    for name, reason in REFUSED.items():
+        if payload.get(name) is not None:
+            error = UnsupportedParameterError(name, str(payload.get("model")), reason)
+            error.code = THREAD_UNSUPPORTED if name == THREAD else error.code
+            raise error
 
 
 def _generation(payload: Mapping[str, Any]) -> JSON:

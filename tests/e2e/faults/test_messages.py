@@ -21,6 +21,7 @@ from tests.support.waiting import wait_until
 
 EVENTS_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
 MESSAGES = [{"role": "user", "content": "one two three four five six"}]
+HEADERS = {"anthropic-version": "2023-06-01", "anthropic-beta": "a,b", "x-api-key": "any"}
 DONE = b"data: [DONE]\n\n"
 USAGE = {
     "prompt_tokens": 50, "completion_tokens": 9, "total_tokens": 59,
@@ -97,11 +98,13 @@ class Upstream:
 
     def __init__(self) -> None:
         self.payload: Event = {}
+        self.head = b""
         self.go_on = threading.Event()
         self.server = RawServer(self._serve)
 
     def _serve(self, client: socket.socket) -> None:
-        self.payload = json.loads(read_request(client).partition(b"\r\n\r\n")[2])
+        self.head, _, body = read_request(client).partition(b"\r\n\r\n")
+        self.payload = json.loads(body)
         model = self.payload["model"]
         if model == "slow":
             self.go_on.wait(20)
@@ -157,7 +160,7 @@ def live(running: Upstream, upstream: MockUpstream, tmp_path_factory: pytest.Tem
 
 def post(server: LiveServer, model: str, **fields: Any) -> requests.Response:
     payload = {"model": model, "max_tokens": 100, "messages": MESSAGES, **fields}
-    return requests.post(f"{server.url}/v1/messages?beta=true", json=payload, timeout=20)
+    return requests.post(f"{server.url}/v1/messages?beta=true", json=payload, headers=HEADERS, timeout=20)
 
 
 def stream(server: LiveServer, model: str, **fields: Any) -> list[Event]:
@@ -293,6 +296,12 @@ def test_the_limit_is_lowered_and_told(live: LiveServer, running: Upstream) -> N
     response = post(live, "small", max_tokens=128_000)
     assert running.payload["max_completion_tokens"] == 8192
     assert response.headers["x-openai-compat-adapted"] == "max_tokens=8192"
+
+
+def test_the_upstream_sees_a_chat_call(live: LiveServer, running: Upstream) -> None:
+    post(live, "healthy")
+    assert running.head.startswith(b"POST /v1/chat/completions ")
+    assert b"anthropic-" not in running.head.lower()
 
 
 def test_a_profile_applies_to_the_translated_call(live: LiveServer, running: Upstream) -> None:

@@ -179,6 +179,22 @@ def test_a_prompt_that_is_too_long_says_so_as_anthropic_does(client: FlaskClient
     assert error["message"].endswith(" tokens > 128000 maximum")
 
 
+def test_a_thread_is_refused_so_that_the_client_sends_the_conversation(client: FlaskClient) -> None:
+    """Anthropic's client for Python reads the code, and repeats the call without a thread."""
+    response = client.post("/v1/messages", json={**CALL, "thread": {"type": "create"}})
+    details = response.get_json()["error"].pop("details")
+    assert (response.status_code, details["error_code"]) == (400, "thread_unsupported_request")
+    assert client.post("/v1/messages", json={**CALL, "compaction": {"type": "x"}}).status_code == 400
+
+
+def test_clients_of_anthropic_get_its_errors_on_every_path(make_client: MakeClient) -> None:
+    client = make_client(API_KEYS="right")
+    headers = {"anthropic-version": "2023-06-01"}
+    assert error_of(client.get("/v1/models", headers=headers))["type"] == "authentication_error"
+    assert error_of(client.get("/nowhere", headers=headers))["type"] == "not_found_error"
+    assert "param" in client.get("/nowhere").get_json()["error"]
+
+
 def test_the_clients_own_request_id_comes_back(client: FlaskClient) -> None:
     response = client.post("/v1/messages", json={**CALL, "model": "nope"}, headers={"x-request-id": "req_mine"})
     assert response.get_json()["request_id"] == response.headers["request-id"] == "req_mine"
