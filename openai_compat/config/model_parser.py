@@ -32,7 +32,9 @@ ALIAS: Final = "alias"
 """Kind of a model that shares its calls among targets."""
 API_ROOT_KINDS: Final = ("databricks", "haystack", "openai")
 """Kinds whose `base_url` is the root of an OpenAI-compatible API."""
-COPIED: Final = ("upstream_model", "owned_by", "created", "metadata", "context_window", "assistant_prefill")
+COPIED: Final = (
+    "upstream_model", "owned_by", "created", "metadata", "context_window", "max_output_tokens", "assistant_prefill",
+)  # fmt: skip
 """Keys with the same name and value as a field of `ModelConfig`."""
 UPSTREAM_KINDS: Final = ("openai", "external", "databricks")
 """Kinds with an upstream, which a `base_url` shows for any other kind."""
