@@ -99,7 +99,7 @@ class ModelCatalog:
 def to_model_object(route: Route) -> JSON:
     """Return OpenAI's model object."""
     entry = route.entry
-    return {"id": entry.name, **_model_object(entry.owned_by, entry.created)}
+    return {"id": route.model, **_model_object(entry.owned_by, entry.created)}
 
 
 def _model_object(owned_by: str, created: int) -> JSON:

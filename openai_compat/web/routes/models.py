@@ -48,7 +48,7 @@ def models_blueprint(routing: ModelRouter, catalog: ModelCatalog) -> Blueprint:
     def describe_model(model: str) -> Response:
         route = routing.route(model)
         upstream = routing.forwarding_upstream
-        if upstream is None or route.plan is not None or route.backend is not routing.upstream:
+        if upstream is None or route.plan or route.target or route.backend is not routing.upstream:
             found = catalog.describe(route)
         elif _wants_anthropic_form():
             found = _find_at_upstream(model, catalog)
