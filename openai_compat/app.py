@@ -15,6 +15,7 @@ from flask.sessions import NullSession, SessionInterface, SessionMixin
 from flask_cors import CORS
 from werkzeug.routing import MapAdapter
 
+from openai_compat.accounts.service import Accounts, open_accounts
 from openai_compat.backends.base import Backend, NoOptions
 from openai_compat.backends.http.client import UpstreamClient
 from openai_compat.backends.huggingface.engine_client import EngineClient
@@ -134,11 +135,14 @@ class State:
     storage: Storage
     responses: ResponseStore
     background: BackgroundRunner
+    accounts: Accounts | None
     engine_client: EngineClient | None
     _finalizer: Callable[[], object] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        components = (*self.backends, self.upstream_client, self.store, self.storage, self.engine_client)
+        components = (
+            *self.backends, self.upstream_client, self.store, self.accounts, self.storage, self.engine_client
+        )  # fmt: skip
         finalizer = weakref.finalize(self, _close_all, *components)
         object.__setattr__(self, "_finalizer", finalizer)  # frozen
 
@@ -147,7 +151,7 @@ class State:
         self._finalizer()
 
 
-def _close_all(*components: Backend | UpstreamClient | StateStore | Storage | EngineClient | None) -> None:
+def _close_all(*components: Backend | UpstreamClient | StateStore | Storage | Accounts | EngineClient | None) -> None:
     for component in components:
         try:
             if component is not None:
@@ -230,6 +234,7 @@ def _build_state(settings: Settings) -> State:
         storage,
         responses,
         background,
+        open_accounts(settings, storage),
         engine_client,
     )
 
@@ -260,7 +265,7 @@ def _register_blueprints(app: Flask, state: State) -> None:
     if router.forwards and settings.passthrough:
         guarded.append((passthrough.passthrough_blueprint(router, settings), passthrough.URL_PREFIXES))
         guarded.append((passthrough.root_passthrough_blueprint(router, settings), ("",)))
-    check = require_api_key(settings.api_keys)
+    check = require_api_key(settings.api_keys, state.accounts)
     limiter = ConcurrencyLimiter(
         settings.max_concurrent_requests, settings.max_queued_requests, settings.request_queue_timeout
     )

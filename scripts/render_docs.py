@@ -62,6 +62,7 @@ LAYERS: Final = (
     "",
     "web",
     "services",
+    "accounts",
     "routing",
     "backends",
     "state",

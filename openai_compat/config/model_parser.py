@@ -16,6 +16,7 @@ from openai_compat.backends.huggingface.engine_config import KIND
 from openai_compat.backends.huggingface.presets import PRESETS
 from openai_compat.backends.registry import load_backend_class
 from openai_compat.core.hooks import Hooks, load_hooks
+from openai_compat.core.prices import parse_price
 from openai_compat.core.profiles import PROFILES, Profile
 from openai_compat.core.settings import VARIABLE, ModelConfig, Settings
 from openai_compat.core.timeouts import Timeouts
@@ -183,6 +184,7 @@ class _ModelParser:
             routed_timeouts=routed,
             max_concurrent=self._max_concurrent(kind),
             options=options,
+            price=parse_price(self._values["price"]) if "price" in self._values else None,
             profile=self._profile(),
             hooks=self._hooks(),
             variables=self._variables(options) if backend_class and backend_class.takes_variables else {},

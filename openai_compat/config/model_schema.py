@@ -132,6 +132,21 @@ HooksSchema = StrictSchema.from_dict(
 )
 
 
+def dollars(description: str) -> fields.Float:
+    """Return a field for an amount of money."""
+    return number(description, "must be an amount in dollars, 0 or more")
+
+
+class PriceSchema(StrictSchema):
+    """Prices in dollars."""
+
+    input = dollars("A million input tokens.")
+    cached_input = dollars("A million input tokens that the upstream had in its cache. Like `input` by default.")
+    cache_write = dollars("A million input tokens that the upstream wrote to its cache. Like `input` by default.")
+    output = dollars("A million output tokens.")
+    request = dollars("One request.")
+
+
 class AliasSchema(RouteSchema):
     """Model that shares its calls among targets."""
 
@@ -161,6 +176,7 @@ class ModelSchema(AliasSchema):
         "Calls under way at once, in one worker.", "must be a number of calls, 0 for no limit"
     )
     context_window = whole_number("Tokens that the model takes.", "must be a number of tokens, 1 or more", 1)
+    price = fields.Nested(PriceSchema, metadata=about("What calls cost, for budgets and reports."))
     assistant_prefill = Word(
         "How the model continues an answer that has begun.", *PREFILLS, also={True: "message", False: None}
     )

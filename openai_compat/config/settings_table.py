@@ -327,6 +327,37 @@ SETTINGS: Final = (
         "Size of all stored objects beyond which those that have not changed for the longest time are deleted. 0 means "
         "no limit.",
     ),
+    Setting(
+        ("ACCOUNTS",),
+        OneOf("auto", "off"),
+        "Keys with limits and budgets. With `auto` every call needs a key once one was created.",
+    ),
+    Setting(("ADMIN_API_KEY",), parse_key, "Key for the endpoints below `/v1/organization`.", True),
+    Setting(
+        ("KEY_GRACE_SECONDS",),
+        parse_seconds,
+        "Seconds for which a key that was used before stays valid while the database is away.",
+    ),
+    Setting(
+        ("LIMITS_WITHOUT_STORE",),
+        OneOf("local", "refuse"),
+        "What becomes of limits while the store that workers share is away: each worker counts by itself, or calls of "
+        "keys with limits are refused.",
+    ),
+    Setting(
+        ("BUDGETS_WITHOUT_STORE",),
+        OneOf("refuse", "allow"),
+        "Whether keys with a budget may make calls while the store that workers share is away.",
+    ),
+    Setting(
+        ("UNKNOWN_PRICE",), OneOf("refuse", "allow"), "Whether keys with a budget may use models without a known price."
+    ),
+    Setting(
+        ("ASSUMED_OUTPUT_TOKENS",),
+        WholeNumber(0),
+        "Output tokens that limits and budgets reserve for a call without `max_tokens`.",
+    ),
+    Setting(("USAGE_TTL",), parse_seconds, "Seconds for which the usage of each call is kept. 0 means for ever."),
     Setting(("TIKTOKEN_CACHE_DIR",), parse_text, "Folder with tiktoken's vocabularies, for exact token counts."),
     Setting(
         ("DIAGNOSTICS_ENABLED",),

@@ -9,6 +9,9 @@
     │   ├── AuthenticationError              the API key is missing or unknown (401)
     │   ├── ForbiddenError                   a page of another site or for another host sent the request (403)
     │   ├── RateLimitedError                 the caller exceeded a rate limit (429)
+    │   │   ├── LimitExceededError           a limit of the caller's key, project or organization (429)
+    │   │   └── BudgetExceededError          a budget of one of these (429)
+    │   ├── PermissionDeniedError            the caller's key is not for this model or endpoint (403)
     │   ├── ModelNotFoundError               no model has this name (404)
     │   ├── NotFoundError                    no endpoint has this URL (404)
     │   ├── ObjectNotFoundError              the caller has no stored object with this id (404)
@@ -27,6 +30,7 @@
         ├── ModelBusyError                   the model has no capacity at the moment (503)
         ├── ModelUnavailableError            the model cannot be loaded (503, not retryable)
         ├── StorageUnavailableError          the database does not answer (503)
+        ├── AccountsUnavailableError         keys, limits or budgets cannot be checked (503)
         └── UpstreamError                    the upstream failed (502)
             ├── UpstreamConnectionError      the connection failed before a response arrived
             │   └── UpstreamConnectError     the connection was never established
@@ -43,6 +47,7 @@ Backends raise these errors and know no status codes. Only `web/errors.py` reads
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import ceil
 from typing import Any, ClassVar, Final
 
 from .shortening import shorten
@@ -70,7 +75,7 @@ class OpenAICompatError(Exception):
     """HTTP status, or None if a setting decides it (`VALIDATION_ERROR_STATUS`, `UPSTREAM_ERROR_STATUS`)."""
     type: str = "server_error"
     code: str | None = None
-    is_retryable: ClassVar[bool | None] = None
+    is_retryable: bool | None = None
     """False tells the official clients not to retry (`x-should-retry: false`). None leaves the decision to them."""
     retry_after: int | None = None
     """Value of the header `Retry-After` in seconds, or None if unknown."""
@@ -159,7 +164,7 @@ class ForbiddenError(RequestError):
 class RateLimitedError(RequestError):
     """The caller exceeded a rate limit and may retry after `retry_after` seconds.
 
-    This server never raises it by itself. Hooks may.
+    Hooks may raise it.
     """
 
     status = 429
@@ -169,6 +174,49 @@ class RateLimitedError(RequestError):
     def __init__(self, message: str, *, retry_after: int = 1) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class LimitExceededError(RateLimitedError):
+    """The call exceeds a limit of the caller's key, project or organization. It was not made.
+
+    `wait` is the time in seconds after which it can be repeated, if `is_retryable` is not False.
+    """
+
+    def __init__(self, message: str, *, type_: str, wait: float = 1.0, is_retryable: bool | None = None) -> None:
+        super().__init__(message, retry_after=max(ceil(wait), 1))
+        self.type = type_
+        self.is_retryable = is_retryable
+        if is_retryable is False:
+            self.retry_after = None
+
+
+class BudgetExceededError(RateLimitedError):
+    """The call may cost more than what is left of a budget. It was not made.
+
+    With `is_held` other calls hold what is left, so that a retry may succeed once they have ended.
+    """
+
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+    is_retryable: bool | None = False
+
+    def __init__(self, *, is_held: bool) -> None:
+        super().__init__(
+            "The rest of the budget is reserved for calls that have not ended yet. Please try again in 1s."
+            if is_held
+            else "You exceeded your current quota, please check your plan and billing details."
+        )
+        if is_held:
+            self.is_retryable = None
+        else:
+            self.retry_after = None
+
+
+class PermissionDeniedError(RequestError):
+    """The caller's key is valid, but not for this model or endpoint."""
+
+    status = 403
+    code = "permission_denied"
 
 
 class ModelNotFoundError(RequestError):
@@ -336,6 +384,17 @@ class StorageUnavailableError(BackendError):
 
     def __init__(self) -> None:
         super().__init__("Stored objects are not available at the moment. Please try again later.")
+
+
+class AccountsUnavailableError(BackendError):
+    """Keys, limits or budgets cannot be checked, so that the call is not made."""
+
+    status = 503
+    code = "accounts_unavailable"
+    retry_after = 5
+
+    def __init__(self) -> None:
+        super().__init__("API keys and limits cannot be checked at the moment. Please try again later.")
 
 
 class UpstreamError(BackendError):

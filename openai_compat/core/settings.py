@@ -12,6 +12,7 @@ from secrets import token_hex
 from typing import Any, Final, Literal
 
 from .hooks import Hooks
+from .prices import Price
 from .profiles import Profile
 from .redaction import header_secrets, url_secrets
 from .timeouts import Timeouts
@@ -70,6 +71,7 @@ class ModelConfig:
         assistant_prefill: How the model is asked to continue a partial answer. "message" sends it as the last
             assistant message, "prefix" also marks that message, "continue_final_message" sets vLLM's parameter. None
             means that the model cannot continue.
+        price: What calls cost, or None if it is not configured.
         profile: Parameters that the upstream handles differently from OpenAI.
         hooks: Functions of the user that see requests and responses.
         variables: Values of the environment variables that `options` and `base_url` refer to.
@@ -91,6 +93,7 @@ class ModelConfig:
     routing: RoutePolicy | None = None
     context_window: int | None = None
     assistant_prefill: str | None = None
+    price: Price | None = None
     profile: Profile | None = None
     hooks: Hooks | None = None
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -162,6 +165,14 @@ class Settings:
     passthrough: tuple[str, ...] = ("all",)
     default_model: str | None = None
     api_keys: tuple[str, ...] = field(default=(), repr=False)
+    accounts: Literal["auto", "off"] = "auto"
+    admin_api_key: str | None = field(default=None, repr=False)
+    key_grace_seconds: float = 600.0
+    limits_without_store: Literal["local", "refuse"] = "local"
+    budgets_without_store: Literal["refuse", "allow"] = "refuse"
+    unknown_price: Literal["refuse", "allow"] = "refuse"
+    assumed_output_tokens: int = 4096
+    usage_ttl: float = 90 * 86_400.0
     secret_key: str | None = field(default=None, repr=False)
     cors_allow_origins: tuple[str, ...] = ("http://localhost:3000",)
     ask_stream_format: Literal["sse", "text", "ui"] = "sse"

@@ -14,11 +14,13 @@ from .location import Location, locate
 from .native_thread import NativeThread
 
 if TYPE_CHECKING:
+    from .accounts import AccountStore
     from .completions import CompletionStore
     from .conversations import ConversationStore
     from .leases import LeaseStore
     from .opened import Stores
     from .responses import ResponseStore
+    from .usage import UsageStore
 
 
 class Storage:
@@ -46,6 +48,16 @@ class Storage:
     def completions(self) -> CompletionStore:
         """Stored chat completions."""
         return self._open().completions
+
+    @property
+    def accounts(self) -> AccountStore:
+        """Organizations, projects and keys."""
+        return self._open().accounts
+
+    @property
+    def usage(self) -> UsageStore:
+        """Usage of calls."""
+        return self._open().usage
 
     @property
     def leases(self) -> LeaseStore:

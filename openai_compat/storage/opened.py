@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .accounts import AccountStore
 from .completions import CompletionStore
 from .conversations import ConversationStore
 from .database import open_database
@@ -11,6 +12,7 @@ from .location import Location
 from .native_thread import NativeThread
 from .objects import Lifetime
 from .responses import ResponseStore
+from .usage import UsageStore
 
 
 class Stores:
@@ -20,6 +22,8 @@ class Stores:
         self._database = database = open_database(location, thread)
         lifetime = Lifetime(ttl)
         self.leases = LeaseStore(database)
+        self.accounts = AccountStore(database)
+        self.usage = UsageStore(database)
         expiry = Expiry(database, self.leases, lifetime, max_bytes)
         self.responses = ResponseStore(database, lifetime, expiry.start_if_due)
         self.conversations = ConversationStore(database, lifetime, expiry.start_if_due)

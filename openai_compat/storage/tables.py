@@ -22,7 +22,7 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION: Final = "0001"
+SCHEMA_VERSION: Final = "0002"
 """Newest revision in `migrations/versions`. Revisions are numbers, and only add to the tables.
 
 A worker whose database is newer can therefore still use it, as during a rolling deployment.
@@ -31,17 +31,17 @@ A worker whose database is newer can therefore still use it, as during a rolling
 metadata: Final = MetaData()
 
 # SQLite numbers rows of the type INTEGER only.
-_Number = BigInteger().with_variant(Integer, "sqlite")
+NUMBER: Final = BigInteger().with_variant(Integer, "sqlite")
 
 
 def _object_number() -> Column[Any]:
-    return Column("object_number", _Number, ForeignKey("objects.number", ondelete="CASCADE"), primary_key=True)
+    return Column("object_number", NUMBER, ForeignKey("objects.number", ondelete="CASCADE"), primary_key=True)
 
 
 objects: Final = Table(
     "objects",
     metadata,
-    Column("number", _Number, primary_key=True, autoincrement=True),
+    Column("number", NUMBER, primary_key=True, autoincrement=True),
     Column("id", String, nullable=False, unique=True),
     Column("kind", String, nullable=False),
     Column("owner", String, nullable=False),

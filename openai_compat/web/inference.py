@@ -56,11 +56,16 @@ def respond_to_call(
     byte is raised, and the blueprint's error handler gives it the endpoint's shape.
 
     Raises:
+        PermissionDeniedError, RateLimitedError, AccountsUnavailableError: the caller may not make the call.
         OpenAICompatError: as from `answer_call`, within the heartbeat interval.
     """
     context = current_context()
     context.log_fields["model"] = route.model
     context.log_fields["kind"] = route.entry.kind
+    if route.target is not None:
+        context.log_fields["upstream"] = route.target.model
+    if context.accounts is not None:
+        context.admit(context.accounts.admit(context.caller, call, route, context.request_id))
     is_streamed = call.is_streamed
     call_context = context.to_call_context(
         is_streamed=is_streamed and stream_format.keep_alive is not None, is_whole=not is_streamed
@@ -170,6 +175,7 @@ def add_route_headers(context: RequestContext, failover: FailoverExecutor[Any]) 
     target = failover.target
     if target is None:
         return
+    context.served = target.backend.entry
     context.log_fields.update(upstream=target.model, attempts=failover.attempts)
     if len(failover.tried) > 1:
         context.log_fields["tried"] = ",".join(failover.tried)

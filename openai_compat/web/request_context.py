@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flask import Flask, Request, Response, request
 
+from openai_compat.accounts.service import EndedCall
 from openai_compat.core import logging as logs
 from openai_compat.core.byte_budget import ByteBudget
 from openai_compat.core.cancellation import CancellationToken
@@ -25,6 +26,11 @@ from .client_monitor import DisconnectMonitor
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
+
+    from openai_compat.accounts.account import Caller
+    from openai_compat.accounts.gate import Admission
+    from openai_compat.accounts.service import Accounts
+    from openai_compat.core.settings import ModelConfig
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +67,9 @@ class RequestContext:
 
     `log_fields` are added to the access-log line, and `reply_headers` to the response, successful or not.
     `body_budget` is that of all unfinished bodies of the worker. `limiter` is the one whose slot the request takes once
-    its body is complete, and `release_slot` returns that slot.
+    its body is complete, and `release_slot` returns that slot. `accounts` is set for calls that are recorded, `caller`
+    for those with a key of an account, and `admission` once such a call was admitted. `identity` distinguishes callers.
+    `served` is the model config of the target that answered last, where the route has several.
     """
 
     __slots__ = (
@@ -70,10 +78,16 @@ class RequestContext:
         "_monitor",
         "_settings",
         "_started_at",
+        "accounts",
+        "admission",
         "authorization",
         "body_budget",
+        "caller",
         "cancellation",
         "client_request_id",
+        "event_count",
+        "first_token_ms",
+        "identity",
         "is_closed",
         "is_streamed",
         "limiter",
@@ -81,6 +95,8 @@ class RequestContext:
         "release_slot",
         "reply_headers",
         "request_id",
+        "served",
+        "usage",
     )  # fmt: skip
 
     def __init__(
@@ -102,7 +118,14 @@ class RequestContext:
         sent_id = environ.get("HTTP_X_REQUEST_ID", "")
         self.client_request_id = sent_id if _REQUEST_ID.fullmatch(sent_id) else None
         self.request_id = self.client_request_id or f"req_{_PROCESS_ID}{next(_counter):012x}"
-        self.authorization = authorization_of(environ)
+        self.authorization = self.identity = authorization_of(environ)
+        self.accounts: Accounts | None = None
+        self.caller: Caller | None = None
+        self.admission: Admission | None = None
+        self.usage: Usage | None = None
+        self.served: ModelConfig | None = None
+        self.first_token_ms: int | None = None
+        self.event_count = 0
         sock = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
         if sock is not None:
             self._descriptor = sock.fileno()
@@ -118,9 +141,9 @@ class RequestContext:
             request_id=self.request_id,
             cancellation=self.cancellation,
             headers=forwardable_headers(current.environ, self.request_id),
-            authorization=None if self._settings.api_keys else self.authorization,
+            authorization=None if self._settings.api_keys or self.accounts else self.authorization,
             heartbeat_interval=self._settings.sse_keepalive_seconds if is_streamed else 0.0,
-            caller=self.authorization,
+            caller=self.identity,
             conversation_id=current.environ.get("HTTP_X_CONVERSATION_ID"),
             sent_header=current.headers.get,
             reply_headers=self.reply_headers,
@@ -138,10 +161,21 @@ class RequestContext:
             limiter.acquire(self.cancellation)
             self.release_slot = limiter.release
 
-    def give_slot(self) -> Callable[[], None]:
-        """Return the function that gives the slot of the concurrency limiter back, which the request no longer does."""
+    def set_caller(self, caller: Caller) -> None:
+        """Note whose key the request has. Objects belong to its project, and no upstream gets the key."""
+        self.caller = caller
+        self.identity = f"Project {caller.project.id}"
+
+    def admit(self, admission: Admission) -> None:
+        """Note that the call was charged, and report what is left of the caller's limits."""
+        self.admission = admission
+        self.reply_headers |= admission.headers()
+
+    def hand_over(self) -> Handover:
+        """Return what the request no longer does at its end, because a background response goes on with it."""
         release, self.release_slot = self.release_slot, None
-        return release or _do_nothing
+        admission, self.admission = self.admission, None
+        return Handover(self, release, admission)
 
     def log_body(self, body: bytes) -> None:
         """Log the request body, if `LOG_REQUEST_BODIES` is set."""
@@ -149,8 +183,9 @@ class RequestContext:
             log_request_body(body)
 
     def record_usage(self, usage: Usage | None) -> None:
-        """Add the token counts to the access-log line."""
+        """Keep the token counts for the access-log line and the accounts."""
         if usage is not None:
+            self.usage = usage
             self.log_fields["prompt_tokens"] = usage.prompt_tokens
             self.log_fields["completion_tokens"] = usage.completion_tokens
 
@@ -170,9 +205,11 @@ class RequestContext:
         self._monitor.remove(self._descriptor, self.cancellation)
         if self.release_slot is not None:
             self.release_slot()
+        has_disconnected = self.cancellation.is_cancelled and self.cancellation.reason is None
+        if self.admission is not None:
+            self.settle(self.admission, 499 if has_disconnected else status, self.usage)
         level = logging.DEBUG if self._endpoint in HEALTH_CHECKS else logging.INFO
         if log.isEnabledFor(level):
-            has_disconnected = self.cancellation.is_cancelled and self.cancellation.reason is None
             log_fields = {"status": 499 if has_disconnected else status, "ms": self.elapsed_ms, **self.log_fields}
             endpoint = self._endpoint.encode("latin-1").decode("utf-8", "replace")
             if endpoint.count(" ") > 1:  # a path with spaces could imitate the fields behind it
@@ -181,9 +218,43 @@ class RequestContext:
             record.fields = log_fields
             log.handle(record)
 
+    def settle(self, admission: Admission, status: int, usage: Usage | None) -> None:
+        """Settle what the call was charged."""
+        accounts = self.accounts
+        assert accounts is not None  # noqa: S101 - it made the admission
+        fields = self.log_fields
+        accounts.settle(
+            admission,
+            EndedCall(
+                status,
+                self.elapsed_ms,
+                usage,
+                self.event_count if self.is_streamed else None,
+                served=self.served,
+                served_by=fields.get("upstream"),
+                attempts=fields.get("attempts", 1),
+                error=fields.get("error"),
+                first_token_ms=self.first_token_ms,
+            ),
+        )
 
-def _do_nothing() -> None:
-    """Release the slot of a request without one."""
+
+class Handover:
+    """The slot and the admission of a request whose work goes on in the background."""
+
+    def __init__(
+        self, context: RequestContext, release: Callable[[], None] | None, admission: Admission | None
+    ) -> None:
+        self._context = context
+        self._release = release
+        self._admission = admission
+
+    def end(self, status: int, usage: Usage | None) -> None:
+        """Release the slot and settle the call."""
+        if self._release is not None:
+            self._release()
+        if self._admission is not None:
+            self._context.settle(self._admission, status, usage)
 
 
 def authorization_of(environ: Mapping[str, Any]) -> str | None:

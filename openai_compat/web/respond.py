@@ -20,7 +20,7 @@ from openai_compat.services.inference import Answer
 
 from .json_response import BytesResponse
 from .request_context import RequestContext
-from .sse import OPENAI_FORMAT, StreamBody, StreamFormat, stream_response
+from .sse import OPENAI_FORMAT, StreamFormat, stream_response, to_stream_body
 
 
 def respond(
@@ -39,20 +39,23 @@ def respond(
     else:
         pending = BackgroundStart(start)
         if not pending.wait(call_context.heartbeat_interval):
-            deferred = DeferredStream(pending, call_context.heartbeat_interval)
-            return stream_response(StreamBody(context, deferred, deferred, stream_format), stream_format.headers)
+            deferred = DeferredStream(pending, call_context.heartbeat_interval, context)
+            return stream_response(to_stream_body(context, deferred, deferred, stream_format), stream_format.headers)
         answer = pending.result()
+    if context.admission is not None:
+        context.first_token_ms = context.elapsed_ms
     if isinstance(answer, CompleteAnswer):
         context.record_usage(answer.usage)
         return BytesResponse(answer.body, answer.status, answer.headers)
-    body = StreamBody(context, iter(answer), answer, stream_format)
+    body = to_stream_body(context, iter(answer), answer, stream_format)
     return stream_response(body, {**answer.headers, **stream_format.headers})
 
 
 class DeferredStream(Iterator["bytes | Heartbeat"]):
     """Heartbeats until the answer has started, then its events. `close()` closes the answer, now or when it starts."""
 
-    def __init__(self, pending: BackgroundStart[Answer], heartbeat_interval: float) -> None:
+    def __init__(self, pending: BackgroundStart[Answer], heartbeat_interval: float, context: RequestContext) -> None:
+        self._context = context
         self._pending = pending
         self._heartbeat_interval = heartbeat_interval
         self._events: Iterator[bytes | Heartbeat] | None = None
@@ -66,6 +69,7 @@ class DeferredStream(Iterator["bytes | Heartbeat"]):
                 return HEARTBEAT
             answer = self._pending.result()
             assert isinstance(answer, EventStream)  # noqa: S101 - only streamed calls have heartbeats
+            self._context.first_token_ms = self._context.elapsed_ms
             self._events = iter(answer)
         return next(self._events)
 

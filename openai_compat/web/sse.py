@@ -130,6 +130,26 @@ class StreamBody:
             self._context.close(self._status)
 
 
+class CountedStreamBody(StreamBody):
+    """The body of a call that is charged. If the client disconnects, the number of events stands for the tokens."""
+
+    def __next__(self) -> bytes:
+        event = super().__next__()
+        self._context.event_count += 1
+        return event
+
+
+def to_stream_body(
+    context: RequestContext,
+    events: Iterator[bytes | Heartbeat],
+    source: ClosableStream,
+    stream_format: StreamFormat,
+) -> StreamBody:
+    """Return the body of a streamed answer, which counts its events if the call is charged."""
+    body_class = StreamBody if context.admission is None else CountedStreamBody
+    return body_class(context, events, source, stream_format)
+
+
 def stream_response(body: StreamBody, headers: Mapping[str, str] = HEADERS) -> Response:
     """Return `body` as a response that neither Flask nor a proxy buffers."""
     return Response(body, 200, dict(headers), direct_passthrough=True)

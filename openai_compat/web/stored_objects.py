@@ -82,7 +82,7 @@ def reject_websocket() -> None:
 
 def current_owner() -> str:
     """Return the owner of the objects that the current request makes."""
-    return owner_of(current_context().authorization)
+    return owner_of(current_context().identity)
 
 
 def read_cursor(default_order: Order) -> Cursor:

@@ -65,6 +65,7 @@ CORE: dict[str, set[str]] = {
     "timeouts": set(),
     "types": {"cancellation", "timeouts"},
     "anthropic": {"types"},
+    "prices": {"types"},
     "timers": set(),
     "turns": set(),
     "large_json": {"turns"},
@@ -74,7 +75,7 @@ CORE: dict[str, set[str]] = {
     "concurrency": {"errors", "cancellation"},
     "byte_budget": {"errors"},
     "hooks": {"types", "errors"},
-    "settings": {"hooks", "profiles", "redaction", "timeouts"},
+    "settings": {"hooks", "prices", "profiles", "redaction", "timeouts"},
 }
 OWNERS = {
     "flask": ("app.py", "web/", "sidecars/huggingface/application.py", "sidecars/haystack/application.py"),
@@ -93,7 +94,7 @@ OWNERS = {
     "yaml": ("config/",),
     "tiktoken": ("core/vocabularies.py",),
     "cryptography": ("services/responses/sealing.py",),
-    "sqlite3": ("state/sqlite.py", "storage/"),
+    "sqlite3": ("state/sqlite.py", "state/sqlite_ledger.py", "storage/"),
     "sqlalchemy": ("storage/",),
     "alembic": ("storage/migrate.py", "storage/migrations/"),
     "redis": ("state/redis.py",),

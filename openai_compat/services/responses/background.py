@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import CallCancelledError, InternalError, OpenAICompatError, StorageUnavailableError
 from openai_compat.core.streams import Heartbeat
-from openai_compat.core.types import CallContext
+from openai_compat.core.types import CallContext, Usage
 from openai_compat.services.event_stream import EventStream
 from openai_compat.services.inference import Answer
 from openai_compat.services.sse_events import split_events
@@ -37,6 +37,8 @@ RETRY_DELAYS: Final = (1, 2, 4, 8, 15)
 """Seconds between the attempts to store an end, together those for which the lease is valid without renewal."""
 
 StartAnswer = Callable[[CallContext], Answer]
+EndWork = Callable[[int, Usage | None], None]
+"""Called with the HTTP status that the end of a background response stands for, and its usage."""
 
 
 class BackgroundJob:
@@ -57,6 +59,8 @@ class BackgroundJob:
     ) -> None:
         self.cancellation = CancellationToken()
         self.is_streamed = is_streamed
+        self.usage: Usage | None = None
+        self.status = 200
         self._store = store
         self._state = state
         self._lifecycle = lifecycle
@@ -95,7 +99,8 @@ class BackgroundJob:
         """
         try:
             self._answer(context)
-        except CallCancelledError:
+        except CallCancelledError as error:
+            self.status = error.status
             log.info("the background response %s was cancelled", self.id)
         except StorageUnavailableError:
             raise
@@ -119,6 +124,7 @@ class BackgroundJob:
                 self._read(answer)
             finally:
                 answer.close()
+                self.usage = answer.usage
         response = self._finished()
         self._persist(lambda: self._state.append(response))
         self._state.release()
@@ -137,6 +143,7 @@ class BackgroundJob:
 
     def _fail(self, error: OpenAICompatError) -> None:
         log.warning("the background response %s failed: %s", self.id, error.message)
+        self.status = 500
         self._add(self._lifecycle.fail(error))
         self._end(to_failed(self._lifecycle.response, error))
 
@@ -185,15 +192,15 @@ class BackgroundRunner:
         """True if no response is being worked on."""
         return not self._running
 
-    def start(self, job: BackgroundJob, context: CallContext, release_slot: Callable[[], None]) -> None:
-        """Run a job that was queued, and call `release_slot` at its end."""
+    def start(self, job: BackgroundJob, context: CallContext, end: EndWork) -> None:
+        """Run a job that was queued, and call `end` once it has ended."""
         interval = FLUSH_INTERVAL if job.is_streamed else 0.0
         detached = replace(
             context, cancellation=job.cancellation, reply_headers={}, heartbeat_interval=interval, resends=[]
         )
         self._running[job.id] = job.cancellation
         run = copy_context().run
-        threading.Thread(target=run, args=(self._run, job, detached, release_slot), daemon=True).start()
+        threading.Thread(target=run, args=(self._run, job, detached, end), daemon=True).start()
         if not self._is_watching:
             self._is_watching = True
             threading.Thread(target=self._watch, daemon=True).start()
@@ -203,14 +210,14 @@ class BackgroundRunner:
         for cancellation in list(self._running.values()):
             cancellation.cancel(reason)
 
-    def _run(self, job: BackgroundJob, context: CallContext, release_slot: Callable[[], None]) -> None:
+    def _run(self, job: BackgroundJob, context: CallContext, end: EndWork) -> None:
         try:
             job.run(context)
         except StorageUnavailableError as error:
             log.warning("the end of the background response %s could not be stored: %s", job.id, error.message)
         finally:
             del self._running[job.id]
-            release_slot()
+            end(job.status, job.usage)
 
     def _watch(self) -> None:
         while self._running:

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 from openai_compat.backends.base import Backend, SupportsForwarding
 from openai_compat.backends.parsing.openai_chat import ChatParser
 from openai_compat.core.errors import OpenAICompatError
 from openai_compat.core.profiles import record_adaptations
 from openai_compat.core.streams import Heartbeat
-from openai_compat.core.types import JSON, CallContext, ChatDelta
+from openai_compat.core.types import JSON, CallContext, ChatDelta, Usage
 from openai_compat.routing.route import Target
 from openai_compat.routing.router import Route
 from openai_compat.services.chat import ChatAnswer, ChatService
@@ -45,6 +45,13 @@ class ResponsesService:
     store: ResponseStore
     sealer: ReasoningSealer
     runner: BackgroundRunner
+
+
+class Handover(Protocol):
+    """What a request gives to the background response that goes on with its work."""
+
+    def end(self, status: int, usage: Usage | None) -> None:
+        """Release it."""
 
 
 class TranslationNeededError(Exception):
@@ -182,7 +189,7 @@ def answer_response(
 
 
 def answer_in_background(
-    give_slot: Callable[[], Callable[[], None]],
+    hand_over: Callable[[], Handover],
     endpoint: ResponsesEndpoint,
     route: Route,
     call: InferenceCall,
@@ -191,7 +198,7 @@ def answer_in_background(
 ) -> Answer:
     """Let an upstream answer in the background if it can, and otherwise start to answer here.
 
-    `give_slot` gives the request's slot of the concurrency limiter to the background response.
+    `hand_over` gives the background response what the request would release at its end.
     """
     if endpoint.may_forward:
         with suppress(TranslationNeededError):
@@ -205,7 +212,7 @@ def answer_in_background(
     except BaseException:
         state.release()
         raise
-    endpoint.service.runner.start(job, context, give_slot())
+    endpoint.service.runner.start(job, context, hand_over().end)
     if not call.is_streamed:
         return CompleteAnswer(200, {}, to_json(response))
     return store.follow(state.owner, job.id, -1, context)

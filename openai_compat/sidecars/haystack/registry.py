@@ -83,6 +83,7 @@ def to_inner_settings(settings: Settings) -> Settings:
         default_upstream=upstream and _with_translation(upstream),
         entries=_with_own_models(settings.entries, settings),
         hidden_entries=_with_own_models(settings.hidden_entries, settings),
+        accounts="off",
         api_keys=(),
         model_allow_list=(),
         max_concurrent_requests=0,  # the workers have already admitted these calls

@@ -38,9 +38,9 @@ def responses_blueprint(router: ModelRouter, service: ResponsesService) -> Bluep
         route = _choose_route(router, deployment or payload.get("model"), payload)
         call = InferenceCall(RESPONSES_PATH, body, payload, route.model)
         context = current_context()
-        endpoint = ResponsesEndpoint(service, route, call, caller=context.authorization)
+        endpoint = ResponsesEndpoint(service, route, call, caller=context.identity)
         stream_format = StreamFormat(HEADERS, keep_alive=endpoint.keep_alive, to_error=endpoint.fail)
-        answer = partial(answer_in_background, context.give_slot) if endpoint.is_background else answer_response
+        answer = partial(answer_in_background, context.hand_over) if endpoint.is_background else answer_response
         return respond_to_call(endpoint, route, call, stream_format, answer)
 
     @blueprint.post("/responses/input_tokens")
@@ -60,7 +60,7 @@ def _respond_to_input(
     body, payload = read_payload(RESPONSES_REQUEST)
     route = _choose_route(router, deployment or payload.get("model"), payload)
     call = InferenceCall(endpoint_class.path, body, {**payload, "stream": False}, route.model)
-    return respond_to_call(endpoint_class(service, call, current_context().authorization), route, call)
+    return respond_to_call(endpoint_class(service, call, current_context().identity), route, call)
 
 
 def _choose_route(router: ModelRouter, model: str | None, payload: JSONObject) -> Route:

@@ -57,6 +57,13 @@ def test_a_response_has_the_name_that_was_asked_for(client: FlaskClient) -> None
     assert (answer["model"], answer["status"]) == ("gpt-4o", "completed")
 
 
+def test_the_log_names_the_model(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="openai_compat.web.request_context"):
+        ask(client, "claude-haiku-3")
+    fields: Any = caplog.records[-1].__dict__["fields"]
+    assert (fields["model"], fields["upstream"]) == ("claude-haiku-3", "echo")
+
+
 def test_the_list_has_the_aliases_without_a_star(client: FlaskClient) -> None:
     names = [model["id"] for model in client.get("/v1/models").get_json()["data"]]
     assert names[:5] == ["plain", "shared", "echo", "claude-haiku-4-5", "gpt-4o"]

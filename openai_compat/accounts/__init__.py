@@ -1,0 +1,1 @@
+"""Keys, limits, budgets and usage of the callers of this server."""

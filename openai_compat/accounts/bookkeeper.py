@@ -1,0 +1,141 @@
+"""Settlement of calls, and the way of their records from the ledger into the database."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from openai_compat.core.errors import StorageUnavailableError
+from openai_compat.state.base import StoreError
+from openai_compat.state.ledger import Ledger, Settlement
+from openai_compat.storage import Storage
+
+log = logging.getLogger(__name__)
+
+KEEP_ALIVE_SECONDS: Final = 5.0
+"""Time between two signs of life, several of which may fail before the holds of this process are released."""
+MOVE_SECONDS: Final = 1.0
+"""Time between two looks for records."""
+TURN_SECONDS: Final = 15.0
+BATCH: Final = 200
+"""Records moved at once, which takes the ledger about a millisecond."""
+TIDY_SECONDS: Final = 2.0
+MAX_DEFERRED: Final = 10_000
+"""Settlements that wait for a ledger that is away."""
+MAX_RECORDS: Final = 1_000_000
+"""Records that wait for a database that is away. They take about 500 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Deferred:
+    hold_id: str
+    settlements: Sequence[Settlement]
+    record: str | None
+
+
+class Bookkeeper:
+    """Settles calls, at once or when the ledger is back, and moves the records of all calls to the database.
+
+    One thread (under gevent, a greenlet) of each process works in the background, once a call was settled.
+    """
+
+    def __init__(
+        self, ledger: Ledger, storage: Storage, tidy: Callable[[float], None], clock: Callable[[], float] = time.time
+    ) -> None:
+        """Use `tidy` to keep the ledger small. It is called about every `TIDY_SECONDS` by one of all processes."""
+        self._ledger = ledger
+        self._storage = storage
+        self._tidy = tidy
+        self._clock = clock
+        self._deferred: deque[_Deferred] = deque()
+        self._lock = threading.Lock()
+        self._is_working = False
+        self._is_closed = threading.Event()
+        self.dropped = 0
+        """Calls of this process whose settlement was lost, because the ledger was away for too long."""
+
+    def settle(self, hold_id: str, settlements: Sequence[Settlement], record: str | None) -> None:
+        """Settle a call. Amounts that cannot be settled now are settled later."""
+        self.start()
+        if not self._deferred:
+            try:
+                self._ledger.settle(hold_id, settlements, record)
+            except StoreError as error:
+                log.warning("a call is settled later: %s", error)
+            else:
+                return
+        if len(self._deferred) < MAX_DEFERRED:
+            self._deferred.append(_Deferred(hold_id, settlements, record))
+        else:
+            self.dropped += 1
+
+    def start(self) -> None:
+        """Start the work in the background, which begins with a sign of life."""
+        if self._is_working:
+            return
+        with self._lock:
+            if self._is_working or self._is_closed.is_set():
+                return
+            self._is_working = True
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def close(self) -> None:
+        """Stop the work. What is in the ledger is moved by another process, or after the next start."""
+        self._is_closed.set()
+
+    def _work(self) -> None:
+        next_sign = 0.0
+        while not self._is_closed.is_set():
+            now = time.monotonic()
+            try:
+                if now >= next_sign:
+                    self._ledger.keep_alive(self._clock())
+                    next_sign = now + KEEP_ALIVE_SECONDS
+                self._settle_deferred()
+                self.move_records()
+            except StoreError as error:
+                log.warning("the ledger is away: %s", error)
+            self._is_closed.wait(MOVE_SECONDS)
+
+    def _settle_deferred(self) -> None:
+        """Settle what waits.
+
+        Raises:
+            StoreError
+        """
+        while self._deferred:
+            first = self._deferred[0]
+            self._ledger.settle(first.hold_id, first.settlements, first.record)
+            self._deferred.popleft()
+
+    def move_records(self) -> None:
+        """Move all records to the database, unless another process does it.
+
+        Raises:
+            StoreError
+        """
+        if not self._ledger.begin_turn(self._clock(), TURN_SECONDS):
+            return
+        try:
+            while records := self._ledger.records(BATCH):
+                self._storage.usage.add([_to_row(body) for _, body in records])
+                self._ledger.delete_records([id for id, _ in records])
+            self._tidy(self._clock())
+        except StorageUnavailableError:
+            dropped = self._ledger.drop_records(MAX_RECORDS)
+            log.warning("records of calls wait for the database, %d were dropped so far", dropped)
+        finally:
+            self._ledger.end_turn()
+
+
+def _to_row(body: str) -> dict[str, Any]:
+    """Return a record as a row of the database."""
+    row: dict[str, Any] = json.loads(body)
+    row["price"] = None if row["price"] is None else json.dumps(row["price"])
+    return row

@@ -1,0 +1,107 @@
+"""Lookup of callers by their keys, with a cache in each process."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+from typing import Final
+
+from openai_compat.core.errors import StorageUnavailableError
+from openai_compat.state.base import StoreError
+from openai_compat.state.ledger import Ledger
+from openai_compat.storage import Storage
+
+from .account import Caller, to_caller
+from .keys import digest_of
+
+log = logging.getLogger(__name__)
+
+VERSION_SECONDS: Final = 1.0
+"""Time between two looks for changes, after which a revoked key is refused by all workers."""
+BLIND_SECONDS: Final = 10.0
+"""Time for which a key is not read again while changes cannot be seen."""
+MAX_CACHED: Final = 20_000
+"""Keys in the cache, known and unknown ones."""
+
+
+@dataclass(slots=True)
+class _Entry:
+    caller: Caller | None
+    version: int | None
+    confirmed_at: float
+
+
+class KeyDirectory:
+    """The callers, by their keys.
+
+    A caller in the cache is read again when any account has changed. While the database is away, a known one stays
+    valid for `grace_seconds` after the last time that it was confirmed.
+    """
+
+    def __init__(
+        self, storage: Storage, ledger: Ledger, grace_seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._storage = storage
+        self._ledger = ledger
+        self._grace_seconds = grace_seconds
+        self._clock = clock
+        self._cache: OrderedDict[str, _Entry] = OrderedDict()
+        self._version: int | None = None
+        self._looked_at = -inf
+
+    @property
+    def is_active(self) -> bool:
+        """True once an account was made, so that every call needs a key. True also while that is unknown."""
+        self._look_for_changes()
+        return self._version is None or self._version > 0
+
+    def find(self, key: str) -> Caller | None:
+        """Return the caller of a key, or None if there is no such key. It may be disabled or expired.
+
+        Raises:
+            StorageUnavailableError: the database is away, and the key is not known well enough.
+        """
+        digest = digest_of(key)
+        entry = self._cache.get(digest)
+        self._look_for_changes()
+        if entry is not None and self._is_current(entry):
+            return entry.caller
+        try:
+            caller = to_caller(*self._storage.accounts.find_with_parents(digest))
+        except StorageUnavailableError:
+            if entry is None or entry.caller is None or self._clock() - entry.confirmed_at > self._grace_seconds:
+                raise
+            return entry.caller
+        self._keep(digest, _Entry(caller, self._version, self._clock()))
+        return caller
+
+    def _is_current(self, entry: _Entry) -> bool:
+        """Return True if no account has changed since the entry was read, or if it is recent and that is unknown."""
+        if self._version is None:
+            return self._clock() - entry.confirmed_at < BLIND_SECONDS
+        if entry.version != self._version:
+            return False
+        entry.confirmed_at = self._looked_at
+        return True
+
+    def _keep(self, digest: str, entry: _Entry) -> None:
+        self._cache[digest] = entry
+        self._cache.move_to_end(digest)
+        if len(self._cache) > MAX_CACHED:
+            self._cache.popitem(last=False)
+
+    def _look_for_changes(self) -> None:
+        """Read the number of changes to the accounts, which is None while the ledger is away."""
+        now = self._clock()
+        if now - self._looked_at < VERSION_SECONDS:
+            return
+        self._looked_at = now
+        try:
+            self._version = self._ledger.version()
+        except StoreError as error:
+            self._version = None
+            log.warning("changes of accounts cannot be seen: %s", error)

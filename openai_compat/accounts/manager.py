@@ -1,0 +1,160 @@
+"""Changes of accounts, for the administration endpoints, the commands and the accounts file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from secrets import token_hex
+from time import time
+from typing import Final
+
+from openai_compat.core.errors import InvalidRequestError, ObjectNotFoundError
+from openai_compat.state.ledger import Ledger
+from openai_compat.storage import Storage
+
+from .account import DEFAULT_ORGANIZATION, DEFAULT_PROJECT, ID_PREFIXES, Account, Kind, from_row, to_row
+from .keys import digest_of, hint_of, new_key
+from .policy import Policy
+
+MAX_NAME_CHARS: Final = 200
+PARENTS: Final[dict[Kind, Kind]] = {"project": "organization", "key": "project"}
+
+
+@dataclass(frozen=True, slots=True)
+class NewAccount:
+    """What the caller chooses of a new account."""
+
+    name: str
+    parent_id: str | None = None
+    policy: Policy = field(default_factory=Policy)
+    expires_at: int | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    source: str = "api"
+
+
+class AccountManager:
+    """Creation, change and deletion of accounts. All workers see a change within a second.
+
+    Every method raises `StorageUnavailableError` if the database is away, and `StoreError` if the ledger is.
+    """
+
+    def __init__(self, storage: Storage, ledger: Ledger, clock: Callable[[], float] = time) -> None:
+        self._storage = storage
+        self._ledger = ledger
+        self._clock = clock
+
+    def create(self, kind: Kind, new: NewAccount) -> Account:
+        """Create an organization or a project."""
+        account = self._prepare(kind, new)
+        self._storage.accounts.add(to_row(account))
+        self._ledger.bump_version()
+        return account
+
+    def create_key(self, new: NewAccount) -> tuple[Account, str]:
+        """Create a key, and return it with its secret, which is stored nowhere."""
+        secret = new_key()
+        account = replace(self._prepare("key", new), hint=hint_of(secret))
+        self._storage.accounts.add(to_row(account), digest_of(secret))
+        self._ledger.bump_version()
+        return account, secret
+
+    def rotate_key(self, id: str, overlap_seconds: float) -> tuple[Account, str]:
+        """Give a key another secret. The old one is valid for `overlap_seconds` more. Limits and budgets go on.
+
+        Raises:
+            ObjectNotFoundError
+        """
+        account = self.get("key", id)
+        secret = new_key()
+        expires_at = int(self._clock() + overlap_seconds)
+        self._storage.accounts.replace_secret(id, digest_of(secret), hint_of(secret), expires_at)
+        self._ledger.bump_version()
+        return replace(account, hint=hint_of(secret)), secret
+
+    def get(self, kind: Kind, id: str) -> Account:
+        """Return one account.
+
+        Raises:
+            ObjectNotFoundError
+        """
+        row = self._storage.accounts.get(kind, id)
+        if row is None:
+            raise ObjectNotFoundError(f"There is no {kind} with the id '{id[:100]}'.")
+        return from_row(row)
+
+    def page(
+        self, kind: Kind, parent_id: str | None, after: str | None, limit: int, *, with_disabled: bool = True
+    ) -> tuple[list[Account], bool]:
+        """Return accounts in the order of their creation, and whether there are more after them."""
+        rows, has_more = self._storage.accounts.page(kind, parent_id, after, limit, with_disabled=with_disabled)
+        return [from_row(row) for row in rows], has_more
+
+    def change(self, account: Account) -> Account:
+        """Store a changed account.
+
+        Raises:
+            ObjectNotFoundError: it was deleted meanwhile. InvalidRequestError: it has no valid name.
+        """
+        _check_name(account.name)
+        if not self._storage.accounts.change(to_row(account)):
+            raise ObjectNotFoundError(f"There is no {account.kind} with the id '{account.id[:100]}'.")
+        self._ledger.bump_version()
+        return account
+
+    def delete(self, kind: Kind, id: str) -> None:
+        """Delete an account. Its usage is kept.
+
+        Raises:
+            ObjectNotFoundError
+        """
+        if not self._storage.accounts.delete(kind, id):
+            raise ObjectNotFoundError(f"There is no {kind} with the id '{id[:100]}'.")
+        self._ledger.bump_version()
+
+    def _prepare(self, kind: Kind, new: NewAccount) -> Account:
+        _check_name(new.name)
+        return Account(
+            id=ID_PREFIXES[kind] + token_hex(12),
+            kind=kind,
+            name=new.name,
+            created_at=int(self._clock()),
+            parent_id=self._parent(kind, new.parent_id),
+            expires_at=new.expires_at,
+            source=new.source,
+            policy=new.policy,
+            metadata=new.metadata,
+            tags=new.tags,
+        )
+
+    def _parent(self, kind: Kind, id: str | None) -> str | None:
+        """Return the id of the parent, the default one if none is named.
+
+        Raises:
+            ObjectNotFoundError
+        """
+        parent_kind = PARENTS.get(kind)
+        if parent_kind is None:
+            return None
+        if id is not None:
+            return self.get(parent_kind, id).id
+        self._create_defaults()
+        return DEFAULT_PROJECT if kind == "key" else DEFAULT_ORGANIZATION
+
+    def _create_defaults(self) -> None:
+        """Create the default organization and project, unless they exist."""
+        from openai_compat.storage.accounts import AccountExistsError
+
+        now = int(self._clock())
+        for account in (
+            Account(DEFAULT_ORGANIZATION, "organization", "Default organization", now),
+            Account(DEFAULT_PROJECT, "project", "Default project", now, DEFAULT_ORGANIZATION),
+        ):
+            with suppress(AccountExistsError):
+                self._storage.accounts.add(to_row(account))
+
+
+def _check_name(name: str) -> None:
+    if not len(name.strip()) > 0 or len(name) > MAX_NAME_CHARS:
+        raise InvalidRequestError(f"'name' must be a text of 1 to {MAX_NAME_CHARS} characters.", param="name")

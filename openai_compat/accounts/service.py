@@ -1,0 +1,168 @@
+"""The accounts of one application: keys, limits, budgets and usage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+from time import time
+from typing import Any, Final
+
+from openai_compat.core.errors import AuthenticationError
+from openai_compat.core.settings import ModelConfig, Settings
+from openai_compat.core.types import Usage
+from openai_compat.routing.router import Route
+from openai_compat.state.ledger import Ledger
+from openai_compat.state.sqlite_ledger import MEMORY, SQLiteLedger
+from openai_compat.storage import Storage
+
+from .account import Caller
+from .bookkeeper import Bookkeeper
+from .call_size import AnyCall, input_tokens_of, output_tokens_of
+from .directory import KeyDirectory
+from .gate import Admission, CallDescription, Gate, GatePolicy, Outcome, check_permission
+from .price_book import PriceBook
+
+LEDGER_FILE: Final = "ledger.db"
+ENDPOINT_GROUPS: Final = {
+    "chat/completions": "chat",
+    "responses/input_tokens": "responses",
+    "responses/compact": "responses",
+}
+"""Path of an endpoint -> its group, where that is not the path."""
+MAX_END_USER_CHARS: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class EndedCall:
+    """How a call ended.
+
+    `events` is the number of events that a streamed answer had, None for any other. `served` and `served_by` are the
+    target that answered, where the route has several.
+    """
+
+    status: int
+    duration_ms: int
+    usage: Usage | None
+    events: int | None = None
+    served: ModelConfig | None = None
+    served_by: str | None = None
+    attempts: int = 1
+    error: str | None = None
+    first_token_ms: int | None = None
+
+
+class Accounts:
+    """What the web layer asks about callers."""
+
+    def __init__(self, settings: Settings, storage: Storage, ledger: Ledger, tidy_ledger: Ledger) -> None:
+        """Use `tidy_ledger`, which is the same ledger over another connection, in the background."""
+        self.ledger = ledger
+        self._tidy_ledger = tidy_ledger
+        self._assumed_output_tokens = settings.assumed_output_tokens
+        self.directory = KeyDirectory(storage, ledger, settings.key_grace_seconds)
+        self.bookkeeper = Bookkeeper(ledger, storage, tidy_ledger.tidy)
+        self.prices = PriceBook()
+        self.gate = Gate(
+            ledger,
+            SQLiteLedger(MEMORY, "local"),
+            self.bookkeeper,
+            GatePolicy(settings.limits_without_store, settings.budgets_without_store, settings.unknown_price),
+        )
+
+    @property
+    def is_active(self) -> bool:
+        """True once an account was made."""
+        return self.directory.is_active
+
+    def find_caller(self, key: str) -> Caller | None:
+        """Return the caller of a key, or None if there is no such key.
+
+        Raises:
+            AuthenticationError: the key, its project or its organization is disabled or has expired.
+            StorageUnavailableError: the key cannot be checked now.
+        """
+        caller = self.directory.find(key)
+        if caller is not None and not caller.is_valid(time()):
+            raise AuthenticationError("This API key is disabled or has expired.")
+        return caller
+
+    def admit(self, caller: Caller | None, call: AnyCall, route: Route, request_id: str) -> Admission:
+        """Admit an inference call, or refuse it.
+
+        Raises:
+            PermissionDeniedError, LimitExceededError, BudgetExceededError, AccountsUnavailableError
+        """
+        payload = call.payload
+        return self.gate.admit(
+            caller,
+            CallDescription(
+                ENDPOINT_GROUPS.get(call.path, call.path),
+                route.model,
+                request_id,
+                input_tokens_of(call.body, payload),
+                output_tokens_of(call.path, payload, self._assumed_output_tokens) * call.choices,
+                end_user_of(payload),
+                self.prices.highest(route),
+            ),
+        )
+
+    def admit_other(self, caller: Caller | None, model: str, request_id: str) -> Admission:
+        """Admit a call that is passed through to an upstream, whose tokens are not known.
+
+        Raises:
+            As `admit`.
+        """
+        return self.gate.admit(caller, CallDescription("other", model, request_id))
+
+    def settle(self, admission: Admission, ended: EndedCall) -> None:
+        """Settle a call. Without the upstream's counts of a stream, its events count as tokens."""
+        call = admission.call
+        usage, is_estimated = ended.usage, False
+        if usage is None and ended.events:
+            usage, is_estimated = Usage(call.input_tokens, ended.events), True
+        price = call.price if ended.served is None else self.prices.find(ended.served, ended.served_by or call.model)
+        admission.settle(
+            Outcome(
+                ended.status,
+                ended.duration_ms,
+                ended.served_by or call.model,
+                usage,
+                is_estimated,
+                price,
+                ended.attempts,
+                ended.error,
+                ended.first_token_ms,
+            )
+        )
+
+    def close(self) -> None:
+        """Stop the work in the background, and close the ledger."""
+        self.bookkeeper.close()
+        self.ledger.close()
+        self._tidy_ledger.close()
+
+
+def check_endpoint(caller: Caller, endpoint: str) -> None:
+    """Raise an error if the caller may not use the endpoint.
+
+    Raises:
+        PermissionDeniedError
+    """
+    check_permission(caller, endpoint, None)
+
+
+def end_user_of(payload: Mapping[str, Any]) -> str | None:
+    """Return the end user that the request names."""
+    name = payload.get("safety_identifier") or payload.get("user")
+    return name[:MAX_END_USER_CHARS] if isinstance(name, str) and name else None
+
+
+def open_accounts(settings: Settings, storage: Storage) -> Accounts | None:
+    """Return the accounts, or None if they are off. Nothing is opened before an account exists."""
+    if settings.accounts == "off":
+        return None
+    holder = token_hex(8)
+    path = str(Path(settings.data_dir) / LEDGER_FILE)
+    return Accounts(settings, storage, SQLiteLedger(path, holder), SQLiteLedger(path, holder))
