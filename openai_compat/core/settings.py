@@ -162,6 +162,7 @@ class Settings:
     databricks_endpoints: tuple[str, ...] = ()
     models_file: str | None = None
     model_allow_list: tuple[str, ...] = ()
+    model_aliases: Mapping[str, str] = field(default_factory=dict)
     models_cache_ttl: float = 300.0
     passthrough: tuple[str, ...] = ("all",)
     default_model: str | None = None
