@@ -5,7 +5,7 @@ import { DefaultChatTransport, generateId } from "ai";
 import { useEffect, useRef, useState } from "react";
 import { authorization } from "../lib/apiKey";
 import { storeOf } from "../lib/conversations";
-import { type Message, withEnding } from "../lib/messages";
+import { type Message, textOf, withEnding } from "../lib/messages";
 import { SERVER, toSentence } from "../lib/server";
 import type { Models } from "../lib/useModels";
 import { useStickToBottom } from "../lib/useStickToBottom";
@@ -44,6 +44,7 @@ export function Chat({ id, isReady, restored, models, onStored }: Props) {
   });
   const stored = useRef(id); // the id of the stored conversation
   const unstored = useRef<Message>(null); // an answer that has ended
+  const unsent = useRef<Message>(null); // a question that is not stored yet
   const isOpen = useRef(true);
   const storing = useTask();
   const [draft, setDraft] = useState("");
@@ -82,7 +83,9 @@ export function Chat({ id, isReady, restored, models, onStored }: Props) {
   /** Store the question, and ask it then. */
   function send(text: string) {
     if (!isReady || storing.isRunning) return;
-    const question: Message = { id: `msg_${generateId()}`, role: "user", parts: [{ type: "text", text }] };
+    const failed = unsent.current; // it may have been stored without a confirmation
+    const question = failed && textOf(failed) === text ? failed : toQuestion(text);
+    unsent.current = question;
     void storing.perform("The message is not stored, and was not sent.", async () => {
       await storeAnswer();
       const store = await storeOf(stored.current);
@@ -90,6 +93,7 @@ export function Chat({ id, isReady, restored, models, onStored }: Props) {
       if (!isOpen.current) return; // the user has opened another conversation, and finds this one in the list
       if (!stored.current) onStored(place);
       stored.current = place;
+      unsent.current = null;
       setDraft((current) => (current.trim() === text ? "" : current));
       void sendMessage(question, { body });
       toBottom();
@@ -156,6 +160,12 @@ export function Chat({ id, isReady, restored, models, onStored }: Props) {
     </main>
   );
 }
+
+const toQuestion = (text: string): Message => ({
+  id: `msg_${generateId()}`,
+  role: "user",
+  parts: [{ type: "text", text }],
+});
 
 /** Return the problem of a restored conversation, whose error is no longer known, or null. */
 function problemAfterReload(last: Message | undefined): string | null {

@@ -232,7 +232,8 @@ def test_a_message_whose_confirmation_is_lost_is_stored_once(
     page.route("**/v1/conversations**", lose)
     ask(page, "The first talk", "mock-gpt-model")
     alert = problem(page, "The message is not stored, and was not sent.")
-    alert.get_by_role("button", name="Try again").click()
+    expect(alert).to_be_visible()
+    page.get_by_role("button", name="Send").click()
     wait_for_answer(page)
     assert len(stored.ids()) == 1
     page.unroute("**/v1/conversations**")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from tests.e2e.browser.chromium import (
     PHONE,
@@ -189,6 +189,33 @@ def test_a_message_that_is_not_stored_is_not_shown_and_not_lost(page: Page, stor
     expect(message(page)).to_have_value("")
     expect(alert).to_be_hidden()
     wait_until(page, lambda: len(stored.only()) == 2)
+
+
+def test_a_message_whose_confirmation_is_lost_is_stored_once(page: Page, stored: StoredConversations) -> None:
+    def lose(route: Route) -> None:
+        """Let a request reach the server, but no response the page."""
+        if route.request.method == "POST":
+            route.fetch()
+            route.abort("connectionreset")
+        else:
+            route.continue_()
+
+    alert = problem(page, "The message is not stored, and was not sent.")
+    page.route("**/v1/conversations**", lose)
+    ask(page, "The first talk")
+    expect(alert).to_be_visible()
+    page.get_by_role("button", name="Send").click()
+    expect(answer(page)).to_have_text("The first talk")
+    expect(problem(page, "The answer is not stored.")).to_be_visible()
+    page.unroute("**/v1/conversations**")
+    page.route("**/items", lose)
+    ask(page, "And more")
+    expect(alert).to_be_visible()
+    page.unroute("**/items")
+    alert.get_by_role("button", name="Try again").click()
+    expect(answer(page)).to_have_text("And more")
+    wait_until(page, lambda: len(stored.only()) == 4)
+    assert [text for _, text, _ in stored.only()] == ["The first talk"] * 2 + ["And more"] * 2
 
 
 @pytest.mark.parametrize("way", ["button", "reload", "next question"])

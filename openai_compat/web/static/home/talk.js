@@ -11,6 +11,7 @@ const newTalk = (id = null, isLoading = false) => ({
   messages: [],
   growing: null, // the answer that is streaming
   unstored: null, // an answer that has ended
+  unsent: null, // a question that is not stored yet
 });
 const newId = () => `msg_${crypto.getRandomValues(new Uint32Array(4)).join("")}`;
 
@@ -63,22 +64,26 @@ function showStored(current, messages) {
 }
 
 /** Store a question if the server does so, and ask it then. */
-export async function ask(text, question = { id: newId(), role: "user", content: text }) {
+export async function ask(text) {
   if (isBusy()) return;
   const current = talk;
+  const failed = current.unsent; // it may have been stored without a confirmation
+  const question = failed?.content === text ? failed : { id: newId(), role: "user", content: text };
+  current.unsent = question;
   removeProblems();
   isStoring = true;
   try {
     await storeQuestion(current, question);
   } catch (error) {
     const problem = `The message is not stored, and was not sent. ${errorMessage(error)}`;
-    if (current === talk) addProblem(problem, () => ask(text, question));
+    if (current === talk) addProblem(problem, () => ask(text));
     return;
   } finally {
     isStoring = false;
   }
   if (current !== talk) return; // the user has opened another conversation, and finds this one in the list
   if (at("message").value.trim() === text) at("message").value = "";
+  current.unsent = null;
   current.messages.push(question);
   addMessage("user", text);
   await answer(current);
