@@ -25,6 +25,7 @@ from tests.e2e.browser.chat_example import (
 )
 from tests.e2e.browser.chromium import PHONE, check_accessibility, open_page, save_screenshot, wait_until
 from tests.e2e.browser.stored_conversations import StoredConversations, give_key
+from tests.support import waiting
 from tests.support.mock_upstream import MockUpstream
 from tests.support.nginx import Nginx
 
@@ -194,8 +195,8 @@ def test_an_answer_that_a_reload_interrupts_is_stored_once_and_can_be_retried(
 def test_an_answer_during_which_the_page_is_closed_is_stored(page: Page, stored: StoredConversations) -> None:
     ask(page, QUESTION, "stalls")
     expect(answer(page)).to_contain_text("You said:")
-    page.goto("about:blank")
-    wait_until(page, lambda: len(stored.only()) == 2)
+    page.close(run_before_unload=True)
+    waiting.wait_until(lambda: len(stored.only()) == 2, "the interrupted answer is stored")
     assert [status for _, _, status in stored.only()] == ["completed", "incomplete"]
 
 
@@ -255,13 +256,14 @@ def test_an_answer_that_is_not_stored_is_kept_until_it_is(page: Page, stored: St
     alert = problem(page, "The answer is not stored.")
     expect(alert).to_be_visible()
     expect(answer(page)).to_have_text("The first talk")
-    page.unroute("**/items")
-    if way == "button":
-        alert.get_by_role("button", name="Try again").click()
-        expect(alert).to_be_hidden()
-    else:
+    if way == "reload":
         page.reload()
-        expect(answer(page)).to_have_text("The first talk")
+        alert = problem(page, "cannot be reached")
+        expect(alert).to_be_visible()
+    page.unroute("**/items")
+    alert.get_by_role("button", name="Try again").click()
+    expect(alert).to_be_hidden()
+    expect(answer(page)).to_have_text("The first talk")
     assert stored.only() == [("user", "The first talk", "completed"), ("assistant", "The first talk", "completed")]
 
 
