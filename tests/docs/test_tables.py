@@ -119,7 +119,7 @@ def test_every_error_is_documented() -> None:
     raised_with_another_code = {
         "missing_required_parameter", "invalid_type", "chat_completions_not_available", "completions_not_available",
         "embeddings_backend_unavailable", "endpoint_not_available", "external_api_error", "model_loading",
-        "engine_stopped", "hook_not_available", "overloaded",
+        "engine_stopped", "hook_not_available", "list_not_available", "overloaded",
     }  # fmt: skip
     assert explained.keys() - {error.code for error in coded} == raised_with_another_code
 
