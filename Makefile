@@ -30,7 +30,7 @@ LOCAL := .venv/.installed-local
 LOCAL_MODELS := .venv/.installed-local-models
 DATABRICKS := .venv/.installed-databricks
 CLIENTS := .venv/.installed-clients
-CODEX := $(NODE_DIR)/node_modules/.bin/codex
+AGENTS := $(NODE_DIR)/node_modules/.installed-agents
 NODE := $(NODE_DIR)/node_modules/.installed
 CHAT := $(CHAT_DIR)/.next/BUILD_ID
 
@@ -59,8 +59,8 @@ test: $(NEEDED)  ## install what the tests need, run them (tests of extras that 
 	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST)
 
 .PHONY: test-extras
-EXTRAS := $(HAYSTACK) $(DATABRICKS) $(LOCAL) $(LOCAL_MODELS) $(CLIENTS) $(CODEX)
-test-extras: $(NEEDED) $(EXTRAS)  ## install all extras, two local models and large clients (about 2.5 GB), run the tests that need them
+EXTRAS := $(HAYSTACK) $(DATABRICKS) $(LOCAL) $(LOCAL_MODELS) $(CLIENTS) $(AGENTS)
+test-extras: $(NEEDED) $(EXTRAS)  ## install all extras, two local models and large clients (about 3 GB), run the tests that need them
 	REQUIRE_EXTRAS=true $(BIN)/python -m pytest -m extra $(PARALLEL) $(PYTEST)
 
 pictures: $(NEEDED)  ## test the pages in a browser, save the screenshots in docs/images
@@ -189,9 +189,12 @@ $(CLIENTS): requirements-clients.txt $(CORE)
 	@$(PINNED) -r requirements-clients.txt
 	@touch $@
 
-$(CODEX): | $(NODE)
-	@echo "Installing the Codex CLI ..."
-	@cd $(NODE_DIR) && npm install --no-save --loglevel=error --no-audit --no-fund @openai/codex@0.171.0
+# Together, because an installation without --save removes what an earlier one has added.
+$(AGENTS): $(NODE)
+	@echo "Installing the Codex CLI and Claude Code ..."
+	@cd $(NODE_DIR) && npm install --no-save --loglevel=error --no-audit --no-fund \
+	    @openai/codex@0.171.0 @anthropic-ai/claude-code@2.1.332
+	@touch $@
 
 # Programs of the benchmarks, in C so that they cost little of the CPU that is measured.
 bench/.build/%: bench/upstream/%.c

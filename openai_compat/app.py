@@ -47,11 +47,12 @@ from openai_compat.web import stored_objects
 from openai_compat.web.auth import require_api_key
 from openai_compat.web.client_monitor import DisconnectMonitor
 from openai_compat.web.cross_site import reject_foreign_pages
-from openai_compat.web.errors import register_errors
+from openai_compat.web.error_handlers import register_errors_of_both_forms
 from openai_compat.web.request_context import current_request, install_request_context, limit_concurrency
 from openai_compat.web.routes import (
     conversations,
     inference,
+    messages,
     models,
     passthrough,
     responses,
@@ -68,8 +69,9 @@ from .state import open_store
 log = logging.getLogger(__name__)
 
 EXPOSED_HEADERS = [
-    "x-request-id", "retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms", "x-truncated-inputs",
-    "x-openai-compat-adapted", "x-openai-compat-upstream", "x-openai-compat-attempts", "x-openai-compat-fallback",
+    "x-request-id", "request-id", "retry-after", "retry-after-ms", "x-should-retry", "openai-processing-ms",
+    "x-truncated-inputs", "x-openai-compat-adapted", "x-openai-compat-upstream", "x-openai-compat-attempts",
+    "x-openai-compat-fallback",
     *(f"x-ratelimit-{value}-{unit}" for value in ("limit", "remaining", "reset") for unit in ("requests", "tokens")),
 ]  # fmt: skip
 """Response headers that pages on other origins may read."""
@@ -172,7 +174,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     check_origin = reject_foreign_pages(settings.allowed_hosts, settings.cors_allow_origins)
     install_request_context(app, settings, state.disconnect_monitor, check_origin)
     _register_blueprints(app, state)
-    register_errors(app, settings)
+    register_errors_of_both_forms(app, settings)
     _allow_origins(app, settings)
     return app
 
@@ -253,6 +255,8 @@ def _register_blueprints(app: Flask, state: State) -> None:
         (inference.completions_blueprint(router, CompletionService(tokens)), inference.URL_PREFIXES),
         (inference.embeddings_blueprint(router, embeddings), inference.URL_PREFIXES),
         (responses.responses_blueprint(router, service), responses.URL_PREFIXES),
+        (messages.messages_blueprint(router, chats, settings), messages.URL_PREFIXES),
+        (messages.unknown_paths_blueprint(settings), messages.ROOTS),
         (models.models_blueprint(router, state.catalog), models.URL_PREFIXES),
         (ask_blueprint(router, chats, settings), ("",)),
         (stored_completions.completions_blueprint(stored, passing), stored_objects.URL_PREFIXES),

@@ -31,6 +31,7 @@ from openai_compat.core.validators import (
     parse_database_url,
     parse_key,
     parse_list,
+    parse_pairs,
     parse_path_prefixes,
     parse_seconds,
     parse_state_url,
@@ -81,6 +82,7 @@ _TYPES: Final[dict[Any, str]] = {
     parse_text: "text",
     parse_key: "text",
     parse_list: "comma-separated list",
+    parse_pairs: "comma-separated list of `name=name`",
     parse_path_prefixes: "`all`, `none`, comma-separated list",
     parse_boolean: "true or false",
     parse_half_close: "true or false",
@@ -148,7 +150,7 @@ def type_of(setting: Setting) -> str:
 def default_of(setting: Setting) -> str:
     """Return the default as written in `.env`, an empty string for none."""
     value = getattr(Settings(), setting.field)
-    if value is None:
+    if value is None or value == {}:
         return ""
     if isinstance(value, bool):
         return str(value).lower()

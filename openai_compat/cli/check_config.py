@@ -47,6 +47,7 @@ def to_banner(settings: Settings, host: str, port: int) -> str:
     address = f"http://{to_address('localhost' if is_any_address else host, port)}"
     lines = [f"openai-compat {__version__} on {address}/v1", ""]
     lines += [f"  {name:<28} {entry.kind}{_missing_extra(entry, settings)}" for name, entry in settings.entries.items()]
+    lines += [f"  {name:<28} another name of {model}" for name, model in settings.model_aliases.items()]
     if settings.default_upstream is not None:
         lines.append(f"  {'every other model':<28} {without_secrets(settings.default_upstream.base_url or '')}")
     request = {"model": settings.default_model, "messages": [{"role": "user", "content": "Hello!"}]}

@@ -11,6 +11,7 @@ from marshmallow.validate import NoneOf, Range
 from openai_compat.backends.huggingface.engine_config import KIND as HUGGINGFACE
 from openai_compat.backends.registry import KINDS, load_backend_class
 
+from .aliases import SECTION
 from .fields import Names, Shorthand, Weights, Word
 from .model_schema import AliasSchema, ModelSchema, schema_of
 from .strict_schema import StrictSchema
@@ -28,7 +29,7 @@ COMMON: Final = "common"
 
 
 def models_json_schema() -> JsonSchema:
-    """Return the JSON Schema of a models file, which is a list of models or a mapping with `models` and `profiles`."""
+    """Return the JSON Schema of a models file, which is a list of models or a mapping with `models` and more."""
     common = _of_schema(ModelSchema(unknown=INCLUDE))
     references = {key: {"$ref": f"#/definitions/{COMMON}/properties/{key}"} for key in common["properties"]}
     kinds = {kind: _of_schema(schema_of(load_backend_class(kind))) for kind in sorted(KINDS)}
@@ -36,9 +37,10 @@ def models_json_schema() -> JsonSchema:
         kind["properties"] |= references
     models = {"type": "array", "minItems": 1, "items": {"$ref": "#/definitions/model"}}
     profiles = {"type": "object", "additionalProperties": references["profile"]}
+    aliases = {"type": "object", "additionalProperties": {"type": "string"}}
     sections = {
         "type": "object",
-        "properties": {"models": models, "profiles": profiles},
+        "properties": {"models": models, "profiles": profiles, SECTION: aliases},
         "required": ["models"],
         "additionalProperties": False,
     }

@@ -22,6 +22,7 @@ from openai_compat.core.settings import VARIABLE, ModelConfig, Settings
 from openai_compat.core.timeouts import Timeouts
 from openai_compat.core.validators import is_header_name, is_header_value, parse_api_root, parse_url
 
+from .aliases import SECTION, check_section
 from .fields import kind_of_scalar
 from .model_schema import COMMON_KEYS, AliasSchema, ModelSchema, ProfileSchema, schema_of
 from .routes import to_policy
@@ -32,7 +33,9 @@ ALIAS: Final = "alias"
 """Kind of a model that shares its calls among targets."""
 API_ROOT_KINDS: Final = ("anthropic", "databricks", "haystack", "openai")
 """Kinds whose `base_url` is the root of an API, below which the endpoints are."""
-COPIED: Final = ("upstream_model", "owned_by", "created", "metadata", "context_window", "assistant_prefill")
+COPIED: Final = (
+    "upstream_model", "owned_by", "created", "metadata", "context_window", "max_output_tokens", "assistant_prefill",
+)  # fmt: skip
 """Keys with the same name and value as a field of `ModelConfig`."""
 OWN_ADDRESS_KINDS: Final = ("anthropic", "databricks")
 """Kinds that know the address of their upstream without a `base_url`."""
@@ -41,10 +44,11 @@ UPSTREAM_KINDS: Final = ("openai", "anthropic", "external", "databricks")
 
 
 class ModelsFileParser:
-    """Parser of the file that `MODELS_FILE` names. It is a list of models, or a mapping with `models` and `profiles`.
+    """Parser of the file that `MODELS_FILE` names.
 
-    Every problem adds a sentence to `problems`, and every former key in use a sentence to `renamed`. `invalid_names`
-    contains the models with a wrong kind or wrong options.
+    The file is a list of models, or a mapping with `models`, `profiles` and `model_aliases`. Every problem adds a
+    sentence to `problems`, and every former key in use a sentence to `renamed`. `invalid_names` contains the models
+    with a wrong kind or wrong options.
     """
 
     def __init__(self, settings: Settings, environ: Mapping[str, str], problems: list[str], renamed: list[str]) -> None:
@@ -54,6 +58,7 @@ class ModelsFileParser:
         self.renamed = renamed
         self.profiles: dict[str, Profile] = dict(PROFILES)
         self.invalid_names: set[str] = set()
+        self.aliases: dict[str, str] = {}
 
     def models(self) -> list[ModelConfig]:
         """Return the models of the file."""
@@ -104,7 +109,8 @@ class ModelsFileParser:
             return []
         if isinstance(content, dict):
             self._read_profiles(content.get("profiles") or {})
-            unknown = sorted(str(key) for key in content.keys() - {"models", "profiles"})
+            self._read_aliases(content.get(SECTION) or {})
+            unknown = sorted(str(key) for key in content.keys() - {"models", "profiles", SECTION})
             if unknown:
                 self.problems.append(f"MODELS_FILE: {path} has unknown sections: {', '.join(unknown)}")
             content = content.get("models")
@@ -122,6 +128,11 @@ class ModelsFileParser:
             subject = f"profile '{name}'"
             values, _ = self.load(ProfileSchema(), {"extends": value} if isinstance(value, str) else value, subject)
             self.profiles[str(name)] = self.to_profile(values, subject)
+
+    def _read_aliases(self, section: Any) -> None:
+        problems = list(check_section(section))
+        self.problems += problems
+        self.aliases = {} if problems else section
 
     def _numbered_model(self, index: int, entry: Any) -> ModelConfig | None:
         place = f"entry {index + 1} of the models file"

@@ -177,6 +177,7 @@ class ModelSchema(AliasSchema):
     )
     context_window = whole_number("Tokens that the model takes.", "must be a number of tokens, 1 or more", 1)
     price = fields.Nested(PriceSchema, metadata=about("What calls cost, for budgets and reports."))
+    max_output_tokens = whole_number("Tokens of one answer.", "must be a number of tokens, 1 or more", 1)
     assistant_prefill = Word(
         "How the model continues an answer that has begun.", *PREFILLS, also={True: "message", False: None}
     )

@@ -10,6 +10,7 @@ from openai_compat.backends.registry import load_backend_class
 from openai_compat.core.extras import missing_extra
 from openai_compat.core.settings import ECHO_MODEL, OPENAI_URL, ModelConfig, Settings
 
+from .aliases import check_aliases
 from .model_parser import ALIAS, ModelsFileParser, option_error, validate
 from .routes import check_routes, names_of
 
@@ -39,6 +40,8 @@ def build_models(settings: Settings, environ: Mapping[str, str], problems: list[
     problems += check_routes(by_name, has_upstream=upstream is not None)
     problems += _validate_together(by_name, file.invalid_names, settings, upstream)
     allowed = _apply_allow_list(by_name, settings, upstream, problems)
+    aliases = {**file.aliases, **settings.model_aliases}
+    problems += check_aliases(aliases, by_name, settings, has_upstream=upstream is not None)
     mentioned = names_of(allowed.values()) - allowed.keys()
     _check_preload(settings, allowed, problems)
     return replace(
@@ -46,6 +49,7 @@ def build_models(settings: Settings, environ: Mapping[str, str], problems: list[
         entries=allowed,
         hidden_entries={name: by_name[name] for name in sorted(mentioned & by_name.keys())},
         default_upstream=upstream,
+        model_aliases=aliases,
         default_model=_default_model(settings, allowed, configured, upstream, problems),
     )
 

@@ -19,6 +19,7 @@ from openai_compat.core.validators import (
     parse_database_url,
     parse_key,
     parse_list,
+    parse_pairs,
     parse_path_prefixes,
     parse_seconds,
     parse_state_url,
@@ -204,6 +205,12 @@ SETTINGS: Final = (
         ("MODELS_FILE",), parse_text, "Path of the models file, JSON or YAML.", former_names=("MODEL_REGISTRY_PATH",)
     ),
     Setting(("MODEL_ALLOW_LIST",), parse_list, "Names of the only models to serve."),
+    Setting(
+        ("MODEL_ALIASES",),
+        parse_pairs,
+        "Further names of models (`claude-*=my-model, gpt-4o=my-model`). A `*` stands for any text. They are added to "
+        "`model_aliases` of the models file.",
+    ),
     Setting(
         ("MODELS_CACHE_TTL",),
         parse_seconds,

@@ -17,6 +17,9 @@ VERSION_HEADER: Final = "anthropic-version"
 BILLING_PREFIX: Final = "x-anthropic-billing-header:"
 """Beginning of a system block of Claude Code that is no instruction, and that differs between requests."""
 
+THREAD_UNSUPPORTED: Final = "thread_unsupported_request"
+"""Code of the refusal to keep a conversation (`thread`), after which clients send the complete one with each call."""
+
 STOP_REASONS: Final[Mapping[FinishReason, str]] = {
     "stop": "end_turn",
     "length": "max_tokens",

@@ -68,6 +68,7 @@ class ModelConfig:
         options: Keys that only this kind of backend has.
         routing: None if a call gets a single attempt at a single backend.
         context_window: Limit on prompt and completion, in tokens.
+        max_output_tokens: Limit on the completion, in tokens, to which calls of the Messages API are lowered.
         assistant_prefill: How the model is asked to continue a partial answer. "message" sends it as the last
             assistant message, "prefix" also marks that message, "continue_final_message" sets vLLM's parameter. None
             means that the model cannot continue.
@@ -92,6 +93,7 @@ class ModelConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
     routing: RoutePolicy | None = None
     context_window: int | None = None
+    max_output_tokens: int | None = None
     assistant_prefill: str | None = None
     price: Price | None = None
     profile: Profile | None = None
@@ -160,6 +162,7 @@ class Settings:
     databricks_endpoints: tuple[str, ...] = ()
     models_file: str | None = None
     model_allow_list: tuple[str, ...] = ()
+    model_aliases: Mapping[str, str] = field(default_factory=dict)
     models_cache_ttl: float = 300.0
     passthrough: tuple[str, ...] = ("all",)
     default_model: str | None = None

@@ -139,8 +139,8 @@ class TokenCounter:
         By OpenAI's cookbook ("How to count tokens with tiktoken"), each message costs 3 tokens beside its role and
         content, a name 1 more, and the start of the answer 3. Parts that are not text cost what `PART_TOKENS` lists.
         """
-        texts = [text for message in messages for text in _texts_of(message)]
-        return 3 + sum(3 + _fixed_tokens(message) for message in messages) + self.count_all(texts, model)
+        texts = [text for message in messages for text in texts_of(message)]
+        return 3 + sum(3 + fixed_tokens(message) for message in messages) + self.count_all(texts, model)
 
 
 def _count_safely(count: Callable[[str], int], text: str) -> int:
@@ -150,7 +150,7 @@ def _count_safely(count: Callable[[str], int], text: str) -> int:
         return count(text.encode("utf-8", "replace").decode())
 
 
-def _texts_of(message: JSONObject) -> Iterator[str]:
+def texts_of(message: JSONObject) -> Iterator[str]:
     """Return every text of a message that is tokenized."""
     texts = [message.get("role"), message.get("name"), message.get("refusal")]
     calls = [call.get("function") or {} for call in message.get("tool_calls") or ()]
@@ -162,7 +162,7 @@ def _texts_of(message: JSONObject) -> Iterator[str]:
     return filter(None, texts)
 
 
-def _fixed_tokens(message: JSONObject) -> int:
+def fixed_tokens(message: JSONObject) -> int:
     """Return the tokens that a message costs beside its texts."""
     return sum(map(_part_tokens, _parts_of(message))) + (1 if message.get("name") else 0)
 

@@ -57,6 +57,20 @@ def parse_list(text: str) -> tuple[str, ...]:
     return parts
 
 
+def parse_pairs(text: str) -> dict[str, str]:
+    """Split `a=b, c=d` into `{"a": "b", "c": "d"}`.
+
+    Raises:
+        ValueError: An entry has no `=` with a text on both sides, or stands for the second time.
+    """
+    parts = [[part.strip() for part in entry.split("=", 1)] for entry in parse_list(text)]
+    if not all(len(part) == 2 and all(part) for part in parts):
+        raise ValueError("must be a list of name=name, such as claude-*=my-model")
+    if len({name for name, _ in parts}) < len(parts):
+        raise ValueError("has a name twice")
+    return dict(parts)
+
+
 def parse_path_prefixes(text: str) -> tuple[str, ...]:
     """Return the prefixes of paths in a list (`files, audio`). `all` is returned as `("all",)`, and `none` as `()`.
 

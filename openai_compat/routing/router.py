@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 from openai_compat.backends.base import Backend, SupportsForwarding, capabilities_of, missing_capability
@@ -16,6 +16,7 @@ from openai_compat.state.memory import MemoryStore
 
 from .circuit_breaker import CircuitBreaker
 from .load_balancer import LeastLatency, LoadBalancer, WeightedRandom
+from .model_aliases import exact_aliases, patterns_of
 from .route import RoutePlan, Target
 
 
@@ -24,13 +25,14 @@ class Route:
     """The backend that answers for `model`, the public name that clients use.
 
     With a `plan`, `backend` is only the first of several targets, or may be retried. `alias` is the model config of an
-    alias, which has no backend of its own.
+    alias, which has no backend of its own. `target` is the model that is asked in the place of one of `model_aliases`.
     """
 
     model: str
     backend: Backend
     plan: RoutePlan | None = None
     alias: ModelConfig | None = None
+    target: Target | None = None
 
     @property
     def entry(self) -> ModelConfig:
@@ -66,6 +68,9 @@ class ModelRouter:
         builder = _RouteBuilder(settings, backends, upstream, store or MemoryStore())
         self._routes = {name: builder.build(entry) for name, entry in settings.entries.items()}
         self._internal: dict[str, Route] = {}
+        aliases = exact_aliases(settings.model_aliases)
+        self._routes |= {name: self._alias_route(name, model) for name, model in aliases.items()}
+        self._patterns = patterns_of(settings.model_aliases)
 
     def route(self, model: str | None) -> Route:
         """Return the route of `model`, or of the default model if the request names none.
@@ -84,9 +89,21 @@ class ModelRouter:
             return route
         if name in self._internal:
             return self._internal[name]
+        for alias in self._patterns:
+            if alias.matches(name):
+                return self._alias_route(name, alias.model)
         if self.upstream is None or not self.allows(name):
             raise ModelNotFoundError(name, self._closest_match(name))
         return Route(name, self.upstream)
+
+    def _alias_route(self, name: str, model: str) -> Route:
+        """Return the route of an alias of `model`, which is a model config or one of the default upstream's models."""
+        route = self._routes.get(model)
+        if route is None:
+            if self.upstream is None:
+                raise LookupError(f"the alias '{name}' names '{model}', which is not configured")
+            route = Route(model, self.upstream)
+        return replace(route, model=name, target=Target(model, route.backend))
 
     def nameless_route(self) -> Route | None:
         """Return the route of calls whose model only the default upstream knows, or None if it may not get them."""
@@ -104,7 +121,7 @@ class ModelRouter:
             CapabilityError: no target speaks OpenAI's protocol.
         """
         route = self.route(model)
-        targets = route.plan.order() if route.plan is not None else [Target(route.model, route.backend)]
+        targets = route.plan.order() if route.plan is not None else [route.target or Target(route.model, route.backend)]
         for target in targets:
             backend = target.backend
             if isinstance(backend, SupportsForwarding):
@@ -121,8 +138,8 @@ class ModelRouter:
 
     @property
     def has_models(self) -> bool:
-        """True if models are configured or restricted, so that not every name goes to the default upstream."""
-        return bool(self._routes or self._allowed)
+        """True if names are configured or restricted, so that not every one goes to the default upstream."""
+        return bool(self._routes or self._patterns or self._allowed)
 
     def add_internal(self, backend: Backend) -> None:
         """Add a backend under its own name, for names without a model config. It is not listed."""
@@ -136,7 +153,7 @@ class ModelRouter:
         return not self._allowed or model in self._allowed
 
     def routes(self) -> Iterable[Route]:
-        """Return the routes of all model configs."""
+        """Return the routes of all model configs, and of the aliases that are no patterns."""
         return self._routes.values()
 
     @property

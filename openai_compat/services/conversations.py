@@ -47,6 +47,17 @@ class Conversations:
         self._storage.conversations.create(owner, NewObject(id, body, created_at, {ITEMS: entries}))
         return conversation
 
+    def page(self, owner: str, cursor: Cursor) -> bytes:
+        """Return a part of the caller's conversations as OpenAI's list.
+
+        Raises:
+            InvalidRequestError: the caller has no conversation `cursor.after`.
+        """
+        try:
+            return to_list(self._storage.conversations.page(owner, cursor))
+        except UnknownCursorError:
+            raise_unknown_cursor(cursor.after)
+
     def get(self, owner: str, id: str) -> bytes:
         """Return a conversation as JSON."""
         found = self._storage.conversations.get(owner, id)

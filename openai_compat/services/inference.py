@@ -150,7 +150,7 @@ def answer_call(
         UpstreamRefusalError: an upstream refused the call. OpenAICompatError
     """
     if route.plan is None:
-        return _ask(endpoint, call, route, context)
+        return _ask(endpoint, call, route.target or route, context)
     failover: FailoverExecutor[Any] = FailoverExecutor(
         route.plan, context, limits_first_token=call.is_streamed, may_repeat=call.may_repeat
     )

@@ -10,6 +10,7 @@ CHAT_PATH: Final = "chat/completions"
 COMPLETIONS_PATH: Final = "completions"
 EMBEDDINGS_PATH: Final = "embeddings"
 RESPONSES_PATH: Final = "responses"
+MESSAGES_PATH: Final = "messages"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import Final
 from openai_compat.backends.base import CAPABILITIES, SupportsForwarding
 from openai_compat.backends.http.messages import UpstreamRequest
 from openai_compat.backends.parsing.openai_errors import read_error
+from openai_compat.core.anthropic import VERSION_HEADER
 from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import OpenAICompatError, UpstreamInvalidResponseError, UpstreamStatusError
 from openai_compat.core.large_json import parse_json
@@ -29,8 +30,9 @@ RETRY_INTERVAL: Final = 5.0
 NO_LIST: Final = frozenset({404, 405, 501})
 """Statuses of an upstream that has no list of models."""
 MAX_CALLERS: Final = 256
-NOT_SHARED: Final = frozenset({"range", "if-range", "if-none-match", "if-modified-since"})
-"""Headers that ask for a part of an answer, or for none. They are not sent, because the cached answer is shared."""
+NOT_SHARED: Final = frozenset({"range", "if-range", "if-none-match", "if-modified-since", VERSION_HEADER})
+"""Headers that ask for a part of an answer, for none, or for another form. The cached answer is shared, so they are not
+sent."""
 
 
 class ModelCatalog:
@@ -97,7 +99,7 @@ class ModelCatalog:
 def to_model_object(route: Route) -> JSON:
     """Return OpenAI's model object."""
     entry = route.entry
-    return {"id": entry.name, **_model_object(entry.owned_by, entry.created)}
+    return {"id": route.model, **_model_object(entry.owned_by, entry.created)}
 
 
 def _model_object(owned_by: str, created: int) -> JSON:

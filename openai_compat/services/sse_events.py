@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from time import monotonic
 from typing import Any, Final
 
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
+from openai_compat.core.types import ChatDelta
 
 from .event_stream import ChunkFilter
 
@@ -41,6 +43,31 @@ def encode_chunks(
         if not count % YIELD_EVERY:
             time.sleep(1e-9)  # with 0, gevent polls other clients' sockets only every 50th time
     yield DONE
+
+
+def encode_deltas(
+    deltas: Iterator[ChatDelta | Heartbeat], write: Callable[[ChatDelta], bytes], heartbeat_interval: float
+) -> Iterator[bytes | Heartbeat]:
+    """Yield the events that `write` makes of each delta, for protocols with events of their own.
+
+    Deltas without an event, such as the arguments of a custom tool, count as idle time. Other greenlets get a turn
+    after every `YIELD_EVERY` deltas, also where no delta has to be waited for.
+    """
+    silent_since: float | None = None
+    for count, delta in enumerate(deltas, 1):
+        if delta is HEARTBEAT:
+            yield delta
+            continue
+        if events := write(delta):
+            silent_since = None
+            yield events
+        elif silent_since is None:
+            silent_since = monotonic()
+        elif heartbeat_interval and monotonic() - silent_since >= heartbeat_interval:
+            silent_since = None
+            yield HEARTBEAT
+        if not count % YIELD_EVERY:
+            time.sleep(1e-9)  # with 0, gevent polls other clients' sockets only every 50th time
 
 
 def split_events(events: bytes) -> Iterator[bytes]:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from sqlalchemy import ColumnElement, Connection, delete, exists, select
 
-from .objects import ObjectStore, insert_tags, start_of_objects, to_page
+from .objects import ObjectStore, insert_tags
 from .pages import Cursor, Page
-from .tables import body_of, objects, tags
+from .tables import objects, tags
 
 
 class CompletionStore(ObjectStore):
@@ -22,15 +22,8 @@ class CompletionStore(ObjectStore):
         Raises:
             UnknownCursorError
         """
-        own = [objects.c.owner == owner, objects.c.kind == self.kind, self._lifetime.is_alive()]
-        wanted = [*own, *([objects.c.model == model] if model is not None else []), *map(_has_tag, metadata.items())]
-
-        def work(connection: Connection) -> Page:
-            start = start_of_objects(connection, own, cursor)
-            statement = select(objects.c.id, body_of(objects)).where(*wanted)
-            return to_page(connection, statement, objects.c.number, start, cursor)
-
-        return self._database.read(work)
+        of_model = [objects.c.model == model] if model is not None else []
+        return self._page(owner, cursor, *of_model, *map(_has_tag, metadata.items()))
 
     def update(self, owner: str, id: str, body: str, metadata: Mapping[str, str]) -> bool:
         """Replace a completion and its metadata. Return False if the owner has no such completion."""

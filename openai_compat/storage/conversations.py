@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, func, select
 
 from .objects import ObjectStore, insert_items
-from .pages import Entry
+from .pages import Cursor, Entry, Page
 from .records import ITEMS, DuplicateItemError, is_valid_id
 from .tables import body_of, items
 
@@ -17,6 +17,14 @@ class ConversationStore(ObjectStore):
     """Conversations, whose items keep the order in which they were added."""
 
     kind = "conversation"
+
+    def page(self, owner: str, cursor: Cursor) -> Page:
+        """Return a part of the owner's conversations in the order of their creation.
+
+        Raises:
+            UnknownCursorError
+        """
+        return self._page(owner, cursor)
 
     def update(self, owner: str, id: str, body: str) -> bool:
         """Replace the conversation's object. Return False if the owner has no such conversation."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import time
 from typing import Any, ClassVar
@@ -82,10 +82,28 @@ class ObjectStore:
 
         return self._database.read(work)
 
-    def _is(self, owner: str, id: str) -> Collection[ColumnElement[bool]]:
+    def _page(self, owner: str, cursor: Cursor, *wanted: ColumnElement[bool]) -> Page:
+        """Return a part of the owner's objects that meet the conditions `wanted`, in the order of their creation.
+
+        Raises:
+            UnknownCursorError
+        """
+        own = self._is_of(owner)
+
+        def work(connection: Connection) -> Page:
+            start = _start_of_objects(connection, own, cursor)
+            statement = select(objects.c.id, body_of(objects)).where(*own, *wanted)
+            return _to_page(connection, statement, objects.c.number, start, cursor)
+
+        return self._database.read(work)
+
+    def _is_of(self, owner: str) -> Sequence[ColumnElement[bool]]:
+        """Return the conditions for the objects of an owner."""
+        return objects.c.owner == owner, objects.c.kind == self.kind, self._lifetime.is_alive()
+
+    def _is(self, owner: str, id: str) -> Sequence[ColumnElement[bool]]:
         """Return the conditions for one object."""
-        kind = self.kind
-        return objects.c.id == id, objects.c.owner == owner, objects.c.kind == kind, self._lifetime.is_alive()
+        return objects.c.id == id, *self._is_of(owner)
 
     def _find(self, connection: Connection, owner: str, id: str, *, for_update: bool = False) -> Row[Any] | None:
         """Return an object's row. `for_update` locks it, where the database does not lock as a whole."""
@@ -131,7 +149,7 @@ def _page_of_items(connection: Connection, number: int, section: str, cursor: Cu
     if cursor.after is not None:
         is_after = items.c.item_id == cursor.after
         start = _start(connection, select(items.c.position).where(*own, is_after), cursor.after)
-    return to_page(connection, select(items.c.item_id, body_of(items)).where(*own), items.c.position, start, cursor)
+    return _to_page(connection, select(items.c.item_id, body_of(items)).where(*own), items.c.position, start, cursor)
 
 
 def _start(connection: Connection, statement: Select[Any], id: str) -> int:
@@ -141,18 +159,14 @@ def _start(connection: Connection, statement: Select[Any], id: str) -> int:
     return found
 
 
-def start_of_objects(connection: Connection, own: Sequence[ColumnElement[bool]], cursor: Cursor) -> int | None:
-    """Return the number of the object after which a page of objects starts.
-
-    Raises:
-        UnknownCursorError
-    """
+def _start_of_objects(connection: Connection, own: Sequence[ColumnElement[bool]], cursor: Cursor) -> int | None:
+    """Return the number of the object after which a page of objects starts."""
     if cursor.after is None:
         return None
     return _start(connection, select(objects.c.number).where(*own, objects.c.id == cursor.after), cursor.after)
 
 
-def to_page(
+def _to_page(
     connection: Connection, statement: Select[Any], position: ColumnElement[int], start: int | None, cursor: Cursor
 ) -> Page:
     """Return the page of the rows of `statement`, ids with bodies, after the row at the position `start`."""

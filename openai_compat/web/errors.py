@@ -106,16 +106,30 @@ def _from_http_exception(error: HTTPException) -> OpenAICompatError:
     return InternalError()
 
 
+def to_final_error(error: Exception) -> OpenAICompatError:
+    """Return the project's error for an exception that ends the request."""
+    if isinstance(error, CallCancelledError):  # raised by backends, which may not know the reason
+        error = current_context().cancellation.to_error()
+    return to_known_error(error)
+
+
+def complete_response(response: Response, error: Exception) -> Response:
+    """Add the headers to an error response that do not depend on the protocol."""
+    response.headers.update(UNTRUSTED_HEADERS)  # the text may be an upstream's, or repeat the request's
+    if isinstance(error, HTTPException) and error.code == 405:
+        allowed = getattr(error, "valid_methods", None) or ()
+        response.headers["Allow"] = ", ".join(sorted(allowed))
+    return response
+
+
 def register_errors(app: Flask, settings: Settings) -> None:
-    """Register the error handler of all views and of requests that match no view."""
+    """Register the error handler of all views and of requests that match no view, with errors in OpenAI's form."""
 
     @app.errorhandler(Exception)
     def handle(error: Exception) -> Response:
-        if isinstance(error, CallCancelledError):  # raised by backends, which may not know the reason
-            error = current_context().cancellation.to_error()
-        response = to_response(to_known_error(error), settings)
-        response.headers.update(UNTRUSTED_HEADERS)  # the text may be an upstream's, or repeat the request's
-        if isinstance(error, HTTPException) and error.code == 405:
-            allowed = getattr(error, "valid_methods", None) or ()
-            response.headers["Allow"] = ", ".join(sorted(allowed))
-        return response
+        return to_openai_response(error, settings)
+
+
+def to_openai_response(error: Exception, settings: Settings) -> Response:
+    """Log an exception that ends the request and return it in OpenAI's form."""
+    return complete_response(to_response(to_final_error(error), settings), error)

@@ -62,6 +62,8 @@ def respond_to_call(
     context = current_context()
     context.log_fields["model"] = route.model
     context.log_fields["kind"] = route.entry.kind
+    if route.target is not None:
+        context.log_fields["upstream"] = route.target.model
     if context.accounts is not None:
         context.admit(context.accounts.admit(context.caller, call, route, context.request_id))
     is_streamed = call.is_streamed

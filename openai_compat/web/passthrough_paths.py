@@ -14,7 +14,7 @@ ROOT_AREAS: Final = (
 )  # fmt: skip
 """Parts of OpenAI's API that are also served without a prefix. Any other path there may be a mistake."""
 _INFERENCE_NAMES: Final = frozenset({"completions", "embeddings", "responses"})
-_API_ROOTS: Final = frozenset({"v1", "api", "openai"})
+_API_ROOTS: Final = frozenset({"v1", "api", "openai", "anthropic"})
 _READ_METHODS: Final = frozenset({"GET", "HEAD"})
 _NAME: Final = re.compile(r"[\w-]*", re.ASCII)
 _DEPLOYMENT: Final = re.compile(r"deployments/(.+?)/((?:audio|images)/.+)", re.DOTALL)
@@ -47,7 +47,7 @@ def is_own_endpoint(method: str, path: str) -> bool:
         return False
     if method in _READ_METHODS:
         return names[0] == "models"
-    return names[-1] in _INFERENCE_NAMES and method != "DELETE"
+    return method != "DELETE" and (names[-1] in _INFERENCE_NAMES or names[0] == "messages")
 
 
 def is_served(path: str, prefixes: tuple[str, ...]) -> bool:

@@ -1,7 +1,7 @@
 """Runner of the commands and programs in a section of the documentation, block by block, in an empty folder.
 
 Ports differ, the mock upstream and a chat API stand in for the servers of others, gunicorn starts without `make`, and
-nginx without root. Docker and kubectl do not run, but the files in their commands must exist.
+nginx without root. Docker, kubectl and Claude Code do not run, but the files in their commands must exist.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class SnippetRunner:
             return self._start
         if "mock-upstream" in program:
             return self._start_mock
-        if {"docker", "kubectl", "databricks"} & set(program):
+        if {"docker", "kubectl", "databricks", "claude"} & set(program):
             return check_files
         if program[-2:-1] == ["make"] and program[-1] in {"frontend", "run-local"}:
             return check_target  # tests/e2e starts them

@@ -23,6 +23,7 @@ from openai_compat.services.forwarding import FILE_HEADERS, RELAYED_HEADERS, REL
 from openai_compat.tools.mock_upstream.options import NAMES
 from openai_compat.web import request_context as calls
 from openai_compat.web.routes import inference as inference_routes
+from openai_compat.web.routes import messages as messages_routes
 from openai_compat.web.routes import models as models_routes
 from openai_compat.web.routes import passthrough
 from openai_compat.web.routes import responses as responses_routes
@@ -118,7 +119,7 @@ def test_every_error_is_documented() -> None:
     raised_with_another_code = {
         "missing_required_parameter", "invalid_type", "chat_completions_not_available", "completions_not_available",
         "embeddings_backend_unavailable", "endpoint_not_available", "external_api_error", "model_loading",
-        "engine_stopped", "hook_not_available", "overloaded",
+        "engine_stopped", "hook_not_available", "list_not_available", "overloaded",
     }  # fmt: skip
     assert explained.keys() - {error.code for error in coded} == raised_with_another_code
 
@@ -161,6 +162,8 @@ def test_every_url_prefix_of_an_endpoint_is_documented() -> None:
         prefix.replace("<path:deployment>", "{model}") for prefix in responses_routes.URL_PREFIXES
     }
     assert models_prefixes == set(models_routes.URL_PREFIXES)
+    (messages_prefixes,) = (prefixes for endpoint, prefixes in documented.items() if "count_tokens" in endpoint)
+    assert messages_prefixes == set(messages_routes.URL_PREFIXES)
     (passthrough_prefixes,) = (prefixes for endpoint, prefixes in documented.items() if "passthrough" in endpoint)
     assert passthrough_prefixes == {*passthrough.URL_PREFIXES, ""}
 

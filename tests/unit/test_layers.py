@@ -68,6 +68,7 @@ CORE: dict[str, set[str]] = {
     "prices": {"types"},
     "timers": set(),
     "turns": set(),
+    "context_overflow": set(),
     "large_json": {"turns"},
     "vocabularies": set(),
     "tokens": {"types", "vocabularies"},

@@ -1,30 +1,17 @@
 "use client";
 
-import { generateId } from "ai";
-import { useEffect, useState } from "react";
-import { Chat } from "../components/Chat";
+import { Conversation } from "../components/Conversation";
 import { Sidebar } from "../components/Sidebar";
 import { useModels } from "../lib/useModels";
+import { usePlace } from "../lib/usePlace";
 
 export default function Page() {
-  const id = useConversationId();
+  const { key, id, setId } = usePlace();
   const models = useModels();
   return (
     <div className="layout">
       <Sidebar current={id} />
-      <Chat key={id} id={id} models={models} />
+      <Conversation key={key} id={id} isReady={key !== ""} models={models} onStored={setId} />
     </div>
   );
-}
-
-/** Return the conversation's id, which is the hash of the URL. It survives a reload, and the back button works. */
-function useConversationId() {
-  const [id, setId] = useState(""); // until the page knows its URL, nothing is read or saved
-  useEffect(() => {
-    const follow = () => setId(location.hash.slice(1) || generateId());
-    follow();
-    addEventListener("hashchange", follow);
-    return () => removeEventListener("hashchange", follow);
-  }, []);
-  return id;
 }

@@ -1,20 +1,23 @@
-import { type FormEvent, type KeyboardEvent, useEffect, useRef, useState } from "react";
+import { type FormEvent, type KeyboardEvent, useEffect, useRef } from "react";
 import { Icon } from "./Icon";
 
 const MAX_CHARS = 20_000;
 
 interface Props {
+  text: string;
+  onType: (text: string) => void;
   isReady: boolean; // the page knows its conversation, and keeps what is typed
-  isBusy: boolean;
+  isAnswering: boolean;
+  isStoring: boolean;
   onSend: (text: string) => void;
   onStop: () => void;
 }
 
-export function Composer({ isReady, isBusy, onSend, onStop }: Props) {
-  const [text, setText] = useState("");
+/** The input. Its owner empties it once a message is stored. */
+export function Composer({ text, onType, isReady, isAnswering, isStoring, onSend, onStop }: Props) {
   const input = useRef<HTMLTextAreaElement>(null);
-  const isEmpty = !text.trim();
   const excess = text.length - MAX_CHARS;
+  const canSend = Boolean(text.trim()) && excess <= 0 && !isStoring;
 
   useEffect(() => {
     // Not on phones, where the keyboard would cover half of the page.
@@ -23,9 +26,8 @@ export function Composer({ isReady, isBusy, onSend, onStop }: Props) {
 
   function send(event: FormEvent) {
     event.preventDefault();
-    if (isBusy || isEmpty || excess > 0) return;
+    if (isAnswering || !canSend) return;
     onSend(text.trim());
-    setText("");
     input.current?.focus();
   }
 
@@ -48,15 +50,15 @@ export function Composer({ isReady, isBusy, onSend, onStop }: Props) {
         placeholder="Ask anything"
         aria-invalid={excess > 0}
         aria-describedby="hint"
-        onChange={(event) => setText(event.target.value)}
+        onChange={(event) => onType(event.target.value)}
         onKeyDown={onKeyDown}
       />
-      {isBusy ? (
+      {isAnswering ? (
         <button className="round" type="button" onClick={onStop} aria-label="Stop" title="Stop (Esc)">
           <span className="square" />
         </button>
       ) : (
-        <button className="round" type="submit" disabled={isEmpty || excess > 0} aria-label="Send" title="Send (Enter)">
+        <button className="round" type="submit" disabled={!canSend} aria-label="Send" title="Send (Enter)">
           <Icon name="send" />
         </button>
       )}

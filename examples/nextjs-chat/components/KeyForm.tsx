@@ -1,5 +1,5 @@
 import type { FormEvent } from "react";
-import { keepKey, readKey } from "../lib/server";
+import { keepKey, readKey } from "../lib/apiKey";
 
 /** Form for the API key, shown if the server requires one. */
 export function KeyForm({ onKey }: { onKey: () => void }) {

@@ -1,5 +1,5 @@
 import { memo } from "react";
-import { type Message, textOf } from "../lib/conversations";
+import { type Message, reasoningOf, textOf } from "../lib/messages";
 import { CopyButton } from "./CopyButton";
 import { Icon } from "./Icon";
 import { Markdown } from "./Markdown";
@@ -20,7 +20,7 @@ export const MessageView = memo(function MessageView({ message, isGrowing, onAga
       </article>
     );
   }
-  const reasoning = message.parts.map((part) => (part.type === "reasoning" ? part.text : "")).join("");
+  const reasoning = reasoningOf(message);
   return (
     <article className={isGrowing ? "message assistant growing" : "message assistant"} aria-label="Assistant">
       {reasoning && (

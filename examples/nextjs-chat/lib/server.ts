@@ -1,18 +1,46 @@
 // The openai-compat server: its address, its models, and messages for its errors.
 
+import { authorization } from "./apiKey";
+
 export const SERVER = (process.env.NEXT_PUBLIC_API_URL || "http://localhost:8000").replace(/\/+$/, "");
 
-const KEY = "openai-compat.key";
 const MAX_DESCRIBED = 20; // models; of a longer list, all are shown
 const DESCRIBE_TIMEOUT = 3000; // milliseconds
 
-/** The user's API key, if the server requires one. It is deleted when the tab is closed. */
-export const readKey = () => sessionStorage.getItem(KEY) ?? "";
-export const keepKey = (key: string) => sessionStorage.setItem(KEY, key);
+/** An error response of the server, with OpenAI's code of the error. */
+export class ServerError extends Error {
+  readonly status: number;
+  readonly code: string | null;
 
-export function authorization(): Record<string, string> {
-  const key = readKey();
-  return key ? { Authorization: `Bearer ${key}` } : {};
+  constructor(status: number, code: string | null, message: string) {
+    super(message);
+    this.status = status;
+    this.code = code;
+  }
+}
+
+const MAX_KEEPALIVE = 60_000; // bytes; browsers permit 64 KiB at once
+
+interface Call {
+  method?: "POST" | "DELETE";
+  body?: unknown;
+  keepalive?: boolean;
+  signal?: AbortSignal;
+}
+
+/** Call the server's API and return the JSON of its answer. With `keepalive` a short body outlives the page. */
+export async function callServer<T>(path: string, { body, keepalive = false, ...options }: Call): Promise<T> {
+  const json = body === undefined ? undefined : JSON.stringify(body);
+  const response = await fetch(`${SERVER}/v1/${path}`, {
+    ...options,
+    body: json,
+    keepalive: keepalive && new Blob([json ?? ""]).size <= MAX_KEEPALIVE,
+    headers: { ...authorization(), ...(json && { "Content-Type": "application/json" }) },
+  });
+  if (response.ok) return response.json();
+  const { error } = await response.json().catch(() => ({ error: null }));
+  const message = error?.message ?? `The server returned status ${response.status}.`;
+  throw new ServerError(response.status, error?.code ?? null, message);
 }
 
 /** The server requires an API key, or rejected this one. */

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from typing import Final
 
 from openai_compat.backends.http.messages import UpstreamResponse
+from openai_compat.core.context_overflow import is_overflow
 from openai_compat.core.errors import UpstreamError, UpstreamStatusError
 from openai_compat.core.types import JSONObject
 
 from .openai_errors import find_status, retry_headers, to_status_error
 
 CONTEXT_LENGTH_EXCEEDED: Final = "context_length_exceeded"
-_OVERFLOWS: Final = ("prompt is too long", "input length and `max_tokens` exceed context limit")
-"""Beginnings of the messages about a context overflow, which has no type of its own."""
 _OPENAI_NAMES: Final[Mapping[str, tuple[str, str | None]]] = {
     "authentication_error": ("invalid_request_error", "invalid_api_key"),
     "billing_error": ("insufficient_quota", "insufficient_quota"),
@@ -40,7 +39,7 @@ def to_anthropic_error(
     error = to_status_error(status, body, headers)
     if error.type in _OPENAI_NAMES:
         error.type, error.code = _OPENAI_NAMES[error.type]
-    if error.message.lower().startswith(_OVERFLOWS):
+    if error.upstream_status == 400 and is_overflow(error.message):
         error.code = CONTEXT_LENGTH_EXCEEDED
     return error
 

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 DONE_GRACE: Final = 1.0
 """Seconds to wait for `[DONE]` once the answer is complete. Some servers never send it and keep the connection open."""
 END_OF_STREAM: Final = "[DONE]"
+STOP_KEYS: Final = ("stop_reason", "matched_stop")
+"""Keys of a choice with the stop sequence that ended it, in vLLM and SGLang. Others have a word of their own there."""
 _PLAIN_KEYS: Final = frozenset({"role", "content"})
 
 # The finish reasons of Anthropic, Cohere, Gemini, Bedrock, the AI SDK and llama.cpp, in lower case. Unknown reasons are
@@ -280,12 +282,13 @@ class _Choice:
     Its finish reason is held back until the end of the answer, because some servers send content after it.
     """
 
-    __slots__ = ("_halves", "_reason", "_tool_calls", "has_content", "index", "is_finished")
+    __slots__ = ("_halves", "_reason", "_stop_sequence", "_tool_calls", "has_content", "index", "is_finished")
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.is_finished = self.has_content = False
         self._reason: Any = None
+        self._stop_sequence: str | None = None
         self._tool_calls = ToolCallParser()
         self._halves = HalfJoiner()
 
@@ -319,6 +322,7 @@ class _Choice:
         if choice.get("finish_reason"):
             if not self.is_finished or normalise_finish_reason(self._reason) == "stop":
                 self._reason = choice["finish_reason"]  # some servers send `stop` with every chunk
+            self._stop_sequence = next((choice[key] for key in STOP_KEYS if non_empty_text(choice.get(key))), None)
             self.is_finished = True
         delta = ChatDelta(
             self._halves.join("content", text) or None,
@@ -340,7 +344,13 @@ class _Choice:
 
     def read_end(self) -> ChatDelta:
         """Return the choice's last delta."""
-        return ChatDelta(None, self.index, self._to_finish_reason(), self._tool_calls.read_end())
+        return ChatDelta(
+            None,
+            self.index,
+            self._to_finish_reason(),
+            self._tool_calls.read_end(),
+            stop_sequence=self._stop_sequence,
+        )
 
     def _to_finish_reason(self) -> FinishReason:
         """Return OpenAI's finish reason. After tool calls it is `tool_calls`, because `stop` ends agent loops.

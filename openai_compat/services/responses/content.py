@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from openai_compat.core.types import JSON
-
-from .fields import invalid_value, object_at, text_at, unsupported
+from openai_compat.services.request_fields import invalid_value, object_at, text_at, unsupported
 
 TEXT_PARTS: Final = frozenset({"input_text", "output_text", "text", "summary_text", "reasoning_text"})
 PART_TYPES: Final = ("input_text", "input_image", "input_file", "input_audio", "output_text", "refusal")

@@ -9,14 +9,13 @@ from functools import cached_property, partial
 from typing import Any, Protocol, TypeGuard
 
 from openai_compat.backends.base import Backend, SupportsForwarding
-from openai_compat.backends.parsing.openai_chat import ChatParser
 from openai_compat.core.errors import OpenAICompatError
 from openai_compat.core.profiles import record_adaptations
 from openai_compat.core.streams import Heartbeat
-from openai_compat.core.types import JSON, CallContext, ChatDelta, Usage
+from openai_compat.core.types import JSON, CallContext, Usage
 from openai_compat.routing.route import Target
 from openai_compat.routing.router import Route
-from openai_compat.services.chat import ChatAnswer, ChatService
+from openai_compat.services.chat import ChatAnswer, ChatService, complete_deltas
 from openai_compat.services.event_stream import ChunkFilter, CompleteAnswer
 from openai_compat.services.inference import Answer, Endpoint, TranslatedStream, answer_call
 from openai_compat.services.inference_call import RESPONSES_PATH, InferenceCall
@@ -26,7 +25,7 @@ from openai_compat.services.sse_events import to_event
 from openai_compat.services.stream_recovery import OnRouted
 
 from .background import BackgroundJob, BackgroundRunner
-from .events import EventWriter, encode_deltas
+from .events import EventWriter, encode_response
 from .lifecycle import COMMENT, Lifecycle
 from .native import forward_response
 from .objects import new_response, to_finished
@@ -120,7 +119,7 @@ class ResponsesEndpoint(Endpoint):
             shows_logprobs=includes(self._payload, LOGPROBS),
         )
         finish = partial(self._finish_stream, writer, answer)
-        return encode_deltas(writer, self.lifecycle, answer.deltas(), finish, heartbeat_interval)
+        return encode_response(writer, self.lifecycle, answer.deltas(), finish, heartbeat_interval)
 
     def _collect(self, answer: ChatAnswer) -> Mapping[str, Any]:
         """Return the response object of a call that is not streamed."""
@@ -130,7 +129,7 @@ class ResponsesEndpoint(Endpoint):
             self._seal,
             shows_logprobs=includes(self._payload, LOGPROBS),
         )
-        for delta in _complete_deltas(answer):
+        for delta in complete_deltas(answer):
             output.add(delta)
         output.finish()
         return self._finish(output, answer)
@@ -233,13 +232,3 @@ def _backends_of(route: Route) -> Iterator[Backend]:
 def may_forward(backend: Backend) -> TypeGuard[SupportsForwarding]:
     """Return True if calls may be passed through to the backend's upstream."""
     return isinstance(backend, SupportsForwarding) and backend.may_forward_responses()
-
-
-def _complete_deltas(answer: ChatAnswer) -> Iterator[ChatDelta]:
-    """Yield the deltas of a complete answer, as the model's `after_reply` hook leaves it."""
-    if not answer.has_finish_hook:
-        yield from (delta for delta in answer.deltas() if isinstance(delta, ChatDelta))
-        return
-    parser = ChatParser()
-    yield from parser.read(answer.to_completion())
-    yield from parser.read_end()

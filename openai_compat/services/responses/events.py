@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from json.encoder import encode_basestring
-from time import monotonic
 from typing import Any
 
-from openai_compat.core.streams import HEARTBEAT, Heartbeat
+from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import JSON, ChatDelta, TokenLogprob
-from openai_compat.services.sse_events import YIELD_EVERY
+from openai_compat.services.sse_events import encode_deltas
 
 from .lifecycle import Lifecycle, to_json_text
 from .objects import to_logprobs
@@ -29,6 +27,11 @@ class EventWriter(Output):
         self._events: list[bytes] = []
         self._framed: Part | None = None
         self._head = ""
+
+    def write(self, delta: ChatDelta) -> bytes:
+        """Return the events of a delta, which may be none."""
+        self.add(delta)
+        return self.take()
 
     def take(self) -> bytes:
         """Return the events since the last call."""
@@ -89,36 +92,17 @@ def _place_of(part: Part) -> JSON:
     return place
 
 
-def encode_deltas(
+def encode_response(
     writer: EventWriter,
     lifecycle: Lifecycle,
     deltas: Iterator[ChatDelta | Heartbeat],
     finish: Callable[[], Mapping[str, Any]],
     heartbeat_interval: float,
 ) -> Iterator[bytes | Heartbeat]:
-    """Yield the events of an answer. `finish` returns the complete response, and keeps it first if it is stored.
-
-    Deltas without an event, such as the arguments of a custom tool, count as idle time. Other greenlets get a turn
-    after every `YIELD_EVERY` deltas, also where no delta has to be waited for.
-    """
+    """Yield the events of an answer. `finish` returns the complete response, and keeps it first if it is stored."""
     if begin := lifecycle.begin():
         yield begin
-    silent_since: float | None = None
-    for count, delta in enumerate(deltas, 1):
-        if delta is HEARTBEAT:
-            yield delta
-            continue
-        writer.add(delta)
-        if events := writer.take():
-            silent_since = None
-            yield events
-        elif silent_since is None:
-            silent_since = monotonic()
-        elif heartbeat_interval and monotonic() - silent_since >= heartbeat_interval:
-            silent_since = None
-            yield HEARTBEAT
-        if not count % YIELD_EVERY:
-            time.sleep(1e-9)  # with 0, gevent polls other clients' sockets only every 50th time
+    yield from encode_deltas(deltas, writer.write, heartbeat_interval)
     writer.finish()
     yield writer.take()
     yield lifecycle.end(finish())

@@ -9,11 +9,12 @@ from typing import Any, Final
 from openai_compat.core.errors import InvalidRequestError
 from openai_compat.core.profiles import DROPPED
 from openai_compat.core.types import JSON
+from openai_compat.services.request_fields import invalid_value, object_at, text_at
+from openai_compat.services.tool_names import to_chat_name
 
 from .content import split_output, to_assistant_fields, to_content
-from .fields import invalid_value, object_at, text_at
 from .sealing import COMPACTION
-from .tools import to_chat_name, wrap_input
+from .tools import wrap_input
 
 ROLES: Final = ("user", "assistant", "system", "developer")
 INSTRUCTION_ROLES: Final = frozenset({"system", "developer"})

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from openai_compat.core.profiles import DROPPED
 from openai_compat.core.types import JSON
+from openai_compat.services.adaptations import to_shown
+from openai_compat.services.request_fields import missing_parameter, object_at, text_at, unsupported
 
-from .fields import missing_parameter, object_at, text_at, unsupported
 from .items import MessageBuilder, OpenReasoning, type_of
 from .tools import ToolMap, to_tool_choice, to_tool_map
 
@@ -36,11 +36,8 @@ HANDLED: Final = frozenset(
     }
 )  # fmt: skip
 """Parameters that are translated, or that ask for nothing from the model."""
-MAX_SHOWN: Final = 30
-"""Adaptations that are listed, because proxies refuse responses with large headers."""
 LOGPROBS: Final = "message.output_text.logprobs"
 ENCRYPTED_REASONING: Final = "reasoning.encrypted_content"
-_SHOWN_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +82,7 @@ def translate_request(
     chat.update(_generation(payload))
     chat.update(_tool_parameters(payload, tools))
     adaptations = {**tools.adaptations(), **builder.adaptations, **_adaptations(payload)}
-    return TranslatedRequest(chat, tools, _to_shown(adaptations))
+    return TranslatedRequest(chat, tools, to_shown(adaptations))
 
 
 def _refuse(payload: Mapping[str, Any]) -> None:
@@ -146,9 +143,3 @@ def _tool_parameters(payload: Mapping[str, Any], tools: ToolMap) -> JSON:
 def _adaptations(payload: Mapping[str, Any]) -> dict[str, str]:
     unknown = {name: DROPPED for name, value in payload.items() if name not in HANDLED and value is not None}
     return unknown | ({"truncation": DROPPED} if payload.get("truncation") == "auto" else {})
-
-
-def _to_shown(adaptations: Mapping[str, str]) -> dict[str, str]:
-    """Return the adaptations for a header, as clients choose the names of unknown parameters and items."""
-    names = [name if _SHOWN_NAME.fullmatch(name) else "?" for name in adaptations]
-    return dict(zip(names[:MAX_SHOWN], adaptations.values(), strict=False))

@@ -13,10 +13,10 @@ from openai_compat.core.types import Usage
 from openai_compat.services.conversations import duplicate_item
 from openai_compat.services.event_stream import EventStream
 from openai_compat.services.metadata import check_metadata
+from openai_compat.services.request_fields import object_at, text_at
 from openai_compat.services.stored_items import to_entries
 from openai_compat.storage.pages import Entry
 
-from .fields import object_at, text_at
 from .items import is_reference, to_input_items
 from .store import References, ResponseStore, StoredContext, to_output_entries
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Any, Final, Literal
 
 from openai_compat.core.errors import InvalidRequestError
 from openai_compat.core.large_json import parse_json
 from openai_compat.core.profiles import DROPPED
 from openai_compat.core.types import JSON
-
-from .fields import invalid_value, object_at, text_at
+from openai_compat.services.request_fields import invalid_value, object_at, text_at
+from openai_compat.services.tool_names import to_chat_name
 
 INPUT: Final = "input"
 """The only parameter of the function that stands in for a custom tool."""
-MAX_NAME_CHARS: Final = 64
 DROPPED_TOOLS: Final = ("web_search", "tool_search")
 """Beginnings of the types of hosted tools that a model can do without. Some clients send them with every request."""
 HOSTED_TOOLS: Final = (
@@ -27,7 +24,6 @@ HOSTED_TOOLS: Final = (
 )  # fmt: skip
 """Beginnings of the types of tools that would have to run here, or that chat models do not know."""
 MODES: Final = ("none", "auto", "required")
-_INVALID_IN_NAME: Final = re.compile(r"[^\w-]", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +64,6 @@ class ToolMap:
         """Keep only the tools that `tool_choice` allows."""
         allowed = {to_chat_name(tool.namespace, tool.name) for tool in tools}
         self.definitions = [tool for tool in self.definitions if tool["function"]["name"] in allowed]
-
-
-def to_chat_name(namespace: str | None, name: str) -> str:
-    """Return a tool's name for chat models, whose names have no dots and at most 64 characters."""
-    full = name if namespace is None else f"{namespace}__{name}"
-    valid = _INVALID_IN_NAME.sub("_", full)
-    if valid == full and len(full) <= MAX_NAME_CHARS:
-        return full
-    return f"{valid[: MAX_NAME_CHARS - 9]}_{sha256(full.encode()).hexdigest()[:8]}"
 
 
 def to_tool_map(tools: Sequence[Any], path: str = "tools") -> ToolMap:

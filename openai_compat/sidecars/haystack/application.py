@@ -38,6 +38,7 @@ def create_pipelines_app(settings: Settings) -> Application:
         settings,
         entries={name: backend.entry for name, backend in backends.items()},
         hidden_entries={},
+        model_aliases={},
         accounts="off",
         api_keys=(),  # the workers have checked the key, the size of the body and the number of calls
         max_request_bytes=sys.maxsize,

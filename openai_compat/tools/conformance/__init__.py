@@ -18,7 +18,7 @@ UNREACHABLE = 2
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options to `parser`."""
     parser.add_argument("url", help="the base_url that clients use, such as http://localhost:8000/v1")
-    parser.add_argument("--model", required=True, help="a chat model, which receives about fifty short requests")
+    parser.add_argument("--model", required=True, help="a chat model, which receives about seventy short requests")
     parser.add_argument("--completion-model", help="a model for text completions (default: the same)")
     parser.add_argument("--embedding-model", help="a model for embeddings (default: the same)")
     parser.add_argument("--api-key", help="sent as a bearer token")

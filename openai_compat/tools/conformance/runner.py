@@ -12,6 +12,7 @@ from .checks_chat import CHAT
 from .checks_completions import COMPLETIONS
 from .checks_embeddings import EMBEDDINGS
 from .checks_errors import ERRORS, HEADERS
+from .checks_messages import MESSAGES
 from .checks_models import MODELS
 from .checks_responses import RESPONSES
 from .checks_streams import CHUNKS, SSE
@@ -20,7 +21,7 @@ from .client import CheckFailed, CheckSkipped, ConformanceClient
 from .registry import Check
 
 Outcome = Literal["passed", "failed", "skipped"]
-SECTIONS: Final = (ERRORS, HEADERS, CHAT, SSE, CHUNKS, TOOLS, COMPLETIONS, EMBEDDINGS, MODELS, RESPONSES)
+SECTIONS: Final = (ERRORS, HEADERS, CHAT, SSE, CHUNKS, TOOLS, COMPLETIONS, EMBEDDINGS, MODELS, RESPONSES, MESSAGES)
 CHECKS: Final = tuple(check for section in SECTIONS for check in section.checks)
 
 

@@ -17,6 +17,7 @@ from openai_compat.web.schemas import ask, chat, completions, embeddings, replie
 from openai_compat.web.schemas.fields import List, OneOf, PromptInput
 
 from . import examples
+from .messages import messages_paths
 from .stored_objects import stored_object_paths
 
 OPENAPI_VERSION = "3.1.0"
@@ -34,6 +35,12 @@ SECURITY_SCHEMES: dict[str, dict[str, str]] = {
         "in": "header",
         "name": "api-key",
         "description": f"For Azure's clients. {KEY_DESCRIPTION}",
+    },
+    "xApiKey": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "x-api-key",
+        "description": f"For Anthropic's clients. {KEY_DESCRIPTION}",
     },
 }
 REQUEST_ID_HEADER = {
@@ -88,7 +95,7 @@ def build_openapi(model: str) -> dict[str, Any]:
         **_health_paths(),
     }.items():
         spec.path(path=path, operations=operations)
-    for path, operations in stored_object_paths().items():
+    for path, operations in {**stored_object_paths(), **messages_paths(model)}.items():
         spec.path(path=path, operations=operations)
     return spec.to_dict()
 

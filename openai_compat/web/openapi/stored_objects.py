@@ -24,6 +24,10 @@ _ITEM: Final = {
 _MESSAGE: Final = {"id": "chatcmpl-1-0", "role": "user", "content": "Hello!", "name": None, "content_parts": None}
 _COMPLETION: Final = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1767225600, "choices": []}
 _RESPONSE: Final = {"id": "resp_1", "object": "response", "created_at": 1767225600, "status": "completed", "output": []}
+_LIST_DESCRIPTION: Final = (
+    "The conversations of the caller's key, the newest first. OpenAI's API has no such list. Without a key it is a "
+    "401, and a 501 where new conversations are passed through to an upstream."
+)
 _METADATA: Final = {"metadata": {"topic": "demo"}}
 _LIST_PARAMETERS: Final = (
     {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}},
@@ -48,7 +52,10 @@ def _conversation_paths() -> dict[str, dict[str, Any]]:
     items = f"{path}/{{id}}/items"
     new_items = {"items": [{"role": "user", "content": "Hello!"}]}
     return {
-        path: {"post": _operation(path, tag, "Start a conversation", _CONVERSATION, CONVERSATION_REQUEST, new_items)},
+        path: {
+            "get": _conversation_list(path, tag),
+            "post": _operation(path, tag, "Start a conversation", _CONVERSATION, CONVERSATION_REQUEST, new_items),
+        },
         f"{path}/{{id}}": _object_operations(f"{path}/{{id}}", tag, "a conversation", _CONVERSATION, deleted),
         items: {
             "get": _operation(items, tag, "List the items of a conversation", _list(_ITEM), is_list=True),
@@ -58,6 +65,14 @@ def _conversation_paths() -> dict[str, dict[str, Any]]:
             "get": _operation(f"{items}/{{item_id}}", tag, "Get an item of a conversation", _ITEM),
             "delete": _operation(f"{items}/{{item_id}}", tag, "Delete an item of a conversation", _CONVERSATION),
         },
+    }
+
+
+def _conversation_list(path: str, tag: str) -> dict[str, Any]:
+    operation = _operation(path, tag, "List conversations", _list(_CONVERSATION), is_list=True)
+    return operation | {
+        "description": _LIST_DESCRIPTION,
+        "responses": {**operation["responses"], "501": "Error501"},
     }
 
 

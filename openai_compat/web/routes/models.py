@@ -1,17 +1,20 @@
-"""Endpoints that list and describe models."""
+"""Endpoints that list and describe models, in OpenAI's form, or in Anthropic's for its clients."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 from urllib.parse import quote
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 
 from openai_compat.backends.base import SupportsForwarding
 from openai_compat.backends.http.messages import UpstreamRequest
-from openai_compat.core.errors import UpstreamError
+from openai_compat.core.anthropic import VERSION_HEADER
+from openai_compat.core.errors import InvalidRequestError, ModelNotFoundError, UpstreamError
+from openai_compat.core.types import JSON
 from openai_compat.routing.router import ModelRouter
 from openai_compat.services.answer_check import check_json_object
+from openai_compat.services.anthropic_models import DEFAULT_LIMIT, MAX_LIMIT, ModelCursor, to_anthropic_model, to_page
 from openai_compat.services.forwarding import pass_through, to_answer
 from openai_compat.services.model_catalog import NO_LIST, ModelCatalog
 from openai_compat.web.json_response import UNTRUSTED_HEADERS, BytesResponse, json_response
@@ -19,26 +22,70 @@ from openai_compat.web.request_context import current_context
 
 from .passthrough import check_path
 
-URL_PREFIXES = ("/v1", "", "/api/v1", "/openai/v1", "/openai")
+URL_PREFIXES = ("/v1", "", "/api/v1", "/openai/v1", "/openai", "/anthropic/v1")
 
 
 def models_blueprint(routing: ModelRouter, catalog: ModelCatalog) -> Blueprint:
-    """Return the blueprint of `GET {prefix}/models` and `GET {prefix}/models/{id}`. An id may contain slashes."""
+    """Return the blueprint of `GET {prefix}/models` and `GET {prefix}/models/{id}`. An id may contain slashes.
+
+    The header `anthropic-version` decides the form of the answer, because the clients' keys look alike.
+    """
     blueprint = Blueprint("models", __name__)
+
+    @blueprint.after_request
+    def add_vary(response: Response) -> Response:
+        response.vary.add(VERSION_HEADER)
+        return response
 
     @blueprint.get("/models")
     def list_models() -> Response:
-        return json_response(catalog.list_all(current_context().to_call_context(is_streamed=False)))
+        context = current_context().to_call_context(is_streamed=False)
+        if _wants_anthropic_form():
+            return json_response(to_page(catalog.list_all(context)["data"], _read_cursor()))
+        return json_response(catalog.list_all(context))
 
     @blueprint.get("/models/<path:model>")
     def describe_model(model: str) -> Response:
         route = routing.route(model)
         upstream = routing.forwarding_upstream
-        if route.plan is None and route.backend is routing.upstream and upstream is not None:
+        if upstream is None or route.plan or route.target or route.backend is not routing.upstream:
+            found = catalog.describe(route)
+        elif _wants_anthropic_form():
+            found = _find_at_upstream(model, catalog)
+        else:
             return _describe_from_upstream(upstream, model, catalog)
-        return json_response(catalog.describe(route))
+        return json_response(to_anthropic_model(found) if _wants_anthropic_form() else found)
 
     return blueprint
+
+
+def _wants_anthropic_form() -> bool:
+    """Return True if the current request is one of Anthropic's clients."""
+    return VERSION_HEADER in request.headers
+
+
+def _read_cursor() -> ModelCursor:
+    """Return the part of the list that the current query asks for.
+
+    Raises:
+        InvalidRequestError
+    """
+    text = request.args.get("limit", str(DEFAULT_LIMIT))
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MAX_LIMIT):
+        raise InvalidRequestError(f"limit: must be a whole number from 1 to {MAX_LIMIT}", param="limit")
+    return ModelCursor(int(text), request.args.get("after_id"), request.args.get("before_id"))
+
+
+def _find_at_upstream(model: str, catalog: ModelCatalog) -> JSON:
+    """Return the upstream's description of a model from its list.
+
+    Raises:
+        ModelNotFoundError: the list does not have it. UpstreamError
+    """
+    listed = catalog.find(model, current_context().to_call_context(is_streamed=False))
+    if listed is None:
+        raise ModelNotFoundError(model)
+    return listed
 
 
 def _describe_from_upstream(upstream: SupportsForwarding, model: str, catalog: ModelCatalog) -> Response:

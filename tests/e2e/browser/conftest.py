@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.browser.chat_example import running_site
 from tests.support.live_server import LiveServer
 from tests.support.mock_upstream import MockUpstream
 from tests.support.nginx import Nginx, nginx_in_front_of
@@ -68,9 +69,16 @@ def api(models_file: Path) -> Iterator[Nginx]:
 def keyed(models_file: Path) -> Iterator[Nginx]:
     """Yield such a server that requires an API key."""
     with (
-        LiveServer({"MODELS_FILE": str(models_file), "API_KEYS": "key-for-anna"}) as server,
+        LiveServer({"MODELS_FILE": str(models_file), "API_KEYS": "key-for-anna,key-for-ben"}) as server,
         nginx_in_front_of(server.url) as nginx,
     ):
+        yield nginx
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
+    """Yield the chat page of examples/nextjs-chat."""
+    with running_site(tmp_path_factory.mktemp("next")) as nginx:
         yield nginx
 
 

@@ -3,74 +3,44 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Route, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
+from tests.e2e.browser.chat_example import (
+    DESKTOP,
+    OTHER_ORIGIN,
+    PAGE,
+    SERVER,
+    answer,
+    ask,
+    browser_for,
+    choose,
+    composer,
+    wait_for_answer,
+)
 from tests.e2e.browser.chromium import (
     PHONE,
     check_accessibility,
-    chromium,
     has_sideways_scroll,
     open_page,
     save_screenshot,
     wait_until,
 )
 from tests.e2e.browser.model_list import FAILURES, FailingModelList, check_retries, check_retry_on_demand, check_return
-from tests.support import waiting
 from tests.support.mock_upstream import MockUpstream
-from tests.support.nginx import Nginx, free_port, nginx_in_front_of
+from tests.support.nginx import Nginx
 from tests.support.slow_stream_server import STORY
-from tests.support.snippets import plain_environment
-from tests.support.tools import ROOT, require_next_build
-
-EXAMPLE = ROOT / "examples" / "nextjs-chat"
-PAGE, OTHER_ORIGIN, SERVER = "http://localhost:3000", "http://localhost:3999", "http://localhost:8000"
-DESKTOP: dict[str, Any] = {"viewport": {"width": 1180, "height": 760}}
 
 pytestmark = [pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
-    """Yield the page, started by `make frontend`, behind nginx."""
-    require_next_build(EXAMPLE)
-    port = free_port()
-    log = tmp_path_factory.mktemp("next") / "log"
-    with log.open("wb") as output:
-        command = ["make", "frontend", f"ARGS=--hostname 127.0.0.1 --port {port}"]
-        environment = plain_environment({"NEXT_PUBLIC_API_URL": ""})
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
-        )
-    try:
-
-        def is_ready() -> bool:
-            assert process.poll() is None, log.read_text()
-            return b"Ready" in log.read_bytes()
-
-        waiting.wait_until(is_ready, log.read_text, 60)
-        with nginx_in_front_of(f"http://127.0.0.1:{port}") as nginx:
-            yield nginx
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        process.wait(10)
-
-
-@pytest.fixture(scope="module")
 def browser(site: Nginx, api: Nginx) -> Iterator[Browser]:
-    """Yield a browser for which the page and the server have the ports of the README."""
-    page, server = (f"127.0.0.1:{nginx.port}" for nginx in (site, api))
-    with chromium({"localhost:3000": page, "localhost:3999": page, "localhost:8000": server}) as browser:
+    with browser_for(site, api) as browser:
         yield browser
 
 
@@ -78,30 +48,6 @@ def browser(site: Nginx, api: Nginx) -> Iterator[Browser]:
 def page(browser: Browser) -> Iterator[Page]:
     with open_page(browser, PAGE, **DESKTOP) as page:
         yield page
-
-
-def composer(page: Page) -> Locator:
-    return page.get_by_role("textbox", name="Your message")
-
-
-def choose(page: Page, model: str) -> None:
-    page.get_by_label("Model").select_option(model)
-
-
-def ask(page: Page, text: str, model: str | None = None) -> None:
-    if model:
-        choose(page, model)
-    composer(page).fill(text)
-    page.keyboard.press("Enter")
-
-
-def answer(page: Page) -> Locator:
-    """Return the last answer."""
-    return page.get_by_role("article", name="Assistant").last
-
-
-def wait_for_answer(page: Page) -> None:
-    expect(page.get_by_role("button", name="Copy answer").last).to_be_visible()
 
 
 def scroll(page: Page) -> dict[str, float]:
@@ -343,6 +289,9 @@ def test_the_layout_does_not_shift_while_an_answer_streams(page: Page, end_of_st
 
 def test_conversations_are_stored_in_the_browser(page: Page) -> None:
     conversations = page.get_by_role("navigation", name="Conversations")
+    calls: list[str] = []
+    page.on("request", lambda request: calls.append(request.url))
+    expect(conversations.get_by_text("Stored in this browser only.")).to_be_visible()
     ask(page, "The first talk")
     wait_for_answer(page)
     conversations.get_by_role("link", name="New chat").click()
@@ -359,6 +308,7 @@ def test_conversations_are_stored_in_the_browser(page: Page) -> None:
     conversations.get_by_role("button", name="Delete “The second talk”").click()
     expect(page.get_by_role("heading", name="What can I do for you?")).to_be_visible()
     expect(conversations.get_by_role("listitem")).to_have_count(1)
+    assert not [url for url in calls if "/v1/conversations" in url]
 
 
 def test_the_next_question_includes_the_conversation(page: Page, upstream: MockUpstream) -> None:

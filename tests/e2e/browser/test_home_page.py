@@ -283,6 +283,19 @@ def test_the_page_asks_for_a_required_api_key(browser: Browser, keyed: Nginx) ->
         expect(label).to_be_visible()
 
 
+def test_without_a_key_nothing_is_stored(page: Page) -> None:
+    calls: list[str] = []
+    page.on("request", lambda request: calls.append(request.url))
+    expect(page.get_by_text("This conversation is not stored.")).to_be_visible()
+    ask(page, "Hello", "mock-gpt-model")
+    wait_for_answer(page)
+    page.reload()
+    expect(page.get_by_text("This conversation is not stored.")).to_be_visible()
+    assert page.get_by_role("article").count() == 0
+    assert page.evaluate("JSON.stringify({...localStorage, ...sessionStorage})") == "{}"
+    assert not [url for url in calls if "/v1/conversations" in url]
+
+
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_failed_model_list_is_requested_again_with_backoff(browser: Browser, api: Nginx, failure: str) -> None:
     with open_page(browser, "about:blank", viewport=SIZE) as page:

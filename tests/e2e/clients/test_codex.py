@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.support.live_server import LiveServer
-from tests.support.raw_server import RawServer, read_request
+from tests.support.scripted_chat import ScriptedModel, call_events, text_events
 from tests.support.tools import NODE_DIR
 
 PATCH = "*** Begin Patch\n*** Add File: made.txt\n+made by a model\n*** End Patch\n"
@@ -30,38 +29,14 @@ def find_codex() -> str:
     return found or pytest.fail("the Codex CLI is not installed (`make test-extras` installs it)", pytrace=False)
 
 
-def chunk(delta: Any, finish_reason: str | None = None) -> bytes:
-    choices = [{"index": 0, "delta": delta, "finish_reason": finish_reason}]
-    return b"data: " + json.dumps({"id": "c", "object": "chat.completion.chunk", "choices": choices}).encode() + b"\n\n"
-
-
-class ScriptedModel:
-    """A chat model that thinks, runs a command, applies a patch if it has the tool, and ends with a text."""
-
-    def __init__(self) -> None:
-        self.requests: list[dict[str, Any]] = []
-        self.server = RawServer(self._answer)
-
-    def _answer(self, client: socket.socket) -> None:
-        payload = json.loads(read_request(client).partition(b"\r\n\r\n")[2])
-        self.requests.append(payload)
-        client.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
-        client.sendall(self._next(payload) + b"data: [DONE]\n\n")
-
-    def _next(self, payload: dict[str, Any]) -> bytes:
-        turn = len(self.requests)
-        names = {tool["function"]["name"] for tool in payload.get("tools", [])}
-        if turn == 1:
-            return self._call("exec_command", {"cmd": "echo from-the-shell"})
-        if turn == 2 and "apply_patch" in names:
-            return self._call("apply_patch", {"input": PATCH})
-        return chunk({"role": "assistant", "content": "All "}) + chunk({"content": "done."}) + chunk({}, "stop")
-
-    def _call(self, name: str, arguments: dict[str, str]) -> bytes:
-        function = {"name": name, "arguments": json.dumps(arguments)}
-        call = {"index": 0, "id": f"call_{len(self.requests)}", "type": "function", "function": function}
-        thought = chunk({"role": "assistant", "reasoning_content": f"I need {name}."})
-        return thought + chunk({"tool_calls": [call]}) + chunk({}, "tool_calls")
+def answer(payload: dict[str, Any], turn: int) -> bytes:
+    """Return a call that runs a command, then one that applies a patch if there is the tool, and then a text."""
+    names = {tool["function"]["name"] for tool in payload.get("tools", [])}
+    if turn == 1:
+        return call_events(("exec_command", {"cmd": "echo from-the-shell"}), thought="I need exec_command.")
+    if turn == 2 and "apply_patch" in names:
+        return call_events(("apply_patch", {"input": PATCH}), thought="I need apply_patch.")
+    return text_events("All ", "done.")
 
 
 def run_codex(codex: str, server: LiveServer, model: str, home: Path, work: Path) -> subprocess.CompletedProcess[str]:
@@ -83,7 +58,7 @@ def test_codex_runs_a_command_and_applies_a_patch(model: str, tmp_path: Path) ->
     home, work, file = tmp_path / "home", tmp_path / "work", tmp_path / "models.json"
     home.mkdir()
     work.mkdir()
-    scripted = ScriptedModel()
+    scripted = ScriptedModel(answer)
     with scripted.server:
         row = {"name": model, "kind": "openai", "base_url": f"{scripted.server.url}/v1", "responses": "translated"}
         file.write_text(json.dumps([row]))

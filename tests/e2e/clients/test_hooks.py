@@ -14,6 +14,7 @@ import requests
 from openai_compat.config import environment
 from openai_compat.core.errors import ConfigurationError
 from tests.support.live_server import LiveServer
+from tests.support.messages_events import parse_events, read_message
 from tests.support.mock_upstream import MockUpstream
 
 HOOKS = """
@@ -116,6 +117,20 @@ def test_all_hooks_of_a_complete_answer_and_a_stream(server: LiveServer, folder:
     assert request_id.startswith("req_")
     assert reply["choices"][0]["message"]["content"] == text
     assert reply["usage"]["total_tokens"] > 0
+
+
+@pytest.mark.parametrize(
+    ("model", "text"), [("echo", "PREPARED FOR ECHO"), ("shouted", "YOU SAID: PREPARED FOR SHOUTED")]
+)
+def test_all_hooks_of_the_messages_api(server: LiveServer, folder: Path, model: str, text: str) -> None:
+    def send(model: str, **more: Any) -> requests.Response:
+        body = {"model": model, "max_tokens": 99, "messages": QUESTION, **more}
+        return requests.post(f"{server.base_url}/messages", json=body, timeout=10)
+
+    assert send(model).json()["content"] == [{"type": "text", "text": text}]
+    assert read_message(parse_events(send(model, stream=True).content))["content"] == [{"type": "text", "text": text}]
+    assert seen(folder)[-1][1]["choices"][0]["message"]["content"] == text
+    assert send("censored").json()["content"] == [{"type": "text", "text": "[censored]"}]
 
 
 @pytest.mark.parametrize(

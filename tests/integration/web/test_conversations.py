@@ -163,6 +163,48 @@ def test_another_key_sees_nothing(client: FlaskClient) -> None:
     assert len(list_of(client, id)) == 1
 
 
+def test_a_caller_lists_its_own_conversations(client: FlaskClient) -> None:
+    key, other = {"Authorization": "Bearer lists"}, {"Authorization": "Bearer lists-too"}
+    made = [
+        client.post("/v1/conversations", json={"metadata": {"title": f"Talk {number}"}}, headers=key).json
+        for number in range(3)
+    ]
+    client.post("/v1/conversations", json={"metadata": {"title": "Of another"}}, headers=other)
+
+    def page(query: str = "", headers: dict[str, str] = key) -> Any:
+        response = client.get(f"/v1/conversations{query}", headers=headers)
+        assert response.status_code == 200, response.json
+        return response.json
+
+    newest_first = list(reversed(made))
+    first, last = newest_first[0]["id"], newest_first[-1]["id"]  # type: ignore[index]
+    assert page() == {
+        "object": "list", "data": newest_first, "first_id": first, "last_id": last, "has_more": False,
+    }  # fmt: skip
+    half = page("?limit=2")
+    assert (half["data"], half["has_more"]) == (newest_first[:2], True)
+    rest = page(f"?limit=2&after={half['last_id']}")
+    assert (rest["data"], rest["has_more"]) == (newest_first[2:], False)
+    assert page("?order=asc")["data"] == made
+    assert [found["metadata"] for found in page(headers=other)["data"]] == [{"title": "Of another"}]
+    assert page(headers={"api-key": "lists", "Authorization": ""})["data"] == newest_first
+    client.delete(f"/v1/conversations/{first}", headers=key)
+    assert page()["data"] == newest_first[1:]
+    stolen = client.get(f"/v1/conversations?after={last}", headers=other)
+    assert (stolen.status_code, stolen.json["error"]["param"]) == (400, "after")  # type: ignore[index]
+
+
+@pytest.mark.parametrize("credential", ["", "Bearer ", "Bearer", "Basic dXNlcjpwYXNz"])
+def test_conversations_of_callers_without_a_key_are_not_listed(client: FlaskClient, credential: str) -> None:
+    """They share an owner, and those behind a proxy may share its password."""
+    headers = {"Authorization": credential}
+    assert client.post("/v1/conversations", json={}, headers=headers).status_code == 200
+    for root in ("/v1", "", "/openai"):
+        response = client.get(f"{root}/conversations", headers=headers)
+        assert response.status_code == 401
+        assert "Conversations are listed for a key only" in response.json["error"]["message"]  # type: ignore[index]
+
+
 MISTAKES: list[tuple[str, Any, str | None, str | None]] = [
     ("", {"items": [HELLO] * 21}, "items", "array_above_max_length"),
     ("", {"items": {}}, "items", "invalid_type"),
@@ -178,6 +220,8 @@ MISTAKES: list[tuple[str, Any, str | None, str | None]] = [
     ("/{id}", {}, "metadata", "missing_required_parameter"),
     ("/{id}/items", {}, "items", "missing_required_parameter"),
     ("/{id}/items", {"items": [{**HELLO, "id": "msg_there"}]}, "items", "duplicate_item"),
+    ("?limit=0", None, "limit", "integer_below_min_value"),
+    ("?after=conv_unknown", None, "after", "invalid_value"),
     ("/{id}/items?limit=0", None, "limit", "integer_below_min_value"),
     ("/{id}/items?limit=101", None, "limit", "integer_above_max_value"),
     ("/{id}/items?limit=ten", None, "limit", "invalid_type"),
@@ -211,6 +255,10 @@ def test_conversations_of_an_upstream_stay_there(
     client.post("/v1/conversations", json={"items": [HELLO]})
     assert upstream.requests()[-1]["path"] == "/v1/conversations"
     assert "Hello!" in str(upstream.requests()[-1])
+    count = len(upstream.requests())
+    refused = client.get("/v1/conversations", headers={"Authorization": "Bearer mine"})
+    assert (refused.status_code, refused.json["error"]["code"]) == (501, "list_not_available")  # type: ignore[index]
+    assert len(upstream.requests()) == count, "the upstream's list would be that of this server's key"
     assert not (tmp_path / "data").exists()
     here = make_client(**environ, PASSTHROUGH="files")
     id = create(here, HELLO)
@@ -227,6 +275,7 @@ def test_a_database_that_is_away_fails_only_what_needs_it(make_client: MakeClien
     for response in (
         client.post("/v1/conversations", json={}),
         client.get(f"/v1/conversations/conv_{'0' * 32}"),
+        client.get("/v1/conversations", headers={"Authorization": "Bearer mine"}),
         client.post("/v1/chat/completions", json={**chat, "store": True}),
         client.post("/v1/chat/completions", json={**chat, "store": True, "stream": True}),
     ):

@@ -81,6 +81,7 @@ def test_every_endpoint_is_described(document: dict[str, Any]) -> None:
     endpoints |= {"/health", "/v1/responses", "/v1/responses/{id}", "/v1/responses/{id}/input_items"}
     endpoints |= {"/v1/responses/{id}/cancel", "/v1/responses/input_tokens", "/v1/responses/compact"}
     endpoints |= {f"{CHAT}/{{id}}", f"{CHAT}/{{id}}/messages", "/v1/conversations", "/v1/conversations/{id}"}
+    endpoints |= {"/v1/messages", "/v1/messages/count_tokens"}
     endpoints |= {"/v1/conversations/{id}/items", "/v1/conversations/{id}/items/{item_id}"}
     assert set(document["paths"]) == endpoints | {CHAT, ASK, "/api/v1/healthcheck"}
 

@@ -32,6 +32,7 @@ def doors_of(client: FlaskClient) -> dict[str, dict[str, Any]]:
         "/v1/chat/completions": CHAT,
         "/v1/responses": {"model": "mock-gpt-model", "input": "hi"},
         "/v1/embeddings": {"model": "mock-gpt-model", "input": "hi"},
+        "/v1/messages": CHAT,
         "/ask": {"messages": MESSAGES},
         "/v1/conversations": {"items": MESSAGES},
         f"/v1/conversations/{conversation}": {"metadata": {"a": "b"}},

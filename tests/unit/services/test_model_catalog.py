@@ -216,3 +216,11 @@ def test_the_request_omits_conditional_and_range_headers() -> None:
     upstream.unblock()
     names(UpstreamModelCache(upstream, TTL))
     assert upstream.calls[0].headers == {"user-agent": "x"}
+
+
+def test_the_shared_list_is_asked_for_in_openais_form() -> None:
+    upstream = Upstream(["a"])
+    upstream.unblock()
+    context = CallContext("r", headers={"anthropic-version": "2023-06-01", "user-agent": "x"})
+    UpstreamModelCache(upstream, TTL).get(context)
+    assert dict(upstream.calls[0].headers) == {"user-agent": "x"}

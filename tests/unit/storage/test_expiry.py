@@ -58,6 +58,7 @@ def test_an_object_disappears_after_its_lifetime(database: Database) -> None:
     store.append("me", "used", [Entry("b", "2")])
     clock.now += 60
     assert store.get("me", "old_0") is None
+    assert [entry.id for entry in store.page("me", Cursor(100, "asc")).entries] == ["used"]
     assert not store.append("me", "old_0", [Entry("c", "3")])
     assert store.get("me", "used") is not None, "an object that is used stays"
     assert count(database, objects) == BATCH + 6

@@ -138,6 +138,24 @@ def test_items_of_a_conversation_stay_in_order(stores: Stores, owner: str) -> No
     assert stores.conversations.get_item(owner, id, "f") is None
 
 
+def test_conversations_of_an_owner_are_listed_in_pages(stores: Stores, owner: str) -> None:
+    ids = [new_id("conv") for _ in range(5)]
+    for id in ids:
+        stores.conversations.create(owner, NewObject(id, f'"{id}"', 1))
+        stores.conversations.create("another", NewObject(new_id("conv"), "{}", 1))
+    stores.completions.create(owner, NewObject(new_id("chatcmpl"), "{}", 1))
+    stores.conversations.append(owner, ids[0], entries("a"))
+    page = stores.conversations.page(owner, Cursor(2, "desc"))
+    assert (page.entries, page.has_more) == (entries(ids[4], ids[3]), True)
+    page = stores.conversations.page(owner, Cursor(2, "desc", ids[1]))
+    assert (page.entries, page.has_more) == (entries(ids[0]), False)
+    assert ids_of(stores.conversations.page(owner, Cursor(9, "asc", ids[2]))) == ids[3:]
+    for stranger in ("", token_hex(8)):
+        assert ids_of(stores.conversations.page(stranger, Cursor(9, "asc"))) == []
+        with pytest.raises(UnknownCursorError):
+            stores.conversations.page(stranger, Cursor(9, "asc", ids[0]))
+
+
 def test_concurrent_calls_lose_no_item(stores: Stores, owner: str) -> None:
     id = new_id("conv")
     stores.conversations.create(owner, NewObject(id, "{}", 1))

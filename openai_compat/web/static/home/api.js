@@ -15,6 +15,7 @@ export class APIError extends Error {
   constructor(status, error) {
     super(error?.message ?? `The server returned status ${status}.`);
     this.status = status;
+    this.code = error?.code;
   }
 }
 
@@ -24,6 +25,16 @@ async function request(path, options = {}) {
   if (response.ok) return response;
   const body = await response.json().catch(() => ({}));
   throw new APIError(response.status, body.error);
+}
+
+const MAX_KEEPALIVE = 60_000; // bytes; browsers permit 64 KiB at once
+
+/** Call the API and return the JSON of its answer. With `keepalive` a short body outlives the page. */
+export async function call(method, path, { body, keepalive = false, signal } = {}) {
+  const json = body && JSON.stringify(body);
+  const isShort = new Blob([json ?? ""]).size <= MAX_KEEPALIVE;
+  const headers = json && { "content-type": "application/json" };
+  return (await request(path, { method, body: json, headers, keepalive: keepalive && isShort, signal })).json();
 }
 
 export const listModels = async (signal) => (await (await request("models", { signal })).json()).data;
@@ -36,7 +47,7 @@ export async function* chat(model, messages, signal) {
   const response = await request("chat/completions", {
     method: "POST",
     headers: { "content-type": "application/json" },
-    body: JSON.stringify({ model, messages, stream: true }),
+    body: JSON.stringify({ model, messages: messages.map(({ role, content }) => ({ role, content })), stream: true }),
     signal,
   });
   for await (const data of events(response.body)) {

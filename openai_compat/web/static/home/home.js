@@ -1,15 +1,15 @@
 // Home page with the list of models, a chat, and code examples.
 
-import { APIError, chat, describeModel, errorMessage, key, listModels } from "./api.js";
+import { APIError, describeModel, errorMessage, key, listModels } from "./api.js";
 import { autoRetry } from "./autoRetry.js";
-import { element, render } from "./markdown.js";
+import { leave, reloadList, showStored, startNew } from "./conversationList.js";
+import { element } from "./markdown.js";
 import { snippets, useOf } from "./snippets.js";
+import { ask, connect, stop } from "./talk.js";
+import { at, onScroll, show } from "./talkView.js";
 
 const MAX_DESCRIBED = 20; // models. Of a longer list, only the chosen model is described.
 const POLL_INTERVAL = 2000; // milliseconds, while a model is loading
-
-const at = (id) => document.getElementById(id);
-const show = (shown, ...ids) => ids.forEach((id) => (at(id).hidden = !shown));
 
 const state = {
   models: [], // from `GET /v1/models`
@@ -17,11 +17,8 @@ const state = {
   polls: new Map(), // by id, the timer of a model that is loading
   chosen: "",
   needsKey: Boolean(key.read()),
-  messages: [],
   language: "curl",
-  answering: null, // AbortController of the current answer
 };
-const scrolling = { followsEnd: true, lastTop: 0 };
 
 // --- models ---------------------------------------------------------------------------------------------------------
 
@@ -167,115 +164,25 @@ async function copy(button, text) {
 
 // --- chat -----------------------------------------------------------------------------------------------------------
 
-function addMessage(role, text = "") {
-  const name = role === "user" ? "You" : "Assistant";
-  const body = element("div", { class: "text" }, role === "user" ? text : "");
-  const message = element("article", { class: role, "aria-label": name }, body);
-  show(false, "invitation");
-  show(true, "clear");
-  at("talk").append(message);
-  scrollToEnd();
-  return { message, body };
-}
+connect({
+  model: () => state.chosen,
+  onAsk: followLoading,
+  onAnswered: (model) => state.details.get(model)?.state && describe(model), // the request may have loaded it
+  onError: (error) => error instanceof APIError && error.status === 401 && askForKey(),
+  onStored: showStored,
+});
 
-function scrollToEnd() {
-  at("talk").scrollTop = at("talk").scrollHeight;
-  Object.assign(scrolling, { followsEnd: true, lastTop: at("talk").scrollTop });
-}
-
-/** Stop following the end when the user scrolls up. A growing answer moves the end away, but does not scroll. */
-function onScroll() {
-  const { scrollTop: top, scrollHeight, clientHeight } = at("talk");
-  const distance = scrollHeight - clientHeight - top;
-  if (top < scrolling.lastTop && distance > 1) scrolling.followsEnd = false;
-  else if (distance < 40) scrolling.followsEnd = true;
-  scrolling.lastTop = top;
-}
-
-async function ask(text) {
-  at("talk").querySelectorAll(".problem button").forEach((button) => button.remove());
-  state.messages.push({ role: "user", content: text });
-  addMessage("user", text);
-  await answer();
-}
-
-/** Stream the answer to the conversation. An incomplete answer stays on the page, marked as incomplete. */
-async function answer() {
-  const { message, body } = addMessage("assistant");
-  const { chosen: model, messages } = state;
-  state.answering = new AbortController();
-  show(true, "stop");
-  show(false, "send");
-  at("talk").ariaBusy = "true";
-  message.classList.add("growing");
-  let text = "";
-  const painter = makePainter(() => render(body, text));
+/** Show that a model is loading, until the function that is returned is called. */
+function followLoading(model) {
   const isLoaded = [undefined, "ready"].includes(state.details.get(model)?.state);
-  const polling = isLoaded ? 0 : setInterval(describe, 1000, model); // shows that it is loading
-  try {
-    for await (const delta of chat(model, messages, state.answering.signal)) {
-      text += delta;
-      painter.paintSoon();
-    }
-  } catch (error) {
-    const isStopped = error.name === "AbortError";
-    const end = isStopped ? element("p", { class: "soft" }, "Stopped.") : errorView(error, message);
-    keepEndInView(() => message.append(end));
-  } finally {
-    painter.paintNow();
-    if (text) messages.push({ role: "assistant", content: text });
-    state.answering = null;
-    clearInterval(polling);
-    show(true, "send");
-    show(false, "stop");
-    at("talk").ariaBusy = "false";
-    message.classList.remove("growing");
-    if (state.details.get(model)?.state) describe(model); // the request may have loaded it
-  }
-}
-
-/** Change the conversation, and keep its end in view unless the user has scrolled up. */
-function keepEndInView(change) {
-  change();
-  if (scrolling.followsEnd) scrollToEnd();
-}
-
-/** Return functions that call `draw`, at once or at most once a frame. */
-function makePainter(draw) {
-  let frame = 0;
-  const paintNow = () => {
-    cancelAnimationFrame(frame);
-    frame = 0;
-    keepEndInView(draw);
-  };
-  return { paintNow, paintSoon: () => (frame ||= requestAnimationFrame(paintNow)) };
-}
-
-function errorView(error, message) {
-  const button = element("button", { class: "plain" }, "Try again");
-  button.addEventListener("click", () => {
-    if (state.answering) return;
-    message.remove();
-    if (state.messages.at(-1).role === "assistant") state.messages.pop();
-    answer();
-  });
-  if (error instanceof APIError && error.status === 401) askForKey();
-  return element("div", { class: "problem", role: "alert" }, element("p", {}, errorMessage(error)), button);
-}
-
-function clear() {
-  state.answering?.abort();
-  state.messages = [];
-  at("talk").replaceChildren(at("invitation"));
-  show(true, "invitation");
-  show(false, "clear");
+  const polling = isLoaded ? 0 : setInterval(describe, 1000, model);
+  return () => clearInterval(polling);
 }
 
 function send(event) {
   event.preventDefault();
   const text = at("message").value.trim();
-  if (!text || state.answering || at("message").disabled) return;
-  at("message").value = "";
+  if (!text || at("message").disabled) return;
   if (matchMedia("(pointer: fine)").matches) at("message").focus(); // on a phone, focus would open the keyboard
   ask(text);
 }
@@ -287,10 +194,13 @@ at("key-form").addEventListener("submit", (event) => {
   key.store(at("key").value.trim());
   at("key").value = "";
   reloadModels();
+  reloadList();
 });
 at("forget").addEventListener("click", () => {
   key.remove();
+  leave();
   reloadModels();
+  reloadList();
 });
 at("filter").addEventListener("input", showModels);
 at("languages").addEventListener("keydown", onTabKey);
@@ -300,9 +210,9 @@ at("message").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) send(event);
 });
 at("talk").addEventListener("scroll", onScroll, { passive: true });
-at("stop").addEventListener("click", () => state.answering?.abort());
-at("clear").addEventListener("click", clear);
-addEventListener("keydown", (event) => event.key === "Escape" && state.answering?.abort());
+at("stop").addEventListener("click", stop);
+at("clear").addEventListener("click", startNew);
+addEventListener("keydown", (event) => event.key === "Escape" && stop());
 
 fetch(document.baseURI, { headers: { accept: "application/json" } })
   .then((response) => response.json())
@@ -311,3 +221,4 @@ fetch(document.baseURI, { headers: { accept: "application/json" } })
 
 showSnippet();
 reloadModels();
+reloadList();

@@ -10,7 +10,7 @@ import pytest
 from openai_compat.core.errors import UpstreamTruncatedError
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import ChatDelta, TokenLogprob, ToolCallDelta, Usage
-from openai_compat.services.responses.events import EventWriter, encode_deltas
+from openai_compat.services.responses.events import EventWriter, encode_response
 from openai_compat.services.responses.lifecycle import Lifecycle
 from openai_compat.services.responses.objects import new_response, to_finished
 from openai_compat.services.responses.output import REASONING_TEXT, SUMMARY_TEXT, Output, PartKind
@@ -39,7 +39,7 @@ def stream(
     def finish() -> Event:
         return to_finished(lifecycle.response, writer.to_objects(), writer.finish_reason, Usage(3, 4, 1, 2))
 
-    return encode_deltas(writer, lifecycle, iter(deltas), finish, 0.0)
+    return encode_response(writer, lifecycle, iter(deltas), finish, 0.0)
 
 
 def events_of(*deltas: ChatDelta, **options: Any) -> list[Event]:
@@ -204,5 +204,5 @@ def test_long_silent_deltas_count_as_a_gap() -> None:
     lifecycle = new_lifecycle()
     writer = EventWriter(lifecycle, to_tool_map(TOOLS), REASONING_TEXT, None, shows_logprobs=False)
     deltas = [ChatDelta(tool_calls=(ToolCallDelta(0, "x", "call_1", "patch"),)) for _ in range(4)]
-    blocks = list(encode_deltas(writer, lifecycle, iter(deltas), lambda: {"status": "completed"}, 1e-9))
+    blocks = list(encode_response(writer, lifecycle, iter(deltas), lambda: {"status": "completed"}, 1e-9))
     assert HEARTBEAT in blocks

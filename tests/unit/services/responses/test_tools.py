@@ -9,12 +9,12 @@ import pytest
 from openai_compat.core.errors import InvalidRequestError
 from openai_compat.services.responses.tools import (
     ClientTool,
-    to_chat_name,
     to_tool_choice,
     to_tool_map,
     unwrap_input,
     wrap_input,
 )
+from openai_compat.services.tool_names import to_chat_name
 
 FUNCTION = {"type": "function", "name": "add", "parameters": {"type": "object"}, "strict": None, "async": True}
 CUSTOM = {

@@ -1,4 +1,4 @@
-"""Checked access to the fields of a Responses request, with OpenAI's errors."""
+"""Checked access to the fields of a request that is translated, with OpenAI's errors."""
 
 from __future__ import annotations
 

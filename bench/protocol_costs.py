@@ -1,4 +1,4 @@
-"""Cost of the Responses API, `python -m bench.responses_cost`.
+"""Cost of protocols that are translated to chat (Responses, Messages), `python -m bench.protocol_costs`.
 
 It prints the worker's CPU time for a call that is translated to a chat and for an event of its stream, beside the same
 chat passed through and translated. Events are 50 ms apart, so that each is read on its own.
@@ -20,6 +20,9 @@ from .workloads import EVENTS, conversation
 
 CHAT: Final = "/v1/chat/completions"
 RESPONSES: Final = "/v1/responses"
+MESSAGES: Final = "/v1/messages"
+CHATS: Final = 2
+"""Kinds of calls that the others are compared with."""
 CALLS: Final = 400
 CALL_ROUNDS: Final = 9
 STREAMS: Final = 100
@@ -50,6 +53,8 @@ def _rows(base_url: str) -> Iterator[dict[str, Any]]:
 
 
 def _calls(server: LiveServer, **options: Any) -> dict[str, Call]:
+    """Return the calls of each kind. Those for chat come first."""
+
     def call(path: str, model: str, **body: Any) -> Call:
         text = json.dumps({"model": model, "temperature": 0.7, "top_p": 0.95, **options, **body}).encode()
         return Call(server.process.pid, server.port, path, text, END_OF_STREAM if options else b"}")
@@ -59,11 +64,12 @@ def _calls(server: LiveServer, **options: Any) -> dict[str, Call]:
         "chat, passed through": call(CHAT, "passed", messages=messages),
         "chat, translated": call(CHAT, "translated", messages=messages),
         "response": call(RESPONSES, "passed", input=messages, store=False),
+        "message": call(MESSAGES, "passed", messages=messages, max_tokens=4096),
     }
 
 
 def _print_costs(unit: str, costs: dict[str, float], parts: int) -> None:
-    chats = [cost for name, cost in costs.items() if name != "response"]
+    chats = list(costs.values())[:CHATS]
     for name, cost in costs.items():
         ratios = " and ".join(f"{cost / chat:.2f}" for chat in chats)
         print(f"{name}: {cost / parts:,.1f} µs for {unit} ({ratios} times the chats)", flush=True)

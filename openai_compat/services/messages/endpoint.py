@@ -1,0 +1,105 @@
+"""The Messages API for every model that can chat."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+
+from openai_compat.backends.base import SupportsChat, capabilities_of, missing_capability
+from openai_compat.core.profiles import record_adaptations
+from openai_compat.core.types import CallContext
+from openai_compat.routing.route import Target
+from openai_compat.routing.router import Route
+from openai_compat.services.chat import ChatAnswer, ChatService, complete_deltas
+from openai_compat.services.event_stream import ChunkFilter, CompleteAnswer
+from openai_compat.services.inference import Answer, Endpoint, TranslatedStream
+from openai_compat.services.inference_call import MESSAGES_PATH, InferenceCall
+from openai_compat.services.openai_objects import to_json_in_turns
+
+from .blocks import Content
+from .events import EventWriter, encode_message
+from .objects import new_message, to_usage
+from .request import TranslatedRequest, translate_request
+from .tokens import count_prompt, estimate_prompt
+
+CONTENT_DEPTH = 2
+"""Levels from the message down to one block."""
+COUNT_PATH = "messages/count_tokens"
+HEADER_PREFIX = "anthropic-"
+"""Beginning of the names of headers with the version and the features of Anthropic's protocol."""
+
+
+class MessagesEndpoint(Endpoint):
+    """One call of the Messages API, which several targets may be asked in turn."""
+
+    path = MESSAGES_PATH
+    is_forwarded = False
+
+    def __init__(self, chats: ChatService, call: InferenceCall) -> None:
+        self._chats = chats
+        self._call = call
+
+    def translate(
+        self, call: InferenceCall, target: Target | Route, context: CallContext, chunk_filter: ChunkFilter | None
+    ) -> Answer:
+        request = self._request
+        chat, adaptations = request.for_backend(target.backend, target.model, self._input_tokens)
+        record_adaptations({**request.adaptations, **adaptations}, context.reply_headers)
+        answer = self._chats.start(target.backend, target.model, chat, _without_protocol(context))
+        message = new_message(self._call.model, self._input_tokens)
+        if call.is_streamed:
+            writer = EventWriter(request.tools, request.stop_sequences)
+            events = encode_message(message, writer, answer, context.heartbeat_interval)
+            return TranslatedStream(answer, events)
+        try:
+            complete = {**message, **self._collect(answer)}
+            return CompleteAnswer(200, {}, to_json_in_turns(complete, CONTENT_DEPTH), answer.usage)
+        finally:
+            answer.close()
+
+    @cached_property
+    def _request(self) -> TranslatedRequest:
+        """The chat call, which is the same for all targets but for its limit.
+
+        Raises:
+            RequestError
+        """
+        return translate_request(self._call.payload)
+
+    @cached_property
+    def _input_tokens(self) -> int:
+        """An estimate of the prompt's tokens, for clients that show them before the answer has ended."""
+        return estimate_prompt(self._request.chat)
+
+    def _collect(self, answer: ChatAnswer) -> dict[str, object]:
+        """Return the fields of a complete message that come from the model."""
+        content = Content(self._request.tools, self._request.stop_sequences)
+        for delta in complete_deltas(answer):
+            content.add(delta)
+        return {"content": content.to_objects(), **content.to_ending(), "usage": to_usage(answer.final_usage())}
+
+
+def _without_protocol(context: CallContext) -> CallContext:
+    """Return the context without the headers about Anthropic's protocol, which a chat upstream must not get."""
+    headers = {name: value for name, value in context.headers.items() if not name.startswith(HEADER_PREFIX)}
+    return replace(context, headers=headers)
+
+
+class TokensEndpoint(Endpoint):
+    """`POST /messages/count_tokens`."""
+
+    path = COUNT_PATH
+    is_forwarded = False
+
+    def __init__(self, chats: ChatService) -> None:
+        self._chats = chats
+
+    def translate(
+        self, call: InferenceCall, target: Target | Route, context: CallContext, chunk_filter: ChunkFilter | None
+    ) -> CompleteAnswer:
+        if not isinstance(target.backend, SupportsChat):
+            raise missing_capability(target.model, "chat", capabilities_of(target.backend))
+        request = translate_request(call.payload)
+        record_adaptations(request.adaptations, context.reply_headers)
+        count = count_prompt(request.chat, target.model, self._chats.tokens)
+        return CompleteAnswer(200, {}, b'{"input_tokens":%d}' % count)

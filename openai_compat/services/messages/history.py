@@ -1,0 +1,177 @@
+"""Messages of Anthropic's protocol as chat messages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from openai_compat.core.anthropic import BILLING_PREFIX
+from openai_compat.core.errors import InvalidRequestError
+from openai_compat.core.profiles import DROPPED
+from openai_compat.core.turns import TimeSlices
+from openai_compat.core.types import JSON
+from openai_compat.services.request_fields import invalid_value, object_at, text_at
+from openai_compat.services.tool_names import to_chat_name
+
+from .content import BLOCKS, blocks_at, join_parts, to_parts, to_text_part
+
+ROLES: Final = ("user", "assistant", "system")
+THINKING: Final = ("thinking", "redacted_thinking")
+ERROR_PREFIX: Final = "Error: "
+"""Beginning of a tool's result that is an error, for which chat has no field."""
+SEE_NEXT: Final = "The result follows in the next message of the user."
+
+
+class MessageBuilder:
+    """Builder of the chat messages of one call.
+
+    The results of tools directly follow the message with the calls, in the order of the calls. Their images and files
+    follow as a message of the user, because chat models take only texts from tools. All system messages become the
+    first message, because the templates of many models allow no other. Thinking goes back to the model only since the
+    last turn of the user, which is where models need it. `adaptations` lists what was left out. Other calls get turns
+    between the blocks, of which there may be very many.
+    """
+
+    def __init__(self) -> None:
+        self.adaptations: dict[str, str] = {}
+        self._system: list[str] = []
+        self._messages: list[JSON] = []
+        self._open_calls: dict[str, JSON | None] = {}
+        self._parts: list[JSON] = []
+        self._attachments: list[JSON] = []
+        self._turn_start = 0
+        self._slices = TimeSlices()
+
+    def add_system(self, system: Any, path: str = "system") -> None:
+        """Add instructions, without the block of Claude Code that differs between calls.
+
+        Raises:
+            InvalidRequestError: a block is no text.
+        """
+        texts = [text_at(block, "text", at) for block, at in blocks_at(system, path)]
+        self._system += [text for text in texts if text and not text.startswith(BILLING_PREFIX)]
+
+    def add_all(self, messages: Iterable[Any]) -> None:
+        """Add the conversation.
+
+        Raises:
+            InvalidRequestError: a message is malformed, or calls and results of tools do not match.
+        """
+        for index, message in enumerate(messages):
+            path = f"messages[{index}]"
+            role = text_at(object_at(message, path), "role", path)
+            content, at = message.get("content"), f"{path}.content"
+            if not isinstance(content, str | list):
+                raise InvalidRequestError(
+                    f"Invalid type for '{at}': expected a string or array of objects.", param=at, code="invalid_type"
+                )
+            if role == "system":
+                self.add_system(content, at)
+            elif role == "user":
+                self._add_user(content, at)
+            elif role == "assistant":
+                self._add_assistant(content, at)
+            else:
+                raise invalid_value(role, f"{path}.role", ROLES)
+
+    def build(self) -> list[JSON]:
+        """Return the messages.
+
+        Raises:
+            InvalidRequestError: a tool call has no result.
+        """
+        self._flush_user()
+        for message in self._messages[: self._turn_start]:
+            message.pop("reasoning_content", None)
+            message.pop("reasoning_details", None)
+        system = [{"role": "system", "content": "\n\n".join(self._system)}] if self._system else []
+        return [*system, *self._messages]
+
+    def _add_user(self, content: str | list[Any], path: str) -> None:
+        for block, at in blocks_at(content, path):
+            self._slices.check()
+            kind = text_at(block, "type", at)
+            if kind == "tool_result":
+                self._add_result(block, at)
+            elif kind in BLOCKS:
+                self._parts += to_parts(block, at)
+            else:
+                self.adaptations[f"messages.{kind}"] = DROPPED
+
+    def _add_result(self, block: Mapping[str, Any], path: str) -> None:
+        call_id = text_at(block, "tool_use_id", path)
+        if call_id not in self._open_calls:
+            raise InvalidRequestError(
+                f"Unexpected 'tool_use_id' in a 'tool_result': {call_id}. Each result must have its 'tool_use' in the "
+                "previous message of the assistant.",
+                param=f"{path}.tool_use_id",
+            )
+        content = blocks_at(block.get("content"), f"{path}.content")
+        parts = [part for inner, at in content for part in to_parts(inner, at)]
+        text = "\n".join(part["text"] for part in parts if part["type"] == "text")
+        attached = [part for part in parts if part["type"] != "text"]
+        if attached:
+            self._attachments += [to_text_part(f"Result of the tool call {call_id}:"), *attached]
+            text = text or SEE_NEXT
+        if block.get("is_error") is True:
+            text = ERROR_PREFIX + text
+        self._open_calls[call_id] = {"role": "tool", "tool_call_id": call_id, "content": text}
+
+    def _flush_user(self) -> None:
+        """Add the results of tools and then the user's own message.
+
+        Raises:
+            InvalidRequestError: a result is missing.
+        """
+        for call_id, result in self._open_calls.items():
+            if result is None:
+                raise InvalidRequestError(
+                    f"The 'tool_use' {call_id} has no 'tool_result'. Each call needs a result in the next message.",
+                    param="messages",
+                )
+            self._messages.append(result)
+        parts = [*self._attachments, *self._parts]
+        if parts and not self._open_calls:
+            self._turn_start = len(self._messages)
+        self._open_calls = {}
+        if parts:
+            self._messages.append({"role": "user", "content": join_parts(parts)})
+        self._attachments, self._parts = [], []
+
+    def _add_assistant(self, content: str | list[Any], path: str) -> None:
+        self._flush_user()
+        message: JSON = {"role": "assistant", "content": ""}
+        for block, at in blocks_at(content, path):
+            self._slices.check()
+            kind = text_at(block, "type", at)
+            if kind == "text":
+                message["content"] += text_at(block, "text", at)
+            elif kind == "tool_use":
+                self._add_call(message, block, at)
+            elif kind in THINKING:
+                _add_thinking(message, block)
+            else:
+                self.adaptations[f"messages.{kind}"] = DROPPED
+        if message["content"] or "tool_calls" in message:
+            message["content"] = message["content"] or None
+            self._messages.append(message)
+
+    def _add_call(self, message: JSON, block: Mapping[str, Any], path: str) -> None:
+        call_id, name = text_at(block, "id", path), to_chat_name(None, text_at(block, "name", path))
+        arguments = json.dumps(block.get("input") or {}, ensure_ascii=False, separators=(",", ":"))
+        call = {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+        message.setdefault("tool_calls", []).append(call)
+        self._open_calls[call_id] = None
+
+
+def _add_thinking(message: JSON, block: Mapping[str, Any]) -> None:
+    """Add what the model thought. What is signed or encrypted is only read by the model that wrote it."""
+    text, signature, data = block.get("thinking"), block.get("signature"), block.get("data")
+    if data:
+        message.setdefault("reasoning_details", []).append({"type": "reasoning.encrypted", "data": data})
+    elif signature:
+        detail = {"type": "reasoning.text", "text": text or "", "signature": signature}
+        message.setdefault("reasoning_details", []).append(detail)
+    elif text:
+        message["reasoning_content"] = message.get("reasoning_content", "") + str(text)
