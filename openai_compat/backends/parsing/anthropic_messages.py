@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from openai_compat.core.anthropic import FINISH_REASONS
@@ -16,7 +16,31 @@ REASONING_FORMAT: Final = "anthropic-claude-v1"
 """Name of the format of Claude's reasoning details, as OpenRouter calls it."""
 PAUSED: Final = "pause_turn"
 """Reason of an answer that stopped in the middle of a tool of Anthropic's own."""
-_USAGE_KEYS: Final = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens")
+_USAGE_KEYS: Final = (
+    "input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens", "thinking_tokens",
+)  # fmt: skip
+
+
+class UsageReader:
+    """Reader of the counts in the events of one message. Those of a later event are totals and replace earlier ones."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+
+    def read(self, usage: Any) -> None:
+        """Keep the counts of a usage object. Anything else is ignored."""
+        if not isinstance(usage, dict):
+            return
+        details = usage.get("output_tokens_details")
+        found = {**usage, **(details if isinstance(details, dict) else {})}
+        self._counts |= {key: found[key] for key in _USAGE_KEYS if isinstance(found.get(key), int)}
+
+    def to_usage(self) -> Usage | None:
+        """Return the usage, or None if it is unknown. Anthropic's input tokens do not include those of the cache."""
+        if "input_tokens" not in self._counts:
+            return None
+        prompt, cached, written, completion, thinking = (self._counts.get(key, 0) for key in _USAGE_KEYS)
+        return Usage(prompt + cached + written, completion, cached, thinking, written)
 
 
 class MessageParser:
@@ -30,8 +54,7 @@ class MessageParser:
         self.has_content = False
         self.stop_reason: str | None = None
         self._stop_sequence: str | None = None
-        self._counts: dict[str, int] = {}
-        self._thinking_tokens = 0
+        self._usage = UsageReader()
         self._block: JSONObject = {}
         self._thoughts: list[str] = []
         self._signature = ""
@@ -54,7 +77,7 @@ class MessageParser:
         content = message.get("content")
         if not isinstance(content, list) or not all(isinstance(block, dict) for block in content):
             raise UpstreamInvalidResponseError("The upstream's response is not a message: it has no content.")
-        self._read_usage(message.get("usage"))
+        self._usage.read(message.get("usage"))
         for block in content:
             yield from self._start_block(block)
             yield from self._stop_block()
@@ -78,16 +101,16 @@ class MessageParser:
             case "content_block_stop":
                 return self._stop_block()
             case "message_start":
-                self._read_usage(_object_at(event, "message").get("usage"))
+                self._usage.read(_object_at(event, "message").get("usage"))
             case "message_delta":
-                self._read_usage(event.get("usage"))
+                self._usage.read(event.get("usage"))
                 self._read_ending(_object_at(event, "delta"))
         return ()
 
     def read_end(self) -> ChatDelta:
         """Return the last delta."""
         return ChatDelta(
-            finish_reason=self._to_finish_reason(), usage=self._to_usage(), stop_sequence=self._stop_sequence
+            finish_reason=self._to_finish_reason(), usage=self._usage.to_usage(), stop_sequence=self._stop_sequence
         )
 
     def _start_block(self, block: JSONObject) -> Sequence[ChatDelta]:
@@ -152,18 +175,6 @@ class MessageParser:
         self._details += 1
         return ChatDelta(reasoning_details=({**details, "format": REASONING_FORMAT, "index": self._details - 1},))
 
-    def _read_usage(self, usage: Any) -> None:
-        """Keep the counts. Those of a later event are totals and replace earlier ones."""
-        if not isinstance(usage, dict):
-            return
-        self._counts |= {key: usage[key] for key in _USAGE_KEYS if isinstance(usage.get(key), int)}
-        details = usage.get("output_tokens_details")
-        if isinstance(details, dict) and isinstance(details.get("thinking_tokens"), int):
-            self._thinking_tokens = details["thinking_tokens"]
-
-    def _to_usage(self) -> Usage | None:
-        return to_usage(self._counts, self._thinking_tokens)
-
     def _read_ending(self, ending: JSONObject) -> None:
         if isinstance(reason := ending.get("stop_reason"), str):
             self.stop_reason = reason
@@ -176,15 +187,6 @@ class MessageParser:
             return "length"
         reason = FINISH_REASONS.get(self.stop_reason or "", "stop")
         return "tool_calls" if self._calls and reason == "stop" else reason
-
-
-def to_usage(counts: Mapping[str, int], thinking_tokens: int = 0) -> Usage | None:
-    """Return the usage, or None if it is unknown. Anthropic's input tokens do not include those of the cache."""
-    if "input_tokens" not in counts:
-        return None
-    cached, written = counts.get("cache_read_input_tokens", 0), counts.get("cache_creation_input_tokens", 0)
-    prompt = counts["input_tokens"] + cached + written
-    return Usage(prompt, counts.get("output_tokens", 0), cached, thinking_tokens, written)
 
 
 def _to_annotation(citation: JSONObject) -> ChatDelta | None:
