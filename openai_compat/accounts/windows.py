@@ -12,6 +12,8 @@ from openai_compat.state.ledger import Meter, sliding_meter
 
 CALENDAR: Final = ("hour", "day", "week", "month", "year")
 UNITS: Final = {"m": 60, "h": 3600, "d": 86_400}
+_present: dict[Window, tuple[float, float]] = {}
+"""Bounds of the present windows, which take 10 µs to compute."""
 _LENGTH: Final = re.compile(r"([1-9]\d{0,3})([mhd])")
 
 
@@ -47,7 +49,9 @@ class Window:
             return Meter(owner, name, limit)
         if (seconds := self.seconds) is not None:
             return sliding_meter(owner, name, limit, seconds, now)
-        start, end = self.bounds(now)
+        start, end = _present.get(self) or (0.0, 0.0)
+        if not start <= now < end:
+            start, end = _present[self] = self.bounds(now)
         return Meter(owner, name, limit, end - start, int(start), 0.0, end - now)
 
     def bounds(self, now: float) -> tuple[float, float]:
