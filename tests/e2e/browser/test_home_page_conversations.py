@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +15,6 @@ from tests.e2e.browser.chromium import (
     chromium,
     has_sideways_scroll,
     open_page,
-    save_screenshot,
     wait_until,
 )
 from tests.e2e.browser.stored_conversations import StoredConversations, give_key
@@ -34,13 +32,6 @@ pytestmark = [pytest.mark.slow]
 def browser() -> Iterator[Browser]:
     with chromium({}) as browser:
         yield browser
-
-
-@pytest.fixture
-def stored(keyed: Nginx) -> StoredConversations:
-    conversations = StoredConversations(keyed.url, KEY)
-    conversations.clear()
-    return conversations
 
 
 @contextmanager
@@ -82,7 +73,7 @@ def problem(page: Page, text: str) -> Locator:
 
 
 def test_a_conversation_is_continued_in_another_browser_with_the_same_key(
-    browser: Browser, page: Page, stored: StoredConversations, pictures: Path
+    browser: Browser, page: Page, stored: StoredConversations
 ) -> None:
     check_accessibility(page)
     ask(page, "The first talk")
@@ -98,13 +89,11 @@ def test_a_conversation_is_continued_in_another_browser_with_the_same_key(
         wait_until(other, lambda: len(stored.only()) == 4)
         check_accessibility(other)
         assert not has_sideways_scroll(other)
-        save_screenshot(other, "home-server-phone", pictures)
     page.reload()
     expect(answer(page)).to_have_text("And more")
     assert stored.only() == [
         (role, text, "completed") for text in ("The first talk", "And more") for role in ("user", "assistant")
     ]
-    save_screenshot(page, "home-server", pictures)
 
 
 def test_another_key_sees_nothing(browser: Browser, page: Page) -> None:
