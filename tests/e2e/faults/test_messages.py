@@ -273,6 +273,7 @@ def test_a_broken_answer_that_is_not_streamed_has_a_status(live: LiveServer, mod
         ("ray", 404, "not_found_error", "No such model."),
         ("secret", 400, "invalid_request_error", "Wrong: ***"),
         ("fault-html-error", 502, "api_error", ""),
+        ("fault-quota", 402, "billing_error", ""),
         ("fault-unknown", 404, "not_found_error", ""),
     ],
 )
