@@ -14,7 +14,8 @@ from openai_compat.core.settings import ModelConfig, Settings
 from openai_compat.core.types import Usage
 from openai_compat.routing.router import Route
 from openai_compat.state.ledger import Ledger
-from openai_compat.state.sqlite_ledger import MEMORY, SQLiteLedger
+from openai_compat.state.sqlite_file import MEMORY
+from openai_compat.state.sqlite_ledger import SQLiteLedger
 from openai_compat.storage import Storage
 
 from .account import Caller
