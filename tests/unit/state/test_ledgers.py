@@ -307,14 +307,14 @@ def test_redis_keys_of_meters_expire_with_what_they_count(redis_url: str) -> Non
 
 def _lose_reply(ledger: RedisLedger, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the next command of `ledger` be executed and its reply be lost."""
-    execute = ledger._redis.execute_command
+    exchange = ledger._exchange
 
     def lose(*arguments: Any) -> None:
-        monkeypatch.setattr(ledger._redis, "execute_command", execute)
-        execute(*arguments)
+        monkeypatch.setattr(ledger, "_exchange", exchange)
+        exchange(*arguments)
         raise OSError("the reply was lost")
 
-    monkeypatch.setattr(ledger._redis, "execute_command", lose)
+    monkeypatch.setattr(ledger, "_exchange", lose)
 
 
 @pytest.fixture
@@ -363,18 +363,18 @@ def test_a_reservation_that_arrives_after_it_was_given_up_charges_nothing(
     redis_ledger: RedisLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sent: list[tuple[Any, ...]] = []
-    execute = redis_ledger._redis.execute_command
+    exchange = redis_ledger._exchange
 
     def delay(*arguments: Any) -> None:
         sent.append(arguments)
         raise TimeoutError("no reply")
 
-    monkeypatch.setattr(redis_ledger._redis, "execute_command", delay)
+    monkeypatch.setattr(redis_ledger, "_exchange", delay)
     with pytest.raises(StoreError):
         redis_ledger.reserve("a", [Charge(PLACES, 1, is_held=True)])
-    monkeypatch.setattr(redis_ledger._redis, "execute_command", execute)
+    monkeypatch.setattr(redis_ledger, "_exchange", exchange)
     redis_ledger.keep_alive(time.time())
-    execute(*sent[0])
+    exchange(*sent[0])
     assert _level(redis_ledger, PLACES) == Level()
 
 
