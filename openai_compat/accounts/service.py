@@ -33,6 +33,7 @@ ENDPOINT_GROUPS: Final = {
     "responses/compact": "responses",
 }
 """Path of an endpoint -> its group, where that is not the path."""
+REDIS_SCHEMES: Final = ("redis:", "rediss:", "unix:")
 MAX_END_USER_CHARS: Final = 512
 
 
@@ -73,10 +74,13 @@ class Accounts:
             GatePolicy(settings.limits_without_store, settings.budgets_without_store, settings.unknown_price),
         )
 
-    @property
     def is_active(self) -> bool:
-        """True once an account was made."""
-        return self.directory.is_active
+        """Return True once an account was made.
+
+        Raises:
+            StorageUnavailableError: that is unknown.
+        """
+        return self.directory.is_active()
 
     def find_caller(self, key: str) -> Caller | None:
         """Return the caller of a key, or None if there is no such key.
@@ -167,6 +171,20 @@ def open_accounts(settings: Settings, storage: Storage) -> Accounts | None:
     """Return the accounts, or None if they are off. Nothing is opened before an account exists."""
     if settings.accounts == "off":
         return None
-    holder = token_hex(8)
+    return Accounts(settings, storage, *open_ledgers(settings))
+
+
+def open_ledgers(settings: Settings) -> tuple[Ledger, Ledger]:
+    """Return the ledger over two connections, the second one for work in the background.
+
+    Raises:
+        ConfigurationError: the address of Redis is invalid, or the extra for it is not installed.
+    """
+    holder, url = token_hex(8), settings.shared_state_url
+    if url is not None and url.startswith(REDIS_SCHEMES):
+        from openai_compat.state.redis_ledger import RedisLedger
+
+        ledger = RedisLedger(url, holder)
+        return ledger, ledger
     path = str(Path(settings.data_dir) / LEDGER_FILE)
-    return Accounts(settings, storage, SQLiteLedger(path, holder), SQLiteLedger(path, holder))
+    return SQLiteLedger(path, holder), SQLiteLedger(path, holder)
