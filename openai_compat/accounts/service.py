@@ -24,9 +24,11 @@ from .call_size import AnyCall, input_tokens_of, output_tokens_of
 from .charges import has_budget
 from .directory import KeyDirectory
 from .gate import Admission, CallDescription, Gate, GatePolicy, Outcome, check_permission
-from .price_book import PriceBook
+from .price_book import FREE, PriceBook
 
 LEDGER_FILE: Final = "ledger.db"
+OTHER: Final = "other"
+"""Group of the endpoints that are passed through."""
 ENDPOINT_GROUPS: Final = {
     "chat/completions": "chat",
     "responses/input_tokens": "responses",
@@ -115,19 +117,22 @@ class Accounts:
             ),
         )
 
-    def admit_other(self, caller: Caller | None, model: str, request_id: str) -> Admission:
+    def admit_other(self, caller: Caller | None, model: str, request_id: str, *, is_free: bool) -> Admission:
         """Admit a call that is passed through to an upstream, whose tokens are not known.
+
+        `model` is empty if the call names none. The price of a call is unknown unless it is free.
 
         Raises:
             As `admit`.
         """
-        return self.gate.admit(caller, CallDescription("other", model, request_id))
+        price = FREE if is_free else None
+        return self.gate.admit(caller, CallDescription(OTHER, model, request_id, price=price))
 
     def settle(self, admission: Admission, ended: EndedCall) -> None:
         """Settle a call. Without the upstream's counts of a stream, its events count as tokens."""
         call = admission.call
         usage, is_estimated = ended.usage, False
-        if usage is None and ended.events:
+        if usage is None and ended.events and call.endpoint != OTHER:
             usage, is_estimated = Usage(call.input_tokens, ended.events), True
         served_by = ended.served_by or call.model
         price = None if ended.served is None else self.prices.find(ended.served, served_by)
