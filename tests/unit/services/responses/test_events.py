@@ -33,7 +33,7 @@ def stream(
     deltas: Iterable[ChatDelta | Heartbeat], reasoning: PartKind = REASONING_TEXT, *, seals: bool = False
 ) -> Iterator[bytes | Heartbeat]:
     lifecycle = new_lifecycle()
-    seal = (lambda text: f"sealed {text}") if seals else None
+    seal = (lambda text, _details: f"sealed {text}") if seals else None
     writer = EventWriter(lifecycle, to_tool_map(TOOLS), reasoning, seal, shows_logprobs=True)
 
     def finish() -> Event:
