@@ -12,13 +12,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import closing
 from math import inf
-from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 from gevent import Timeout
-from sqlalchemy import Connection, Engine, PoolProxiedConnection, inspect, literal, select, table
+from sqlalchemy import Connection, Engine, inspect, literal, select, table
 from sqlalchemy import column as column_of
-from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.pool import ManagesConnection, StaticPool
 
 from openai_compat.core.errors import StorageUnavailableError
 
@@ -168,11 +168,18 @@ class PostgresDatabase(Database):
 
     def _transact(self, engine: Engine, work: Work[T], *, is_write: bool) -> T:
         with Timeout(POSTGRES_TIMEOUT), engine.begin() as connection:
+            if is_write:
+                connection.exec_driver_sql("BEGIN")
             return work(connection)
 
     def _insert(self, engine: Engine, rows: NewRows) -> None:
-        with Timeout(POSTGRES_TIMEOUT), engine.connect() as connection:
-            insert_into_postgres(connection.execution_options(isolation_level="AUTOCOMMIT"), rows)
+        driver = engine.dialect.loaded_dbapi
+        with Timeout(POSTGRES_TIMEOUT), closing(engine.raw_connection()) as connection:
+            try:
+                insert_into_postgres(connection, rows)
+            except BaseException as error:
+                connection.invalidate(error)  # a statement that was cut off may still run
+                raise DBAPIError.instance(None, None, error, driver.Error) from error
 
 
 class SQLiteDatabase(Database):
@@ -183,6 +190,10 @@ class SQLiteDatabase(Database):
     """
 
     _inode: tuple[int, int] | None = None
+
+    def __init__(self, location: Location, thread: NativeThread) -> None:
+        super().__init__(location, thread)
+        self._file = str(location.path)
 
     def _transact(self, engine: Engine, work: Work[T], *, is_write: bool) -> T:
         begin = _BEGIN_WRITE if is_write else _BEGIN_READ
@@ -213,7 +224,7 @@ class SQLiteDatabase(Database):
 
     def _identify(self) -> tuple[int, int] | None:
         try:
-            status = (self._location.path or Path()).stat()
+            status = os.stat(self._file)  # noqa: PTH116 - each call does it, and a Path takes three times as long
         except OSError:
             return None
         return status.st_dev, status.st_ino
@@ -226,7 +237,7 @@ def open_database(location: Location, thread: NativeThread) -> Database:
 
 def _insert_in_transaction(engine: Engine, rows: NewRows) -> None:
     """Insert without SQLAlchemy, whose connection and transaction would cost as much as the insertion."""
-    with closing(engine.raw_connection()) as pooled, _driver_of(pooled) as connection:
+    with _driver_of(cast(StaticPool, engine.pool).connection) as connection:
         connection.execute(_BEGIN_WRITE)
         insert_into_sqlite(connection, rows)
 
@@ -237,8 +248,8 @@ def _run_in_transaction(engine: Engine, work: Work[T], begin: str) -> T:
         return work(connection)
 
 
-def _driver_of(pooled: PoolProxiedConnection) -> sqlite3.Connection:
-    connection: sqlite3.Connection | None = pooled.driver_connection
+def _driver_of(pooled: ManagesConnection) -> sqlite3.Connection:
+    connection = cast("sqlite3.Connection | None", pooled.driver_connection)
     assert connection is not None  # noqa: S101 - the pool never returns one that is closed
     return connection
 
