@@ -7,7 +7,7 @@ driver another 10 MB.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .gentle_import import import_gently
 from .location import Location, locate
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from .opened import Stores
     from .responses import ResponseStore
     from .usage import UsageStore
+
+
+POSTGRES_MODULES: Final = ("psycopg", "sqlalchemy.dialects.postgresql.psycopg")
+"""Modules that SQLAlchemy would import in the worker's own thread when it opens the database."""
 
 
 class Storage:
@@ -94,7 +98,7 @@ class Storage:
     def _load(self) -> Stores:
         """Import the libraries in the native thread, because that takes more than 100 ms."""
         self._thread = thread = NativeThread()
-        driver = ["psycopg"] if self._location.path is None else []
+        driver = POSTGRES_MODULES if self._location.path is None else ()
         module, *_ = thread.call(lambda: import_gently("openai_compat.storage.opened", *driver))
         stores: Stores = module.Stores(self._location, thread, self._ttl, self._max_bytes)
         return stores

@@ -11,6 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import closing
+from functools import cached_property
 from math import inf
 from typing import Final, TypeVar, cast
 
@@ -22,7 +23,7 @@ from sqlalchemy.pool import ManagesConnection, StaticPool
 
 from openai_compat.core.errors import StorageUnavailableError
 
-from .engines import open_engine
+from .engines import open_engine, open_unpooled_engine
 from .insertion import NewRows, insert_into_postgres, insert_into_sqlite
 from .location import Location
 from .migrate import MigrationError, migrate
@@ -44,6 +45,9 @@ RETRY_INTERVAL: Final = 1.0
 
 CHECK_INTERVAL: Final = 1.0
 """Seconds for which a database that has answered is taken to be available."""
+
+LARGE_BYTES: Final = 1_000_000
+"""Size of a write that is kept from stopping the streams. With psycopg, 1 MB takes about 2 ms."""
 
 FAILURES: Final = (SQLAlchemyError, sqlite3.Error, OSError, MigrationError, Timeout)
 """Errors of a database that is away, full, damaged or too slow."""
@@ -87,13 +91,13 @@ class Database(ABC):
         """
         return self._run(lambda engine: self._transact(engine, work, is_write=False))
 
-    def write(self, work: Work[T]) -> T:
-        """Run `work` and commit.
+    def write(self, work: Work[T], size: int = 0) -> T:
+        """Run `work`, which writes about `size` bytes, and commit.
 
         Raises:
             StorageUnavailableError, sqlalchemy's IntegrityError
         """
-        return self._run(lambda engine: self._transact(engine, work, is_write=True))
+        return self._run(lambda engine: self._transact(engine, work, is_write=True), size)
 
     def insert(self, rows: NewRows) -> None:
         """Insert an object and commit.
@@ -101,16 +105,17 @@ class Database(ABC):
         Raises:
             StorageUnavailableError
         """
-        self._run(lambda engine: self._insert(engine, rows))
+        self._run(lambda engine: self._insert(engine, rows), rows.size)
 
     def close(self) -> None:
         """Close the connections. The next call opens new ones."""
         with self._lock:
             self._drop()
 
-    def _run(self, access: Callable[[Engine], T]) -> T:
+    def _run(self, access: Callable[[Engine], T], size: int = 0) -> T:
         try:
-            result = access(self._open())
+            engine = self._open()
+            result = self._access_large(access) if size >= LARGE_BYTES else access(engine)
         except (IntegrityError, sqlite3.IntegrityError):
             raise
         except FAILURES as error:
@@ -157,6 +162,10 @@ class Database(ABC):
             self._thread.call(lambda: engine.dispose(close=is_own))
 
     @abstractmethod
+    def _access_large(self, access: Callable[[Engine], T]) -> T:
+        """Call `access`, which writes many bytes, with an engine. The streams of the worker go on meanwhile."""
+
+    @abstractmethod
     def _transact(self, engine: Engine, work: Work[T], *, is_write: bool) -> T: ...
 
     @abstractmethod
@@ -164,7 +173,18 @@ class Database(ABC):
 
 
 class PostgresDatabase(Database):
-    """PostgreSQL, whose driver waits cooperatively under gevent."""
+    """PostgreSQL, whose driver waits cooperatively under gevent.
+
+    The driver copies a text in one step. A large one is therefore written in the native thread, over a connection that
+    is opened for it, because the pool belongs to the worker's own thread.
+    """
+
+    def _access_large(self, access: Callable[[Engine], T]) -> T:
+        return self._thread.call(lambda: access(self._large_engine))
+
+    @cached_property
+    def _large_engine(self) -> Engine:
+        return open_unpooled_engine(self._location)
 
     def _transact(self, engine: Engine, work: Work[T], *, is_write: bool) -> T:
         with Timeout(POSTGRES_TIMEOUT), engine.begin() as connection:
@@ -194,6 +214,9 @@ class SQLiteDatabase(Database):
     def __init__(self, location: Location, thread: NativeThread) -> None:
         super().__init__(location, thread)
         self._file = str(location.path)
+
+    def _access_large(self, access: Callable[[Engine], T]) -> T:
+        return access(self._open())
 
     def _transact(self, engine: Engine, work: Work[T], *, is_write: bool) -> T:
         begin = _BEGIN_WRITE if is_write else _BEGIN_READ

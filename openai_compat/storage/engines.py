@@ -59,7 +59,11 @@ def open_engine(location: Location, *, busy_timeout: float = 0.0) -> Engine:
 
 def open_unpooled_engine(location: Location) -> Engine:
     """Return an engine for PostgreSQL that opens a connection for each transaction, for use in a native thread."""
-    return create_engine(location.url, poolclass=NullPool, **_POSTGRES_ENGINE)
+    from .postgres_text import encode_in_steps  # the extra `postgres`
+
+    engine = create_engine(location.url, poolclass=NullPool, **_POSTGRES_ENGINE)
+    event.listen(engine, "connect", encode_in_steps)
+    return engine
 
 
 def _open_pool(url: str) -> Engine:

@@ -39,6 +39,7 @@ class NewRows:
     object: tuple[Any, ...]
     items: Sequence[tuple[str, int, str, str]]
     tags: Sequence[tuple[str, str]]
+    size: int
 
 
 def to_rows(owner: str, kind: str, used_at: int, new: NewObject) -> NewRows:
@@ -49,7 +50,7 @@ def to_rows(owner: str, kind: str, used_at: int, new: NewObject) -> NewRows:
         new.id, kind, owner, new.created_at, used_at, size,
         new.model, new.status, new.previous_id, new.is_background, new.body,
     )  # fmt: skip
-    return NewRows(object, rows, list(new.tags.items()))
+    return NewRows(object, rows, list(new.tags.items()), size)
 
 
 def insert_into_sqlite(connection: sqlite3.Connection, rows: NewRows) -> None:

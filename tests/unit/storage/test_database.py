@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import stat
@@ -20,13 +21,13 @@ from sqlalchemy import Connection, insert
 from openai_compat.core.errors import ConfigurationError, StorageUnavailableError
 from openai_compat.storage import location as location_module
 from openai_compat.storage import open_storage
-from openai_compat.storage.database import open_database
+from openai_compat.storage.database import LARGE_BYTES, open_database
 from openai_compat.storage.insertion import MOST_VALUES
 from openai_compat.storage.location import Location, locate, to_location
 from openai_compat.storage.migrate import MigrationError, migrate
 from openai_compat.storage.native_thread import NativeThread
 from openai_compat.storage.pages import Entry
-from openai_compat.storage.records import INPUT, OUTPUT, NewObject
+from openai_compat.storage.records import INPUT, OUTPUT, DuplicateItemError, NewObject
 from openai_compat.storage.tables import SCHEMA_VERSION, leases, metadata
 from tests.support.postgres_server import PostgresServer, running_postgres
 from tests.support.tools import ROOT
@@ -274,6 +275,58 @@ blocked.release()
 query.join()
 assert order == ["stream", "query"], order
 """
+
+
+LARGE_WRITE = """
+import gevent.monkey; gevent.monkey.patch_all()
+import sys, gevent
+from gevent._threading import Lock
+from openai_compat.storage import open_storage
+from openai_compat.storage.postgres_text import SteppedText
+from openai_compat.storage.records import NewObject
+storage = open_storage(sys.argv[1], "", 0, 0)
+storage.check()
+encode, started, blocked, body = SteppedText.dump, [], Lock(), "é" * 2_000_000
+def encode_once_unblocked(self, text):
+    if text == body:
+        started.append(True)
+        blocked.acquire()
+    return encode(self, text)
+SteppedText.dump = encode_once_unblocked
+blocked.acquire()
+writing = gevent.spawn(storage.responses.create, "me", NewObject("id", body, 1))
+while not started:
+    gevent.sleep(0.001)
+assert storage.responses.get("me", "id") is None
+blocked.release()
+writing.get()
+assert storage.responses.get("me", "id").body == body
+"""
+
+
+def test_other_greenlets_run_while_postgresql_gets_a_large_text(postgres: PostgresServer) -> None:
+    """Copies of the text in the worker's own thread would stop all streams."""
+    url = postgres.create_database("large")
+    subprocess.run([sys.executable, "-c", LARGE_WRITE, url], cwd=ROOT, check=True, timeout=60)
+
+
+def test_large_texts_are_stored_as_they_are(location: Location, owner: str) -> None:
+    stores = open_stores(location)
+    text, item = (
+        json.dumps("é\U0001f600 " * 400_000, ensure_ascii=False),
+        Entry(f"{owner}-item", f'"{"x" * LARGE_BYTES}"'),
+    )
+    stores.responses.create(owner, NewObject(owner, text, 1, status="queued"))
+    assert stores.responses.update(owner, owner, body=text[::-1], status="completed", output=[item])
+    stores.conversations.create(owner, NewObject(f"{owner}-2", "{}", 1))
+    assert stores.conversations.append(owner, f"{owner}-2", [item])
+    with pytest.raises(DuplicateItemError):
+        stores.conversations.append(owner, f"{owner}-2", [item])
+    found = stores.responses.get(owner, owner)
+    assert found is not None
+    assert found.body == text[::-1]
+    assert stores.responses.find_items(owner, [item.id]) == {item.id: item.body}
+    stores.close()
 
 
 def test_other_greenlets_run_while_the_database_works(location: Location) -> None:
