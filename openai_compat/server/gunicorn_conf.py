@@ -67,7 +67,9 @@ def migrate_database(server: Any) -> None:
     If it fails, the first worker that needs the database tries again, and calls that store nothing are answered.
     """
     location = locate(settings.database_url, settings.data_dir)
-    if location.path is None or location.path.exists():
+    if location.is_read_only():
+        server.log.warning("nothing can be stored, because %s cannot be written (DATA_DIR)", settings.data_dir)
+    elif location.path is None or location.path.exists():
         try:
             migrate(location)
         except MigrationError as error:

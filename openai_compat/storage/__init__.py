@@ -9,6 +9,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Final
 
+from openai_compat.core.errors import StorageReadOnlyError
+
 from .gentle_import import import_gently
 from .location import Location, locate
 from .native_thread import NativeThread
@@ -37,6 +39,7 @@ class Storage:
         self._lock = threading.Lock()
         self._thread: NativeThread | None = None
         self._stores: Stores | None = None
+        self._is_writable = False
 
     @property
     def responses(self) -> ResponseStore:
@@ -73,6 +76,12 @@ class Storage:
         """True if the database is an SQLite file that does not exist yet."""
         return self._location.path is not None and not self._location.path.exists()
 
+    @property
+    def is_read_only(self) -> bool:
+        """True if the data directory cannot be written, so that nothing can be stored. It was never writable before."""
+        self._is_writable = self._is_writable or not self._location.is_read_only()
+        return not self._is_writable
+
     def check(self) -> None:
         """Raise an error if the database does not answer, before a call is made whose answer must be stored.
 
@@ -89,6 +98,8 @@ class Storage:
             self._thread.close()
 
     def _open(self) -> Stores:
+        if self.is_read_only:
+            raise StorageReadOnlyError
         if self._stores is None:
             with self._lock:
                 if self._stores is None:

@@ -16,7 +16,7 @@ from math import inf
 from typing import Final, TypeVar, cast
 
 from gevent import Timeout
-from sqlalchemy import Connection, Engine, inspect, literal, select, table
+from sqlalchemy import Connection, Engine, PoolProxiedConnection, inspect, literal, select, table
 from sqlalchemy import column as column_of
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import ManagesConnection, StaticPool
@@ -194,12 +194,11 @@ class PostgresDatabase(Database):
 
     def _insert(self, engine: Engine, rows: NewRows) -> None:
         driver = engine.dialect.loaded_dbapi
-        with Timeout(POSTGRES_TIMEOUT), closing(engine.raw_connection()) as connection:
-            try:
-                insert_into_postgres(connection, rows)
-            except BaseException as error:
-                connection.invalidate(error)  # a statement that was cut off may still run
-                raise DBAPIError.instance(None, None, error, driver.Error) from error
+        try:
+            with Timeout(POSTGRES_TIMEOUT), closing(engine.raw_connection()) as connection:
+                _insert_or_invalidate(connection, rows)
+        except driver.Error as error:
+            raise DBAPIError.instance(None, None, error, driver.Error) from error
 
 
 class SQLiteDatabase(Database):
@@ -256,6 +255,14 @@ class SQLiteDatabase(Database):
 def open_database(location: Location, thread: NativeThread) -> Database:
     """Return the database at `location`. It connects on first use."""
     return (PostgresDatabase if location.path is None else SQLiteDatabase)(location, thread)
+
+
+def _insert_or_invalidate(connection: PoolProxiedConnection, rows: NewRows) -> None:
+    try:
+        insert_into_postgres(connection, rows)
+    except BaseException:
+        connection.invalidate()  # a statement that was cut off may still run
+        raise
 
 
 def _insert_in_transaction(engine: Engine, rows: NewRows) -> None:

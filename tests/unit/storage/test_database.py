@@ -183,6 +183,8 @@ def test_postgresql_may_go_away_and_come_back(monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(StorageUnavailableError):
             stores.completions.create("me", NewObject("lost", "{}", 1))
         with pytest.raises(StorageUnavailableError):
+            stores.completions.create("me", NewObject("lost", '"' + "x" * LARGE_BYTES + '"', 1))
+        with pytest.raises(StorageUnavailableError):
             stores.completions.get("me", "id")
         with pytest.raises(StorageUnavailableError):
             stores.check()
