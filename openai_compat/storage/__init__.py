@@ -7,9 +7,11 @@ driver another 10 MB.
 from __future__ import annotations
 
 import threading
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from openai_compat.core.errors import StorageReadOnlyError
+from openai_compat.core.errors import StorageReadOnlyError, StorageUnavailableError
 
 from .gentle_import import import_gently
 from .location import Location, locate
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from .usage import UsageStore
 
 
+OPENING_DELAY: Final = 2.0
+"""Seconds after the start of a worker, whose first calls would compete with the imports."""
 POSTGRES_MODULES: Final = ("psycopg", "sqlalchemy.dialects.postgresql.psycopg")
 """Modules that SQLAlchemy would import in the worker's own thread when it opens the database."""
 
@@ -74,7 +78,7 @@ class Storage:
     @property
     def is_new(self) -> bool:
         """True if the database is an SQLite file that does not exist yet."""
-        return self._location.path is not None and not self._location.path.exists()
+        return self._location.is_new()
 
     @property
     def is_read_only(self) -> bool:
@@ -89,6 +93,19 @@ class Storage:
             StorageUnavailableError
         """
         self._open().check()
+
+    def open_soon(self, delay: float = OPENING_DELAY) -> None:
+        """Open a database that exists in the background, so that no call waits for it.
+
+        A server that has stored nothing yet imports no library.
+        """
+        if not (self.is_new or self.is_read_only):
+            threading.Thread(target=self._open_later, args=(delay,), daemon=True).start()
+
+    def _open_later(self, delay: float) -> None:
+        time.sleep(delay)
+        with suppress(StorageUnavailableError):  # the call that needs the database tries again
+            self.check()
 
     def close(self) -> None:
         """Close the connections."""

@@ -26,6 +26,10 @@ class Location:
     path: Path | None = None
     is_default: bool = False
 
+    def is_new(self) -> bool:
+        """Return True if it is an SQLite file that does not exist yet, or that this process may not see."""
+        return self.path is not None and not os.path.exists(self.path)  # noqa: PTH110 - Path raises without permission
+
     def is_read_only(self) -> bool:
         """Return True if the file is the default one and cannot be written, as in a container without a volume."""
         return self.is_default and self.path is not None and not _is_writable(self.path)
@@ -55,7 +59,7 @@ def to_location(url: str) -> Location:
 
 def _is_writable(path: Path) -> bool:
     """Return True if the file and its directory can be written, or be created."""
-    if os.path.exists(path) and not os.access(path, os.W_OK):  # noqa: PTH110 - Path raises an error without permission
+    if os.path.exists(path) and not os.access(path, os.W_OK):  # noqa: PTH110 - as above
         return False
     existing = next(folder for folder in path.parents if os.path.exists(folder))  # noqa: PTH110 - as above
     return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)

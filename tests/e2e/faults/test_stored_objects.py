@@ -119,6 +119,16 @@ def test_a_server_that_starts_during_an_outage_recovers(postgres: PostgresServer
         postgres.ensure_started()
 
 
+def test_a_worker_opens_an_existing_database_before_a_call_needs_it(tmp_path: Path) -> None:
+    """The imports and the connection would delay that call by a second."""
+    file = tmp_path / "openai-compat.db"
+    with LiveServer({"DATA_DIR": str(tmp_path)}) as server:
+        assert exchange(server, "POST", "responses", {"input": "Hi"})[0] == 200
+    with LiveServer({"DATA_DIR": str(tmp_path)}) as server:
+        [worker] = server.workers()
+        wait_until(lambda: file in {path.resolve() for path in Path(f"/proc/{worker}/fd").iterdir()})
+
+
 def test_without_a_writable_directory_responses_are_answered_and_not_stored(tmp_path: Path) -> None:
     """As in a container with a read-only file system. The client is told, and what needs storage is refused."""
     (tmp_path / "file").write_text("")
