@@ -392,6 +392,7 @@ class StorageUnavailableError(BackendError):
 class StorageReadOnlyError(StorageUnavailableError):
     """The server has no directory that it can write to, so nothing can be stored until the operator provides one."""
 
+    code = "storage_read_only"
     retry_after = None
     is_retryable = False
 

@@ -126,7 +126,8 @@ def test_a_worker_opens_an_existing_database_before_a_call_needs_it(tmp_path: Pa
         assert exchange(server, "POST", "responses", {"input": "Hi"})[0] == 200
     with LiveServer({"DATA_DIR": str(tmp_path)}) as server:
         [worker] = server.workers()
-        wait_until(lambda: file in {path.resolve() for path in Path(f"/proc/{worker}/fd").iterdir()})
+        files = Path(f"/proc/{worker}/fd")
+        wait_until(lambda: file in {path.resolve() for path in files.iterdir()}, "the file is open", seconds=60)
 
 
 def test_without_a_writable_directory_responses_are_answered_and_not_stored(tmp_path: Path) -> None:
@@ -142,7 +143,7 @@ def test_without_a_writable_directory_responses_are_answered_and_not_stored(tmp_
         needs = [{"store": True}, {"background": True}, {"previous_response_id": f"resp_{'0' * 32}"}]
         for fields in (*needs, {"conversation": f"conv_{'0' * 32}"}):
             status, error = exchange(server, "POST", "responses", {"input": "Hi", **fields})
-            assert (status, error["error"]["code"]) == (503, "storage_unavailable"), fields
+            assert (status, error["error"]["code"]) == (503, "storage_read_only"), fields
             assert "data directory cannot be written" in error["error"]["message"]
         assert exchange(server, "POST", "chat/completions", STORED)[0] == 503
         without = requests.post(f"{server.base_url}/responses", json={"input": "Hi", "store": False}, timeout=30)
