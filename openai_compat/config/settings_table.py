@@ -308,7 +308,7 @@ SETTINGS: Final = (
         ("DATA_DIR",),
         parse_text,
         "Directory of the SQLite file with stored objects (responses, conversations, chat completions). It is created "
-        "when the first object is stored.",
+        "when the first object is stored. Without write access the server stores nothing.",
     ),
     Setting(
         ("DATABASE_URL",),
