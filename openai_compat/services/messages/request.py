@@ -8,7 +8,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from openai_compat.backends.base import Backend, SupportsChat
-from openai_compat.core.anthropic import THREAD_UNSUPPORTED
+from openai_compat.core.anthropic import THREAD_UNSUPPORTED, end_user_in
 from openai_compat.core.errors import UnsupportedParameterError
 from openai_compat.core.profiles import DROPPED
 from openai_compat.core.types import JSON
@@ -144,8 +144,8 @@ def _to_response_format(format_: Any) -> JSON | None:
 
 def _to_user(metadata: Mapping[str, Any]) -> str | None:
     """Return a hash of the user's id, which is long and names devices and accounts."""
-    user = metadata.get("user_id")
-    return sha256(user.encode("utf-8", "replace")).hexdigest() if isinstance(user, str) and user else None
+    user = end_user_in(metadata)
+    return None if user is None else sha256(user.encode("utf-8", "replace")).hexdigest()
 
 
 def _supports(backend: Backend, parameter: str) -> bool:

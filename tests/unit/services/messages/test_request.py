@@ -240,14 +240,15 @@ def test_parameters() -> None:
     request = translate_request(
         {
             "messages": [USER], "stream": True, "temperature": 0.5, "top_p": 0.9, "top_k": 3, "stop_sequences": ["END"],
-            "metadata": {"user_id": '{"device_id":"d"}'}, "service_tier": "auto", "context_management": {"edits": []},
+            "metadata": {"user_id": '{"device_id":"d","session_id":"s"}'}, "service_tier": "auto",
+            "context_management": {"edits": []},
             "output_config": {"effort": "max", "format": {"type": "json_schema", "schema": schema}}, "brand_new": 1,
         }
     )  # fmt: skip
     assert {name: value for name, value in request.chat.items() if name not in ("model", "messages")} == {
         "stream": True, "temperature": 0.5, "top_p": 0.9, "stop": ["END"], "reasoning_effort": "high",
         "response_format": {"type": "json_schema", "json_schema": {"name": "output", "schema": schema, "strict": True}},
-        "user": sha256(b'{"device_id":"d"}').hexdigest(),
+        "user": sha256(b"d").hexdigest(),
     }  # fmt: skip
     assert request.adaptations == {"top_k": "dropped", "brand_new": "dropped"}
 
