@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from openai_compat.backends.base import Backend, SupportsChat
 from openai_compat.core.anthropic import THREAD_UNSUPPORTED, end_user_in
-from openai_compat.core.errors import UnsupportedParameterError
+from openai_compat.core.errors import ContextLengthExceededError, UnsupportedParameterError
 from openai_compat.core.profiles import DROPPED
 from openai_compat.core.types import JSON
 from openai_compat.services.adaptations import to_shown
@@ -65,6 +65,7 @@ class TranslatedRequest:
 
         Raises:
             UnsupportedParameterError: the answer has begun, and the model cannot continue one.
+            ContextLengthExceededError: the prompt leaves nothing of the context window.
         """
         chat = dict(self.chat)
         if chat["messages"][-1]["role"] == "assistant":
@@ -156,12 +157,18 @@ def _clamp(max_tokens: int, backend: Backend, prompt_tokens: int) -> int:
     """Return the limit on the answer's tokens that the model can take.
 
     Claude Code asks for 32,000, and for 128,000 after an answer that was too long. `prompt_tokens` is an estimate, to
-    which a sixth is added.
+    which a sixth is added. Of what is left without this sixth, an answer gets at least the half.
+
+    Raises:
+        ContextLengthExceededError: nothing is left. An answer of one token would look like one that was too long, and
+            servers that cut off the beginning of a long prompt refuse none.
     """
     entry = backend.entry
     limits = [max_tokens] if entry.max_output_tokens is None else [max_tokens, entry.max_output_tokens]
-    if entry.context_window is not None:
-        limits.append(max(1, entry.context_window - prompt_tokens * 7 // 6))
+    if (window := entry.context_window) is not None:
+        if prompt_tokens >= window:
+            raise ContextLengthExceededError(max(prompt_tokens, window + 1), window)
+        limits.append(max(window - prompt_tokens * 7 // 6, (window - prompt_tokens + 1) // 2))
     return min(limits)
 
 

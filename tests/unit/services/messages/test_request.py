@@ -11,8 +11,9 @@ import pytest
 
 from openai_compat.backends.base import Backend, SupportsChat
 from openai_compat.backends.echo.backend import EchoBackend
-from openai_compat.core.errors import InvalidRequestError, UnsupportedParameterError
+from openai_compat.core.errors import ContextLengthExceededError, InvalidRequestError, UnsupportedParameterError
 from openai_compat.core.settings import ModelConfig
+from openai_compat.routing.failure_policy import classify
 from openai_compat.services.messages.request import translate_request
 
 USER = {"role": "user", "content": "Hi"}
@@ -289,7 +290,8 @@ def backend(kind: type[Backend] = EchoBackend, **fields: Any) -> Backend:
         (backend(), {"max_completion_tokens": 32_000}, {}),
         (backend(max_output_tokens=8192), {"max_completion_tokens": 8192}, {"max_tokens": "8192"}),
         (backend(context_window=10_000), {"max_completion_tokens": 8_834}, {"max_tokens": "8834"}),
-        (backend(context_window=500), {"max_completion_tokens": 1}, {"max_tokens": "1"}),
+        (backend(context_window=1100), {"max_completion_tokens": 50}, {"max_tokens": "50"}),
+        (backend(context_window=1001), {"max_completion_tokens": 1}, {"max_tokens": "1"}),
         (backend(Small), {"max_tokens": 32_000}, {}),
         (backend(NoLimit), {}, {"max_tokens": "dropped"}),
     ],
@@ -301,6 +303,15 @@ def test_the_limit_is_lowered_to_what_the_model_takes(
     chat, adaptations = translate_request({"messages": [USER], "max_tokens": 32_000}).for_backend(model, "m", 1000)
     assert {name: value for name, value in chat.items() if "tokens" in name} == expected
     assert adaptations == adapted
+
+
+def test_a_prompt_without_room_for_an_answer_is_too_long() -> None:
+    """An answer of one token would make Claude Code ask for the rest again and again."""
+    request = translate_request({"messages": [USER], "max_tokens": 32_000})
+    with pytest.raises(ContextLengthExceededError, match="prompt is too long: 1001 tokens > 1000 maximum") as error:
+        request.for_backend(backend(context_window=1000), "m", 1000)
+    action = classify(error.value)
+    assert (action.needs_larger_context, action.try_next, action.is_fault) == (True, True, False)
 
 
 def test_an_answer_that_has_begun_is_continued_as_the_entry_says() -> None:
