@@ -29,6 +29,7 @@ ENDING: Final = "message_delta"
 STOP: Final = "message_stop"
 ERROR: Final = "error"
 STOP_EVENT: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+_FIELD: Final = b"event:"
 _NAME: Final = re.compile(rb"(?:^|[\r\n])event: ?(\w+)")
 
 
@@ -166,10 +167,18 @@ class MessagesRelay(EventStream):
 
 
 def _type_of(event: bytes) -> str:
-    """Return the event's type, empty if it has none. Clients skip events without a name."""
-    found = _NAME.search(event)
-    if found is not None:
-        return found[1].decode()
+    """Return the event's type, empty if it has none. Clients skip events without a name, and take the last of several.
+
+    Most events begin with their only name.
+    """
+    if event.count(_FIELD) > 1:
+        names = _NAME.findall(event)
+        found = names[-1] if names else None
+    else:
+        only = _NAME.search(event)
+        found = only and only[1]
+    if found:
+        return found.decode()
     data = _data_of(event)
     type_ = data.get("type")
     return ERROR if data.get("error") else type_ if isinstance(type_, str) else ""
