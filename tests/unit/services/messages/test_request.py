@@ -101,6 +101,26 @@ def test_sources_that_no_chat_can_read_are_refused(kind: str, source: Any) -> No
     assert (caught.value.param or "").startswith("messages[0].content[0].source")
 
 
+def test_messages_of_the_assistant_in_succession_are_one() -> None:
+    """As at Anthropic. Some models' templates allow no other order of roles, and results follow all their calls."""
+    assistant = [{"role": "assistant", "content": content} for content in ("One.", [text("Two."), use("c1")])]
+    hidden = {"role": "assistant", "content": [{"type": "thinking", "thinking": "why", "signature": ""}, use("c2")]}
+    notice = {"role": "system", "content": "Be brief."}
+    results = {"role": "user", "content": [result("c2"), result("c1")]}
+    sent = messages_of(USER, *assistant, notice, hidden, results)
+    assert [message["role"] for message in sent] == ["system", "user", "assistant", "tool", "tool"]
+    assert (sent[2]["content"], sent[2]["reasoning_content"]) == ("One.Two.", "why")
+    assert [call["id"] for call in sent[2]["tool_calls"]] == ["c1", "c2"]
+
+
+def test_the_messages_of_the_user_around_one_that_says_nothing_are_one() -> None:
+    """Claude Code sends such a message after an answer that was interrupted while the model thought."""
+    silent = {"role": "assistant", "content": [{"type": "thinking", "thinking": "hm", "signature": ""}]}
+    assert messages_of(USER, silent, {"role": "user", "content": "Go on."}) == [
+        {"role": "user", "content": f"{USER['content']}\n\nGo on."}
+    ]
+
+
 def test_results_follow_their_calls_in_the_order_of_the_calls() -> None:
     calls = {"role": "assistant", "content": [text("Let me."), use("c1", a=1), use("c2")]}
     results = {"role": "user", "content": [text("And?"), result("c2"), result("c1", [text("x"), text("y")])]}
@@ -186,7 +206,7 @@ def test_a_message_with_nothing_for_a_chat_is_left_out_and_told() -> None:
     }
     upload = {"role": "user", "content": [{"type": "container_upload", "file_id": "f"}, text("Hi")]}
     request = translate_request({"messages": [USER, searched, upload]})
-    assert request.chat["messages"] == [USER, USER]
+    assert request.chat["messages"] == [{"role": "user", "content": "Hi\n\nHi"}]
     assert request.adaptations == {"messages.server_tool_use": "dropped", "messages.container_upload": "dropped"}
 
 
