@@ -171,14 +171,11 @@ def _type_of(event: bytes) -> str:
 
     Most events begin with their only name.
     """
-    if event.count(_FIELD) > 1:
-        names = _NAME.findall(event)
-        found = names[-1] if names else None
-    else:
-        only = _NAME.search(event)
-        found = only and only[1]
-    if found:
-        return found.decode()
+    found = _NAME.search(event)
+    if found is not None and event.count(_FIELD) > 1:
+        *_, found = _NAME.finditer(event)
+    if found is not None:
+        return found[1].decode()
     data = _data_of(event)
     type_ = data.get("type")
     return ERROR if data.get("error") else type_ if isinstance(type_, str) else ""
