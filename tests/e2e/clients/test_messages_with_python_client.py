@@ -14,10 +14,11 @@ from pydantic import BaseModel
 
 from tests.e2e.clients.conftest import KEYS
 from tests.support.live_server import LiveServer
+from tests.support.local_models import LOADER
 from tests.support.mock_upstream import MockUpstream
 
-MODELS = ["echo", "row"]
-"""The echo model, and a model of the mock upstream that speaks OpenAI's protocol."""
+MODELS = ["echo", "row", "local"]
+"""The echo model, a model of the mock upstream that speaks OpenAI's protocol, and one of the engine's process."""
 PIXEL = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
 WEATHER: Any = {
     "name": "get_weather",
@@ -39,6 +40,7 @@ def server(running_mock: MockUpstream, tmp_path_factory: pytest.TempPathFactory)
     models = [
         {"name": "echo", "kind": "echo"},
         {"name": "row", **row, "upstream_model": "mock-model"},
+        {"name": "local", "kind": "huggingface", "hf_repo": "mb=1"},
         {"name": "two-calls", **row, "upstream_model": "mock-model:calls=2"},
         {"name": "cut", **row, "upstream_model": "fault-cut"},
         {"name": "error-in-stream", **row, "upstream_model": "fault-error-in-stream"},
@@ -46,7 +48,13 @@ def server(running_mock: MockUpstream, tmp_path_factory: pytest.TempPathFactory)
         *({"name": f"status-{code}", **row, "upstream_model": f"fault-status:code={code}"} for code in (400, 429, 529)),
     ]
     path.write_text(json.dumps({"models": models, "model_aliases": {"claude-*": "echo"}}))
-    with LiveServer({"MODELS_FILE": str(path), "API_KEYS": ",".join(KEYS), "MAX_REQUEST_BYTES": "2000000"}) as server:
+    environment = {
+        "MODELS_FILE": str(path),
+        "API_KEYS": ",".join(KEYS),
+        "MAX_REQUEST_BYTES": "2000000",
+        "LOCAL_MODEL_LOADER": LOADER,
+    }
+    with LiveServer(environment) as server:
         yield server
 
 
@@ -166,8 +174,8 @@ def test_a_structured_output(client: anthropic.Anthropic) -> None:
 
 def test_models_are_listed_page_by_page(client: anthropic.Anthropic) -> None:
     names = [model.id for model in client.models.list(limit=2)]
-    assert names[:3] == ["echo", "row", "two-calls"]
-    assert len(names) == 9
+    assert names[:4] == ["echo", "row", "local", "two-calls"]
+    assert len(names) == 10
     model = client.models.retrieve("row")
     assert (model.id, model.display_name, model.type) == ("row", "row", "model")
 
