@@ -19,9 +19,9 @@ DEFAULT_ORGANIZATION: Final = "org-default"
 DEFAULT_PROJECT: Final = "proj_default"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Account:
-    """An organization, a project or a key.
+    """An organization, a project or a key, as it was read. Two of them are never equal.
 
     Attributes:
         expires_at: Unix time in seconds from which it is not valid, or None.

@@ -97,13 +97,13 @@ class Bookkeeper:
                 if now >= next_sign:
                     self._ledger.keep_alive(self._clock())
                     next_sign = now + KEEP_ALIVE_SECONDS
-                self._settle_deferred()
+                self.settle_deferred()
                 self.move_records()
             except StoreError as error:
                 log.warning("the ledger is away: %s", error)
             self._is_closed.wait(MOVE_SECONDS)
 
-    def _settle_deferred(self) -> None:
+    def settle_deferred(self) -> None:
         """Settle what waits.
 
         Raises:

@@ -4,101 +4,105 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
-from typing import Final, Literal
+from math import inf
+from typing import Final, Literal, NamedTuple
 
 from openai_compat.state.ledger import Charge, Meter, Settlement, sliding_meter
 
-from .account import Caller
-from .policy import CONCURRENT, RATES, Budget, Policy
+from .account import Account, Caller
+from .policy import CONCURRENT, RATES, Policy
+from .windows import Window
 
 Kind = Literal["requests", "tokens", "concurrent", "money"]
 DIGEST_CHARS: Final = 24
+MAX_REMEMBERED: Final = 4096
+ALWAYS: Final = Window()
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+@dataclass(frozen=True, slots=True, eq=False)
+class Rule:
+    """One limit or budget. `owner` has its meter, and `place` is the owner's name for people."""
+
+    owner: str
+    name: str
+    kind: Kind
+    limit: int
+    place: str
+    window: Window = ALWAYS
+    seconds: float = inf
+
+    @property
+    def is_held(self) -> bool:
+        """True if its charge is known at the end of the call only."""
+        return self.kind in ("concurrent", "money")
+
+    def meter(self, now: float) -> Meter:
+        """Return its meter at the time `now`."""
+        if self.seconds != inf:
+            return sliding_meter(self.owner, self.name, self.limit, self.seconds, now)
+        return self.window.meter(self.owner, self.name, self.limit, now)
+
+
+class Estimate(NamedTuple):
     """The most that a call may use. `nano` is its cost, and None if the price is unknown."""
 
     tokens: int
     nano: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Metered:
-    """A charge with what it counts and where. `budget` belongs to money."""
+class Metered(NamedTuple):
+    """A charge, and the rule that it is made for."""
 
+    rule: Rule
     charge: Charge
-    name: str
-    kind: Kind
-    place: str
-    budget: Budget | None = None
-
-    @property
-    def is_money(self) -> bool:
-        """True for a budget."""
-        return self.kind == "money"
 
     def settlement(self, tokens: int, nano: int, now: float) -> Settlement | None:
         """Return the change at the end of a call that used `tokens` and cost `nano`, or None if there is none."""
-        meter, amount = self.charge.meter, self.charge.amount
-        if self.kind == "tokens":
-            return Settlement(meter, added=tokens - amount) if tokens != amount else None
-        if self.kind == "concurrent":
-            return Settlement(meter, released=amount)
-        if self.budget is not None:
-            present = self.budget.window.meter(meter.owner, meter.name, meter.limit, now)
-            return Settlement(present, released=amount, added=nano)
+        rule, charge = self
+        if rule.kind == "money":
+            return Settlement(rule.meter(now), charge.amount, nano)
+        if rule.kind == "concurrent":
+            return Settlement(charge.meter, charge.amount)
+        if rule.kind == "tokens" and tokens != charge.amount:
+            return Settlement(charge.meter, 0, tokens - charge.amount)
         return None
 
 
-def has_budget(caller: Caller, end_user: str | None) -> bool:
-    """Return True if any budget applies to the call."""
-    return any(policy.budgets for _, _, policy in _policies(caller, end_user))
+def rules_for(caller: Caller, end_user: str | None) -> Sequence[Rule]:
+    """Return what applies to a call: the rules of the organization first, and those of the end user last."""
+    rules = [rule for account in caller.accounts for rule in _rules_of_account(account)]
+    if end_user is not None:
+        for account in caller.accounts:
+            if account.policy.end_users is not None:
+                digest = sha256(end_user.encode("utf-8", "surrogatepass")).hexdigest()[:DIGEST_CHARS]
+                rules += _rules(f"{account.id}/{digest}", "this end user", account.policy.end_users)
+    return rules
 
 
-def charges_of(caller: Caller, end_user: str | None, estimate: Estimate, now: float) -> list[Metered]:
-    """Return the charges of a call, those of the organization first and those of the end user last."""
-    return [
-        metered
-        for owner, place, policy in _policies(caller, end_user)
-        for metered in _charges(owner, place, policy, estimate, now)
-    ]
+def charge_by(rules: Sequence[Rule], estimate: Estimate, now: float) -> list[Metered]:
+    """Return the charges of a call."""
+    amounts = {"requests": 1, "tokens": estimate.tokens, "concurrent": 1, "money": estimate.nano or 0}
+    return [Metered(rule, Charge(rule.meter(now), amounts[rule.kind], rule.is_held)) for rule in rules]
 
 
-def meters_of(owner: str, policy: Policy, now: float) -> dict[str, Meter]:
-    """Return the meters of an account by their names, for reports."""
-    charges = _charges(owner, "", policy, Estimate(0, 0), now)
-    return {metered.name: metered.charge.meter for metered in charges}
+def meters_of(account: Account, now: float) -> dict[str, Meter]:
+    """Return the meters of an account by the names of its rules, for reports."""
+    return {rule.name: rule.meter(now) for rule in _rules_of_account(account)}
 
 
-def _policies(caller: Caller, end_user: str | None) -> Iterator[tuple[str, str, Policy]]:
-    """Yield the owner of the meters, its name for people, and the policy, for all that apply to the call."""
-    for account in caller.accounts:
-        yield account.id, f"{account.kind} {account.id}", account.policy
-    if end_user is None:
-        return
-    for account in caller.accounts:
-        if account.policy.end_users is not None:
-            digest = sha256(end_user.encode("utf-8", "surrogatepass")).hexdigest()[:DIGEST_CHARS]
-            yield f"{account.id}/{digest}", "this end user", account.policy.end_users
+@lru_cache(MAX_REMEMBERED)
+def _rules_of_account(account: Account) -> tuple[Rule, ...]:
+    return tuple(_rules(account.id, f"{account.kind} {account.id}", account.policy))
 
 
-def _charges(owner: str, place: str, policy: Policy, estimate: Estimate, now: float) -> Iterator[Metered]:
+def _rules(owner: str, place: str, policy: Policy) -> Iterator[Rule]:
     for name, limit in policy.limits.items():
         if name == CONCURRENT:
-            yield Metered(Charge(Meter(owner, name, limit), 1, is_held=True), name, "concurrent", place)
+            yield Rule(owner, name, "concurrent", limit, place)
         else:
             unit, seconds = RATES[name]
-            kind: Kind = "tokens" if unit == "tokens" else "requests"
-            amount = estimate.tokens if unit == "tokens" else 1
-            yield Metered(Charge(sliding_meter(owner, name, limit, seconds, now), amount), name, kind, place)
+            yield Rule(owner, name, "tokens" if unit == "tokens" else "requests", limit, place, seconds=seconds)
     for budget in policy.budgets:
-        meter = budget.window.meter(owner, budget.name, budget.nano, now)
-        yield Metered(Charge(meter, estimate.nano or 0, is_held=True), budget.name, "money", place, budget)
-
-
-def tightest(metered: Sequence[Metered], remaining: Sequence[int], kind: Kind) -> int | None:
-    """Return the position of the charge of this kind that has the least left, or None."""
-    positions = [position for position, item in enumerate(metered) if item.kind == kind]
-    return min(positions, key=lambda position: remaining[position], default=None)
+        yield Rule(owner, budget.name, "money", budget.nano, place, budget.window)

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
 from secrets import token_hex
 from typing import Any, Final, Literal
@@ -16,11 +16,11 @@ from openai_compat.core.errors import AccountsUnavailableError, PermissionDenied
 from openai_compat.core.prices import Price
 from openai_compat.core.types import Usage
 from openai_compat.state.base import StoreError
-from openai_compat.state.ledger import Ledger, Level, Refusal, Settlement
+from openai_compat.state.ledger import Ledger, Level, Meter, Refusal, Settlement
 
 from .account import Caller
 from .bookkeeper import Bookkeeper
-from .charges import Estimate, Kind, Metered, charges_of, has_budget, tightest
+from .charges import Estimate, Kind, Metered, Rule, charge_by, rules_for
 from .limit_errors import format_duration, to_error
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS: Final = 1.0
 """Time without a call to the ledger after a failure, as each one may take its complete timeout."""
 NO_USAGE: Final = Usage(0)
-KINDS: Final[tuple[Kind, ...]] = ("requests", "tokens")
+COUNTED: Final[tuple[Kind, ...]] = ("requests", "tokens")
 """What OpenAI's headers about rate limits count."""
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -111,16 +111,17 @@ class Admission:
 
     def headers(self) -> dict[str, str]:
         """Return OpenAI's headers about rate limits, for the limits that leave the least."""
-        metered, levels = self._reservation.metered, self._reservation.levels
-        remaining = [level.remaining(item.charge.meter) for item, level in zip(metered, levels, strict=True)]
+        tightest: dict[Kind, tuple[int, Meter, Level]] = {}
+        for (rule, charge), level in zip(self._reservation.metered, self._reservation.levels, strict=True):
+            if rule.kind in COUNTED:
+                remaining = level.remaining(charge.meter)
+                if rule.kind not in tightest or remaining < tightest[rule.kind][0]:
+                    tightest[rule.kind] = (remaining, charge.meter, level)
         headers = {}
-        for kind in KINDS:
-            position = tightest(metered, remaining, kind)
-            if position is not None:
-                meter = metered[position].charge.meter
-                headers[f"x-ratelimit-limit-{kind}"] = str(meter.limit)
-                headers[f"x-ratelimit-remaining-{kind}"] = str(remaining[position])
-                headers[f"x-ratelimit-reset-{kind}"] = format_duration(levels[position].reset_after(meter))
+        for kind, (remaining, meter, level) in tightest.items():
+            headers[f"x-ratelimit-limit-{kind}"] = str(meter.limit)
+            headers[f"x-ratelimit-remaining-{kind}"] = str(remaining)
+            headers[f"x-ratelimit-reset-{kind}"] = format_duration(level.reset_after(meter))
         return headers
 
     def settle(self, outcome: Outcome) -> None:
@@ -165,9 +166,10 @@ class Gate:
 
     def _charge(self, caller: Caller, call: CallDescription, hold_id: str) -> Reservation:
         check_permission(caller, call.endpoint, call.model)
-        metered = charges_of(caller, call.end_user, self._estimate(caller, call), self._clock())
-        if not metered:
+        rules = rules_for(caller, call.end_user)
+        if not rules:
             return NOTHING
+        metered = charge_by(rules, self._estimate(rules, call), self._clock())
         self._bookkeeper.start()
         if time.monotonic() < self._retry_at:
             return self._reserve_locally(hold_id, metered, call.model)
@@ -179,11 +181,11 @@ class Gate:
             return self._reserve_locally(hold_id, metered, call.model)
         return Reservation(metered, levels)
 
-    def _estimate(self, caller: Caller, call: CallDescription) -> Estimate:
+    def _estimate(self, rules: Sequence[Rule], call: CallDescription) -> Estimate:
         tokens = call.input_tokens + call.output_tokens
         if call.price is not None:
             return Estimate(tokens, call.price.highest_cost(call.input_tokens, call.output_tokens))
-        if self._policy.unknown_price == "refuse" and has_budget(caller, call.end_user):
+        if self._policy.unknown_price == "refuse" and any(rule.kind == "money" for rule in rules):
             raise PermissionDeniedError(
                 f"The price of the model '{call.model}' is unknown, so that keys with a budget cannot use it.",
                 param="model",
@@ -193,8 +195,8 @@ class Gate:
 
     def _reserve_locally(self, hold_id: str, metered: Sequence[Metered], model: str) -> Reservation:
         """Reserve by the limits of this process, while the ledger is away."""
-        limits = [item for item in metered if not item.is_money]
-        budgets = [item for item in metered if item.is_money]
+        limits = [item for item in metered if item.rule.kind != "money"]
+        budgets = [item for item in metered if item.rule.kind == "money"]
         if budgets and self._policy.budgets_without_ledger == "refuse":
             raise AccountsUnavailableError
         if limits and self._policy.limits_without_ledger == "refuse":
@@ -212,7 +214,7 @@ class Gate:
         if reservation.is_local:
             self._local.settle(hold_id, settlements, None)
             unheld = _settlements(reservation.unmetered, used.total_tokens, nano, now)
-            settlements = [replace(settlement, released=0) for settlement in unheld]
+            settlements = [settlement._replace(released=0) for settlement in unheld]
         record = to_record(hold_id, caller, call, outcome, int(now), nano)
         self._bookkeeper.settle(hold_id, settlements, _encode(record))
 

@@ -23,16 +23,17 @@ HOLD_SECONDS: Final = 1.0
 
 def to_error(refusal: Refusal, metered: Metered, model: str) -> LimitExceededError | BudgetExceededError:
     """Return the error for the first limit that a call exceeds."""
-    if metered.is_money:
+    if metered.rule.kind == "money":
         return _budget_error(refusal)
-    kind, unit = _UNITS[metered.name]
+    rule = metered.rule
+    kind, unit = _UNITS[rule.name]
     meter, amount = refusal.charge.meter, refusal.charge.amount
     wait = refusal.level.retry_after(meter, amount)
     used = refusal.level.used(meter)
-    place = f"Rate limit reached for {model} in {metered.place} on {unit}: Limit {meter.limit}"
+    place = f"Rate limit reached for {model} in {rule.place} on {unit}: Limit {meter.limit}"
     if isinf(wait):
         return LimitExceededError(
-            f"Request too large for {model} in {metered.place} on {unit}: Limit {meter.limit}, Requested {amount}. "
+            f"Request too large for {model} in {rule.place} on {unit}: Limit {meter.limit}, Requested {amount}. "
             "The input or output tokens must be reduced in order to run successfully.",
             type_=kind,
             is_retryable=False,

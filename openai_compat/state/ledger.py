@@ -11,14 +11,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Final
+from typing import Final, NamedTuple
 
 HOLDER_SECONDS: Final = 30.0
 """Time after which the holds of a process that sends no more signs of life are released."""
 
 
-@dataclass(frozen=True, slots=True)
-class Meter:
+class Meter(NamedTuple):
     """A counter with a limit, in its present window.
 
     Attributes:
@@ -51,8 +50,7 @@ def sliding_meter(owner: str, name: str, limit: int, seconds: float, now: float)
     return Meter(owner, name, limit, seconds, int(window), 1 - elapsed / seconds, seconds - elapsed)
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
+class Charge(NamedTuple):
     """An amount to be metered, which counts at once or is held until the call ends."""
 
     meter: Meter
@@ -60,8 +58,7 @@ class Charge:
     is_held: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Level:
+class Level(NamedTuple):
     """State of a meter in a window. `previous` is the amount of the window before."""
 
     current: int = 0
@@ -104,8 +101,7 @@ class Refusal:
     level: Level
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
+class Settlement(NamedTuple):
     """Change of one meter at the end of a call.
 
     `released` is the amount that the call holds. `added` is counted in the window `window`, which may be over.
