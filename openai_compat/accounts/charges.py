@@ -70,6 +70,12 @@ class Metered(NamedTuple):
         return None
 
 
+def has_budget(caller: Caller) -> bool:
+    """Return True if a budget applies to some calls."""
+    policies = [account.policy for account in caller.accounts]
+    return any(policy.budgets or (policy.end_users is not None and policy.end_users.budgets) for policy in policies)
+
+
 def rules_for(caller: Caller, end_user: str | None) -> Sequence[Rule]:
     """Return what applies to a call: the rules of the organization first, and those of the end user last."""
     rules = [rule for account in caller.accounts for rule in _rules_of_account(account)]

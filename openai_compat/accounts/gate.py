@@ -283,7 +283,7 @@ def to_record(
         "reasoning_tokens": used.reasoning_tokens,
         "is_estimated": outcome.is_estimated,
         "cost_nano": nano if is_priced else None,
-        "price": None if outcome.price is None else outcome.price.to_object(),
+        "price": None if outcome.price is None else outcome.price.to_object(used.prompt_tokens),
         "first_token_ms": outcome.first_token_ms,
         "duration_ms": outcome.duration_ms,
         "request_id": call.request_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Final
 
 from openai_compat.core.prices import Price
@@ -10,25 +11,38 @@ from openai_compat.core.settings import ModelConfig
 from openai_compat.routing.route import Target
 from openai_compat.routing.router import Route
 
+from .price_data import PriceData
+
 FREE_KINDS: Final = frozenset({"echo", "huggingface"})
 """Kinds that run on this machine, which cost nothing unless their model config has a price."""
 FREE: Final = Price()
+_AMOUNTS: Final = [field.name for field in fields(Price) if field.name != "tiers"]
 
 
 class PriceBook:
-    """Prices by model config."""
+    """Prices by model config, else from the data set of public models."""
 
-    def find(self, entry: ModelConfig, model: str) -> Price | None:
-        """Return the price of `model` as it is served by `entry`, or None if it is unknown."""
+    def __init__(self) -> None:
+        self._data = PriceData()
+
+    def find(self, entry: ModelConfig, model: str, *, waits: bool = False) -> Price | None:
+        """Return the price of `model` as it is served by `entry`, or None if it is unknown.
+
+        Without `waits` it may be unknown for a second, while the data set is read.
+        """
         if entry.price is not None:
             return entry.price
-        return FREE if entry.kind in FREE_KINDS else None
+        if entry.kind in FREE_KINDS:
+            return FREE
+        if not entry.base_url:
+            return None
+        return self._data.find(entry.base_url, entry.upstream_model or model, waits=waits)
 
-    def highest(self, route: Route) -> Price | None:
+    def highest(self, route: Route, *, waits: bool) -> Price | None:
         """Return the highest prices among the models that may answer, or None if one of them is unknown."""
         if route.plan is None:
-            return self.find(route.backend.entry, route.model)
-        found = [self.find(target.backend.entry, target.model) for target in _targets(route)]
+            return self.find(route.backend.entry, route.model, waits=waits)
+        found = [self.find(target.backend.entry, target.model, waits=waits) for target in _targets(route)]
         known = [price for price in found if price is not None]
         return _highest(known) if len(known) == len(found) else None
 
@@ -40,10 +54,8 @@ def _targets(route: Route) -> Iterator[Target]:
 
 
 def _highest(prices: list[Price]) -> Price:
-    return Price(
-        max(price.input for price in prices),
-        max(price.cached_input for price in prices),
-        max(price.cache_write for price in prices),
-        max(price.output for price in prices),
-        max(price.request for price in prices),
-    )
+    """Return the highest price of each kind. A price in tiers counts with the highest one."""
+    flat = [tier for price in prices for tier in (price, *(tier for _, tier in price.tiers))]
+    if len(prices) == 1:
+        return prices[0]
+    return Price(**{name: max(getattr(price, name) for price in flat) for name in _AMOUNTS})

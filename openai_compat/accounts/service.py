@@ -20,6 +20,7 @@ from openai_compat.storage import Storage
 from .account import Caller
 from .bookkeeper import Bookkeeper
 from .call_size import AnyCall, input_tokens_of, output_tokens_of
+from .charges import has_budget
 from .directory import KeyDirectory
 from .gate import Admission, CallDescription, Gate, GatePolicy, Outcome, check_permission
 from .price_book import PriceBook
@@ -38,8 +39,8 @@ MAX_END_USER_CHARS: Final = 512
 class EndedCall:
     """How a call ended.
 
-    `events` is the number of events that a streamed answer had, None for any other. `served` and `served_by` are the
-    target that answered, where the route has several.
+    `events` is the number of events that a streamed answer had, None for any other. `served` is the model config that
+    answered, and `served_by` its name where the route has several.
     """
 
     status: int
@@ -95,6 +96,7 @@ class Accounts:
             PermissionDeniedError, LimitExceededError, BudgetExceededError, AccountsUnavailableError
         """
         payload = call.payload
+        needs_price = caller is not None and has_budget(caller)
         return self.gate.admit(
             caller,
             CallDescription(
@@ -104,7 +106,7 @@ class Accounts:
                 input_tokens_of(call.body, payload),
                 output_tokens_of(call.path, payload, self._assumed_output_tokens) * call.choices,
                 end_user_of(payload),
-                self.prices.highest(route),
+                self.prices.highest(route, waits=needs_price),
             ),
         )
 
@@ -122,15 +124,16 @@ class Accounts:
         usage, is_estimated = ended.usage, False
         if usage is None and ended.events:
             usage, is_estimated = Usage(call.input_tokens, ended.events), True
-        price = call.price if ended.served is None else self.prices.find(ended.served, ended.served_by or call.model)
+        served_by = ended.served_by or call.model
+        price = None if ended.served is None else self.prices.find(ended.served, served_by)
         admission.settle(
             Outcome(
                 ended.status,
                 ended.duration_ms,
-                ended.served_by or call.model,
+                served_by,
                 usage,
                 is_estimated,
-                price,
+                price or call.price,
                 ended.attempts,
                 ended.error,
                 ended.first_token_ms,

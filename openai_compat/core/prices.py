@@ -20,7 +20,8 @@ _PICO_PER_NANO: Final = 1000
 class Price:
     """Price of one token of each kind in pico-dollars, and of one request in nano-dollars.
 
-    A price of a dollar for a million tokens is a million pico-dollars for one.
+    A price of a dollar for a million tokens is a million pico-dollars for one. `tiers` are the prices of calls with
+    more input tokens than a number, in ascending order, and hold for all tokens of such a call.
     """
 
     input: int = 0
@@ -28,9 +29,13 @@ class Price:
     cache_write: int = 0
     output: int = 0
     request: int = 0
+    tiers: tuple[tuple[int, Price], ...] = ()
 
     def cost(self, usage: Usage) -> int:
         """Return the cost of a call in nano-dollars, rounded half up."""
+        tier = self._tier(usage.prompt_tokens)
+        if tier is not self:
+            return tier.cost(usage)
         plain = max(usage.prompt_tokens - usage.cached_tokens - usage.cache_write_tokens, 0)
         pico = (
             plain * self.input
@@ -42,12 +47,24 @@ class Price:
 
     def highest_cost(self, input_tokens: int, output_tokens: int) -> int:
         """Return the highest cost in nano-dollars of a call with these numbers of tokens."""
+        tier = self._tier(input_tokens)
+        if tier is not self:
+            return tier.highest_cost(input_tokens, output_tokens)
         dearest = max(self.input, self.cache_write)
         return self.request + -(-(input_tokens * dearest + output_tokens * self.output) // _PICO_PER_NANO)
 
-    def to_object(self) -> dict[str, int]:
-        """Return the price as it is kept with each call."""
-        return {name: getattr(self, name) for name in PRICE_KEYS}
+    def _tier(self, input_tokens: int) -> Price:
+        """Return the price for a call with this number of input tokens."""
+        tier = self
+        for start, price in self.tiers:
+            if input_tokens > start:
+                tier = price
+        return tier
+
+    def to_object(self, input_tokens: int) -> dict[str, int]:
+        """Return the price of a call with this number of input tokens, as it is kept with the call."""
+        tier = self._tier(input_tokens)
+        return {name: getattr(tier, name) for name in PRICE_KEYS}
 
 
 def parse_price(dollars: Mapping[str, float]) -> Price:

@@ -65,6 +65,7 @@ def respond_to_call(
     if route.target is not None:
         context.log_fields["upstream"] = route.target.model
     if context.accounts is not None:
+        context.served = route.backend.entry
         context.admit(context.accounts.admit(context.caller, call, route, context.request_id))
     is_streamed = call.is_streamed
     call_context = context.to_call_context(

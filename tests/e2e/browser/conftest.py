@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.browser.chat_example import running_site
+from tests.e2e.browser.stored_conversations import StoredConversations
 from tests.support.live_server import LiveServer
 from tests.support.mock_upstream import MockUpstream
 from tests.support.nginx import Nginx, nginx_in_front_of
@@ -73,6 +74,14 @@ def keyed(models_file: Path) -> Iterator[Nginx]:
         nginx_in_front_of(server.url) as nginx,
     ):
         yield nginx
+
+
+@pytest.fixture
+def stored(keyed: Nginx) -> StoredConversations:
+    """Return the conversations of a key, of which there are none."""
+    conversations = StoredConversations(keyed.url, "key-for-anna")
+    conversations.clear()
+    return conversations
 
 
 @pytest.fixture(scope="session")

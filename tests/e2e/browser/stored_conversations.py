@@ -8,19 +8,18 @@ from typing import Any
 import requests
 from playwright.sync_api import Page
 
-KEY_STORAGE = "openai-compat.key"
-
 
 class StoredConversations:
-    """The conversations of one key, which the tests empty at their start."""
+    """The conversations of one key."""
 
     def __init__(self, url: str, key: str) -> None:
         self._url = f"{url}/v1/conversations"
         self._headers: Mapping[str, str] = {"Authorization": f"Bearer {key}"}
 
     def clear(self) -> None:
-        for id in self.ids():
-            requests.delete(f"{self._url}/{id}", headers=self._headers, timeout=10).raise_for_status()
+        while ids := self.ids():
+            for id in ids:
+                requests.delete(f"{self._url}/{id}", headers=self._headers, timeout=10).raise_for_status()
 
     def create(self, body: Mapping[str, Any]) -> None:
         requests.post(self._url, json=body, headers=self._headers, timeout=10).raise_for_status()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +22,7 @@ from tests.e2e.browser.chat_example import (
     composer,
     wait_for_answer,
 )
-from tests.e2e.browser.chromium import PHONE, check_accessibility, open_page, save_screenshot, wait_until
+from tests.e2e.browser.chromium import PHONE, check_accessibility, open_page, wait_until
 from tests.e2e.browser.stored_conversations import StoredConversations, give_key
 from tests.support import waiting
 from tests.support.mock_upstream import MockUpstream
@@ -39,13 +38,6 @@ pytestmark = [pytest.mark.slow]
 def browser(site: Nginx, keyed: Nginx) -> Iterator[Browser]:
     with browser_for(site, keyed) as browser:
         yield browser
-
-
-@pytest.fixture
-def stored(keyed: Nginx) -> StoredConversations:
-    conversations = StoredConversations(keyed.url, KEY)
-    conversations.clear()
-    return conversations
 
 
 @contextmanager
@@ -76,7 +68,7 @@ def hash_of(page: Page) -> str:
 
 
 def test_a_conversation_is_continued_in_another_browser_with_the_same_key(
-    browser: Browser, page: Page, stored: StoredConversations, pictures: Path
+    browser: Browser, page: Page, stored: StoredConversations
 ) -> None:
     ask(page, "The first talk", "mock-gpt-model")
     wait_for_answer(page)
@@ -97,7 +89,6 @@ def test_a_conversation_is_continued_in_another_browser_with_the_same_key(
         (role, text, "completed") for text in ("The first talk", "And more") for role in ("user", "assistant")
     ]
     assert "first talk" not in page.evaluate("JSON.stringify(localStorage)")
-    save_screenshot(page, "chat-server", pictures)
 
 
 def test_another_key_sees_nothing(browser: Browser, page: Page) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from openai_compat.accounts.price_data import to_price
 from openai_compat.core.prices import Price, parse_price
 from openai_compat.core.types import Usage
 
@@ -44,3 +45,12 @@ def test_an_estimate_is_never_lower_than_the_cost() -> None:
 
 def test_prices_that_are_not_given_follow_that_of_the_input() -> None:
     assert parse_price({"input": 3}) == Price(3_000_000, 3_000_000, 3_000_000, 0, 0)
+
+
+def test_a_long_prompt_has_the_price_of_its_tier_for_all_tokens() -> None:
+    claude = to_price([(0, {"input": 3, "output": 15}), (200_000, {"input": 6, "output": 22.5})])
+    assert claude is not None
+    assert claude.cost(Usage(200_000, 1)) == 200_000 * 3000 + 15_000
+    assert claude.cost(Usage(200_001, 1)) == 200_001 * 6000 + 22_500
+    assert claude.highest_cost(200_001, 0) == 200_001 * 6000
+    assert claude.to_object(200_001)["output"] == 22_500_000
