@@ -10,6 +10,8 @@ SMALL_BYTES: Final = 16_384
 """Bodies up to this length are counted by their bytes, which counts a little too much."""
 MEDIA_TOKENS: Final = 1500
 """Tokens of an image or a file, whose length says little about them."""
+BASE64: Final = "base64"
+"""Type of the source of an image or a file in Anthropic's form."""
 EMBEDDINGS: Final = "embeddings"
 OUTPUT_LIMITS: Final = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 
@@ -38,6 +40,8 @@ def _tokens_of(value: Any) -> int:
     if isinstance(value, str):
         return MEDIA_TOKENS if value.startswith("data:") else -(-len(value) // CHARS_PER_TOKEN)
     if isinstance(value, Mapping):
+        if value.get("type") == BASE64:
+            return MEDIA_TOKENS
         return sum(map(_tokens_of, value.values()))
     if isinstance(value, list | tuple):
         if value and isinstance(value[0], int):

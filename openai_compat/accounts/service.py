@@ -30,6 +30,7 @@ ENDPOINT_GROUPS: Final = {
     "chat/completions": "chat",
     "responses/input_tokens": "responses",
     "responses/compact": "responses",
+    "messages/count_tokens": "messages",
 }
 """Path of an endpoint -> its group, where that is not the path."""
 MAX_END_USER_CHARS: Final = 512

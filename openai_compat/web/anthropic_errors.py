@@ -18,6 +18,9 @@ from .errors import complete_response, headers_of, log_error, status_of, to_fina
 from .json_response import json_response
 from .request_context import current_context
 
+NO_CREDIT: Final = "insufficient_quota"
+"""Code of a budget that is used up, which OpenAI reports as a rate limit. Claude Code repeats that ten times, and a
+billing error never."""
 REQUEST_ID: Final = "request-id"
 """Header with the request's id, which Anthropic's clients show with an error."""
 
@@ -44,6 +47,8 @@ def _to_error(error: OpenAICompatError, settings: Settings) -> tuple[int, JSON]:
     status, message = status_of(error, settings), error.message
     if status < 500 and is_overflow(message, error.code, error.type):
         return 400, {"type": error_type_of(400), "message": to_overflow_message(message)}
+    if error.code == NO_CREDIT and error.retry_after is None:
+        status = 402
     value: JSON = {"type": error_type_of(status), "message": message}
     if error.code == THREAD_UNSUPPORTED:
         value["details"] = {"error_code": error.code, "unsupported": [error.param]}

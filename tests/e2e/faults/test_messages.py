@@ -88,6 +88,7 @@ REFUSALS = {
         "object": "error", "type": "BadRequestError", "code": 400,
         "message": "This model's maximum context length is 4096 tokens. However, you requested 9100 tokens (9000 in "
                    "the messages, 100 in the completion)."}),
+    "slow-refusal": complete("503 Unavailable", BUSY),
     "ray": complete("404 Not Found", {"error": {"message": "No such model.", "type": "NotFoundError", "code": 404}}),
     "secret": complete("400 Bad Request", {"error": {"message": "Wrong: sk-of-the-server", "type": "x"}}),
 }  # fmt: skip
@@ -106,7 +107,7 @@ class Upstream:
         self.head, _, body = read_request(client).partition(b"\r\n\r\n")
         self.payload = json.loads(body)
         model = self.payload["model"]
-        if model == "slow":
+        if model in {"slow", "slow-refusal"}:
             self.go_on.wait(20)
         if model in REFUSALS:
             client.sendall(REFUSALS[model])
@@ -273,6 +274,7 @@ def test_a_broken_answer_that_is_not_streamed_has_a_status(live: LiveServer, mod
         ("ray", 404, "not_found_error", "No such model."),
         ("secret", 400, "invalid_request_error", "Wrong: ***"),
         ("fault-html-error", 502, "api_error", ""),
+        ("fault-quota", 402, "billing_error", ""),
         ("fault-unknown", 404, "not_found_error", ""),
     ],
 )
@@ -333,6 +335,18 @@ def test_a_slow_first_token_is_bridged_by_pings(live: LiveServer, running: Upstr
         read_message(parse_events(b'event: ping\ndata: {"type":"ping"}\n\n' + rest + b"\n"))["stop_reason"]
         == "end_turn"
     )
+
+
+def test_a_failure_after_pings_is_still_the_first_event(live: LiveServer, running: Upstream) -> None:
+    running.go_on.clear()
+    payload = {"model": "slow-refusal", "max_tokens": 9, "messages": MESSAGES, "stream": True}
+    with requests.post(f"{live.url}/v1/messages", json=payload, stream=True, timeout=20) as response:
+        lines = response.iter_lines()
+        assert next(lines) == b"event: ping"
+        running.go_on.set()
+        rest = b"event: ping\n" + b"\n".join(lines) + b"\n"
+    (error,) = parse_events(rest)
+    assert (error["type"], error["error"]) == ("error", {"type": "overloaded_error", "message": "Busy."})
 
 
 def test_the_limit_on_the_first_token_applies(live: LiveServer, running: Upstream) -> None:
