@@ -16,6 +16,8 @@ from openai_compat.state.base import StoreError
 from openai_compat.state.ledger import Ledger, Settlement
 from openai_compat.storage import Storage
 
+from .restoration import LedgerRestorer
+
 log = logging.getLogger(__name__)
 
 KEEP_ALIVE_SECONDS: Final = 5.0
@@ -53,6 +55,7 @@ class Bookkeeper:
         self._storage = storage
         self._tidy = tidy
         self._clock = clock
+        self._restorer = LedgerRestorer(storage, ledger, clock)
         self._deferred: deque[_Deferred] = deque()
         self._lock = threading.Lock()
         self._is_working = False
@@ -97,6 +100,8 @@ class Bookkeeper:
                 if now >= next_sign:
                     self._ledger.keep_alive(self._clock())
                     next_sign = now + KEEP_ALIVE_SECONDS
+                if self._ledger.version() is None:
+                    self._restorer.restore()
                 self.settle_deferred()
                 self.move_records()
             except StoreError as error:

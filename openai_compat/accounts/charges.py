@@ -82,8 +82,7 @@ def rules_for(caller: Caller, end_user: str | None) -> Sequence[Rule]:
     if end_user is not None:
         for account in caller.accounts:
             if account.policy.end_users is not None:
-                digest = sha256(end_user.encode("utf-8", "surrogatepass")).hexdigest()[:DIGEST_CHARS]
-                rules += _rules(f"{account.id}/{digest}", "this end user", account.policy.end_users)
+                rules += _rules(end_user_owner(account.id, end_user), "this end user", account.policy.end_users)
     return rules
 
 
@@ -96,6 +95,12 @@ def charge_by(rules: Sequence[Rule], estimate: Estimate, now: float) -> list[Met
 def meters_of(account: Account, now: float) -> dict[str, Meter]:
     """Return the meters of an account by the names of its rules, for reports."""
     return {rule.name: rule.meter(now) for rule in _rules_of_account(account)}
+
+
+def end_user_owner(account_id: str, end_user: str) -> str:
+    """Return the owner of the meters of an end user of an account."""
+    digest = sha256(end_user.encode("utf-8", "surrogatepass")).hexdigest()[:DIGEST_CHARS]
+    return f"{account_id}/{digest}"
 
 
 @lru_cache(MAX_REMEMBERED)

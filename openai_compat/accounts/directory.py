@@ -6,6 +6,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from typing import Final
@@ -17,6 +18,7 @@ from openai_compat.storage import Storage
 
 from .account import Caller, to_caller
 from .keys import digest_of
+from .restoration import LedgerRestorer
 
 log = logging.getLogger(__name__)
 
@@ -50,14 +52,21 @@ class KeyDirectory:
         self._grace_seconds = grace_seconds
         self._clock = clock
         self._cache: OrderedDict[str, _Entry] = OrderedDict()
+        self._restorer = LedgerRestorer(storage, ledger)
         self._version: int | None = None
+        self._is_active: bool | None = None
         self._looked_at = -inf
 
-    @property
     def is_active(self) -> bool:
-        """True once an account was made, so that every call needs a key. True also while that is unknown."""
+        """Return True once an account was made, so that every call needs a key.
+
+        Raises:
+            StorageUnavailableError: that is unknown, because both the ledger and the database are away.
+        """
         self._look_for_changes()
-        return self._version is None or self._version > 0
+        if self._is_active is None:
+            raise StorageUnavailableError
+        return self._is_active
 
     def find(self, key: str) -> Caller | None:
         """Return the caller of a key, or None if there is no such key. It may be disabled or expired.
@@ -101,7 +110,17 @@ class KeyDirectory:
             return
         self._looked_at = now
         try:
-            self._version = self._ledger.version()
+            version = self._ledger.version()
+            self._version = self._restorer.restore() if version is None else version
         except StoreError as error:
             self._version = None
             log.warning("changes of accounts cannot be seen: %s", error)
+        if self._version is not None:
+            self._is_active = self._version > 0
+        elif not self._is_active:
+            self._look_for_accounts()
+
+    def _look_for_accounts(self) -> None:
+        """Ask the database whether there are accounts. Without an answer it is as before."""
+        with suppress(StorageUnavailableError):
+            self._is_active = not self._storage.is_new and self._storage.accounts.exist()

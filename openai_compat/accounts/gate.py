@@ -165,7 +165,7 @@ class Gate:
         return Admission(self, caller, call, hold_id, reservation)
 
     def _charge(self, caller: Caller, call: CallDescription, hold_id: str) -> Reservation:
-        check_permission(caller, call.endpoint, call.model)
+        check_permission(caller, call.endpoint, call.model or None)
         rules = rules_for(caller, call.end_user)
         if not rules:
             return NOTHING
@@ -186,8 +186,9 @@ class Gate:
         if call.price is not None:
             return Estimate(tokens, call.price.highest_cost(call.input_tokens, call.output_tokens))
         if self._policy.unknown_price == "refuse" and any(rule.kind == "money" for rule in rules):
+            subject = f"the model '{call.model}'" if call.model else "this call"
             raise PermissionDeniedError(
-                f"The price of the model '{call.model}' is unknown, so that keys with a budget cannot use it.",
+                f"The price of {subject} is unknown, so that keys with a budget cannot use it.",
                 param="model",
                 code="unknown_price",
             )

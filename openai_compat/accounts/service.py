@@ -14,7 +14,8 @@ from openai_compat.core.settings import ModelConfig, Settings
 from openai_compat.core.types import Usage
 from openai_compat.routing.router import Route
 from openai_compat.state.ledger import Ledger
-from openai_compat.state.sqlite_ledger import MEMORY, SQLiteLedger
+from openai_compat.state.sqlite_file import MEMORY
+from openai_compat.state.sqlite_ledger import SQLiteLedger
 from openai_compat.storage import Storage
 
 from .account import Caller
@@ -23,9 +24,11 @@ from .call_size import AnyCall, input_tokens_of, output_tokens_of
 from .charges import has_budget
 from .directory import KeyDirectory
 from .gate import Admission, CallDescription, Gate, GatePolicy, Outcome, check_permission
-from .price_book import PriceBook
+from .price_book import FREE, PriceBook
 
 LEDGER_FILE: Final = "ledger.db"
+OTHER: Final = "other"
+"""Group of the endpoints that are passed through."""
 ENDPOINT_GROUPS: Final = {
     "chat/completions": "chat",
     "responses/input_tokens": "responses",
@@ -33,6 +36,7 @@ ENDPOINT_GROUPS: Final = {
     "messages/count_tokens": "messages",
 }
 """Path of an endpoint -> its group, where that is not the path."""
+REDIS_SCHEMES: Final = ("redis:", "rediss:", "unix:")
 MAX_END_USER_CHARS: Final = 512
 
 
@@ -73,10 +77,13 @@ class Accounts:
             GatePolicy(settings.limits_without_store, settings.budgets_without_store, settings.unknown_price),
         )
 
-    @property
     def is_active(self) -> bool:
-        """True once an account was made."""
-        return self.directory.is_active
+        """Return True once an account was made.
+
+        Raises:
+            StorageUnavailableError: that is unknown.
+        """
+        return self.directory.is_active()
 
     def find_caller(self, key: str) -> Caller | None:
         """Return the caller of a key, or None if there is no such key.
@@ -111,19 +118,22 @@ class Accounts:
             ),
         )
 
-    def admit_other(self, caller: Caller | None, model: str, request_id: str) -> Admission:
+    def admit_other(self, caller: Caller | None, model: str, request_id: str, *, is_free: bool) -> Admission:
         """Admit a call that is passed through to an upstream, whose tokens are not known.
+
+        `model` is empty if the call names none. The price of a call is unknown unless it is free.
 
         Raises:
             As `admit`.
         """
-        return self.gate.admit(caller, CallDescription("other", model, request_id))
+        price = FREE if is_free else None
+        return self.gate.admit(caller, CallDescription(OTHER, model, request_id, price=price))
 
     def settle(self, admission: Admission, ended: EndedCall) -> None:
         """Settle a call. Without the upstream's counts of a stream, its events count as tokens."""
         call = admission.call
         usage, is_estimated = ended.usage, False
-        if usage is None and ended.events:
+        if usage is None and ended.events and call.endpoint != OTHER:
             usage, is_estimated = Usage(call.input_tokens, ended.events), True
         served_by = ended.served_by or call.model
         price = None if ended.served is None else self.prices.find(ended.served, served_by)
@@ -167,6 +177,20 @@ def open_accounts(settings: Settings, storage: Storage) -> Accounts | None:
     """Return the accounts, or None if they are off. Nothing is opened before an account exists."""
     if settings.accounts == "off":
         return None
-    holder = token_hex(8)
+    return Accounts(settings, storage, *open_ledgers(settings))
+
+
+def open_ledgers(settings: Settings) -> tuple[Ledger, Ledger]:
+    """Return the ledger over two connections, the second one for work in the background.
+
+    Raises:
+        ConfigurationError: the address of Redis is invalid, or the extra for it is not installed.
+    """
+    holder, url = token_hex(8), settings.shared_state_url
+    if url is not None and url.startswith(REDIS_SCHEMES):
+        from openai_compat.state.redis_ledger import RedisLedger
+
+        ledger = RedisLedger(url, holder)
+        return ledger, ledger
     path = str(Path(settings.data_dir) / LEDGER_FILE)
-    return Accounts(settings, storage, SQLiteLedger(path, holder), SQLiteLedger(path, holder))
+    return SQLiteLedger(path, holder), SQLiteLedger(path, holder)

@@ -54,6 +54,14 @@ class Window:
             start, end = _present[self] = self.bounds(now)
         return Meter(owner, name, limit, end - start, int(start), 0.0, end - now)
 
+    def start(self, now: float) -> float:
+        """Return the start of the present window as a Unix time, 0 for all time."""
+        if self.every is None:
+            return 0.0
+        if (seconds := self.seconds) is not None:
+            return now // seconds * seconds
+        return self.bounds(now)[0]
+
     def bounds(self, now: float) -> tuple[float, float]:
         """Return the start and the end of the present window of the calendar, as Unix times."""
         local = datetime.fromtimestamp(now, _zone(self.time_zone))

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import Final, NamedTuple
 
+from .base import StoreError
+
 HOLDER_SECONDS: Final = 30.0
 """Time after which the holds of a process that sends no more signs of life are released."""
 
@@ -112,24 +114,36 @@ class Settlement(NamedTuple):
     added: int = 0
 
 
+class ColdLedgerError(StoreError):
+    """The ledger is new or lost its contents, so that its meters are to be restored first."""
+
+
 class Ledger(ABC):
     """Meters, holds, and the records of the calls that have ended, which wait for being stored.
 
-    Each method is atomic among all users of the ledger and raises `StoreError` if it is away.
+    Each method is atomic among all users of the ledger and raises `StoreError` if it is away. A ledger that is new, or
+    lost its contents, is cold. It has no version and charges nothing until `start` was called.
     """
 
     @abstractmethod
     def reserve(self, hold_id: str, charges: Sequence[Charge]) -> Sequence[Level] | Refusal:
         """Charge all meters, or none if one of them would exceed its limit. Return their levels afterwards.
 
-        After a `StoreError` the charge may or may not have happened, and is to be settled as if it had.
+        A charge that raised `StoreError` is undone, at the latest by `keep_alive`.
+
+        Raises:
+            ColdLedgerError, StoreError
         """
 
     @abstractmethod
     def settle(self, hold_id: str, settlements: Sequence[Settlement], record: str | None) -> None:
         """Release what the call holds, change the meters, and keep `record`.
 
-        A repeated call with the same id has no effect. The amounts are added also if the hold was released meanwhile.
+        After a `StoreError` it can be called again with the same id, and takes effect once. The amounts are added also
+        if the hold was released meanwhile.
+
+        Raises:
+            ColdLedgerError, StoreError
         """
 
     @abstractmethod
@@ -165,15 +179,23 @@ class Ledger(ABC):
         """Delete the oldest records beyond `keep`, because they cannot be stored. Return the number of all dropped."""
 
     @abstractmethod
-    def version(self) -> int:
-        """Return the number of changes to the accounts, 0 while there are none."""
+    def version(self) -> int | None:
+        """Return a number that grows with each change of an account, 0 without accounts, and None if it is cold."""
 
     @abstractmethod
     def bump_version(self) -> None:
-        """Tell all users of the ledger that an account has changed."""
+        """Tell all users of the ledger that an account has changed. A cold ledger gets its version from `start`."""
+
+    @abstractmethod
+    def restore(self, levels: Sequence[tuple[Meter, Level]]) -> None:
+        """Set the amounts of meters of a cold ledger. It has no effect on any other."""
+
+    @abstractmethod
+    def start(self, version: int) -> None:
+        """Give a cold ledger its first version, so that it charges from now on. It has no effect on any other."""
 
     def tidy(self, now: float) -> None:  # noqa: B027 - not every ledger needs it
-        """Delete meters that are at zero. Called in a native thread."""
+        """Delete meters that are at zero. It is called in a native thread."""
 
     def close(self) -> None:  # noqa: B027 - not every ledger has resources
         """Release the ledger's resources."""

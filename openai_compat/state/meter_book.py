@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from math import isinf
 from typing import Any, Final
 
 from .ledger import Charge, Level, Meter, Settlement
@@ -37,9 +38,10 @@ class MeterBook:
     def charge(self, charge: Charge, level: Level, holder: str, now: float) -> Level:
         """Charge a meter whose level is `level`, and return its new level."""
         meter, amount = charge.meter, charge.amount
-        state = self._advance(meter, level, now)
+        state = self._advance(meter, level)
         if not charge.is_held:
             state[1] += amount
+            self._keep(meter, now)
             return Level(level.current + amount, level.previous, level.held)
         holds = state[3] = state[3] or {}
         holds[holder] = holds.get(holder, 0) + amount
@@ -48,41 +50,42 @@ class MeterBook:
     def settle(self, settlement: Settlement, holder: str, now: float) -> None:
         """Apply a settlement. An amount of the window before the present one counts there, and older ones nowhere."""
         meter, added = settlement.meter, settlement.added
-        state = self._advance(meter, self.level(meter), now)
+        state = self._advance(meter, self.level(meter))
         if settlement.released and state[3]:
             _release(state[3], holder, settlement.released)
         place = 1 + state[0] - meter.window
         if added and place <= 2:
             state[place] = max(state[place] + added, 0)
+            self._keep(meter, now)
 
-    def set_level(self, meter: Meter, current: int, now: float) -> None:
-        """Set the amount of the present window."""
-        state = self._advance(meter, self.level(meter), now)
-        state[1], state[2] = current, 0
+    def set_level(self, meter: Meter, current: int, previous: int, now: float) -> None:
+        """Set the amounts of the present window and of the one before."""
+        state = self._advance(meter, self.level(meter))
+        state[1], state[2] = current, previous
+        self._keep(meter, now)
 
-    def drop_holders(self, alive: set[str]) -> bool:
-        """Release what other processes than `alive` hold. Return True if there was something."""
-        is_changed = False
+    def drop_holder(self, holder: str) -> None:
+        """Release what a process holds."""
         for state in self._meters.values():
-            for holder in [holder for holder in state[3] or () if holder not in alive]:
-                del state[3][holder]
-                is_changed = True
-        return is_changed
+            (state[3] or {}).pop(holder, None)
 
     @property
     def has_holds(self) -> bool:
         """True if a process holds an amount."""
         return any(state[3] for state in self._meters.values())
 
-    def _advance(self, meter: Meter, level: Level, now: float) -> list[Any]:
+    def _advance(self, meter: Meter, level: Level) -> list[Any]:
         """Return the state of a meter, in its present window or a later one."""
         state = self._meters.get(meter.name)
         if state is None or state[0] < meter.window:
             state = self._meters[meter.name] = [meter.window, level.current, level.previous, state and state[3]]
+        return state
+
+    def _keep(self, meter: Meter, now: float) -> None:
+        """Keep the book for as long as an amount of the meter counts."""
         if self.expires_at is not None:
             expires_at = now + meter.lifetime
-            self.expires_at = None if expires_at == float("inf") else max(self.expires_at, expires_at)
-        return state
+            self.expires_at = None if isinf(expires_at) else max(self.expires_at, expires_at)
 
 
 def _release(holds: dict[str, int], holder: str, amount: int) -> None:

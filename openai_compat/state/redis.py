@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from openai_compat.core.errors import ConfigurationError
-
 from .base import StateStore, StoreError
+from .redis_client import open_client
 
-SOCKET_TIMEOUT: Final = 0.25
-"""Timeout in seconds for a connection and for a reply. A Redis on the same network takes less than 1 ms."""
 PREFIX: Final = "openai-compat:"
 
 # The counter expires after its first increment's time. The script is atomic, so every counter has an expiry.
@@ -25,23 +22,7 @@ class RedisStore(StateStore):
     """Store in Redis. Its keys begin with `openai-compat:`, so that other applications can use the same database."""
 
     def __init__(self, url: str) -> None:
-        try:
-            import redis
-        except ImportError as error:
-            raise ConfigurationError(
-                ["SHARED_STATE_URL names a Redis, which needs the extra 'redis': pip install 'redis>=6.4,<9'"]
-            ) from error
-        self._errors = (redis.RedisError, OSError)
-        try:
-            self._redis: Any = redis.Redis.from_url(
-                url,
-                socket_timeout=SOCKET_TIMEOUT,
-                socket_connect_timeout=SOCKET_TIMEOUT,
-                decode_responses=True,
-                retry=None,
-            )
-        except ValueError as error:
-            raise ConfigurationError([f"SHARED_STATE_URL: {error}"]) from error
+        self._redis, self._errors = open_client(url)
         self._increment_script = self._redis.register_script(_INCREMENT_SCRIPT)
 
     def read(self, keys: Sequence[str]) -> Mapping[str, str]:

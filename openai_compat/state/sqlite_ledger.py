@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import math
-import random
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from threading import Lock
-from typing import Any, Final, TypeVar
+from typing import Final
 
-from .base import StoreError
-from .ledger import HOLDER_SECONDS, Charge, Ledger, Level, Meter, Refusal, Settlement
+from .ledger import HOLDER_SECONDS, Charge, ColdLedgerError, Ledger, Level, Meter, Refusal, Settlement
 from .meter_book import MeterBook
+from .sqlite_file import MEMORY, SQLiteFile
 
-T = TypeVar("T")
-
-BUSY_SECONDS: Final = 1.0
-"""Time to wait for other workers, whose transactions take about 20 µs."""
-BUSY_DELAYS: Final = (0.0005, 0.002)
-MEMORY: Final = ":memory:"
 EMPTY: Final = MeterBook()
 
 _SCHEMA: Final = (
@@ -30,7 +21,12 @@ _SCHEMA: Final = (
     "CREATE TABLE IF NOT EXISTS turn (id INTEGER PRIMARY KEY, until REAL NOT NULL)",
     "CREATE TABLE IF NOT EXISTS numbers (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
 )
+_STARTED: Final = ("INSERT OR IGNORE INTO numbers VALUES ('version', 0)",)
+_START: Final = "INSERT OR IGNORE INTO numbers VALUES ('version', ?)"
+_BUMP_VERSION: Final = "UPDATE numbers SET value = value + 1 WHERE name = 'version'"
+_READ_VERSION: Final = "SELECT value FROM numbers WHERE name = 'version'"
 _READ: Final = "SELECT body, expires_at FROM books WHERE owner = ?"
+_FIND_HOLDER: Final = "SELECT owner, body, expires_at FROM books WHERE instr(body, ?)"
 _WRITE: Final = "REPLACE INTO books VALUES (?, ?, ?)"
 _ADD: Final = (
     "INSERT INTO numbers VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value RETURNING value"
@@ -40,22 +36,32 @@ _ADD: Final = (
 class SQLiteLedger(Ledger):
     """Ledger in an SQLite database in WAL mode. What was committed survives the death of any process.
 
-    A transaction runs without a switch to another greenlet. Waits for other workers are sleeps between the attempts,
-    because SQLite's own wait would stop the whole worker. The log is written back by `tidy`, in a native thread.
+    The log is written back by `tidy`, in a native thread. A database in memory cannot lose its contents, and is never
+    cold.
     """
 
-    def __init__(self, path: str, holder: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        path: str,
+        holder: str,
+        clock: Callable[[], float] = time.time,
+        holder_seconds: float = HOLDER_SECONDS,
+    ) -> None:
         """Use the file at `path` for the process `holder`."""
         self._path = path
         self._holder = holder
         self._clock = clock
-        self._lock = Lock()
-        self._database: sqlite3.Connection | None = None
+        self._holder_seconds = holder_seconds
+        self._is_started = self._has_signed = False
+        self._file = SQLiteFile(path, _SCHEMA + _STARTED if path == MEMORY else _SCHEMA, self._note_opened)
 
     def reserve(self, hold_id: str, charges: Sequence[Charge]) -> Sequence[Level] | Refusal:
         now = self._clock()
 
         def work(database: sqlite3.Connection) -> Sequence[Level] | Refusal:
+            self._check_started(database)
+            if not self._has_signed:  # or the holds would outlive a process that dies before `keep_alive`
+                self._sign(database, now)
             books = _read_books(database, [charge.meter for charge in charges])
             levels = []
             for charge in charges:
@@ -68,12 +74,13 @@ class SQLiteLedger(Ledger):
             _write_books(database, books)
             return levels
 
-        return self._transact(work)
+        return self._file.transact(work)
 
     def settle(self, hold_id: str, settlements: Sequence[Settlement], record: str | None) -> None:
         now = self._clock()
 
         def work(database: sqlite3.Connection) -> None:
+            self._check_started(database)
             books = _read_books(database, [settlement.meter for settlement in settlements])
             for settlement in settlements:
                 books[settlement.meter.owner].settle(settlement, self._holder, now)
@@ -81,41 +88,57 @@ class SQLiteLedger(Ledger):
             if record is not None:
                 database.execute("INSERT INTO records (body) VALUES (?)", (record,))
 
-        self._transact(work)
+        self._file.transact(work)
 
     def levels(self, meters: Sequence[Meter]) -> Sequence[Level]:
         owners = {meter.owner for meter in meters}
-        books = {owner: MeterBook(*row) for owner in owners for row in self._read(_READ, owner)}
+        books = {owner: MeterBook(*row) for owner in owners for row in self._file.read(_READ, owner)}
         return [books.get(meter.owner, EMPTY).level(meter) for meter in meters]
 
     def set_level(self, meter: Meter, current: int) -> None:
         def work(database: sqlite3.Connection) -> None:
             books = _read_books(database, [meter])
-            books[meter.owner].set_level(meter, current, self._clock())
+            books[meter.owner].set_level(meter, current, 0, self._clock())
             _write_books(database, books)
 
-        self._transact(work)
+        self._file.transact(work)
+
+    def restore(self, levels: Sequence[tuple[Meter, Level]]) -> None:
+        now = self._clock()
+
+        def work(database: sqlite3.Connection) -> None:
+            if not _is_cold(database):
+                return
+            books = _read_books(database, [meter for meter, _ in levels])
+            for meter, level in levels:
+                books[meter.owner].set_level(meter, level.current, level.previous, now)
+            _write_books(database, books)
+
+        self._file.transact(work)
+
+    def start(self, version: int) -> None:
+        self._file.transact(lambda database: database.execute(_START, (version,)))
 
     def keep_alive(self, now: float) -> None:
         def work(database: sqlite3.Connection) -> None:
-            database.execute("REPLACE INTO holders VALUES (?, ?)", (self._holder, now + HOLDER_SECONDS))
-            if database.execute("DELETE FROM holders WHERE expires_at <= ?", (now,)).rowcount:
-                _release_dead_holds(database)
+            self._sign(database, now)
+            for (holder,) in database.execute("SELECT name FROM holders WHERE expires_at <= ?", (now,)).fetchall():
+                _release_holds(database, holder)
 
-        self._transact(work)
+        self._file.transact(work)
 
     def begin_turn(self, now: float, seconds: float) -> bool:
-        return self._transact(lambda database: _take_turn(database, now, now + seconds))
+        return self._file.transact(lambda database: _take_turn(database, now, now + seconds))
 
     def end_turn(self) -> None:
-        self._transact(lambda database: _take_turn(database, math.inf, 0))
+        self._file.transact(lambda database: _take_turn(database, math.inf, 0))
 
     def records(self, limit: int) -> Sequence[tuple[str, str]]:
-        rows = self._read("SELECT id, body FROM records ORDER BY id LIMIT ?", limit)
+        rows = self._file.read("SELECT id, body FROM records ORDER BY id LIMIT ?", limit)
         return [(str(id), body) for id, body in rows]
 
     def delete_records(self, ids: Sequence[str]) -> None:
-        self._transact(
+        self._file.transact(
             lambda database: database.executemany("DELETE FROM records WHERE id = ?", [(int(id),) for id in ids])
         )
 
@@ -125,16 +148,18 @@ class SQLiteLedger(Ledger):
             dropped = database.execute("DELETE FROM records WHERE id <= ?", ((newest or 0) - keep,)).rowcount
             return _add(database, "dropped", dropped)
 
-        return self._transact(work)
+        return self._file.transact(work)
 
-    def version(self) -> int:
-        if self._database is None and self._path != MEMORY and not Path(self._path).exists():
-            return 0  # there is no account yet, and no file is made for that
-        rows = self._read("SELECT value FROM numbers WHERE name = 'version'")
-        return rows[0][0] if rows else 0
+    def version(self) -> int | None:
+        if self._file.is_absent:
+            return None  # and no file is made for that
+        rows = self._file.read(_READ_VERSION)
+        return rows[0][0] if rows else None
 
     def bump_version(self) -> None:
-        self._transact(lambda database: _add(database, "version", 1))
+        self._file.transact(
+            lambda database: database.execute("UPDATE numbers SET value = value + 1 WHERE name = 'version'")
+        )
 
     def tidy(self, now: float) -> None:
         def work(database: sqlite3.Connection) -> None:
@@ -144,89 +169,29 @@ class SQLiteLedger(Ledger):
                 if not MeterBook(body).has_holds:
                     database.execute("DELETE FROM books WHERE owner = ?", (owner,))
 
-        self._transact(work)
-        try:
-            with self._lock:
-                self._open().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        except (sqlite3.Error, OSError) as error:
-            raise self._failure(error) from error
+        self._file.transact(work)
+        self._file.read("PRAGMA wal_checkpoint(PASSIVE)")
 
     def close(self) -> None:
-        with self._lock:
-            if self._database is not None:
-                self._database.close()
-                self._database = None
+        self._file.close()
 
-    def _transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        deadline = time.monotonic() + BUSY_SECONDS
-        while True:
-            with self._lock:
-                try:
-                    database = self._open()
-                    if _begin(database):
-                        return _run(database, work)
-                except (sqlite3.Error, OSError) as error:
-                    raise self._failure(error) from error
-            if time.monotonic() >= deadline:
-                raise StoreError(f"{self._path}: locked for {BUSY_SECONDS:g} s")
-            time.sleep(random.uniform(*BUSY_DELAYS))  # noqa: S311 - not for cryptography
+    def _note_opened(self) -> None:
+        self._is_started = self._has_signed = False
 
-    def _read(self, statement: str, *values: Any) -> list[Any]:
-        """Return the rows of a query, which does not wait for writers."""
-        try:
-            with self._lock:
-                return self._open().execute(statement, values).fetchall()
-        except (sqlite3.Error, OSError) as error:
-            raise self._failure(error) from error
+    def _check_started(self, database: sqlite3.Connection) -> None:
+        """Raise an error if the ledger is cold.
 
-    def _failure(self, error: Exception) -> StoreError:
-        return StoreError(f"{self._path}: {error}")
+        Raises:
+            ColdLedgerError
+        """
+        if not self._is_started:
+            self._is_started = not _is_cold(database)
+            if not self._is_started:
+                raise ColdLedgerError(f"{self._path} is new and is restored from the database")
 
-    def _open(self) -> sqlite3.Connection:
-        if self._database is None:
-            self._database = _connect(self._path)
-        return self._database
-
-
-def _connect(path: str) -> sqlite3.Connection:
-    if path != MEMORY:
-        Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        Path(path).touch(mode=0o600)
-    database = sqlite3.connect(path, timeout=1, isolation_level=None, check_same_thread=False)
-    try:
-        database.execute("PRAGMA page_size = 1024")  # a call changes few bytes, and writes whole pages
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = NORMAL")
-        database.execute("PRAGMA wal_autocheckpoint = 0")
-        for statement in _SCHEMA:
-            database.execute(statement)
-        database.execute("PRAGMA busy_timeout = 0")
-    except sqlite3.Error:
-        database.close()
-        raise
-    return database
-
-
-def _begin(database: sqlite3.Connection) -> bool:
-    """Start a transaction and return True, or return False if another process writes."""
-    try:
-        database.execute("BEGIN IMMEDIATE")
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorname.startswith("SQLITE_BUSY"):
-            return False
-        raise
-    return True
-
-
-def _run(database: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
-    try:
-        result = work(database)
-        database.execute("COMMIT")
-    except BaseException:
-        if database.in_transaction:
-            database.execute("ROLLBACK")
-        raise
-    return result
+    def _sign(self, database: sqlite3.Connection, now: float) -> None:
+        database.execute("REPLACE INTO holders VALUES (?, ?)", (self._holder, now + self._holder_seconds))
+        self._has_signed = True
 
 
 def _read_books(database: sqlite3.Connection, meters: Iterable[Meter]) -> dict[str, MeterBook]:
@@ -244,13 +209,18 @@ def _write_books(database: sqlite3.Connection, books: dict[str, MeterBook]) -> N
         database.execute(_WRITE, (owner, book.to_json(), book.expires_at))
 
 
-def _release_dead_holds(database: sqlite3.Connection) -> None:
-    """Release the holds of all processes that are not alive. It reads all books, but only after a process died."""
-    alive = {name for (name,) in database.execute("SELECT name FROM holders")}
-    for owner, body, expires_at in database.execute("SELECT owner, body, expires_at FROM books").fetchall():
+def _release_holds(database: sqlite3.Connection, holder: str) -> None:
+    """Release all holds of a process that is gone. The search for them by SQLite takes 1 ms for 1,000 books."""
+    rows = database.execute(_FIND_HOLDER, (f'"{holder}":',)).fetchall()
+    for owner, body, expires_at in rows:
         book = MeterBook(body, expires_at)
-        if book.drop_holders(alive):
-            database.execute(_WRITE, (owner, book.to_json(), expires_at))
+        book.drop_holder(holder)
+        database.execute(_WRITE, (owner, book.to_json(), expires_at))
+    database.execute("DELETE FROM holders WHERE name = ?", (holder,))
+
+
+def _is_cold(database: sqlite3.Connection) -> bool:
+    return database.execute(_READ_VERSION).fetchone() is None
 
 
 def _take_turn(database: sqlite3.Connection, now: float, until: float) -> bool:

@@ -135,6 +135,16 @@ class AccountStore:
         statement = _select().where(accounts.c.source == source).order_by(accounts.c.number)
         return [_to_row(row) for row in self._database.read(lambda connection: connection.execute(statement).all())]
 
+    def exist(self) -> bool:
+        """Return True if there is any account."""
+        return self._find_one(_select().limit(1)) is not None
+
+    def with_budgets(self, after: str, limit: int) -> list[AccountRow]:
+        """Return accounts with a budget in the order of their ids, after the id `after`."""
+        statement = _select().where(accounts.c.id > after, accounts.c.body.contains('"amount":'))
+        ordered = statement.order_by(accounts.c.id).limit(limit)
+        return [_to_row(row) for row in self._database.read(lambda connection: connection.execute(ordered).all())]
+
     def _find_one(self, statement: Select[Any]) -> AccountRow | None:
         row = self._database.read(lambda connection: connection.execute(statement).first())
         return None if row is None else _to_row(row)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from math import inf, isinf
 from typing import Any, Final
 
-from sqlalchemy import Connection, Table, delete, func, select
+from sqlalchemy import ColumnElement, Connection, Select, Table, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from .account_tables import usage, usage_hours
@@ -37,21 +39,54 @@ class UsageStore:
 
         self._database.write(work)
 
-    def spent(self, level: str, id: str, start: float, end: float) -> int:
-        """Return the cost in nano-dollars of all calls of an account from `start` until before `end`.
+    def spent(self, level: str, ids: Sequence[str], start: float, end: float = inf) -> dict[str, int]:
+        """Return the cost in nano-dollars of all calls from `start` until before `end`, for accounts that had any.
 
-        `level` is `organization`, `project` or `key`.
+        `level` is `organization`, `project` or `key`. Whole hours are read from their sums, which are kept for longer
+        than the rows and are fewer.
         """
-        statement = select(func.coalesce(func.sum(usage.c.cost_nano), 0)).where(
-            usage.c[f"{level}_id"] == id, usage.c.at >= start, usage.c.at < end
-        )
-        return int(self._database.read(lambda connection: connection.execute(statement).scalar_one()))
+        first = -(-start // HOUR) * HOUR
+        last = inf if isinf(end) else max(end // HOUR * HOUR, first)
+        costs: Counter[str] = Counter()
+
+        def work(connection: Connection) -> None:
+            for statement in (
+                _costs(usage_hours, f"{level}_id", usage_hours.c.hour, ids, first, last),
+                _costs(usage, f"{level}_id", usage.c.at, ids, start, min(first, end)),
+                _costs(usage, f"{level}_id", usage.c.at, ids, last, end),
+            ):
+                if statement is not None:
+                    costs.update({id: int(cost) for id, cost in connection.execute(statement)})
+
+        self._database.read(work)
+        return dict(costs)
+
+    def spent_by_end_user(self, level: str, id: str, start: float, end: float = inf) -> dict[str, int]:
+        """Return the cost in nano-dollars of the calls of an account by the end users that they name."""
+        statement = _costs(usage, "end_user", usage.c.at, None, start, end)
+        if statement is None:
+            return {}
+        own = statement.where(usage.c[f"{level}_id"] == id, usage.c.end_user.is_not(None))
+        return {name: int(cost) for name, cost in self._database.read(lambda database: database.execute(own).all())}
 
     def delete_before(self, at: int) -> int:
         """Delete up to `BATCH` rows of calls before the time `at`, and return their number. The sums are kept."""
         oldest = select(usage.c.number).where(usage.c.at < at).order_by(usage.c.at).limit(BATCH).scalar_subquery()
         statement = delete(usage).where(usage.c.number.in_(oldest))
         return int(self._database.write(lambda connection: connection.execute(statement).rowcount))
+
+
+def _costs(
+    table: Table, group: str, at: ColumnElement[int], ids: Sequence[str] | None, start: float, end: float
+) -> Select[Any] | None:
+    """Return the query for the costs from `start` until before `end`, or None if there is no time between them."""
+    if start >= end:
+        return None
+    statement = select(table.c[group], func.sum(table.c.cost_nano)).where(at >= int(start)).group_by(table.c[group])
+    if ids is not None:
+        statement = statement.where(table.c[group].in_(ids))
+    with_costs = statement.having(func.sum(table.c.cost_nano) > 0)
+    return with_costs if isinf(end) else with_costs.where(at < int(end))
 
 
 def _insert_new(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:

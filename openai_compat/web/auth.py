@@ -20,7 +20,7 @@ def require_api_key(keys: Sequence[str], accounts: Accounts | None) -> Callable[
     known = tuple(key.encode() for key in keys)
 
     def check_api_key() -> None:
-        active = accounts if accounts is not None and accounts.is_active else None
+        active = accounts if accounts is not None and accounts.is_active() else None
         if not known and active is None:
             return
         environ = current_request().environ

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from flask import Blueprint, Response, request
 
+from openai_compat.accounts.service import check_endpoint
 from openai_compat.backends.base import SupportsForwarding
 from openai_compat.backends.http.messages import UpstreamRequest
 from openai_compat.core.anthropic import VERSION_HEADER
@@ -42,6 +43,7 @@ def models_blueprint(routing: ModelRouter, catalog: ModelCatalog) -> Blueprint:
 
     @blueprint.get("/models")
     def list_models() -> Response:
+        _check_permission()
         context = current_context().to_call_context(is_streamed=False)
         if _wants_anthropic_form():
             return json_response(to_page(catalog.list_all(context)["data"], _read_cursor()))
@@ -49,6 +51,7 @@ def models_blueprint(routing: ModelRouter, catalog: ModelCatalog) -> Blueprint:
 
     @blueprint.get("/models/<path:model>")
     def describe_model(model: str) -> Response:
+        _check_permission()
         route = routing.route(model)
         upstream = routing.forwarding_upstream
         if upstream is None or route.plan or route.target or route.backend is not routing.upstream:
@@ -60,6 +63,17 @@ def models_blueprint(routing: ModelRouter, catalog: ModelCatalog) -> Blueprint:
         return json_response(to_anthropic_model(found) if _wants_anthropic_form() else found)
 
     return blueprint
+
+
+def _check_permission() -> None:
+    """Raise an error if the caller's key may not use these endpoints.
+
+    Raises:
+        PermissionDeniedError
+    """
+    caller = current_context().caller
+    if caller is not None:
+        check_endpoint(caller, "models")
 
 
 def _wants_anthropic_form() -> bool:

@@ -44,6 +44,8 @@ from openai_compat.web.sse import StreamBody, StreamFormat, to_comment
 URL_PREFIXES: Final = ("/v1", "/api/v1", "/openai/v1", "/openai")
 NO_BODY_STATUSES: Final = frozenset({204, 205, 304})
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
+FREE_METHODS: Final = frozenset({"GET", "HEAD", "DELETE"})
+"""Methods of calls that cost nothing, as they read or delete what was made before."""
 FORM_AREAS: Final = ("audio/", "images/", "videos")
 """Endpoints whose forms name a model, which many clients send after the file."""
 
@@ -115,6 +117,7 @@ class _Forwarder:
 
         Raises:
             RequestError: the path, the body or the model may not be forwarded. UpstreamError, CallCancelledError
+            PermissionDeniedError, RateLimitedError, AccountsUnavailableError: the caller may not make the call.
         """
         request.max_content_length = self._settings.max_upload_bytes
         context = current_context()
@@ -128,6 +131,10 @@ class _Forwarder:
         )
         context.take_slot()
         backend, query = self._choose_upstream(body, context)
+        if context.accounts is not None:
+            model = context.log_fields.get("model", "")
+            is_free = request.method in FREE_METHODS
+            context.admit(context.accounts.admit_other(context.caller, model, context.request_id, is_free=is_free))
         headers = dict(call_context.headers)
         if request.content_type:
             headers["content-type"] = request.content_type

@@ -47,6 +47,7 @@ class Site:
     def __init__(self, folder: Path, policy: GatePolicy | None = None) -> None:
         self.clock = Clock()
         self.ledger = SQLiteLedger(str(folder / "ledger.db"), "here", self.clock)
+        self.ledger.start(1)
         self.storage = open_storage(None, str(folder), 0, 0)
         self.bookkeeper = Bookkeeper(self.ledger, self.storage, lambda _: None, self.clock)
         self.bookkeeper.close()  # the tests do its work

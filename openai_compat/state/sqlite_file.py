@@ -1,0 +1,134 @@
+"""Transactions on an SQLite file under gevent."""
+
+from __future__ import annotations
+
+import os
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from threading import Lock
+from typing import Any, Final, TypeVar
+
+from .base import StoreError
+
+T = TypeVar("T")
+
+BUSY_SECONDS: Final = 1.0
+"""Time to wait for other workers, whose transactions take about 20 µs."""
+BUSY_DELAYS: Final = (0.0005, 0.002)
+MEMORY: Final = ":memory:"
+
+
+class SQLiteFile:
+    """SQLite database in WAL mode, which is opened on first use.
+
+    A transaction runs without a switch to another greenlet. Waits for other workers are sleeps between the attempts,
+    because SQLite's own wait would stop the whole worker. The database is opened anew if its file was deleted or
+    replaced, as writes to the old one would be lost. Every method raises `StoreError`.
+    """
+
+    def __init__(self, path: str, schema: Sequence[str], on_open: Callable[[], None]) -> None:
+        """Use the file at `path`, and call `on_open` for each database that is opened."""
+        self._path = path
+        self._schema = schema
+        self._on_open = on_open
+        self._lock = Lock()
+        self._database: sqlite3.Connection | None = None
+        self._inode: tuple[int, int] | None = None
+
+    @property
+    def is_absent(self) -> bool:
+        """True if there is no file yet."""
+        return self._database is None and self._path != MEMORY and not Path(self._path).exists()
+
+    def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` in a transaction and commit."""
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            with self._lock:
+                try:
+                    database = self._open()
+                    if _begin(database):
+                        return _run(database, work)
+                except (sqlite3.Error, OSError) as error:
+                    raise StoreError(f"{self._path}: {error}") from error
+            if time.monotonic() >= deadline:
+                raise StoreError(f"{self._path}: locked for {BUSY_SECONDS:g} s")
+            time.sleep(random.uniform(*BUSY_DELAYS))  # noqa: S311 - not for cryptography
+
+    def read(self, statement: str, *values: Any) -> list[Any]:
+        """Return the rows of a query, which does not wait for writers."""
+        try:
+            with self._lock:
+                return self._open().execute(statement, values).fetchall()
+        except (sqlite3.Error, OSError) as error:
+            raise StoreError(f"{self._path}: {error}") from error
+
+    def close(self) -> None:
+        """Close the database. The next call opens it again."""
+        with self._lock:
+            self._drop()
+
+    def _open(self) -> sqlite3.Connection:
+        if self._database is not None and self._inode != self._identify():
+            self._drop()
+        if self._database is None:
+            self._database = _connect(self._path, self._schema)
+            self._inode = self._identify()
+            self._on_open()
+        return self._database
+
+    def _drop(self) -> None:
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def _identify(self) -> tuple[int, int] | None:
+        try:
+            status = os.stat(self._path)  # noqa: PTH116 - twice as fast as by `Path`, and done for every call
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
+
+
+def _connect(path: str, schema: Sequence[str]) -> sqlite3.Connection:
+    if path != MEMORY:
+        Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        Path(path).touch(mode=0o600)
+    database = sqlite3.connect(path, timeout=1, isolation_level=None, check_same_thread=False)
+    try:
+        database.execute("PRAGMA page_size = 1024")  # a call changes few bytes, and writes whole pages
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = NORMAL")
+        database.execute("PRAGMA wal_autocheckpoint = 0")
+        for statement in schema:
+            database.execute(statement)
+        database.execute("PRAGMA busy_timeout = 0")
+    except sqlite3.Error:
+        database.close()
+        raise
+    return database
+
+
+def _begin(database: sqlite3.Connection) -> bool:
+    """Start a transaction and return True, or return False if another process writes."""
+    try:
+        database.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorname.startswith("SQLITE_BUSY"):
+            return False
+        raise
+    return True
+
+
+def _run(database: sqlite3.Connection, work: Callable[[sqlite3.Connection], T]) -> T:
+    try:
+        result = work(database)
+        database.execute("COMMIT")
+    except BaseException:
+        if database.in_transaction:
+            database.execute("ROLLBACK")
+        raise
+    return result
