@@ -1,7 +1,8 @@
 """Cost of protocols that are translated to chat (Responses, Messages), `python -m bench.protocol_costs`.
 
 It prints the worker's CPU time for a call that is translated to a chat and for an event of its stream, beside the same
-chat passed through and translated. Events are 50 ms apart, so that each is read on its own.
+chat passed through and translated. Events are 50 ms apart, so that each is read on its own. The figures and plots of
+them are written to `results/`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Final
 
 from tests.support.live_server import LiveServer
 
+from .costs import COMPARED, MEASURED, Chart, write_charts
 from .systems import launch_upstream
 from .turns import Call, measure_in_turns
 from .workloads import EVENTS, conversation
@@ -27,6 +29,7 @@ CALLS: Final = 400
 CALL_ROUNDS: Final = 9
 STREAMS: Final = 100
 STREAM_ROUNDS: Final = 3
+COLOURS: Final = {"response": MEASURED, "message": COMPARED}
 END_OF_STREAM: Final = b"0\r\n\r\n"
 
 
@@ -38,11 +41,19 @@ def main() -> None:
         models.write_text(json.dumps(list(_rows(upstream.site.upstream))))
         try:
             with LiveServer({"MODELS_FILE": str(models)}) as server:
-                _print_costs("a call", measure_in_turns(_calls(server), CALL_ROUNDS, CALLS), 1)
-                streams = _calls(server, stream=True)
-                _print_costs("an event", measure_in_turns(streams, STREAM_ROUNDS, STREAMS, STREAMS), EVENTS)
+                calls = measure_in_turns(_calls(server), CALL_ROUNDS, CALLS)
+                streams = measure_in_turns(_calls(server, stream=True), STREAM_ROUNDS, STREAMS, STREAMS)
         finally:
             upstream.processes.stop()
+    events = {name: cost / EVENTS for name, cost in streams.items()}
+    _print_costs("a call", calls)
+    _print_costs("an event", events)
+    title = "CPU time per streamed event, 100 streams (µs, logarithmic)"
+    charts = [
+        Chart("protocols-call", "CPU time of a call (µs, logarithmic)", calls, COLOURS),
+        Chart("protocols-event", title, events, COLOURS),
+    ]
+    write_charts("protocols", charts)
 
 
 def _rows(base_url: str) -> Iterator[dict[str, Any]]:
@@ -68,11 +79,11 @@ def _calls(server: LiveServer, **options: Any) -> dict[str, Call]:
     }
 
 
-def _print_costs(unit: str, costs: dict[str, float], parts: int) -> None:
+def _print_costs(unit: str, costs: dict[str, float]) -> None:
     chats = list(costs.values())[:CHATS]
     for name, cost in costs.items():
         ratios = " and ".join(f"{cost / chat:.2f}" for chat in chats)
-        print(f"{name}: {cost / parts:,.1f} µs for {unit} ({ratios} times the chats)", flush=True)
+        print(f"{name}: {cost:,.1f} µs for {unit} ({ratios} times the chats)", flush=True)
 
 
 if __name__ == "__main__":

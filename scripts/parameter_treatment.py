@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from openai_compat.backends.anthropic.request import TRANSLATED
 from openai_compat.backends.base import (
     CHAT_PARAMETERS,
     COMPLETION_PARAMETERS,
@@ -24,6 +25,7 @@ from openai_compat.sidecars.huggingface.models.supported_parameters import (
 from openai_compat.web.schemas.chat import ChatRequestSchema
 from openai_compat.web.schemas.completions import CompletionRequestSchema
 
+ANTHROPIC: Final = "anthropic"
 OFFLINE_KINDS: Final = frozenset({"echo"})
 """Kinds without an upstream. They ignore parameters that other kinds forward."""
 SERVICE_PARAMETERS: Final = frozenset({"messages", "prompt", "model", "stream", "stream_options"})
@@ -64,6 +66,8 @@ def treatment_of(kind: str, parameter: str, *, is_chat: bool) -> str:
     base = DEPENDS_ON.get(parameter, parameter)
     if base in (CHAT_PARAMETERS if is_chat else COMPLETION_PARAMETERS) and base not in supported:
         return "rejected"
+    if kind == ANTHROPIC:
+        return "supported" if parameter in TRANSLATED or base in supported else DROPPED
     if kind not in OFFLINE_KINDS:
         return "forwarded"
     return "supported" if base in supported else "ignored"

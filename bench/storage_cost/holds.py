@@ -10,11 +10,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from operator import sub
 from pathlib import Path
 from statistics import median
-from typing import Final
+from typing import Final, NamedTuple
 
+from bench.costs import COMPARED, MEASURED, Chart
 from tests.support.postgres_server import running_postgres
+
+
+class Hold(NamedTuple):
+    """Milliseconds for which no stream runs. Other load on the machine adds to `wall`, and less to `cpu`."""
+
+    wall: float
+    cpu: float
+
 
 PROCESSES: Final = 5
 ROW_BYTES: Final = 16_000_000
@@ -22,23 +32,29 @@ REPEATS: Final = 10
 TICK: Final = 0.0005
 
 
-def measure_holds() -> Iterator[str]:
-    """Yield a line for each database and access, the first use of a process included."""
+def measure_holds() -> Iterator[Chart]:
+    """Yield a chart of the CPU times, and print a line for each database and access, the first use included."""
+    holds: dict[str, Hold] = {}
     with tempfile.TemporaryDirectory() as folder, running_postgres() as postgres:
         for name, url in {"SQLite": f"sqlite:{Path(folder) / 'holds.db'}", "PostgreSQL": postgres.url}.items():
             results = [_run_worker(url) for _ in range(PROCESSES)]
             for access in results[0]:
-                yield f"{name}, {access}: streams stop for {median(result[access] for result in results):.1f} ms"
+                hold = Hold(*map(median, zip(*(result[access] for result in results), strict=True)))
+                print(f"{name}, {access}: streams stop for {hold.wall:.1f} ms, {hold.cpu:.1f} ms of CPU", flush=True)
+                holds[f"{name}, {access}"] = hold
+    colours = {name: COMPARED if "PostgreSQL" in name else MEASURED for name in holds}
+    title = "Longest stop of all streams of a worker (ms of CPU time, logarithmic)"
+    yield Chart("storage-holds", title, {name: hold.cpu for name, hold in holds.items()}, colours)
 
 
-def _run_worker(url: str) -> dict[str, float]:
+def _run_worker(url: str) -> dict[str, Hold]:
     command = [sys.executable, "-m", "bench.storage_cost.holds", url]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    return {access: float(hold) for access, _, hold in (line.partition(": ") for line in lines)}
+    return {access: Hold(*map(float, times.split())) for access, _, times in (line.partition(": ") for line in lines)}
 
 
 def run_worker(url: str) -> None:
-    """Print the longest hold of each access in milliseconds, and of an idle process."""
+    """Print the longest hold of each access, and of an idle process."""
     from openai_compat.storage import open_storage
     from openai_compat.storage.records import NewObject
 
@@ -58,21 +74,26 @@ def run_worker(url: str) -> None:
         "deleted": lambda: [storage.responses.delete("me", id) for id in ids],
     }
     for name, access in accesses.items():
-        print(f"{name}: {_longest_hold(access) * 1000:.3f}")
+        hold = _longest_hold(access)
+        print(f"{name}: {hold.wall:.3f} {hold.cpu:.3f}")
 
 
-def _longest_hold(access: Callable[[], object]) -> float:
-    """Return the longest time between two turns of a greenlet that sleeps for `TICK` while `access` runs."""
+def _longest_hold(access: Callable[[], object]) -> Hold:
+    """Return the longest times between two turns of a greenlet that sleeps for `TICK` while `access` runs."""
     import gevent
 
     running = gevent.spawn(access)
-    longest, last = 0.0, time.perf_counter()
+    turns = [_clocks()]
     while not running.ready():
         time.sleep(TICK)
-        now = time.perf_counter()
-        longest, last = max(longest, now - last), now
+        turns.append(_clocks())
     running.get()
-    return longest
+    return Hold(*(max(map(sub, clock[1:], clock)) for clock in zip(*turns, strict=True)))
+
+
+def _clocks() -> tuple[float, float]:
+    """Return the time and the CPU time of all threads of the process, in milliseconds."""
+    return time.perf_counter() * 1000, time.process_time() * 1000
 
 
 if __name__ == "__main__":

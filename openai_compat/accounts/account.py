@@ -25,7 +25,7 @@ class Account:
 
     Attributes:
         expires_at: Unix time in seconds from which it is not valid, or None.
-        source: `api`, or `file` for what the accounts file describes.
+        source: `api`, `file` for what the accounts file describes, or `token` for the subject of a token.
         hint: The part of a key that is shown.
         metadata: Values that only its owner understands.
         tags: Words by which usage can be found.

@@ -78,7 +78,8 @@ def has_budget(caller: Caller) -> bool:
 
 def rules_for(caller: Caller, end_user: str | None) -> Sequence[Rule]:
     """Return what applies to a call: the rules of the organization first, and those of the end user last."""
-    rules = [rule for account in caller.accounts for rule in _rules_of_account(account)]
+    limited = (account for account in caller.accounts if account.policy.limits or account.policy.budgets)
+    rules = [rule for account in limited for rule in _rules_of_account(account)]
     if end_user is not None:
         for account in caller.accounts:
             if account.policy.end_users is not None:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from openai_compat.core.errors import StorageUnavailableError
 from openai_compat.state.base import StoreError
 from openai_compat.state.ledger import Ledger
 from openai_compat.storage import Storage
 
-from .account import Caller, to_caller
+from .account import DEFAULT_PROJECT, Account, Caller, from_row, to_caller
 from .keys import digest_of
 from .restoration import LedgerRestorer
+
+if TYPE_CHECKING:
+    from openai_compat.storage.accounts import AccountRow
 
 log = logging.getLogger(__name__)
 
@@ -75,17 +78,34 @@ class KeyDirectory:
             StorageUnavailableError: the database is away, and the key is not known well enough.
         """
         digest = digest_of(key)
-        entry = self._cache.get(digest)
+        return self._find(digest, lambda: to_caller(*self._storage.accounts.find_with_parents(digest)))
+
+    def look_again(self) -> None:
+        """Look for changes at the next call, because this process has made one."""
+        self._looked_at = -inf
+
+    def find_in_project(self, key: Account) -> Caller | None:
+        """Return the caller for a key that an identity provider vouches for, or None if its project does not exist.
+
+        Raises:
+            StorageUnavailableError: as from `find`.
+        """
+        project_id = key.parent_id or DEFAULT_PROJECT
+        found = self._find(project_id, lambda: _to_members(self._storage.accounts.with_parents(project_id)))
+        return None if found is None else replace(found, key=key)
+
+    def _find(self, name: str, load: Callable[[], Caller | None]) -> Caller | None:
+        entry = self._cache.get(name)
         self._look_for_changes()
         if entry is not None and self._is_current(entry):
             return entry.caller
         try:
-            caller = to_caller(*self._storage.accounts.find_with_parents(digest))
+            caller = load()
         except StorageUnavailableError:
             if entry is None or entry.caller is None or self._clock() - entry.confirmed_at > self._grace_seconds:
                 raise
             return entry.caller
-        self._keep(digest, _Entry(caller, self._version, self._clock()))
+        self._keep(name, _Entry(caller, self._version, self._clock()))
         return caller
 
     def _is_current(self, entry: _Entry) -> bool:
@@ -97,9 +117,9 @@ class KeyDirectory:
         entry.confirmed_at = self._looked_at
         return True
 
-    def _keep(self, digest: str, entry: _Entry) -> None:
-        self._cache[digest] = entry
-        self._cache.move_to_end(digest)
+    def _keep(self, name: str, entry: _Entry) -> None:
+        self._cache[name] = entry
+        self._cache.move_to_end(name)
         if len(self._cache) > MAX_CACHED:
             self._cache.popitem(last=False)
 
@@ -124,3 +144,11 @@ class KeyDirectory:
         """Ask the database whether there are accounts. Without an answer it is as before."""
         with suppress(StorageUnavailableError):
             self._is_active = not self._storage.is_new and self._storage.accounts.exist()
+
+
+def _to_members(rows: Sequence[AccountRow]) -> Caller | None:
+    """Return a caller whose key is the project itself, or None without a project and its organization."""
+    members = {row.kind: from_row(row) for row in rows}
+    if members.keys() != {"project", "organization"}:
+        return None
+    return Caller(members["project"], members["project"], members["organization"])

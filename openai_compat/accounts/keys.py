@@ -26,3 +26,8 @@ def digest_of(key: str) -> str:
 def hint_of(key: str) -> str:
     """Return the part of a key that is shown."""
     return f"{key[: len(PREFIX) + SHOWN]}...{key[-4:]}"
+
+
+def is_token(credential: str) -> bool:
+    """Return True if a credential has the form of a JSON web token. Keys of this server have no dots."""
+    return credential.count(".") == 2 and credential.startswith("ey")

@@ -139,20 +139,24 @@ class AccountManager:
             return None
         if id is not None:
             return self.get(parent_kind, id).id
-        self._create_defaults()
+        self.create_defaults()
         return DEFAULT_PROJECT if kind == "key" else DEFAULT_ORGANIZATION
 
-    def _create_defaults(self) -> None:
+    def create_defaults(self) -> None:
         """Create the default organization and project, unless they exist."""
         from openai_compat.storage.accounts import AccountExistsError
 
         now = int(self._clock())
+        is_new = False
         for account in (
             Account(DEFAULT_ORGANIZATION, "organization", "Default organization", now),
             Account(DEFAULT_PROJECT, "project", "Default project", now, DEFAULT_ORGANIZATION),
         ):
             with suppress(AccountExistsError):
                 self._storage.accounts.add(to_row(account))
+                is_new = True
+        if is_new:
+            self._ledger.bump_version()
 
 
 def _check_name(name: str) -> None:

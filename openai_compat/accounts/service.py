@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 from time import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from openai_compat.core.errors import AuthenticationError
 from openai_compat.core.settings import ModelConfig, Settings
@@ -18,13 +18,18 @@ from openai_compat.state.sqlite_file import MEMORY
 from openai_compat.state.sqlite_ledger import SQLiteLedger
 from openai_compat.storage import Storage
 
-from .account import Caller
+from .account import Account, Caller
 from .bookkeeper import Bookkeeper
 from .call_size import AnyCall, input_tokens_of, output_tokens_of
 from .charges import has_budget
 from .directory import KeyDirectory
 from .gate import Admission, CallDescription, Gate, GatePolicy, Outcome, check_permission
+from .keys import is_token
+from .manager import AccountManager
 from .price_book import FREE, PriceBook
+
+if TYPE_CHECKING:
+    from .identity_tokens import Identity, TokenVerifier
 
 LEDGER_FILE: Final = "ledger.db"
 OTHER: Final = "other"
@@ -37,6 +42,8 @@ ENDPOINT_GROUPS: Final = {
 }
 """Path of an endpoint -> its group, where that is not the path."""
 REDIS_SCHEMES: Final = ("redis:", "rediss:", "unix:")
+TOKEN: Final = "token"  # noqa: S105 - no secret
+"""Source of the keys that an identity provider vouches for, which are stored nowhere."""
 MAX_END_USER_CHARS: Final = 512
 
 
@@ -67,6 +74,8 @@ class Accounts:
         self.ledger = ledger
         self._tidy_ledger = tidy_ledger
         self._assumed_output_tokens = settings.assumed_output_tokens
+        self._tokens = _to_verifier(settings)
+        self._manager = AccountManager(storage, ledger)
         self.directory = KeyDirectory(storage, ledger, settings.key_grace_seconds)
         self.bookkeeper = Bookkeeper(ledger, storage, tidy_ledger.tidy)
         self.prices = PriceBook()
@@ -78,23 +87,48 @@ class Accounts:
         )
 
     def is_active(self) -> bool:
-        """Return True once an account was made.
+        """Return True once an account was made, and always with an identity provider.
 
         Raises:
             StorageUnavailableError: that is unknown.
         """
-        return self.directory.is_active()
+        return self._tokens is not None or self.directory.is_active()
 
     def find_caller(self, key: str) -> Caller | None:
-        """Return the caller of a key, or None if there is no such key.
+        """Return the caller of a key or a token, or None if there is no such key.
 
         Raises:
-            AuthenticationError: the key, its project or its organization is disabled or has expired.
-            StorageUnavailableError: the key cannot be checked now.
+            AuthenticationError: the key, its project or its organization is disabled or has expired, or the token is
+                not valid.
+            StorageUnavailableError, AccountsUnavailableError: it cannot be checked now.
         """
-        caller = self.directory.find(key)
+        caller: Caller | None
+        if self._tokens is not None and is_token(key):
+            caller = self._find_by_identity(self._tokens.verify(key))
+        else:
+            caller = self.directory.find(key)
         if caller is not None and not caller.is_valid(time()):
             raise AuthenticationError("This API key is disabled or has expired.")
+        return caller
+
+    def _find_by_identity(self, identity: Identity) -> Caller:
+        key = Account(
+            identity.id,
+            "key",
+            identity.subject,
+            created_at=0,
+            parent_id=identity.project_id,
+            expires_at=identity.expires_at,
+            source=TOKEN,
+            tags=identity.tags,
+        )
+        caller = self.directory.find_in_project(key)
+        if caller is None and identity.project_id is None:
+            self._manager.create_defaults()
+            self.directory.look_again()
+            caller = self.directory.find_in_project(key)
+        if caller is None:
+            raise AuthenticationError("The project that the token names does not exist.")
         return caller
 
     def admit(self, caller: Caller | None, call: AnyCall, route: Route, request_id: str) -> Admission:
@@ -113,7 +147,7 @@ class Accounts:
                 request_id,
                 input_tokens_of(call.body, payload),
                 output_tokens_of(call.path, payload, self._assumed_output_tokens) * call.choices,
-                end_user_of(payload),
+                end_user_of(payload) or _subject_of(caller),
                 self.prices.highest(route, waits=needs_price),
             ),
         )
@@ -165,6 +199,28 @@ def check_endpoint(caller: Caller, endpoint: str) -> None:
         PermissionDeniedError
     """
     check_permission(caller, endpoint, None)
+
+
+def _subject_of(caller: Caller | None) -> str | None:
+    """Return the subject of a caller's token, who is the end user unless the request names another one."""
+    return caller.key.name[:MAX_END_USER_CHARS] if caller is not None and caller.key.source == TOKEN else None
+
+
+def _to_verifier(settings: Settings) -> TokenVerifier | None:
+    """Return the verifier of the identity provider's tokens, or None without one."""
+    if settings.jwt_jwks_url is None or settings.jwt_issuer is None or settings.jwt_audience is None:
+        return None
+    from .identity_tokens import TokenSettings, TokenVerifier  # 10 MB of libraries
+
+    return TokenVerifier(
+        TokenSettings(
+            settings.jwt_jwks_url,
+            settings.jwt_issuer,
+            settings.jwt_audience,
+            settings.jwt_project_claim,
+            settings.jwt_tags_claim,
+        )
+    )
 
 
 def end_user_of(payload: Mapping[str, Any]) -> str | None:

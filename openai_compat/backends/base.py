@@ -2,8 +2,8 @@
 
 A backend produces answers. It knows nothing of Flask, HTTP status codes or OpenAI's JSON envelope. It subclasses
 `Backend` and one base class for each capability: `SupportsChat`, `SupportsCompletions`, `SupportsEmbeddings`,
-`SupportsForwarding`. The services check capabilities with `isinstance`, and answer calls that need a missing one with
-an error. They also add what OpenAI's objects contain besides: ids, times, the `model` and the usage.
+`SupportsForwarding`, `SupportsMessages`. The services check capabilities with `isinstance`, and answer calls that need
+a missing one with an error. They also add what OpenAI's objects contain besides: ids, times, the `model` and the usage.
 
 Methods raise the errors of `openai_compat.core.errors`. Any other exception becomes an `InternalError`, whose cause is
 logged and not sent to the client. All times are in seconds.
@@ -224,6 +224,31 @@ class SupportsForwarding(ABC):
             UpstreamBusyError: The upstream has `max_concurrent` calls already.
             RequestError: The caller did not send the credential that this model needs.
             CallCancelledError: The call was cancelled.
+        """
+
+
+class SupportsMessages(ABC):
+    """Capability of passing calls on to an upstream with Anthropic's Messages API, as bytes in both directions."""
+
+    upstream_model: str | None
+    """The upstream's name for the model, or None if it is the client's."""
+    profile: Profile | None
+    """The deviations of the upstream from OpenAI's parameters, or None."""
+    hooks: Hooks | None
+    """The user's functions to call before and after each call, or None."""
+
+    def to_refusal(self, status: int | None) -> UpstreamError | None:
+        """Return the error for a status that concerns this server's own credential, or None for any other status."""
+        return None
+
+    @abstractmethod
+    def forward_messages(self, call: UpstreamRequest, context: CallContext) -> UpstreamResponse:
+        """Send the request and return the upstream's response, of any status, as soon as its headers have arrived.
+
+        The caller closes the response.
+
+        Raises:
+            As `SupportsForwarding.forward`.
         """
 
 

@@ -9,6 +9,7 @@ from .base import Backend
 
 KINDS = MappingProxyType(
     {
+        "anthropic": "openai_compat.backends.anthropic.backend:AnthropicBackend",
         "databricks": "openai_compat.backends.databricks.backend:DatabricksBackend",
         "echo": "openai_compat.backends.echo.backend:EchoBackend",
         "external": "openai_compat.backends.external.backend:ExternalBackend",

@@ -82,6 +82,7 @@ def load(
         renamed += [f"{name} is now {setting.name}" for name in setting.former_names if environ.get(name, "").strip()]
     settings = Settings(**values)
     _check_connections(settings, problems)
+    _check_identity_provider(settings, problems)
     if with_models:
         settings = build_models(settings, environ, problems, renamed)
     if problems:
@@ -96,6 +97,14 @@ def _check_connections(settings: Settings, problems: list[str]) -> None:
         problems.append(
             f"WORKER_CONNECTIONS must be larger than MAX_CONCURRENT_REQUESTS and MAX_QUEUED_REQUESTS together ({total})"
         )
+
+
+def _check_identity_provider(settings: Settings, problems: list[str]) -> None:
+    """Check that tokens are accepted from one issuer and for this server only."""
+    values = {name: getattr(settings, name.lower()) for name in ("JWT_JWKS_URL", "JWT_ISSUER", "JWT_AUDIENCE")}
+    missing = [name for name, value in values.items() if value is None]
+    if 0 < len(missing) < len(values):
+        problems.append(f"{', '.join(sorted(values.keys() - set(missing)))} needs {' and '.join(missing)}")
 
 
 def quiet_haystack(environ: Mapping[str, str] = os.environ) -> None:

@@ -31,13 +31,15 @@ from .strict_yaml import find_source, parse_file
 
 ALIAS: Final = "alias"
 """Kind of a model that shares its calls among targets."""
-API_ROOT_KINDS: Final = ("databricks", "haystack", "openai")
-"""Kinds whose `base_url` is the root of an OpenAI-compatible API."""
+API_ROOT_KINDS: Final = ("anthropic", "databricks", "haystack", "openai")
+"""Kinds whose `base_url` is the root of an API, below which the endpoints are."""
 COPIED: Final = (
     "upstream_model", "owned_by", "created", "metadata", "context_window", "max_output_tokens", "assistant_prefill",
 )  # fmt: skip
 """Keys with the same name and value as a field of `ModelConfig`."""
-UPSTREAM_KINDS: Final = ("openai", "external", "databricks")
+OWN_ADDRESS_KINDS: Final = ("anthropic", "databricks")
+"""Kinds that know the address of their upstream without a `base_url`."""
+UPSTREAM_KINDS: Final = ("openai", "anthropic", "external", "databricks")
 """Kinds with an upstream, which a `base_url` shows for any other kind."""
 
 
@@ -268,7 +270,7 @@ class _ModelParser:
         return self._timeouts().for_route(named)
 
     def _max_concurrent(self, kind: str) -> int:
-        if "max_concurrent" in self._entry and "base_url" not in self._entry and kind != "databricks":
+        if "max_concurrent" in self._entry and "base_url" not in self._entry and kind not in OWN_ADDRESS_KINDS:
             self._report("max_concurrent counts the calls to a `base_url`, and there is none")
         limit: int = self._values.get("max_concurrent", self._file.settings.upstream_max_concurrent)
         return limit

@@ -308,7 +308,7 @@ SETTINGS: Final = (
         ("DATA_DIR",),
         parse_text,
         "Directory of the SQLite file with stored objects (responses, conversations, chat completions). It is created "
-        "when the first object is stored.",
+        "when the first object is stored. Without write access the server stores nothing.",
     ),
     Setting(
         ("DATABASE_URL",),
@@ -333,6 +333,20 @@ SETTINGS: Final = (
         "Keys with limits and budgets. With `auto` every call needs a key once one was created.",
     ),
     Setting(("ADMIN_API_KEY",), parse_key, "Key for the endpoints below `/v1/organization`.", True),
+    Setting(
+        ("JWT_JWKS_URL",),
+        parse_url,
+        "URL of the public keys of an identity provider, whose tokens callers may send in place of a key. Needs "
+        "`JWT_ISSUER` and `JWT_AUDIENCE`.",
+    ),
+    Setting(("JWT_ISSUER",), parse_text, "Issuer (`iss`) that tokens must have."),
+    Setting(("JWT_AUDIENCE",), parse_text, "Audience (`aud`) that tokens must have, the name of this server there."),
+    Setting(
+        ("JWT_PROJECT_CLAIM",),
+        parse_text,
+        "Claim with the id of the project that a token's calls belong to. Without it they belong to the default one.",
+    ),
+    Setting(("JWT_TAGS_CLAIM",), parse_text, "Claim with the tags of a token's calls."),
     Setting(
         ("KEY_GRACE_SECONDS",),
         parse_seconds,

@@ -30,6 +30,7 @@
         ├── ModelBusyError                   the model has no capacity at the moment (503)
         ├── ModelUnavailableError            the model cannot be loaded (503, not retryable)
         ├── StorageUnavailableError          the database does not answer (503)
+        │   └── StorageReadOnlyError         nothing can be stored (503, not retryable)
         ├── AccountsUnavailableError         keys, limits or budgets cannot be checked (503)
         └── UpstreamError                    the upstream failed (502)
             ├── UpstreamConnectionError      the connection failed before a response arrived
@@ -380,10 +381,23 @@ class StorageUnavailableError(BackendError):
 
     status = 503
     code = "storage_unavailable"
-    retry_after = 5
+    retry_after: int | None = 5
+
+    def __init__(
+        self, message: str = "Stored objects are not available at the moment. Please try again later."
+    ) -> None:
+        super().__init__(message)
+
+
+class StorageReadOnlyError(StorageUnavailableError):
+    """The server has no directory that it can write to, so nothing can be stored until the operator provides one."""
+
+    code = "storage_read_only"
+    retry_after = None
+    is_retryable = False
 
     def __init__(self) -> None:
-        super().__init__("Stored objects are not available at the moment. Please try again later.")
+        super().__init__("This server cannot store objects, because its data directory cannot be written.")
 
 
 class AccountsUnavailableError(BackendError):

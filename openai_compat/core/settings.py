@@ -169,6 +169,11 @@ class Settings:
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     accounts: Literal["auto", "off"] = "auto"
     admin_api_key: str | None = field(default=None, repr=False)
+    jwt_jwks_url: str | None = None
+    jwt_issuer: str | None = None
+    jwt_audience: str | None = None
+    jwt_project_claim: str = "project"
+    jwt_tags_claim: str = "tags"
     key_grace_seconds: float = 600.0
     limits_without_store: Literal["local", "refuse"] = "local"
     budgets_without_store: Literal["refuse", "allow"] = "refuse"

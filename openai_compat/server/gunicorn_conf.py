@@ -67,7 +67,9 @@ def migrate_database(server: Any) -> None:
     If it fails, the first worker that needs the database tries again, and calls that store nothing are answered.
     """
     location = locate(settings.database_url, settings.data_dir)
-    if location.path is None or location.path.exists():
+    if location.is_read_only():
+        server.log.warning("nothing can be stored, because %s cannot be written (DATA_DIR)", settings.data_dir)
+    elif not location.is_new():
         try:
             migrate(location)
         except MigrationError as error:
@@ -94,7 +96,7 @@ def post_fork(server: Any, worker: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Ignore SIGINT and exclude the loaded application from garbage collection.
+    """Ignore SIGINT, exclude the loaded application from garbage collection, and open an existing database soon.
 
     Ctrl-C reaches the workers as well as the arbiter, which stops them. A collection that scans the application's
     objects would pause all streams.
@@ -102,6 +104,9 @@ def post_worker_init(worker: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.collect()
     gc.freeze()
+    state = getattr(worker.wsgi, "extensions", {}).get("openai_compat")
+    if state is not None:  # otherwise the application is wrapped in WSGI middleware
+        state.storage.open_soon()
 
 
 # Validates reloads, and keeps the arbiter responsive while workers drain.

@@ -22,7 +22,7 @@ from openai_compat.core.errors import UpstreamInvalidResponseError
 from openai_compat.core.types import Usage
 
 from .event_stream import JSON
-from .inference_call import CHAT_PATH, COMPLETIONS_PATH, EMBEDDINGS_PATH, RESPONSES_PATH
+from .inference_call import CHAT_PATH, COMPLETIONS_PATH, EMBEDDINGS_PATH, MESSAGES_PATH, RESPONSES_PATH
 from .openai_objects import to_json
 from .sse_events import choices_of
 
@@ -37,8 +37,9 @@ _REQUIRED: Final = {
     COMPLETIONS_PATH: "choices",
     EMBEDDINGS_PATH: "data",
     RESPONSES_PATH: "output",
+    MESSAGES_PATH: "content",
 }
-_MAY_BE_EMPTY: Final = frozenset({EMBEDDINGS_PATH, RESPONSES_PATH})
+_MAY_BE_EMPTY: Final = frozenset({EMBEDDINGS_PATH, MESSAGES_PATH, RESPONSES_PATH})
 
 
 def check_answer(path: str, body: bytes) -> tuple[JSON, bytes, Usage | None]:

@@ -165,6 +165,7 @@ class _Choice:
         self.logprobs: list[TokenLogprob] = []
         self.annotations: list[Mapping[str, Any]] = []
         self.audio: list[Mapping[str, Any]] = []
+        self.reasoning_details: list[Mapping[str, Any]] = []
         self.calls: dict[int, _Call] = {}
         self.finish_reason: str | None = None
 
@@ -177,6 +178,7 @@ class _Choice:
             self.reasoning.append(delta.reasoning)
         self.logprobs.extend(delta.logprobs)
         self.annotations.extend(delta.annotations)
+        self.reasoning_details.extend(delta.reasoning_details)
         if delta.audio is not None:
             self.audio.append(delta.audio)
         self.finish_reason = delta.finish_reason or self.finish_reason
@@ -191,6 +193,8 @@ class _Choice:
             message["refusal"] = "".join(self.refusal)
         if self.reasoning:
             message["reasoning_content"] = "".join(self.reasoning)
+        if self.reasoning_details:
+            message["reasoning_details"] = self.reasoning_details
         if self.calls:
             message["tool_calls"] = [self.calls[number].to_object() for number in sorted(self.calls)]
         if self.annotations:
@@ -232,6 +236,8 @@ def _to_chunk_deltas(delta: ChatDelta) -> list[JSON]:
         text["refusal"] = delta.refusal
     if delta.reasoning:
         text["reasoning_content"] = delta.reasoning
+    if delta.reasoning_details:
+        text["reasoning_details"] = list(delta.reasoning_details)
     if delta.annotations:
         text["annotations"] = list(delta.annotations)
     if delta.audio is not None:

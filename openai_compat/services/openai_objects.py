@@ -44,11 +44,14 @@ def _encode(value: Any, depth: int, encode: Callable[[Any], bytes]) -> bytes:
 
 def to_usage_object(usage: Usage) -> dict[str, Any]:
     """Return the `usage` of chat and text completions, with its detail objects."""
+    details = {"cached_tokens": usage.cached_tokens, "audio_tokens": 0}
+    if usage.cache_write_tokens:
+        details["cache_write_tokens"] = usage.cache_write_tokens
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.total_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens, "audio_tokens": 0},
+        "prompt_tokens_details": details,
         "completion_tokens_details": {
             "reasoning_tokens": usage.reasoning_tokens,
             "audio_tokens": 0,

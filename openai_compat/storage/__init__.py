@@ -7,7 +7,11 @@ driver another 10 MB.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from openai_compat.core.errors import StorageReadOnlyError, StorageUnavailableError
 
 from .gentle_import import import_gently
 from .location import Location, locate
@@ -23,6 +27,12 @@ if TYPE_CHECKING:
     from .usage import UsageStore
 
 
+OPENING_DELAY: Final = 2.0
+"""Seconds after the start of a worker, whose first calls would compete with the imports."""
+POSTGRES_MODULES: Final = ("psycopg", "sqlalchemy.dialects.postgresql.psycopg")
+"""Modules that SQLAlchemy would import in the worker's own thread when it opens the database."""
+
+
 class Storage:
     """The stores of one application. Their first use imports the libraries and opens the database."""
 
@@ -33,6 +43,7 @@ class Storage:
         self._lock = threading.Lock()
         self._thread: NativeThread | None = None
         self._stores: Stores | None = None
+        self._is_writable = False
 
     @property
     def responses(self) -> ResponseStore:
@@ -67,7 +78,13 @@ class Storage:
     @property
     def is_new(self) -> bool:
         """True if the database is an SQLite file that does not exist yet."""
-        return self._location.path is not None and not self._location.path.exists()
+        return self._location.is_new()
+
+    @property
+    def is_read_only(self) -> bool:
+        """True if the data directory cannot be written, so that nothing can be stored. It was never writable before."""
+        self._is_writable = self._is_writable or not self._location.is_read_only()
+        return not self._is_writable
 
     def check(self) -> None:
         """Raise an error if the database does not answer, before a call is made whose answer must be stored.
@@ -77,6 +94,19 @@ class Storage:
         """
         self._open().check()
 
+    def open_soon(self, delay: float = OPENING_DELAY) -> None:
+        """Open a database that exists in the background, so that no call waits for it.
+
+        A server that has stored nothing yet imports no library.
+        """
+        if not (self.is_new or self.is_read_only):
+            threading.Thread(target=self._open_later, args=(delay,), daemon=True).start()
+
+    def _open_later(self, delay: float) -> None:
+        time.sleep(delay)
+        with suppress(StorageUnavailableError):  # the call that needs the database tries again
+            self.check()
+
     def close(self) -> None:
         """Close the connections."""
         if self._stores is not None:
@@ -85,6 +115,8 @@ class Storage:
             self._thread.close()
 
     def _open(self) -> Stores:
+        if self.is_read_only:
+            raise StorageReadOnlyError
         if self._stores is None:
             with self._lock:
                 if self._stores is None:
@@ -94,7 +126,7 @@ class Storage:
     def _load(self) -> Stores:
         """Import the libraries in the native thread, because that takes more than 100 ms."""
         self._thread = thread = NativeThread()
-        driver = ["psycopg"] if self._location.path is None else []
+        driver = POSTGRES_MODULES if self._location.path is None else ()
         module, *_ = thread.call(lambda: import_gently("openai_compat.storage.opened", *driver))
         stores: Stores = module.Stores(self._location, thread, self._ttl, self._max_bytes)
         return stores

@@ -82,18 +82,14 @@ class AccountStore:
         """
 
         def work(connection: Connection) -> tuple[list[AccountRow], int | None]:
-            found: list[AccountRow] = []
             secret = connection.execute(select(secrets).where(secrets.c.digest == digest)).first()
-            id = secret and secret.account_id
-            while id is not None:
-                row = connection.execute(_select().where(accounts.c.id == id)).first()
-                if row is None:
-                    break
-                found.append(_to_row(row))
-                id = row.parent_id
-            return found, None if secret is None else secret.expires_at
+            return ([], None) if secret is None else (_ancestry(connection, secret.account_id), secret.expires_at)
 
         return self._database.read(work)
+
+    def with_parents(self, id: str) -> list[AccountRow]:
+        """Return an account, then the one that it belongs to, and so on. The list is empty without such an account."""
+        return self._database.read(lambda connection: _ancestry(connection, id))
 
     def page(
         self, kind: str, parent_id: str | None, after: str | None, limit: int, *, with_disabled: bool = True
@@ -148,6 +144,17 @@ class AccountStore:
     def _find_one(self, statement: Select[Any]) -> AccountRow | None:
         row = self._database.read(lambda connection: connection.execute(statement).first())
         return None if row is None else _to_row(row)
+
+
+def _ancestry(connection: Connection, id: str | None) -> list[AccountRow]:
+    found: list[AccountRow] = []
+    while id is not None:
+        row = connection.execute(_select().where(accounts.c.id == id)).first()
+        if row is None:
+            break
+        found.append(_to_row(row))
+        id = row.parent_id
+    return found
 
 
 def _select() -> Select[Any]:

@@ -37,7 +37,7 @@ class CompletionStore(ObjectStore):
             self._touch(connection, row.number, grown_by=len(body) - len(row.body), body=body)
             return True
 
-        return self._database.write(work)
+        return self._database.write(work, len(body))
 
 
 def _has_tag(pair: tuple[str, str]) -> ColumnElement[bool]:

@@ -42,15 +42,17 @@ class ConversationStore(ObjectStore):
             DuplicateItemError
         """
 
+        size = sum(len(entry.body) for entry in entries)
+
         def work(connection: Connection, row: Row[Any]) -> bool:
             _check_duplicates(connection, row.number, entries)
             last = select(func.max(items.c.position)).where(*_is_item_of(row.number))
             position = connection.execute(last).scalar()
             insert_items(connection, row.number, ITEMS, entries, 0 if position is None else position + 1)
-            self._touch(connection, row.number, grown_by=sum(len(entry.body) for entry in entries))
+            self._touch(connection, row.number, grown_by=size)
             return True
 
-        return bool(self._change(owner, id, work))
+        return bool(self._change(owner, id, work, size))
 
     def all_items(self, owner: str, id: str) -> list[str] | None:
         """Return the bodies of all items in order, or None if the owner has no such conversation."""
@@ -86,14 +88,14 @@ class ConversationStore(ObjectStore):
 
         return bool(is_valid_id(item_id) and self._change(owner, id, work))
 
-    def _change(self, owner: str, id: str, work: Any) -> Any:
+    def _change(self, owner: str, id: str, work: Any, size: int = 0) -> Any:
         """Run `work` with the conversation's row, which no other call can change meanwhile. Return None without one."""
 
         def change(connection: Connection) -> Any:
             row = self._find(connection, owner, id, for_update=True)
             return row and work(connection, row)
 
-        result = self._database.write(change)
+        result = self._database.write(change, size)
         self._on_write()
         return result
 

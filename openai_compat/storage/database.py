@@ -11,18 +11,19 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import closing
+from functools import cached_property
 from math import inf
-from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 from gevent import Timeout
 from sqlalchemy import Connection, Engine, PoolProxiedConnection, inspect, literal, select, table
 from sqlalchemy import column as column_of
-from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.pool import ManagesConnection, StaticPool
 
 from openai_compat.core.errors import StorageUnavailableError
 
-from .engines import open_engine
+from .engines import open_engine, open_unpooled_engine
 from .insertion import NewRows, insert_into_postgres, insert_into_sqlite
 from .location import Location
 from .migrate import MigrationError, migrate
@@ -44,6 +45,9 @@ RETRY_INTERVAL: Final = 1.0
 
 CHECK_INTERVAL: Final = 1.0
 """Seconds for which a database that has answered is taken to be available."""
+
+LARGE_BYTES: Final = 1_000_000
+"""Size of a write that is kept from stopping the streams. With psycopg, 1 MB takes about 2 ms."""
 
 FAILURES: Final = (SQLAlchemyError, sqlite3.Error, OSError, MigrationError, Timeout)
 """Errors of a database that is away, full, damaged or too slow."""
@@ -87,13 +91,13 @@ class Database(ABC):
         """
         return self._run(lambda engine: self._transact(engine, work, is_write=False))
 
-    def write(self, work: Work[T]) -> T:
-        """Run `work` and commit.
+    def write(self, work: Work[T], size: int = 0) -> T:
+        """Run `work`, which writes about `size` bytes, and commit.
 
         Raises:
             StorageUnavailableError, sqlalchemy's IntegrityError
         """
-        return self._run(lambda engine: self._transact(engine, work, is_write=True))
+        return self._run(lambda engine: self._transact(engine, work, is_write=True), size)
 
     def insert(self, rows: NewRows) -> None:
         """Insert an object and commit.
@@ -101,16 +105,17 @@ class Database(ABC):
         Raises:
             StorageUnavailableError
         """
-        self._run(lambda engine: self._insert(engine, rows))
+        self._run(lambda engine: self._insert(engine, rows), rows.size)
 
     def close(self) -> None:
         """Close the connections. The next call opens new ones."""
         with self._lock:
             self._drop()
 
-    def _run(self, access: Callable[[Engine], T]) -> T:
+    def _run(self, access: Callable[[Engine], T], size: int = 0) -> T:
         try:
-            result = access(self._open())
+            engine = self._open()
+            result = self._access_large(access) if size >= LARGE_BYTES else access(engine)
         except (IntegrityError, sqlite3.IntegrityError):
             raise
         except FAILURES as error:
@@ -157,6 +162,10 @@ class Database(ABC):
             self._thread.call(lambda: engine.dispose(close=is_own))
 
     @abstractmethod
+    def _access_large(self, access: Callable[[Engine], T]) -> T:
+        """Call `access`, which writes many bytes, with an engine. The streams of the worker go on meanwhile."""
+
+    @abstractmethod
     def _transact(self, engine: Engine, work: Work[T], *, is_write: bool) -> T: ...
 
     @abstractmethod
@@ -164,15 +173,32 @@ class Database(ABC):
 
 
 class PostgresDatabase(Database):
-    """PostgreSQL, whose driver waits cooperatively under gevent."""
+    """PostgreSQL, whose driver waits cooperatively under gevent.
+
+    The driver copies a text in one step. A large one is therefore written in the native thread, over a connection that
+    is opened for it, because the pool belongs to the worker's own thread.
+    """
+
+    def _access_large(self, access: Callable[[Engine], T]) -> T:
+        return self._thread.call(lambda: access(self._large_engine))
+
+    @cached_property
+    def _large_engine(self) -> Engine:
+        return open_unpooled_engine(self._location)
 
     def _transact(self, engine: Engine, work: Work[T], *, is_write: bool) -> T:
         with Timeout(POSTGRES_TIMEOUT), engine.begin() as connection:
+            if is_write:
+                connection.exec_driver_sql("BEGIN")
             return work(connection)
 
     def _insert(self, engine: Engine, rows: NewRows) -> None:
-        with Timeout(POSTGRES_TIMEOUT), engine.connect() as connection:
-            insert_into_postgres(connection.execution_options(isolation_level="AUTOCOMMIT"), rows)
+        driver = engine.dialect.loaded_dbapi
+        try:
+            with Timeout(POSTGRES_TIMEOUT), closing(engine.raw_connection()) as connection:
+                _insert_or_invalidate(connection, rows)
+        except driver.Error as error:
+            raise DBAPIError.instance(None, None, error, driver.Error) from error
 
 
 class SQLiteDatabase(Database):
@@ -183,6 +209,13 @@ class SQLiteDatabase(Database):
     """
 
     _inode: tuple[int, int] | None = None
+
+    def __init__(self, location: Location, thread: NativeThread) -> None:
+        super().__init__(location, thread)
+        self._file = str(location.path)
+
+    def _access_large(self, access: Callable[[Engine], T]) -> T:
+        return access(self._open())
 
     def _transact(self, engine: Engine, work: Work[T], *, is_write: bool) -> T:
         begin = _BEGIN_WRITE if is_write else _BEGIN_READ
@@ -213,7 +246,7 @@ class SQLiteDatabase(Database):
 
     def _identify(self) -> tuple[int, int] | None:
         try:
-            status = (self._location.path or Path()).stat()
+            status = os.stat(self._file)  # noqa: PTH116 - each call does it, and a Path takes three times as long
         except OSError:
             return None
         return status.st_dev, status.st_ino
@@ -224,9 +257,17 @@ def open_database(location: Location, thread: NativeThread) -> Database:
     return (PostgresDatabase if location.path is None else SQLiteDatabase)(location, thread)
 
 
+def _insert_or_invalidate(connection: PoolProxiedConnection, rows: NewRows) -> None:
+    try:
+        insert_into_postgres(connection, rows)
+    except BaseException:
+        connection.invalidate()  # a statement that was cut off may still run
+        raise
+
+
 def _insert_in_transaction(engine: Engine, rows: NewRows) -> None:
     """Insert without SQLAlchemy, whose connection and transaction would cost as much as the insertion."""
-    with closing(engine.raw_connection()) as pooled, _driver_of(pooled) as connection:
+    with _driver_of(cast(StaticPool, engine.pool).connection) as connection:
         connection.execute(_BEGIN_WRITE)
         insert_into_sqlite(connection, rows)
 
@@ -237,8 +278,8 @@ def _run_in_transaction(engine: Engine, work: Work[T], begin: str) -> T:
         return work(connection)
 
 
-def _driver_of(pooled: PoolProxiedConnection) -> sqlite3.Connection:
-    connection: sqlite3.Connection | None = pooled.driver_connection
+def _driver_of(pooled: ManagesConnection) -> sqlite3.Connection:
+    connection = cast("sqlite3.Connection | None", pooled.driver_connection)
     assert connection is not None  # noqa: S101 - the pool never returns one that is closed
     return connection
 

@@ -50,7 +50,7 @@ def run_migrations(location: Location) -> None:
     config.set_main_option("script_location", "openai_compat.storage:migrations")
     config.set_main_option("path_separator", "os")
     is_sqlite = location.path is not None
-    lock = "BEGIN IMMEDIATE" if is_sqlite else f"SELECT pg_advisory_xact_lock({LOCK_KEY})"
+    lock = "BEGIN IMMEDIATE" if is_sqlite else f"BEGIN; SELECT pg_advisory_xact_lock({LOCK_KEY})"
     engine = open_engine(location, busy_timeout=TIMEOUT)
     with engine.begin() as connection:
         connection.exec_driver_sql(lock)

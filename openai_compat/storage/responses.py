@@ -36,6 +36,8 @@ class ResponseStore(ObjectStore):
         cancellation and completion wins.
         """
 
+        size = len(body) + sum(len(entry.body) for entry in output)
+
         def work(connection: Connection) -> bool:
             row = self._find(connection, owner, id, for_update=True)
             if row is None or (if_status and row.status not in if_status):
@@ -45,12 +47,12 @@ class ResponseStore(ObjectStore):
             ).scalar_one()
             connection.execute(delete(items).where(*_is_output(row.number)))
             insert_items(connection, row.number, OUTPUT, output)
-            grown_by = len(body) - len(row.body) + sum(len(entry.body) for entry in output) - old
+            grown_by = size - len(row.body) - old
             grown_by += _insert_events(connection, row.number, new_events)
             self._touch(connection, row.number, grown_by=grown_by, body=body, status=status)
             return True
 
-        is_updated = self._database.write(work)
+        is_updated = self._database.write(work, size)
         self._on_write()
         return is_updated
 

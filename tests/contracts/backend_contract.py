@@ -447,7 +447,8 @@ def assert_well_formed(deltas: Sequence[Any], choices: int) -> None:
 def has_content(delta: ChatDelta | TextDelta) -> bool:
     if isinstance(delta, TextDelta):
         return bool(delta.text or delta.logprobs)
-    return bool(delta.content or delta.tool_calls or delta.refusal or delta.reasoning or delta.logprobs)
+    texts = delta.content or delta.refusal or delta.reasoning
+    return bool(texts or delta.tool_calls or delta.logprobs or delta.reasoning_details)
 
 
 def assert_logprobs(deltas: Sequence[Any], top: int) -> None:

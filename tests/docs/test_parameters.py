@@ -59,6 +59,10 @@ REMOTE_KINDS = [kind for kind in KINDS if kind != HUGGINGFACE]
 each_remote_kind = pytest.mark.parametrize(
     "kind", [pytest.param(kind, marks=[pytest.mark.extra(kind)] if kind == "haystack" else []) for kind in REMOTE_KINDS]
 )
+OWN_VALUES = {
+    ("anthropic", "response_format"): {"type": "json_schema", "json_schema": {"name": "n", "schema": {}}},
+}
+"""Values where a kind honours a parameter, but not with the one that all others know."""
 CURRENT_NAMES = {"functions": "tools", "function_call": "tool_choice"}
 """The names under which backends with a translated request get deprecated parameters."""
 COMPLETION: dict[str, Any] = {name: CHAT[name] for name in parameters_of(is_chat=False) if name in CHAT}
@@ -94,13 +98,13 @@ def test_parameters_are_treated_as_documented(kind: str, is_chat: bool, server: 
     path, body, values = ENDPOINTS[is_chat]
     for parameter in parameters_of(is_chat=is_chat):
         needed = NEEDS.get(parameter, {}) if is_chat else {}
-        sent = {"model": kind, **body, **needed, parameter: values[parameter]}
+        value = OWN_VALUES.get((kind, parameter), values[parameter])
+        sent = {"model": kind, **body, **needed, parameter: value}
         reply = requests.post(f"{server.base_url}/{path}", json=sent, timeout=10)
         observed = _observed_treatment(reply, parameter, set(needed), api.bodies)
         documented = treatment_of(kind, parameter, is_chat=is_chat)
-        assert observed == ("accepted" if documented in {"supported", "ignored"} else documented), (
-            f"{parameter}: {reply.text}"
-        )
+        is_accepted = documented in {"supported", "ignored"} and observed in {"accepted", "forwarded"}
+        assert is_accepted or observed == documented, f"{parameter}: {reply.text}"
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,8 @@ from typing import Any, Self
 class RecordingAPI:
     """Server that runs in a `with` block. `bodies` has the request bodies in order.
 
+    A request to `/messages` gets a message of Anthropic's API.
+
     The response has the keys `reply` and `data.answer`, and it is a chat completion with `n` choices. With `streams`, a
     request for a stream gets one with a single chunk. With a `status` of 400 or more, the reply is the error.
     """
@@ -31,7 +33,8 @@ class RecordingAPI:
             def do_POST(self) -> None:
                 request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 api.bodies.append(request)
-                content_type, body = api._answer(request)
+                answer = api._answer_message if self.path.endswith("/messages") else api._answer
+                content_type, body = answer(request)
                 self.send_response(api._status)
                 self.send_header("Content-Type", content_type)
                 self.send_header("Content-Length", str(len(body)))
@@ -52,6 +55,11 @@ class RecordingAPI:
     ) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+    def _answer_message(self, _request: dict[str, Any]) -> tuple[str, bytes]:
+        content = [{"type": "text", "text": self._reply}]
+        message = {"type": "message", "role": "assistant", "content": content, "stop_reason": "end_turn"}
+        return "application/json", json.dumps(message).encode()
 
     def _answer(self, request: dict[str, Any]) -> tuple[str, bytes]:
         if self._status >= 400:

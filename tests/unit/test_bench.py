@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from bench.compare.targets import TARGETS, to_value
+from bench.costs import MEASURED, PLAIN, Chart, write_charts
 from bench.regression.guard import find_regressions
 
 
@@ -21,3 +25,14 @@ def test_targets_are_evaluated_on_medians_of_one_run() -> None:
 
     assert statuses["chat: LiteLLM's CPU per request over ours"] == "reached"
     assert statuses["chat: our CPU per request over nginx's"] == "not measured"
+
+
+def test_costs_are_written_as_figures_and_as_a_plot(tmp_path: Path) -> None:
+    chart = Chart("stored", "CPU time (µs)", {"not stored": 640.25, "SQLite": 1094.0}, {"SQLite": MEASURED})
+    write_charts("storage", [chart], tmp_path)
+
+    result = json.loads((tmp_path / "storage.json").read_text())
+    assert result["charts"]["stored"]["figures"] == {"not stored": 640.25, "SQLite": 1094.0}
+    plot = (tmp_path / "stored.svg").read_text()
+    for text in ("CPU time (µs)", ">not stored<", ">640<", ">1,094<", MEASURED, PLAIN):
+        assert text in plot

@@ -95,6 +95,7 @@ OWNERS = {
     "yaml": ("config/",),
     "tiktoken": ("core/vocabularies.py",),
     "cryptography": ("services/responses/sealing.py",),
+    "jwt": ("accounts/identity_tokens.py",),
     "sqlite3": ("state/sqlite.py", "state/sqlite_file.py", "state/sqlite_ledger.py", "storage/"),
     "sqlalchemy": ("storage/",),
     "alembic": ("storage/migrate.py", "storage/migrations/"),

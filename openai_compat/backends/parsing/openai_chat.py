@@ -335,6 +335,7 @@ class _Choice:
             None,
             _objects(message.get("annotations")),
             message["audio"] if isinstance(message.get("audio"), dict) else None,
+            _objects(message.get("reasoning_details")),
         )
         if delta != ChatDelta(index=self.index):
             self.has_content = True

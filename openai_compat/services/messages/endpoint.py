@@ -18,6 +18,7 @@ from openai_compat.services.openai_objects import to_json_in_turns
 
 from .blocks import Content
 from .events import EventWriter, encode_message
+from .native import forward_count, forward_message, may_forward
 from .objects import new_message, to_usage
 from .request import TranslatedRequest, translate_request
 from .tokens import count_prompt, estimate_prompt
@@ -42,6 +43,8 @@ class MessagesEndpoint(Endpoint):
     def translate(
         self, call: InferenceCall, target: Target | Route, context: CallContext, chunk_filter: ChunkFilter | None
     ) -> Answer:
+        if may_forward(target.backend):
+            return forward_message(target.backend, call.for_model(target.model), context)
         request = self._request
         chat, adaptations = request.for_backend(target.backend, target.model, self._input_tokens)
         record_adaptations({**request.adaptations, **adaptations}, context.reply_headers)
@@ -97,6 +100,8 @@ class TokensEndpoint(Endpoint):
     def translate(
         self, call: InferenceCall, target: Target | Route, context: CallContext, chunk_filter: ChunkFilter | None
     ) -> CompleteAnswer:
+        if may_forward(target.backend):
+            return forward_count(target.backend, call.for_model(target.model), context)
         if not isinstance(target.backend, SupportsChat):
             raise missing_capability(target.model, "chat", capabilities_of(target.backend))
         request = translate_request(call.payload)

@@ -17,6 +17,7 @@ from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import CallContext, Usage
 from openai_compat.services.event_stream import EventStream
 from openai_compat.services.inference import Answer
+from openai_compat.services.openai_objects import to_json
 from openai_compat.services.sse_events import split_events
 
 from .lifecycle import Lifecycle
@@ -84,7 +85,7 @@ class BackgroundJob:
         self._lease = self._store.reserve(self.id)
         try:
             self._add(self._lifecycle.queue())
-            self._state.save(self._lifecycle.response)
+            self._state.save(self._lifecycle.response, to_json(self._lifecycle.response))
             self._flush()
         except BaseException:
             self._lease.release()

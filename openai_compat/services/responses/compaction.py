@@ -101,7 +101,7 @@ class CompactionEndpoint(InputEndpoint):
         return CompleteAnswer(200, {}, to_json(compaction), usage)
 
     def _to_item(self, summary: str) -> JSON:
-        sealed = self._service.sealer.seal(summary, COMPACTION)
+        sealed = self._service.sealer.seal(summary, model=COMPACTION)
         return {"id": new_id("cmp_"), "type": COMPACTION, "encrypted_content": sealed}
 
 

@@ -85,7 +85,7 @@ class ResponsesEndpoint(Endpoint):
         if self.is_background and not self.lifecycle.has_begun:
             raise TranslationNeededError
         request = self.request
-        record_adaptations(request.adaptations, context.reply_headers)
+        record_adaptations({**request.adaptations, **self.state.adaptations}, context.reply_headers)
         answer = self.service.chats.start(target.backend, target.model, request.chat, context)
         if call.is_streamed:
             return TranslatedStream(answer, self._events(answer, context.heartbeat_interval))
@@ -160,12 +160,13 @@ class ResponsesEndpoint(Endpoint):
         self.finished = to_finished(self.lifecycle.response, output.to_objects(), output.finish_reason, usage)
         return self.finished
 
-    def _finish_stream(self, output: Output, answer: ChatAnswer) -> JSON:
-        """Return the response that has ended, once it is stored. A background job stores it together with its end."""
+    def _finish_stream(self, output: Output, answer: ChatAnswer) -> bytes:
+        """Return the last event, once the response is stored. A background job stores it together with its end."""
         response = self._finish(output, answer)
+        body = to_json(response)
         if not self.is_background:
-            self.state.keep(response)
-        return response
+            self.state.keep(response, body)
+        return self.lifecycle.end(response["status"], body)
 
 
 def answer_response(
@@ -179,7 +180,7 @@ def answer_response(
         answer = answer_call(endpoint, route, call, context, on_routed)
         if isinstance(answer, CompleteAnswer):
             if endpoint.finished is not None:  # a translated call's
-                endpoint.state.keep(endpoint.finished)
+                endpoint.state.keep(endpoint.finished, answer.body)
             return answer
     except BaseException:
         endpoint.state.release()

@@ -96,13 +96,13 @@ def encode_response(
     writer: EventWriter,
     lifecycle: Lifecycle,
     deltas: Iterator[ChatDelta | Heartbeat],
-    finish: Callable[[], Mapping[str, Any]],
+    finish: Callable[[], bytes],
     heartbeat_interval: float,
 ) -> Iterator[bytes | Heartbeat]:
-    """Yield the events of an answer. `finish` returns the complete response, and keeps it first if it is stored."""
+    """Yield the events of an answer. `finish` returns the last event, and keeps the response first if it is stored."""
     if begin := lifecycle.begin():
         yield begin
     yield from encode_deltas(deltas, writer.write, heartbeat_interval)
     writer.finish()
     yield writer.take()
-    yield lifecycle.end(finish())
+    yield finish()

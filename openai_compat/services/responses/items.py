@@ -13,7 +13,7 @@ from openai_compat.services.request_fields import invalid_value, object_at, text
 from openai_compat.services.tool_names import to_chat_name
 
 from .content import split_output, to_assistant_fields, to_content
-from .sealing import COMPACTION
+from .sealing import COMPACTION, Reasoning
 from .tools import wrap_input
 
 ROLES: Final = ("user", "assistant", "system", "developer")
@@ -25,8 +25,8 @@ IGNORED: Final = frozenset({"additional_tools", "configuration_update", "compact
 """Types of items that are no part of the conversation."""
 SUMMARY_START: Final = "Summary of the conversation before:"
 
-OpenReasoning = Callable[[Mapping[str, Any]], str]
-"""Returns the text of a reasoning item, empty if it cannot be read."""
+OpenReasoning = Callable[[Mapping[str, Any]], Reasoning]
+"""Returns the content of a reasoning item, empty if it cannot be read."""
 
 
 def to_input_items(value: Any) -> Sequence[Any]:
@@ -62,6 +62,7 @@ class MessageBuilder:
         self._open_reasoning = open_reasoning
         self._messages: list[JSON] = []
         self._reasoning = ""
+        self._details: list[Any] = []
         self._attachments: list[JSON] = []
         self._open_calls: set[str] = set()
 
@@ -100,7 +101,7 @@ class MessageBuilder:
         if kind == "message":
             self._add_message(item, path)
         elif kind == "reasoning":
-            self._reasoning += self._open_reasoning(item)
+            self._add_reasoning(self._open_reasoning(item))
         elif kind == COMPACTION:
             self._add_compaction(item, path)
         elif kind in CALLS:
@@ -125,14 +126,19 @@ class MessageBuilder:
             self._append({"role": role, **to_assistant_fields(content, at)})
             return
         self._flush_attachments()
-        self._reasoning = ""
+        self._reasoning, self._details = "", []
         if role in INSTRUCTION_ROLES:
             self._messages.append({"role": "system", "content": _join_texts(to_content(content, at))})
         else:
             self._messages.append({"role": role, "content": to_content(content, at)})
 
+    def _add_reasoning(self, reasoning: Reasoning) -> None:
+        """Keep reasoning for the message that follows it."""
+        self._reasoning += reasoning.text
+        self._details += reasoning.details
+
     def _add_compaction(self, item: Mapping[str, Any], path: str) -> None:
-        summary = self._open_reasoning(item)
+        summary = self._open_reasoning(item).text
         if not summary:
             at = f"{path}.encrypted_content"
             raise InvalidRequestError(
@@ -148,6 +154,8 @@ class MessageBuilder:
         self._flush_attachments()
         if self._reasoning:
             message["reasoning_content"], self._reasoning = self._reasoning, ""
+        if self._details:
+            message["reasoning_details"], self._details = self._details, []
         self._messages.append(message)
 
     def _add_call(self, item: Mapping[str, Any], path: str, kind: str) -> None:
@@ -164,7 +172,7 @@ class MessageBuilder:
 
     def _append_call(self, call_id: str, name: str, arguments: str) -> None:
         last = self._messages[-1] if self._messages else {}
-        if last.get("role") != "assistant" or self._reasoning:
+        if last.get("role") != "assistant" or self._reasoning or self._details:
             last = {"role": "assistant", "content": None}
             self._append(last)
         call = {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}

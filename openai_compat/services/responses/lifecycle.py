@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from openai_compat.core.errors import OpenAICompatError
 from openai_compat.core.types import JSON
+from openai_compat.services.openai_objects import to_json
 
 from .objects import to_failed
 
@@ -74,19 +75,22 @@ class Lifecycle:
             return COMMENT
         return self.begin() or self._encode("response.in_progress", self._response_text())
 
-    def end(self, response: Mapping[str, Any]) -> bytes:
-        """Return the last event of a response that is completed, incomplete or failed."""
-        return self.event(f"response.{response['status']}", {"response": response})
+    def end(self, status: str, body: bytes) -> bytes:
+        """Return the last event of a response that is completed, incomplete or failed. `body` is its JSON."""
+        return self._head(f"response.{status}").encode() + b'"response":' + body + b"}\n\n"
 
     def fail(self, error: OpenAICompatError) -> bytes:
         """Return the events for a failure. Some clients raise the error, and others only see the failed response."""
         begin = self.begin()
         report = self.event("error", error.to_envelope())
-        return begin + report + self.end(to_failed(self.response, error))
+        failed = to_failed(self.response, error)
+        return begin + report + self.end(failed["status"], to_json(failed))
 
     def _response_text(self) -> str:
         return f'"response":{to_json_text(self.response)}'
 
     def _encode(self, type_: str, fields: str) -> bytes:
-        head = f'event: {type_}\ndata: {{"type":"{type_}","sequence_number":{self.next_number()},'
-        return f"{head}{fields}}}\n\n".encode("utf-8", "replace")
+        return f"{self._head(type_)}{fields}}}\n\n".encode("utf-8", "replace")
+
+    def _head(self, type_: str) -> str:
+        return f'event: {type_}\ndata: {{"type":"{type_}","sequence_number":{self.next_number()},'

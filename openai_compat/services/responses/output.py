@@ -12,8 +12,8 @@ from openai_compat.services.openai_objects import new_id
 from .objects import INCOMPLETE_REASONS, to_annotation, to_logprobs
 from .tools import ClientTool, ToolMap, unwrap_input
 
-Seal = Callable[[str], str]
-"""Returns a text of reasoning sealed, for a client that sends it back."""
+Seal = Callable[[str, Sequence[Mapping[str, Any]]], str]
+"""Returns the text and the details of reasoning sealed, for a client that sends it back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class Part:
 class Item:
     """An output item in progress. `tool` and `call_id` belong to calls, `seal` to reasoning."""
 
-    __slots__ = ("_closed", "_seal", "call_id", "id", "index", "parts", "status", "tool", "type")
+    __slots__ = ("_closed", "_seal", "call_id", "details", "id", "index", "parts", "status", "tool", "type")
 
     def __init__(
         self, type_: str, index: int, tool: ClientTool | None = None, call_id: str = "", seal: Seal | None = None
@@ -96,6 +96,7 @@ class Item:
         self.call_id = call_id
         self.status = "in_progress"
         self.parts: list[Part] = []
+        self.details: list[Mapping[str, Any]] = []
         self._seal = seal
         self._closed: JSON | None = None
 
@@ -127,7 +128,7 @@ class Item:
         if content := [part for part in parts if part["type"] == REASONING_TEXT.name]:
             fields["content"] = content
         if self._seal is not None and self.status != "in_progress":
-            fields["encrypted_content"] = self._seal("".join(part.text for part in self.parts))
+            fields["encrypted_content"] = self._seal("".join(part.text for part in self.parts), self.details)
         return fields
 
 
@@ -152,6 +153,8 @@ class Output:
         """Add a delta to the items."""
         if delta.reasoning:
             self._add_text(self._reasoning, delta.reasoning)
+        if delta.reasoning_details and self._seal is not None:
+            self._add_details(delta.reasoning_details)
         if delta.content:
             self._add_text(OUTPUT_TEXT, delta.content, delta.logprobs if self._shows_logprobs else ())
         if delta.refusal:
@@ -182,6 +185,13 @@ class Output:
         if logprobs:
             part.logprobs.extend(logprobs)
         self.on_text(part, text, logprobs)
+
+    def _add_details(self, details: Sequence[Mapping[str, Any]]) -> None:
+        """Add what the model needs back, also to reasoning that has no text to show."""
+        part = self._part
+        if part is None or part.kind is not self._reasoning:
+            part = self._open_part(self._reasoning)
+        part.item.details.extend(details)
 
     def _add_annotation(self, annotation: Mapping[str, Any]) -> None:
         part = self._part

@@ -27,6 +27,10 @@ _OWN_ID: Final = re.compile(r"[a-z]+_[0-9a-f]{32}")
 """Ids of this server. Those of OpenAI are longer."""
 
 
+NOT_STORED: Final = {"store": "false"}
+"""Adaptation of a call that names no `store`, on a server that can store nothing."""
+
+
 class CallState:
     """State of one call. `release` ends it on every path. A call that `only_reads` does not lock its conversation.
 
@@ -38,7 +42,10 @@ class CallState:
     def __init__(
         self, store: ResponseStore, payload: Mapping[str, Any], owner: str, *, only_reads: bool = False
     ) -> None:
-        self.is_stored = payload.get("store") is not False
+        wanted = payload.get("store")
+        is_impossible = wanted is None and store.is_read_only
+        self.is_stored = wanted is not False and not is_impossible
+        self.adaptations: Mapping[str, str] = NOT_STORED if is_impossible else {}
         self._store = store
         self._payload = payload
         self.owner = owner
@@ -86,21 +93,23 @@ class CallState:
             self._check_duplicates(self._entries)
             self._store.check()
 
-    def keep(self, response: Mapping[str, Any]) -> None:
+    def keep(self, response: Mapping[str, Any], body: bytes) -> None:
         """Store the response, and give the conversation back before the client can see the end of the answer.
+
+        `body` is the response as JSON, as the client gets it.
 
         Raises:
             InvalidRequestError, ObjectNotFoundError: the conversation was changed or deleted meanwhile.
             StorageUnavailableError
         """
         if self.is_stored:
-            self.save(response)
+            self.save(response, body)
             self.append(response)
         self.release()
 
-    def save(self, response: Mapping[str, Any]) -> None:
+    def save(self, response: Mapping[str, Any], body: bytes) -> None:
         """Store the response, which may be one that has only begun."""
-        self._store.save(self.owner, response, self._entries, self._references.previous_response_id)
+        self._store.save(self.owner, response, body, self._entries, self._references.previous_response_id)
 
     def append(self, response: Mapping[str, Any]) -> None:
         """Add the input and the output to the conversation, if the call has one."""

@@ -73,6 +73,11 @@ class ResponseStore:
         self._storage = storage
         self._conversations = conversations
 
+    @property
+    def is_read_only(self) -> bool:
+        """True if nothing can be stored, because the data directory cannot be written."""
+        return self._storage.is_read_only
+
     def check(self) -> None:
         """Raise an error if the database does not answer."""
         self._storage.check()
@@ -102,12 +107,17 @@ class ResponseStore:
         return StoredContext([*map(_in_turns(), items)], self._load_referenced(references.items, owner))
 
     def save(
-        self, owner: str, response: Mapping[str, Any], input_items: Sequence[Entry], previous_id: str | None
+        self,
+        owner: str,
+        response: Mapping[str, Any],
+        body: bytes,
+        input_items: Sequence[Entry],
+        previous_id: str | None,
     ) -> None:
-        """Keep a response that has ended, with the input that it answers."""
+        """Keep a response, whose JSON is `body`, with the input that it answers."""
         new = NewObject(
             response["id"],
-            to_json(response).decode(),
+            body.decode(),
             response["created_at"],
             {INPUT: input_items, OUTPUT: to_output_entries(response)},
             model=response["model"],

@@ -9,6 +9,7 @@ from typing import Final
 
 from .requests import check_body_size, check_cors, check_error_format
 from .results import CheckResult, passed, skipped
+from .storage import check_stored_objects
 from .streaming import check_buffering, check_compression, check_keep_alive_comments
 from .target import Target, TargetError
 from .timeouts import check_disconnects, check_idle_timeouts, check_reload
@@ -22,6 +23,7 @@ RESPONSE_CHECKS: Final[Sequence[Check]] = (
     check_keep_alive_comments,
     check_disconnects,
     check_idle_timeouts,
+    check_stored_objects,
 )
 
 

@@ -1,6 +1,6 @@
-"""Mock of OpenAI's API with fault injection, `python -m openai_compat mock-upstream`.
+"""Mock of the APIs of OpenAI and Anthropic with fault injection, `python -m openai_compat mock-upstream`.
 
-It answers as OpenAI does, with the same bytes for the same request. The model's name selects a fault. `mock-model` is
+It answers as they do, with the same bytes for the same request. The model's name selects a fault. `mock-model` is
 healthy, `fault-cut` ends a stream early, `fault-status:code=429,times=1` fails once. `faults.py` has the table of all
 faults, `options.py` the options after the colon.
 

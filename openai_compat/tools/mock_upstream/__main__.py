@@ -5,6 +5,6 @@ import sys
 
 from . import add_arguments, run
 
-parser = argparse.ArgumentParser(prog="mock-upstream", description="Mock of OpenAI's API with fault injection.")
+parser = argparse.ArgumentParser(prog="mock-upstream", description="Mock of the APIs of OpenAI and Anthropic.")
 add_arguments(parser)
 sys.exit(run(parser.parse_args()))

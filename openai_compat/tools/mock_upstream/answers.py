@@ -12,6 +12,7 @@ from .chat import chat_objects
 from .completions import completion_objects
 from .embeddings import embedding_objects
 from .errors import ApiError, Json
+from .messages import count_objects, message_objects
 from .options import Options
 from .responses import response_objects
 
@@ -19,11 +20,15 @@ JSON_TYPE = "application/json"
 SSE_TYPE = "text/event-stream; charset=utf-8"
 DONE = b"data: [DONE]\n\n"
 RESPONSES = "responses"
+MESSAGES = "messages"
+COUNT_TOKENS = "messages/count_tokens"
 OBJECTS_AT = {
     "chat/completions": chat_objects,
     "completions": completion_objects,
     "embeddings": embedding_objects,
     RESPONSES: response_objects,
+    MESSAGES: message_objects,
+    COUNT_TOKENS: count_objects,
 }
 
 
@@ -47,8 +52,8 @@ class MockAnswer:
 
     @property
     def has_done(self) -> bool:
-        """True if the stream ends with `[DONE]`. The last event of a response is its end."""
-        return self.endpoint != RESPONSES
+        """True if the stream ends with `[DONE]`. The last event of a response or of a message is its end."""
+        return self.endpoint not in {RESPONSES, MESSAGES}
 
     @cached_property
     def parts(self) -> tuple[bytes, ...]:
@@ -78,12 +83,12 @@ def to_event(chunk: Json) -> bytes:
 
 
 def build_answer(endpoint: str, payload: Json, model: str, options: Options) -> MockAnswer:
-    """Return OpenAI's answer of an endpoint.
+    """Return the answer of an endpoint.
 
     Raises:
         ApiError: the request is invalid.
     """
-    is_stream = bool(payload.get("stream")) and endpoint != "embeddings"
+    is_stream = bool(payload.get("stream")) and endpoint not in {"embeddings", COUNT_TOKENS}
     if payload.get("stream_options") and not is_stream:
         message = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
         raise ApiError(400, message, param="stream_options")

@@ -1,4 +1,7 @@
-"""Routing of requests to OpenAI's endpoints and to `/__mock__/`. Any other request is described in the response."""
+"""Routing of requests to the endpoints of OpenAI and Anthropic, and to `/__mock__/`.
+
+Any other request is described in the response.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ import re
 from functools import lru_cache
 from itertools import count
 from urllib.parse import unquote
+
+from openai_compat.core.anthropic import VERSION_HEADER as ANTHROPIC_VERSION
 
 from .answers import JSON_TYPE, MockAnswer, build_answer
 from .delivery import send_healthy
@@ -22,6 +27,7 @@ CONTROL_PREFIX = "/__mock__/"
 _INFERENCE = re.compile(
     r"(?:/openai/deployments/(?P<deployment>[^/]+)|/openai/v1|/openai|/v1|/serving-endpoints)?/(?P<endpoint>chat/completions|completions|embeddings|responses)"
 )
+_MESSAGES = re.compile(r"(?:/anthropic)?(?:/v1)?/(?P<endpoint>messages(?:/count_tokens)?)")
 _MODELS = re.compile(r"(?:/openai/v1|/openai|/v1)?/models(?:/(?P<id>.+))?")
 _CONTENT = re.compile(r"(?:/openai/v1|/v1)?/files/[^/]+/content")
 _CACHED_BODY_BYTES = 64 * 1024
@@ -45,7 +51,8 @@ class MockApplication:
             self._check_key(exchange.request)
             self._route(exchange)
         except ApiError as error:
-            exchange.respond(error.status, JSON_TYPE, error.to_bytes(), error.headers)
+            is_anthropic = _is_anthropic(exchange.request)
+            exchange.respond(error.status, JSON_TYPE, error.to_bytes(is_anthropic=is_anthropic), error.headers)
 
     def control(self, exchange: Exchange) -> None:
         """Handle a request to `/__mock__/`."""
@@ -66,7 +73,8 @@ class MockApplication:
         if self._credentials is None:
             return
         bearer, api_key = self._credentials
-        if request.headers.get("authorization") != bearer and request.headers.get("api-key") != api_key:
+        keys = (request.headers.get("api-key"), request.headers.get("x-api-key"))
+        if request.headers.get("authorization") != bearer and api_key not in keys:
             raise ApiError(401)
 
     def _route(self, exchange: Exchange) -> None:
@@ -74,8 +82,13 @@ class MockApplication:
         method, path = exchange.request.method, exchange.request.path
         if method == "POST" and (match := _INFERENCE.fullmatch(path)):
             self._infer(exchange, match["endpoint"], unquote(match["deployment"] or ""))
+        elif method == "POST" and (match := _MESSAGES.fullmatch(path)):
+            if ANTHROPIC_VERSION not in exchange.request.headers:
+                raise ApiError(400, f"{ANTHROPIC_VERSION}: header is required")
+            self._infer(exchange, match["endpoint"], "")
         elif method in ("GET", "HEAD") and (match := _MODELS.fullmatch(path)):
-            _respond_json(exchange, _models(unquote(match["id"] or "")))
+            list_models = _anthropic_models if _is_anthropic(exchange.request) else _models
+            _respond_json(exchange, list_models(unquote(match["id"] or "")))
         elif method == "GET" and _CONTENT.fullmatch(path):
             _send_file(exchange)
         else:
@@ -134,6 +147,24 @@ def _models(name: str) -> Json:
     if name.partition(":")[0] not in MODELS:
         raise ApiError(404, f"The model '{name}' does not exist", param="model", code="model_not_found")
     return {"id": name, "object": "model", "created": CREATED, "owned_by": "mock"}
+
+
+def _anthropic_models(name: str) -> Json:
+    """Return the list of models, or the model called `name`, in Anthropic's form.
+
+    Raises:
+        ApiError: there is no such model.
+    """
+    if not name:
+        data = [_anthropic_models(listed) for listed in MODELS]
+        return {"data": data, "has_more": False, "first_id": data[0]["id"], "last_id": data[-1]["id"]}
+    _models(name)
+    return {"type": "model", "id": name, "display_name": name, "created_at": "2023-11-14T22:13:20Z"}
+
+
+def _is_anthropic(request: Request) -> bool:
+    """Return True if a client of Anthropic's API sent the request."""
+    return ANTHROPIC_VERSION in request.headers or _MESSAGES.fullmatch(request.path) is not None
 
 
 def _send_file(exchange: Exchange) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from .answers import DONE, JSON_TYPE, MockAnswer, to_event
+from .answers import DONE, JSON_TYPE, MESSAGES, RESPONSES, MockAnswer, to_event
 from .delivery import send_healthy, send_parts, write_parts
 from .errors import ApiError, Json
 from .exchange import REASONS, Exchange
@@ -39,8 +39,10 @@ def quota_error(_exchange: Exchange, _answer: MockAnswer) -> None:
     raise ApiError(429, message, error_type="insufficient_quota", code="insufficient_quota")
 
 
-def context_length_error(_exchange: Exchange, _answer: MockAnswer) -> None:
+def context_length_error(_exchange: Exchange, answer: MockAnswer) -> None:
     """Return the error for a prompt that is too long."""
+    if answer.endpoint == MESSAGES:
+        raise ApiError(400, "prompt is too long: 9001 tokens > 8192 maximum")
     message = "This model's maximum context length is 8192 tokens. However, your messages resulted in 9001 tokens."
     raise ApiError(400, message, param="messages", code="context_length_exceeded")
 
@@ -161,6 +163,9 @@ def no_finish(exchange: Exchange, answer: MockAnswer) -> None:
     def edit(objects: list[Json]) -> list[Json]:
         for choice in _choices(objects):
             choice["finish_reason"] = None
+        for message in objects:
+            if "stop_reason" in message:
+                message["stop_reason"] = None
         return objects
 
     if answer.is_stream:
@@ -212,6 +217,9 @@ def error_in_stream(exchange: Exchange, answer: MockAnswer) -> None:
 
 def _error_events(answer: MockAnswer, error: ApiError) -> Iterator[bytes]:
     """Yield the error event of a stream. Responses have two (source: a recorded stream of OpenAI)."""
+    if answer.endpoint == MESSAGES:
+        yield to_event(error.to_anthropic_envelope())
+        return
     if answer.has_done:
         yield to_event(error.to_envelope())
         return
@@ -224,7 +232,7 @@ def _error_events(answer: MockAnswer, error: ApiError) -> Iterator[bytes]:
 
 def no_responses(exchange: Exchange, answer: MockAnswer) -> None:
     """Return 404 for the Responses API, as servers without it do. Other endpoints are healthy."""
-    if not answer.has_done:
+    if answer.endpoint == RESPONSES:
         raise ApiError(404, f"Invalid URL (POST {exchange.request.path})")
     send_healthy(exchange, answer)
 
@@ -253,7 +261,9 @@ def _choices(objects: list[Json]) -> list[Json]:
 
 
 def _is_last(chunk: Json) -> bool:
-    """Return True if a chunk ends a choice."""
+    """Return True if a chunk ends a choice, or an event of the Messages API has the reason for the end."""
+    if chunk.get("type") == "message_delta":
+        return True
     return any(choice.get("finish_reason") for choice in chunk.get("choices", []))
 
 

@@ -1,9 +1,11 @@
-"""OpenAI's error envelope, with its default type, code and message for each status."""
+"""The error envelopes of OpenAI and Anthropic, with the default type, code and message for each status."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
+
+from openai_compat.core.anthropic import error_type_of
 
 Json = dict[str, Any]
 
@@ -19,6 +21,7 @@ _DEFAULTS = {
     429: ("requests", "rate_limit_exceeded", "Rate limit reached for requests. Please try again in 1s."),
     500: ("server_error", None, "The server had an error while processing your request. Sorry about that!"),
     503: ("server_error", None, "The server is currently overloaded. Please try again later."),
+    529: ("server_error", None, "Overloaded"),
 }
 
 
@@ -45,9 +48,18 @@ class ApiError(Exception):
         error = {"message": str(self), "type": self.type, "param": self.param, "code": self.code}
         return {"error": error}
 
-    def to_bytes(self) -> bytes:
+    def to_anthropic_envelope(self) -> Json:
+        """Return the JSON object of the Messages API."""
+        return {
+            "type": "error",
+            "error": {"type": error_type_of(self.status), "message": str(self)},
+            "request_id": "req_mock",
+        }
+
+    def to_bytes(self, *, is_anthropic: bool = False) -> bytes:
         """Return the envelope as JSON, indented as OpenAI does."""
-        return json.dumps(self.to_envelope(), indent=4, ensure_ascii=False).encode()
+        envelope = self.to_anthropic_envelope() if is_anthropic else self.to_envelope()
+        return json.dumps(envelope, indent=4, ensure_ascii=False).encode()
 
 
 def missing_parameter(name: str) -> ApiError:

@@ -13,6 +13,8 @@ import gevent.event
 import httptools
 from gevent.socket import socket as Connection
 
+from openai_compat.core.anthropic import VERSION_HEADER
+
 _OPENAI_HEADERS = (
     "openai-organization: mock-organization\r\n"
     "openai-processing-ms: 12\r\n"
@@ -25,6 +27,12 @@ _OPENAI_HEADERS = (
     "x-ratelimit-reset-tokens: 3ms\r\n"
     "set-cookie: __cf_bm=mock-cookie; path=/; HttpOnly\r\n"
     "x-internal-secret: do-not-relay\r\n"
+)
+_ANTHROPIC_HEADERS = (
+    "anthropic-organization-id: mock-organization\r\n"
+    "anthropic-ratelimit-requests-limit: 50\r\n"
+    "anthropic-ratelimit-requests-remaining: 49\r\n"
+    "set-cookie: __cf_bm=mock-cookie; path=/; HttpOnly\r\n"
 )
 REASONS = {status.value: status.phrase for status in HTTPStatus}
 
@@ -194,10 +202,12 @@ class Exchange:
         gevent.event.Event().wait()
 
     def _header_block(self, status: int, content_type: str, headers: Mapping[str, str]) -> bytes:
-        """Return the status line, the headers of every response of OpenAI, and `headers`."""
+        """Return the status line, the headers of every response of OpenAI or Anthropic, and `headers`."""
+        is_anthropic = VERSION_HEADER in self.request.headers
+        vendor = f"request-id: {self._request_id}\r\n{_ANTHROPIC_HEADERS}" if is_anthropic else _OPENAI_HEADERS
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
         lines += "" if self.is_keep_alive else "connection: close\r\n"
         return (
             f"HTTP/1.1 {status} {REASONS.get(status, 'Unknown')}\r\ncontent-type: {content_type}\r\n"
-            f"x-request-id: {self._request_id}\r\n{_OPENAI_HEADERS}{lines}\r\n"
+            f"x-request-id: {self._request_id}\r\n{vendor}{lines}\r\n"
         ).encode("latin-1")

@@ -24,6 +24,8 @@ class Options:
     """Text after the reply."""
     calls: int = 1
     """Tool calls in the answer if the request has tools."""
+    redacted: int = 0
+    """1 for encrypted reasoning in the answers of the Messages API that think."""
     after: int = -1
     """Events, or quarters of a JSON body, that are sent before the fault, -1 for half of them."""
     code: int = 0

@@ -43,7 +43,7 @@ def test_the_shipped_nginx_configuration_passes_every_check(server: LiveServer) 
         reload = f"kill -HUP {nginx.process.pid}"
         results = run_doctor(nginx.url, "--origin", ORIGIN, "--reload", reload, "--reload-seconds", "3", code=0)
     assert {result["outcome"] for result in results.values()} == {"passed"}
-    assert len(results) == 13
+    assert len(results) == 14
 
 
 SITE = "    proxy_buffering off;"

@@ -15,6 +15,9 @@ import pytest
 import requests
 
 from bench.chaos.kills import StoredCalls, kill_workers
+from openai_compat.tools.doctor.storage import check_stored_objects
+from openai_compat.tools.doctor.target import Target
+from openai_compat.tools.http_probe import BaseURL
 from tests.support.live_server import LiveServer
 from tests.support.postgres_server import PostgresServer, running_postgres
 from tests.support.responses_events import parse_events
@@ -114,6 +117,55 @@ def test_a_server_that_starts_during_an_outage_recovers(postgres: PostgresServer
             assert "secret" not in server.log()
     finally:
         postgres.ensure_started()
+
+
+def test_a_worker_opens_an_existing_database_before_a_call_needs_it(tmp_path: Path) -> None:
+    """The imports and the connection would delay that call by a second."""
+    file = tmp_path / "openai-compat.db"
+    with LiveServer({"DATA_DIR": str(tmp_path)}) as server:
+        assert exchange(server, "POST", "responses", {"input": "Hi"})[0] == 200
+    with LiveServer({"DATA_DIR": str(tmp_path)}) as server:
+        [worker] = server.workers()
+        files = Path(f"/proc/{worker}/fd")
+        wait_until(lambda: file in {path.resolve() for path in files.iterdir()}, "the file is open", seconds=60)
+
+
+def test_without_a_writable_directory_responses_are_answered_and_not_stored(tmp_path: Path) -> None:
+    """As in a container with a read-only file system. The client is told, and what needs storage is refused."""
+    (tmp_path / "file").write_text("")
+    with LiveServer({"DATA_DIR": str(tmp_path / "file" / "data"), "DIAGNOSTICS_ENABLED": "true"}) as server:
+        for fields in ({}, {"store": None}, {"stream": True}):
+            answer = requests.post(f"{server.base_url}/responses", json={"input": "Hi", **fields}, timeout=30)
+            assert answer.status_code == 200
+            assert answer.headers["x-openai-compat-adapted"] == "store=false"
+            assert '"store":false' in answer.text
+            assert '"store":true' not in answer.text
+        needs = [{"store": True}, {"background": True}, {"previous_response_id": f"resp_{'0' * 32}"}]
+        for fields in (*needs, {"conversation": f"conv_{'0' * 32}"}):
+            status, error = exchange(server, "POST", "responses", {"input": "Hi", **fields})
+            assert (status, error["error"]["code"]) == (503, "storage_read_only"), fields
+            assert "data directory cannot be written" in error["error"]["message"]
+        assert exchange(server, "POST", "chat/completions", STORED)[0] == 503
+        without = requests.post(f"{server.base_url}/responses", json={"input": "Hi", "store": False}, timeout=30)
+        assert "x-openai-compat-adapted" not in without.headers
+        [finding] = check_stored_objects(_to_target(server))
+        assert (finding.outcome, "DATA_DIR" in finding.message) == ("skipped", True)
+        assert "nothing can be stored" in server.log()
+
+
+def test_a_database_that_was_named_is_no_choice(tmp_path: Path) -> None:
+    """An operator who set `DATABASE_URL` wants objects to be stored, so its failure is an outage."""
+    (tmp_path / "file").write_text("")
+    url = f"sqlite:{tmp_path}/file/named.db"
+    with LiveServer({"DATABASE_URL": url, "DIAGNOSTICS_ENABLED": "true"}) as server:
+        status, error = exchange(server, "POST", "responses", {"input": "Hi"})
+        assert (status, error["error"]["code"]) == (503, "storage_unavailable")
+        [finding] = check_stored_objects(_to_target(server))
+        assert (finding.outcome, "does not answer" in finding.message) == ("failed", True)
+
+
+def _to_target(server: LiveServer) -> Target:
+    return Target(BaseURL.parse(server.base_url), {"Content-Type": "application/json"})
 
 
 def test_a_worker_that_waits_for_a_locked_file_answers_other_calls(tmp_path: Path) -> None:

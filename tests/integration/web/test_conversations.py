@@ -270,7 +270,7 @@ def test_conversations_of_an_upstream_stay_there(
 
 def test_a_database_that_is_away_fails_only_what_needs_it(make_client: MakeClient, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    client = make_client(DATA_DIR=str(tmp_path / "file" / "data"))
+    client = make_client(DATABASE_URL=f"sqlite:{tmp_path}/file/named.db")
     chat = {"messages": [HELLO]}
     for response in (
         client.post("/v1/conversations", json={}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import stat
@@ -9,21 +10,25 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from secrets import token_hex
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, insert
 
 from openai_compat.core.errors import ConfigurationError, StorageUnavailableError
 from openai_compat.storage import location as location_module
 from openai_compat.storage import open_storage
-from openai_compat.storage.database import open_database
+from openai_compat.storage.database import LARGE_BYTES, open_database
+from openai_compat.storage.insertion import MOST_VALUES
 from openai_compat.storage.location import Location, locate, to_location
 from openai_compat.storage.migrate import MigrationError, migrate
 from openai_compat.storage.native_thread import NativeThread
-from openai_compat.storage.records import NewObject
-from openai_compat.storage.tables import SCHEMA_VERSION, metadata
+from openai_compat.storage.pages import Entry
+from openai_compat.storage.records import INPUT, OUTPUT, DuplicateItemError, NewObject
+from openai_compat.storage.tables import SCHEMA_VERSION, leases, metadata
 from tests.support.postgres_server import PostgresServer, running_postgres
 from tests.support.tools import ROOT
 from tests.support.waiting import wait_until
@@ -176,11 +181,54 @@ def test_postgresql_may_go_away_and_come_back(monkeypatch: pytest.MonkeyPatch) -
         stores.completions.create("me", NewObject("id", "{}", 1))
         server.stop()
         with pytest.raises(StorageUnavailableError):
+            stores.completions.create("me", NewObject("lost", "{}", 1))
+        with pytest.raises(StorageUnavailableError):
+            stores.completions.create("me", NewObject("lost", '"' + "x" * LARGE_BYTES + '"', 1))
+        with pytest.raises(StorageUnavailableError):
             stores.completions.get("me", "id")
         with pytest.raises(StorageUnavailableError):
             stores.check()
         server.start()
         assert stores.completions.get("me", "id") is not None
+
+
+def test_a_connection_that_was_idle_is_tested_before_its_use(
+    monkeypatch: pytest.MonkeyPatch, postgres: PostgresServer
+) -> None:
+    """A firewall or a restart of the database may have closed it, which costs no call."""
+    stores = open_stores(to_location(postgres.create_database("idle")))
+    stores.check()
+    monkeypatch.setattr("openai_compat.storage.engines.TRUSTED_SECONDS", 0.0)
+    postgres.stop()
+    postgres.start()
+    stores.completions.create("me", NewObject("id", "{}", 1))
+    assert stores.completions.get("me", "id") is not None
+
+
+def test_a_failed_transaction_leaves_nothing_behind(location: Location) -> None:
+    stores = open_stores(location)
+    owner = token_hex(8)
+
+    def fail(connection: Connection) -> None:
+        connection.execute(insert(leases).values(name=owner, holder=owner, expires_at=2.0**40))
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        stores._database.write(fail)
+    assert not stores.leases.is_held(owner)
+
+
+@pytest.mark.parametrize("count", [0, 1, MOST_VALUES, MOST_VALUES + 1, 20_000])
+def test_an_object_is_stored_with_any_number_of_items(location: Location, owner: str, count: int) -> None:
+    """PostgreSQL takes at most 65,535 parameters."""
+    stores = open_stores(location)
+    entries = [Entry(f"{owner}-{number}", f'"é {number}"') for number in range(count)]
+    tags = {str(number): f'"{number}"' for number in range(count)}
+    stores.responses.create(owner, NewObject(owner, "{}", 1, {INPUT: entries, OUTPUT: []}, tags=tags))
+    chain = stores.responses.chain(owner, owner)
+    assert chain is not None
+    assert chain.items == [entry.body for entry in entries]
+    stores.close()
 
 
 def test_a_killed_migration_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -229,6 +277,58 @@ blocked.release()
 query.join()
 assert order == ["stream", "query"], order
 """
+
+
+LARGE_WRITE = """
+import gevent.monkey; gevent.monkey.patch_all()
+import sys, gevent
+from gevent._threading import Lock
+from openai_compat.storage import open_storage
+from openai_compat.storage.postgres_text import SteppedText
+from openai_compat.storage.records import NewObject
+storage = open_storage(sys.argv[1], "", 0, 0)
+storage.check()
+encode, started, blocked, body = SteppedText.dump, [], Lock(), "é" * 2_000_000
+def encode_once_unblocked(self, text):
+    if text == body:
+        started.append(True)
+        blocked.acquire()
+    return encode(self, text)
+SteppedText.dump = encode_once_unblocked
+blocked.acquire()
+writing = gevent.spawn(storage.responses.create, "me", NewObject("id", body, 1))
+while not started:
+    gevent.sleep(0.001)
+assert storage.responses.get("me", "id") is None
+blocked.release()
+writing.get()
+assert storage.responses.get("me", "id").body == body
+"""
+
+
+def test_other_greenlets_run_while_postgresql_gets_a_large_text(postgres: PostgresServer) -> None:
+    """Copies of the text in the worker's own thread would stop all streams."""
+    url = postgres.create_database("large")
+    subprocess.run([sys.executable, "-c", LARGE_WRITE, url], cwd=ROOT, check=True, timeout=60)
+
+
+def test_large_texts_are_stored_as_they_are(location: Location, owner: str) -> None:
+    stores = open_stores(location)
+    text, item = (
+        json.dumps("é\U0001f600 " * 400_000, ensure_ascii=False),
+        Entry(f"{owner}-item", f'"{"x" * LARGE_BYTES}"'),
+    )
+    stores.responses.create(owner, NewObject(owner, text, 1, status="queued"))
+    assert stores.responses.update(owner, owner, body=text[::-1], status="completed", output=[item])
+    stores.conversations.create(owner, NewObject(f"{owner}-2", "{}", 1))
+    assert stores.conversations.append(owner, f"{owner}-2", [item])
+    with pytest.raises(DuplicateItemError):
+        stores.conversations.append(owner, f"{owner}-2", [item])
+    found = stores.responses.get(owner, owner)
+    assert found is not None
+    assert found.body == text[::-1]
+    assert stores.responses.find_items(owner, [item.id]) == {item.id: item.body}
+    stores.close()
 
 
 def test_other_greenlets_run_while_the_database_works(location: Location) -> None:

@@ -10,6 +10,7 @@ import pytest
 from openai_compat.core.errors import UpstreamTruncatedError
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import ChatDelta, TokenLogprob, ToolCallDelta, Usage
+from openai_compat.services.openai_objects import to_json
 from openai_compat.services.responses.events import EventWriter, encode_response
 from openai_compat.services.responses.lifecycle import Lifecycle
 from openai_compat.services.responses.objects import new_response, to_finished
@@ -33,11 +34,12 @@ def stream(
     deltas: Iterable[ChatDelta | Heartbeat], reasoning: PartKind = REASONING_TEXT, *, seals: bool = False
 ) -> Iterator[bytes | Heartbeat]:
     lifecycle = new_lifecycle()
-    seal = (lambda text: f"sealed {text}") if seals else None
+    seal = (lambda text, _details: f"sealed {text}") if seals else None
     writer = EventWriter(lifecycle, to_tool_map(TOOLS), reasoning, seal, shows_logprobs=True)
 
-    def finish() -> Event:
-        return to_finished(lifecycle.response, writer.to_objects(), writer.finish_reason, Usage(3, 4, 1, 2))
+    def finish() -> bytes:
+        response = to_finished(lifecycle.response, writer.to_objects(), writer.finish_reason, Usage(3, 4, 1, 2))
+        return lifecycle.end(response["status"], to_json(response))
 
     return encode_response(writer, lifecycle, iter(deltas), finish, 0.0)
 

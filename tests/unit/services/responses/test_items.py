@@ -8,10 +8,11 @@ import pytest
 
 from openai_compat.core.errors import InvalidRequestError
 from openai_compat.services.responses.items import MessageBuilder, to_input_items
+from openai_compat.services.responses.sealing import Reasoning
 
 
 def build(*items: Any, instructions: str | None = None) -> list[dict[str, Any]]:
-    builder = MessageBuilder(lambda item: str(item.get("encrypted_content") or ""))
+    builder = MessageBuilder(lambda item: Reasoning(str(item.get("encrypted_content") or "")))
     builder.add_all(items)
     return builder.build(instructions)
 

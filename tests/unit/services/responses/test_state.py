@@ -15,6 +15,7 @@ class FakeStore:
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.items = ()
+        self.is_read_only = False
         self.referenced: dict[str, Any] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -35,7 +36,7 @@ def test_a_conversation_is_given_back_once_its_items_are_stored() -> None:
     """The client may send the next call as soon as it sees the end."""
     store = FakeStore()
     state = state_of(store)
-    state.keep(RESPONSE)
+    state.keep(RESPONSE, b"{}")
     assert store.calls == ["lock", "load", "save", "append", "release"]
     state.release()
     assert store.calls[-2:] == ["append", "release"], "it is given back once"
@@ -43,5 +44,5 @@ def test_a_conversation_is_given_back_once_its_items_are_stored() -> None:
 
 def test_a_call_without_storage_gives_its_conversation_back() -> None:
     store = FakeStore()
-    state_of(store, store=False).keep(RESPONSE)
+    state_of(store, store=False).keep(RESPONSE, b"{}")
     assert store.calls == ["lock", "load", "release"]

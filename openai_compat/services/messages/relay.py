@@ -1,0 +1,184 @@
+"""Relay of an upstream's stream of Messages events, which is watched for its end."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from typing import Any, Final
+
+from openai_compat.backends.base import SupportsMessages
+from openai_compat.backends.http.messages import UpstreamResponse
+from openai_compat.backends.parsing.anthropic_errors import to_inner_error
+from openai_compat.backends.parsing.anthropic_messages import UsageReader
+from openai_compat.backends.parsing.openai_chat import DONE_GRACE
+from openai_compat.backends.parsing.openai_errors import find_status, to_error_chunk
+from openai_compat.core.errors import UpstreamInvalidResponseError, UpstreamTimeoutError, UpstreamTruncatedError
+from openai_compat.core.streams import HEARTBEAT, Heartbeat
+from openai_compat.core.types import Usage
+from openai_compat.services.event_stream import EventStream
+from openai_compat.services.responses.relay import EventJoiner
+from openai_compat.services.sse_events import DATA, split_events
+
+START: Final = "message_start"
+PING: Final = "ping"
+DELTA: Final = "content_block_delta"
+BLOCK_START: Final = "content_block_start"
+ENDING: Final = "message_delta"
+STOP: Final = "message_stop"
+ERROR: Final = "error"
+STOP_EVENT: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+_NAME: Final = re.compile(rb"(?:^|[\r\n])event: ?(\w+)")
+
+
+class MessagesRelay(EventStream):
+    """The events of an upstream, as bytes.
+
+    The stream ends with `message_stop`, which is added if only that is missing, or with an error.
+
+    Raises (while iterating):
+        UpstreamTruncatedError: it ended before the reason for the end was known. Any error of reading the response.
+    """
+
+    def __init__(self, response: UpstreamResponse, backend: SupportsMessages, headers: Mapping[str, str]) -> None:
+        self.headers = headers
+        self._response = response
+        self._blocks = response.blocks()
+        self._backend = backend
+        self._joiner = EventJoiner()
+        self._primed: list[bytes] = []
+        self._usage = UsageReader()
+        self._has_content = self._is_finished = self._is_done = False
+
+    @property
+    def usage(self) -> Usage | None:
+        return self._usage.to_usage()
+
+    def prime(self) -> None:
+        """Read up to the first content, so that an error before it can have a status, or lead to another target.
+
+        Raises:
+            UpstreamError: an error came first, or the response could not be read.
+        """
+        while not self._has_content:
+            block = next(self, None)
+            if block is None:
+                raise UpstreamInvalidResponseError("The upstream's stream has no content.")
+            if block is not HEARTBEAT:
+                self._primed.append(block)
+
+    def __iter__(self) -> Iterator[bytes | Heartbeat]:
+        if not self._primed:  # `chain` calls this method again
+            return self
+        primed, self._primed = self._primed, []
+        return chain(primed, self)
+
+    def __next__(self) -> bytes | Heartbeat:
+        while not self._is_done:
+            block = self._next_block()
+            if block is None:
+                return self._end()
+            if block is HEARTBEAT:
+                return block
+            if events := self._joiner.feed(block):
+                return self._watch(events)
+        raise StopIteration
+
+    def close(self) -> None:
+        if self._is_done and self.failure is None:
+            self._response.release()
+        else:
+            self._response.close()
+
+    def _next_block(self) -> bytes | Heartbeat | None:
+        """Return the next block, or None at the end. Of a finished message, the end may be missing."""
+        try:
+            return next(self._blocks, None)
+        except (UpstreamTimeoutError, UpstreamTruncatedError):
+            if not self._is_finished:
+                raise
+            return None
+
+    def _end(self) -> bytes:
+        """Return the end mark, which was missing.
+
+        Raises:
+            UpstreamTruncatedError: more than that is missing.
+        """
+        if not self._is_finished:
+            raise UpstreamTruncatedError("The upstream's stream ended before its message was complete.")
+        self._is_done = True
+        return STOP_EVENT
+
+    def _watch(self, events: bytes) -> bytes:
+        """Return the events up to the one that ends the message."""
+        kept: list[bytes] = []
+        for event in split_events(events):
+            type_ = _type_of(event)
+            kept.append(self._response.redact(event) if type_ == ERROR else event)
+            if type_ == DELTA:
+                self._has_content = True
+                continue
+            self._observe(type_, event)
+            if self._is_done:
+                break
+        return b"".join(kept)
+
+    def _observe(self, type_: str, event: bytes) -> None:
+        """Note what an event other than a delta says.
+
+        Raises:
+            UpstreamError: it is an error, and nothing else has been sent.
+        """
+        if type_ == START:
+            message = _data_of(event).get("message")
+            self._usage.read(message.get("usage") if isinstance(message, dict) else None)
+        elif type_ == ENDING:
+            self._read_ending(_data_of(event))
+        elif type_ == STOP:
+            if not self._is_finished:
+                raise UpstreamTruncatedError("The upstream's message ended without a reason.")
+            self._is_done = True
+        elif type_ == ERROR:
+            self._fail(event)
+        elif type_ not in ("", PING, BLOCK_START):
+            self._has_content = True
+
+    def _read_ending(self, data: Mapping[str, Any]) -> None:
+        self._usage.read(data.get("usage"))
+        delta = data.get("delta")
+        if isinstance(delta, dict) and delta.get("stop_reason"):
+            self._has_content = self._is_finished = True
+            self._response.limit_remaining(DONE_GRACE)
+
+    def _fail(self, event: bytes) -> None:
+        """Handle an error, which is raised if nothing else has been sent, and passed on otherwise.
+
+        Raises:
+            UpstreamError
+        """
+        value = to_error_chunk(b"\n".join(DATA.findall(event)).decode("utf-8", "replace"))
+        self.failure = self._backend.to_refusal(find_status(value)) or to_inner_error(value, self._response)
+        if not self._has_content:
+            raise self.failure
+        self._is_done = True
+
+
+def _type_of(event: bytes) -> str:
+    """Return the event's type, empty if it has none. Clients skip events without a name."""
+    found = _NAME.search(event)
+    if found is not None:
+        return found[1].decode()
+    data = _data_of(event)
+    type_ = data.get("type")
+    return ERROR if data.get("error") else type_ if isinstance(type_, str) else ""
+
+
+def _data_of(event: bytes) -> dict[str, Any]:
+    """Return the event's JSON object, empty if it has none."""
+    try:
+        value = json.loads(b"\n".join(DATA.findall(event)))
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
