@@ -42,6 +42,12 @@ EFFORTS: Final = {"low": "low", "medium": "medium", "high": "high", "xhigh": "hi
 LOW_BUDGET: Final = 4096
 MEDIUM_BUDGET: Final = 16_384
 """Budgets of thinking below which an effort is low or medium."""
+LEAST_SHARE: Final = 8
+"""Divisor of the context window for the part that an answer may always use.
+
+An answer that ends at its limit after a few tokens makes Claude Code ask for the rest several times. An upstream
+without room for this part refuses the call, and Claude Code summarises the conversation.
+"""
 LIMITS: Final = ("max_completion_tokens", "max_tokens")
 """Names of the limit on an answer, the first one that a backend supports is used."""
 
@@ -161,7 +167,7 @@ def _clamp(max_tokens: int, backend: Backend, prompt_tokens: int) -> int:
     entry = backend.entry
     limits = [max_tokens] if entry.max_output_tokens is None else [max_tokens, entry.max_output_tokens]
     if entry.context_window is not None:
-        limits.append(max(1, entry.context_window - prompt_tokens * 7 // 6))
+        limits.append(max(entry.context_window // LEAST_SHARE, entry.context_window - prompt_tokens * 7 // 6, 1))
     return min(limits)
 
 

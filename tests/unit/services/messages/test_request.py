@@ -288,7 +288,7 @@ def backend(kind: type[Backend] = EchoBackend, **fields: Any) -> Backend:
         (backend(), {"max_completion_tokens": 32_000}, {}),
         (backend(max_output_tokens=8192), {"max_completion_tokens": 8192}, {"max_tokens": "8192"}),
         (backend(context_window=10_000), {"max_completion_tokens": 8_834}, {"max_tokens": "8834"}),
-        (backend(context_window=500), {"max_completion_tokens": 1}, {"max_tokens": "1"}),
+        (backend(context_window=500), {"max_completion_tokens": 62}, {"max_tokens": "62"}),
         (backend(Small), {"max_tokens": 32_000}, {}),
         (backend(NoLimit), {}, {"max_tokens": "dropped"}),
     ],
