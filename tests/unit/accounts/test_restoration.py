@@ -14,7 +14,7 @@ from openai_compat.accounts.directory import KeyDirectory
 from openai_compat.accounts.manager import AccountManager, NewAccount
 from openai_compat.accounts.policy import parse_policy
 from openai_compat.accounts.restoration import LedgerRestorer
-from openai_compat.core.errors import StorageUnavailableError
+from openai_compat.core.errors import AccountsUnavailableError, StorageUnavailableError
 from openai_compat.state.base import StoreError
 from openai_compat.state.ledger import Ledger, Level
 from openai_compat.state.sqlite_ledger import SQLiteLedger
@@ -145,5 +145,5 @@ def test_it_is_an_error_if_neither_ledger_nor_database_tells_whether_keys_are_ne
         raise StorageUnavailableError
 
     monkeypatch.setattr(storage.accounts, "exist", fail)
-    with pytest.raises(StorageUnavailableError):
+    with pytest.raises(AccountsUnavailableError):
         KeyDirectory(storage, ledger, 60).is_active()
