@@ -151,11 +151,11 @@ class RedisLedger(Ledger):
             try:
                 reply = self._exchange(*arguments)
             except self._errors as error:
-                if type(error).__name__ == "NoScriptError":
-                    return UNKNOWN_SCRIPT
-                self._is_away = True
-                self._retry_at = time.monotonic() + RETRY_SECONDS
-                raise StoreError(str(error)) from error
+                reply = UNKNOWN_SCRIPT
+                if type(error).__name__ != "NoScriptError":
+                    self._is_away = True
+                    self._retry_at = time.monotonic() + RETRY_SECONDS
+                    raise StoreError(str(error)) from error
             self._is_away = False
             return reply
 

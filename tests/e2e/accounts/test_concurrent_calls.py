@@ -95,21 +95,25 @@ def test_a_budget_is_never_exceeded(site: AccountsSite, server: LiveServer) -> N
     assert site.spent(key) == 50 * CALL_NANO
 
 
-@pytest.mark.parametrize(("limit", "body"), [("requests_per_day", {}), ("tokens_per_day", {"max_tokens": 30})])
-def test_a_rate_limit_is_exact_and_headers_agree(
-    site: AccountsSite, server: LiveServer, limit: str, body: dict[str, Any]
-) -> None:
-    unit = limit.partition("_")[0]
-    _, secret = site.create_key(limits={limit: 40})
-    if unit == "tokens":
-        assert post(server.base_url, secret, model="priced", max_tokens=1000).headers["x-should-retry"] == "false"
+def test_a_limit_on_requests_is_exact_and_headers_agree(site: AccountsSite, server: LiveServer) -> None:
+    key, secret = site.create_key(limits={"requests_per_day": 40})
     answers = send_at_once(server, secret, 100, model="priced", max_tokens=1)
     succeeded = [answer for answer in answers if b" 200 " in answer[:16]]
-    remaining = sorted(_remaining(answer, unit) for answer in succeeded)
-    if unit == "requests":
-        assert remaining == list(range(40))
-    else:
-        assert remaining[0] >= 0
+    assert sorted(_remaining(answer, "requests") for answer in succeeded) == list(range(40))
+    assert site.levels(key)["requests_per_day"].current == 40
+
+
+def test_a_limit_on_tokens_is_exact(site: AccountsSite, server: LiveServer) -> None:
+    key, secret = site.create_key(limits={"tokens_per_day": 300})
+    too_large = post(server.base_url, secret, model="priced", max_tokens=1000)
+    assert (too_large.status_code, too_large.headers["x-should-retry"]) == (429, "false")
+    answers = send_at_once(server, secret, 60, model="priced", max_tokens=TOKENS)
+    succeeded = [answer for answer in answers if b" 200 " in answer[:16]]
+    rows = site.wait_for_rows(key, len(succeeded))
+    used = sum(row["input_tokens"] + row["output_tokens"] for row in rows)
+    assert len(rows) == len(succeeded)
+    assert 0 < site.levels(key)["tokens_per_day"].current == used <= 300
+    assert min(_remaining(answer, "tokens") for answer in succeeded) >= 0
 
 
 def _remaining(answer: bytes, unit: str) -> int:
