@@ -34,7 +34,8 @@ class AccountsSite:
     def __init__(self, folder: Path, models: Any, **settings: str) -> None:
         (folder / "models.json").write_text(json.dumps(models))
         self.folder = folder
-        self.settings = {"MODELS_FILE": str(folder / "models.json"), "DATA_DIR": str(folder), **settings}
+        own = {"MODELS_FILE": str(folder / "models.json"), "DATA_DIR": str(folder), "SSE_KEEPALIVE_SECONDS": "0.2"}
+        self.settings = {**own, **settings}
         self.storage = open_storage(settings.get("DATABASE_URL"), str(folder), 86400, MAX_BYTES)
         url = settings.get("SHARED_STATE_URL")
         self.ledger: Ledger = (
