@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,6 +18,7 @@ from openai_compat.accounts.charges import meters_of
 from openai_compat.accounts.manager import AccountManager, NewAccount
 from openai_compat.accounts.policy import parse_policy
 from openai_compat.accounts.service import LEDGER_FILE
+from openai_compat.core.errors import StorageUnavailableError
 from openai_compat.state.ledger import Ledger, Level
 from openai_compat.state.redis_ledger import RedisLedger
 from openai_compat.state.sqlite_ledger import SQLiteLedger
@@ -76,9 +78,16 @@ class AccountsSite:
         return [dict(row) for row in found]
 
     def wait_for_rows(self, account: Account, count: int) -> list[dict[str, Any]]:
-        """Return the rows once there are `count`."""
-        wait_until(lambda: len(self.rows(account)) >= count, lambda: f"{count} rows: {self.rows(account)}")
-        return self.rows(account)
+        """Return the rows once the database answers and has `count` of them."""
+        rows: list[dict[str, Any]] = []
+
+        def are_there() -> bool:
+            with suppress(StorageUnavailableError):
+                rows[:] = self.rows(account)
+            return len(rows) >= count
+
+        wait_until(are_there, lambda: f"{count} rows: {rows}")
+        return rows
 
     def check_sums(self, account: Account, calls: int) -> None:
         """Check that each of `calls` calls has a row, nothing is held, and the budget has the sum of the rows."""
