@@ -56,7 +56,7 @@ def site(
 @pytest.fixture(scope="module")
 def server(site: AccountsSite) -> Iterator[LiveServer]:
     site.create_key()  # before the start, so that every call needs a key
-    with LiveServer(site.settings, workers=2) as live:
+    with LiveServer(site.settings, workers=4) as live:
         yield live
 
 

@@ -151,3 +151,25 @@ def test_it_is_an_error_if_neither_ledger_nor_database_tells_whether_keys_are_ne
     monkeypatch.setattr(storage.accounts, "exist", fail)
     with pytest.raises(AccountsUnavailableError):
         KeyDirectory(storage, ledger, 60).is_active()
+
+
+def test_a_known_key_stays_valid_for_a_while_without_the_database(
+    storage: Storage, ledger: SQLiteLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, secret = _create_key(storage)
+    now = [0.0]
+    directory = KeyDirectory(storage, ledger, 60, lambda: now[0])
+    assert directory.find(secret) is not None
+
+    def fail(*_: object) -> None:
+        raise StorageUnavailableError
+
+    monkeypatch.setattr(storage.accounts, "find_with_parents", fail)
+    ledger.bump_version()  # another key has changed, so that this one is read again
+    now[0] += 59
+    assert directory.find(secret) is not None
+    with pytest.raises(AccountsUnavailableError):
+        directory.find("sk-oc-unknown")
+    now[0] += 2
+    with pytest.raises(AccountsUnavailableError):
+        directory.find(secret)
