@@ -104,13 +104,14 @@ class KeyDirectory:
         self._look_for_changes()
         if entry is not None and self._is_current(entry):
             return entry.caller
+        version = self._version  # a change during the reading may have been missed
         try:
             caller = load()
         except StorageUnavailableError as error:
             if entry is None or entry.caller is None or self._clock() - entry.confirmed_at > self._grace_seconds:
                 raise AccountsUnavailableError from error
             return entry.caller
-        self._keep(name, _Entry(caller, self._version, self._clock()))
+        self._keep(name, _Entry(caller, version, self._clock()))
         return caller
 
     def _is_current(self, entry: _Entry) -> bool:
@@ -138,6 +139,7 @@ class KeyDirectory:
             self._look()
 
     def _look(self) -> None:
+        """Read the version, and restore a ledger that has none."""
         try:
             version = self._ledger.version()
             self._version = self._restorer.restore() if version is None else version

@@ -169,10 +169,12 @@ class RedisLedger(Ledger):
         try:
             connection.send_command(*arguments)
             if not connection.can_read(SOCKET_TIMEOUT) and not connection.can_read(0):
-                connection.disconnect()
                 raise TimeoutError("Redis has not answered in time")
             return connection.read_response()
-        finally:  # after an error redis-py has closed the connection
+        except BaseException:  # the next command would get the reply to this one
+            connection.disconnect()
+            raise
+        finally:
             connections.release(connection)
 
     def _check_away(self) -> None:

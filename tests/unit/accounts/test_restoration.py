@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +174,27 @@ def test_a_known_key_stays_valid_for_a_while_without_the_database(
     now[0] += 2
     with pytest.raises(AccountsUnavailableError):
         directory.find(secret)
+
+
+def test_a_key_that_is_changed_while_it_is_read_is_read_again(
+    storage: Storage, ledger: SQLiteLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, secret = _create_key(storage)
+    now = [0.0]
+    directory = KeyDirectory(storage, ledger, 60, lambda: now[0])
+    assert directory.is_active()
+    read = storage.accounts.find_with_parents
+
+    def read_before_a_change(digest: str) -> Any:
+        found = read(digest)
+        monkeypatch.undo()
+        AccountManager(storage, ledger).change(replace(key, is_enabled=False))
+        now[0] += 2
+        assert directory.is_active()  # another call looks for changes
+        return found
+
+    monkeypatch.setattr(storage.accounts, "find_with_parents", read_before_a_change)
+    directory.find(secret)
+    caller = directory.find(secret)
+    assert caller is not None
+    assert not caller.key.is_enabled

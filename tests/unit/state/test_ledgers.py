@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gevent import GreenletExit
 
 from openai_compat.state.base import StoreError
 from openai_compat.state.ledger import (
@@ -391,6 +392,22 @@ def test_scripts_that_redis_has_forgotten_are_sent_again(redis_ledger: RedisLedg
     assert _reserve(redis_ledger, "a", Charge(TOTAL, 7, is_held=True)) == [Level(held=7)]
     redis_ledger.settle("a", [Settlement(TOTAL, 7, 7)], None)
     assert _level(redis_ledger, TOTAL) == Level(7)
+
+
+def test_a_command_that_was_broken_off_leaves_its_reply_to_no_other(
+    redis_ledger: RedisLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end_the_greenlet(*_: Any) -> None:
+        raise GreenletExit
+
+    redis_ledger._redis.client_pause(100)  # milliseconds in which the reply does not arrive
+    with monkeypatch.context() as patched:
+        patched.setattr(redis_ledger._redis.connection_pool.connection_class, "can_read", end_the_greenlet)
+        with pytest.raises(GreenletExit):
+            redis_ledger.begin_turn(NOON, 15)
+    redis_ledger.bump_version()
+    assert redis_ledger.version() == 2
+    assert redis_ledger.records(1) == []
 
 
 def test_an_absent_redis_is_tried_once_a_second(tmp_path: Path) -> None:
