@@ -397,12 +397,17 @@ def test_scripts_that_redis_has_forgotten_are_sent_again(redis_ledger: RedisLedg
 def test_a_command_that_was_broken_off_leaves_its_reply_to_no_other(
     redis_ledger: RedisLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def end_the_greenlet(*_: Any) -> None:
-        raise GreenletExit
+    connection_class = redis_ledger._redis.connection_pool.connection_class
+    can_read = connection_class.can_read
+
+    def end_the_greenlet(connection: Any, timeout: float = 0) -> bool:
+        if timeout:
+            raise GreenletExit
+        return bool(can_read(connection, timeout))
 
     redis_ledger._redis.client_pause(100)  # milliseconds in which the reply does not arrive
     with monkeypatch.context() as patched:
-        patched.setattr(redis_ledger._redis.connection_pool.connection_class, "can_read", end_the_greenlet)
+        patched.setattr(connection_class, "can_read", end_the_greenlet)
         with pytest.raises(GreenletExit):
             redis_ledger.begin_turn(NOON, 15)
     redis_ledger.bump_version()
