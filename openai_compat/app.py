@@ -73,6 +73,10 @@ EXPOSED_HEADERS = [
     "x-truncated-inputs", "x-openai-compat-adapted", "x-openai-compat-upstream", "x-openai-compat-attempts",
     "x-openai-compat-fallback",
     *(f"x-ratelimit-{value}-{unit}" for value in ("limit", "remaining", "reset") for unit in ("requests", "tokens")),
+    *(
+        f"anthropic-ratelimit-{unit}-{value}"
+        for unit in ("requests", "tokens") for value in ("limit", "remaining", "reset")
+    ),
 ]  # fmt: skip
 """Response headers that pages on other origins may read."""
 

@@ -12,7 +12,8 @@ MEDIA_TOKENS: Final = 1500
 """Tokens of an image or a file, whose length says little about them."""
 BASE64: Final = "base64"
 """Type of the source of an image or a file in Anthropic's form."""
-EMBEDDINGS: Final = "embeddings"
+WITHOUT_OUTPUT: Final = frozenset({"embeddings", "messages/count_tokens", "responses/input_tokens"})
+"""Paths of calls after which no model writes anything."""
 OUTPUT_LIMITS: Final = ("max_completion_tokens", "max_output_tokens", "max_tokens")
 
 
@@ -52,7 +53,7 @@ def _tokens_of(value: Any) -> int:
 
 def output_tokens_of(path: str, payload: Mapping[str, Any], assumed: int) -> int:
     """Return the limit on the output tokens of one answer, `assumed` if the request has none."""
-    if path == EMBEDDINGS:
+    if path in WITHOUT_OUTPUT:
         return 0
     limits = [payload[name] for name in OUTPUT_LIMITS if isinstance(payload.get(name), int)]
     return min(limits, default=assumed)

@@ -8,7 +8,9 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import count
+from math import ceil
 from secrets import token_hex
 from typing import Any, Final, Literal
 
@@ -29,7 +31,9 @@ RETRY_SECONDS: Final = 1.0
 """Time without a call to the ledger after a failure, as each one may take its complete timeout."""
 NO_USAGE: Final = Usage(0)
 COUNTED: Final[tuple[Kind, ...]] = ("requests", "tokens")
-"""What OpenAI's headers about rate limits count."""
+"""What the headers about rate limits count."""
+MESSAGES: Final = "messages"
+"""Endpoint whose clients read Anthropic's headers."""
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -110,7 +114,10 @@ class Admission:
         self._is_settled = False
 
     def headers(self) -> dict[str, str]:
-        """Return OpenAI's headers about rate limits, for the limits that leave the least."""
+        """Return OpenAI's headers about rate limits, for the limits that leave the least.
+
+        Calls of the Messages API also get Anthropic's.
+        """
         tightest: dict[Kind, tuple[int, Meter, Level]] = {}
         for (rule, charge), level in zip(self._reservation.metered, self._reservation.levels, strict=True):
             if rule.kind in COUNTED:
@@ -119,9 +126,14 @@ class Admission:
                     tightest[rule.kind] = (remaining, charge.meter, level)
         headers = {}
         for kind, (remaining, meter, level) in tightest.items():
+            wait = level.reset_after(meter)
             headers[f"x-ratelimit-limit-{kind}"] = str(meter.limit)
             headers[f"x-ratelimit-remaining-{kind}"] = str(remaining)
-            headers[f"x-ratelimit-reset-{kind}"] = format_duration(level.reset_after(meter))
+            headers[f"x-ratelimit-reset-{kind}"] = format_duration(wait)
+            if self.call.endpoint == MESSAGES:
+                headers[f"anthropic-ratelimit-{kind}-limit"] = str(meter.limit)
+                headers[f"anthropic-ratelimit-{kind}-remaining"] = str(remaining)
+                headers[f"anthropic-ratelimit-{kind}-reset"] = self._gate.to_time(wait)
         return headers
 
     def settle(self, outcome: Outcome) -> None:
@@ -163,6 +175,10 @@ class Gate:
         hold_id = f"{self._process}-{next(self._numbers)}"
         reservation = NOTHING if caller is None else self._charge(caller, call, hold_id)
         return Admission(self, caller, call, hold_id, reservation)
+
+    def to_time(self, wait: float) -> str:
+        """Return the time in `wait` seconds as Anthropic's headers have it, such as `2027-01-15T08:00:07Z`."""
+        return f"{datetime.fromtimestamp(ceil(self._clock() + wait), UTC):%Y-%m-%dT%H:%M:%SZ}"
 
     def _charge(self, caller: Caller, call: CallDescription, hold_id: str) -> Reservation:
         check_permission(caller, call.endpoint, call.model or None)

@@ -9,6 +9,8 @@ from secrets import token_hex
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
+from openai_compat.backends.base import SupportsMessages
+from openai_compat.core.anthropic import end_user_in
 from openai_compat.core.errors import AuthenticationError
 from openai_compat.core.settings import ModelConfig, Settings
 from openai_compat.core.types import Usage
@@ -23,7 +25,7 @@ from .bookkeeper import Bookkeeper
 from .call_size import AnyCall, input_tokens_of, output_tokens_of
 from .charges import has_budget
 from .directory import KeyDirectory
-from .gate import Admission, CallDescription, Gate, GatePolicy, Outcome, check_permission
+from .gate import MESSAGES, Admission, CallDescription, Gate, GatePolicy, Outcome, check_permission
 from .keys import is_token
 from .manager import AccountManager
 from .price_book import FREE, PriceBook
@@ -146,8 +148,8 @@ class Accounts:
                 route.model,
                 request_id,
                 input_tokens_of(call.body, payload),
-                output_tokens_of(call.path, payload, self._assumed_output_tokens) * call.choices,
-                end_user_of(payload) or _subject_of(caller),
+                most_output_tokens(call, route, self._assumed_output_tokens),
+                end_user_of(call.path, payload) or _subject_of(caller),
                 self.prices.highest(route, waits=needs_price),
             ),
         )
@@ -223,9 +225,27 @@ def _to_verifier(settings: Settings) -> TokenVerifier | None:
     )
 
 
-def end_user_of(payload: Mapping[str, Any]) -> str | None:
-    """Return the end user that the request names."""
-    name = payload.get("safety_identifier") or payload.get("user")
+def most_output_tokens(call: AnyCall, route: Route, assumed: int) -> int:
+    """Return the most tokens that the answer of a call may have.
+
+    Messages calls that are translated are lowered to what the model may answer with. Claude Code asks for 32,000 tokens
+    and more, which would use up the limits of its caller.
+    """
+    wanted = output_tokens_of(call.path, call.payload, assumed) * call.choices
+    plan = route.plan
+    targets = () if plan is None else (*plan.targets.values(), *plan.fallbacks)
+    backends = [target.backend for target in targets] or [route.backend]
+    if call.path != MESSAGES or any(isinstance(backend, SupportsMessages) for backend in backends):
+        return wanted
+    return max(min(wanted, backend.entry.max_output_tokens or wanted) for backend in backends)
+
+
+def end_user_of(path: str, payload: Mapping[str, Any]) -> str | None:
+    """Return the end user that the request names, in the way of the endpoint's protocol."""
+    if ENDPOINT_GROUPS.get(path, path) == MESSAGES:
+        name = end_user_in(payload.get("metadata"))
+    else:
+        name = payload.get("safety_identifier") or payload.get("user")
     return name[:MAX_END_USER_CHARS] if isinstance(name, str) and name else None
 
 

@@ -5,8 +5,10 @@ Source: Anthropic's API reference, "Messages" and "Errors".
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from .types import FinishReason
 
@@ -52,6 +54,29 @@ ERROR_TYPES: Final[Mapping[int, str]] = {
     529: "overloaded_error",
 }
 """HTTP status -> type of the error. Any other 4xx is an `invalid_request_error`, and any other 5xx an `api_error`."""
+
+
+_SESSION: Final = re.compile(r"_session_[\w-]+$")
+"""End of the user's id that earlier versions of Claude Code send."""
+
+
+def end_user_in(metadata: Any) -> str | None:
+    """Return the end user that the `metadata` of a request names.
+
+    Claude Code sends a JSON object whose session differs between conversations of the same user. The user is its
+    account, or its device if it has none.
+    """
+    user = metadata.get("user_id") if isinstance(metadata, Mapping) else None
+    if not isinstance(user, str) or not user:
+        return None
+    try:
+        value = json.loads(user) if user.startswith("{") else None
+    except (ValueError, RecursionError):
+        value = None
+    if isinstance(value, dict):
+        names = (value.get(key) for key in ("account_uuid", "device_id"))
+        return next((name for name in names if isinstance(name, str) and name), user)
+    return _SESSION.sub("", user) or user
 
 
 def error_type_of(status: int) -> str:

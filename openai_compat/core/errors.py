@@ -6,6 +6,7 @@
     ├── RequestError                         a mistake in the request (4xx, logged at INFO)
     │   ├── InvalidRequestError              the body fails validation
     │   ├── UnsupportedParameterError        the model does not support a parameter
+    │   ├── ContextLengthExceededError       the prompt is longer than the model's context window (400)
     │   ├── AuthenticationError              the API key is missing or unknown (401)
     │   ├── ForbiddenError                   a page of another site or for another host sent the request (403)
     │   ├── RateLimitedError                 the caller exceeded a rate limit (429)
@@ -144,6 +145,15 @@ class UnsupportedParameterError(RequestError):
         super().__init__(
             f"Unsupported parameter: '{param}' is not supported with the model '{model}'{detail}", param=param
         )
+
+
+class ContextLengthExceededError(RequestError):
+    """The prompt has more tokens than the model's context window, which is `limit`. The call was not made."""
+
+    code = "context_length_exceeded"
+
+    def __init__(self, tokens: int, limit: int) -> None:
+        super().__init__(f"prompt is too long: {tokens} tokens > {limit} maximum", param="messages")
 
 
 class AuthenticationError(RequestError):

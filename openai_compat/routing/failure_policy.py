@@ -7,6 +7,7 @@ from typing import Final
 
 from openai_compat.core.errors import (
     BackendError,
+    ContextLengthExceededError,
     InvalidRequestError,
     OpenAICompatError,
     RequestError,
@@ -83,6 +84,8 @@ def classify(error: OpenAICompatError) -> FailureAction:
         return REFUSED if isinstance(error, UpstreamConnectError) else UNREACHABLE
     if isinstance(error, UpstreamError):
         return FAILED
+    if isinstance(error, ContextLengthExceededError):
+        return TOO_LONG
     if isinstance(error, RequestError):
         return WRONG if isinstance(error, InvalidRequestError | RequestTooLargeError) else UNSUITABLE
     return INTERNAL if isinstance(error, BackendError) else FATAL

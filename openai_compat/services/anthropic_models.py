@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -25,7 +25,7 @@ class ModelCursor:
     before_id: str | None = None
 
 
-def to_anthropic_model(model: JSON) -> JSON:
+def to_anthropic_model(model: JSON, context_window: int | None = None) -> JSON:
     """Return Anthropic's object for a model in OpenAI's form. A model that already has Anthropic's is unchanged."""
     if model.get("type") == "model" and isinstance(model.get("created_at"), str):
         return model
@@ -36,12 +36,14 @@ def to_anthropic_model(model: JSON) -> JSON:
         "display_name": name if isinstance(name, str) and name else model["id"],
         "created_at": _to_rfc3339(model.get("created")),
         "lifecycle": "active",
-        "max_input_tokens": model.get("context_window"),
+        "max_input_tokens": model.get("context_window", context_window),
     }
 
 
-def to_page(models: Sequence[JSON], cursor: ModelCursor) -> JSON:
+def to_page(models: Sequence[JSON], cursor: ModelCursor, windows: Mapping[str, int]) -> JSON:
     """Return the part of a list that `cursor` asks for, with the keys of Anthropic's pages.
+
+    `windows` are the models' context windows, which a list in OpenAI's form does not have.
 
     Raises:
         InvalidRequestError: the list has no model with the id of the cursor.
@@ -53,7 +55,7 @@ def to_page(models: Sequence[JSON], cursor: ModelCursor) -> JSON:
     is_backward = cursor.before_id is not None and cursor.after_id is None
     found = between[-cursor.limit :] if is_backward else between[: cursor.limit]
     return {
-        "data": [to_anthropic_model(model) for model in found],
+        "data": [to_anthropic_model(model, windows.get(model["id"])) for model in found],
         "has_more": len(found) < len(between),
         "first_id": found[0]["id"] if found else None,
         "last_id": found[-1]["id"] if found else None,

@@ -58,6 +58,11 @@ class ModelCatalog:
                 models.setdefault(model["id"], model)
         return {"object": "list", "data": list(models.values())}
 
+    def context_windows(self) -> dict[str, int]:
+        """Return the context windows in tokens that are configured, by the models' names."""
+        windows = {route.model: route.entry.context_window for route in self._routing.routes()}
+        return {name: window for name, window in windows.items() if window is not None}
+
     def _upstream_models(self, context: CallContext, *, is_alone: bool) -> list[JSON]:
         if self._upstream is None:
             return []

@@ -20,6 +20,8 @@ ROLES: Final = ("user", "assistant", "system")
 THINKING: Final = ("thinking", "redacted_thinking")
 ERROR_PREFIX: Final = "Error: "
 """Beginning of a tool's result that is an error, for which chat has no field."""
+JOINED: Final = ("tool_calls", "reasoning_details", "reasoning_content")
+"""Parts of a message of the assistant that grow when another one follows it."""
 SEE_NEXT: Final = "The result follows in the next message of the user."
 
 
@@ -140,7 +142,7 @@ class MessageBuilder:
         self._attachments, self._parts = [], []
 
     def _add_assistant(self, content: str | list[Any], path: str) -> None:
-        self._flush_user()
+        """Add a message of the assistant. If it says nothing, the user's messages around it become one."""
         message: JSON = {"role": "assistant", "content": ""}
         for block, at in blocks_at(content, path):
             self._slices.check()
@@ -148,21 +150,33 @@ class MessageBuilder:
             if kind == "text":
                 message["content"] += text_at(block, "text", at)
             elif kind == "tool_use":
-                self._add_call(message, block, at)
+                message.setdefault("tool_calls", []).append(_to_call(block, at))
             elif kind in THINKING:
                 _add_thinking(message, block)
             else:
                 self.adaptations[f"messages.{kind}"] = DROPPED
         if message["content"] or "tool_calls" in message:
-            message["content"] = message["content"] or None
-            self._messages.append(message)
+            self._join_assistant(message)
 
-    def _add_call(self, message: JSON, block: Mapping[str, Any], path: str) -> None:
-        call_id, name = text_at(block, "id", path), to_chat_name(None, text_at(block, "name", path))
-        arguments = json.dumps(block.get("input") or {}, ensure_ascii=False, separators=(",", ":"))
-        call = {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
-        message.setdefault("tool_calls", []).append(call)
-        self._open_calls[call_id] = None
+    def _join_assistant(self, message: JSON) -> None:
+        """Add a message of the assistant. One that directly follows another is a part of it, as at Anthropic."""
+        has_answer = self._parts or self._attachments or any(self._open_calls.values())
+        if has_answer or not self._messages or self._messages[-1]["role"] != "assistant":
+            self._flush_user()
+            self._messages.append({**message, "content": message["content"] or None})
+        else:
+            before = self._messages[-1]
+            before["content"] = (before["content"] or "") + message["content"] or None
+            for key in JOINED:
+                if key in message:
+                    before[key] = before[key] + message[key] if key in before else message[key]
+        self._open_calls |= {call["id"]: None for call in message.get("tool_calls", ())}
+
+
+def _to_call(block: Mapping[str, Any], path: str) -> JSON:
+    call_id, name = text_at(block, "id", path), to_chat_name(None, text_at(block, "name", path))
+    arguments = json.dumps(block.get("input") or {}, ensure_ascii=False, separators=(",", ":"))
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
 def _add_thinking(message: JSON, block: Mapping[str, Any]) -> None:

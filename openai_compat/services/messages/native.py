@@ -56,6 +56,8 @@ def forward_message(backend: SupportsMessages, call: InferenceCall, context: Cal
     value, body, usage = check_answer(MESSAGES_PATH, body)
     _raise_error_in(value, backend, response)
     if value:
+        if not isinstance(value.get("stop_reason"), str):
+            raise UpstreamInvalidResponseError("The upstream's message has no stop_reason, so it is not complete.")
         reader = UsageReader()
         reader.read(value.get("usage"))
         usage = reader.to_usage()

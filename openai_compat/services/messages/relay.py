@@ -29,6 +29,7 @@ ENDING: Final = "message_delta"
 STOP: Final = "message_stop"
 ERROR: Final = "error"
 STOP_EVENT: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+_FIELD: Final = b"event:"
 _NAME: Final = re.compile(rb"(?:^|[\r\n])event: ?(\w+)")
 
 
@@ -166,8 +167,13 @@ class MessagesRelay(EventStream):
 
 
 def _type_of(event: bytes) -> str:
-    """Return the event's type, empty if it has none. Clients skip events without a name."""
+    """Return the event's type, empty if it has none. Clients skip events without a name, and take the last of several.
+
+    Most events begin with their only name.
+    """
     found = _NAME.search(event)
+    if found is not None and event.count(_FIELD) > 1:
+        *_, found = _NAME.finditer(event)
     if found is not None:
         return found[1].decode()
     data = _data_of(event)

@@ -8,8 +8,8 @@ from hashlib import sha256
 from typing import Any, Final
 
 from openai_compat.backends.base import Backend, SupportsChat
-from openai_compat.core.anthropic import THREAD_UNSUPPORTED
-from openai_compat.core.errors import UnsupportedParameterError
+from openai_compat.core.anthropic import THREAD_UNSUPPORTED, end_user_in
+from openai_compat.core.errors import ContextLengthExceededError, UnsupportedParameterError
 from openai_compat.core.profiles import DROPPED
 from openai_compat.core.types import JSON
 from openai_compat.services.adaptations import to_shown
@@ -42,12 +42,6 @@ EFFORTS: Final = {"low": "low", "medium": "medium", "high": "high", "xhigh": "hi
 LOW_BUDGET: Final = 4096
 MEDIUM_BUDGET: Final = 16_384
 """Budgets of thinking below which an effort is low or medium."""
-LEAST_SHARE: Final = 8
-"""Divisor of the context window for the part that an answer may always use.
-
-An answer that ends at its limit after a few tokens makes Claude Code ask for the rest several times. An upstream
-without room for this part refuses the call, and Claude Code summarises the conversation.
-"""
 LIMITS: Final = ("max_completion_tokens", "max_tokens")
 """Names of the limit on an answer, the first one that a backend supports is used."""
 
@@ -71,6 +65,7 @@ class TranslatedRequest:
 
         Raises:
             UnsupportedParameterError: the answer has begun, and the model cannot continue one.
+            ContextLengthExceededError: the prompt leaves nothing of the context window.
         """
         chat = dict(self.chat)
         if chat["messages"][-1]["role"] == "assistant":
@@ -150,8 +145,8 @@ def _to_response_format(format_: Any) -> JSON | None:
 
 def _to_user(metadata: Mapping[str, Any]) -> str | None:
     """Return a hash of the user's id, which is long and names devices and accounts."""
-    user = metadata.get("user_id")
-    return sha256(user.encode("utf-8", "replace")).hexdigest() if isinstance(user, str) and user else None
+    user = end_user_in(metadata)
+    return None if user is None else sha256(user.encode("utf-8", "replace")).hexdigest()
 
 
 def _supports(backend: Backend, parameter: str) -> bool:
@@ -162,12 +157,18 @@ def _clamp(max_tokens: int, backend: Backend, prompt_tokens: int) -> int:
     """Return the limit on the answer's tokens that the model can take.
 
     Claude Code asks for 32,000, and for 128,000 after an answer that was too long. `prompt_tokens` is an estimate, to
-    which a sixth is added.
+    which a sixth is added. Of what is left without this sixth, an answer gets at least the half.
+
+    Raises:
+        ContextLengthExceededError: nothing is left. An answer of one token would look like one that was too long, and
+            servers that cut off the beginning of a long prompt refuse none.
     """
     entry = backend.entry
     limits = [max_tokens] if entry.max_output_tokens is None else [max_tokens, entry.max_output_tokens]
-    if entry.context_window is not None:
-        limits.append(max(entry.context_window // LEAST_SHARE, entry.context_window - prompt_tokens * 7 // 6, 1))
+    if (window := entry.context_window) is not None:
+        if prompt_tokens >= window:
+            raise ContextLengthExceededError(max(prompt_tokens, window + 1), window)
+        limits.append(max(window - prompt_tokens * 7 // 6, (window - prompt_tokens + 1) // 2))
     return min(limits)
 
 

@@ -46,7 +46,7 @@ def models_blueprint(routing: ModelRouter, catalog: ModelCatalog) -> Blueprint:
         _check_permission()
         context = current_context().to_call_context(is_streamed=False)
         if _wants_anthropic_form():
-            return json_response(to_page(catalog.list_all(context)["data"], _read_cursor()))
+            return json_response(to_page(catalog.list_all(context)["data"], _read_cursor(), catalog.context_windows()))
         return json_response(catalog.list_all(context))
 
     @blueprint.get("/models/<path:model>")

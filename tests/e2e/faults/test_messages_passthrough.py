@@ -22,7 +22,7 @@ HEALTHY = "claude"
 FAULTS = ("fault-cut", "fault-cut-mid-event", "fault-error-in-stream:code=529", "fault-no-finish", "fault-reset")
 ROWS = (
     "fault-no-done", "fault-no-end", "fault-status:code=529", "fault-status:code=401", "fault-context-length",
-    "fault-html-error:code=200", "fault-bad-json", "fault-error-in-stream:after=1,code=529", *FAULTS,
+    "fault-html-error:code=200", "fault-bad-json", "fault-comments", "fault-error-in-stream:after=1,code=529", *FAULTS,
 )  # fmt: skip
 
 
@@ -99,6 +99,21 @@ def test_a_stream_that_breaks_never_looks_complete(server: LiveServer, name: str
     assert [event["type"] for event in events].count("error") == 1
     assert events[-1]["type"] == "error"
     assert "message_stop" not in [event["type"] for event in events]
+
+
+def test_a_complete_message_without_a_stop_reason_is_none(server: LiveServer) -> None:
+    """Claude Code ends the turn without a warning if it gets such a message."""
+    reply = post(server, "fault-no-finish")
+    assert (reply.status_code, reply.json()["error"]["type"]) == (502, "api_error")
+    assert "stop_reason" in reply.json()["error"]["message"]
+
+
+def test_the_last_name_of_an_event_counts(server: LiveServer) -> None:
+    """So says the specification of server-sent events, and so do both official clients."""
+    client = anthropic.Anthropic(base_url=server.url, api_key="any", max_retries=0)
+    with client.messages.stream(model="fault-comments", **CALL) as stream:
+        message = stream.get_final_message()
+    assert message.stop_reason == "end_turn"
 
 
 @pytest.mark.parametrize("name", ["fault-no-done", "fault-no-end"])

@@ -43,7 +43,7 @@ def test_the_version_header_decides_the_form(client: FlaskClient) -> None:
         "display_name": "claude-b",
         "created_at": "2025-10-09T08:53:20Z",
         "lifecycle": "active",
-        "max_input_tokens": None,
+        "max_input_tokens": 200_000,
     }
     theirs = client.get("/v1/models", headers={"x-api-key": "sk-ant-any"})
     assert theirs.get_json()["object"] == "list"

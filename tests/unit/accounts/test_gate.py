@@ -106,6 +106,22 @@ def test_requests_are_limited_in_every_window(site: Site) -> None:
     site.gate.admit(caller, describe())
 
 
+def test_messages_have_the_limits_in_headers_of_anthropic_too(site: Site) -> None:
+    caller = caller_with({"limits": {"requests_per_minute": 3, "tokens_per_minute": 100}})
+    call = CallDescription("messages", "gpt", "req_1", 30, 10)
+    headers = site.gate.admit(caller, call).headers()
+    assert {name: value for name, value in headers.items() if name.startswith("anthropic-")} == {
+        "anthropic-ratelimit-requests-limit": "3",
+        "anthropic-ratelimit-requests-remaining": "2",
+        "anthropic-ratelimit-requests-reset": "2027-01-15T08:02:00Z",
+        "anthropic-ratelimit-tokens-limit": "100",
+        "anthropic-ratelimit-tokens-remaining": "60",
+        "anthropic-ratelimit-tokens-reset": "2027-01-15T08:02:00Z",
+    }
+    assert headers["x-ratelimit-remaining-tokens"] == "60"
+    assert not any(name.startswith("anthropic-") for name in site.gate.admit(caller, describe()).headers())
+
+
 def test_a_refused_call_costs_nothing(site: Site) -> None:
     caller = caller_with({"limits": {"requests_per_minute": 10, "tokens_per_minute": 100}})
     site.gate.admit(caller, describe(60, 0))

@@ -11,8 +11,9 @@ import pytest
 
 from openai_compat.backends.base import Backend, SupportsChat
 from openai_compat.backends.echo.backend import EchoBackend
-from openai_compat.core.errors import InvalidRequestError, UnsupportedParameterError
+from openai_compat.core.errors import ContextLengthExceededError, InvalidRequestError, UnsupportedParameterError
 from openai_compat.core.settings import ModelConfig
+from openai_compat.routing.failure_policy import classify
 from openai_compat.services.messages.request import translate_request
 
 USER = {"role": "user", "content": "Hi"}
@@ -100,6 +101,26 @@ def test_sources_that_no_chat_can_read_are_refused(kind: str, source: Any) -> No
     assert (caught.value.param or "").startswith("messages[0].content[0].source")
 
 
+def test_messages_of_the_assistant_in_succession_are_one() -> None:
+    """As at Anthropic. Some models' templates allow no other order of roles, and results follow all their calls."""
+    assistant = [{"role": "assistant", "content": content} for content in ("One.", [text("Two."), use("c1")])]
+    hidden = {"role": "assistant", "content": [{"type": "thinking", "thinking": "why", "signature": ""}, use("c2")]}
+    notice = {"role": "system", "content": "Be brief."}
+    results = {"role": "user", "content": [result("c2"), result("c1")]}
+    sent = messages_of(USER, *assistant, notice, hidden, results)
+    assert [message["role"] for message in sent] == ["system", "user", "assistant", "tool", "tool"]
+    assert (sent[2]["content"], sent[2]["reasoning_content"]) == ("One.Two.", "why")
+    assert [call["id"] for call in sent[2]["tool_calls"]] == ["c1", "c2"]
+
+
+def test_the_messages_of_the_user_around_one_that_says_nothing_are_one() -> None:
+    """Claude Code sends such a message after an answer that was interrupted while the model thought."""
+    silent = {"role": "assistant", "content": [{"type": "thinking", "thinking": "hm", "signature": ""}]}
+    assert messages_of(USER, silent, {"role": "user", "content": "Go on."}) == [
+        {"role": "user", "content": f"{USER['content']}\n\nGo on."}
+    ]
+
+
 def test_results_follow_their_calls_in_the_order_of_the_calls() -> None:
     calls = {"role": "assistant", "content": [text("Let me."), use("c1", a=1), use("c2")]}
     results = {"role": "user", "content": [text("And?"), result("c2"), result("c1", [text("x"), text("y")])]}
@@ -185,7 +206,7 @@ def test_a_message_with_nothing_for_a_chat_is_left_out_and_told() -> None:
     }
     upload = {"role": "user", "content": [{"type": "container_upload", "file_id": "f"}, text("Hi")]}
     request = translate_request({"messages": [USER, searched, upload]})
-    assert request.chat["messages"] == [USER, USER]
+    assert request.chat["messages"] == [{"role": "user", "content": "Hi\n\nHi"}]
     assert request.adaptations == {"messages.server_tool_use": "dropped", "messages.container_upload": "dropped"}
 
 
@@ -240,14 +261,15 @@ def test_parameters() -> None:
     request = translate_request(
         {
             "messages": [USER], "stream": True, "temperature": 0.5, "top_p": 0.9, "top_k": 3, "stop_sequences": ["END"],
-            "metadata": {"user_id": '{"device_id":"d"}'}, "service_tier": "auto", "context_management": {"edits": []},
+            "metadata": {"user_id": '{"device_id":"d","session_id":"s"}'}, "service_tier": "auto",
+            "context_management": {"edits": []},
             "output_config": {"effort": "max", "format": {"type": "json_schema", "schema": schema}}, "brand_new": 1,
         }
     )  # fmt: skip
     assert {name: value for name, value in request.chat.items() if name not in ("model", "messages")} == {
         "stream": True, "temperature": 0.5, "top_p": 0.9, "stop": ["END"], "reasoning_effort": "high",
         "response_format": {"type": "json_schema", "json_schema": {"name": "output", "schema": schema, "strict": True}},
-        "user": sha256(b'{"device_id":"d"}').hexdigest(),
+        "user": sha256(b"d").hexdigest(),
     }  # fmt: skip
     assert request.adaptations == {"top_k": "dropped", "brand_new": "dropped"}
 
@@ -288,7 +310,8 @@ def backend(kind: type[Backend] = EchoBackend, **fields: Any) -> Backend:
         (backend(), {"max_completion_tokens": 32_000}, {}),
         (backend(max_output_tokens=8192), {"max_completion_tokens": 8192}, {"max_tokens": "8192"}),
         (backend(context_window=10_000), {"max_completion_tokens": 8_834}, {"max_tokens": "8834"}),
-        (backend(context_window=500), {"max_completion_tokens": 62}, {"max_tokens": "62"}),
+        (backend(context_window=1100), {"max_completion_tokens": 50}, {"max_tokens": "50"}),
+        (backend(context_window=1001), {"max_completion_tokens": 1}, {"max_tokens": "1"}),
         (backend(Small), {"max_tokens": 32_000}, {}),
         (backend(NoLimit), {}, {"max_tokens": "dropped"}),
     ],
@@ -300,6 +323,15 @@ def test_the_limit_is_lowered_to_what_the_model_takes(
     chat, adaptations = translate_request({"messages": [USER], "max_tokens": 32_000}).for_backend(model, "m", 1000)
     assert {name: value for name, value in chat.items() if "tokens" in name} == expected
     assert adaptations == adapted
+
+
+def test_a_prompt_without_room_for_an_answer_is_too_long() -> None:
+    """An answer of one token would make Claude Code ask for the rest again and again."""
+    request = translate_request({"messages": [USER], "max_tokens": 32_000})
+    with pytest.raises(ContextLengthExceededError, match="prompt is too long: 1001 tokens > 1000 maximum") as error:
+        request.for_backend(backend(context_window=1000), "m", 1000)
+    action = classify(error.value)
+    assert (action.needs_larger_context, action.try_next, action.is_fault) == (True, True, False)
 
 
 def test_an_answer_that_has_begun_is_continued_as_the_entry_says() -> None:
