@@ -56,8 +56,13 @@ frontend: $(CHAT)  ## install, build and start the chat page of examples/nextjs-
 	@cd $(CHAT_DIR) && exec env $(WITH_NODE) npm start --silent -- $(ARGS)
 
 NEEDED := $(DEV) $(if $(shell command -v npm),$(NODE) $(CHAT),no-npm)
-test: $(NEEDED)  ## install what the tests need, run them (tests of extras that are not installed are skipped)
-	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST)
+BROWSER := tests/e2e/browser
+test: $(NEEDED)  ## install what the tests need, run them without those in a browser (tests of missing extras are skipped)
+	$(BIN)/python -m pytest $(PARALLEL) --ignore=$(BROWSER) $(PYTEST)
+
+.PHONY: test-browser
+test-browser: $(NEEDED)  ## run the tests of the pages in Chromium
+	$(BIN)/python -m pytest $(PARALLEL) $(BROWSER) $(PYTEST)
 
 .PHONY: test-extras
 EXTRAS := $(HAYSTACK) $(DATABRICKS) $(PRICES) $(LOCAL) $(LOCAL_MODELS) $(CLIENTS) $(AGENTS)
@@ -65,7 +70,7 @@ test-extras: $(NEEDED) $(EXTRAS)  ## install all extras, two local models and la
 	REQUIRE_EXTRAS=true $(BIN)/python -m pytest -m extra $(PARALLEL) $(PYTEST)
 
 pictures: $(NEEDED)  ## test the pages in a browser, save the screenshots in docs/images
-	PICTURES=docs/images $(BIN)/python -m pytest tests/e2e/browser
+	PICTURES=docs/images $(BIN)/python -m pytest $(BROWSER)
 
 lint: $(DEV)  ## run ruff: lint and format check
 	$(BIN)/ruff check .

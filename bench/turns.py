@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Final
 
@@ -18,17 +18,21 @@ WARM_UP_CALLS: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A kind of call. `pid` is the server's main process, and `end` are the last bytes of the response."""
+    """A kind of call. `pid` is the server's main process, and `end` are the last bytes of the response.
+
+    `headers` replace those of the client.
+    """
 
     pid: int
     port: int
     path: str
     body: bytes
     end: bytes = b"}"
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def repeat(self, count: int) -> None:
         """Make the call `count` times on one connection."""
-        request = to_request(self.body, self.port, {}, self.path)
+        request = to_request(self.body, self.port, self.headers, self.path)
         with socket.create_connection(("127.0.0.1", self.port)) as client:
             for _ in range(count):
                 exchange(client, request, self.end)

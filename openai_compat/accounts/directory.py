@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import inf
+from threading import Lock
 from typing import TYPE_CHECKING, Final
 
-from openai_compat.core.errors import StorageUnavailableError
+from openai_compat.core.errors import AccountsUnavailableError, StorageUnavailableError
 from openai_compat.state.base import StoreError
 from openai_compat.state.ledger import Ledger
 from openai_compat.storage import Storage
@@ -59,23 +60,27 @@ class KeyDirectory:
         self._version: int | None = None
         self._is_active: bool | None = None
         self._looked_at = -inf
+        self._lock = Lock()
 
     def is_active(self) -> bool:
         """Return True once an account was made, so that every call needs a key.
 
         Raises:
-            StorageUnavailableError: that is unknown, because both the ledger and the database are away.
+            AccountsUnavailableError: that is unknown, because both the ledger and the database are away.
         """
         self._look_for_changes()
         if self._is_active is None:
-            raise StorageUnavailableError
+            with self._lock:  # until the first look of another call has ended
+                pass
+        if self._is_active is None:
+            raise AccountsUnavailableError
         return self._is_active
 
     def find(self, key: str) -> Caller | None:
         """Return the caller of a key, or None if there is no such key. It may be disabled or expired.
 
         Raises:
-            StorageUnavailableError: the database is away, and the key is not known well enough.
+            AccountsUnavailableError: the database is away, and the key is not known well enough.
         """
         digest = digest_of(key)
         return self._find(digest, lambda: to_caller(*self._storage.accounts.find_with_parents(digest)))
@@ -88,7 +93,7 @@ class KeyDirectory:
         """Return the caller for a key that an identity provider vouches for, or None if its project does not exist.
 
         Raises:
-            StorageUnavailableError: as from `find`.
+            AccountsUnavailableError: as from `find`.
         """
         project_id = key.parent_id or DEFAULT_PROJECT
         found = self._find(project_id, lambda: _to_members(self._storage.accounts.with_parents(project_id)))
@@ -99,13 +104,14 @@ class KeyDirectory:
         self._look_for_changes()
         if entry is not None and self._is_current(entry):
             return entry.caller
+        version = self._version  # a change during the reading may have been missed
         try:
             caller = load()
-        except StorageUnavailableError:
+        except StorageUnavailableError as error:
             if entry is None or entry.caller is None or self._clock() - entry.confirmed_at > self._grace_seconds:
-                raise
+                raise AccountsUnavailableError from error
             return entry.caller
-        self._keep(name, _Entry(caller, self._version, self._clock()))
+        self._keep(name, _Entry(caller, version, self._clock()))
         return caller
 
     def _is_current(self, entry: _Entry) -> bool:
@@ -129,6 +135,11 @@ class KeyDirectory:
         if now - self._looked_at < VERSION_SECONDS:
             return
         self._looked_at = now
+        with self._lock:
+            self._look()
+
+    def _look(self) -> None:
+        """Read the version, and restore a ledger that has none."""
         try:
             version = self._ledger.version()
             self._version = self._restorer.restore() if version is None else version

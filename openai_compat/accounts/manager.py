@@ -10,12 +10,13 @@ from time import time
 from typing import Final
 
 from openai_compat.core.errors import InvalidRequestError, ObjectNotFoundError
-from openai_compat.state.ledger import Ledger
+from openai_compat.state.ledger import ColdLedgerError, Ledger
 from openai_compat.storage import Storage
 
 from .account import DEFAULT_ORGANIZATION, DEFAULT_PROJECT, ID_PREFIXES, Account, Kind, from_row, to_row
 from .keys import digest_of, hint_of, new_key
 from .policy import Policy
+from .restoration import LedgerRestorer
 
 MAX_NAME_CHARS: Final = 200
 PARENTS: Final[dict[Kind, Kind]] = {"project": "organization", "key": "project"}
@@ -43,13 +44,14 @@ class AccountManager:
     def __init__(self, storage: Storage, ledger: Ledger, clock: Callable[[], float] = time) -> None:
         self._storage = storage
         self._ledger = ledger
+        self._restorer = LedgerRestorer(storage, ledger, clock)
         self._clock = clock
 
     def create(self, kind: Kind, new: NewAccount) -> Account:
         """Create an organization or a project."""
         account = self._prepare(kind, new)
         self._storage.accounts.add(to_row(account))
-        self._ledger.bump_version()
+        self._announce()
         return account
 
     def create_key(self, new: NewAccount) -> tuple[Account, str]:
@@ -57,7 +59,7 @@ class AccountManager:
         secret = new_key()
         account = replace(self._prepare("key", new), hint=hint_of(secret))
         self._storage.accounts.add(to_row(account), digest_of(secret))
-        self._ledger.bump_version()
+        self._announce()
         return account, secret
 
     def rotate_key(self, id: str, overlap_seconds: float) -> tuple[Account, str]:
@@ -70,7 +72,7 @@ class AccountManager:
         secret = new_key()
         expires_at = int(self._clock() + overlap_seconds)
         self._storage.accounts.replace_secret(id, digest_of(secret), hint_of(secret), expires_at)
-        self._ledger.bump_version()
+        self._announce()
         return replace(account, hint=hint_of(secret)), secret
 
     def get(self, kind: Kind, id: str) -> Account:
@@ -100,7 +102,7 @@ class AccountManager:
         _check_name(account.name)
         if not self._storage.accounts.change(to_row(account)):
             raise ObjectNotFoundError(f"There is no {account.kind} with the id '{account.id[:100]}'.")
-        self._ledger.bump_version()
+        self._announce()
         return account
 
     def delete(self, kind: Kind, id: str) -> None:
@@ -111,7 +113,15 @@ class AccountManager:
         """
         if not self._storage.accounts.delete(kind, id):
             raise ObjectNotFoundError(f"There is no {kind} with the id '{id[:100]}'.")
-        self._ledger.bump_version()
+        self._announce()
+
+    def _announce(self) -> None:
+        """Tell all workers of a change. A ledger without a version is started, so that the first call finds it so."""
+        if self._ledger.version() is not None:
+            self._ledger.bump_version()
+            return
+        with suppress(ColdLedgerError):  # another process restores it, or the next call does
+            self._restorer.restore()
 
     def _prepare(self, kind: Kind, new: NewAccount) -> Account:
         _check_name(new.name)
@@ -156,7 +166,7 @@ class AccountManager:
                 self._storage.accounts.add(to_row(account))
                 is_new = True
         if is_new:
-            self._ledger.bump_version()
+            self._announce()
 
 
 def _check_name(name: str) -> None:

@@ -92,7 +92,7 @@ class Accounts:
         """Return True once an account was made, and always with an identity provider.
 
         Raises:
-            StorageUnavailableError: that is unknown.
+            AccountsUnavailableError: that is unknown.
         """
         return self._tokens is not None or self.directory.is_active()
 
@@ -102,7 +102,7 @@ class Accounts:
         Raises:
             AuthenticationError: the key, its project or its organization is disabled or has expired, or the token is
                 not valid.
-            StorageUnavailableError, AccountsUnavailableError: it cannot be checked now.
+            AccountsUnavailableError: it cannot be checked now.
         """
         caller: Caller | None
         if self._tokens is not None and is_token(key):

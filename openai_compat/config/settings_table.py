@@ -300,7 +300,8 @@ SETTINGS: Final = (
     Setting(
         ("SHARED_STATE_URL",),
         parse_state_url,
-        "Store for the circuit breakers that workers share: `sqlite:PATH`, `redis://…` or `memory:`.",
+        "Store for the circuit breakers that workers share: `sqlite:PATH`, `redis://…` or `memory:`. A Redis also "
+        "counts what keys with limits and budgets use.",
         True,
         former_names=("STATE_URL",),
     ),

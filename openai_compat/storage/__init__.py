@@ -20,7 +20,7 @@ from .native_thread import NativeThread
 if TYPE_CHECKING:
     from .accounts import AccountStore
     from .completions import CompletionStore
-    from .conversations import ConversationStore
+    from .conversations import ConversationStore, PipelineConversationStore
     from .leases import LeaseStore
     from .opened import Stores
     from .responses import ResponseStore
@@ -54,6 +54,11 @@ class Storage:
     def conversations(self) -> ConversationStore:
         """Conversations."""
         return self._open().conversations
+
+    @property
+    def pipeline_conversations(self) -> PipelineConversationStore:
+        """Conversations with pipelines, by the ids that callers choose."""
+        return self._open().pipeline_conversations
 
     @property
     def completions(self) -> CompletionStore:

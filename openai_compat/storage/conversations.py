@@ -117,3 +117,9 @@ def _check_duplicates(connection: Connection, number: int, entries: Sequence[Ent
         if id in seen:
             raise DuplicateItemError(id)
         seen.add(id)
+
+
+class PipelineConversationStore(ConversationStore):
+    """Messages of callers who send a conversation id to a pipeline. Each conversation has an owner of its own."""
+
+    kind = "pipeline_conversation"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .accounts import AccountStore
 from .completions import CompletionStore
-from .conversations import ConversationStore
+from .conversations import ConversationStore, PipelineConversationStore
 from .database import open_database
 from .expiry import Expiry
 from .leases import LeaseStore
@@ -27,6 +27,7 @@ class Stores:
         expiry = Expiry(database, self.leases, lifetime, max_bytes)
         self.responses = ResponseStore(database, lifetime, expiry.start_if_due)
         self.conversations = ConversationStore(database, lifetime, expiry.start_if_due)
+        self.pipeline_conversations = PipelineConversationStore(database, lifetime, expiry.start_if_due)
         self.completions = CompletionStore(database, lifetime, expiry.start_if_due)
 
     def check(self) -> None:

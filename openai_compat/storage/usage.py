@@ -33,9 +33,10 @@ class UsageStore:
         """Store rows and add them to the sums, in one transaction. Rows whose `id` is stored already are left out."""
 
         def work(connection: Connection) -> None:
-            new = _insert_new(connection, rows)
-            if new:
-                connection.execute(_upsert(connection), _sum_by_hour(new))
+            insertion = _insert(connection, usage).on_conflict_do_nothing(index_elements=["id"]).returning(usage.c.id)
+            stored = set(connection.execute(insertion, rows).scalars())  # in statements of many rows
+            if stored:
+                connection.execute(_upsert(connection), _sum_by_hour(row for row in rows if row["id"] in stored))
 
         self._database.write(work)
 
@@ -89,29 +90,16 @@ def _costs(
     return with_costs if isinf(end) else with_costs.where(at < int(end))
 
 
-def _insert_new(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
-    """Insert the rows that are not stored yet and return them. Concurrent writers of the same rows cannot both."""
-    statement = _insert(connection, usage).on_conflict_do_nothing(index_elements=["id"]).returning(usage.c.id)
-    inserted = {id for row in rows for id in connection.execute(statement, row).scalars()}
-    return [row for row in rows if row["id"] in inserted]
-
-
 def _sum_by_hour(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    sums: dict[tuple[Any, ...], dict[str, Any]] = {}
+    """Return the sums of rows, in one order for all writers, which therefore cannot deadlock."""
+    sums: dict[tuple[Any, ...], list[int]] = {}
     for row in rows:
-        group = {name: row.get(name) or "" for name in _GROUP} | {"hour": row["at"] - row["at"] % HOUR}
-        added = sums.setdefault(tuple(group.values()), {**group, **dict.fromkeys(_SUMS, 0)})
-        for name in _SUMS:
-            added[name] += _amount(row, name)
-    return [sums[group] for group in sorted(sums)]  # in one order for all writers, which therefore cannot deadlock
-
-
-def _amount(row: Mapping[str, Any], name: str) -> int:
-    if name == "calls":
-        return 1
-    if name == "errors":
-        return int(row["status"] >= 400)
-    return int(row[name] or 0)
+        at = row["at"]
+        group = (at - at % HOUR, *[row[name] or "" for name in _GROUP[1:]])
+        added = sums.setdefault(group, [0] * len(_SUMS))
+        amounts = (1, row["status"] >= 400, *[row[name] or 0 for name in _SUMS[2:]])
+        sums[group] = [sum(pair) for pair in zip(added, amounts, strict=True)]
+    return [dict(zip((*_GROUP, *_SUMS), (*group, *sums[group]), strict=True)) for group in sorted(sums)]
 
 
 def _upsert(connection: Connection) -> Any:

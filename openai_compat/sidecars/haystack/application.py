@@ -17,12 +17,14 @@ from openai_compat.core.settings import Settings
 from openai_compat.core.tokens import TokenCounter
 from openai_compat.routing.router import ModelRouter
 from openai_compat.services.chat import ChatService
+from openai_compat.storage import open_storage
 from openai_compat.web.client_monitor import DisconnectMonitor
 from openai_compat.web.errors import register_errors
 from openai_compat.web.json_response import json_response
 from openai_compat.web.request_context import install_request_context
 from openai_compat.web.routes.inference import chat_blueprint
 
+from .conversations import StoredConversations
 from .pipeline_backend import PipelineBackend
 from .registry import PipelineRegistry
 
@@ -33,7 +35,8 @@ def create_pipelines_app(settings: Settings) -> Application:
     """Return the WSGI application for the pipelines of the workers' settings."""
     quiet_haystack()
     _configure_logging(settings)
-    backends = PipelineRegistry(settings).backends
+    storage = open_storage(settings.database_url, settings.data_dir, settings.store_ttl, settings.store_max_bytes)
+    backends = PipelineRegistry(settings, StoredConversations(storage)).backends
     settings = replace(
         settings,
         entries={name: backend.entry for name, backend in backends.items()},

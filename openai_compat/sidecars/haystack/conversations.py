@@ -8,9 +8,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
+from secrets import token_hex
 from typing import Final, Protocol
 
 from openai_compat.core.types import JSONObject
+from openai_compat.storage import Storage
+from openai_compat.storage.pages import Cursor, Entry
+from openai_compat.storage.records import NewObject
 
 from .messages import split_system
 
@@ -20,6 +25,7 @@ MAX_CHARS: Final = 400_000
 """Maximum length of one conversation as JSON, which is about the context of the largest models."""
 MAX_TOTAL_BYTES: Final = 128 * 1024 * 1024
 """Size of all conversations as JSON with their keys. They are kept in this form, so that their size is known."""
+ID_PREFIX: Final = "pconv_"
 CONVERSATION_TTL: Final = 24 * 3600.0
 
 
@@ -89,6 +95,56 @@ class MemoryConversations:
             if is_within and oldest.used_at >= expired_before:
                 return
             self._remove(key)
+
+
+class StoredConversations:
+    """Conversations in the database, or in memory if there is none that can be written.
+
+    They expire as all stored objects do. A conversation that grows too long loses its oldest turns.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._memory = MemoryConversations()
+        self._lock = threading.Lock()
+
+    def load(self, key: str) -> Sequence[JSONObject]:
+        """Return the messages.
+
+        Raises:
+            StorageUnavailableError
+        """
+        if self._storage.is_read_only:
+            return self._memory.load(key)
+        stored = self._find(_owner_of(key))
+        messages: list[JSONObject] = [] if stored is None else json.loads(stored.body)
+        return messages
+
+    def append(self, key: str, messages: Sequence[JSONObject], *, replaces: bool) -> None:
+        """Append or replace messages.
+
+        Raises:
+            StorageUnavailableError
+        """
+        if self._storage.is_read_only:
+            self._memory.append(key, messages, replaces=replaces)
+            return
+        owner = _owner_of(key)
+        with self._lock:
+            stored = self._find(owner)
+            earlier = [] if stored is None or replaces else json.loads(stored.body)
+            body = json.dumps(_truncate([*earlier, *messages]), ensure_ascii=False).encode("utf-8", "replace").decode()
+            store = self._storage.pipeline_conversations
+            if stored is None or not store.update(owner, stored.id, body):
+                store.create(owner, NewObject(f"{ID_PREFIX}{token_hex(16)}", body, int(time.time())))
+
+    def _find(self, owner: str) -> Entry | None:
+        page = self._storage.pipeline_conversations.page(owner, Cursor(1, "desc"))
+        return page.entries[0] if page.entries else None
+
+
+def _owner_of(key: str) -> str:
+    return sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _size(key: str, content: bytes) -> int:

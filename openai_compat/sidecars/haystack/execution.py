@@ -62,10 +62,10 @@ class PipelineRun:
             messages, replaces = extend(self._conversations.load(self._conversation_key), self._messages)
         results = run_pipeline(self._loaded.pipeline, self._to_inputs(messages), self._mapping.outputs_from)
         answers = self._answers_in(results)
-        self._finish(answers, results)
-        if self._conversation_key:
+        if self._conversation_key:  # before the end of the answer, so that what the caller got is never lost
             exchange = [*self._messages, self._to_message(answers[0])]
             self._conversations.append(self._conversation_key, exchange, replaces=replaces)
+        self._finish(answers, results)
 
     def _check_parameters(self) -> None:
         """Raise UnsupportedParameterError if the pipeline has no input for a required parameter."""

@@ -18,12 +18,13 @@ from openai_compat.services.answer_check import check_json_object
 from openai_compat.services.anthropic_models import DEFAULT_LIMIT, MAX_LIMIT, ModelCursor, to_anthropic_model, to_page
 from openai_compat.services.forwarding import pass_through, to_answer
 from openai_compat.services.model_catalog import NO_LIST, ModelCatalog
+from openai_compat.web.anthropic_errors import REQUEST_ID
 from openai_compat.web.json_response import UNTRUSTED_HEADERS, BytesResponse, json_response
 from openai_compat.web.request_context import current_context
 
 from .passthrough import check_path
 
-URL_PREFIXES = ("/v1", "", "/api/v1", "/openai/v1", "/openai", "/anthropic/v1")
+URL_PREFIXES = ("/v1", "", "/api/v1", "/openai/v1", "/openai", "/anthropic/v1", "/anthropic")
 
 
 def models_blueprint(routing: ModelRouter, catalog: ModelCatalog) -> Blueprint:
@@ -34,8 +35,10 @@ def models_blueprint(routing: ModelRouter, catalog: ModelCatalog) -> Blueprint:
     blueprint = Blueprint("models", __name__)
 
     @blueprint.after_request
-    def add_vary(response: Response) -> Response:
+    def add_headers(response: Response) -> Response:
         response.vary.add(VERSION_HEADER)
+        if _wants_anthropic_form():
+            response.headers[REQUEST_ID] = current_context().request_id
         return response
 
     @blueprint.get("/models")

@@ -5,6 +5,7 @@ Claude Code takes 400 MB, so that only `make test-extras` installs it.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -21,6 +22,8 @@ from tests.support.scripted_chat import ScriptedModel, call_events, chunk, text_
 from tests.support.tools import NODE_DIR
 
 KEY = "key-of-the-caller"
+PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC")
+"""A PNG of one red pixel."""
 SECRET = "the word is heron"
 Answer = Callable[[dict[str, Any], int], bytes]
 
@@ -128,3 +131,29 @@ def test_claude_code_repeats_a_turn_that_was_cut(folders: tuple[Path, Path]) -> 
     assert "half a sen" not in json.dumps(run.requests[-1])
     assert (run.status, run.result["result"], run.result["is_error"]) == (0, "All done.", False), run.log
     assert (work / "out.txt").read_text() == SECRET
+
+
+@pytest.mark.slow
+@pytest.mark.extra("clients")
+def test_the_model_gets_the_results_of_parallel_calls_and_sees_an_image(folders: tuple[Path, Path]) -> None:
+    work, home = folders
+    (work / "pixel.png").write_bytes(PIXEL)
+    paths = [str(work / name) for name in ("pixel.png", "in.txt")]
+
+    def answer(payload: dict[str, Any], turn: int) -> bytes:
+        if any(message["role"] == "tool" for message in payload["messages"]):
+            return text_events("All ", "done.")
+        return call_events(*(("Read", {"file_path": path}) for path in paths))
+
+    run = run_claude(work, home, answer)
+    assert (run.status, run.result["result"]) == (0, "All done."), run.log
+    messages = run.requests[-1]["messages"]
+    first = next(index for index, message in enumerate(messages) if message.get("tool_calls"))
+    calls = [call["id"] for call in messages[first]["tool_calls"]]
+    results = messages[first + 1 : first + 3]
+    assert [(result["role"], result["tool_call_id"]) for result in results] == [("tool", id) for id in calls]
+    assert SECRET in str(results[1]["content"])
+    (images,) = [message for message in messages[first + 3 :] if "image_url" in json.dumps(message)]
+    assert images["role"] == "user"
+    (image,) = [part for part in images["content"] if part["type"] == "image_url"]
+    assert image["image_url"]["url"].startswith("data:image/png;base64,")

@@ -9,8 +9,10 @@ import struct
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+from anthropic import Anthropic
 from openai import APIStatusError, BadRequestError, OpenAI
 
 from openai_compat.sidecars.huggingface.models.bundled_models import CHAT_MODEL, EMBEDDING_MODEL, entries
@@ -64,6 +66,17 @@ def test_a_stream_has_the_text_of_the_non_streaming_answer(client: OpenAI) -> No
     assert text == complete.choices[0].message.content
     assert "".join(token.token for token in complete.choices[0].logprobs.content) == text
     assert chunks[-1].usage == complete.usage
+
+
+def test_answers_a_message_of_anthropics_client(client: OpenAI) -> None:
+    url = str(client.base_url).removesuffix("/v1/")
+    question: Any = {"role": "user", "content": FRANCE[0]["content"]}
+    with (
+        Anthropic(base_url=url, api_key="none", timeout=290) as anthropic,
+        anthropic.messages.stream(model=CHAT_MODEL, max_tokens=30, system="Be brief.", messages=[question]) as stream,
+    ):
+        assert "Paris" in "".join(stream.text_stream)
+        assert stream.get_final_message().stop_reason == "end_turn"
 
 
 def test_concurrent_callers_get_sensible_answers(client: OpenAI) -> None:

@@ -15,8 +15,8 @@ from tests.support.mock_upstream import MockUpstream
 from tests.support.tools import NODE_DIR, require_node
 
 KEY = "key-of-the-caller"
-MODELS = ["echo", "row"]
-"""The echo model, and a model of the mock upstream that speaks OpenAI's protocol."""
+MODELS = ["echo", "row", "claude"]
+"""The echo model, and the mock upstream by OpenAI's protocol and by Anthropic's."""
 Results = dict[str, Any]
 
 
@@ -27,6 +27,7 @@ def server(running_mock: MockUpstream, tmp_path_factory: pytest.TempPathFactory)
     models = [
         {"name": "echo", "kind": "echo"},
         {"name": "row", **row, "upstream_model": "mock-model"},
+        {"name": "claude", "kind": "anthropic", "base_url": running_mock.base_url, "upstream_model": "mock-model"},
         {"name": "cut", **row, "upstream_model": "fault-cut"},
         {"name": "limited", **row, "upstream_model": "fault-status:code=429"},
     ]
@@ -47,7 +48,8 @@ def results(request: pytest.FixtureRequest, server: LiveServer) -> Results:
 def test_a_message(results: Results) -> None:
     message = results["create"]
     assert "one two three" in message["text"]
-    assert (message["model"], message["stop_reason"]) == (results["model"], "end_turn")
+    shown = "mock-model" if results["model"] == "claude" else results["model"]  # its answers are passed through
+    assert (message["model"], message["stop_reason"]) == (shown, "end_turn")
 
 
 def test_a_stream(results: Results) -> None:
@@ -74,7 +76,7 @@ def test_an_image_and_a_token_count(results: Results) -> None:
 
 
 def test_models_are_listed_page_by_page(results: Results) -> None:
-    assert results["models"]["names"] == ["echo", "row", "cut", "limited"]
+    assert results["models"]["names"] == ["echo", "row", "claude", "cut", "limited"]
     assert results["models"]["one"]["id"] == results["model"]
 
 

@@ -14,11 +14,14 @@ from pydantic import BaseModel
 
 from tests.e2e.clients.conftest import KEYS
 from tests.support.live_server import LiveServer
+from tests.support.local_models import LOADER
 from tests.support.mock_upstream import MockUpstream
 
-MODELS = ["echo", "row"]
-"""The echo model, and a model of the mock upstream that speaks OpenAI's protocol."""
+MODELS = ["echo", "row", "local", "claude"]
+"""The echo model, one of the engine's process, and the mock upstream by OpenAI's protocol and by Anthropic's."""
 PIXEL = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
+SHOWN = {"claude": "mock-model"}
+"""Names in the answers of an upstream that are passed through."""
 WEATHER: Any = {
     "name": "get_weather",
     "description": "Get the weather.",
@@ -39,6 +42,8 @@ def server(running_mock: MockUpstream, tmp_path_factory: pytest.TempPathFactory)
     models = [
         {"name": "echo", "kind": "echo"},
         {"name": "row", **row, "upstream_model": "mock-model"},
+        {"name": "local", "kind": "huggingface", "hf_repo": "mb=1"},
+        {"name": "claude", "kind": "anthropic", "base_url": running_mock.base_url, "upstream_model": "mock-model"},
         {"name": "two-calls", **row, "upstream_model": "mock-model:calls=2"},
         {"name": "cut", **row, "upstream_model": "fault-cut"},
         {"name": "error-in-stream", **row, "upstream_model": "fault-error-in-stream"},
@@ -46,7 +51,13 @@ def server(running_mock: MockUpstream, tmp_path_factory: pytest.TempPathFactory)
         *({"name": f"status-{code}", **row, "upstream_model": f"fault-status:code={code}"} for code in (400, 429, 529)),
     ]
     path.write_text(json.dumps({"models": models, "model_aliases": {"claude-*": "echo"}}))
-    with LiveServer({"MODELS_FILE": str(path), "API_KEYS": ",".join(KEYS), "MAX_REQUEST_BYTES": "2000000"}) as server:
+    environment = {
+        "MODELS_FILE": str(path),
+        "API_KEYS": ",".join(KEYS),
+        "MAX_REQUEST_BYTES": "2000000",
+        "LOCAL_MODEL_LOADER": LOADER,
+    }
+    with LiveServer(environment) as server:
         yield server
 
 
@@ -64,12 +75,8 @@ def text_of(message: Any) -> str:
 def test_a_message(client: anthropic.Anthropic, model: str) -> None:
     message = client.messages.create(model=model, max_tokens=100, system="Be brief.", messages=QUESTION)
     assert "one two three four" in text_of(message)
-    assert (message.model, message.role, message.type, message.stop_reason) == (
-        model,
-        "assistant",
-        "message",
-        "end_turn",
-    )
+    assert (message.role, message.type, message.stop_reason) == ("assistant", "message", "end_turn")
+    assert message.model == SHOWN.get(model, model)
     assert message.id.startswith("msg_")
     assert message.usage.input_tokens > 0
     assert message.usage.output_tokens > 0
@@ -83,7 +90,7 @@ def test_a_stream(client: anthropic.Anthropic, model: str) -> None:
     assert len(parts) > 2
     assert "".join(parts) == text_of(message)
     assert "one two three four" in text_of(message)
-    assert (message.model, message.stop_reason) == (model, "end_turn")
+    assert (message.model, message.stop_reason) == (SHOWN.get(model, model), "end_turn")
     assert message.usage.output_tokens > 0
     complete = client.messages.create(model=model, max_tokens=100, messages=QUESTION)
     assert message.usage.input_tokens == complete.usage.input_tokens
@@ -166,8 +173,8 @@ def test_a_structured_output(client: anthropic.Anthropic) -> None:
 
 def test_models_are_listed_page_by_page(client: anthropic.Anthropic) -> None:
     names = [model.id for model in client.models.list(limit=2)]
-    assert names[:3] == ["echo", "row", "two-calls"]
-    assert len(names) == 9
+    assert names[:4] == ["echo", "row", "local", "claude"]
+    assert len(names) == 11
     model = client.models.retrieve("row")
     assert (model.id, model.display_name, model.type) == ("row", "row", "model")
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from openai_compat.sidecars.haystack import conversations
-from openai_compat.sidecars.haystack.conversations import MemoryConversations, extend
+from openai_compat.sidecars.haystack.conversations import MemoryConversations, StoredConversations, extend
+from openai_compat.storage import open_storage
 
 pytestmark = pytest.mark.extra("haystack")
 
@@ -28,6 +30,38 @@ def test_messages_are_appended_in_order_or_replaced() -> None:
     assert store.load("b") == []
     store.append("a", [NEXT], replaces=True)
     assert store.load("a") == [NEXT]
+
+
+def stored(folder: Path, ttl: float = 0.0) -> StoredConversations:
+    return StoredConversations(open_storage(None, str(folder), ttl, 0))
+
+
+def test_stored_conversations_survive_a_restart(tmp_path: Path) -> None:
+    store = stored(tmp_path)
+    store.append("a", [QUESTION, ANSWER], replaces=False)
+    store.append("a", [NEXT], replaces=False)
+    store.append("b", [NEXT], replaces=False)
+    again = stored(tmp_path)
+    assert again.load("a") == [QUESTION, ANSWER, NEXT]
+    assert again.load("b") == [NEXT]
+    assert again.load("c") == []
+    again.append("a", [NEXT], replaces=True)
+    assert store.load("a") == [NEXT]
+
+
+def test_stored_conversations_expire_and_begin_anew(tmp_path: Path) -> None:
+    expiring = stored(tmp_path, ttl=-1)
+    expiring.append("a", [QUESTION], replaces=False)
+    assert expiring.load("a") == []
+    expiring.append("a", [NEXT], replaces=False)
+    assert expiring.load("a") == []
+
+
+def test_a_long_stored_conversation_loses_its_oldest_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversations, "MAX_MESSAGES", 3)
+    store = stored(tmp_path)
+    store.append("a", [QUESTION, ANSWER, NEXT, ANSWER], replaces=False)
+    assert store.load("a") == [NEXT, ANSWER]
 
 
 def test_the_least_recently_updated_conversation_is_removed_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,9 +48,11 @@ def test_the_version_header_decides_the_form(client: FlaskClient) -> None:
     theirs = client.get("/v1/models", headers={"x-api-key": "sk-ant-any"})
     assert theirs.get_json()["object"] == "list"
     assert "anthropic-version" in theirs.headers["vary"]
+    assert ours.headers["request-id"].startswith("req_")
+    assert "request-id" not in theirs.headers
 
 
-@pytest.mark.parametrize("root", ["/v1", "/anthropic/v1"])
+@pytest.mark.parametrize("root", ["/v1", "/anthropic/v1", "/anthropic"])
 def test_pages_go_forward_and_backward(client: FlaskClient, root: str) -> None:
     assert page(client, "", root) == (NAMES, False)
     assert page(client, "?limit=2", root) == (NAMES[:2], True)
@@ -74,6 +76,7 @@ def test_one_model_has_its_context_window(client: FlaskClient) -> None:
 def test_a_page_that_does_not_exist_is_refused(client: FlaskClient, query: str) -> None:
     answer = client.get(f"/v1/models?{query}", headers=VERSION)
     assert answer.status_code == 400
+    assert answer.get_json()["error"]["type"] == "invalid_request_error"
     assert query.split("=")[0] in answer.get_json()["error"]["message"]
 
 

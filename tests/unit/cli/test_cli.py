@@ -178,6 +178,12 @@ def test_the_command_in_the_banner_can_be_pasted_and_has_a_key() -> None:
     assert json.loads(words[-1])["model"] == "mock-gpt-model"
 
 
+def test_the_banner_shows_the_aliases() -> None:
+    settings = environment.load({"MODEL_ALIASES": "claude-*=mock-gpt-model"})
+    lines = [line.split() for line in to_banner(settings, "localhost", 80).splitlines()]
+    assert ["claude-*", "another", "name", "of", "mock-gpt-model"] in lines
+
+
 def test_the_banner_names_the_extra_that_a_local_model_needs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "models.json"
     file.write_text(json.dumps([{"name": "writer", "hf_repo": "x"}, {"name": "e", "kind": "echo"}]))

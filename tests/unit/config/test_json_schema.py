@@ -74,6 +74,8 @@ def test_the_presets_are_valid() -> None:
 )
 def test_a_right_model_is_valid(model: dict[str, Any]) -> None:
     assert [error.message for error in VALIDATOR.iter_errors([model])] == []
+    assert VALIDATOR.is_valid({"models": [model], "model_aliases": {"claude-*": "a"}})
+    assert not VALIDATOR.is_valid({"models": [model], "model_aliases": ["claude-*"]})
     assert VALIDATOR.is_valid({"models": [model], "profiles": {"mine": {"drop": ["user"]}, "same": "mine"}})
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gevent import GreenletExit
 
 from openai_compat.state.base import StoreError
 from openai_compat.state.ledger import (
@@ -390,3 +392,83 @@ def test_scripts_that_redis_has_forgotten_are_sent_again(redis_ledger: RedisLedg
     assert _reserve(redis_ledger, "a", Charge(TOTAL, 7, is_held=True)) == [Level(held=7)]
     redis_ledger.settle("a", [Settlement(TOTAL, 7, 7)], None)
     assert _level(redis_ledger, TOTAL) == Level(7)
+
+
+def test_a_command_that_was_broken_off_leaves_its_reply_to_no_other(
+    redis_ledger: RedisLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection_class = redis_ledger._redis.connection_pool.connection_class
+    can_read = connection_class.can_read
+
+    def end_the_greenlet(connection: Any, timeout: float = 0) -> bool:
+        if timeout:
+            raise GreenletExit
+        return bool(can_read(connection, timeout))
+
+    redis_ledger.bump_version()
+    redis_ledger._redis.client_pause(100)  # milliseconds in which the reply does not arrive
+    with monkeypatch.context() as patched:
+        patched.setattr(connection_class, "can_read", end_the_greenlet)
+        with pytest.raises(GreenletExit):
+            redis_ledger.begin_turn(NOON, 15)
+    assert redis_ledger.version() == 2
+
+
+def test_an_absent_redis_is_tried_once_a_second(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "redis.sock"))
+        listener.listen()
+        listener.setblocking(False)
+        ledger = RedisLedger(f"unix://{tmp_path / 'redis.sock'}", "worker")
+        for _ in range(20):
+            with pytest.raises(StoreError):
+                ledger.version()
+            with pytest.raises(StoreError):
+                ledger.reserve("a", [Charge(TOTAL, 1)])
+        listener.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            listener.accept()
+        ledger.close()
+
+
+def _settle_calls(ledger: Ledger, count: int) -> None:
+    for number in range(count):
+        ledger.settle(f"call-{number}", [Settlement(TOTAL, 0, 1)], "record" * 100)
+
+
+def test_a_full_disk_charges_nothing_and_is_no_error_afterwards(tmp_path: Path) -> None:
+    ledger = SQLiteLedger(str(tmp_path / "ledger.db"), "worker")
+    ledger.start(1)
+    database = ledger._file._database
+    assert database is not None
+    (pages,) = database.execute("PRAGMA page_count").fetchone()
+    database.execute(f"PRAGMA max_page_count = {pages}")
+    charge = Charge(TOTAL, 10, is_held=True)
+    with pytest.raises(StoreError, match="full"):
+        _settle_calls(ledger, 100)
+    spent = _level(ledger, TOTAL).current
+    assert spent == len(ledger.records(100)) < 100
+    database.execute("PRAGMA max_page_count = 1000000")
+    assert _reserve(ledger, "last", charge) == [Level(spent, held=10)]
+    ledger.close()
+
+
+def test_a_ledger_without_a_place_is_away(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    ledger = SQLiteLedger(str(tmp_path / "file" / "ledger.db"), "worker")
+    with pytest.raises(StoreError):
+        ledger.reserve("a", [Charge(TOTAL, 1)])
+
+
+def test_a_file_that_is_replaced_is_opened_anew(tmp_path: Path) -> None:
+    ledger = SQLiteLedger(str(tmp_path / "ledger.db"), "worker")
+    ledger.start(1)
+    _reserve(ledger, "a", Charge(TOTAL, 10, is_held=True))
+    for file in tmp_path.glob("ledger.db*"):
+        file.unlink()
+    assert ledger.version() is None
+    with pytest.raises(ColdLedgerError):
+        ledger.reserve("b", [Charge(TOTAL, 10, is_held=True)])
+    ledger.start(2)
+    assert _reserve(ledger, "b", Charge(TOTAL, 10, is_held=True)) == [Level(held=10)]
+    ledger.close()

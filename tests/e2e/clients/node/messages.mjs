@@ -65,7 +65,7 @@ await run({
       cities += 1;
       return "It is sunny.";
     };
-    const call = { ...question, messages: [{ role: "user", content: "Call get_weather." }] };
+    const call = { ...question, model: "echo", messages: [{ role: "user", content: "Call get_weather." }] };
     const runner = client.beta.messages.toolRunner({ ...call, tools: [{ ...weather, run }] });
     return { cities: (await runner.runUntilDone(), cities), finalReason: (await runner.done()).stop_reason };
   },
