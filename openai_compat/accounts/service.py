@@ -26,7 +26,9 @@ from .directory import KeyDirectory
 from .gate import Admission, CallDescription, Gate, GatePolicy, Outcome, check_permission
 from .keys import is_token
 from .manager import AccountManager
+from .meters import Meters
 from .price_book import FREE, PriceBook
+from .usage_report import UsageReports
 
 if TYPE_CHECKING:
     from .identity_tokens import Identity, TokenVerifier
@@ -75,10 +77,12 @@ class Accounts:
         self._tidy_ledger = tidy_ledger
         self._assumed_output_tokens = settings.assumed_output_tokens
         self._tokens = _to_verifier(settings)
-        self._manager = AccountManager(storage, ledger)
         self.directory = KeyDirectory(storage, ledger, settings.key_grace_seconds)
         self.bookkeeper = Bookkeeper(ledger, storage, tidy_ledger.tidy)
         self.prices = PriceBook()
+        self.manager = AccountManager(storage, ledger)
+        self.meters = Meters(ledger)
+        self.usage = UsageReports(storage)
         self.gate = Gate(
             ledger,
             SQLiteLedger(MEMORY, "local"),
@@ -124,7 +128,7 @@ class Accounts:
         )
         caller = self.directory.find_in_project(key)
         if caller is None and identity.project_id is None:
-            self._manager.create_defaults()
+            self.manager.create_defaults()
             self.directory.look_again()
             caller = self.directory.find_in_project(key)
         if caller is None:

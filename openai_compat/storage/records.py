@@ -64,6 +64,25 @@ class Chain:
     status: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class UsageQuery:
+    """Which calls are added up, in buckets of `width` seconds from `start` until before `end`.
+
+    `group_by` and the names of `filters` are columns of the rows. A filter has the values that it lets through.
+    """
+
+    start: int
+    end: int
+    width: int
+    group_by: tuple[str, ...] = ()
+    filters: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def needs_rows(self) -> bool:
+        """True if the hourly sums cannot answer it."""
+        return self.width % 3600 != 0 or "end_user" in self.group_by or "end_user" in self.filters
+
+
 def is_valid_id(text: object) -> bool:
     """Return True if `text` can be the id of an item. PostgreSQL refuses some characters, and no client sends them."""
     return isinstance(text, str) and 0 < len(text) <= MAX_ID_LENGTH and text.isprintable() and text.isascii()
