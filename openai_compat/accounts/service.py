@@ -78,7 +78,7 @@ class Accounts:
         self._assumed_output_tokens = settings.assumed_output_tokens
         self._tokens = _to_verifier(settings)
         self.directory = KeyDirectory(storage, ledger, settings.key_grace_seconds)
-        self.bookkeeper = Bookkeeper(ledger, storage, tidy_ledger.tidy)
+        self.bookkeeper = Bookkeeper(ledger, storage, tidy_ledger.tidy, settings.usage_ttl)
         self.prices = PriceBook()
         self.manager = AccountManager(storage, ledger)
         self.meters = Meters(ledger)

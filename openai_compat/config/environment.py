@@ -83,6 +83,8 @@ def load(
     settings = Settings(**values)
     _check_connections(settings, problems)
     _check_identity_provider(settings, problems)
+    if settings.admin_api_key in settings.api_keys:
+        problems.append("ADMIN_API_KEY must not be one of API_KEYS, as callers could change limits and budgets with it")
     if with_models:
         settings = build_models(settings, environ, problems, renamed)
     if problems:

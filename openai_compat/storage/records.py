@@ -78,9 +78,9 @@ class UsageQuery:
     filters: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
-    def needs_rows(self) -> bool:
-        """True if the hourly sums cannot answer it."""
-        return self.width % 3600 != 0 or "end_user" in self.group_by or "end_user" in self.filters
+    def columns(self) -> frozenset[str]:
+        """The columns that it needs besides time and sums."""
+        return frozenset((*self.group_by, *self.filters))
 
 
 def is_valid_id(text: object) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import BigInteger, ColumnElement, Table, and_, case, cast, func, literal, select, tuple_
 
-from .account_tables import usage, usage_hours
+from .account_tables import usage, usage_days, usage_hours
 from .database import Database
 from .records import UsageQuery
 
@@ -39,8 +39,7 @@ class UsageReader:
         ]
 
     def _sums_between(self, query: UsageQuery, start: int, end: int) -> list[dict[str, Any]]:
-        source = usage if query.needs_rows else usage_hours
-        time = source.c["at" if query.needs_rows else "hour"]
+        source, time = _choose_source(query)
         groups = [source.c[name] for name in query.group_by]
         bucket = (time - (time - query.start) % query.width) if query.width < DAY else cast(literal(start), BigInteger)
         statement = (
@@ -80,10 +79,19 @@ class UsageReader:
         return [dict(row) for row in rows]
 
 
+def _choose_source(query: UsageQuery) -> tuple[Table, ColumnElement[int]]:
+    """Return the smallest table that can answer the query, and its column of time."""
+    if query.width % 3600 or "end_user" in query.columns:
+        return usage, usage.c.at
+    if query.width % DAY or "key_id" in query.columns:
+        return usage_hours, usage_hours.c.hour
+    return usage_days, usage_days.c.day
+
+
 def _sum(source: Table, name: str) -> ColumnElement[int]:
     """Return the sum of a column. A row is one call, and an error if its status is one."""
     column: ColumnElement[Any]
-    if source is usage_hours:
+    if source is not usage:
         column = source.c[name]
     elif name == "calls":
         column = literal(1)
