@@ -71,8 +71,12 @@ class UsageReports:
         return self._storage.usage_reader.rows(start, end, filters)
 
     def totals(self, request: ReportRequest) -> list[Mapping[str, Any]]:
-        """Return the sums from start to end by group, the highest cost first, with the columns of a call's row."""
-        query = _to_query(request, request.start, request.end, 86_400)
+        """Return the sums by group, the highest cost first, with the columns of a call's row.
+
+        The start is rounded down to a whole hour, and to a whole day if the time is longer than two days.
+        """
+        seconds = 3600 if request.end - request.start <= 2 * 86_400 else 86_400
+        query = _to_query(request, request.start // seconds * seconds, request.end, seconds)
         totals: dict[tuple[Any, ...], Counter[str]] = {}
         for row in self._storage.usage_reader.sums(query):
             group = tuple(row[name] for name in query.group_by)

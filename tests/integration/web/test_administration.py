@@ -14,6 +14,7 @@ from openai_compat import create_app
 from openai_compat.accounts import directory
 from openai_compat.config import environment
 from tests.support.mock_upstream import MockUpstream
+from tests.support.waiting import wait_until
 
 ADMIN = {"Authorization": "Bearer admin-key-1"}
 PROJECTS = "/v1/organization/projects"
@@ -64,13 +65,10 @@ def chat(client: FlaskClient, secret: str, text: str = "Hello!", model: str = "p
     return client.post("/v1/chat/completions", json=body, headers={"Authorization": f"Bearer {secret}"})
 
 
-def move_records(client: FlaskClient) -> None:
-    """Store the usage of the calls so far, as the background does within a second."""
-    bookkeeper = client.application.extensions["openai_compat"].accounts.bookkeeper
-    deadline = time.monotonic() + 20
-    while bookkeeper._ledger.records(1):
-        bookkeeper.move_records()
-        assert time.monotonic() < deadline
+def wait_for_records(client: FlaskClient) -> None:
+    """Return once the usage of the calls so far is stored, which the background does within a second."""
+    ledger = client.application.extensions["openai_compat"].accounts.ledger
+    wait_until(lambda: not ledger.records(1), "the records are stored")
 
 
 def test_a_key_is_created_used_and_revoked(client: FlaskClient) -> None:
@@ -270,7 +268,7 @@ def test_usage_and_costs_add_up_by_group(client: FlaskClient) -> None:
     answers = [chat(client, first["value"]), chat(client, first["value"], user="alice"), chat(client, second["value"])]
     answers.append(chat(client, second["value"], model="other"))
     tokens = [answer.json["usage"]["total_tokens"] for answer in answers]
-    move_records(client)
+    wait_for_records(client)
     query = f"start_time={int(time.time()) - 60}&project_ids[]={project['id']}&bucket_width=1h&limit=1"
     usage = call(client, "GET", f"/v1/organization/usage/completions?{query}&group_by=api_key_id&group_by=model")
     (bucket,) = (one for one in usage["data"] if one["results"])
@@ -323,7 +321,7 @@ def test_the_export_has_a_row_for_each_call(client: FlaskClient) -> None:
     project = new_project(client)
     key = new_key(client, project)
     ids = [chat(client, key["value"], user="=1+1").headers["x-request-id"] for _ in range(3)]
-    move_records(client)
+    wait_for_records(client)
     query = f"start_time={int(time.time()) - 60}&project_ids={project['id']}"
     exported = client.get(f"/v1/organization/usage/export?{query}", headers=ADMIN)
     assert exported.content_type == "text/csv; charset=utf-8"
