@@ -252,5 +252,5 @@ def open_ledgers(settings: Settings) -> tuple[Ledger, Ledger]:
 
         ledger = RedisLedger(url, holder)
         return ledger, ledger
-    path = str(Path(settings.data_dir) / LEDGER_FILE)
+    path = str(Path(settings.data_dir).absolute() / LEDGER_FILE)
     return SQLiteLedger(path, holder), SQLiteLedger(path, holder)

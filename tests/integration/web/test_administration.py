@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,12 @@ MODELS = """
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> FlaskClient:
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
     folder = tmp_path_factory.mktemp("data")
     (folder / "models.yaml").write_text(MODELS)
-    return make(folder, MODELS_FILE=str(folder / "models.yaml"))
+    client = make(folder, MODELS_FILE=str(folder / "models.yaml"))
+    yield client
+    client.application.extensions["openai_compat"].close()
 
 
 @pytest.fixture(autouse=True)

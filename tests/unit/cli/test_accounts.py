@@ -57,6 +57,7 @@ def test_a_key_with_a_budget_is_created_used_and_shown(run: Run, tmp_path: Path)
     assert reply.status_code == 200, reply.text
     cost = reply.json["usage"]["total_tokens"] / 1000
     wait_until(lambda: as_json(run, "usage"), "the call is stored")
+    app.extensions["openai_compat"].close()
     (key,) = as_json(run, "keys", "list")
     assert abs(key["expires_at"] - time.time() - 30 * 86_400) < 60
     assert key["policy"]["limits"] == {"requests_per_minute": 60}
