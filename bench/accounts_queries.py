@@ -155,7 +155,7 @@ def _queries(storage: Any) -> dict[str, Callable[[], object]]:
         "usage of 7 days by user": usage(7, "1d", "user_id"),
         "usage of 31 days of one user": usage(31, "1d", user_id="user 7"),
         "1,000 exported rows": lambda: [next(rows) for rows in [reports.rows(END - DAY, END, {})] for _ in range(2)],
-        "cost of a key in 30 days": lambda: storage.usage.spent("key", "key_7", END - 30 * DAY, END),
+        "cost of a key in 30 days": lambda: storage.usage.spent("key", ["key_7"], END - 30 * DAY, END),
     }
 
 

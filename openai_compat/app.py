@@ -177,6 +177,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     _register_blueprints(app, state)
     register_errors_of_both_forms(app, settings)
     _allow_origins(app, settings)
+    if state.accounts is not None:
+        state.accounts.apply_file()
     return app
 
 

@@ -9,7 +9,7 @@ from secrets import token_hex
 from time import time
 from typing import TYPE_CHECKING, Any, Final
 
-from openai_compat.core.errors import AuthenticationError
+from openai_compat.core.errors import AccountsUnavailableError, AuthenticationError
 from openai_compat.core.settings import ModelConfig, Settings
 from openai_compat.core.types import Usage
 from openai_compat.routing.router import Route
@@ -19,6 +19,7 @@ from openai_compat.state.sqlite_ledger import SQLiteLedger
 from openai_compat.storage import Storage
 
 from .account import Account, Caller
+from .accounts_file import AccountsFile
 from .bookkeeper import Bookkeeper
 from .call_size import AnyCall, input_tokens_of, output_tokens_of
 from .charges import has_budget
@@ -81,6 +82,7 @@ class Accounts:
         self.bookkeeper = Bookkeeper(ledger, storage, tidy_ledger.tidy, settings.usage_ttl)
         self.prices = PriceBook()
         self.manager = AccountManager(storage, ledger)
+        self._file = AccountsFile(settings.declared_accounts, storage, ledger) if settings.accounts_file else None
         self.meters = Meters(ledger)
         self.usage = UsageReports(storage)
         self.gate = Gate(
@@ -91,12 +93,17 @@ class Accounts:
         )
 
     def is_active(self) -> bool:
-        """Return True once an account was made, and always with an identity provider.
+        """Return True once an account was made, and always with an accounts file or an identity provider.
 
         Raises:
             StorageUnavailableError: that is unknown.
         """
-        return self._tokens is not None or self.directory.is_active()
+        return self._tokens is not None or self._file is not None or self.directory.is_active()
+
+    def apply_file(self) -> None:
+        """Start to apply the accounts file, if there is one."""
+        if self._file is not None:
+            self._file.start()
 
     def find_caller(self, key: str) -> Caller | None:
         """Return the caller of a key or a token, or None if there is no such key.
@@ -111,6 +118,8 @@ class Accounts:
             caller = self._find_by_identity(self._tokens.verify(key))
         else:
             caller = self.directory.find(key)
+            if caller is None and self._file is not None and not self._file.is_applied:
+                raise AccountsUnavailableError
         if caller is not None and not caller.is_valid(time()):
             raise AuthenticationError("This API key is disabled or has expired.")
         return caller
@@ -191,6 +200,8 @@ class Accounts:
 
     def close(self) -> None:
         """Stop the work in the background, and close the ledger."""
+        if self._file is not None:
+            self._file.close()
         self.bookkeeper.close()
         self.ledger.close()
         self._tidy_ledger.close()

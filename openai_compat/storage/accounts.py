@@ -72,6 +72,28 @@ class AccountStore:
 
         self._database.write(work)
 
+    def set_secret(self, id: str, digest: str, hint: str) -> bool:
+        """Make this secret the only one of a key. Return False if it was before.
+
+        Raises:
+            AccountExistsError: it is the secret of another key.
+        """
+
+        def work(connection: Connection) -> bool:
+            own = secrets.c.account_id == id
+            present = connection.execute(select(secrets.c.digest).where(own, secrets.c.expires_at.is_(None))).scalars()
+            if list(present) == [digest]:
+                return False
+            connection.execute(delete(secrets).where(own))
+            connection.execute(insert(secrets), {"digest": digest, "account_id": id})
+            connection.execute(update(accounts).where(accounts.c.id == id).values(hint=hint))
+            return True
+
+        try:
+            return self._database.write(work)
+        except IntegrityError as error:
+            raise AccountExistsError from error
+
     def get(self, kind: str, id: str) -> AccountRow | None:
         """Return one account, or None."""
         return self._find_one(_select().where(accounts.c.id == id, accounts.c.kind == kind))
