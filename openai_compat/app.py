@@ -283,7 +283,8 @@ def _register_blueprints(app: Flask, state: State) -> None:
         for prefix in prefixes:
             name = f"{blueprint.name}{prefix}".replace(".", "_")
             app.register_blueprint(blueprint, url_prefix=prefix or None, name=name)
-    if state.accounts is not None and (settings.admin_api_key or not (router.forwards and settings.passthrough)):
+    is_passed_through = bool(settings.passthrough) and router.forwarding_upstream is not None
+    if state.accounts is not None and (settings.admin_api_key or not is_passed_through):
         _register_administration(app, administration_blueprint(state.accounts, settings.admin_api_key))
     app.register_blueprint(health_blueprint())
     app.register_blueprint(docs_blueprint(settings.default_model or ECHO_MODEL))

@@ -259,6 +259,19 @@ def test_the_meters_of_an_end_user_are_shown(client: FlaskClient) -> None:
     assert chat(client, key["value"], user="alice").status_code == 200
 
 
+def test_chat_pages_get_a_sentence_about_what_is_refused(client: FlaskClient) -> None:
+    key = new_key(client, policy={"models": ["priced"], "budgets": [{"amount": 0.001}]})
+    sentences = []
+    for model, secret in (("priced", key["value"]), ("other", key["value"]), ("priced", "sk-oc-unknown")):
+        body = {"model": model, "messages": [{"role": "user", "content": "Hello!"}]}
+        reply = client.post("/ask", json=body, headers={"Authorization": f"Bearer {secret}"})
+        assert 400 <= reply.status_code < 500
+        sentences.append(reply.json["content"])
+    assert "exceeded your current quota" in sentences[0]
+    assert "does not have access to the model 'other'" in sentences[1]
+    assert "Incorrect API key" in sentences[2]
+
+
 @pytest.mark.parametrize(("name", "used", "status"), [("budget:total:UTC", 1, 404), ("requests_per_day", 0.5, 400)])
 def test_a_meter_that_cannot_be_set_is_an_error(client: FlaskClient, name: str, used: float, status: int) -> None:
     key = new_key(client, policy={"limits": {"requests_per_day": 1}})
