@@ -123,8 +123,6 @@ def _to_rows(keys: Sequence[str], sums: Mapping[tuple[Any, ...], list[int]]) -> 
     return [dict(zip((*keys, *_SUMS), (*group, *sums[group]), strict=True)) for group in sorted(sums)]
 
 
-
-
 def _upsert(connection: Connection, table: Table) -> Any:
     statement = _insert(connection, table)
     sums = {name: table.c[name] + statement.excluded[name] for name in _SUMS}
