@@ -19,6 +19,7 @@ from openai_compat.storage import Storage
 from .account import DEFAULT_ORGANIZATION, ID_PREFIXES, Account, Kind, to_row
 from .manager import AccountManager
 from .policy import parse_policy
+from .restoration import LedgerRestorer
 
 if TYPE_CHECKING:
     from openai_compat.storage.accounts import AccountRow
@@ -75,6 +76,8 @@ class AccountsFile:
             changes += [self._retire(row) for id, row in before.items() if id not in self._accounts]
             if any(changes):
                 self._ledger.bump_version()
+            if self._ledger.version() is None:
+                LedgerRestorer(self._storage, self._ledger).restore()
         finally:
             lease.release()
         return True
