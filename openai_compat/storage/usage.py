@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf, isinf
+from operator import itemgetter
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Select, Table, delete, func, select
@@ -37,12 +38,13 @@ class UsageStore:
 
         def work(connection: Connection) -> None:
             insertion = _insert(connection, usage).on_conflict_do_nothing(index_elements=["id"]).returning(usage.c.id)
-            stored = set(connection.execute(insertion, rows).scalars())  # in statements of many rows
+            stored = set(connection.execute(insertion, ordered).scalars())  # in statements of many rows
             if stored:
-                hours = _sum_by_hour(row for row in rows if row["id"] in stored)
+                hours = _sum_by_hour(row for row in ordered if row["id"] in stored)
                 connection.execute(_upsert(connection, usage_hours), hours)
                 connection.execute(_upsert(connection, usage_days), _sum_by_day(hours))
 
+        ordered = sorted(rows, key=itemgetter("id"))  # as by all writers, which therefore cannot deadlock
         self._database.write(work)
 
     def spent(self, level: str, ids: Sequence[str], start: float, end: float = inf) -> dict[str, int]:
