@@ -43,7 +43,7 @@ from openai_compat.services.token_decoder import TokenDecoder
 from openai_compat.state.base import StateStore
 from openai_compat.storage import Storage, open_storage
 from openai_compat.tools.doctor.backend import DOCTOR_ENTRY, DoctorBackend
-from openai_compat.web import stored_objects
+from openai_compat.web import administration, stored_objects
 from openai_compat.web.auth import require_api_key
 from openai_compat.web.client_monitor import DisconnectMonitor
 from openai_compat.web.cross_site import reject_foreign_pages
@@ -59,6 +59,7 @@ from openai_compat.web.routes import (
     stored_completions,
     stored_responses,
 )
+from openai_compat.web.routes.administration import administration_blueprint
 from openai_compat.web.routes.ask.blueprint import ask_blueprint
 from openai_compat.web.routes.docs import docs_blueprint
 from openai_compat.web.routes.health import health_blueprint
@@ -180,6 +181,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     _register_blueprints(app, state)
     register_errors_of_both_forms(app, settings)
     _allow_origins(app, settings)
+    if state.accounts is not None:
+        state.accounts.apply_file()
     return app
 
 
@@ -273,7 +276,7 @@ def _register_blueprints(app: Flask, state: State) -> None:
     if router.forwards and settings.passthrough:
         guarded.append((passthrough.passthrough_blueprint(router, settings), passthrough.URL_PREFIXES))
         guarded.append((passthrough.root_passthrough_blueprint(router, settings), ("",)))
-    check = require_api_key(settings.api_keys, state.accounts)
+    check = require_api_key(settings.api_keys, state.accounts, settings.admin_api_key)
     limiter = ConcurrencyLimiter(
         settings.max_concurrent_requests, settings.max_queued_requests, settings.request_queue_timeout
     )
@@ -284,7 +287,15 @@ def _register_blueprints(app: Flask, state: State) -> None:
         for prefix in prefixes:
             name = f"{blueprint.name}{prefix}".replace(".", "_")
             app.register_blueprint(blueprint, url_prefix=prefix or None, name=name)
+    is_passed_through = bool(settings.passthrough) and router.forwarding_upstream is not None
+    if state.accounts is not None and (settings.admin_api_key or not is_passed_through):
+        _register_administration(app, administration_blueprint(state.accounts, settings.admin_api_key))
     app.register_blueprint(health_blueprint())
     app.register_blueprint(docs_blueprint(settings.default_model or ECHO_MODEL))
     if settings.home_page:
         app.register_blueprint(home_blueprint())
+
+
+def _register_administration(app: Flask, blueprint: Blueprint) -> None:
+    for prefix in administration.URL_PREFIXES:
+        app.register_blueprint(blueprint, url_prefix=prefix or None, name=f"administration{prefix}".replace(".", "_"))

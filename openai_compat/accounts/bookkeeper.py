@@ -28,6 +28,8 @@ TURN_SECONDS: Final = 15.0
 BATCH: Final = 200
 """Records moved at once, which takes the ledger about a millisecond."""
 TIDY_SECONDS: Final = 2.0
+DELETION_SECONDS: Final = 60.0
+"""Time between two looks for old usage. While there is some, a batch is deleted at each look for records."""
 MAX_DEFERRED: Final = 10_000
 """Settlements that wait for a ledger that is away."""
 MAX_RECORDS: Final = 1_000_000
@@ -48,12 +50,22 @@ class Bookkeeper:
     """
 
     def __init__(
-        self, ledger: Ledger, storage: Storage, tidy: Callable[[float], None], clock: Callable[[], float] = time.time
+        self,
+        ledger: Ledger,
+        storage: Storage,
+        tidy: Callable[[float], None],
+        usage_ttl: float = 0.0,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """Use `tidy` to keep the ledger small. It is called about every `TIDY_SECONDS` by one of all processes."""
+        """Use `tidy` to keep the ledger small. It is called about every `TIDY_SECONDS` by one of all processes.
+
+        Rows of calls are deleted after `usage_ttl` seconds, and never if it is 0.
+        """
         self._ledger = ledger
         self._storage = storage
         self._tidy = tidy
+        self._usage_ttl = usage_ttl
+        self._next_deletion = 0.0
         self._clock = clock
         self._restorer = LedgerRestorer(storage, ledger, clock)
         self._deferred: deque[_Deferred] = deque()
@@ -132,11 +144,22 @@ class Bookkeeper:
                 self._storage.usage.add([_to_row(body) for _, body in records])
                 self._ledger.delete_records([id for id, _ in records])
             self._tidy(self._clock())
+            self._delete_old_usage(self._clock())
         except StorageUnavailableError:
             dropped = self._ledger.drop_records(MAX_RECORDS)
             log.warning("records of calls wait for the database, %d were dropped so far", dropped)
         finally:
             self._ledger.end_turn()
+
+    def _delete_old_usage(self, now: float) -> None:
+        """Delete a batch of the oldest rows, if any is too old. Their sums are kept.
+
+        Raises:
+            StorageUnavailableError
+        """
+        if self._usage_ttl and now >= self._next_deletion:
+            deleted = self._storage.usage.delete_before(int(now - self._usage_ttl))
+            self._next_deletion = now if deleted else now + DELETION_SECONDS
 
 
 def _to_row(body: str) -> dict[str, Any]:

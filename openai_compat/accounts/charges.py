@@ -82,8 +82,7 @@ def rules_for(caller: Caller, end_user: str | None) -> Sequence[Rule]:
     rules = [rule for account in limited for rule in _rules_of_account(account)]
     if end_user is not None:
         for account in caller.accounts:
-            if account.policy.end_users is not None:
-                rules += _rules(end_user_owner(account.id, end_user), "this end user", account.policy.end_users)
+            rules += _rules_of_end_user(account, end_user)
     return rules
 
 
@@ -93,9 +92,9 @@ def charge_by(rules: Sequence[Rule], estimate: Estimate, now: float) -> list[Met
     return [Metered(rule, Charge(rule.meter(now), amounts[rule.kind], rule.is_held)) for rule in rules]
 
 
-def meters_of(account: Account, now: float) -> dict[str, Meter]:
-    """Return the meters of an account by the names of its rules, for reports."""
-    return {rule.name: rule.meter(now) for rule in _rules_of_account(account)}
+def rules_of(account: Account, end_user: str | None = None) -> Sequence[Rule]:
+    """Return the rules of an account alone, or those of one of its end users, for reports."""
+    return _rules_of_account(account) if end_user is None else tuple(_rules_of_end_user(account, end_user))
 
 
 def end_user_owner(account_id: str, end_user: str) -> str:
@@ -107,6 +106,12 @@ def end_user_owner(account_id: str, end_user: str) -> str:
 @lru_cache(MAX_REMEMBERED)
 def _rules_of_account(account: Account) -> tuple[Rule, ...]:
     return tuple(_rules(account.id, f"{account.kind} {account.id}", account.policy))
+
+
+def _rules_of_end_user(account: Account, end_user: str) -> Iterator[Rule]:
+    """Yield the rules of an end user, whose name is not kept in the ledger."""
+    if account.policy.end_users is not None:
+        yield from _rules(end_user_owner(account.id, end_user), "this end user", account.policy.end_users)
 
 
 def _rules(owner: str, place: str, policy: Policy) -> Iterator[Rule]:

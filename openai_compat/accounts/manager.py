@@ -9,9 +9,10 @@ from secrets import token_hex
 from time import time
 from typing import Final
 
-from openai_compat.core.errors import InvalidRequestError, ObjectNotFoundError
+from openai_compat.core.errors import InvalidRequestError, ObjectNotFoundError, RequestError
 from openai_compat.state.ledger import ColdLedgerError, Ledger
 from openai_compat.storage import Storage
+from openai_compat.storage.records import is_valid_id
 
 from .account import DEFAULT_ORGANIZATION, DEFAULT_PROJECT, ID_PREFIXES, Account, Kind, from_row, to_row
 from .keys import digest_of, hint_of, new_key
@@ -66,9 +67,10 @@ class AccountManager:
         """Give a key another secret. The old one is valid for `overlap_seconds` more. Limits and budgets go on.
 
         Raises:
-            ObjectNotFoundError
+            ObjectNotFoundError. RequestError: it is managed by the accounts file.
         """
         account = self.get("key", id)
+        check_source(account)
         secret = new_key()
         expires_at = int(self._clock() + overlap_seconds)
         self._storage.accounts.replace_secret(id, digest_of(secret), hint_of(secret), expires_at)
@@ -81,15 +83,36 @@ class AccountManager:
         Raises:
             ObjectNotFoundError
         """
-        row = self._storage.accounts.get(kind, id)
+        row = self._storage.accounts.get(kind, id) if is_valid_id(id) else None
         if row is None:
             raise ObjectNotFoundError(f"There is no {kind} with the id '{id[:100]}'.")
         return from_row(row)
 
+    def organization(self) -> Account:
+        """Return the organization, which has limits and budgets for all keys together.
+
+        Before any account was made it is not stored, so that looking at it makes no call need a key.
+        """
+        row = self._storage.accounts.get("organization", DEFAULT_ORGANIZATION)
+        return self._default_accounts()[0] if row is None else from_row(row)
+
+    def change_organization(self, account: Account) -> Account:
+        """Store the changed organization.
+
+        Raises:
+            As `change`.
+        """
+        self.create_defaults()
+        return self.change(account)
+
     def page(
         self, kind: Kind, parent_id: str | None, after: str | None, limit: int, *, with_disabled: bool = True
     ) -> tuple[list[Account], bool]:
-        """Return accounts in the order of their creation, and whether there are more after them."""
+        """Return accounts in the order of their creation, and whether there are more after them.
+
+        Raises:
+            UnknownCursorError: there is no account with the id `after`.
+        """
         rows, has_more = self._storage.accounts.page(kind, parent_id, after, limit, with_disabled=with_disabled)
         return [from_row(row) for row in rows], has_more
 
@@ -98,21 +121,24 @@ class AccountManager:
 
         Raises:
             ObjectNotFoundError: it was deleted meanwhile. InvalidRequestError: it has no valid name.
+            RequestError: it is managed by the accounts file.
         """
+        check_source(account)
         _check_name(account.name)
         if not self._storage.accounts.change(to_row(account)):
             raise ObjectNotFoundError(f"There is no {account.kind} with the id '{account.id[:100]}'.")
         self._announce()
         return account
 
-    def delete(self, kind: Kind, id: str) -> None:
+    def delete(self, account: Account) -> None:
         """Delete an account. Its usage is kept.
 
         Raises:
-            ObjectNotFoundError
+            ObjectNotFoundError. RequestError: it is managed by the accounts file.
         """
-        if not self._storage.accounts.delete(kind, id):
-            raise ObjectNotFoundError(f"There is no {kind} with the id '{id[:100]}'.")
+        check_source(account)
+        if not self._storage.accounts.delete(account.kind, account.id):
+            raise ObjectNotFoundError(f"There is no {account.kind} with the id '{account.id[:100]}'.")
         self._announce()
 
     def _announce(self) -> None:
@@ -156,19 +182,37 @@ class AccountManager:
         """Create the default organization and project, unless they exist."""
         from openai_compat.storage.accounts import AccountExistsError
 
-        now = int(self._clock())
         is_new = False
-        for account in (
-            Account(DEFAULT_ORGANIZATION, "organization", "Default organization", now),
-            Account(DEFAULT_PROJECT, "project", "Default project", now, DEFAULT_ORGANIZATION),
-        ):
+        for account in self._default_accounts():
             with suppress(AccountExistsError):
                 self._storage.accounts.add(to_row(account))
                 is_new = True
         if is_new:
             self._announce()
 
+    def _default_accounts(self) -> tuple[Account, Account]:
+        now = int(self._clock())
+        return (
+            Account(DEFAULT_ORGANIZATION, "organization", "Default organization", now),
+            Account(DEFAULT_PROJECT, "project", "Default project", now, DEFAULT_ORGANIZATION),
+        )
+
+
+def check_source(account: Account) -> None:
+    """Refuse a change of an account that the accounts file describes, as the next start would undo it.
+
+    Raises:
+        RequestError
+    """
+    if account.source == "file":
+        raise RequestError(
+            f"The {account.kind} '{account.id}' is managed by the accounts file. Change it there.",
+            code="managed_by_file",
+        )
+
 
 def _check_name(name: str) -> None:
-    if not len(name.strip()) > 0 or len(name) > MAX_NAME_CHARS:
-        raise InvalidRequestError(f"'name' must be a text of 1 to {MAX_NAME_CHARS} characters.", param="name")
+    if not name.strip() or len(name) > MAX_NAME_CHARS or not name.isprintable():
+        raise InvalidRequestError(
+            f"'name' must be a text of 1 to {MAX_NAME_CHARS} printable characters.", param="name", code="invalid_value"
+        )

@@ -67,7 +67,8 @@ class LedgerRestorer:
                 self._ledger.restore(levels)
                 count += len(levels)
         self._ledger.start(int(now))
-        log.warning("the ledger was empty: %d budgets were restored from the database", count)
+        if count:
+            log.warning("the ledger was empty: %d budgets were restored from the database", count)
         return None
 
 

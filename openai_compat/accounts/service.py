@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from openai_compat.backends.base import SupportsMessages
 from openai_compat.core.anthropic import end_user_in
-from openai_compat.core.errors import AuthenticationError
+from openai_compat.core.errors import AccountsUnavailableError, AuthenticationError
 from openai_compat.core.settings import ModelConfig, Settings
 from openai_compat.core.types import Usage
 from openai_compat.routing.router import Route
@@ -21,6 +21,7 @@ from openai_compat.state.sqlite_ledger import SQLiteLedger
 from openai_compat.storage import Storage
 
 from .account import Account, Caller
+from .accounts_file import AccountsFile
 from .bookkeeper import Bookkeeper
 from .call_size import AnyCall, input_tokens_of, output_tokens_of
 from .charges import has_budget
@@ -28,7 +29,9 @@ from .directory import KeyDirectory
 from .gate import MESSAGES, Admission, CallDescription, Gate, GatePolicy, Outcome, check_permission
 from .keys import is_token
 from .manager import AccountManager
+from .meters import Meters
 from .price_book import FREE, PriceBook
+from .usage_report import UsageReports
 
 if TYPE_CHECKING:
     from .identity_tokens import Identity, TokenVerifier
@@ -77,10 +80,13 @@ class Accounts:
         self._tidy_ledger = tidy_ledger
         self._assumed_output_tokens = settings.assumed_output_tokens
         self._tokens = _to_verifier(settings)
-        self._manager = AccountManager(storage, ledger)
         self.directory = KeyDirectory(storage, ledger, settings.key_grace_seconds)
-        self.bookkeeper = Bookkeeper(ledger, storage, tidy_ledger.tidy)
+        self.bookkeeper = Bookkeeper(ledger, storage, tidy_ledger.tidy, settings.usage_ttl)
         self.prices = PriceBook()
+        self.manager = AccountManager(storage, ledger)
+        self._file = AccountsFile(settings.declared_accounts, storage, ledger) if settings.accounts_file else None
+        self.meters = Meters(ledger)
+        self.usage = UsageReports(storage)
         self.gate = Gate(
             ledger,
             SQLiteLedger(MEMORY, "local"),
@@ -89,12 +95,17 @@ class Accounts:
         )
 
     def is_active(self) -> bool:
-        """Return True once an account was made, and always with an identity provider.
+        """Return True once an account was made, and always with an accounts file or an identity provider.
 
         Raises:
             AccountsUnavailableError: that is unknown.
         """
-        return self._tokens is not None or self.directory.is_active()
+        return self._tokens is not None or self._file is not None or self.directory.is_active()
+
+    def apply_file(self) -> None:
+        """Start to apply the accounts file, if there is one."""
+        if self._file is not None:
+            self._file.start()
 
     def find_caller(self, key: str) -> Caller | None:
         """Return the caller of a key or a token, or None if there is no such key.
@@ -109,6 +120,8 @@ class Accounts:
             caller = self._find_by_identity(self._tokens.verify(key))
         else:
             caller = self.directory.find(key)
+            if caller is None and self._file is not None and not self._file.is_applied:
+                raise AccountsUnavailableError
         if caller is not None and not caller.is_valid(time()):
             raise AuthenticationError("This API key is disabled or has expired.")
         return caller
@@ -126,7 +139,7 @@ class Accounts:
         )
         caller = self.directory.find_in_project(key)
         if caller is None and identity.project_id is None:
-            self._manager.create_defaults()
+            self.manager.create_defaults()
             self.directory.look_again()
             caller = self.directory.find_in_project(key)
         if caller is None:
@@ -189,6 +202,8 @@ class Accounts:
 
     def close(self) -> None:
         """Stop the work in the background, and close the ledger."""
+        if self._file is not None:
+            self._file.close()
         self.bookkeeper.close()
         self.ledger.close()
         self._tidy_ledger.close()
@@ -268,5 +283,5 @@ def open_ledgers(settings: Settings) -> tuple[Ledger, Ledger]:
 
         ledger = RedisLedger(url, holder)
         return ledger, ledger
-    path = str(Path(settings.data_dir) / LEDGER_FILE)
+    path = str(Path(settings.data_dir).absolute() / LEDGER_FILE)
     return SQLiteLedger(path, holder), SQLiteLedger(path, holder)

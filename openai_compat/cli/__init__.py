@@ -26,6 +26,10 @@ COMMANDS: Final = {
     ),
     "pipeline": ("openai_compat.cli.pipelines:add_pipeline_arguments", "inspect the pipelines of the models file"),
     "models": ("openai_compat.cli.models", "list the configured models, and download or test local ones"),
+    "keys": ("openai_compat.cli.keys", "create, list, revoke and rotate keys of callers"),
+    "projects": ("openai_compat.cli.projects", "create and list projects of keys"),
+    "usage": ("openai_compat.cli.usage:add_usage_arguments", "show what callers have used, and what it cost"),
+    "budgets": ("openai_compat.cli.usage:add_budgets_arguments", "show what is left of limits and budgets"),
     "check-adapter": (
         "openai_compat.cli.check_adapter",
         "print the request to a chat API and how its response is parsed",

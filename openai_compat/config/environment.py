@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from dotenv.parser import parse_stream
 from openai_compat.core.errors import ConfigurationError
 from openai_compat.core.settings import SERVER_ID_VARIABLE, Settings
 
+from .accounts_file import read_accounts
 from .models_file import build_models
 from .settings_table import SETTINGS, Setting
 
@@ -83,8 +85,13 @@ def load(
     settings = Settings(**values)
     _check_connections(settings, problems)
     _check_identity_provider(settings, problems)
+    if settings.admin_api_key in settings.api_keys:
+        problems.append("ADMIN_API_KEY must not be one of API_KEYS, as callers could change limits and budgets with it")
     if with_models:
         settings = build_models(settings, environ, problems, renamed)
+        if settings.accounts_file and settings.accounts != "off":
+            declared = read_accounts(settings.accounts_file, environ, problems)
+            settings = replace(settings, declared_accounts=declared)
     if problems:
         raise ConfigurationError(problems)
     return settings

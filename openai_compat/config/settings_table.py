@@ -333,6 +333,12 @@ SETTINGS: Final = (
         OneOf("auto", "off"),
         "Keys with limits and budgets. With `auto` every call needs a key once one was created.",
     ),
+    Setting(
+        ("ACCOUNTS_FILE",),
+        parse_text,
+        "YAML or JSON file with projects, keys, limits and budgets, which is applied at each start and reload.",
+        check=check_file,
+    ),
     Setting(("ADMIN_API_KEY",), parse_key, "Key for the endpoints below `/v1/organization`.", True),
     Setting(
         ("JWT_JWKS_URL",),

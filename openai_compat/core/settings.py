@@ -28,6 +28,29 @@ VARIABLE: Final = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
 @dataclass(frozen=True, slots=True)
+class DeclaredAccount:
+    """An organization, a project or a key of the accounts file.
+
+    Attributes:
+        project: Name of the project of a key.
+        policy: What it may do, as it is written and checked.
+        digest: SHA-256 of a key's secret.
+        hint: The part of the secret that is shown.
+    """
+
+    kind: str
+    name: str
+    project: str | None = None
+    policy: Mapping[str, Any] = field(default_factory=dict)
+    expires_at: int | None = None
+    is_enabled: bool = True
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    digest: str | None = field(default=None, repr=False)
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RoutePolicy:
     """Routing policy of one model config.
 
@@ -168,6 +191,8 @@ class Settings:
     default_model: str | None = None
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     accounts: Literal["auto", "off"] = "auto"
+    accounts_file: str | None = None
+    declared_accounts: tuple[DeclaredAccount, ...] = ()
     admin_api_key: str | None = field(default=None, repr=False)
     jwt_jwks_url: str | None = None
     jwt_issuer: str | None = None

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .opened import Stores
     from .responses import ResponseStore
     from .usage import UsageStore
+    from .usage_sums import UsageReader
 
 
 OPENING_DELAY: Final = 2.0
@@ -74,6 +75,11 @@ class Storage:
     def usage(self) -> UsageStore:
         """Usage of calls."""
         return self._open().usage
+
+    @property
+    def usage_reader(self) -> UsageReader:
+        """Sums of usage, and exports of it."""
+        return self._open().usage_reader
 
     @property
     def leases(self) -> LeaseStore:

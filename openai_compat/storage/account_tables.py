@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, String, Table, Text, text
 
 from .tables import NUMBER, metadata
 
@@ -71,12 +71,25 @@ usage: Final = Table(
     Index("usage_by_time", "at"),
     Index("usage_by_project", "project_id", "at"),
     Index("usage_by_key", "key_id", "at"),
+    Index(
+        "usage_by_end_user",
+        "end_user",
+        "at",
+        sqlite_where=text("end_user IS NOT NULL"),
+        postgresql_where=text("end_user IS NOT NULL"),
+    ),
 )
 """One row for each call, without its content.
 
 `cost_nano` is in nano-dollars, and null if the price is unknown. `price` is the JSON of the price that it was computed
 with. `is_estimated` is true if the upstream did not tell the tokens.
 """
+
+
+def _sums() -> list[Column[int]]:
+    names = ("calls", "errors", "input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens")
+    return [Column(name, BigInteger, nullable=False) for name in (*names, "reasoning_tokens", "cost_nano")]
+
 
 usage_hours: Final = Table(
     "usage_hours",
@@ -87,18 +100,29 @@ usage_hours: Final = Table(
     Column("key_id", String, primary_key=True),
     Column("endpoint", String, primary_key=True),
     Column("model", String, primary_key=True),
-    Column("calls", BigInteger, nullable=False),
-    Column("errors", BigInteger, nullable=False),
-    Column("input_tokens", BigInteger, nullable=False),
-    Column("cached_tokens", BigInteger, nullable=False),
-    Column("cache_write_tokens", BigInteger, nullable=False),
-    Column("output_tokens", BigInteger, nullable=False),
-    Column("reasoning_tokens", BigInteger, nullable=False),
-    Column("cost_nano", BigInteger, nullable=False),
+    *_sums(),
     Index("usage_hours_by_project", "project_id", "hour"),
     Index("usage_hours_by_key", "key_id", "hour"),
+    sqlite_with_rowid=False,
 )
 """Sums of the rows of each hour (UTC). They are written in the same transaction as the rows, and kept for longer.
 
 An empty text stands for a call without an account.
+"""
+
+usage_days: Final = Table(
+    "usage_days",
+    metadata,
+    Column("day", BigInteger, primary_key=True),
+    Column("organization_id", String, primary_key=True),
+    Column("project_id", String, primary_key=True),
+    Column("endpoint", String, primary_key=True),
+    Column("model", String, primary_key=True),
+    *_sums(),
+    sqlite_with_rowid=False,
+)
+"""Sums of the rows of each day (UTC), of all keys of a project together.
+
+With 1,000,000 calls of 10,000 keys there are 45,000 of them and 940,000 of the hours, which a month's report would have
+to read.
 """

@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from .account_tables import accounts, secrets
 from .database import Database
+from .pages import UnknownCursorError
 
 
 class AccountExistsError(Exception):
@@ -71,6 +72,28 @@ class AccountStore:
 
         self._database.write(work)
 
+    def set_secret(self, id: str, digest: str, hint: str) -> bool:
+        """Make this secret the only one of a key. Return False if it was before.
+
+        Raises:
+            AccountExistsError: it is the secret of another key.
+        """
+
+        def work(connection: Connection) -> bool:
+            own = secrets.c.account_id == id
+            present = connection.execute(select(secrets.c.digest).where(own, secrets.c.expires_at.is_(None))).scalars()
+            if list(present) == [digest]:
+                return False
+            connection.execute(delete(secrets).where(own))
+            connection.execute(insert(secrets), {"digest": digest, "account_id": id})
+            connection.execute(update(accounts).where(accounts.c.id == id).values(hint=hint))
+            return True
+
+        try:
+            return self._database.write(work)
+        except IntegrityError as error:
+            raise AccountExistsError from error
+
     def get(self, kind: str, id: str) -> AccountRow | None:
         """Return one account, or None."""
         return self._find_one(_select().where(accounts.c.id == id, accounts.c.kind == kind))
@@ -96,18 +119,27 @@ class AccountStore:
     ) -> tuple[list[AccountRow], bool]:
         """Return the accounts of one parent in the order of their creation, and whether there are more.
 
-        None as the parent stands for any. An unknown `after` starts at the beginning.
+        None as the parent stands for any.
+
+        Raises:
+            UnknownCursorError: there is no account with the id `after`.
         """
         statement = _select().where(accounts.c.kind == kind)
         if parent_id is not None:
             statement = statement.where(accounts.c.parent_id == parent_id)
         if not with_disabled:
             statement = statement.where(accounts.c.is_enabled)
-        if after is not None:
-            start = select(accounts.c.number).where(accounts.c.id == after).scalar_subquery()
-            statement = statement.where(accounts.c.number > start)
         ordered = statement.order_by(accounts.c.number).limit(limit + 1)
-        rows = self._database.read(lambda connection: connection.execute(ordered).all())
+
+        def work(connection: Connection) -> Sequence[Row[Any]]:
+            if after is None:
+                return connection.execute(ordered).all()
+            start = connection.execute(select(accounts.c.number).where(accounts.c.id == after)).scalar()
+            if start is None:
+                raise UnknownCursorError
+            return connection.execute(ordered.where(accounts.c.number > start)).all()
+
+        rows = self._database.read(work)
         return [_to_row(row) for row in rows[:limit]], len(rows) > limit
 
     def change(self, row: AccountRow) -> bool:

@@ -13,6 +13,7 @@ from .native_thread import NativeThread
 from .objects import Lifetime
 from .responses import ResponseStore
 from .usage import UsageStore
+from .usage_sums import UsageReader
 
 
 class Stores:
@@ -24,6 +25,7 @@ class Stores:
         self.leases = LeaseStore(database)
         self.accounts = AccountStore(database)
         self.usage = UsageStore(database)
+        self.usage_reader = UsageReader(database)
         expiry = Expiry(database, self.leases, lifetime, max_bytes)
         self.responses = ResponseStore(database, lifetime, expiry.start_if_due)
         self.conversations = ConversationStore(database, lifetime, expiry.start_if_due)

@@ -64,6 +64,25 @@ class Chain:
     status: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class UsageQuery:
+    """Which calls are added up, in buckets of `width` seconds from `start` until before `end`.
+
+    `group_by` and the names of `filters` are columns of the rows. A filter has the values that it lets through.
+    """
+
+    start: int
+    end: int
+    width: int
+    group_by: tuple[str, ...] = ()
+    filters: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """The columns that it needs besides time and sums."""
+        return frozenset((*self.group_by, *self.filters))
+
+
 def is_valid_id(text: object) -> bool:
     """Return True if `text` can be the id of an item. PostgreSQL refuses some characters, and no client sends them."""
     return isinstance(text, str) and 0 < len(text) <= MAX_ID_LENGTH and text.isprintable() and text.isascii()

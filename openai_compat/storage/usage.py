@@ -5,22 +5,26 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf, isinf
+from operator import itemgetter
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Select, Table, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from .account_tables import usage, usage_hours
+from .account_tables import usage, usage_days, usage_hours
 from .database import Database
 
 HOUR: Final = 3600
+DAY: Final = 86_400
 BATCH: Final = 500
 """Rows deleted in one transaction, which other writers wait for."""
-_GROUP: Final = ("hour", "organization_id", "project_id", "key_id", "endpoint", "model")
 _SUMS: Final = (
     "calls", "errors", "input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens",
     "cost_nano",
 )  # fmt: skip
+_ZEROS: Final = (0,) * len(_SUMS)
+_HOUR_KEYS: Final = tuple(usage_hours.primary_key.columns.keys())
+_DAY_KEYS: Final = tuple(usage_days.primary_key.columns.keys())
 
 
 class UsageStore:
@@ -34,10 +38,13 @@ class UsageStore:
 
         def work(connection: Connection) -> None:
             insertion = _insert(connection, usage).on_conflict_do_nothing(index_elements=["id"]).returning(usage.c.id)
-            stored = set(connection.execute(insertion, rows).scalars())  # in statements of many rows
+            stored = set(connection.execute(insertion, ordered).scalars())  # in statements of many rows
             if stored:
-                connection.execute(_upsert(connection), _sum_by_hour(row for row in rows if row["id"] in stored))
+                hours = _sum_by_hour(row for row in ordered if row["id"] in stored)
+                connection.execute(_upsert(connection, usage_hours), hours)
+                connection.execute(_upsert(connection, usage_days), _sum_by_day(hours))
 
+        ordered = sorted(rows, key=itemgetter("id"))  # as by all writers, which therefore cannot deadlock
         self._database.write(work)
 
     def spent(self, level: str, ids: Sequence[str], start: float, end: float = inf) -> dict[str, int]:
@@ -95,17 +102,33 @@ def _sum_by_hour(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     sums: dict[tuple[Any, ...], list[int]] = {}
     for row in rows:
         at = row["at"]
-        group = (at - at % HOUR, *[row[name] or "" for name in _GROUP[1:]])
-        added = sums.setdefault(group, [0] * len(_SUMS))
-        amounts = (1, row["status"] >= 400, *[row[name] or 0 for name in _SUMS[2:]])
-        sums[group] = [sum(pair) for pair in zip(added, amounts, strict=True)]
-    return [dict(zip((*_GROUP, *_SUMS), (*group, *sums[group]), strict=True)) for group in sorted(sums)]
+        group = (at - at % HOUR, *[row[name] or "" for name in _HOUR_KEYS[1:]])
+        _add(sums, group, (1, row["status"] >= 400, *[row[name] or 0 for name in _SUMS[2:]]))
+    return _to_rows(_HOUR_KEYS, sums)
 
 
-def _upsert(connection: Connection) -> Any:
-    statement = _insert(connection, usage_hours)
-    sums = {name: usage_hours.c[name] + statement.excluded[name] for name in _SUMS}
-    return statement.on_conflict_do_update(index_elements=list(_GROUP), set_=sums)
+def _sum_by_day(hours: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the sums of hourly sums, in one order for all writers."""
+    sums: dict[tuple[Any, ...], list[int]] = {}
+    for row in hours:
+        hour = row["hour"]
+        group = (hour - hour % DAY, *[row[name] for name in _DAY_KEYS[1:]])
+        _add(sums, group, [row[name] for name in _SUMS])
+    return _to_rows(_DAY_KEYS, sums)
+
+
+def _add(sums: dict[tuple[Any, ...], list[int]], group: tuple[Any, ...], amounts: Sequence[int]) -> None:
+    sums[group] = [sum(pair) for pair in zip(sums.get(group, _ZEROS), amounts, strict=True)]
+
+
+def _to_rows(keys: Sequence[str], sums: Mapping[tuple[Any, ...], list[int]]) -> list[dict[str, Any]]:
+    return [dict(zip((*keys, *_SUMS), (*group, *sums[group]), strict=True)) for group in sorted(sums)]
+
+
+def _upsert(connection: Connection, table: Table) -> Any:
+    statement = _insert(connection, table)
+    sums = {name: table.c[name] + statement.excluded[name] for name in _SUMS}
+    return statement.on_conflict_do_update(index_elements=table.primary_key.columns.keys(), set_=sums)
 
 
 def _insert(connection: Connection, table: Table) -> Any:

@@ -8,18 +8,22 @@ from collections.abc import Callable, Sequence
 from openai_compat.accounts.service import Accounts
 from openai_compat.core.errors import AuthenticationError
 
-from .request_context import CONTEXT_KEY, RequestContext, current_request
+from .request_context import CONTEXT_KEY, RequestContext, current_context, current_request
 
 
-def require_api_key(keys: Sequence[str], accounts: Accounts | None) -> Callable[[], None]:
+def require_api_key(keys: Sequence[str], accounts: Accounts | None, admin_key: str | None) -> Callable[[], None]:
     """Return a `before_request` function that rejects requests without a valid key.
 
-    A key is valid if it is one of `keys`, or that of an account. Without keys and accounts every request is accepted.
+    A key is valid if it is one of `keys`, or that of an account. Without keys and accounts every request is accepted,
+    except those with `admin_key`, which is for the administration endpoints and must not reach an upstream.
     Each of `keys` is compared in constant time, so that the response time reveals nothing about them.
     """
     known = tuple(key.encode() for key in keys)
+    forbidden = None if admin_key is None else admin_key.encode()
 
     def check_api_key() -> None:
+        if forbidden is not None:
+            _refuse(forbidden, current_context())
         active = accounts if accounts is not None and accounts.is_active() else None
         if not known and active is None:
             return
@@ -36,8 +40,7 @@ def _check(known: Sequence[bytes], accounts: Accounts | None, context: RequestCo
             "You didn't provide an API key. You need to provide your API key in an Authorization header using "
             "Bearer auth (i.e. Authorization: Bearer YOUR_KEY)."
         )
-    scheme, _, credential = context.authorization.partition(" ")
-    key = credential.strip() if scheme.lower() == "bearer" else ""
+    key = bearer_token(context)
     candidate = key.encode("latin-1", "replace")
     context.accounts = accounts
     if sum(hmac.compare_digest(one, candidate) for one in known):
@@ -46,3 +49,14 @@ def _check(known: Sequence[bytes], accounts: Accounts | None, context: RequestCo
     if caller is None:
         raise AuthenticationError("Incorrect API key provided.")
     context.set_caller(caller)
+
+
+def _refuse(admin_key: bytes, context: RequestContext) -> None:
+    if hmac.compare_digest(admin_key, bearer_token(context).encode("latin-1", "replace")):
+        raise AuthenticationError("ADMIN_API_KEY is for the administration endpoints only. Create a key for calls.")
+
+
+def bearer_token(context: RequestContext) -> str:
+    """Return the client's key, or an empty text if there is none."""
+    scheme, _, credential = (context.authorization or "").partition(" ")
+    return credential.strip() if scheme.lower() == "bearer" else ""

@@ -14,7 +14,7 @@ import requests
 from sqlalchemy import select
 
 from openai_compat.accounts.account import Account
-from openai_compat.accounts.charges import meters_of
+from openai_compat.accounts.charges import rules_of
 from openai_compat.accounts.manager import AccountManager, NewAccount
 from openai_compat.accounts.policy import parse_policy
 from openai_compat.accounts.service import LEDGER_FILE
@@ -59,8 +59,10 @@ class AccountsSite:
 
     def levels(self, account: Account) -> Mapping[str, Level]:
         """Return the levels of the meters of an account, by the names of its limits and budgets."""
-        meters = meters_of(account, time.time())
-        return dict(zip(meters, self.ledger.levels(list(meters.values())), strict=True))
+        now, rules = time.time(), rules_of(account)
+        return dict(
+            zip([rule.name for rule in rules], self.ledger.levels([rule.meter(now) for rule in rules]), strict=True)
+        )
 
     def spent(self, account: Account) -> int:
         """Return the nano-dollars of the only budget of an account."""

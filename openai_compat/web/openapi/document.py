@@ -17,6 +17,7 @@ from openai_compat.web.schemas import ask, chat, completions, embeddings, replie
 from openai_compat.web.schemas.fields import List, OneOf, PromptInput
 
 from . import examples
+from .administration import administration_paths
 from .messages import messages_paths
 from .stored_objects import stored_object_paths
 
@@ -41,6 +42,11 @@ SECURITY_SCHEMES: dict[str, dict[str, str]] = {
         "in": "header",
         "name": "x-api-key",
         "description": f"For Anthropic's clients. {KEY_DESCRIPTION}",
+    },
+    "admin": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "`ADMIN_API_KEY`. The administration endpoints are off if the server has none.",
     },
 }
 REQUEST_ID_HEADER = {
@@ -85,7 +91,7 @@ def build_openapi(model: str) -> dict[str, Any]:
         plugins=[SchemaPlugin()],
         info={"description": API_DESCRIPTION},
         servers=[{"url": "/", "description": "This server."}],
-        security=[{}, *({name: []} for name in SECURITY_SCHEMES)],
+        security=[{}, *({name: []} for name in SECURITY_SCHEMES if name != "admin")],
     )
     _add_components(spec)
     for path, operations in {
@@ -95,7 +101,8 @@ def build_openapi(model: str) -> dict[str, Any]:
         **_health_paths(),
     }.items():
         spec.path(path=path, operations=operations)
-    for path, operations in {**stored_object_paths(), **messages_paths(model)}.items():
+    others = {**stored_object_paths(), **messages_paths(model), **administration_paths()}
+    for path, operations in others.items():
         spec.path(path=path, operations=operations)
     return spec.to_dict()
 

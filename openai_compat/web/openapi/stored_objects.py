@@ -54,22 +54,22 @@ def _conversation_paths() -> dict[str, dict[str, Any]]:
     return {
         path: {
             "get": _conversation_list(path, tag),
-            "post": _operation(path, tag, "Start a conversation", _CONVERSATION, CONVERSATION_REQUEST, new_items),
+            "post": to_operation(path, tag, "Start a conversation", _CONVERSATION, CONVERSATION_REQUEST, new_items),
         },
         f"{path}/{{id}}": _object_operations(f"{path}/{{id}}", tag, "a conversation", _CONVERSATION, deleted),
         items: {
-            "get": _operation(items, tag, "List the items of a conversation", _list(_ITEM), is_list=True),
-            "post": _operation(items, tag, "Add items to a conversation", _list(_ITEM), ITEMS_REQUEST, new_items),
+            "get": to_operation(items, tag, "List the items of a conversation", to_list(_ITEM), is_list=True),
+            "post": to_operation(items, tag, "Add items to a conversation", to_list(_ITEM), ITEMS_REQUEST, new_items),
         },
         f"{items}/{{item_id}}": {
-            "get": _operation(f"{items}/{{item_id}}", tag, "Get an item of a conversation", _ITEM),
-            "delete": _operation(f"{items}/{{item_id}}", tag, "Delete an item of a conversation", _CONVERSATION),
+            "get": to_operation(f"{items}/{{item_id}}", tag, "Get an item of a conversation", _ITEM),
+            "delete": to_operation(f"{items}/{{item_id}}", tag, "Delete an item of a conversation", _CONVERSATION),
         },
     }
 
 
 def _conversation_list(path: str, tag: str) -> dict[str, Any]:
-    operation = _operation(path, tag, "List conversations", _list(_CONVERSATION), is_list=True)
+    operation = to_operation(path, tag, "List conversations", to_list(_CONVERSATION), is_list=True)
     return operation | {
         "description": _LIST_DESCRIPTION,
         "responses": {**operation["responses"], "501": "Error501"},
@@ -81,11 +81,11 @@ def _completion_paths() -> dict[str, dict[str, Any]]:
     deleted = {"id": "chatcmpl-1", "object": "chat.completion.deleted", "deleted": True}
     messages = f"{path}/{{id}}/messages"
     return {
-        path: {"get": _operation(path, tag, "List stored chat completions", _list(_COMPLETION), is_list=True)},
+        path: {"get": to_operation(path, tag, "List stored chat completions", to_list(_COMPLETION), is_list=True)},
         f"{path}/{{id}}": _object_operations(f"{path}/{{id}}", tag, "a stored chat completion", _COMPLETION, deleted),
         messages: {
-            "get": _operation(
-                messages, tag, "List the messages of a stored chat completion", _list(_MESSAGE), is_list=True
+            "get": to_operation(
+                messages, tag, "List the messages of a stored chat completion", to_list(_MESSAGE), is_list=True
             )
         },
     }
@@ -100,13 +100,17 @@ def _response_paths() -> dict[str, dict[str, Any]]:
     compaction = {"id": "resp_1", "object": "response.compaction", "created_at": 1767225600, "output": []}
     return {
         path: {
-            "get": _operation(path, tag, "Get a stored response", _RESPONSE),
-            "delete": _operation(path, tag, "Delete a stored response", deleted),
+            "get": to_operation(path, tag, "Get a stored response", _RESPONSE),
+            "delete": to_operation(path, tag, "Delete a stored response", deleted),
         },
-        counted: {"post": _operation(counted, tag, "Count input tokens", tokens, RESPONSES_REQUEST, request)},
-        compact: {"post": _operation(compact, tag, "Compact the input", compaction, RESPONSES_REQUEST, request)},
-        cancel: {"post": _operation(cancel, tag, "Cancel a background response", {**_RESPONSE, "status": "cancelled"})},
-        items: {"get": _operation(items, tag, "List the input items of a stored response", _list(_ITEM), is_list=True)},
+        counted: {"post": to_operation(counted, tag, "Count input tokens", tokens, RESPONSES_REQUEST, request)},
+        compact: {"post": to_operation(compact, tag, "Compact the input", compaction, RESPONSES_REQUEST, request)},
+        cancel: {
+            "post": to_operation(cancel, tag, "Cancel a background response", {**_RESPONSE, "status": "cancelled"})
+        },
+        items: {
+            "get": to_operation(items, tag, "List the input items of a stored response", to_list(_ITEM), is_list=True)
+        },
     }
 
 
@@ -115,13 +119,13 @@ def _object_operations(
 ) -> dict[str, Any]:
     """Return the operations of an object with metadata."""
     return {
-        "get": _operation(path, tag, f"Get {name}", example),
-        "post": _operation(path, tag, f"Replace the metadata of {name}", example, METADATA_REQUEST, _METADATA),
-        "delete": _operation(path, tag, f"Delete {name}", deleted),
+        "get": to_operation(path, tag, f"Get {name}", example),
+        "post": to_operation(path, tag, f"Replace the metadata of {name}", example, METADATA_REQUEST, _METADATA),
+        "delete": to_operation(path, tag, f"Delete {name}", deleted),
     }
 
 
-def _operation(
+def to_operation(
     path: str,
     tag: str,
     summary: str,
@@ -151,5 +155,5 @@ def _operation(
     return operation
 
 
-def _list(entry: Mapping[str, Any]) -> dict[str, Any]:
+def to_list(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {"object": "list", "data": [entry], "first_id": entry["id"], "last_id": entry["id"], "has_more": False}

@@ -83,6 +83,12 @@ def test_every_endpoint_is_described(document: dict[str, Any]) -> None:
     endpoints |= {f"{CHAT}/{{id}}", f"{CHAT}/{{id}}/messages", "/v1/conversations", "/v1/conversations/{id}"}
     endpoints |= {"/v1/messages", "/v1/messages/count_tokens"}
     endpoints |= {"/v1/conversations/{id}/items", "/v1/conversations/{id}/items/{item_id}"}
+    keys = "/v1/organization/projects/{project_id}/api_keys"
+    endpoints |= {"/v1/organization", "/v1/organization/projects", "/v1/organization/projects/{project_id}"}
+    endpoints |= {"/v1/organization/projects/{project_id}/archive", keys, f"{keys}/{{key_id}}"}
+    endpoints |= {f"{keys}/{{key_id}}/rotate", f"{keys}/{{key_id}}/meters", "/v1/organization/meters"}
+    endpoints |= {"/v1/organization/projects/{project_id}/meters", "/v1/organization/costs"}
+    endpoints |= {f"/v1/organization/usage/{name}" for name in ("completions", "embeddings", "export")}
     assert set(document["paths"]) == endpoints | {CHAT, ASK, "/api/v1/healthcheck"}
 
 

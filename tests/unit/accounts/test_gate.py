@@ -11,7 +11,7 @@ import pytest
 
 from openai_compat.accounts.account import Account, Caller
 from openai_compat.accounts.bookkeeper import Bookkeeper
-from openai_compat.accounts.charges import meters_of
+from openai_compat.accounts.charges import rules_of
 from openai_compat.accounts.gate import Admission, CallDescription, Gate, GatePolicy, Outcome
 from openai_compat.accounts.policy import parse_policy
 from openai_compat.core.errors import (
@@ -61,11 +61,11 @@ class Site:
         return [json.loads(body) for _, body in self.ledger.records(100)]
 
     def held(self, caller: Caller) -> int:
-        meters = list(meters_of(caller.key, self.clock()).values())
+        meters = [rule.meter(self.clock()) for rule in rules_of(caller.key)]
         return sum(level.held for level in self.ledger.levels(meters))
 
     def spent(self, caller: Caller) -> int:
-        meters = [meter for name, meter in meters_of(caller.key, self.clock()).items() if name.startswith("budget")]
+        meters = [rule.meter(self.clock()) for rule in rules_of(caller.key) if rule.name.startswith("budget")]
         return sum(level.current for level in self.ledger.levels(meters))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from openai_compat.accounts.account import Account, Caller
-from openai_compat.accounts.charges import meters_of, rules_for
+from openai_compat.accounts.charges import rules_for, rules_of
 from openai_compat.accounts.directory import KeyDirectory
 from openai_compat.accounts.manager import AccountManager, NewAccount
 from openai_compat.accounts.policy import parse_policy
@@ -61,7 +61,7 @@ def _spend(storage: Storage, key: Account, at: int, nano: int, end_user: str | N
 
 
 def _levels(ledger: Ledger, account: Account) -> dict[str, Level]:
-    meters = meters_of(account, NOW)
+    meters = {rule.name: rule.meter(NOW) for rule in rules_of(account)}
     return dict(zip(meters, ledger.levels(list(meters.values())), strict=True))
 
 

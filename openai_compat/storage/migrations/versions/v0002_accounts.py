@@ -38,7 +38,7 @@ def upgrade() -> None:
     )
     op.create_index("secrets_by_account", "secrets", ["account_id"])
     _create_usage()
-    _create_usage_hours()
+    _create_usage_sums()
 
 
 def _create_usage() -> None:
@@ -63,15 +63,22 @@ def _create_usage() -> None:
     op.create_index("usage_by_time", "usage", ["at"])
     op.create_index("usage_by_project", "usage", ["project_id", "at"])
     op.create_index("usage_by_key", "usage", ["key_id", "at"])
+    known = sa.text("end_user IS NOT NULL")
+    op.create_index("usage_by_end_user", "usage", ["end_user", "at"], sqlite_where=known, postgresql_where=known)
 
 
-def _create_usage_hours() -> None:
-    groups = ("organization_id", "project_id", "key_id", "endpoint", "model")
-    op.create_table(
-        "usage_hours",
-        sa.Column("hour", sa.BigInteger, primary_key=True, autoincrement=False),
-        *(sa.Column(name, sa.String, primary_key=True) for name in groups),
-        *(sa.Column(name, sa.BigInteger, nullable=False) for name in ("calls", "errors", *_TOKENS, "cost_nano")),
-    )
+def _create_usage_sums() -> None:
+    sums = ("calls", "errors", *_TOKENS, "cost_nano")
+    for table, time, groups in (
+        ("usage_hours", "hour", ("organization_id", "project_id", "key_id", "endpoint", "model")),
+        ("usage_days", "day", ("organization_id", "project_id", "endpoint", "model")),
+    ):
+        op.create_table(
+            table,
+            sa.Column(time, sa.BigInteger, primary_key=True, autoincrement=False),
+            *(sa.Column(name, sa.String, primary_key=True) for name in groups),
+            *(sa.Column(name, sa.BigInteger, nullable=False) for name in sums),
+            sqlite_with_rowid=False,
+        )
     op.create_index("usage_hours_by_project", "usage_hours", ["project_id", "hour"])
     op.create_index("usage_hours_by_key", "usage_hours", ["key_id", "hour"])

@@ -9,10 +9,12 @@ from flask import Response
 
 from openai_compat.core.errors import (
     AuthenticationError,
+    BudgetExceededError,
     ForbiddenError,
     InternalError,
     ModelNotFoundError,
     OpenAICompatError,
+    PermissionDeniedError,
     RequestError,
     RequestTimeoutError,
     RequestTooLargeError,
@@ -29,6 +31,8 @@ USER_MESSAGES: Final[Mapping[type[OpenAICompatError], str]] = {
     ModelNotFoundError: "The model that was asked for is not available.",
     RequestTooLargeError: "The message is too large.",
     RequestTimeoutError: "The message did not arrive in time. Please try again.",
+    BudgetExceededError: "The budget for this chat is used up.",
+    PermissionDeniedError: "This chat may not use the model that was asked for.",
     RequestError: "The request could not be understood.",
     UpstreamTimeoutError: "The answer took too long. Please try again.",
     UpstreamTruncatedError: "The answer broke off before it was complete. Please try again.",
