@@ -7,7 +7,7 @@ from typing import Final
 from flask import Response
 
 from openai_compat.core.anthropic import THREAD_UNSUPPORTED, error_type_of
-from openai_compat.core.context_overflow import is_overflow, to_overflow_message
+from openai_compat.core.context_overflow import is_overflow, to_overflow_message, to_room_message
 from openai_compat.core.errors import OpenAICompatError
 from openai_compat.core.settings import Settings
 from openai_compat.core.types import JSON
@@ -47,6 +47,8 @@ def _to_error(error: OpenAICompatError, settings: Settings) -> tuple[int, JSON]:
     status, message = status_of(error, settings), error.message
     if status < 500 and is_overflow(message, error.code, error.type):
         return 400, {"type": error_type_of(400), "message": to_overflow_message(message)}
+    if status < 500:
+        message = to_room_message(message) or message
     if error.code == NO_CREDIT and error.retry_after is None:
         status = 402
     value: JSON = {"type": error_type_of(status), "message": message}

@@ -182,11 +182,16 @@ class MessageParser:
             self._stop_sequence = sequence
 
     def _to_finish_reason(self) -> FinishReason:
-        """Return OpenAI's reason. A paused answer is not complete, and an unknown reason counts as `stop`."""
+        """Return OpenAI's reason. A paused answer is not complete, and an unknown reason counts as `stop`.
+
+        Clients wait for the calls of `tool_calls`, so it is not the reason without any.
+        """
         if self.stop_reason == PAUSED:
             return "length"
         reason = FINISH_REASONS.get(self.stop_reason or "", "stop")
-        return "tool_calls" if self._calls and reason == "stop" else reason
+        if reason in ("stop", "tool_calls"):
+            return "tool_calls" if self._calls else "stop"
+        return reason
 
 
 def _to_annotation(citation: JSONObject) -> ChatDelta | None:

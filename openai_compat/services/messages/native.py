@@ -42,6 +42,8 @@ def forward_message(backend: SupportsMessages, call: InferenceCall, context: Cal
     try:
         response, is_stream = detect_events(response, is_streamed=call.is_streamed)
         if is_stream != call.is_streamed:
+            if not is_stream:
+                _raise_error_in(_to_object(response.read()), backend, response)
             form = "an event stream" if is_stream else "a complete message"
             raise UpstreamInvalidResponseError(f"The upstream answered with {form}, which the request did not ask for.")
         if is_stream:
@@ -56,7 +58,7 @@ def forward_message(backend: SupportsMessages, call: InferenceCall, context: Cal
     value, body, usage = check_answer(MESSAGES_PATH, body)
     _raise_error_in(value, backend, response)
     if value:
-        if not isinstance(value.get("stop_reason"), str):
+        if not value.get("stop_reason"):
             raise UpstreamInvalidResponseError("The upstream's message has no stop_reason, so it is not complete.")
         reader = UsageReader()
         reader.read(value.get("usage"))
@@ -108,6 +110,14 @@ def _sent_payload(call: InferenceCall) -> Mapping[str, Any]:
     if call.path == MESSAGES_PATH:
         return call.payload
     return {name: value for name, value in call.payload.items() if name != "stream"}
+
+
+def _to_object(body: bytes) -> JSONObject:
+    """Return a body's JSON object, empty if it is none."""
+    try:
+        return parse_object(body)
+    except UpstreamInvalidResponseError:
+        return {}
 
 
 def _raise_error_in(value: JSONObject, backend: SupportsMessages, response: UpstreamResponse) -> None:

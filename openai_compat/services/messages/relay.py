@@ -14,12 +14,15 @@ from openai_compat.backends.parsing.anthropic_errors import to_inner_error
 from openai_compat.backends.parsing.anthropic_messages import UsageReader
 from openai_compat.backends.parsing.openai_chat import DONE_GRACE
 from openai_compat.backends.parsing.openai_errors import find_status, to_error_chunk
+from openai_compat.core.anthropic import error_type_of
 from openai_compat.core.errors import UpstreamInvalidResponseError, UpstreamTimeoutError, UpstreamTruncatedError
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import Usage
 from openai_compat.services.event_stream import EventStream
 from openai_compat.services.responses.relay import EventJoiner
 from openai_compat.services.sse_events import DATA, split_events
+
+from .events import to_event
 
 START: Final = "message_start"
 PING: Final = "ping"
@@ -117,7 +120,9 @@ class MessagesRelay(EventStream):
         kept: list[bytes] = []
         for event in split_events(events):
             type_ = _type_of(event)
-            kept.append(self._response.redact(event) if type_ == ERROR else event)
+            if type_ == ERROR:
+                event = self._response.redact(event)
+            kept.append(event if _NAME.search(event) is not None else _with_name(event, type_))
             if type_ == DELTA:
                 self._has_content = True
                 continue
@@ -164,6 +169,19 @@ class MessagesRelay(EventStream):
         if not self._has_content:
             raise self.failure
         self._is_done = True
+
+
+def _with_name(event: bytes, type_: str) -> bytes:
+    """Return an event with the name that it lacks, without which both official clients skip it.
+
+    An error in OpenAI's form becomes one in Anthropic's.
+    """
+    data = _data_of(event)
+    if type_ == ERROR and data.get("type") != ERROR:
+        error = data["error"]
+        message = (error.get("message") if isinstance(error, dict) else error) or "The upstream failed."
+        return to_event(ERROR, {"error": {"type": error_type_of(500), "message": str(message)}})
+    return b"event: %b\n%b" % (type_.encode(), event.lstrip(b"\r\n")) if type_ else event
 
 
 def _type_of(event: bytes) -> str:

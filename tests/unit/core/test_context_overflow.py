@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from openai_compat.core.context_overflow import is_overflow, to_overflow_message
+from openai_compat.core.context_overflow import is_overflow, to_overflow_message, to_room_message
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,29 @@ def test_overflow_gets_the_wording_of_anthropic(message: str, code: str | None, 
 )  # fmt: skip
 def test_other_errors_are_no_overflow(message: str, code: str | None) -> None:
     assert not is_overflow(message, code)
+
+
+ROOM = "input length and `max_tokens` exceed context limit: 1000 + 32000 > 8192"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        f"{ROOM}, decrease input length or `max_tokens` and try again",
+        "This model's maximum context length is 8192 tokens. However, you requested 33000 tokens (1000 in the "
+        "messages, 32000 in the completion). Please reduce the length of the messages or completion.",
+        "'max_tokens' or 'max_completion_tokens' is too large: 32000. This model's maximum context length is 8192 "
+        "tokens and your request has 1000 input tokens (32000 > 8192 - 1000).",
+    ],
+    ids=["anthropic", "openai", "vllm"],
+)
+def test_an_answer_without_room_gets_the_wording_after_which_claude_code_lowers_it(message: str) -> None:
+    assert not is_overflow(message, "context_length_exceeded")
+    assert (to_room_message(message) or "").startswith(ROOM)
+    longer = message.replace("1000", "8200")
+    assert is_overflow(longer)
+    assert to_overflow_message(longer) == "prompt is too long: 8200 tokens > 8192 maximum"
+
+
+def test_other_messages_say_nothing_of_the_room_for_an_answer() -> None:
+    assert to_room_message("max_tokens is too large: 32000. This model supports at most 16384 tokens.") is None
