@@ -68,7 +68,8 @@ class KeyDirectory:
         Raises:
             AccountsUnavailableError: that is unknown, because both the ledger and the database are away.
         """
-        self._look_for_changes()
+        if self._clock() - self._looked_at >= VERSION_SECONDS:  # here as well, as every request comes by
+            self._look_for_changes()
         if self._is_active is None:
             with self._lock:  # until the first look of another call has ended
                 pass

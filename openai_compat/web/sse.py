@@ -130,15 +130,6 @@ class StreamBody:
             self._context.close(self._status)
 
 
-class CountedStreamBody(StreamBody):
-    """The body of a call that is charged. If the client disconnects, the number of events stands for the tokens."""
-
-    def __next__(self) -> bytes:
-        event = super().__next__()
-        self._context.event_count += 1
-        return event
-
-
 def to_stream_body(
     context: RequestContext,
     events: Iterator[bytes | Heartbeat],
@@ -146,8 +137,16 @@ def to_stream_body(
     stream_format: StreamFormat,
 ) -> StreamBody:
     """Return the body of a streamed answer, which counts its events if the call is charged."""
-    body_class = StreamBody if context.admission is None else CountedStreamBody
-    return body_class(context, events, source, stream_format)
+    counted = events if context.admission is None else _count_events(context, events)
+    return StreamBody(context, counted, source, stream_format)
+
+
+def _count_events(context: RequestContext, events: Iterator[bytes | Heartbeat]) -> Iterator[bytes | Heartbeat]:
+    """Yield the events. Their number stands for the tokens if the client disconnects before the usage is known."""
+    for event in events:
+        if event is not HEARTBEAT:
+            context.event_count += 1
+        yield event
 
 
 def stream_response(body: StreamBody, headers: Mapping[str, str] = HEADERS) -> Response:
