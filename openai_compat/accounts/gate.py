@@ -7,10 +7,9 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from itertools import count
-from math import ceil
 from secrets import token_hex
 from typing import Any, Final, Literal
 
@@ -18,22 +17,19 @@ from openai_compat.core.errors import AccountsUnavailableError, PermissionDenied
 from openai_compat.core.prices import Price
 from openai_compat.core.types import Usage
 from openai_compat.state.base import StoreError
-from openai_compat.state.ledger import Ledger, Level, Meter, Refusal, Settlement
+from openai_compat.state.ledger import Ledger, Level, Refusal, Settlement
 
 from .account import Caller
 from .bookkeeper import Bookkeeper
-from .charges import Estimate, Kind, Metered, Rule, charge_by, rules_for
-from .limit_errors import format_duration, to_error
+from .charges import Estimate, Metered, Rule, charge_by, rules_for
+from .limit_errors import to_error
+from .limit_headers import limit_headers
 
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS: Final = 1.0
 """Time without a call to the ledger after a failure, as each one may take its complete timeout."""
 NO_USAGE: Final = Usage(0)
-COUNTED: Final[tuple[Kind, ...]] = ("requests", "tokens")
-"""What the headers about rate limits count."""
-MESSAGES: Final = "messages"
-"""Endpoint whose clients read Anthropic's headers."""
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -118,23 +114,8 @@ class Admission:
 
         Calls of the Messages API also get Anthropic's.
         """
-        tightest: dict[Kind, tuple[int, Meter, Level]] = {}
-        for (rule, charge), level in zip(self._reservation.metered, self._reservation.levels, strict=True):
-            if rule.kind in COUNTED:
-                remaining = level.remaining(charge.meter)
-                if rule.kind not in tightest or remaining < tightest[rule.kind][0]:
-                    tightest[rule.kind] = (remaining, charge.meter, level)
-        headers = {}
-        for kind, (remaining, meter, level) in tightest.items():
-            wait = level.reset_after(meter)
-            headers[f"x-ratelimit-limit-{kind}"] = str(meter.limit)
-            headers[f"x-ratelimit-remaining-{kind}"] = str(remaining)
-            headers[f"x-ratelimit-reset-{kind}"] = format_duration(wait)
-            if self.call.endpoint == MESSAGES:
-                headers[f"anthropic-ratelimit-{kind}-limit"] = str(meter.limit)
-                headers[f"anthropic-ratelimit-{kind}-remaining"] = str(remaining)
-                headers[f"anthropic-ratelimit-{kind}-reset"] = self._gate.to_time(wait)
-        return headers
+        reservation = self._reservation
+        return limit_headers(reservation.metered, reservation.levels, self.call.endpoint, self._gate.now())
 
     def settle(self, outcome: Outcome) -> None:
         """Correct the charges by what the call used, and record it. Further calls have no effect."""
@@ -176,9 +157,9 @@ class Gate:
         reservation = NOTHING if caller is None else self._charge(caller, call, hold_id)
         return Admission(self, caller, call, hold_id, reservation)
 
-    def to_time(self, wait: float) -> str:
-        """Return the time in `wait` seconds as Anthropic's headers have it, such as `2027-01-15T08:00:07Z`."""
-        return f"{datetime.fromtimestamp(ceil(self._clock() + wait), UTC):%Y-%m-%dT%H:%M:%SZ}"
+    def now(self) -> float:
+        """Return the time, as a Unix time in seconds."""
+        return self._clock()
 
     def _charge(self, caller: Caller, call: CallDescription, hold_id: str) -> Reservation:
         check_permission(caller, call.endpoint, call.model or None)
@@ -188,13 +169,13 @@ class Gate:
         metered = charge_by(rules, self._estimate(rules, call), self._clock())
         self._bookkeeper.start()
         if time.monotonic() < self._retry_at:
-            return self._reserve_locally(hold_id, metered, call.model)
+            return self._reserve_locally(hold_id, metered, call)
         try:
-            levels = _reserve(self._ledger, hold_id, metered, call.model)
+            levels = self._reserve(self._ledger, hold_id, metered, call)
         except StoreError as error:
             self._retry_at = time.monotonic() + RETRY_SECONDS
             log.warning("limits and budgets are not shared for now: %s", error)
-            return self._reserve_locally(hold_id, metered, call.model)
+            return self._reserve_locally(hold_id, metered, call)
         return Reservation(metered, levels)
 
     def _estimate(self, rules: Sequence[Rule], call: CallDescription) -> Estimate:
@@ -210,7 +191,7 @@ class Gate:
             )
         return Estimate(tokens, None)
 
-    def _reserve_locally(self, hold_id: str, metered: Sequence[Metered], model: str) -> Reservation:
+    def _reserve_locally(self, hold_id: str, metered: Sequence[Metered], call: CallDescription) -> Reservation:
         """Reserve by the limits of this process, while the ledger is away."""
         limits = [item for item in metered if item.rule.kind != "money"]
         budgets = [item for item in metered if item.rule.kind == "money"]
@@ -218,7 +199,24 @@ class Gate:
             raise AccountsUnavailableError
         if limits and self._policy.limits_without_ledger == "refuse":
             raise AccountsUnavailableError
-        return Reservation(limits, _reserve(self._local, hold_id, limits, model), budgets, is_local=True)
+        return Reservation(limits, self._reserve(self._local, hold_id, limits, call), budgets, is_local=True)
+
+    def _reserve(
+        self, ledger: Ledger, hold_id: str, metered: Sequence[Metered], call: CallDescription
+    ) -> Sequence[Level]:
+        """Charge all meters.
+
+        Raises:
+            LimitExceededError, BudgetExceededError, StoreError
+        """
+        result = ledger.reserve(hold_id, [item.charge for item in metered])
+        if not isinstance(result, Refusal):
+            return result
+        error = to_error(result, next(item for item in metered if item.charge is result.charge), call.model)
+        with suppress(StoreError):  # the error is complete without
+            levels = ledger.levels([item.charge.meter for item in metered])
+            error.headers = limit_headers(metered, levels, call.endpoint, self._clock())
+        raise error
 
     def settle(
         self, caller: Caller | None, call: CallDescription, hold_id: str, reservation: Reservation, outcome: Outcome
@@ -234,19 +232,6 @@ class Gate:
             settlements = [settlement._replace(released=0) for settlement in unheld]
         record = to_record(hold_id, caller, call, outcome, int(now), nano)
         self._bookkeeper.settle(hold_id, settlements, _encode(record))
-
-
-def _reserve(ledger: Ledger, hold_id: str, metered: Sequence[Metered], model: str) -> Sequence[Level]:
-    """Charge all meters.
-
-    Raises:
-        LimitExceededError, BudgetExceededError, StoreError
-    """
-    result = ledger.reserve(hold_id, [item.charge for item in metered])
-    if isinstance(result, Refusal):
-        refused = next(item for item in metered if item.charge is result.charge)
-        raise to_error(result, refused, model)
-    return result
 
 
 def _settlements(metered: Sequence[Metered], tokens: int, nano: int, now: float) -> list[Settlement]:

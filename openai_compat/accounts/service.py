@@ -26,8 +26,9 @@ from .bookkeeper import Bookkeeper
 from .call_size import AnyCall, input_tokens_of, output_tokens_of
 from .charges import has_budget
 from .directory import KeyDirectory
-from .gate import MESSAGES, Admission, CallDescription, Gate, GatePolicy, Outcome, check_permission
+from .gate import Admission, CallDescription, Gate, GatePolicy, Outcome, check_permission
 from .keys import is_token
+from .limit_headers import MESSAGES
 from .manager import AccountManager
 from .meters import Meters
 from .price_book import FREE, PriceBook

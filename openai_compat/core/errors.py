@@ -175,7 +175,7 @@ class ForbiddenError(RequestError):
 class RateLimitedError(RequestError):
     """The caller exceeded a rate limit and may retry after `retry_after` seconds.
 
-    Hooks may raise it.
+    Hooks may raise it. `headers` are response headers about the limits.
     """
 
     status = 429
@@ -185,6 +185,7 @@ class RateLimitedError(RequestError):
     def __init__(self, message: str, *, retry_after: int = 1) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.headers: Mapping[str, str] = {}
 
 
 class LimitExceededError(RateLimitedError):

@@ -15,6 +15,7 @@ from openai_compat.core.errors import (
     MethodNotAllowedError,
     NotFoundError,
     OpenAICompatError,
+    RateLimitedError,
     RequestError,
     RequestTooLargeError,
     UnsupportedMediaTypeError,
@@ -43,7 +44,7 @@ def status_of(error: OpenAICompatError, settings: Settings) -> int:
 
 def headers_of(error: OpenAICompatError) -> dict[str, str]:
     """Return the response headers of `error`, which tell clients whether and when to retry."""
-    headers = dict(error.headers) if isinstance(error, UpstreamStatusError) else {}
+    headers = dict(error.headers) if isinstance(error, UpstreamStatusError | RateLimitedError) else {}
     if error.is_retryable is False:
         headers["x-should-retry"] = "false"
     if error.retry_after is not None:

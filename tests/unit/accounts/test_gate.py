@@ -101,6 +101,8 @@ def test_requests_are_limited_in_every_window(site: Site) -> None:
     with pytest.raises(LimitExceededError, match=r"requests per min \(RPM\): Limit 3, Used 3, Requested 1") as error:
         site.gate.admit(caller, describe())
     assert (error.value.type, error.value.code) == ("requests", "rate_limit_exceeded")
+    assert error.value.headers["x-ratelimit-remaining-requests"] == "0"
+    assert error.value.headers["x-ratelimit-limit-requests"] == "3"
     assert error.value.retry_after is not None
     site.clock.now += error.value.retry_after
     site.gate.admit(caller, describe())
