@@ -23,7 +23,7 @@ from openai_compat.storage import Storage
 from .account import Account, Caller
 from .accounts_file import AccountsFile
 from .bookkeeper import Bookkeeper
-from .call_size import AnyCall, input_tokens_of, output_tokens_of
+from .call_size import AnyCall, answers_of, input_tokens_of, output_tokens_of
 from .charges import has_budget
 from .directory import KeyDirectory
 from .gate import Admission, CallDescription, Gate, GatePolicy, Outcome, check_permission
@@ -247,7 +247,7 @@ def most_output_tokens(call: AnyCall, route: Route, assumed: int) -> int:
     Messages calls that are translated are lowered to what the model may answer with. Claude Code asks for 32,000 tokens
     and more, which would use up the limits of its caller.
     """
-    wanted = output_tokens_of(call.path, call.payload, assumed) * call.choices
+    wanted = output_tokens_of(call.path, call.payload, assumed) * answers_of(call)
     plan = route.plan
     targets = () if plan is None else (*plan.targets.values(), *plan.fallbacks)
     backends = [target.backend for target in targets] or [route.backend]
