@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -349,3 +350,32 @@ def test_the_export_has_a_row_for_each_call(client: FlaskClient) -> None:
     assert all(",'=1+1," in line for line in lines), "a spreadsheet would compute it"
     as_json = client.get(f"/v1/organization/usage/export?{query}&format=jsonl", headers=ADMIN)
     assert [one["request_id"] for one in map(client.application.json.loads, as_json.text.splitlines())] == ids
+
+
+@pytest.mark.parametrize("included", ["true", "false"])
+def test_a_key_for_some_models_passes_no_call_for_others_through(tmp_path: Path, included: str) -> None:
+    with MockUpstream() as upstream:
+        settings = {"OPENAI_BASE_URL": upstream.base_url, "PASSTHROUGH": "all", "INCLUDE_DEFAULT_MODELS": included}
+        client = make(tmp_path, **settings)
+        secret = new_key(client, policy={"models": ["gpt-4o*"]})["value"]
+
+        def send(path: str, **values: Any) -> tuple[int, Any]:
+            answer = client.post(f"/v1/{path}", headers={"Authorization": f"Bearer {secret}"}, **values)
+            return answer.status_code, answer.is_json and answer.json.get("error", {}).get("code")
+
+        refused = (403, "model_not_found")
+        assert send("images/generations", json={"model": "dall-e-3", "prompt": "a cat"}) == refused
+        assert send("moderations?model=omni", json={"input": "a"}) == refused
+        late = {"file": (BytesIO(b"a" * 200_000), "a.txt"), "model": "dall-e-3"}
+        assert send("files", data=late, content_type="multipart/form-data") == refused
+        assert send("images/generations", json={"model": "gpt-4o-image", "prompt": "a cat"}) != refused
+        client.application.extensions["openai_compat"].close()
+
+
+@pytest.mark.parametrize("name", ["requests_per_minute", "concurrent_requests"])
+def test_a_limit_of_zero_says_nothing_of_tokens(client: FlaskClient, name: str) -> None:
+    secret = new_key(client, policy={"limits": {name: 0}})["value"]
+    refused = chat(client, secret)
+    assert (refused.status_code, refused.headers["x-should-retry"]) == (429, "false")
+    assert "Limit 0, Used 0, Requested 1." in refused.json["error"]["message"]
+    assert "tokens" not in refused.json["error"]["message"]
