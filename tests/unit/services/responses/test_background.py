@@ -28,7 +28,7 @@ class Store:
 
     def release(self) -> None: ...
 
-    def proceed(self, _: str, response: Any, __: Any) -> bool:
+    def proceed(self, _: str, response: Any, *__: Any) -> bool:
         if self.failures:
             self.failures -= 1
             raise StorageUnavailableError
@@ -39,9 +39,9 @@ class Store:
 class State:
     owner = "me"
 
-    def save(self, _: Any) -> None: ...
+    def save(self, *_: Any) -> None: ...
 
-    def append(self, _: Any) -> None: ...
+    def append(self, *_: Any) -> None: ...
 
     def release(self) -> None: ...
 
