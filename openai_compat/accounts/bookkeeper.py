@@ -65,7 +65,7 @@ class Bookkeeper:
         self._storage = storage
         self._tidy = tidy
         self._usage_ttl = usage_ttl
-        self._next_deletion = 0.0
+        self._next_deletion = self._next_tidying = 0.0
         self._clock = clock
         self._restorer = LedgerRestorer(storage, ledger, clock)
         self._deferred: deque[_Deferred] = deque()
@@ -145,7 +145,9 @@ class Bookkeeper:
             while records := self._ledger.records(BATCH):
                 self._store([body for _, body in records])
                 self._ledger.delete_records([id for id, _ in records])
-            self._tidy(self._clock())
+            if (now := time.monotonic()) >= self._next_tidying:
+                self._next_tidying = now + TIDY_SECONDS
+                self._tidy(self._clock())
             self._delete_old_usage(self._clock())
         except StorageUnavailableError:
             dropped = self._ledger.drop_records(MAX_RECORDS)

@@ -19,6 +19,7 @@ from openai_compat.state.ledger import Ledger
 from openai_compat.state.sqlite_file import MEMORY
 from openai_compat.state.sqlite_ledger import SQLiteLedger
 from openai_compat.storage import Storage
+from openai_compat.storage.native_thread import NativeThread
 
 from .account import Account, Caller
 from .accounts_file import AccountsFile
@@ -91,7 +92,8 @@ class Accounts:
         self._assumed_output_tokens = settings.assumed_output_tokens
         self._tokens = _to_verifier(settings)
         self.directory = KeyDirectory(storage, ledger, settings.key_grace_seconds)
-        self.bookkeeper = Bookkeeper(ledger, storage, tidy_ledger.tidy, settings.usage_ttl)
+        self._thread: NativeThread | None = None
+        self.bookkeeper = Bookkeeper(ledger, storage, self._tidy, settings.usage_ttl)
         self.prices = PriceBook()
         self.manager = AccountManager(storage, ledger)
         self._file = AccountsFile(settings.declared_accounts, storage, ledger) if settings.accounts_file else None
@@ -220,6 +222,14 @@ class Accounts:
         self.bookkeeper.close()
         self.ledger.close()
         self._tidy_ledger.close()
+        if self._thread is not None:
+            self._thread.close()
+
+    def _tidy(self, now: float) -> None:
+        """Tidy the ledger in a native thread, because SQLite waits for the disk when it writes its log back."""
+        if self._thread is None:
+            self._thread = NativeThread()
+        self._thread.call(lambda: self._tidy_ledger.tidy(now))
 
 
 def _estimate_usage(call: CallDescription, ended: EndedCall) -> Usage | None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from openai_compat.accounts.account import Account
 from openai_compat.accounts.limit_errors import format_duration
 from openai_compat.accounts.meters import MeterState
-from openai_compat.accounts.money import format_dollars
+from openai_compat.accounts.money import format_dollars, to_dollars
 from openai_compat.accounts.service import Accounts
 from openai_compat.accounts.usage_export import FORMATS, encode_rows
 from openai_compat.accounts.usage_report import COLUMNS, ReportRequest
@@ -84,7 +84,7 @@ def _accounts(accounts: Accounts) -> Iterator[Account]:
 def _to_usage_object(groups: tuple[str, ...], row: Mapping[str, Any]) -> dict[str, Any]:
     names = {name: row[COLUMNS[name]] or None for name in groups}
     sums = {name: value for name, value in row.items() if name not in COLUMNS.values() and name != "cost_nano"}
-    return {**names, **sums, "cost": row["cost_nano"] / 10**9}
+    return {**names, **sums, "cost": to_dollars(row["cost_nano"])}
 
 
 def _to_usage_row(groups: tuple[str, ...], row: Mapping[str, Any]) -> Mapping[str, str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from openai_compat.accounts.stream_size import StreamSize
 from openai_compat.core.cancellation import CancellationToken
@@ -38,6 +38,7 @@ WATCH_INTERVAL: Final = 1.0
 RETRY_DELAYS: Final = (1, 2, 4, 8, 15)
 """Seconds between the attempts to store an end, together those for which the lease is valid without renewal."""
 
+T = TypeVar("T")
 StartAnswer = Callable[[CallContext], Answer]
 EndWork = Callable[[int, Usage | None, int], None]
 """Called with the HTTP status that the end of a background response stands for, its usage, and its estimated tokens."""
@@ -119,7 +120,7 @@ class BackgroundJob:
 
     def _answer(self, context: CallContext) -> None:
         self._add(self._lifecycle.proceed())
-        if not self._store.proceed(self._state.owner, self._lifecycle.response, self._take_events()):
+        if not self._store_progress(self._lifecycle.response):
             return
         answer = self._start(context)
         if isinstance(answer, EventStream):
@@ -153,19 +154,24 @@ class BackgroundJob:
 
     def _end(self, response: Mapping[str, Any]) -> None:
         """Store the response that has ended, unless it was cancelled or deleted."""
-        events = self._take_events()
-        self._persist(lambda: self._store.proceed(self._state.owner, response, events))
+        self._store_progress(response)
 
-    def _persist(self, work: Callable[[], object]) -> None:
-        """Run `work`, and again while the database is away, so that a short outage does not lose a long answer."""
+    def _store_progress(self, response: Mapping[str, Any]) -> bool:
+        """Store the response and its new events. Return False if it was cancelled or deleted."""
+        events = self._take_events()
+        return self._persist(lambda: self._store.proceed(self._state.owner, response, events))
+
+    def _persist(self, work: Callable[[], T]) -> T:
+        """Return the result of `work`, which is repeated while the database is away.
+
+        A short outage then loses no long answer.
+        """
         for delay in RETRY_DELAYS:
             try:
-                work()
+                return work()
             except StorageUnavailableError:
                 self.cancellation.wait(delay)
-            else:
-                return
-        work()
+        return work()
 
     def _add(self, block: bytes) -> None:
         if self.is_streamed:

@@ -117,6 +117,17 @@ def test_a_limit_on_tokens_is_exact(site: AccountsSite, server: LiveServer) -> N
     assert min(_remaining(answer, "tokens") for answer in succeeded) >= 0
 
 
+def test_a_burst_gets_what_a_minute_allows(site: AccountsSite, server: LiveServer) -> None:
+    """If the minute ends during the burst, almost all of it still counts, so that at most one more call succeeds."""
+    key, secret = site.create_key(limits={"requests_per_minute": 40, "tokens_per_minute": 10**6})
+    answers = send_at_once(server, secret, 100, model="priced", max_tokens=TOKENS)
+    succeeded = statuses(answers)[200]
+    assert 40 <= succeeded <= 41
+    rows = site.wait_for_rows(key, succeeded)
+    level = site.levels(key)["tokens_per_minute"]
+    assert level.current + level.previous == sum(row["input_tokens"] + row["output_tokens"] for row in rows)
+
+
 def _remaining(answer: bytes, unit: str) -> int:
     found = re.search(rb"x-ratelimit-remaining-%s: (\d+)" % unit.encode(), answer, re.IGNORECASE)
     assert found is not None

@@ -379,3 +379,32 @@ def test_a_limit_of_zero_says_nothing_of_tokens(client: FlaskClient, name: str) 
     assert (refused.status_code, refused.headers["x-should-retry"]) == (429, "false")
     assert "Limit 0, Used 0, Requested 1." in refused.json["error"]["message"]
     assert "tokens" not in refused.json["error"]["message"]
+
+
+def test_calls_older_than_the_setting_are_deleted_and_their_sums_stay(tmp_path: Path) -> None:
+    server = make(tmp_path, USAGE_TTL="3600")
+    project = new_project(server)
+    key = new_key(server, project)["value"]
+    assert chat(server, key, model="mock-gpt-model").status_code == 200
+    wait_for_records(server)
+    state = server.application.extensions["openai_compat"]
+    query = f"start_time={int(time.time()) - 9 * 86_400}&project_ids={project['id']}"
+    export = f"/v1/organization/usage/export?{query}&format=jsonl"
+    (kept,) = map(server.application.json.loads, server.get(export, headers=ADMIN).text.splitlines())
+    old = {**kept, "id": "old", "at": kept["at"] - 7300, "price": None}
+    state.storage.usage.add([old])
+    state.accounts.bookkeeper._next_deletion = 0.0
+    wait_until(lambda: server.get(export, headers=ADMIN).text.count("\n") == 1, "the old call is deleted")
+    usage = call(server, "GET", f"/v1/organization/usage/completions?{query}&limit=31")
+    results = [one for bucket in usage["data"] for one in bucket["results"]]
+    assert sum(one["num_model_requests"] for one in results) == 2
+    state.close()
+
+
+def test_looking_at_the_organization_makes_no_call_need_a_key(tmp_path: Path) -> None:
+    server = make(tmp_path)
+    assert call(server, "GET", "/v1/organization")["id"] == "org-default"
+    assert call(server, "GET", PROJECTS)["data"] == []
+    assert chat(server, "anything", model="mock-gpt-model").status_code == 200
+    new_key(server)
+    assert chat(server, "anything", model="mock-gpt-model").status_code == 401

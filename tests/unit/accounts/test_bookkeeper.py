@@ -70,6 +70,7 @@ def test_the_work_goes_on_after_any_failure(
     ledger: SQLiteLedger, storage: Storage, bookkeeper: Bookkeeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MOVE_SECONDS", 0.01)
+    monkeypatch.setattr(module, "TIDY_SECONDS", 0.0)
     monkeypatch.setattr(logging.getLogger(module.__name__), "disabled", True)
     turns: list[float] = []
 

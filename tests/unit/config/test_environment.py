@@ -39,7 +39,7 @@ def test_without_settings_the_echo_model_is_served() -> None:
 
 
 def test_every_setting_has_a_field_and_every_field_a_setting() -> None:
-    derived = {"entries", "hidden_entries", "default_upstream", "server_id"}
+    derived = {"declared_accounts", "entries", "hidden_entries", "default_upstream", "server_id"}
     assert {setting.field for setting in settings_table.SETTINGS} == set(Settings.__dataclass_fields__) - derived
 
 
@@ -395,3 +395,8 @@ def test_the_limit_of_calls_is_the_models_own_or_that_of_the_settings(tmp_path: 
     path.write_text(f"- {{name: a, kind: openai, {url}, max_concurrent: many}}")
     with pytest.raises(ConfigurationError, match="max_concurrent must be a number of calls"):
         environment.load({"MODELS_FILE": str(path)})
+
+
+def test_the_administration_key_is_no_key_of_callers() -> None:
+    with pytest.raises(ConfigurationError, match="ADMIN_API_KEY must not be one of API_KEYS"):
+        environment.load({"API_KEYS": "a-key-for-anna,the-admin-key", "ADMIN_API_KEY": "the-admin-key"})
