@@ -408,3 +408,14 @@ def test_looking_at_the_organization_makes_no_call_need_a_key(tmp_path: Path) ->
     assert chat(server, "anything", model="mock-gpt-model").status_code == 200
     new_key(server)
     assert chat(server, "anything", model="mock-gpt-model").status_code == 401
+
+
+@pytest.mark.parametrize("form", [{}, {"anthropic-version": "2023-06-01"}], ids=["openai", "anthropic"])
+def test_a_key_sees_the_models_that_it_may_use(client: FlaskClient, form: dict[str, str]) -> None:
+    secret = new_key(client, policy={"models": ["pri*"]})["value"]
+    headers = {"Authorization": f"Bearer {secret}", **form}
+    listed = client.get("/v1/models", headers=headers)
+    assert listed.json is not None
+    assert [model["id"] for model in listed.json["data"]] == ["priced"]
+    assert client.get("/v1/models/priced", headers=headers).status_code == 200
+    assert client.get("/v1/models/other", headers=headers).status_code == 404
