@@ -118,6 +118,8 @@ class Bookkeeper:
                 self.move_records()
             except StoreError as error:
                 log.warning("the ledger is away: %s", error)
+            except Exception:
+                log.exception("the settlement of calls failed and is tried again")
             self._is_closed.wait(MOVE_SECONDS)
 
     def settle_deferred(self) -> None:
@@ -141,7 +143,7 @@ class Bookkeeper:
             return
         try:
             while records := self._ledger.records(BATCH):
-                self._storage.usage.add([_to_row(body) for _, body in records])
+                self._store([body for _, body in records])
                 self._ledger.delete_records([id for id, _ in records])
             if (now := time.monotonic()) >= self._next_tidying:
                 self._next_tidying = now + TIDY_SECONDS
@@ -152,6 +154,23 @@ class Bookkeeper:
             log.warning("records of calls wait for the database, %d were dropped so far", dropped)
         finally:
             self._ledger.end_turn()
+
+    def _store(self, records: Sequence[str]) -> None:
+        """Store records. One that the database does not take is left out, as it would hold up all others.
+
+        Raises:
+            StorageUnavailableError
+        """
+        try:
+            self._storage.usage.add([_to_row(record) for record in records])
+        except StorageUnavailableError:
+            raise
+        except Exception:
+            if len(records) > 1:
+                for record in records:
+                    self._store([record])
+            else:
+                log.exception("the record of a call cannot be stored: %s", records[0])
 
     def _delete_old_usage(self, now: float) -> None:
         """Delete a batch of the oldest rows, if any is too old. Their sums are kept.
@@ -165,7 +184,7 @@ class Bookkeeper:
 
 
 def _to_row(body: str) -> dict[str, Any]:
-    """Return a record as a row of the database."""
-    row: dict[str, Any] = json.loads(body)
+    """Return a record as a row of the database. PostgreSQL takes no text with a null character."""
+    row: dict[str, Any] = json.loads(body.replace("\\u0000", "\\ufffd"))
     row["price"] = None if row["price"] is None else json.dumps(row["price"])
     return row

@@ -14,7 +14,15 @@ BASE64: Final = "base64"
 """Type of the source of an image or a file in Anthropic's form."""
 WITHOUT_OUTPUT: Final = frozenset({"embeddings", "messages/count_tokens", "responses/input_tokens"})
 """Paths of calls after which no model writes anything."""
-OUTPUT_LIMITS: Final = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+OUTPUT_LIMITS: Final[Mapping[str, tuple[str, ...]]] = {
+    "chat/completions": ("max_completion_tokens", "max_tokens"),
+    "responses": ("max_output_tokens",),
+    "responses/compact": ("max_output_tokens",),
+}
+"""Path of a call -> the fields that limit its output. A field of another endpoint limits nothing."""
+OTHER_OUTPUT_LIMITS: Final = ("max_tokens",)
+MEDIA_FIELDS: Final = frozenset({"url", "image_url", "file_data", "file_url"})
+"""Fields that may have an image or a file as a `data:` URL."""
 
 
 class AnyCall(Protocol):
@@ -28,6 +36,8 @@ class AnyCall(Protocol):
     def payload(self) -> Mapping[str, Any]: ...
     @property
     def choices(self) -> int: ...
+    @property
+    def prompts(self) -> int: ...
 
 
 def input_tokens_of(body: bytes, payload: Mapping[str, Any]) -> int:
@@ -39,21 +49,42 @@ def input_tokens_of(body: bytes, payload: Mapping[str, Any]) -> int:
 
 def _tokens_of(value: Any) -> int:
     if isinstance(value, str):
-        return MEDIA_TOKENS if value.startswith("data:") else -(-len(value) // CHARS_PER_TOKEN)
+        return -(-(len(value) if value.isascii() else len(value.encode("utf-8", "replace"))) // CHARS_PER_TOKEN)
     if isinstance(value, Mapping):
-        if value.get("type") == BASE64:
-            return MEDIA_TOKENS
-        return sum(map(_tokens_of, value.values()))
+        return sum(MEDIA_TOKENS if _is_media(value, name) else _tokens_of(part) for name, part in value.items())
     if isinstance(value, list | tuple):
-        if value and isinstance(value[0], int):
+        if set(map(type, value)) == {int}:
             return len(value)  # token ids
         return sum(map(_tokens_of, value))
     return 0
 
 
+def _is_media(holder: Mapping[str, Any], name: str) -> bool:
+    """Return True if a field has an image, audio or a file as base64. A text is not one, however it begins."""
+    value = holder[name]
+    if not isinstance(value, str):
+        return False
+    if name == "data":
+        return holder.get("type") == BASE64 or "format" in holder
+    if name == "result":
+        return holder.get("type") == "image_generation_call"
+    return name in MEDIA_FIELDS and (name == "file_data" or value.startswith("data:"))
+
+
 def output_tokens_of(path: str, payload: Mapping[str, Any], assumed: int) -> int:
-    """Return the limit on the output tokens of one answer, `assumed` if the request has none."""
+    """Return the limit on the output tokens of one answer, `assumed` if the request has none.
+
+    The highest one counts if it has two. One below 1 is none, as some upstreams take it for no limit.
+    """
     if path in WITHOUT_OUTPUT:
         return 0
-    limits = [payload[name] for name in OUTPUT_LIMITS if isinstance(payload.get(name), int)]
-    return min(limits, default=assumed)
+    found = (payload.get(name) for name in OUTPUT_LIMITS.get(path, OTHER_OUTPUT_LIMITS))
+    limits = [limit for limit in found if isinstance(limit, int) and limit > 0]
+    return max(limits, default=assumed)
+
+
+def answers_of(call: AnyCall) -> int:
+    """Return the number of answers that the model writes, of which it may return the best ones only."""
+    best_of = call.payload.get("best_of")
+    written = best_of if call.path == "completions" and isinstance(best_of, int) else 1
+    return max(call.choices, call.prompts * written, 1)

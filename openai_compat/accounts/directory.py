@@ -31,7 +31,7 @@ VERSION_SECONDS: Final = 1.0
 BLIND_SECONDS: Final = 10.0
 """Time for which a key is not read again while changes cannot be seen."""
 MAX_CACHED: Final = 20_000
-"""Keys in the cache, known and unknown ones."""
+"""Keys in each cache."""
 
 
 @dataclass(slots=True)
@@ -56,6 +56,7 @@ class KeyDirectory:
         self._grace_seconds = grace_seconds
         self._clock = clock
         self._cache: OrderedDict[str, _Entry] = OrderedDict()
+        self._unknown: OrderedDict[str, _Entry] = OrderedDict()
         self._restorer = LedgerRestorer(storage, ledger)
         self._version: int | None = None
         self._is_active: bool | None = None
@@ -101,7 +102,7 @@ class KeyDirectory:
         return None if found is None else replace(found, key=key)
 
     def _find(self, name: str, load: Callable[[], Caller | None]) -> Caller | None:
-        entry = self._cache.get(name)
+        entry = self._cache.get(name) or self._unknown.get(name)
         self._look_for_changes()
         if entry is not None and self._is_current(entry):
             return entry.caller
@@ -125,10 +126,13 @@ class KeyDirectory:
         return True
 
     def _keep(self, name: str, entry: _Entry) -> None:
-        self._cache[name] = entry
-        self._cache.move_to_end(name)
-        if len(self._cache) > MAX_CACHED:
-            self._cache.popitem(last=False)
+        """Keep an entry. Unknown keys have a cache of their own, so that no number of them displaces a known one."""
+        cache, other = (self._unknown, self._cache) if entry.caller is None else (self._cache, self._unknown)
+        other.pop(name, None)
+        cache[name] = entry
+        cache.move_to_end(name)
+        if len(cache) > MAX_CACHED:
+            cache.popitem(last=False)
 
     def _look_for_changes(self) -> None:
         """Read the number of changes to the accounts, which is None while the ledger is away."""

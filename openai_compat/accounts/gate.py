@@ -37,7 +37,8 @@ _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 class CallDescription:
     """What is known of a call before it is made.
 
-    `input_tokens` and `output_tokens` are the most that it may use. `price` is that of the model, None if unknown.
+    `input_tokens` and `output_tokens` are the most that it may use. `price` is that of the model, None if unknown. With
+    `is_background` the answer may come after the call. `is_generation` is True if a model works for it.
     """
 
     endpoint: str
@@ -47,6 +48,8 @@ class CallDescription:
     output_tokens: int = 0
     end_user: str | None = None
     price: Price | None = None
+    is_background: bool = False
+    is_generation: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ def to_error(refusal: Refusal, metered: Metered, model: str) -> LimitExceededErr
     wait = refusal.level.retry_after(meter, amount)
     used = refusal.level.used(meter)
     place = f"Rate limit reached for {model} in {rule.place} on {unit}: Limit {meter.limit}"
+    if isinf(wait) and rule.kind != "tokens":
+        return LimitExceededError(f"{place}, Used {used}, Requested {amount}.", type_=kind, is_retryable=False)
     if isinf(wait):
         return LimitExceededError(
             f"Request too large for {model} in {rule.place} on {unit}: Limit {meter.limit}, Requested {amount}. "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from secrets import token_hex
 from time import time
@@ -24,7 +24,7 @@ from openai_compat.storage.native_thread import NativeThread
 from .account import Account, Caller
 from .accounts_file import AccountsFile
 from .bookkeeper import Bookkeeper
-from .call_size import AnyCall, input_tokens_of, output_tokens_of
+from .call_size import CHARS_PER_TOKEN, AnyCall, answers_of, input_tokens_of, output_tokens_of
 from .charges import has_budget
 from .directory import KeyDirectory
 from .gate import Admission, CallDescription, Gate, GatePolicy, Outcome, check_permission
@@ -48,6 +48,12 @@ ENDPOINT_GROUPS: Final = {
     "messages/count_tokens": "messages",
 }
 """Path of an endpoint -> its group, where that is not the path."""
+RESPONSES: Final = "responses"
+COUNTS: Final = frozenset({"messages/count_tokens", "responses/input_tokens"})
+"""Paths of calls that only count tokens, which cost nothing."""
+CLIENT_GONE: Final = 499
+MAX_TOKENS: Final = 10**9
+"""Tokens of a call above which an upstream's counts are not believed."""
 REDIS_SCHEMES: Final = ("redis:", "rediss:", "unix:")
 TOKEN: Final = "token"  # noqa: S105 - no secret
 """Source of the keys that an identity provider vouches for, which are stored nowhere."""
@@ -58,14 +64,17 @@ MAX_END_USER_CHARS: Final = 512
 class EndedCall:
     """How a call ended.
 
-    `events` is the number of events that a streamed answer had, None for any other. `served` is the model config that
+    `streamed_tokens` is an estimate of the tokens that a streamed answer had, None for any other. `answer_bytes` is the
+    length of a complete one. With `goes_on` the upstream works on after the call. `served` is the model config that
     answered, and `served_by` its name where the route has several.
     """
 
     status: int
     duration_ms: int
     usage: Usage | None
-    events: int | None = None
+    streamed_tokens: int | None = None
+    answer_bytes: int = 0
+    goes_on: bool = False
     served: ModelConfig | None = None
     served_by: str | None = None
     attempts: int = 1
@@ -167,6 +176,8 @@ class Accounts:
                 most_output_tokens(call, route, self._assumed_output_tokens),
                 end_user_of(call.path, payload) or _subject_of(caller),
                 self.prices.highest(route, waits=needs_price),
+                is_background=call.path == RESPONSES and payload.get("background") is True,
+                is_generation=call.path not in COUNTS,
             ),
         )
 
@@ -182,11 +193,12 @@ class Accounts:
         return self.gate.admit(caller, CallDescription(OTHER, model, request_id, price=price))
 
     def settle(self, admission: Admission, ended: EndedCall) -> None:
-        """Settle a call. Without the upstream's counts of a stream, its events count as tokens."""
+        """Settle a call. Without the upstream's counts, or with absurd ones, its tokens are estimated."""
         call = admission.call
-        usage, is_estimated = ended.usage, False
-        if usage is None and ended.events and call.endpoint != OTHER:
-            usage, is_estimated = Usage(call.input_tokens, ended.events), True
+        usage = None if ended.usage is None or _is_absurd(ended.usage) else ended.usage
+        is_estimated = usage is None
+        if usage is None:
+            usage = _estimate_usage(call, ended)
         served_by = ended.served_by or call.model
         price = None if ended.served is None else self.prices.find(ended.served, served_by)
         admission.settle(
@@ -195,7 +207,7 @@ class Accounts:
                 ended.duration_ms,
                 served_by,
                 usage,
-                is_estimated,
+                is_estimated and usage is not None,
                 price or call.price,
                 ended.attempts,
                 ended.error,
@@ -218,6 +230,27 @@ class Accounts:
         if self._thread is None:
             self._thread = NativeThread()
         self._thread.call(lambda: self._tidy_ledger.tidy(now))
+
+
+def _estimate_usage(call: CallDescription, ended: EndedCall) -> Usage | None:
+    """Return the usage of a call whose upstream did not tell it, or None if there was no answer.
+
+    A call that goes on at the upstream, where its answer can be read later, counts with the most that it may use.
+    """
+    if not call.is_generation or (ended.status >= 400 and ended.status != CLIENT_GONE):
+        return None
+    if ended.goes_on:
+        return Usage(call.input_tokens, call.output_tokens)
+    if ended.streamed_tokens is not None:
+        return Usage(call.input_tokens, ended.streamed_tokens) if ended.streamed_tokens else None
+    if ended.status == CLIENT_GONE:
+        return None
+    return Usage(call.input_tokens, min(ended.answer_bytes // CHARS_PER_TOKEN, call.output_tokens))
+
+
+def _is_absurd(usage: Usage) -> bool:
+    """Return True for counts that no call can have, and whose sums would not fit into the database."""
+    return any(getattr(usage, field.name) > MAX_TOKENS for field in fields(usage))
 
 
 def check_endpoint(caller: Caller, endpoint: str) -> None:
@@ -257,7 +290,7 @@ def most_output_tokens(call: AnyCall, route: Route, assumed: int) -> int:
     Messages calls that are translated are lowered to what the model may answer with. Claude Code asks for 32,000 tokens
     and more, which would use up the limits of its caller.
     """
-    wanted = output_tokens_of(call.path, call.payload, assumed) * call.choices
+    wanted = output_tokens_of(call.path, call.payload, assumed) * answers_of(call)
     plan = route.plan
     targets = () if plan is None else (*plan.targets.values(), *plan.fallbacks)
     backends = [target.backend for target in targets] or [route.backend]

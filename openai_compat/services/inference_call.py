@@ -42,9 +42,13 @@ class InferenceCall:
     @property
     def choices(self) -> int:
         """The number of answers, `n` for each prompt."""
+        return self.prompts * (self.payload.get("n") or 1)
+
+    @property
+    def prompts(self) -> int:
+        """The number of prompts of a text completion, 1 for any other call."""
         prompt = self.payload.get("prompt")
-        prompts = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
-        return prompts * (self.payload.get("n") or 1)
+        return len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1
 
     @property
     def wants_usage(self) -> bool:

@@ -45,7 +45,8 @@ def _check(known: Sequence[bytes], accounts: Accounts | None, context: RequestCo
     context.accounts = accounts
     if sum(hmac.compare_digest(one, candidate) for one in known):
         return
-    caller = accounts.find_caller(key) if accounts is not None and key else None
+    text = candidate.decode("utf-8", "surrogateescape")  # WSGI decodes headers as Latin-1
+    caller = accounts.find_caller(text) if accounts is not None and key else None
     if caller is None:
         raise AuthenticationError("Incorrect API key provided.")
     context.set_caller(caller)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from openai_compat.accounts.account import Caller
     from openai_compat.accounts.gate import Admission
     from openai_compat.accounts.service import Accounts
+    from openai_compat.accounts.stream_size import StreamSize
     from openai_compat.core.settings import ModelConfig
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ class RequestContext:
     `body_budget` is that of all unfinished bodies of the worker. `limiter` is the one whose slot the request takes once
     its body is complete, and `release_slot` returns that slot. `accounts` is set for calls that are recorded, `caller`
     for those with a key of an account, and `admission` once such a call was admitted. `identity` distinguishes callers.
+    `streamed` is the estimate of the tokens of a streamed answer, and `answer_bytes` the length of a complete one.
     `served` is the model config of the model that answers, the last target that was tried where there are several.
     """
 
@@ -80,12 +82,12 @@ class RequestContext:
         "_started_at",
         "accounts",
         "admission",
+        "answer_bytes",
         "authorization",
         "body_budget",
         "caller",
         "cancellation",
         "client_request_id",
-        "event_count",
         "first_token_ms",
         "identity",
         "is_closed",
@@ -96,6 +98,7 @@ class RequestContext:
         "reply_headers",
         "request_id",
         "served",
+        "streamed",
         "usage",
     )  # fmt: skip
 
@@ -125,7 +128,8 @@ class RequestContext:
         self.usage: Usage | None = None
         self.served: ModelConfig | None = None
         self.first_token_ms: int | None = None
-        self.event_count = 0
+        self.answer_bytes = 0
+        self.streamed: StreamSize | None = None
         sock = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
         if sock is not None:
             self._descriptor = sock.fileno()
@@ -207,7 +211,13 @@ class RequestContext:
             self.release_slot()
         has_disconnected = self.cancellation.is_cancelled and self.cancellation.reason is None
         if self.admission is not None:
-            self.settle(self.admission, 499 if has_disconnected else status, self.usage)
+            self.settle(
+                self.admission,
+                499 if has_disconnected else status,
+                self.usage,
+                None if self.streamed is None else self.streamed.tokens,
+                goes_on=self.admission.call.is_background,
+            )
         level = logging.DEBUG if self._endpoint in HEALTH_CHECKS else logging.INFO
         if log.isEnabledFor(level):
             log_fields = {"status": 499 if has_disconnected else status, "ms": self.elapsed_ms, **self.log_fields}
@@ -218,8 +228,16 @@ class RequestContext:
             record.fields = log_fields
             log.handle(record)
 
-    def settle(self, admission: Admission, status: int, usage: Usage | None) -> None:
-        """Settle what the call was charged."""
+    def settle(
+        self,
+        admission: Admission,
+        status: int,
+        usage: Usage | None,
+        streamed_tokens: int | None,
+        *,
+        goes_on: bool = False,
+    ) -> None:
+        """Settle what the call was charged. With `goes_on` the upstream works on after the call."""
         accounts = self.accounts
         assert accounts is not None  # noqa: S101 - it made the admission
         fields = self.log_fields
@@ -229,7 +247,9 @@ class RequestContext:
                 status,
                 self.elapsed_ms,
                 usage,
-                self.event_count if self.is_streamed else None,
+                streamed_tokens,
+                answer_bytes=self.answer_bytes,
+                goes_on=goes_on,
                 served=self.served,
                 served_by=fields.get("upstream"),
                 attempts=fields.get("attempts", 1),
@@ -249,12 +269,12 @@ class Handover:
         self._release = release
         self._admission = admission
 
-    def end(self, status: int, usage: Usage | None) -> None:
+    def end(self, status: int, usage: Usage | None, streamed_tokens: int) -> None:
         """Release the slot and settle the call."""
         if self._release is not None:
             self._release()
         if self._admission is not None:
-            self._context.settle(self._admission, status, usage)
+            self._context.settle(self._admission, status, usage, streamed_tokens)
 
 
 def authorization_of(environ: Mapping[str, Any]) -> str | None:

@@ -46,6 +46,7 @@ def respond(
         context.first_token_ms = context.elapsed_ms
     if isinstance(answer, CompleteAnswer):
         context.record_usage(answer.usage)
+        context.answer_bytes = len(answer.body)
         return BytesResponse(answer.body, answer.status, answer.headers)
     body = to_stream_body(context, iter(answer), answer, stream_format)
     return stream_response(body, {**answer.headers, **stream_format.headers})

@@ -10,9 +10,11 @@ from typing import Final, Protocol
 
 from flask import Response
 
+from openai_compat.accounts.stream_size import StreamSize
 from openai_compat.core.errors import CallCancelledError, OpenAICompatError
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import Usage
+from openai_compat.services.inference_call import RESPONSES_PATH
 from openai_compat.services.sse_events import to_event
 
 from .errors import log_error, to_known_error
@@ -136,16 +138,19 @@ def to_stream_body(
     source: ClosableStream,
     stream_format: StreamFormat,
 ) -> StreamBody:
-    """Return the body of a streamed answer, which counts its events if the call is charged."""
+    """Return the body of a streamed answer, which counts its tokens if the call is charged."""
     counted = events if context.admission is None else _count_events(context, events)
     return StreamBody(context, counted, source, stream_format)
 
 
 def _count_events(context: RequestContext, events: Iterator[bytes | Heartbeat]) -> Iterator[bytes | Heartbeat]:
-    """Yield the events. Their number stands for the tokens if the client disconnects before the usage is known."""
+    """Yield the events. Their tokens are estimated, for a client that disconnects before the usage is known."""
+    admission = context.admission
+    is_response = admission is not None and admission.call.endpoint == RESPONSES_PATH
+    context.streamed = size = StreamSize(has_deltas=is_response)
     for event in events:
-        if event is not HEARTBEAT:
-            context.event_count += 1
+        if not isinstance(event, Heartbeat):
+            size.add(event)
         yield event
 
 

@@ -11,6 +11,7 @@ from contextvars import copy_context
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from openai_compat.accounts.stream_size import StreamSize
 from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import CallCancelledError, InternalError, OpenAICompatError, StorageUnavailableError
 from openai_compat.core.streams import Heartbeat
@@ -39,8 +40,8 @@ RETRY_DELAYS: Final = (1, 2, 4, 8, 15)
 
 T = TypeVar("T")
 StartAnswer = Callable[[CallContext], Answer]
-EndWork = Callable[[int, Usage | None], None]
-"""Called with the HTTP status that the end of a background response stands for, and its usage."""
+EndWork = Callable[[int, Usage | None, int], None]
+"""Called with the HTTP status that the end of a background response stands for, its usage, and its estimated tokens."""
 
 
 class BackgroundJob:
@@ -62,6 +63,7 @@ class BackgroundJob:
         self.cancellation = CancellationToken()
         self.is_streamed = is_streamed
         self.usage: Usage | None = None
+        self.size = StreamSize(has_deltas=True)
         self.status = 200
         self._store = store
         self._state = state
@@ -141,6 +143,7 @@ class BackgroundJob:
                     self._flush()
                 flushed_at = time.monotonic()
             if not isinstance(block, Heartbeat):
+                self.size.add(block)
                 self._add(block)
 
     def _fail(self, error: OpenAICompatError) -> None:
@@ -224,7 +227,7 @@ class BackgroundRunner:
             log.warning("the end of the background response %s could not be stored: %s", job.id, error.message)
         finally:
             del self._running[job.id]
-            end(job.status, job.usage)
+            end(job.status, job.usage, job.size.tokens)
 
     def _watch(self) -> None:
         while self._running:

@@ -49,7 +49,7 @@ class ResponsesService:
 class Handover(Protocol):
     """What a request gives to the background response that goes on with its work."""
 
-    def end(self, status: int, usage: Usage | None) -> None:
+    def end(self, status: int, usage: Usage | None, streamed_tokens: int) -> None:
         """Release it."""
 
 

@@ -45,13 +45,16 @@ def models_blueprint(routing: ModelRouter, catalog: ModelCatalog) -> Blueprint:
     def list_models() -> Response:
         _check_permission()
         context = current_context().to_call_context(is_streamed=False)
+        listed = _without_forbidden(catalog.list_all(context))
         if _wants_anthropic_form():
-            return json_response(to_page(catalog.list_all(context)["data"], _read_cursor(), catalog.context_windows()))
-        return json_response(catalog.list_all(context))
+            return json_response(to_page(listed["data"], _read_cursor(), catalog.context_windows()))
+        return json_response(listed)
 
     @blueprint.get("/models/<path:model>")
     def describe_model(model: str) -> Response:
         _check_permission()
+        if not _allows(model):
+            raise ModelNotFoundError(model)
         route = routing.route(model)
         upstream = routing.forwarding_upstream
         if upstream is None or route.plan or route.target or route.backend is not routing.upstream:
@@ -74,6 +77,17 @@ def _check_permission() -> None:
     caller = current_context().caller
     if caller is not None:
         check_endpoint(caller, "models")
+
+
+def _allows(model: str) -> bool:
+    """Return True if the caller's key may use the model."""
+    caller = current_context().caller
+    return caller is None or all(account.policy.allows_model(model) for account in caller.accounts)
+
+
+def _without_forbidden(listed: JSON) -> JSON:
+    """Return a list of models without those that the caller's key may not use."""
+    return {**listed, "data": [entry for entry in listed["data"] if _allows(entry["id"])]}
 
 
 def _wants_anthropic_form() -> bool:

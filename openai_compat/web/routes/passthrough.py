@@ -7,12 +7,15 @@ to the default upstream.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 from typing import Final
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from flask import Blueprint, Response, request
 
+from openai_compat.accounts.gate import check_permission
+from openai_compat.accounts.service import OTHER
 from openai_compat.backends.base import SupportsForwarding
 from openai_compat.backends.http.messages import UpstreamRequest, UpstreamResponse
 from openai_compat.core.errors import (
@@ -126,7 +129,7 @@ class _Forwarder:
             request,
             self._settings.max_request_bytes,
             context.body_budget,
-            is_judged=self._router.has_models or self._deployment is not None,
+            is_judged=self._router.has_models or self._deployment is not None or _is_restricted(context),
             reads_files=self._path.startswith(FORM_AREAS),
         )
         context.take_slot()
@@ -174,7 +177,9 @@ class _Forwarder:
             upstream = self._router.forwarding_upstream
             if upstream is None:
                 raise not_found()
-            body.watch(self._reject_late_model)
+            if _is_restricted(context) and (names := self._names_in(body, query)):
+                context.log_fields["model"] = max(names)
+            body.watch(partial(self._reject_late_model, context))
             return upstream, query
         target = self._router.forwarding_target(model)
         if target.backend.hooks is not None:
@@ -203,16 +208,38 @@ class _Forwarder:
         """
         if self._deployment is not None or not self._router.has_models:
             return self._deployment
+        names = self._names_in(body, query)
+        return names.pop() if names else None
+
+    def _names_in(self, body: RequestBody, query: str) -> set[str]:
+        """Return the model that the body, the query or the path names, an empty set without one.
+
+        Raises:
+            InvalidRequestError: they name different ones.
+        """
         names = {name for name in (body.model, *_models_in_query(query), _model_in_path(self._path)) if name}
         if len(names) > 1:
             raise InvalidRequestError("The request names two models.", param="model")
-        return names.pop() if names else None
+        return names
 
-    def _reject_late_model(self, model: str) -> None:
-        """Raise an error if a form names, after its file, a model that the default upstream may not get."""
+    def _reject_late_model(self, context: RequestContext, model: str) -> None:
+        """Raise an error if a form names, after its file, a model that the default upstream or the caller may not get.
+
+        Raises:
+            InvalidRequestError, PermissionDeniedError
+        """
+        if context.caller is not None:
+            check_permission(context.caller, OTHER, model)
+        if not self._router.has_models:
+            return
         target = self._router.forwarding_target(model)
         if target.backend is not self._router.forwarding_upstream or target.model != model:
             raise InvalidRequestError("Send the form's field 'model' before the file.", param="model")
+
+
+def _is_restricted(context: RequestContext) -> bool:
+    """Return True if the caller may use some models only, so that the one that a request names is to be known."""
+    return context.caller is not None and any(account.policy.models for account in context.caller.accounts)
 
 
 def not_found() -> NotFoundError:

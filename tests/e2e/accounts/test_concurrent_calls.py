@@ -43,6 +43,7 @@ def site(
         {"name": "endless", "kind": "echo", "delay": 3600},
         {"name": "broken", **at_upstream, "upstream_model": "fault-reset-before", "price": {"output": 7777}},
         {"name": "upstream", **at_upstream, "upstream_model": "mock-chat", "price": {"request": 0.25}},
+        {"name": "unmetered", **at_upstream, "upstream_model": "fault-no-usage", "price": PRICE},
         {"name": "route", "targets": [{"model": "broken"}], "fallbacks": ["priced"]},
     ]
     with ExitStack() as stack:
@@ -164,6 +165,24 @@ def test_a_client_that_hangs_up_pays_for_the_events_that_it_got(site: AccountsSi
     assert (row["status"], row["is_estimated"]) == (499, True)
     assert len(events) <= row["output_tokens"] < 10
     site.check_sums(key, 1)
+
+
+@pytest.mark.parametrize("is_streamed", [False, True])
+def test_an_answer_without_usage_is_not_free(site: AccountsSite, server: LiveServer, is_streamed: bool) -> None:
+    key, secret = site.create_key(budgets=[{"amount": 100}])
+    assert post(server.base_url, secret, model="unmetered", stream=is_streamed).ok
+    (row,) = site.wait_for_rows(key, 1)
+    assert (row["status"], row["is_estimated"]) == (200, True)
+    assert row["output_tokens"] > 3
+    site.check_sums(key, 1)
+    assert site.spent(key) > 0
+
+
+def test_a_negative_limit_on_the_output_gives_no_credit(site: AccountsSite, server: LiveServer) -> None:
+    key, secret = site.create_key(budgets=[{"amount": 0.001}], limits={"tokens_per_day": 50})
+    for body in ({"max_tokens": -(10**9)}, {"n": -1000}, {"max_output_tokens": 1}):
+        assert post(server.base_url, secret, model="upstream", **body).status_code == 429
+    assert site.held(key) == site.spent(key) == site.levels(key)["tokens_per_day"].current == 0
 
 
 def test_failover_charges_the_target_that_answered(site: AccountsSite, server: LiveServer) -> None:

@@ -195,3 +195,10 @@ def test_a_database_that_is_away_is_tried_again(tmp_path: Path, monkeypatch: pyt
     client = start(tmp_path, FILE)
     assert chat(client, FIRST) == 200
     stop(client)
+
+
+def test_a_key_may_have_any_letters(tmp_path: Path) -> None:
+    secret = "sk-schlüssel-0123456789"
+    client = start(tmp_path, FILE, CI_KEY=secret)
+    assert chat(client, secret.encode().decode("latin-1")) == 200  # as WSGI decodes headers
+    stop(client)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -351,6 +352,35 @@ def test_the_export_has_a_row_for_each_call(client: FlaskClient) -> None:
     assert [one["request_id"] for one in map(client.application.json.loads, as_json.text.splitlines())] == ids
 
 
+@pytest.mark.parametrize("included", ["true", "false"])
+def test_a_key_for_some_models_passes_no_call_for_others_through(tmp_path: Path, included: str) -> None:
+    with MockUpstream() as upstream:
+        settings = {"OPENAI_BASE_URL": upstream.base_url, "PASSTHROUGH": "all", "INCLUDE_DEFAULT_MODELS": included}
+        client = make(tmp_path, **settings)
+        secret = new_key(client, policy={"models": ["gpt-4o*"]})["value"]
+
+        def send(path: str, **values: Any) -> tuple[int, Any]:
+            answer = client.post(f"/v1/{path}", headers={"Authorization": f"Bearer {secret}"}, **values)
+            return answer.status_code, answer.is_json and answer.json.get("error", {}).get("code")
+
+        refused = (403, "model_not_found")
+        assert send("images/generations", json={"model": "dall-e-3", "prompt": "a cat"}) == refused
+        assert send("moderations?model=omni", json={"input": "a"}) == refused
+        late = {"file": (BytesIO(b"a" * 200_000), "a.txt"), "model": "dall-e-3"}
+        assert send("files", data=late, content_type="multipart/form-data") == refused
+        assert send("images/generations", json={"model": "gpt-4o-image", "prompt": "a cat"}) != refused
+        client.application.extensions["openai_compat"].close()
+
+
+@pytest.mark.parametrize("name", ["requests_per_minute", "concurrent_requests"])
+def test_a_limit_of_zero_says_nothing_of_tokens(client: FlaskClient, name: str) -> None:
+    secret = new_key(client, policy={"limits": {name: 0}})["value"]
+    refused = chat(client, secret)
+    assert (refused.status_code, refused.headers["x-should-retry"]) == (429, "false")
+    assert "Limit 0, Used 0, Requested 1." in refused.json["error"]["message"]
+    assert "tokens" not in refused.json["error"]["message"]
+
+
 def test_calls_older_than_the_setting_are_deleted_and_their_sums_stay(tmp_path: Path) -> None:
     server = make(tmp_path, USAGE_TTL="3600")
     project = new_project(server)
@@ -378,3 +408,14 @@ def test_looking_at_the_organization_makes_no_call_need_a_key(tmp_path: Path) ->
     assert chat(server, "anything", model="mock-gpt-model").status_code == 200
     new_key(server)
     assert chat(server, "anything", model="mock-gpt-model").status_code == 401
+
+
+@pytest.mark.parametrize("form", [{}, {"anthropic-version": "2023-06-01"}], ids=["openai", "anthropic"])
+def test_a_key_sees_the_models_that_it_may_use(client: FlaskClient, form: dict[str, str]) -> None:
+    secret = new_key(client, policy={"models": ["pri*"]})["value"]
+    headers = {"Authorization": f"Bearer {secret}", **form}
+    listed = client.get("/v1/models", headers=headers)
+    assert listed.json is not None
+    assert [model["id"] for model in listed.json["data"]] == ["priced"]
+    assert client.get("/v1/models/priced", headers=headers).status_code == 200
+    assert client.get("/v1/models/other", headers=headers).status_code == 404

@@ -21,6 +21,7 @@ class Call:
     payload: dict[str, Any] = field(default_factory=dict)
     body: bytes = b""
     choices: int = 1
+    prompts: int = 1
 
 
 class Native(EchoBackend, SupportsMessages):
@@ -86,3 +87,34 @@ def test_calls_without_an_answer_reserve_no_tokens_for_it(path: str) -> None:
 )
 def test_a_message_reserves_what_the_model_may_answer_with(path: str, at: Route, expected: int) -> None:
     assert most_output_tokens(Call(path, {"max_tokens": 128_000}), at, 4096) == expected
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("limit", [-1_000_000, -1, 0])
+def test_a_limit_below_one_is_none(name: str, limit: int) -> None:
+    assert most_output_tokens(Call("chat/completions", {name: limit}), route(None), 4096) == 4096
+
+
+@pytest.mark.parametrize(
+    ("path", "payload", "expected"),
+    [
+        ("chat/completions", {"max_output_tokens": 1}, 4096),
+        ("responses", {"max_tokens": 1}, 4096),
+        ("responses", {"max_output_tokens": 7}, 7),
+        ("completions", {"max_completion_tokens": 1}, 4096),
+        ("messages", {"max_output_tokens": 1, "max_tokens": 9}, 9),
+        ("chat/completions", {"max_tokens": 1, "max_completion_tokens": 900}, 900),
+    ],
+)
+def test_only_the_limits_of_the_endpoint_count(path: str, payload: dict[str, Any], expected: int) -> None:
+    assert most_output_tokens(Call(path, payload), route(None), 4096) == expected
+
+
+def test_a_negative_number_of_answers_reserves_one() -> None:
+    assert most_output_tokens(Call("chat/completions", {"max_tokens": 5}, choices=-1000), route(None), 4096) == 5
+
+
+def test_all_candidates_of_the_best_answer_count() -> None:
+    payload = {"best_of": 20, "max_tokens": 5}
+    assert most_output_tokens(Call("completions", payload, choices=2, prompts=2), route(None), 4096) == 200
+    assert most_output_tokens(Call("chat/completions", payload), route(None), 4096) == 5
