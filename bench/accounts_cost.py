@@ -82,7 +82,7 @@ def _sites(folder: Path, common: Mapping[str, str], redis_url: str) -> Iterator[
 
 
 def _call(server: LiveServer, key: str, **options: Any) -> Call:
-    body = {"model": "chat", "messages": conversation(2, 380), "max_tokens": 500, **options}
+    body = {"model": "chat", "messages": conversation(2, 380), "max_tokens": EVENTS, **options}
     end = END_OF_STREAM if options else b"}"
     headers = {"Authorization": f"Bearer {key}"}
     return Call(server.process.pid, server.port, CHAT, json.dumps(body).encode(), end, headers)
