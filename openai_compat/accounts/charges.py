@@ -1,4 +1,4 @@
-"""What a call charges: requests, tokens, a place among the concurrent calls, and money."""
+"""Charges of a call, in requests, tokens, concurrent calls and money."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def has_budget(caller: Caller) -> bool:
 
 
 def rules_for(caller: Caller, end_user: str | None) -> Sequence[Rule]:
-    """Return what applies to a call: the rules of the organization first, and those of the end user last."""
+    """Return the limits and budgets that apply to a call, from the organization down to the end user."""
     limited = (account for account in caller.accounts if account.policy.limits or account.policy.budgets)
     rules = [rule for account in limited for rule in _rules_of_account(account)]
     if end_user is not None:

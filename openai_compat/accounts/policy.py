@@ -1,4 +1,4 @@
-"""What a caller may do: models, endpoints, limits and budgets."""
+"""Policies, which list the allowed models and endpoints, the limits and the budgets of a caller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The accounts of one application: keys, limits, budgets and usage."""
+"""Accounts of one application, as the web layer uses them."""
 
 from __future__ import annotations
 

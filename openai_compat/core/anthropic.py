@@ -1,4 +1,4 @@
-"""Anthropic's terms for what OpenAI's protocol has, too: reasons for the end of an answer, and types of errors.
+"""Anthropic's stop reasons and error types beside OpenAI's.
 
 Source: Anthropic's API reference, "Messages" and "Errors".
 """

@@ -58,7 +58,7 @@ def parse_list(text: str) -> tuple[str, ...]:
 
 
 def parse_pairs(text: str) -> dict[str, str]:
-    """Split `a=b, c=d` into `{"a": "b", "c": "d"}`.
+    """Return the pairs of a comma-separated list such as `a=b, c=d`.
 
     Raises:
         ValueError: An entry has no `=` with a text on both sides, or stands for the second time.

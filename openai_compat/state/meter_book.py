@@ -14,7 +14,10 @@ _decode: Final[Callable[[str], Any]] = json.JSONDecoder().decode
 
 
 class MeterBook:
-    """The meters of one owner, by name: window, amount, amount of the window before, and what each process holds."""
+    """Meters of one owner by name.
+
+    Each is a list of its window, the amount in it, the amount in the window before, and what each process holds.
+    """
 
     __slots__ = ("_meters", "expires_at")
 

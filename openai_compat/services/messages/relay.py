@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from itertools import chain
+from collections.abc import Mapping
 from typing import Any, Final
 
 from openai_compat.backends.base import SupportsMessages
@@ -15,11 +14,10 @@ from openai_compat.backends.parsing.anthropic_messages import UsageReader
 from openai_compat.backends.parsing.openai_chat import DONE_GRACE
 from openai_compat.backends.parsing.openai_errors import find_status, to_error_chunk
 from openai_compat.core.anthropic import error_type_of
-from openai_compat.core.errors import UpstreamInvalidResponseError, UpstreamTimeoutError, UpstreamTruncatedError
+from openai_compat.core.errors import UpstreamTimeoutError, UpstreamTruncatedError
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import Usage
-from openai_compat.services.event_stream import EventStream
-from openai_compat.services.responses.relay import EventJoiner
+from openai_compat.services.event_relay import EventJoiner, PrimedRelay
 from openai_compat.services.sse_events import DATA, split_events
 
 from .events import to_event
@@ -36,7 +34,7 @@ _FIELD: Final = b"event:"
 _NAME: Final = re.compile(rb"(?:^|[\r\n])event: ?(\w+)")
 
 
-class MessagesRelay(EventStream):
+class MessagesRelay(PrimedRelay):
     """The events of an upstream, as bytes.
 
     The stream ends with `message_stop`, which is added if only that is missing, or with an error.
@@ -46,37 +44,18 @@ class MessagesRelay(EventStream):
     """
 
     def __init__(self, response: UpstreamResponse, backend: SupportsMessages, headers: Mapping[str, str]) -> None:
+        super().__init__()
         self.headers = headers
         self._response = response
         self._blocks = response.blocks()
         self._backend = backend
         self._joiner = EventJoiner()
-        self._primed: list[bytes] = []
         self._usage = UsageReader()
-        self._has_content = self._is_finished = self._is_done = False
+        self._is_finished = self._is_done = False
 
     @property
     def usage(self) -> Usage | None:
         return self._usage.to_usage()
-
-    def prime(self) -> None:
-        """Read up to the first content, so that an error before it can have a status, or lead to another target.
-
-        Raises:
-            UpstreamError: an error came first, or the response could not be read.
-        """
-        while not self._has_content:
-            block = next(self, None)
-            if block is None:
-                raise UpstreamInvalidResponseError("The upstream's stream has no content.")
-            if block is not HEARTBEAT:
-                self._primed.append(block)
-
-    def __iter__(self) -> Iterator[bytes | Heartbeat]:
-        if not self._primed:  # `chain` calls this method again
-            return self
-        primed, self._primed = self._primed, []
-        return chain(primed, self)
 
     def __next__(self) -> bytes | Heartbeat:
         while not self._is_done:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from itertools import chain
+from collections.abc import Mapping
 from typing import Any, Final
 
 from openai_compat.backends.base import SupportsForwarding
 from openai_compat.backends.http.messages import UpstreamResponse
 from openai_compat.backends.parsing.json_check import SLICE_BYTES
 from openai_compat.backends.parsing.openai_chat import read_usage
-from openai_compat.core.errors import UpstreamInvalidResponseError, UpstreamTruncatedError
+from openai_compat.core.errors import UpstreamTruncatedError
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import JSON, Usage
 from openai_compat.services.answer_check import find_usage
-from openai_compat.services.event_stream import EventStream
+from openai_compat.services.event_relay import EventJoiner, PrimedRelay
 from openai_compat.services.forwarding import to_stream_error
 from openai_compat.services.sse_events import DATA, split_events
-from openai_compat.services.sse_relay import MAX_EVENT_BYTES
 
 from .lifecycle import Lifecycle
 
@@ -32,10 +30,9 @@ FAILURES: Final = frozenset({ERROR, "response.failed"})
 _NAME: Final = re.compile(rb"(?:^|[\r\n])event: ?([\w.]+)")
 _TYPE: Final = re.compile(rb'"type" ?: ?"([\w.]+)"')
 _NUMBER: Final = re.compile(rb'"sequence_number" ?: ?(\d+)')
-_END_MARKS: Final = (b"\n\n", b"\r\n\r\n")
 
 
-class ResponsesRelay(EventStream):
+class ResponsesRelay(PrimedRelay):
     """The events of an upstream, as bytes.
 
     The stream ends with the event that ends the response, and what follows it is dropped.
@@ -51,40 +48,21 @@ class ResponsesRelay(EventStream):
         lifecycle: Lifecycle,
         headers: Mapping[str, str],
     ) -> None:
+        super().__init__()
         self.headers = headers
         self._response = response
         self._blocks = response.blocks()
         self._backend = backend
         self._lifecycle = lifecycle
         self._joiner = EventJoiner()
-        self._primed: list[bytes] = []
         self._created: JSON | None = None
         self._last = b""
         self._usage: Usage | None = None
-        self._has_content = self._is_done = False
+        self._is_done = False
 
     @property
     def usage(self) -> Usage | None:
         return self._usage
-
-    def prime(self) -> None:
-        """Read up to the first event that tells more than the start.
-
-        Raises:
-            UpstreamError: an error came first, or the response could not be read.
-        """
-        while not self._has_content:
-            block = next(self, None)
-            if block is None:
-                raise UpstreamInvalidResponseError("The upstream's stream has no content.")
-            if block is not HEARTBEAT:
-                self._primed.append(block)
-
-    def __iter__(self) -> Iterator[bytes | Heartbeat]:
-        if not self._primed:  # `chain` calls this method again
-            return self
-        primed, self._primed = self._primed, []
-        return chain(primed, self)
 
     def __next__(self) -> bytes | Heartbeat:
         while not self._is_done:
@@ -162,33 +140,6 @@ class ResponsesRelay(EventStream):
             self._lifecycle.adopt(
                 self._created or self._lifecycle.response, int(numbers[-1]) + offset if numbers else offset
             )
-
-
-class EventJoiner:
-    """Joiner of blocks into complete events."""
-
-    def __init__(self) -> None:
-        self._pending = bytearray()
-
-    def feed(self, block: bytes) -> bytes:
-        """Return the events that the block completes, and keep the rest.
-
-        Raises:
-            UpstreamInvalidResponseError: an event is larger than `MAX_EVENT_BYTES`.
-        """
-        if not self._pending and block.endswith(b"\n\n"):
-            return block
-        searched = max(0, len(self._pending) - 3)
-        self._pending += block
-        if len(self._pending) > MAX_EVENT_BYTES:
-            raise UpstreamInvalidResponseError("The upstream sent an event that is too large.")
-        at = (
-            self._pending.rfind(mark, searched) + len(mark) for mark in _END_MARKS if mark in self._pending[searched:]
-        )
-        end = max(at, default=0)
-        events = bytes(self._pending[:end])
-        del self._pending[:end]
-        return events
 
 
 def _type_of(event: bytes) -> str:
