@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from tests.support.live_server import LiveServer
+from tests.support.local_models import LOADER
 from tests.support.mock_upstream import MockUpstream
 from tests.support.tools import NODE_DIR, require_node
 
 KEY = "key-of-the-caller"
-MODELS = ["echo", "row", "claude"]
-"""The echo model, and the mock upstream by OpenAI's protocol and by Anthropic's."""
+MODELS = ["echo", "row", "local", "claude"]
+"""The echo model, the mock upstream by OpenAI's protocol and by Anthropic's, and a model of the engine's process."""
 Results = dict[str, Any]
 
 
@@ -27,12 +28,13 @@ def server(running_mock: MockUpstream, tmp_path_factory: pytest.TempPathFactory)
     models = [
         {"name": "echo", "kind": "echo"},
         {"name": "row", **row, "upstream_model": "mock-model"},
+        {"name": "local", "kind": "huggingface", "hf_repo": "mb=1"},
         {"name": "claude", "kind": "anthropic", "base_url": running_mock.base_url, "upstream_model": "mock-model"},
         {"name": "cut", **row, "upstream_model": "fault-cut"},
         {"name": "limited", **row, "upstream_model": "fault-status:code=429"},
     ]
     path.write_text(json.dumps(models))
-    with LiveServer({"MODELS_FILE": str(path), "API_KEYS": KEY}) as server:
+    with LiveServer({"MODELS_FILE": str(path), "API_KEYS": KEY, "LOCAL_MODEL_LOADER": LOADER}) as server:
         yield server
 
 
@@ -76,7 +78,7 @@ def test_an_image_and_a_token_count(results: Results) -> None:
 
 
 def test_models_are_listed_page_by_page(results: Results) -> None:
-    assert results["models"]["names"] == ["echo", "row", "claude", "cut", "limited"]
+    assert results["models"]["names"] == ["echo", "row", "local", "claude", "cut", "limited"]
     assert results["models"]["one"]["id"] == results["model"]
 
 
