@@ -31,12 +31,13 @@ TOOLS_USERS = {"app.py"}
 # Within `backends`: kinds > base > {http, auth}, and kinds > parsing > http.
 HTTP = {"http"}
 BASE = {"base", "resources", "http", "auth", "sidecar_client", "runtime_dir"}
-KIND = BASE | {"parsing", "parameter_checks"}
+KIND = BASE | {"parsing", "parameter_checks", "http_backend"}
 BACKENDS: dict[str, set[str]] = {
     "http": HTTP,
     "auth": {"auth"},
     "resources": {"resources", "auth"},
     "base": BASE,
+    "http_backend": BASE | {"http_backend"},
     "runtime_dir": {"runtime_dir"},
     "sidecar_client": {"sidecar_client", "runtime_dir"},
     "registry": {"base"},

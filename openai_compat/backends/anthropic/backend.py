@@ -8,15 +8,16 @@ from functools import partial
 from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit, urlunsplit
 
-from openai_compat.backends.base import Backend, SupportsChat, SupportsMessages
+from openai_compat.backends.base import SupportsChat, SupportsMessages
 from openai_compat.backends.http.client import StreamedResponse
 from openai_compat.backends.http.messages import UpstreamRequest, UpstreamResponse
+from openai_compat.backends.http_backend import HTTPBackend
 from openai_compat.backends.parsing.answer_format import check_status, detect_events
 from openai_compat.backends.parsing.anthropic_errors import read_anthropic_error, to_inner_error
 from openai_compat.backends.parsing.anthropic_stream import read_message, read_message_stream
 from openai_compat.backends.parsing.openai_errors import find_status
 from openai_compat.backends.resources import BackendResources
-from openai_compat.core.errors import UpstreamAuthenticationError, UpstreamError
+from openai_compat.core.errors import UpstreamError
 from openai_compat.core.profiles import record_adaptations
 from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import CallContext, ChatDelta, ChatRequest, JSONObject
@@ -32,7 +33,7 @@ TOKEN_PREFIX: Final = "sk-ant-oat"  # noqa: S105 - the beginning of every OAuth 
 _VENDOR_HEADERS: Final = ("openai-", "anthropic-", "x-stainless-")
 
 
-class AnthropicBackend(Backend, SupportsChat, SupportsMessages):
+class AnthropicBackend(HTTPBackend, SupportsChat, SupportsMessages):
     """A backend that translates chat for Claude, and passes calls of the Messages API on unchanged."""
 
     Options: ClassVar[type[Any]] = AnthropicOptions
@@ -79,31 +80,11 @@ class AnthropicBackend(Backend, SupportsChat, SupportsMessages):
         headers = {**call.headers, **to_headers(self.options, call.headers), **self._headers}
         if not self._has_credential and context.authorization is not None:
             headers |= _to_credential(context.authorization)
-        response = self.resources.http_client.send(
-            call.method,
-            self._url(call.path),
-            headers=headers,
-            timeouts=self.entry.timeouts,
-            context=context,
-            body=call.body,
-            body_length=call.body_length,
-            is_repeatable=call.is_repeatable,
-            limiter=self._limiter,
-            redactor=self.redactor,
-        )
+        response = self._send(call, headers, context)
         if (refusal := self.to_refusal(response.status)) is not None:
             response.close()
             raise refusal
         return response
-
-    def to_refusal(self, status: int | None) -> UpstreamAuthenticationError | None:
-        """Return the error for a 401 or 403 that concerns this server's credential, or None for any other status."""
-        if status not in {401, 403} or self._is_caller_judged:
-            return None
-        problem = (
-            "refused this server's credential" if self._has_credential else "requires a credential, but none is set"
-        )
-        return UpstreamAuthenticationError(f"The upstream {problem}.")
 
     def sends_caller_credential(self, context: CallContext) -> bool:
         return self._is_caller_judged and context.authorization is not None
@@ -111,11 +92,6 @@ class AnthropicBackend(Backend, SupportsChat, SupportsMessages):
     def _to_error(self, response: UpstreamResponse, value: JSONObject) -> UpstreamError:
         """Return the error for an error object in an answer of status 200."""
         return self.to_refusal(find_status(value)) or to_inner_error(value, response)
-
-    def _url(self, path: str) -> str:
-        path, _, query = path.partition("?")
-        joined = "&".join(part for part in (self._query, query) if part)
-        return f"{self._root}/{path}?{joined}" if joined else f"{self._root}/{path}"
 
 
 def _to_credential(authorization: str) -> Mapping[str, str]:

@@ -10,13 +10,14 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from openai_compat.backends.base import CHAT_PARAMETERS, Backend, SupportsChat, SupportsForwarding
+from openai_compat.backends.base import CHAT_PARAMETERS, SupportsChat, SupportsForwarding
 from openai_compat.backends.http.messages import UpstreamRequest, UpstreamResponse
+from openai_compat.backends.http_backend import HTTPBackend
 from openai_compat.backends.parsing.answer_format import check_status, detect_events
 from openai_compat.backends.parsing.openai_chat import read_chat_completion, read_chat_stream
 from openai_compat.backends.parsing.openai_errors import read_error, refuses_stream_options, to_status_error
 from openai_compat.backends.resources import BackendResources
-from openai_compat.core.errors import UpstreamAuthenticationError, UpstreamError, UpstreamStatusError
+from openai_compat.core.errors import UpstreamError, UpstreamStatusError
 from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import CallContext, ChatDelta, ChatRequest
 
@@ -45,7 +46,7 @@ class OpenAIOptions:
     responses: Literal["auto", "native", "translated"] = "auto"
 
 
-class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
+class OpenAIBackend(HTTPBackend, SupportsChat, SupportsForwarding):
     """A backend that forwards requests of OpenAI's protocol unchanged and translates chat for the other endpoints."""
 
     Options: ClassVar[type[Any]] = OpenAIOptions
@@ -137,29 +138,6 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
         refused.close()
         return self._send(call, {**headers, "authorization": authorization}, context)
 
-    def _send(self, call: UpstreamRequest, headers: Mapping[str, str], context: CallContext) -> StreamedResponse:
-        return self.resources.http_client.send(
-            call.method,
-            self._url(call.path),
-            headers=headers,
-            timeouts=self.entry.timeouts,
-            context=context,
-            body=call.body,
-            body_length=call.body_length,
-            is_repeatable=call.is_repeatable,
-            limiter=self._limiter,
-            redactor=self.redactor,
-        )
-
-    def to_refusal(self, status: int | None) -> UpstreamAuthenticationError | None:
-        """Return the error for a 401 or 403 that concerns this server's credential, or None for any other status."""
-        if status not in {401, 403} or self._is_caller_judged:
-            return None
-        problem = (
-            "refused this server's credential" if self._has_credential else "requires a credential, but none is set"
-        )
-        return UpstreamAuthenticationError(f"The upstream {problem}.")
-
     def sends_caller_credential(self, context: CallContext) -> bool:
         if not (ACCOUNT_HEADERS - self._headers.keys()).isdisjoint(context.headers):
             return True
@@ -207,8 +185,3 @@ class OpenAIBackend(Backend, SupportsChat, SupportsForwarding):
         except BaseException:
             response.close()
             raise
-
-    def _url(self, path: str) -> str:
-        path, _, query = path.partition("?")
-        joined = "&".join(part for part in (self._query, query) if part)
-        return f"{self._root}/{path}?{joined}" if joined else f"{self._root}/{path}"
