@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .cancellation import CancellationToken
+from .observation import AttemptRecord
 from .timeouts import Timeouts
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
@@ -175,6 +176,7 @@ class CallContext:
         timeouts: Timeouts of the route for this attempt, which replace those of the model config.
         resends: Names of the servers to which a request was sent once more within one attempt.
         is_whole: True if the client gets the answer once it is complete, so that its size is limited.
+        attempts: The attempts of a route with several targets or tries, in their order.
     """
 
     request_id: str
@@ -189,6 +191,7 @@ class CallContext:
     timeouts: Timeouts | None = None
     resends: list[str] = field(default_factory=list)
     is_whole: bool = False
+    attempts: list[AttemptRecord] = field(default_factory=list)
 
     @property
     def silence_seconds(self) -> float:

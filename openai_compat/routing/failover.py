@@ -17,6 +17,7 @@ from openai_compat.core.errors import (
     UpstreamStatusError,
     UpstreamTimeoutError,
 )
+from openai_compat.core.observation import AttemptRecord
 from openai_compat.core.streams import close_stream
 from openai_compat.core.timers import SharedTimer
 from openai_compat.core.types import CallContext
@@ -70,7 +71,8 @@ class Attempt(Generic[T]):
         self._permit = permit
         self._context = context
         self._timing = timing
-        self._started_at = timing.clock()
+        self._record = AttemptRecord(target.model, timing.clock())
+        context.attempts.append(self._record)
         self._open_until = plan.breaker.open_until(target.model)
         self._is_closed = False
         plan.balancer.on_start(target.model)
@@ -84,7 +86,8 @@ class Attempt(Generic[T]):
         """Store the result, and report the latency of its first byte."""
         self._results.append(result)
         self._plan.breaker.on_first_byte(self.target.model, self._open_until)
-        self._plan.balancer.on_first_byte(self.target.model, self._timing.clock() - self._started_at)
+        self._record.first_byte_at = now = self._timing.clock()
+        self._plan.balancer.on_first_byte(self.target.model, now - self._record.started_at)
 
     def record_success(self) -> None:
         """Report that the answer is complete."""
@@ -92,6 +95,7 @@ class Attempt(Generic[T]):
 
     def record_failure(self, error: OpenAICompatError) -> None:
         """Report that this call gives up on the target because of `error`."""
+        self._record.error = error.code or error.type
         action = classify(error)
         breaker, name = self._plan.breaker, self.target.model
         if action.is_fault and not self._concerns_caller(error):
@@ -121,11 +125,17 @@ class Attempt(Generic[T]):
         if seconds is not None and not self._concerns_caller(error):
             self._open_until = self._plan.breaker.pause(self.target.model, self._plan.policy, seconds)
 
+    def fail(self, error: OpenAICompatError) -> None:
+        """End the attempt because of `error`, which the owner reports or follows with another attempt."""
+        self._record.error = error.code or error.type
+        self.close()
+
     def close(self) -> None:
         """End the attempt and close its result. Further calls have no effect."""
         if self._is_closed:
             return
         self._is_closed = True
+        self._record.ended_at = self._timing.clock()
         if self.timeout is not None:
             self.timeout.close()
         self._plan.balancer.on_end(self.target.model)
@@ -246,7 +256,7 @@ class FailoverExecutor(Generic[T]):
                 attempt.set_result(self._start(attempt, start))
                 return attempt
             except OpenAICompatError as error:
-                attempt.close()
+                attempt.fail(error)
                 if self._context.cancellation.is_cancelled:  # whatever the error is, it is not the target's
                     self._plan.breaker.release(target.model, permit)
                     raise

@@ -109,9 +109,12 @@ def _from_http_exception(error: HTTPException) -> OpenAICompatError:
 
 def to_final_error(error: Exception) -> OpenAICompatError:
     """Return the project's error for an exception that ends the request."""
+    context = current_context()
     if isinstance(error, CallCancelledError):  # raised by backends, which may not know the reason
-        error = current_context().cancellation.to_error()
-    return to_known_error(error)
+        error = context.cancellation.to_error()
+    known = to_known_error(error)
+    context.error = known.code or known.type
+    return known
 
 
 def complete_response(response: Response, error: Exception) -> Response:

@@ -60,12 +60,13 @@ def respond_to_call(
         OpenAICompatError: as from `answer_call`, within the heartbeat interval.
     """
     context = current_context()
+    context.operation = call.path
     context.log_fields["model"] = route.model
     context.log_fields["kind"] = route.entry.kind
     if route.target is not None:
         context.log_fields["upstream"] = route.target.model
+    context.served = route.backend.entry
     if context.accounts is not None:
-        context.served = route.backend.entry
         context.admit(context.accounts.admit(context.caller, call, route, context.request_id))
     is_streamed = call.is_streamed
     call_context = context.to_call_context(

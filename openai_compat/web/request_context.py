@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import count
 from secrets import token_hex
@@ -18,6 +18,8 @@ from openai_compat.core import logging as logs
 from openai_compat.core.byte_budget import ByteBudget
 from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.concurrency import ConcurrencyLimiter
+from openai_compat.core.observation import AttemptRecord, EndedRequest, Observer
+from openai_compat.core.profiles import ADAPTED_HEADER
 from openai_compat.core.settings import HEALTH_CHECK_PATHS, Settings
 from openai_compat.core.types import CallContext, Usage
 
@@ -72,28 +74,34 @@ class RequestContext:
     for those with a key of an account, and `admission` once such a call was admitted. `identity` distinguishes callers.
     `streamed` is the estimate of the tokens of a streamed answer, and `answer_bytes` the length of a complete one.
     `served` is the model config of the model that answers, the last target that was tried where there are several.
+    `operation` is the path of a call to a model, below the API's root, or the name of the view. `error` is the code or
+    the type of the error that the client gets. `attempts` are those of a route with several targets or tries.
     """
 
     __slots__ = (
         "_descriptor",
         "_endpoint",
         "_monitor",
+        "_observers",
         "_settings",
         "_started_at",
         "accounts",
         "admission",
         "answer_bytes",
+        "attempts",
         "authorization",
         "body_budget",
         "caller",
         "cancellation",
         "client_request_id",
-        "first_token_ms",
+        "error",
+        "first_token_at",
         "identity",
         "is_closed",
         "is_streamed",
         "limiter",
         "log_fields",
+        "operation",
         "release_slot",
         "reply_headers",
         "request_id",
@@ -103,12 +111,18 @@ class RequestContext:
     )  # fmt: skip
 
     def __init__(
-        self, environ: WSGIEnvironment, settings: Settings, monitor: DisconnectMonitor, body_budget: ByteBudget
+        self,
+        environ: WSGIEnvironment,
+        settings: Settings,
+        monitor: DisconnectMonitor,
+        body_budget: ByteBudget,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self._settings = settings
         self.body_budget = body_budget
         self._started_at = perf_counter()
         self._monitor = monitor
+        self._observers = observers
         self._descriptor = -1
         # A copy, as a reference to the environment, which holds this context, would be a reference cycle.
         self._endpoint = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"
@@ -127,7 +141,10 @@ class RequestContext:
         self.admission: Admission | None = None
         self.usage: Usage | None = None
         self.served: ModelConfig | None = None
-        self.first_token_ms: int | None = None
+        self.first_token_at: float | None = None
+        self.attempts: list[AttemptRecord] = []
+        self.error: str | None = None
+        self.operation = ""
         self.answer_bytes = 0
         self.streamed: StreamSize | None = None
         sock = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
@@ -152,6 +169,7 @@ class RequestContext:
             sent_header=current.headers.get,
             reply_headers=self.reply_headers,
             is_whole=is_whole,
+            attempts=self.attempts,
         )
 
     def take_slot(self) -> None:
@@ -193,6 +211,15 @@ class RequestContext:
             self.log_fields["prompt_tokens"] = usage.prompt_tokens
             self.log_fields["completion_tokens"] = usage.completion_tokens
 
+    def note_first_token(self) -> None:
+        """Note that the answer starts now."""
+        self.first_token_at = perf_counter()
+
+    @property
+    def first_token_ms(self) -> int | None:
+        """Milliseconds from the start of the request to that of the answer, or None if there was none."""
+        return None if self.first_token_at is None else round((self.first_token_at - self._started_at) * 1000)
+
     @property
     def elapsed_ms(self) -> int:
         """Milliseconds since the start of the request."""
@@ -218,6 +245,8 @@ class RequestContext:
                 None if self.streamed is None else self.streamed.tokens,
                 goes_on=self.admission.call.is_background,
             )
+        if self._observers:
+            self._report(499 if has_disconnected else status)
         level = logging.DEBUG if self._endpoint in HEALTH_CHECKS else logging.INFO
         if log.isEnabledFor(level):
             log_fields = {"status": 499 if has_disconnected else status, "ms": self.elapsed_ms, **self.log_fields}
@@ -227,6 +256,33 @@ class RequestContext:
             record = logging.LogRecord(log.name, level, "", 0, endpoint, None, None)  # `log.log` takes 2 µs more
             record.fields = log_fields
             log.handle(record)
+
+    def _report(self, status: int) -> None:
+        """Tell the observers how the request ended."""
+        key = None if self.caller is None else self.caller.key
+        fields = self.log_fields
+        ended = EndedRequest(
+            self.request_id,
+            self.operation,
+            status,
+            self.error,
+            fields.get("model", ""),
+            fields.get("kind", ""),
+            fields.get("upstream", ""),
+            self._started_at,
+            perf_counter(),
+            self.first_token_at,
+            self.is_streamed,
+            self.usage,
+            self.attempts,
+            None if key is None else key.parent_id,
+            None if key is None else key.id,
+            None if key is None else key.name,
+            self.served,
+            self.reply_headers.get(ADAPTED_HEADER, ""),
+        )
+        for observe in self._observers:
+            observe(ended)
 
     def settle(
         self,
@@ -347,11 +403,15 @@ def current_context() -> RequestContext:
 
 
 def install_request_context(
-    app: Flask, settings: Settings, monitor: DisconnectMonitor, check: Callable[[WSGIEnvironment], None]
+    app: Flask,
+    settings: Settings,
+    monitor: DisconnectMonitor,
+    check: Callable[[WSGIEnvironment], None],
+    observers: Sequence[Observer] = (),
 ) -> None:
     """Give every request of `app` a `RequestContext`, and every response the headers that come from it.
 
-    `check` raises an error for a request that is not to be answered.
+    `check` raises an error for a request that is not to be answered. `observers` are told how each request ended.
     """
     body_budget = ByteBudget(settings.max_unfinished_body_bytes)
 
@@ -360,13 +420,14 @@ def install_request_context(
         current = current_request()
         current.max_content_length = settings.max_request_bytes  # saves Flask a lookup in the application's config
         environ = current.environ
-        environ[CONTEXT_KEY] = context = RequestContext(environ, settings, monitor, body_budget)
+        environ[CONTEXT_KEY] = context = RequestContext(environ, settings, monitor, body_budget, observers)
         logs.request_id.set(context.request_id)
         check(environ)
 
     @app.after_request
     def add_response_headers(response: Response) -> Response:
-        context = current_context()
+        current = current_request()
+        context: RequestContext = current.environ[CONTEXT_KEY]
         headers = response.headers
         present = {name.lower() for name, _ in headers}
         if "x-request-id" in present:
@@ -381,6 +442,8 @@ def install_request_context(
             headers.add("openai-version", OPENAI_VERSION)
         if context.reply_headers:
             headers.update(context.reply_headers)
+        if not context.operation:
+            context.operation = (current.endpoint or "").rpartition(".")[2]
         if not context.is_streamed:
             context.close(response.status_code)
         return response

@@ -42,8 +42,7 @@ def respond(
             deferred = DeferredStream(pending, call_context.heartbeat_interval, context)
             return stream_response(to_stream_body(context, deferred, deferred, stream_format), stream_format.headers)
         answer = pending.result()
-    if context.admission is not None:
-        context.first_token_ms = context.elapsed_ms
+    context.note_first_token()
     if isinstance(answer, CompleteAnswer):
         context.record_usage(answer.usage)
         context.answer_bytes = len(answer.body)
@@ -70,7 +69,7 @@ class DeferredStream(Iterator["bytes | Heartbeat"]):
                 return HEARTBEAT
             answer = self._pending.result()
             assert isinstance(answer, EventStream)  # noqa: S101 - only streamed calls have heartbeats
-            self._context.first_token_ms = self._context.elapsed_ms
+            self._context.note_first_token()
             self._events = iter(answer)
         return next(self._events)
 

@@ -115,7 +115,7 @@ class StreamBody:
         self._is_over = True
         known = to_known_error(error)
         log_error(known)
-        self._context.log_fields["error"] = known.code or known.type
+        self._context.error = self._context.log_fields["error"] = known.code or known.type
         if self._format.to_error is None:
             # The WSGI server takes it for the client's reset and closes the connection at once, without a log line.
             raise ConnectionResetError(errno.ECONNRESET, known.message) from error

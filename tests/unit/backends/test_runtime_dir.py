@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -31,22 +32,22 @@ def mode_of(path: Path) -> int:
     return path.stat().st_mode & 0o777
 
 
-def foreign_folder(tmp_path: Path) -> Path:
-    """Return a directory of another user."""
+@pytest.fixture
+def foreign_folder() -> Iterator[str]:
+    """A directory of another user, with a path that is short enough for a socket."""
     if os.geteuid() != 0:
-        return Path("/")
-    folder = tmp_path / "foreign"
-    folder.mkdir()
-    os.chown(folder, 12_345, -1)
-    return folder
+        yield "/"
+        return
+    with TemporaryDirectory() as folder:
+        os.chown(folder, 12_345, -1)
+        yield folder
 
 
-def test_a_directory_of_another_user_is_refused(tmp_path: Path) -> None:
-    folder = str(foreign_folder(tmp_path))
+def test_a_directory_of_another_user_is_refused(foreign_folder: str) -> None:
     with pytest.raises(PermissionError, match="belongs to another user"):
-        open_server_folder(folder)
+        open_server_folder(foreign_folder)
     with pytest.raises(ConfigurationError, match="LOCAL_RUNTIME_DIR must be a directory of the user that runs"):
-        load_settings(LOCAL_RUNTIME_DIR=folder)
+        load_settings(LOCAL_RUNTIME_DIR=foreign_folder)
 
 
 def test_a_configured_directory_becomes_private(tmp_path: Path) -> None:

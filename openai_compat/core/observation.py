@@ -1,0 +1,70 @@
+"""What is known of a request once it has ended, for metrics, traces and the log of calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .settings import ModelConfig
+    from .types import Usage
+
+
+@dataclass(slots=True)
+class AttemptRecord:
+    """One request to a target of a route with several targets or tries.
+
+    Times are values of `time.perf_counter`. `first_byte_at` is None if the target did not answer, and `ended_at` while
+    the attempt goes on. `error` is the code or the type of the error that ended it.
+    """
+
+    target: str
+    started_at: float
+    first_byte_at: float | None = None
+    ended_at: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRequest:
+    """A request whose last byte was sent, or whose client disconnected.
+
+    Attributes:
+        operation: Path below the API's root for a call to a model (`/chat/completions`), else the name of the view, or
+            an empty text if there is none.
+        status: The HTTP status, 499 after a client disconnect. A stream that failed has the status that it began with.
+        error: The code or the type of the error that the client received, also inside a stream.
+        model: The model that the request named, or an empty text. It may be unknown to this server.
+        kind: The kind of the model config, or an empty text.
+        served_by: The name of the model config that answered, or an empty text.
+        started_at, ended_at: Values of `time.perf_counter`.
+        first_token_at: When the answer started, or None. It equals the end for an answer that is not streamed.
+        attempts: The attempts of a route with several targets or tries. Empty for any other, which has one.
+        project_id, key_id, key_name: The account of the caller, or None.
+        served: The model config that answered, or None. Prices are found by it.
+        adapted: Value of the header `x-openai-compat-adapted`, or an empty text.
+    """
+
+    request_id: str
+    operation: str
+    status: int
+    error: str | None
+    model: str
+    kind: str
+    served_by: str
+    started_at: float
+    ended_at: float
+    first_token_at: float | None
+    is_streamed: bool
+    usage: Usage | None
+    attempts: Sequence[AttemptRecord]
+    project_id: str | None
+    key_id: str | None
+    key_name: str | None
+    served: ModelConfig | None
+    adapted: str
+
+
+Observer = Callable[[EndedRequest], None]
+"""Called at the end of every request. It must return within microseconds, and raise nothing."""
