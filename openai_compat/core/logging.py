@@ -50,6 +50,13 @@ def configure_logging(level: str, log_format: str) -> None:
     logger.propagate = False
 
 
+def adopt_logger(name: str) -> None:
+    """Send the log of a library with this package's."""
+    logger = logging.getLogger(name)
+    logger.handlers[:] = logging.getLogger(LOGGER).handlers
+    logger.propagate = False
+
+
 @lru_cache(maxsize=4)
 def _format_second(timestamp: int) -> str:
     return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%dT%H:%M:%S")

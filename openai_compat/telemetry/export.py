@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from typing import Final
@@ -23,6 +24,7 @@ from .content import content_attributes
 
 BATCH: Final = 64
 """Spans that are encoded at once, which takes about 2 ms."""
+CLOSE_SECONDS: Final = 2.0
 DEFAULT_NAME: Final = "openai-compat"
 _UNKNOWN: Final = "unknown_service"
 _SCOPE: Final = InstrumentationScope("openai_compat", __version__)
@@ -41,7 +43,8 @@ class SpanExport:
         self._entries = entries
         self._captures_content = captures_content
         self._resource = _resource()
-        self._processor = BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint), max_export_batch_size=BATCH)
+        self._exporter = OTLPSpanExporter(endpoint=endpoint)
+        self._processor = BatchSpanProcessor(self._exporter, max_export_batch_size=BATCH)
 
     def add(self, ended: EndedRequest, trace: Trace) -> None:
         """Queue the span of the call, and one for each attempt. A full queue drops them and logs it."""
@@ -98,8 +101,11 @@ class SpanExport:
         )
 
     def close(self) -> None:
-        """Send what is queued, and stop. It takes as long as the exporter's own timeout at most."""
+        """Send what is queued, and stop. A collector that does not answer is given up after `CLOSE_SECONDS`."""
+        limit = threading.Timer(CLOSE_SECONDS, self._exporter.shutdown)
+        limit.start()
         self._processor.shutdown()  # type: ignore[no-untyped-call]
+        limit.cancel()
 
 
 def _only_attempt(ended: EndedRequest, trace: Trace) -> AttemptRecord:

@@ -70,6 +70,7 @@ def open_tracer(settings: Settings) -> Tracer | None:
     except ImportError:
         log.warning("no traces are exported, because OTEL_EXPORTER_OTLP_ENDPOINT needs %s", install_hint("otel"))
         return None
+    logs.adopt_logger("opentelemetry")
     sampler = Sampler.named(settings.otel_traces_sampler, settings.otel_traces_sampler_arg)
     captures = settings.otel_instrumentation_genai_capture_message_content
     entries = {**settings.entries, **settings.hidden_entries}
