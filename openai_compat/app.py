@@ -42,6 +42,7 @@ from openai_compat.services.stored_responses import StoredResponses
 from openai_compat.services.token_decoder import TokenDecoder
 from openai_compat.state.base import StateStore
 from openai_compat.storage import Storage, open_storage
+from openai_compat.telemetry.tracing import Tracer, open_tracer
 from openai_compat.tools.doctor.backend import DOCTOR_ENTRY, DoctorBackend
 from openai_compat.web import administration, stored_objects
 from openai_compat.web.auth import require_api_key
@@ -144,11 +145,13 @@ class State:
     background: BackgroundRunner
     accounts: Accounts | None
     engine_client: EngineClient | None
+    tracer: Tracer | None
     _finalizer: Callable[[], object] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         components = (
-            *self.backends, self.upstream_client, self.store, self.accounts, self.storage, self.engine_client
+            *self.backends, self.upstream_client, self.store, self.accounts, self.storage, self.engine_client,
+            self.tracer,
         )  # fmt: skip
         finalizer = weakref.finalize(self, _close_all, *components)
         object.__setattr__(self, "_finalizer", finalizer)  # frozen
@@ -158,7 +161,9 @@ class State:
         self._finalizer()
 
 
-def _close_all(*components: Backend | UpstreamClient | StateStore | Storage | Accounts | EngineClient | None) -> None:
+def _close_all(
+    *components: Backend | UpstreamClient | StateStore | Storage | Accounts | EngineClient | Tracer | None,
+) -> None:
     for component in components:
         try:
             if component is not None:
@@ -177,7 +182,15 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.url_map.merge_slashes = app.url_map.strict_slashes = False  # clients of an API do not follow its redirects
     app.extensions["openai_compat"] = state
     check_origin = reject_foreign_pages(settings.allowed_hosts, settings.cors_allow_origins)
-    install_request_context(app, settings, state.disconnect_monitor, check_origin)
+    tracer = state.tracer
+    install_request_context(
+        app,
+        settings,
+        state.disconnect_monitor,
+        check_origin,
+        () if tracer is None else (tracer.observe,),
+        None if tracer is None else tracer.start,
+    )
     _register_blueprints(app, state)
     register_errors_of_both_forms(app, settings)
     _allow_origins(app, settings)
@@ -245,6 +258,7 @@ def _build_state(settings: Settings) -> State:
         background,
         open_accounts(settings, storage),
         engine_client,
+        open_tracer(settings),
     )
 
 

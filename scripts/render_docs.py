@@ -21,7 +21,7 @@ from config import SETTINGS
 from openai_compat.backends.registry import KINDS
 from openai_compat.config.json_schema import models_json_schema
 from openai_compat.config.model_schema import ModelSchema
-from openai_compat.config.settings_table import Setting, parse_half_close
+from openai_compat.config.settings_table import Setting, parse_content_capture, parse_half_close
 from openai_compat.core.settings import Settings
 from openai_compat.core.validators import (
     OneOf,
@@ -34,6 +34,7 @@ from openai_compat.core.validators import (
     parse_pairs,
     parse_path_prefixes,
     parse_seconds,
+    parse_share,
     parse_state_url,
     parse_text,
     parse_url,
@@ -73,6 +74,7 @@ LAYERS: Final = (
     "sidecars",
     "cli",
     "tools",
+    "telemetry",
 )
 
 PROGRAMS: Final = frozenset({"mock_upstream", "doctor", "conformance"})
@@ -90,6 +92,8 @@ _TYPES: Final[dict[Any, str]] = {
     parse_api_root: "URL",
     parse_workspace: "URL",
     parse_seconds: "seconds",
+    parse_share: "number from 0 to 1",
+    parse_content_capture: "true or false",
     parse_state_url: "URL",
     parse_database_url: "URL",
 }

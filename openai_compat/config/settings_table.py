@@ -22,12 +22,17 @@ from openai_compat.core.validators import (
     parse_pairs,
     parse_path_prefixes,
     parse_seconds,
+    parse_share,
     parse_state_url,
     parse_text,
     parse_url,
     parse_workspace,
 )
 
+SAMPLERS: Final = tuple(
+    f"{parent}{name}" for parent in ("", "parentbased_") for name in ("always_on", "always_off", "traceidratio")
+)
+"""OpenTelemetry's samplers."""
 ERROR_STATUS: Final = WholeNumber(400, 599)
 
 
@@ -82,6 +87,12 @@ def parse_half_close(text: str) -> bool:
     """Parse a boolean. `gone` and `waiting` are the words of `HALF_CLOSED_CLIENTS`, the setting's former name."""
     former = {"gone": True, "waiting": False}
     return former[text.lower()] if text.lower() in former else parse_boolean(text)
+
+
+def parse_content_capture(text: str) -> bool:
+    """Parse a boolean, or one of the words of OpenTelemetry's instrumentations that put content on spans or nowhere."""
+    words = {"span_only": True, "span_and_event": True, "no_content": False}
+    return words[text.lower()] if text.lower() in words else parse_boolean(text)
 
 
 def check_file(path: str) -> None:
@@ -438,4 +449,30 @@ SETTINGS: Final = (
     Setting(("LOG_LEVEL",), OneOf("debug", "info", "warning", "error"), "Minimum severity of log lines."),
     Setting(("LOG_FORMAT",), OneOf("text", "json"), "Format of log lines."),
     Setting(("LOG_REQUEST_BODIES",), parse_boolean, "Log request bodies, with secrets redacted."),
+    Setting(
+        ("OTEL_EXPORTER_OTLP_ENDPOINT",),
+        parse_url,
+        "Base URL of an OTLP collector (`http://localhost:4318`), which gets a trace of each sampled call. Needs the "
+        "extra `otel`. The exporter's other settings are OpenTelemetry's own, such as `OTEL_EXPORTER_OTLP_HEADERS`.",
+        True,
+    ),
+    Setting(
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",),
+        parse_url,
+        "Complete URL for traces, in place of the base URL with `/v1/traces`.",
+        True,
+    ),
+    Setting(
+        ("OTEL_TRACES_SAMPLER",),
+        OneOf(*SAMPLERS),
+        "Which traces are exported. Those of clients that have decided it follow them with `parentbased_…`.",
+    ),
+    Setting(
+        ("OTEL_TRACES_SAMPLER_ARG",), parse_share, "Share of the traces that are exported, with a sampler of a ratio."
+    ),
+    Setting(
+        ("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT",),
+        parse_content_capture,
+        "Whether spans have the messages and the answer of a call.",
+    ),
 )

@@ -17,6 +17,9 @@ from .shortening import shorten
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 """Id of the current request, which every log line of this thread or greenlet contains."""
 
+trace_id: ContextVar[str] = ContextVar("trace_id", default="")
+"""Id of the current request's trace, which every log line contains if traces are on."""
+
 LOGGER = "openai_compat"
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -44,6 +47,13 @@ def configure_logging(level: str, log_format: str) -> None:
     logger = logging.getLogger(LOGGER)
     logger.handlers[:] = [handler]
     logger.setLevel(level.upper())
+    logger.propagate = False
+
+
+def adopt_logger(name: str) -> None:
+    """Send the log of a library with this package's."""
+    logger = logging.getLogger(name)
+    logger.handlers[:] = logging.getLogger(LOGGER).handlers
     logger.propagate = False
 
 
@@ -96,6 +106,8 @@ class TextFormatter(logging.Formatter):
         if not text.isprintable():  # faster than the search
             text = _CONTROL.sub(_escape, text)
         line = f"{_format_time(record)} {record.levelname} {request_id.get()} {text}"
+        if trace := trace_id.get():
+            line += f" trace_id={trace}"
         if record.exc_info:
             traceback = shorten(self.formatException(record.exc_info), MAX_MESSAGE_CHARS)
             line += "\n" + _CONTROL_BUT_NEWLINE.sub(_escape, traceback)
@@ -112,6 +124,7 @@ class JSONFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "request_id": request_id.get(),
+            **({"trace_id": trace} if (trace := trace_id.get()) else {}),
             "message": shorten(record.getMessage(), MAX_MESSAGE_CHARS),
             **{
                 name: shorten(value, MAX_VALUE_CHARS) if type(value) is str else value for name, value in fields.items()

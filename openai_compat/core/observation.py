@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .settings import ModelConfig
+    from .trace import Trace
     from .types import Usage
 
 
@@ -16,7 +17,8 @@ class AttemptRecord:
     """One request to a target of a route with several targets or tries.
 
     Times are values of `time.perf_counter`. `first_byte_at` is None if the target did not answer, and `ended_at` while
-    the attempt goes on. `error` is the code or the type of the error that ended it.
+    the attempt goes on. `error` is the code or the type of the error that ended it. `span_id`
+    is that of its span, 0 without traces.
     """
 
     target: str
@@ -24,6 +26,7 @@ class AttemptRecord:
     first_byte_at: float | None = None
     ended_at: float | None = None
     error: str | None = None
+    span_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class EndedRequest:
     """A request whose last byte was sent, or whose client disconnected.
 
     Attributes:
-        operation: Path below the API's root for a call to a model (`/chat/completions`), else the name of the view, or
+        operation: Path below the API's root for a call to a model (`chat/completions`), else the name of the view, or
             an empty text if there is none.
         status: The HTTP status, 499 after a client disconnect. A stream that failed has the status that it began with.
         error: The code or the type of the error that the client received, also inside a stream.
@@ -44,6 +47,7 @@ class EndedRequest:
         project_id, key_id, key_name: The account of the caller, or None.
         served: The model config that answered, or None. Prices are found by it.
         adapted: Value of the header `x-openai-compat-adapted`, or an empty text.
+        trace: The trace of the request, or None without traces.
     """
 
     request_id: str
@@ -64,6 +68,12 @@ class EndedRequest:
     key_name: str | None
     served: ModelConfig | None
     adapted: str
+    trace: Trace | None
+
+    @property
+    def is_failure(self) -> bool:
+        """True if this server or an upstream failed, also after the first byte."""
+        return self.status >= 500 or (self.error is not None and self.status < 400)
 
 
 Observer = Callable[[EndedRequest], None]

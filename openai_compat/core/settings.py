@@ -244,6 +244,11 @@ class Settings:
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
     log_request_bodies: bool = False
+    otel_exporter_otlp_endpoint: str | None = field(default=None, repr=False)
+    otel_exporter_otlp_traces_endpoint: str | None = field(default=None, repr=False)
+    otel_traces_sampler: str = "parentbased_always_on"
+    otel_traces_sampler_arg: float = 1.0
+    otel_instrumentation_genai_capture_message_content: bool = False
     entries: Mapping[str, ModelConfig] = field(default_factory=dict)
     hidden_entries: Mapping[str, ModelConfig] = field(default_factory=dict)
     default_upstream: ModelConfig | None = None

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from .cancellation import CancellationToken
 from .observation import AttemptRecord
 from .timeouts import Timeouts
+from .trace import Trace
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
 JSONObject = Mapping[str, Any]
@@ -176,6 +177,7 @@ class CallContext:
         timeouts: Timeouts of the route for this attempt, which replace those of the model config.
         resends: Names of the servers to which a request was sent once more within one attempt.
         is_whole: True if the client gets the answer once it is complete, so that its size is limited.
+        trace: The trace of the call, or None without traces.
         attempts: The attempts of a route with several targets or tries, in their order.
     """
 
@@ -192,6 +194,7 @@ class CallContext:
     resends: list[str] = field(default_factory=list)
     is_whole: bool = False
     attempts: list[AttemptRecord] = field(default_factory=list)
+    trace: Trace | None = None
 
     @property
     def silence_seconds(self) -> float:

@@ -236,6 +236,17 @@ def parse_seconds(text: str | float) -> float:
     return seconds
 
 
+def parse_share(text: str) -> float:
+    """Parse a number from 0 to 1."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise ValueError("must be a number from 0 to 1")
+    return share
+
+
 class OneOf:
     """Parser of one of several words, in any case."""
 

@@ -20,6 +20,7 @@ from openai_compat.core.errors import (
 from openai_compat.core.observation import AttemptRecord
 from openai_compat.core.streams import close_stream
 from openai_compat.core.timers import SharedTimer
+from openai_compat.core.trace import new_span_id
 from openai_compat.core.types import CallContext
 
 from .circuit_breaker import Permit
@@ -72,10 +73,18 @@ class Attempt(Generic[T]):
         self._context = context
         self._timing = timing
         self._record = AttemptRecord(target.model, timing.clock())
+        if context.trace is not None:
+            self._record.span_id = new_span_id()
         context.attempts.append(self._record)
         self._open_until = plan.breaker.open_until(target.model)
         self._is_closed = False
         plan.balancer.on_start(target.model)
+
+    def trace(self, context: CallContext) -> CallContext:
+        """Return the context with the headers that make the upstream's spans children of the attempt's."""
+        if context.trace is None:
+            return context
+        return replace(context, headers=context.trace.headers(context.headers, self._record.span_id))
 
     @property
     def result(self) -> T:
@@ -273,7 +282,7 @@ class FailoverExecutor(Generic[T]):
     def _start(self, attempt: Attempt[T], start: StartAnswer[T]) -> T:
         """Start one attempt, within its first-token timeout if it has one."""
         self._context.reply_headers.clear()  # those of the attempt before
-        timeout, context = attempt.timeout, self._context
+        timeout, context = attempt.timeout, attempt.trace(self._context)
         if attempt.target.timeouts is not None:
             context = replace(context, timeouts=attempt.target.timeouts)
         if timeout is None:

@@ -63,6 +63,8 @@ def respond_to_call(
     context.operation = call.path
     context.log_fields["model"] = route.model
     context.log_fields["kind"] = route.entry.kind
+    if context.trace is not None and context.trace.is_sampled:
+        context.trace.payload = call.payload
     if route.target is not None:
         context.log_fields["upstream"] = route.target.model
     context.served = route.backend.entry

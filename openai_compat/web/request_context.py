@@ -21,6 +21,7 @@ from openai_compat.core.concurrency import ConcurrencyLimiter
 from openai_compat.core.observation import AttemptRecord, EndedRequest, Observer
 from openai_compat.core.profiles import ADAPTED_HEADER
 from openai_compat.core.settings import HEALTH_CHECK_PATHS, Settings
+from openai_compat.core.trace import Trace
 from openai_compat.core.types import CallContext, Usage
 
 from .body_logging import log_request_body
@@ -107,6 +108,7 @@ class RequestContext:
         "request_id",
         "served",
         "streamed",
+        "trace",
         "usage",
     )  # fmt: skip
 
@@ -145,6 +147,7 @@ class RequestContext:
         self.attempts: list[AttemptRecord] = []
         self.error: str | None = None
         self.operation = ""
+        self.trace: Trace | None = None
         self.answer_bytes = 0
         self.streamed: StreamSize | None = None
         sock = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
@@ -158,10 +161,13 @@ class RequestContext:
         `is_whole` is True if the answer is complete before the client gets any of it.
         """
         current = current_request()
+        headers = forwardable_headers(current.environ, self.request_id)
+        if self.trace is not None:
+            headers = self.trace.headers(headers, self.trace.attempt_id)
         return CallContext(
             request_id=self.request_id,
             cancellation=self.cancellation,
-            headers=forwardable_headers(current.environ, self.request_id),
+            headers=headers,
             authorization=None if self._settings.api_keys or self.accounts else self.authorization,
             heartbeat_interval=self._settings.sse_keepalive_seconds if is_streamed else 0.0,
             caller=self.identity,
@@ -170,6 +176,7 @@ class RequestContext:
             reply_headers=self.reply_headers,
             is_whole=is_whole,
             attempts=self.attempts,
+            trace=self.trace,
         )
 
     def take_slot(self) -> None:
@@ -280,6 +287,7 @@ class RequestContext:
             None if key is None else key.name,
             self.served,
             self.reply_headers.get(ADAPTED_HEADER, ""),
+            self.trace,
         )
         for observe in self._observers:
             observe(ended)
@@ -408,10 +416,12 @@ def install_request_context(
     monitor: DisconnectMonitor,
     check: Callable[[WSGIEnvironment], None],
     observers: Sequence[Observer] = (),
+    start_trace: Callable[[WSGIEnvironment], Trace] | None = None,
 ) -> None:
     """Give every request of `app` a `RequestContext`, and every response the headers that come from it.
 
     `check` raises an error for a request that is not to be answered. `observers` are told how each request ended.
+    `start_trace` begins the trace of a request, if traces are on.
     """
     body_budget = ByteBudget(settings.max_unfinished_body_bytes)
 
@@ -422,28 +432,35 @@ def install_request_context(
         environ = current.environ
         environ[CONTEXT_KEY] = context = RequestContext(environ, settings, monitor, body_budget, observers)
         logs.request_id.set(context.request_id)
+        if start_trace is not None:
+            context.trace = start_trace(environ)
         check(environ)
 
     @app.after_request
-    def add_response_headers(response: Response) -> Response:
+    def complete(response: Response) -> Response:
         current = current_request()
         context: RequestContext = current.environ[CONTEXT_KEY]
-        headers = response.headers
-        present = {name.lower() for name, _ in headers}
-        if "x-request-id" in present:
-            context.log_fields["upstream_request_id"] = headers["x-request-id"]
-            if context.client_request_id:
-                headers["x-request-id"] = context.request_id
-        else:
-            headers.add("x-request-id", context.request_id)
-        if "openai-processing-ms" not in present:
-            headers.add("openai-processing-ms", str(context.elapsed_ms))
-        if "openai-version" not in present:
-            headers.add("openai-version", OPENAI_VERSION)
-        if context.reply_headers:
-            headers.update(context.reply_headers)
+        _add_headers(response, context)
         if not context.operation:
             context.operation = (current.endpoint or "").rpartition(".")[2]
         if not context.is_streamed:
             context.close(response.status_code)
         return response
+
+
+def _add_headers(response: Response, context: RequestContext) -> None:
+    """Add the headers that come from the request. Those of an upstream are kept."""
+    headers = response.headers
+    present = {name.lower() for name, _ in headers}
+    if "x-request-id" in present:
+        context.log_fields["upstream_request_id"] = headers["x-request-id"]
+        if context.client_request_id:
+            headers["x-request-id"] = context.request_id
+    else:
+        headers.add("x-request-id", context.request_id)
+    if "openai-processing-ms" not in present:
+        headers.add("openai-processing-ms", str(context.elapsed_ms))
+    if "openai-version" not in present:
+        headers.add("openai-version", OPENAI_VERSION)
+    if context.reply_headers:
+        headers.update(context.reply_headers)

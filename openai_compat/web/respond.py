@@ -46,6 +46,8 @@ def respond(
     if isinstance(answer, CompleteAnswer):
         context.record_usage(answer.usage)
         context.answer_bytes = len(answer.body)
+        if context.trace is not None and context.trace.answer is not None:
+            context.trace.answer.append(answer.body)
         return BytesResponse(answer.body, answer.status, answer.headers)
     body = to_stream_body(context, iter(answer), answer, stream_format)
     return stream_response(body, {**answer.headers, **stream_format.headers})

@@ -28,6 +28,8 @@ HEADERS: Final = {
     "x-accel-buffering": "no",
 }
 """Names in lower case, as in an upstream's headers, so that the two can be merged."""
+MAX_KEPT_BYTES: Final = 262_144
+"""Length of a streamed answer that is kept for its trace."""
 COMMENT: Final = b": keep-alive\n\n"
 
 
@@ -138,9 +140,23 @@ def to_stream_body(
     source: ClosableStream,
     stream_format: StreamFormat,
 ) -> StreamBody:
-    """Return the body of a streamed answer, which counts its tokens if the call is charged."""
+    """Return the body of a streamed answer.
+
+    Its tokens are counted if the call is charged, and its events are kept if its trace is to have the content.
+    """
     counted = events if context.admission is None else _count_events(context, events)
-    return StreamBody(context, counted, source, stream_format)
+    answer = None if context.trace is None else context.trace.answer
+    return StreamBody(context, counted if answer is None else _keep_events(answer, counted), source, stream_format)
+
+
+def _keep_events(answer: list[bytes], events: Iterator[bytes | Heartbeat]) -> Iterator[bytes | Heartbeat]:
+    """Yield the events, and keep the first `MAX_KEPT_BYTES` of them."""
+    size = 0
+    for event in events:
+        if not isinstance(event, Heartbeat) and size < MAX_KEPT_BYTES:
+            size += len(event)
+            answer.append(event)
+        yield event
 
 
 def _count_events(context: RequestContext, events: Iterator[bytes | Heartbeat]) -> Iterator[bytes | Heartbeat]:
