@@ -46,8 +46,8 @@ def settle(ended: EndedCall, **call: Any) -> Outcome:
         (EndedCall(200, 1, Usage(2**70, 5), answer_bytes=80), {}, Usage(10, 20)),
     ],
     ids=[
-        "complete", "long", "embeddings", "cut stream", "empty stream", "no answer", "no event", "error", "count of tokens",
-        "in the background", "cut in the background", "refused in the background", "absurd counts",
+        "complete", "long", "embeddings", "cut stream", "empty stream", "no answer", "no event", "error",
+        "count of tokens", "in the background", "cut in the background", "refused in the background", "absurd counts",
     ],
 )  # fmt: skip
 def test_a_call_without_usage_is_estimated(ended: EndedCall, call: dict[str, Any], expected: Usage | None) -> None:
