@@ -57,12 +57,17 @@ frontend: $(CHAT)  ## install, build and start the chat page of examples/nextjs-
 
 NEEDED := $(DEV) $(if $(shell command -v npm),$(NODE) $(CHAT),no-npm)
 BROWSER := tests/e2e/browser
-test: $(NEEDED)  ## install what the tests need, run them without those in a browser (tests of missing extras are skipped)
-	$(BIN)/python -m pytest $(PARALLEL) --ignore=$(BROWSER) $(PYTEST)
+OUTAGES := tests/e2e/outages
+test: $(NEEDED)  ## install what the tests need, run all but the slow ones below (tests of missing extras are skipped)
+	$(BIN)/python -m pytest $(PARALLEL) --ignore=$(BROWSER) --ignore=$(OUTAGES) $(PYTEST)
 
 .PHONY: test-browser
 test-browser: $(NEEDED)  ## run the tests of the pages in Chromium
 	$(BIN)/python -m pytest $(PARALLEL) $(BROWSER) $(PYTEST)
+
+.PHONY: test-outages
+test-outages: $(DEV)  ## stop PostgreSQL and Redis for two minutes under load (OUTAGE_SECONDS)
+	$(BIN)/python -m pytest $(PARALLEL) $(OUTAGES) $(PYTEST)
 
 .PHONY: test-extras
 EXTRAS := $(HAYSTACK) $(DATABRICKS) $(PRICES) $(LOCAL) $(LOCAL_MODELS) $(CLIENTS) $(AGENTS)

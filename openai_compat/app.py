@@ -6,7 +6,7 @@ import logging
 import re
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,7 +45,7 @@ from openai_compat.storage import Storage, open_storage
 from openai_compat.telemetry.tracing import Tracer, open_tracer
 from openai_compat.tools.doctor.backend import DOCTOR_ENTRY, DoctorBackend
 from openai_compat.web import administration, stored_objects
-from openai_compat.web.auth import require_api_key
+from openai_compat.web.auth import require_api_key, require_endpoint
 from openai_compat.web.client_monitor import DisconnectMonitor
 from openai_compat.web.cross_site import reject_foreign_pages
 from openai_compat.web.error_handlers import register_errors_of_both_forms
@@ -124,6 +124,12 @@ class Application(Flask):
 
 POLLED: Final = frozenset({"models", "stored_responses"})
 """Blueprints without a limit on concurrency, as clients poll the model list and the responses that fill all slots."""
+
+
+ENDPOINT_GROUPS: Final = {
+    "models": "models", "stored_completions": "chat", "stored_responses": "responses", "conversations": "responses"
+}  # fmt: skip
+"""Blueprint without calls to a model -> the group of endpoints that a key must be allowed to use."""
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -230,11 +236,14 @@ def _build_state(settings: Settings) -> State:
     upstream_client = UpstreamClient(settings)
     entries = [entry for entry in (*settings.entries.values(), *settings.hidden_entries.values()) if not entry.is_alias]
     engine_client = EngineClient(settings) if any(entry.kind == KIND for entry in entries) else None
+    storage = open_storage(settings.database_url, settings.data_dir, settings.store_ttl, settings.store_max_bytes)
+    accounts = open_accounts(settings, storage)
     resources = BackendResources(settings, upstream_client, engine_client)
+    if accounts is not None:
+        resources = replace(resources, has_accounts=accounts.is_active)
     backends = {entry.name: build_backend(entry, resources) for entry in entries}
     upstream = build_backend(settings.default_upstream, resources) if settings.default_upstream else None
     store = open_store(settings.shared_state_url)
-    storage = open_storage(settings.database_url, settings.data_dir, settings.store_ttl, settings.store_max_bytes)
     router = ModelRouter(settings, backends, upstream, store)
     if settings.diagnostics_enabled:
         router.add_internal(DoctorBackend(DOCTOR_ENTRY, NoOptions(), resources))
@@ -256,7 +265,7 @@ def _build_state(settings: Settings) -> State:
         storage,
         responses,
         background,
-        open_accounts(settings, storage),
+        accounts,
         engine_client,
         open_tracer(settings),
     )
@@ -296,6 +305,8 @@ def _register_blueprints(app: Flask, state: State) -> None:
     )
     for blueprint, prefixes in guarded:
         blueprint.before_request(check)
+        if blueprint.name in ENDPOINT_GROUPS:
+            blueprint.before_request(require_endpoint(ENDPOINT_GROUPS[blueprint.name]))
         if settings.max_concurrent_requests and blueprint.name not in POLLED:
             blueprint.before_request(limit_concurrency(limiter))
         for prefix in prefixes:

@@ -241,10 +241,10 @@ def _estimate_usage(call: CallDescription, ended: EndedCall) -> Usage | None:
         return None
     if ended.goes_on:
         return Usage(call.input_tokens, call.output_tokens)
+    if ended.status == CLIENT_GONE:  # the upstream has read the prompt, and hanging up must not make it free
+        return Usage(call.input_tokens, ended.streamed_tokens or 0)
     if ended.streamed_tokens is not None:
         return Usage(call.input_tokens, ended.streamed_tokens) if ended.streamed_tokens else None
-    if ended.status == CLIENT_GONE:
-        return None
     return Usage(call.input_tokens, min(ended.answer_bytes // CHARS_PER_TOKEN, call.output_tokens))
 
 

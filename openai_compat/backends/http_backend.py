@@ -20,23 +20,25 @@ class HTTPBackend(Backend):
         _root: URL of the API without a query and a slash at its end.
         _query: Query that is added to every URL.
         _has_credential: True if the model config has a credential for the upstream.
-        _is_caller_judged: True if the upstream may receive the caller's own credential.
     """
 
     _root: str
     _query: str
     _has_credential: bool
-    _is_caller_judged: bool
     _limiter: ConcurrencyLimiter | None
 
     def to_refusal(self, status: int | None) -> UpstreamAuthenticationError | None:
         """Return the error for a 401 or 403 that concerns this server's credential, or None for any other status."""
-        if status not in {401, 403} or self._is_caller_judged:
+        if status not in {401, 403} or self._judges_caller():
             return None
         problem = (
             "refused this server's credential" if self._has_credential else "requires a credential, but none is set"
         )
         return UpstreamAuthenticationError(f"The upstream {problem}.")
+
+    def _judges_caller(self) -> bool:
+        """Return True if a 401 or 403 is the caller's own, because the upstream receives the caller's credential."""
+        return not (self._has_credential or self.resources.keeps_caller_credential())
 
     def _send(self, call: UpstreamRequest, headers: Mapping[str, str], context: CallContext) -> StreamedResponse:
         return self.resources.http_client.send(

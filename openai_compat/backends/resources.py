@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from openai_compat.core.settings import ModelConfig, Settings
 
 
+def _never() -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class BackendResources:
     """The settings, the HTTP client for upstreams, and the other objects that a backend may share with the process."""
@@ -27,6 +32,12 @@ class BackendResources:
     """The client of the process with the local models, or None if none are configured."""
     tokens: TokenCache = field(default_factory=TokenCache)
     """OAuth tokens for upstreams."""
+    has_accounts: Callable[[], bool] = _never
+    """Returns True once callers need the key of an account."""
+
+    def keeps_caller_credential(self) -> bool:
+        """Return True if callers' credentials are for this server alone, so that no upstream gets them."""
+        return bool(self.settings.api_keys) or self.has_accounts()
 
     def limiter_for(self, entry: ModelConfig) -> ConcurrencyLimiter | None:
         """Return a concurrency limiter for the model's upstream calls, or None if `max_concurrent` is 0."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Sequence
 
-from openai_compat.accounts.service import Accounts
+from openai_compat.accounts.service import Accounts, check_endpoint
 from openai_compat.core.errors import AuthenticationError
 
 from .request_context import CONTEXT_KEY, RequestContext, current_context, current_request
@@ -32,6 +32,17 @@ def require_api_key(keys: Sequence[str], accounts: Accounts | None, admin_key: s
             _check(known, active, environ[CONTEXT_KEY])
 
     return check_api_key
+
+
+def require_endpoint(endpoint: str) -> Callable[[], None]:
+    """Return a `before_request` function that refuses callers whose account may not use the group of endpoints."""
+
+    def check_permission() -> None:
+        caller = current_context().caller
+        if caller is not None:
+            check_endpoint(caller, endpoint)
+
+    return check_permission
 
 
 def _check(known: Sequence[bytes], accounts: Accounts | None, context: RequestContext) -> None:

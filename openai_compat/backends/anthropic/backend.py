@@ -52,8 +52,6 @@ class AnthropicBackend(HTTPBackend, SupportsChat, SupportsMessages):
         if entry.api_key:
             self._headers.setdefault("x-api-key", entry.api_key)
         self._has_credential = root.username is not None or not CREDENTIALS.isdisjoint(self._headers)
-        # A 401 or 403 is the caller's only if the upstream received the caller's credential.
-        self._is_caller_judged = not (self._has_credential or resources.settings.api_keys)
         self._limiter = resources.limiter_for(entry)
 
     def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Heartbeat]:
@@ -87,7 +85,7 @@ class AnthropicBackend(HTTPBackend, SupportsChat, SupportsMessages):
         return response
 
     def sends_caller_credential(self, context: CallContext) -> bool:
-        return self._is_caller_judged and context.authorization is not None
+        return self._judges_caller() and context.authorization is not None
 
     def _to_error(self, response: UpstreamResponse, value: JSONObject) -> UpstreamError:
         """Return the error for an error object in an answer of status 200."""

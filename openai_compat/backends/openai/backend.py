@@ -69,11 +69,6 @@ class OpenAIBackend(HTTPBackend, SupportsChat, SupportsForwarding):
             or root.username is not None
             or not self._headers.keys().isdisjoint({"authorization", "api-key", "x-api-key"})
         )
-        # A 401 or 403 is the caller's only if the upstream received the caller's credential. With API_KEYS set, that
-        # credential is for this server alone and is not passed on.
-        self._is_caller_judged = (
-            credentials.is_caller_owned if credentials else not (self._has_credential or resources.settings.api_keys)
-        )
         refuses_usage = entry.profile is not None and entry.profile.strips("stream_options")
         self._may_stream_usage = options.stream_usage and not refuses_usage
         self._without_usage: set[str] = set()
@@ -138,10 +133,13 @@ class OpenAIBackend(HTTPBackend, SupportsChat, SupportsForwarding):
         refused.close()
         return self._send(call, {**headers, "authorization": authorization}, context)
 
+    def _judges_caller(self) -> bool:
+        return super()._judges_caller() if self._credentials is None else self._credentials.is_caller_owned
+
     def sends_caller_credential(self, context: CallContext) -> bool:
         if not (ACCOUNT_HEADERS - self._headers.keys()).isdisjoint(context.headers):
             return True
-        return self._is_caller_judged and (self._credentials is not None or context.authorization is not None)
+        return self._judges_caller() and (self._credentials is not None or context.authorization is not None)
 
     def _to_error(self, response: UpstreamResponse, status: int | None, body: bytes) -> UpstreamError:
         """Return the error for an error object in a response of status 200. `status` is the one that it names."""

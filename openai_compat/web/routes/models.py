@@ -7,7 +7,6 @@ from urllib.parse import quote
 
 from flask import Blueprint, Response, request
 
-from openai_compat.accounts.service import check_endpoint
 from openai_compat.backends.base import SupportsForwarding
 from openai_compat.backends.http.messages import UpstreamRequest
 from openai_compat.core.anthropic import VERSION_HEADER
@@ -43,7 +42,6 @@ def models_blueprint(routing: ModelRouter, catalog: ModelCatalog) -> Blueprint:
 
     @blueprint.get("/models")
     def list_models() -> Response:
-        _check_permission()
         context = current_context().to_call_context(is_streamed=False)
         listed = _without_forbidden(catalog.list_all(context))
         if _wants_anthropic_form():
@@ -52,7 +50,6 @@ def models_blueprint(routing: ModelRouter, catalog: ModelCatalog) -> Blueprint:
 
     @blueprint.get("/models/<path:model>")
     def describe_model(model: str) -> Response:
-        _check_permission()
         if not _allows(model):
             raise ModelNotFoundError(model)
         route = routing.route(model)
@@ -66,17 +63,6 @@ def models_blueprint(routing: ModelRouter, catalog: ModelCatalog) -> Blueprint:
         return json_response(to_anthropic_model(found) if _wants_anthropic_form() else found)
 
     return blueprint
-
-
-def _check_permission() -> None:
-    """Raise an error if the caller's key may not use these endpoints.
-
-    Raises:
-        PermissionDeniedError
-    """
-    caller = current_context().caller
-    if caller is not None:
-        check_endpoint(caller, "models")
 
 
 def _allows(model: str) -> bool:

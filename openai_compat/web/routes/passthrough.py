@@ -47,6 +47,8 @@ from openai_compat.web.sse import StreamBody, StreamFormat, to_comment
 URL_PREFIXES: Final = ("/v1", "/api/v1", "/openai/v1", "/openai")
 NO_BODY_STATUSES: Final = frozenset({204, 205, 304})
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
+DEFAULT_MODEL_AREAS: Final = frozenset({"images", "audio", "moderations", "videos", "realtime"})
+"""First parts of paths for which an upstream has a default model."""
 FREE_METHODS: Final = frozenset({"GET", "HEAD", "DELETE"})
 """Methods of calls that cost nothing, as they read or delete what was made before."""
 FORM_AREAS: Final = ("audio/", "images/", "videos")
@@ -177,8 +179,8 @@ class _Forwarder:
             upstream = self._router.forwarding_upstream
             if upstream is None:
                 raise not_found()
-            if _is_restricted(context) and (names := self._names_in(body, query)):
-                context.log_fields["model"] = max(names)
+            if _is_restricted(context):
+                self._check_restricted(body, query, context)
             body.watch(partial(self._reject_late_model, context))
             return upstream, query
         target = self._router.forwarding_target(model)
@@ -192,6 +194,18 @@ class _Forwarder:
         if body.model is not None or self._deployment is not None:
             body.set_model(target.model)
         return target.backend, _rename_in_query(query, target.model)
+
+    def _check_restricted(self, body: RequestBody, query: str, context: RequestContext) -> None:
+        """Note the model that a caller names who may use some models only.
+
+        Raises:
+            InvalidRequestError: it names none where the upstream would take its default.
+        """
+        names = self._names_in(body, query)
+        if names:
+            context.log_fields["model"] = max(names)
+        elif request.method == "POST" and self._path.split("/", 1)[0] in DEFAULT_MODEL_AREAS:
+            raise InvalidRequestError("Your key may use some models only. Name a model.", param="model")
 
     def _query(self) -> str:
         """Return the query without the `api-version` of Azure's clients, which an upstream may refuse."""

@@ -42,6 +42,7 @@ def site(
         {"name": "slow", "kind": "echo", "delay": 0.2, "price": PRICE},
         {"name": "endless", "kind": "echo", "delay": 3600},
         {"name": "broken", **at_upstream, "upstream_model": "fault-reset-before", "price": {"output": 7777}},
+        {"name": "refusing", **at_upstream, "upstream_model": "fault-status:code=401"},
         {"name": "upstream", **at_upstream, "upstream_model": "mock-chat", "price": {"request": 0.25}},
         {"name": "unmetered", **at_upstream, "upstream_model": "fault-no-usage", "price": PRICE},
         {"name": "route", "targets": [{"model": "broken"}], "fallbacks": ["priced"]},
@@ -222,9 +223,30 @@ def test_passed_through_calls_obey_the_account(site: AccountsSite, server: LiveS
     assert [row["endpoint"] for row in site.wait_for_rows(key, 2)] == ["other", "other"]
     listed = requests.get(f"{server.base_url}/models", headers=headers, timeout=30)
     assert (listed.status_code, listed.json()["error"]["code"]) == (403, "endpoint_not_allowed")
-    _, chatting = site.create_key(endpoints=["chat"])
-    refused = requests.get(f"{server.base_url}/files", headers={"Authorization": f"Bearer {chatting}"}, timeout=30)
+
+
+@pytest.mark.parametrize("path", ["files", "models", "responses/resp_1", "conversations/conv_1"])
+def test_a_key_uses_the_endpoints_that_it_may_use(site: AccountsSite, server: LiveServer, path: str) -> None:
+    _, secret = site.create_key(endpoints=["chat"])
+    headers = {"Authorization": f"Bearer {secret}"}
+    refused = requests.get(f"{server.base_url}/{path}", headers=headers, timeout=30)
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "endpoint_not_allowed")
+    assert post(server.base_url, secret, model="priced").ok
+
+
+def test_a_key_for_some_models_names_the_model_of_a_passed_through_call(site: AccountsSite, server: LiveServer) -> None:
+    _, secret = site.create_key(models=["gpt-*"])
+    refused = post(server.base_url, secret, "images/generations", prompt="a cat")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "model")
+    others = post(server.base_url, secret, "images/generations", prompt="a cat", model="dall-e-2")
+    assert (others.status_code, others.json()["error"]["code"]) == (403, "model_not_found")
+
+
+def test_an_upstream_that_wants_a_key_says_nothing_about_the_callers(site: AccountsSite, server: LiveServer) -> None:
+    _, secret = site.create_key()
+    refused = post(server.base_url, secret, model="refusing")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (502, "upstream_authentication_failed")
+    assert refused.headers["x-should-retry"] == "false"
 
 
 def test_a_key_with_a_budget_makes_no_call_whose_price_is_unknown(site: AccountsSite, server: LiveServer) -> None:

@@ -36,7 +36,8 @@ def settle(ended: EndedCall, **call: Any) -> Outcome:
         (EndedCall(200, 1, None, answer_bytes=8000), {"endpoint": "embeddings", "output_tokens": 0}, Usage(10)),
         (EndedCall(499, 1, None, 7), {}, Usage(10, 7)),
         (EndedCall(200, 1, None, 0), {}, None),
-        (EndedCall(499, 1, None), {}, None),
+        (EndedCall(499, 1, None), {}, Usage(10)),
+        (EndedCall(499, 1, None, 0), {}, Usage(10)),
         (EndedCall(502, 1, None, answer_bytes=80), {}, None),
         (EndedCall(200, 1, None, answer_bytes=80), {"is_generation": False}, None),
         (EndedCall(200, 1, None, answer_bytes=80, goes_on=True), {}, Usage(10, 100)),
@@ -45,8 +46,8 @@ def settle(ended: EndedCall, **call: Any) -> Outcome:
         (EndedCall(200, 1, Usage(2**70, 5), answer_bytes=80), {}, Usage(10, 20)),
     ],
     ids=[
-        "complete", "long", "embeddings", "cut stream", "empty stream", "no answer", "error", "count of tokens",
-        "in the background", "cut in the background", "refused in the background", "absurd counts",
+        "complete", "long", "embeddings", "cut stream", "empty stream", "no answer", "no event", "error",
+        "count of tokens", "in the background", "cut in the background", "refused in the background", "absurd counts",
     ],
 )  # fmt: skip
 def test_a_call_without_usage_is_estimated(ended: EndedCall, call: dict[str, Any], expected: Usage | None) -> None:
