@@ -379,8 +379,11 @@ def install_request_context(
             headers.add("openai-processing-ms", str(context.elapsed_ms))
         if "openai-version" not in present:
             headers.add("openai-version", OPENAI_VERSION)
-        if context.reply_headers:
-            headers.update(context.reply_headers)
+        for name, value in context.reply_headers.items():
+            if name.lower() in present:
+                headers[name] = value
+            else:
+                headers.add(name, value)  # a third of the time
         if not context.is_streamed:
             context.close(response.status_code)
         return response
