@@ -66,7 +66,7 @@ class Caller:
     def is_valid(self, now: float) -> bool:
         """Return True if all three are valid."""
         is_current = self.expires_at is None or now < self.expires_at
-        return is_current and all(account.is_valid(now) for account in self.accounts)
+        return is_current and self.organization.is_valid(now) and self.project.is_valid(now) and self.key.is_valid(now)
 
 
 def to_row(account: Account) -> AccountRow:

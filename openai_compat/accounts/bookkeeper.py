@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from openai_compat.core.errors import StorageUnavailableError
@@ -186,5 +187,11 @@ class Bookkeeper:
 def _to_row(body: str) -> dict[str, Any]:
     """Return a record as a row of the database. PostgreSQL takes no text with a null character."""
     row: dict[str, Any] = json.loads(body.replace("\\u0000", "\\ufffd"))
-    row["price"] = None if row["price"] is None else json.dumps(row["price"])
+    row["price"] = None if row["price"] is None else _to_json(tuple(row["price"].items()))
     return row
+
+
+@lru_cache(maxsize=256)
+def _to_json(items: tuple[tuple[str, int], ...]) -> str:
+    """Return an object as JSON. Most calls have one of few prices."""
+    return json.dumps(dict(items))

@@ -70,6 +70,7 @@ class Metered(NamedTuple):
         return None
 
 
+@lru_cache(MAX_REMEMBERED)
 def has_budget(caller: Caller) -> bool:
     """Return True if a budget applies to some calls."""
     policies = [account.policy for account in caller.accounts]
@@ -78,12 +79,10 @@ def has_budget(caller: Caller) -> bool:
 
 def rules_for(caller: Caller, end_user: str | None) -> Sequence[Rule]:
     """Return the limits and budgets that apply to a call, from the organization down to the end user."""
-    limited = (account for account in caller.accounts if account.policy.limits or account.policy.budgets)
-    rules = [rule for account in limited for rule in _rules_of_account(account)]
-    if end_user is not None:
-        for account in caller.accounts:
-            rules += _rules_of_end_user(account, end_user)
-    return rules
+    rules = _rules_of_caller(caller)
+    if end_user is None:
+        return rules
+    return [*rules, *(rule for account in caller.accounts for rule in _rules_of_end_user(account, end_user))]
 
 
 def charge_by(rules: Sequence[Rule], estimate: Estimate, now: float) -> list[Metered]:
@@ -101,6 +100,12 @@ def end_user_owner(account_id: str, end_user: str) -> str:
     """Return the owner of the meters of an end user of an account."""
     digest = sha256(end_user.encode("utf-8", "surrogatepass")).hexdigest()[:DIGEST_CHARS]
     return f"{account_id}/{digest}"
+
+
+@lru_cache(MAX_REMEMBERED)
+def _rules_of_caller(caller: Caller) -> tuple[Rule, ...]:
+    limited = [account for account in caller.accounts if account.policy.limits or account.policy.budgets]
+    return tuple(rule for account in limited for rule in _rules_of_account(account))
 
 
 @lru_cache(MAX_REMEMBERED)
@@ -122,4 +127,4 @@ def _rules(owner: str, place: str, policy: Policy) -> Iterator[Rule]:
             unit, seconds = RATES[name]
             yield Rule(owner, name, "tokens" if unit == "tokens" else "requests", limit, place, seconds=seconds)
     for budget in policy.budgets:
-        yield Rule(owner, budget.name, "money", budget.nano, place, budget.window)
+        yield Rule(owner, budget.name, "money", budget.nano, place, budget.window, budget.window.seconds or inf)

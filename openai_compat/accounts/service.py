@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 from time import time
@@ -250,7 +250,8 @@ def _estimate_usage(call: CallDescription, ended: EndedCall) -> Usage | None:
 
 def _is_absurd(usage: Usage) -> bool:
     """Return True for counts that no call can have, and whose sums would not fit into the database."""
-    return any(getattr(usage, field.name) > MAX_TOKENS for field in fields(usage))
+    highest = max(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.cache_write_tokens)
+    return max(highest, usage.reasoning_tokens) > MAX_TOKENS
 
 
 def check_endpoint(caller: Caller, endpoint: str) -> None:
@@ -291,10 +292,12 @@ def most_output_tokens(call: AnyCall, route: Route, assumed: int) -> int:
     and more, which would use up the limits of its caller.
     """
     wanted = output_tokens_of(call.path, call.payload, assumed) * answers_of(call)
+    if call.path != MESSAGES:
+        return wanted
     plan = route.plan
     targets = () if plan is None else (*plan.targets.values(), *plan.fallbacks)
     backends = [target.backend for target in targets] or [route.backend]
-    if call.path != MESSAGES or any(isinstance(backend, SupportsMessages) for backend in backends):
+    if any(isinstance(backend, SupportsMessages) for backend in backends):
         return wanted
     return max(min(wanted, backend.entry.max_output_tokens or wanted) for backend in backends)
 

@@ -47,10 +47,10 @@ class Window:
         """Return the meter of this window at the time `now`."""
         if self.every is None:
             return Meter(owner, name, limit)
-        if (seconds := self.seconds) is not None:
-            return sliding_meter(owner, name, limit, seconds, now)
         start, end = _present.get(self) or (0.0, 0.0)
         if not start <= now < end:
+            if (seconds := self.seconds) is not None:
+                return sliding_meter(owner, name, limit, seconds, now)
             start, end = _present[self] = self.bounds(now)
         return Meter(owner, name, limit, end - start, int(start), 0.0, end - now)
 

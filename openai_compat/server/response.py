@@ -13,12 +13,15 @@ import os
 import socket
 import ssl
 import struct
+from collections.abc import Iterable
+from functools import lru_cache
 from http.client import responses
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from gunicorn import util
 from gunicorn.http import wsgi
+from gunicorn.http.message import TOKEN_RE
 
 from openai_compat.core.errors import OpenAICompatError, to_envelope
 
@@ -46,6 +49,15 @@ class CoalescedResponse(wsgi.Response):
         """Return gunicorn's header lines without `Server`, which names the software to attackers."""
         status, _, *others = super().default_headers()
         return [status, *others]
+
+    def process_headers(self, headers: Iterable[tuple[str, str]]) -> None:
+        """Check the response's headers as gunicorn does, and each name once for all responses."""
+        checked = cast("list[tuple[str, str]]", self.headers)
+        for name, value in headers:
+            if _is_end_to_end(name) and isinstance(value, str) and wsgi.HEADER_VALUE_RE.fullmatch(value):
+                checked.append((name, value.strip(" \t")))
+            else:
+                super().process_headers([(name, value)])
 
     def send_headers(self) -> None:
         if self.headers_sent:
@@ -116,6 +128,13 @@ class CoalescedResponse(wsgi.Response):
         if rest:
             self._unsent_headers = b""
             self._send(rest)
+
+
+@lru_cache(maxsize=1024)
+def _is_end_to_end(name: str) -> bool:
+    """Return True for a valid name of a header that means nothing to gunicorn."""
+    is_valid = isinstance(name, str) and TOKEN_RE.fullmatch(name) is not None
+    return is_valid and name.lower() != "content-length" and not util.is_hoppish(name)
 
 
 def write_envelope(sock: socket.socket, status_int: int, reason: str, mesg: str) -> None:

@@ -172,7 +172,7 @@ class Ledger(ABC):
 
     @abstractmethod
     def delete_records(self, ids: Sequence[str]) -> None:
-        """Delete records, once they are stored."""
+        """Delete the oldest records, once they are stored. `ids` are theirs, as `records` returned them."""
 
     @abstractmethod
     def drop_records(self, keep: int) -> int:

@@ -19,10 +19,14 @@ class MeterBook:
     Each is a list of its window, the amount in it, the amount in the window before, and what each process holds.
     """
 
-    __slots__ = ("_meters", "expires_at")
+    __slots__ = ("_meters", "expires_at", "is_new")
 
     def __init__(self, body: str | None = None, expires_at: float | None = 0.0) -> None:
-        """Read `body`. `expires_at` is the time from which all amounts count as zero, and None for never."""
+        """Read `body`, which is None for a new book.
+
+        `expires_at` is the time from which all amounts count as zero, and None for never.
+        """
+        self.is_new = body is None
         self._meters: dict[str, list[Any]] = {} if body is None else _decode(body)
         self.expires_at = expires_at
 

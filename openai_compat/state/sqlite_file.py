@@ -18,6 +18,8 @@ T = TypeVar("T")
 BUSY_SECONDS: Final = 1.0
 """Time to wait for other workers, whose transactions take about 20 µs."""
 BUSY_DELAYS: Final = (0.0005, 0.002)
+CHECK_SECONDS: Final = 0.1
+"""Time for which a transaction does not look again whether the file is still there, which takes 10 µs."""
 MEMORY: Final = ":memory:"
 
 
@@ -26,7 +28,7 @@ class SQLiteFile:
 
     A transaction runs without a switch to another greenlet. Waits for other workers are sleeps between the attempts,
     because SQLite's own wait would stop the whole worker. The database is opened anew if its file was deleted or
-    replaced, as writes to the old one would be lost. Every method raises `StoreError`.
+    replaced, as writes to the old one are lost. Every method raises `StoreError`.
     """
 
     def __init__(self, path: str, schema: Sequence[str], on_open: Callable[[], None]) -> None:
@@ -37,6 +39,7 @@ class SQLiteFile:
         self._lock = Lock()
         self._database: sqlite3.Connection | None = None
         self._inode: tuple[int, int] | None = None
+        self._check_at = 0.0
 
     @property
     def is_absent(self) -> bool:
@@ -45,16 +48,18 @@ class SQLiteFile:
 
     def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` in a transaction and commit."""
-        deadline = time.monotonic() + BUSY_SECONDS
+        started_at = time.monotonic()
         while True:
             with self._lock:
                 try:
-                    database = self._open()
+                    database = self._database
+                    if database is None or time.monotonic() >= self._check_at:
+                        database = self._open()
                     if _begin(database):
                         return _run(database, work)
                 except (sqlite3.Error, OSError) as error:
                     raise StoreError(f"{self._path}: {error}") from error
-            if time.monotonic() >= deadline:
+            if time.monotonic() - started_at >= BUSY_SECONDS:
                 raise StoreError(f"{self._path}: locked for {BUSY_SECONDS:g} s")
             time.sleep(random.uniform(*BUSY_DELAYS))  # noqa: S311 - not for cryptography
 
@@ -78,6 +83,7 @@ class SQLiteFile:
             self._database = _connect(self._path, self._schema)
             self._inode = self._identify()
             self._on_open()
+        self._check_at = time.monotonic() + CHECK_SECONDS
         return self._database
 
     def _drop(self) -> None:
@@ -99,7 +105,7 @@ def _connect(path: str, schema: Sequence[str]) -> sqlite3.Connection:
         Path(path).touch(mode=0o600)
     database = sqlite3.connect(path, timeout=1, isolation_level=None, check_same_thread=False)
     try:
-        database.execute("PRAGMA page_size = 1024")  # a call changes few bytes, and writes whole pages
+        database.execute("PRAGMA page_size = 2048")  # a call writes whole pages, and a row fits into one
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
         database.execute("PRAGMA wal_autocheckpoint = 0")

@@ -27,7 +27,8 @@ _BUMP_VERSION: Final = "UPDATE numbers SET value = value + 1 WHERE name = 'versi
 _READ_VERSION: Final = "SELECT value FROM numbers WHERE name = 'version'"
 _READ: Final = "SELECT body, expires_at FROM books WHERE owner = ?"
 _FIND_HOLDER: Final = "SELECT owner, body, expires_at FROM books WHERE instr(body, ?)"
-_WRITE: Final = "REPLACE INTO books VALUES (?, ?, ?)"
+_INSERT: Final = "INSERT INTO books (body, expires_at, owner) VALUES (?, ?, ?)"
+_UPDATE: Final = "UPDATE books SET body = ?, expires_at = ? WHERE owner = ?"
 _ADD: Final = (
     "INSERT INTO numbers VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value RETURNING value"
 )
@@ -138,9 +139,11 @@ class SQLiteLedger(Ledger):
         return [(str(id), body) for id, body in rows]
 
     def delete_records(self, ids: Sequence[str]) -> None:
-        self._file.transact(
-            lambda database: database.executemany("DELETE FROM records WHERE id = ?", [(int(id),) for id in ids])
-        )
+        if ids:
+            bounds = int(ids[0]), int(ids[-1])  # there are no others between them
+            self._file.transact(
+                lambda database: database.execute("DELETE FROM records WHERE id BETWEEN ? AND ?", bounds)
+            )
 
     def drop_records(self, keep: int) -> int:
         def work(database: sqlite3.Connection) -> int:
@@ -206,7 +209,8 @@ def _read_books(database: sqlite3.Connection, meters: Iterable[Meter]) -> dict[s
 
 def _write_books(database: sqlite3.Connection, books: dict[str, MeterBook]) -> None:
     for owner, book in books.items():
-        database.execute(_WRITE, (owner, book.to_json(), book.expires_at))
+        statement = _INSERT if book.is_new else _UPDATE  # `REPLACE` writes twice as many pages
+        database.execute(statement, (book.to_json(), book.expires_at, owner))
 
 
 def _release_holds(database: sqlite3.Connection, holder: str) -> None:
@@ -215,7 +219,7 @@ def _release_holds(database: sqlite3.Connection, holder: str) -> None:
     for owner, body, expires_at in rows:
         book = MeterBook(body, expires_at)
         book.drop_holder(holder)
-        database.execute(_WRITE, (owner, book.to_json(), expires_at))
+        database.execute(_UPDATE, (book.to_json(), expires_at, owner))
     database.execute("DELETE FROM holders WHERE name = ?", (holder,))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from math import inf, isinf
-from operator import itemgetter
+from operator import add, itemgetter
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Select, Table, delete, func, select
@@ -13,6 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from .account_tables import usage, usage_days, usage_hours
 from .database import Database
+from .usage_insertion import insert_new
 
 HOUR: Final = 3600
 DAY: Final = 86_400
@@ -22,9 +23,11 @@ _SUMS: Final = (
     "calls", "errors", "input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens",
     "cost_nano",
 )  # fmt: skip
-_ZEROS: Final = (0,) * len(_SUMS)
 _HOUR_KEYS: Final = tuple(usage_hours.primary_key.columns.keys())
 _DAY_KEYS: Final = tuple(usage_days.primary_key.columns.keys())
+_names_of: Final = itemgetter(*_HOUR_KEYS[1:])
+_amounts_of: Final = itemgetter(*_SUMS[2:])
+_Sums = dict[tuple[Any, ...], list[int]]
 
 
 class UsageStore:
@@ -37,10 +40,8 @@ class UsageStore:
         """Store rows and add them to the sums, in one transaction. Rows whose `id` is stored already are left out."""
 
         def work(connection: Connection) -> None:
-            insertion = _insert(connection, usage).on_conflict_do_nothing(index_elements=["id"]).returning(usage.c.id)
-            stored = set(connection.execute(insertion, ordered).scalars())  # in statements of many rows
-            if stored:
-                hours = _sum_by_hour(row for row in ordered if row["id"] in stored)
+            if stored := insert_new(connection, ordered):
+                hours = _sum_by_hour(stored)
                 connection.execute(_upsert(connection, usage_hours), hours)
                 connection.execute(_upsert(connection, usage_days), _sum_by_day(hours))
 
@@ -99,26 +100,26 @@ def _costs(
 
 def _sum_by_hour(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the sums of rows, in one order for all writers, which therefore cannot deadlock."""
-    sums: dict[tuple[Any, ...], list[int]] = {}
+    sums: _Sums = {}
     for row in rows:
-        at = row["at"]
-        group = (at - at % HOUR, *[row[name] or "" for name in _HOUR_KEYS[1:]])
-        _add(sums, group, (1, row["status"] >= 400, *[row[name] or 0 for name in _SUMS[2:]]))
+        hour = row["at"] // HOUR * HOUR
+        group = (hour, *[name or "" for name in _names_of(row)])
+        _add(sums, group, (1, int(row["status"] >= 400), *[amount or 0 for amount in _amounts_of(row)]))
     return _to_rows(_HOUR_KEYS, sums)
 
 
 def _sum_by_day(hours: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the sums of hourly sums, in one order for all writers."""
-    sums: dict[tuple[Any, ...], list[int]] = {}
+    sums: _Sums = {}
     for row in hours:
-        hour = row["hour"]
-        group = (hour - hour % DAY, *[row[name] for name in _DAY_KEYS[1:]])
-        _add(sums, group, [row[name] for name in _SUMS])
+        day = row["hour"] // DAY * DAY
+        _add(sums, (day, *[row[name] for name in _DAY_KEYS[1:]]), [row[name] for name in _SUMS])
     return _to_rows(_DAY_KEYS, sums)
 
 
-def _add(sums: dict[tuple[Any, ...], list[int]], group: tuple[Any, ...], amounts: Sequence[int]) -> None:
-    sums[group] = [sum(pair) for pair in zip(sums.get(group, _ZEROS), amounts, strict=True)]
+def _add(sums: _Sums, group: tuple[Any, ...], amounts: Sequence[int]) -> None:
+    found = sums.get(group)
+    sums[group] = list(amounts) if found is None else list(map(add, found, amounts))
 
 
 def _to_rows(keys: Sequence[str], sums: Mapping[tuple[Any, ...], list[int]]) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, ColumnElement, Table, and_, case, cast, func, literal, select, tuple_
+from sqlalchemy import BigInteger, ColumnElement, Select, Table, and_, case, cast, func, literal, select, tuple_
 
 from .account_tables import usage, usage_days, usage_hours
 from .database import Database
@@ -48,8 +48,7 @@ class UsageReader:
             .group_by("bucket", *groups)
             .order_by("bucket", *groups)
         )
-        rows = self._database.read(lambda connection: connection.execute(statement).mappings().all())
-        return [dict(row) for row in rows]
+        return self._read(statement)
 
     def rows(self, start: int, end: int, filters: Mapping[str, Sequence[str]]) -> Iterator[Sequence[Mapping[str, Any]]]:
         """Yield the rows of calls in the order of time, in batches. A row that is stored meanwhile may be left out."""
@@ -63,7 +62,7 @@ class UsageReader:
 
     def _rows_after(
         self, last: tuple[int, int], end: int, filters: Mapping[str, Sequence[str]]
-    ) -> Sequence[Mapping[str, Any]]:
+    ) -> list[dict[str, Any]]:
         statement = (
             select(usage)
             .where(
@@ -75,8 +74,13 @@ class UsageReader:
             .order_by(usage.c.at, usage.c.number)
             .limit(EXPORT_BATCH)
         )
-        rows = self._database.read(lambda connection: connection.execute(statement).mappings().all())
-        return [dict(row) for row in rows]
+        return self._read(statement)
+
+    def _read(self, statement: Select[Any]) -> list[dict[str, Any]]:
+        """Return the rows of a query. SQLAlchemy's mappings take twice the time."""
+        names = [column.name for column in statement.selected_columns]
+        rows = self._database.read(lambda connection: connection.execute(statement).all())
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def _choose_source(query: UsageQuery) -> tuple[Table, ColumnElement[int]]:

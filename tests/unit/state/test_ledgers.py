@@ -22,7 +22,7 @@ from openai_compat.state.ledger import (
     Settlement,
     sliding_meter,
 )
-from openai_compat.state.redis_ledger import RedisLedger
+from openai_compat.state.redis_ledger import CONNECTIONS, RedisLedger
 from openai_compat.state.sqlite_ledger import SQLiteLedger
 from tests.support.redis_server import running_redis
 
@@ -412,6 +412,20 @@ def test_a_command_that_was_broken_off_leaves_its_reply_to_no_other(
         with pytest.raises(GreenletExit):
             redis_ledger.begin_turn(NOON, 15)
     assert redis_ledger.version() == 2
+
+
+def test_a_connection_that_redis_has_closed_in_an_idle_second_is_replaced(
+    redis_ledger: RedisLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert redis_ledger.version() == 1
+    admin = redis_ledger._redis
+    own = admin.client_id()
+    for client in admin.client_list():
+        if int(client["id"]) != own:
+            admin.client_kill_filter(_id=client["id"])
+    monkeypatch.setattr("openai_compat.state.redis_connections.KEPT_SECONDS", 0)
+    for _ in range(CONNECTIONS):
+        assert redis_ledger.version() == 1
 
 
 def test_an_absent_redis_is_tried_once_a_second(tmp_path: Path) -> None:
