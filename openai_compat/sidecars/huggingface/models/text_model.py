@@ -57,7 +57,8 @@ class TextModel(Backend, SupportsCompletions):
     supported_completion_parameters: ClassVar[frozenset[str]] = SUPPORTED_COMPLETION_PARAMETERS
 
     def __init__(self, entry: LocalModel, loaded: LoadedText) -> None:
-        super().__init__(ModelConfig(entry.name, "huggingface"), entry, None)  # type: ignore[arg-type]
+        config = ModelConfig(entry.name, "huggingface", tools=entry.tools, response_format=entry.response_format)
+        super().__init__(config, entry, None)  # type: ignore[arg-type]
         self.context_window = loaded.context_window
         self._tokenizer = loaded.tokenizer
         self._details = loaded.details
