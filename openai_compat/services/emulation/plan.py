@@ -14,7 +14,7 @@ from openai_compat.core.types import JSON, CallContext, ChatDelta, ChatRequest
 
 from .deltas import read_emulated
 from .structured_output import AnswerFormat, to_format
-from .tool_prompt import add_instructions, describe_tools, has_tool_messages, to_plain_messages
+from .tool_prompt import add_instructions, has_tool_messages, write_tools
 from .tool_rules import ToolRules, requires_call, to_rules
 
 EMULATED: Final = "emulated"
@@ -79,11 +79,9 @@ def _emulate_tools(chat: EmulatedChat) -> EmulatedChat:
     tools = request.parameters.get("tools")
     if not tools and not has_tool_messages(request.messages):
         return chat
-    messages = to_plain_messages(request.messages)
     allows_many = request.parameters.get("parallel_tool_calls") is not False
     rules = to_rules(tools or (), request.parameters.get("tool_choice"), allows_many=allows_many)
-    if rules is not None:
-        messages = add_instructions(messages, describe_tools(rules))
+    messages = write_tools(request.messages, rules)
     return replace(chat, request=_with(request, messages=messages, without=_TOOL_PARAMETERS), rules=rules)
 
 

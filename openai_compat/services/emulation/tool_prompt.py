@@ -73,6 +73,12 @@ def has_tool_messages(messages: Sequence[JSONObject]) -> bool:
     )
 
 
+def write_tools(messages: Sequence[JSONObject], rules: ToolRules | None) -> list[JSONObject]:
+    """Return the conversation with calls and results as text, and with the instructions if tools may be called."""
+    plain = to_plain_messages(messages)
+    return plain if rules is None else add_instructions(plain, describe_tools(rules))
+
+
 def _flush(results: list[str]) -> Iterator[JSON]:
     """Yield the collected results as one message of the user, since many APIs expect the roles to alternate."""
     if results:

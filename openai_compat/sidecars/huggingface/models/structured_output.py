@@ -55,7 +55,7 @@ class ConstraintFactory:
             InvalidRequestError: the schema is invalid or cannot be enforced. `param` is the request's parameter that
                 has it.
         """
-        vocabulary = self._prepare_vocabulary()
+        vocabulary = self.prepare_vocabulary()
         try:
             grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema), defaults=JSON_LAYOUT)
         except ValueError as error:
@@ -65,7 +65,8 @@ class ConstraintFactory:
             raise _invalid_schema(matcher.get_error(), param)
         return Constraint(matcher)
 
-    def _prepare_vocabulary(self) -> llguidance.LLTokenizer:
+    def prepare_vocabulary(self) -> llguidance.LLTokenizer:
+        """Return the model's vocabulary as llguidance uses it."""
         with self._vocabulary_lock:
             if self._vocabulary is None:
                 self._vocabulary = llguidance.hf.from_tokenizer(self._tokenizer, n_vocab=self._vocabulary_size)

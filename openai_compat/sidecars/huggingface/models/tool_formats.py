@@ -23,10 +23,11 @@ class ToolFormat:
     arguments: str = "arguments"
     is_list: bool = False
 
-    def schema(self, tools: Sequence[JSONObject]) -> dict[str, Any]:
-        """Return the JSON schema of a forced call of one of `tools`."""
+    def schema(self, tools: Sequence[JSONObject], *, allows_many: bool = False) -> dict[str, Any]:
+        """Return the JSON schema of a call of one of `tools`, or in a list of calls of several of them."""
         calls = {"anyOf": [self._call_schema(tool["function"]) for tool in tools]}
-        return {"type": "array", "items": calls, "minItems": 1, "maxItems": 1} if self.is_list else calls
+        limit = {} if allows_many else {"maxItems": 1}
+        return {"type": "array", "items": calls, "minItems": 1, **limit} if self.is_list else calls
 
     def _call_schema(self, function: JSONObject) -> dict[str, Any]:
         arguments = function.get("parameters") or {"type": "object"}
