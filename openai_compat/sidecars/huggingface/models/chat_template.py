@@ -38,13 +38,15 @@ class ChatPrompt:
     """A conversation as text, with the constraints on its answer.
 
     `schema` is the JSON schema that the answer must match, and `schema_param` the request's parameter that asks for it.
-    With a `trigger`, only the text behind each occurrence of it must match.
+    With a `trigger`, only the text behind each occurrence of it must match. With an `answer_schema`, the answer matches
+    either that or consists of calls that match `schema`.
     """
 
     text: str
     schema: Mapping[str, Any] | None = None
     schema_param: str = ""
     trigger: str = ""
+    answer_schema: Mapping[str, Any] | None = None
     tools: ToolOptions | None = None
 
 
@@ -73,10 +75,12 @@ class ChatTemplate:
         messages = [_to_template_message(message, index) for index, message in enumerate(self._written(request))]
         text = self._apply(messages, None if self._emulates_tools else tools, _template_options(parameters, messages))
         if tools is None or self.tool_format is None:
-            return _with_response_format(ChatPrompt(text), parameters.get("response_format") or {})
+            return ChatPrompt(text, _answer_schema(parameters.get("response_format") or {}), "response_format")
         allows_many = parameters.get("parallel_tool_calls") is not False
         options = ToolOptions(self.tool_format, requires_call(choice), allows_many)
-        return _with_tools(ChatPrompt(text, schema_param="tools", tools=options), _allowed_tools(tools, choice))
+        prompt = _with_tools(ChatPrompt(text, schema_param="tools", tools=options), _allowed_tools(tools, choice))
+        answer_schema = None if options.is_forced else _answer_schema(parameters.get("response_format") or {})
+        return replace(prompt, answer_schema=answer_schema)
 
     def _written(self, request: ChatRequest) -> Sequence[JSONObject]:
         """Return the messages, with tools, calls and results as text if the template has no form for them."""
@@ -151,27 +155,27 @@ def _template_options(parameters: Mapping[str, Any], messages: Sequence[JSONObje
     return {**given, "continue_final_message": continues, "add_generation_prompt": not continues}
 
 
-def _with_response_format(prompt: ChatPrompt, response_format: Mapping[str, Any]) -> ChatPrompt:
-    type_ = response_format.get("type", "text")
-    if type_ == "json_object":
-        return replace(prompt, schema=ANY_JSON_OBJECT, schema_param="response_format")
-    if type_ == "json_schema":
-        schema = (response_format.get("json_schema") or {}).get("schema", ANY_JSON_OBJECT)
-        return replace(prompt, schema=schema, schema_param="response_format")
-    return prompt
+def _answer_schema(response_format: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the schema of an answer in JSON, or None for text."""
+    if response_format.get("type") == "json_object":
+        return ANY_JSON_OBJECT
+    if response_format.get("type") != "json_schema":
+        return None
+    schema: Mapping[str, Any] = (response_format.get("json_schema") or {}).get("schema", ANY_JSON_OBJECT)
+    return schema
 
 
 def _with_tools(prompt: ChatPrompt, tools: Sequence[JSONObject]) -> ChatPrompt:
     """Return the prompt with the constraint on calls of these tools. A forced call begins in the prompt.
 
-    Without a mark for the beginning, a call that is not forced cannot be told from an answer in JSON.
+    A call that is not forced is constrained by the mark at its beginning.
     """
     options = prompt.tools
     assert options is not None  # noqa: S101 - the caller sets it
     schema = options.format.schema(tools, allows_many=options.allows_many and not options.is_forced)
     if options.is_forced:
         return replace(prompt, text=prompt.text + options.format.begin, schema=schema)
-    return replace(prompt, schema=schema, trigger=options.format.begin) if options.format.begin else prompt
+    return replace(prompt, schema=schema, trigger=options.format.begin)
 
 
 def _check_tools(tools: Sequence[JSONObject] | None) -> Sequence[JSONObject] | None:

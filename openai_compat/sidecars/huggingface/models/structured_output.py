@@ -59,10 +59,10 @@ class ConstraintFactory:
         try:
             grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema), defaults=JSON_LAYOUT)
         except ValueError as error:
-            raise _invalid_schema(str(error), param) from error
+            raise invalid_schema(str(error), param) from error
         matcher = llguidance.LLMatcher(vocabulary, grammar, log_level=0)
         if matcher.is_error():
-            raise _invalid_schema(matcher.get_error(), param)
+            raise invalid_schema(matcher.get_error(), param)
         return Constraint(matcher)
 
     def prepare_vocabulary(self) -> llguidance.LLTokenizer:
@@ -73,7 +73,8 @@ class ConstraintFactory:
         return self._vocabulary
 
 
-def _invalid_schema(reason: str, param: str) -> InvalidRequestError:
+def invalid_schema(reason: str, param: str) -> InvalidRequestError:
+    """Return the error for a schema that llguidance rejects."""
     return InvalidRequestError(
         f"Invalid schema: {reason.strip().splitlines()[0]}", param=param, code="invalid_json_schema"
     )

@@ -26,7 +26,7 @@ from .sequence import GeneratedSequence, GenerationRequest
 from .stop_strings import StopStrings
 from .structured_output import ConstraintFactory
 from .supported_parameters import SUPPORTED_CHAT_PARAMETERS, SUPPORTED_COMPLETION_PARAMETERS, TEMPLATE_PARAMETERS
-from .tool_constraint import SequenceConstraint, to_tool_call_constraint
+from .tool_constraint import SequenceConstraint, to_choice_constraint, to_tool_call_constraint
 
 COMPLETION_TOKENS: Final = 16
 """Limit of a completion that sends none (source: OpenAI's API reference)."""
@@ -241,8 +241,12 @@ class ChatTextModel(TextModel, SupportsChat):
     def _constraint(self, prompt: ChatPrompt, tokens: Sequence[int]) -> SequenceConstraint | None:
         if prompt.schema is None:
             return None
-        if not prompt.trigger:
+        if prompt.answer_schema is not None and prompt.tools is not None:
+            return to_choice_constraint(self._constraints, prompt.answer_schema, prompt.schema, prompt.tools.format)
+        if prompt.tools is None or prompt.tools.is_forced:
             return self._constraints.from_schema(prompt.schema, prompt.schema_param)
+        if not prompt.trigger:
+            return None  # without a mark, a call cannot be told from an answer in JSON
         detokenizer = Detokenizer(self._tokenizer, tokens, keeps_special=True)
         return to_tool_call_constraint(self._constraints, prompt.schema, prompt.trigger, detokenizer)
 

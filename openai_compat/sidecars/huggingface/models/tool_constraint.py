@@ -1,4 +1,4 @@
-"""Constraint of the tool calls that a model makes of its own accord, within an answer that is free text otherwise."""
+"""Constraints of the tool calls that a model makes of its own accord, in an answer of free text or of JSON."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import llguidance
 import torch
 
 from .detokenizer import Detokenizer
-from .structured_output import JSON_LAYOUT, Constraint
+from .structured_output import JSON_LAYOUT, Constraint, invalid_schema
 
 if TYPE_CHECKING:
     from .structured_output import ConstraintFactory
+    from .tool_formats import ToolFormat
 
 Encode = Callable[[str], list[int]]
 
@@ -75,9 +76,45 @@ def to_tool_call_constraint(
 ) -> ToolCallConstraint | None:
     """Return the constraint of calls that match `schema`, or None if llguidance cannot enforce it."""
     vocabulary = factory.prepare_vocabulary()
-    body = json.dumps({**schema, "x-guidance": JSON_LAYOUT})
-    grammar = llguidance.LLMatcher.grammar_from_lark(f"start: /[ \\n]?/ body\nbody: %json {body}")
+    grammar = llguidance.LLMatcher.grammar_from_lark(f"start: /[ \\n]?/ call\ncall: %json {_with_layout(schema)}")
     matcher = llguidance.LLMatcher(vocabulary, grammar, log_level=0)
     if matcher.is_error():
         return None
     return ToolCallConstraint(matcher, begin, detokenizer, vocabulary.tokenize_str)
+
+
+def to_choice_constraint(
+    factory: ConstraintFactory, answer: Mapping[str, Any], call: Mapping[str, Any], format_: ToolFormat
+) -> Constraint:
+    """Return a constraint to an answer that matches the schema `answer`, or to calls that match the schema `call`.
+
+    Raises:
+        InvalidRequestError: a schema is invalid or cannot be enforced.
+    """
+    vocabulary = factory.prepare_vocabulary()
+    begin, end = (_to_terminal(mark, vocabulary) for mark in (format_.begin, format_.end))
+    block = f"{begin} GAP? call GAP? {end} GAP?" if end else f"{begin} GAP? call" if begin else "call"
+    rules = [
+        f"start: answer | block{'+' if end else ''}",
+        f"block: {block}",
+        "GAP: /[ \\n]/",
+        *(f"{name}: %json {_with_layout(schema)}" for name, schema in (("answer", answer), ("call", call))),
+    ]
+    grammar = llguidance.LLMatcher.grammar_from_lark("\n".join(rules))
+    matcher = llguidance.LLMatcher(vocabulary, grammar, log_level=0)
+    if not matcher.is_error():
+        return Constraint(matcher)
+    factory.from_schema(answer, "response_format")
+    raise invalid_schema(matcher.get_error(), "tools")
+
+
+def _with_layout(schema: Mapping[str, Any]) -> str:
+    return json.dumps({**schema, "x-guidance": JSON_LAYOUT})
+
+
+def _to_terminal(mark: str, vocabulary: llguidance.LLTokenizer) -> str:
+    """Return a mark as the grammar names it, which is by its number if it is a token of its own."""
+    tokens = vocabulary.tokenize_str(mark, parse_special=True)
+    if len(tokens) == 1 and vocabulary.is_special_token(tokens[0]):
+        return f"<[{tokens[0]}]>"
+    return json.dumps(mark) if mark else ""

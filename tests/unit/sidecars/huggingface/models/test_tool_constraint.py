@@ -13,13 +13,15 @@ from tests.support.tools import require_extra
 
 pytestmark = require_extra("local")
 
+from openai_compat.core.errors import InvalidRequestError  # noqa: E402
 from openai_compat.sidecars.huggingface.models.detokenizer import Detokenizer  # noqa: E402
 from openai_compat.sidecars.huggingface.models.structured_output import ConstraintFactory  # noqa: E402
 from openai_compat.sidecars.huggingface.models.tool_constraint import (  # noqa: E402
     ToolCallConstraint,
+    to_choice_constraint,
     to_tool_call_constraint,
 )
-from openai_compat.sidecars.huggingface.models.tool_formats import HERMES, MISTRAL  # noqa: E402
+from openai_compat.sidecars.huggingface.models.tool_formats import BARE, HERMES, MISTRAL, ToolFormat  # noqa: E402
 
 ARGUMENTS = {
     "type": "object",
@@ -107,3 +109,41 @@ def test_a_schema_that_cannot_be_enforced_leaves_calls_free() -> None:
     ]
     factory = ConstraintFactory(tokenizer, len(tokenizer))
     assert to_tool_call_constraint(factory, HERMES.schema(tools), HERMES.begin, Detokenizer(tokenizer)) is None
+
+
+def special_tokenizer() -> Any:
+    """Return a tokenizer that has the marks as tokens of their own."""
+    tokenizer = byte_tokenizer(None)
+    tokenizer.add_tokens(["<tool_call>", "</tool_call>", "[TOOL_CALLS]"], special_tokens=True)
+    return tokenizer
+
+
+@pytest.mark.parametrize("make", [lambda: byte_tokenizer(None), special_tokenizer], ids=["text", "special"])
+@pytest.mark.parametrize("format_", [HERMES, MISTRAL, BARE], ids=["hermes", "mistral", "bare"])
+def test_an_answer_in_json_or_calls(make: Any, format_: ToolFormat) -> None:
+    tokenizer = make()
+    properties = {"ok": {"type": "boolean"}}
+    answer = {"type": "object", "properties": properties, "required": ["ok"], "additionalProperties": False}
+    call = json.dumps({"name": "weather", format_.arguments: {"city": "Rome", "days": 1}})
+    body = f"[{call}]" if format_.is_list else call
+    block = f"{format_.begin}{body}{format_.end}"
+    calls = [block, f"{format_.begin}\n{body}\n{format_.end}\n{block}"] if format_.end else [block]
+    for text, is_valid in [('{"ok": true}', True), *((text, True) for text in calls), ("It is sunny.", False)]:
+        factory = ConstraintFactory(tokenizer, len(tokenizer))
+        constraint = to_choice_constraint(factory, answer, format_.schema(TOOLS, allows_many=True), format_)
+        accepted = True
+        for token in tokenizer(text)["input_ids"]:
+            accepted = accepted and bool(constraint.allowed(len(tokenizer))[token])
+            if accepted:
+                constraint.accept(token)
+        assert accepted == is_valid, text
+        assert not is_valid or constraint.is_complete or constraint.allowed(len(tokenizer))[tokenizer.eos_token_id]
+
+
+def test_an_invalid_schema_is_named_by_its_parameter() -> None:
+    tokenizer = byte_tokenizer(None)
+    factory, invalid = ConstraintFactory(tokenizer, len(tokenizer)), {"type": "object", "not": {"type": "array"}}
+    for answer, call, param in (({}, invalid, "tools"), (invalid, {}, "response_format")):
+        with pytest.raises(InvalidRequestError) as caught:
+            to_choice_constraint(factory, answer, call, HERMES)
+        assert caught.value.param == param
