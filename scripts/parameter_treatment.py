@@ -41,7 +41,7 @@ TOOL_PARAMETERS: Final = frozenset(
     {"functions", *(name for name, other in DEPENDS_ON.items() if other in {"tools", "functions"})}
 )
 BY_TEMPLATE: Final = "by template"
-"""Supported by models whose chat template supports tools, rejected by others."""
+"""Supported by models whose chat template supports tools, dropped for others."""
 
 
 def treatment_of(kind: str, parameter: str, *, is_chat: bool) -> str:
@@ -65,7 +65,7 @@ def treatment_of(kind: str, parameter: str, *, is_chat: bool) -> str:
         return "no endpoint"
     base = DEPENDS_ON.get(parameter, parameter)
     if base in (CHAT_PARAMETERS if is_chat else COMPLETION_PARAMETERS) and base not in supported:
-        return "rejected"
+        return DROPPED if base in {"tools", "functions"} else "rejected"
     if kind == ANTHROPIC:
         return "supported" if parameter in TRANSLATED or base in supported else DROPPED
     if kind not in OFFLINE_KINDS:

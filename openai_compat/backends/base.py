@@ -72,6 +72,7 @@ class Backend:
         self.entry = entry
         self.profile = entry.profile
         self.hooks = entry.hooks
+        self.changes_chats = entry.changes_chats
         self.options = options
         self.resources = resources
         self.redactor = Redactor(entry.secrets())
@@ -187,6 +188,8 @@ class SupportsForwarding(ABC):
     """The deviations of the upstream from OpenAI's parameters, or None."""
     hooks: Hooks | None
     """The user's functions to call before and after each call, or None."""
+    changes_chats: bool
+    """True if tools or structured output of chats are emulated or dropped here."""
 
     def may_request_usage(self, model: str) -> bool:
         """Return True if the service may add `stream_options` to streamed calls of the upstream's `model`."""
@@ -236,6 +239,8 @@ class SupportsMessages(ABC):
     """The deviations of the upstream from OpenAI's parameters, or None."""
     hooks: Hooks | None
     """The user's functions to call before and after each call, or None."""
+    changes_chats: bool
+    """True if tools or structured output of chats are emulated or dropped here."""
 
     def to_refusal(self, status: int | None) -> UpstreamError | None:
         """Return the error for a status that concerns this server's own credential, or None for any other status."""

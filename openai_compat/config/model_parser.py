@@ -35,6 +35,7 @@ API_ROOT_KINDS: Final = ("anthropic", "databricks", "haystack", "openai")
 """Kinds whose `base_url` is the root of an API, below which the endpoints are."""
 COPIED: Final = (
     "upstream_model", "owned_by", "created", "metadata", "context_window", "max_output_tokens", "assistant_prefill",
+    "tools", "response_format",
 )  # fmt: skip
 """Keys with the same name and value as a field of `ModelConfig`."""
 OWN_ADDRESS_KINDS: Final = ("anthropic", "databricks")

@@ -181,6 +181,12 @@ class ModelSchema(AliasSchema):
     assistant_prefill = Word(
         "How the model continues an answer that has begun.", *PREFILLS, also={True: "message", False: None}
     )
+    tools = Word(
+        "What becomes of the tools of a call: `prompt` emulates them by the prompt, and `drop` leaves them out.",
+        "drop",
+        "prompt",
+    )
+    response_format = Word("`prompt` emulates structured output by the prompt.", "prompt")
     profile = Shorthand(ProfileSchema, "extends", "Parameters that the upstream does not take as OpenAI does.")
     hooks = fields.Nested(HooksSchema, metadata=about("Functions that change requests and answers."))
 

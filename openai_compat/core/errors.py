@@ -39,6 +39,7 @@
             ├── UpstreamTimeoutError         a timeout expired
             ├── UpstreamTruncatedError       the response ended early
             ├── UpstreamInvalidResponseError the response cannot be parsed
+            ├── InvalidAnswerError           the model's answer is not what the request asked for
             ├── UpstreamBusyError            the upstream's request queue is full (503)
             ├── UpstreamAuthenticationError  the upstream rejected this server's credentials (not retryable)
             └── UpstreamStatusError          the upstream returned an error status, which is relayed
@@ -458,6 +459,12 @@ class UpstreamInvalidResponseError(UpstreamError):
     """The upstream's response cannot be parsed."""
 
     code = "upstream_bad_reply"
+
+
+class InvalidAnswerError(UpstreamError):
+    """The model's answer breaks the form that the request asked for. Another attempt may give a better one."""
+
+    code = "invalid_model_answer"
 
 
 class UpstreamBusyError(UpstreamError):

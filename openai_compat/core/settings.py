@@ -95,6 +95,9 @@ class ModelConfig:
         assistant_prefill: How the model is asked to continue a partial answer. "message" sends it as the last
             assistant message, "prefix" also marks that message, "continue_final_message" sets vLLM's parameter. None
             means that the model cannot continue.
+        tools: What becomes of the tools of a call. "prompt" emulates them, "drop" leaves them out, and None leaves them
+            to the model if it supports tools, and else drops them.
+        response_format: "prompt" emulates structured output. None leaves it to the model.
         price: What calls cost, or None if it is not configured.
         profile: Parameters that the upstream handles differently from OpenAI.
         hooks: Functions of the user that see requests and responses.
@@ -118,10 +121,17 @@ class ModelConfig:
     context_window: int | None = None
     max_output_tokens: int | None = None
     assistant_prefill: str | None = None
+    tools: Literal["drop", "prompt"] | None = None
+    response_format: Literal["prompt"] | None = None
     price: Price | None = None
     profile: Profile | None = None
     hooks: Hooks | None = None
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def changes_chats(self) -> bool:
+        """True if tools or structured output are not left to the model, so that chats are never passed through."""
+        return self.tools is not None or self.response_format is not None
 
     @property
     def is_alias(self) -> bool:

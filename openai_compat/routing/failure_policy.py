@@ -8,6 +8,7 @@ from typing import Final
 from openai_compat.core.errors import (
     BackendError,
     ContextLengthExceededError,
+    InvalidAnswerError,
     InvalidRequestError,
     OpenAICompatError,
     RequestError,
@@ -55,6 +56,8 @@ REFUSED: Final = FailureAction(retry=True, try_next=True, is_fault=True, is_outa
 EXHAUSTED: Final = FailureAction(try_next=True, is_fault=True, is_outage=True, not_processed=True)
 """The operator must act, for example after the upstream refused this server's key."""
 TIMEOUT: Final = FailureAction(try_next=True, is_fault=True)
+UNUSABLE: Final = FailureAction(retry=True, try_next=True)
+"""The upstream works, but its model gave an answer of the wrong form."""
 INTERNAL: Final = FailureAction(try_next=True)
 """A fault of this server."""
 BUSY: Final = FailureAction(try_next=True, not_processed=True)
@@ -83,7 +86,7 @@ def classify(error: OpenAICompatError) -> FailureAction:
     if isinstance(error, UpstreamConnectionError):
         return REFUSED if isinstance(error, UpstreamConnectError) else UNREACHABLE
     if isinstance(error, UpstreamError):
-        return FAILED
+        return UNUSABLE if isinstance(error, InvalidAnswerError) else FAILED
     if isinstance(error, ContextLengthExceededError):
         return TOO_LONG
     if isinstance(error, RequestError):

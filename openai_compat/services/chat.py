@@ -13,6 +13,7 @@ from openai_compat.core.turns import TimeSlices
 from openai_compat.core.types import JSON, CallContext, ChatDelta, ChatRequest, TokenLogprob, ToolCallDelta, Usage
 
 from .answer import Finish, StreamingAnswer
+from .emulation.plan import emulate
 from .legacy_functions import to_legacy_chunk, to_legacy_message, to_tools
 from .openai_objects import join_audio, new_id, to_finite, to_usage_object
 from .parameters import check_stream_options, check_supported, drop_empty_tools, drop_nulls
@@ -41,20 +42,17 @@ class ChatService:
         payload = prepare_payload(backend, payload, model, context)
         check_stream_options(backend, payload)
         parameters = drop_empty_tools(drop_nulls(payload, "model", "messages", "stream", "stream_options"))
-        check_supported(parameters, CHAT_PARAMETERS, _supported_by(backend), model)
         is_legacy = "functions" in parameters
         if is_legacy:
             parameters = to_tools(parameters)
         request = ChatRequest(model, payload["messages"], parameters, payload.get("stream") is True)
-        deltas: Iterator[ChatDelta | Heartbeat] = PrimedStream(backend.chat(request, context))
+        supported = backend.supported_chat_parameters
+        chat = emulate(backend, request, supported, context, is_legacy=is_legacy)
+        request = chat.request
+        check_supported(request.parameters, CHAT_PARAMETERS, supported, model)
+        deltas: Iterator[ChatDelta | Heartbeat] = PrimedStream(chat.read(backend.chat(request, context), context))
         deltas, finish = apply_hooks(backend.hooks, deltas, model, context)
         return ChatAnswer(request, deltas, self.tokens, is_legacy=is_legacy, finish=finish)
-
-
-def _supported_by(backend: SupportsChat) -> frozenset[str]:
-    """Return the parameters that a backend supports. `functions` follow `tools`, because backends see only tools."""
-    supported = backend.supported_chat_parameters - {"functions"}
-    return supported | {"functions"} if "tools" in supported else supported
 
 
 class ChatAnswer(StreamingAnswer[ChatDelta]):

@@ -50,14 +50,18 @@ def prepare_call(backend: SupportsForwarding, call: InferenceCall, context: Call
 
 
 def needs_translation(backend: SupportsForwarding, call: InferenceCall) -> bool:
-    """Return True if a hook or a profile needs the answer of an OpenAI-compatible upstream to be translated.
+    """Return True if the answer of an OpenAI-compatible upstream has to be translated.
+
+    A hook, a profile, or tools and structured output that are not left to the upstream can be the reason.
 
     Raises:
         CapabilityError: a hook needs it, but the call is no chat.
     """
     profile, hooks = backend.profile, backend.hooks
-    if profile is None and hooks is None:
+    if profile is None and hooks is None and not backend.changes_chats:
         return False
+    if backend.changes_chats and call.path == CHAT_PATH:
+        return True
     has_to_see = hooks is not None and (hooks.on_delta or (hooks.after_reply and call.is_streamed))
     if call.path != CHAT_PATH:
         if has_to_see and call.path == COMPLETIONS_PATH:

@@ -2,8 +2,9 @@
 
 Without a `request` declaration, `stop`, `max_tokens` and `max_completion_tokens` are passed on and count as supported,
 because there is no way to find out whether the API honours them. Sampling parameters and unknown parameters are passed
-on too. Parameters that change the shape of the answer (tools, `n`, `logprobs`, `response_format`, ...) are refused,
-because the shape is unknown. With a `request` declaration, the parameters that it uses are supported.
+on too. Parameters that change the shape of the answer (`n`, `logprobs`, `response_format`, ...) are refused, because
+the shape is unknown, and the service drops or emulates tools. With a `request` declaration, the parameters that it uses
+are supported.
 """
 
 from __future__ import annotations
@@ -94,9 +95,12 @@ class ExternalBackend(Backend, SupportsChat):
 
     @classmethod
     def validate(cls, entry: ModelConfig, options: Any, settings: Settings) -> Iterable[str]:
-        _, problems = parse_declaration(entry, options)
+        adapter, problems = parse_declaration(entry, options)
         if options.reply is not None and options.reply_path is not None:
             problems.append("reply_path and reply both declare the path of the text: remove one of them")
+        adapted = [name for name in ("tools", "response_format") if getattr(entry, name) == "prompt"]
+        if adapted and adapter.request and not RequestWriter(entry, adapter.request).sends_whole_prompt:
+            problems.append(f"{adapted[0]}: prompt needs a request with the system prompt and the conversation")
         return problems
 
     def chat(self, request: ChatRequest, context: CallContext) -> Iterator[ChatDelta | Heartbeat]:

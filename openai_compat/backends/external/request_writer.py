@@ -54,6 +54,13 @@ class RequestWriter:
             return PASSED_ON
         return DECLARABLE if WHOLE_DOCUMENT in self._used_keys else DECLARABLE & self._used_keys
 
+    @property
+    def sends_whole_prompt(self) -> bool:
+        """True if the API gets the system messages and all turns, in any form."""
+        if self._has_default_body or not self._used_keys.isdisjoint({"messages", WHOLE_DOCUMENT}):
+            return True
+        return "system_prompt" in self._used_keys and not self._used_keys.isdisjoint(WHOLE_CONVERSATION)
+
     def unresolved(self, request: ChatRequest, *, is_streamed: bool) -> list[str]:
         """Return the expressions that find nothing in `request`, without duplicates."""
         if self._declaration is None:

@@ -20,6 +20,7 @@ from openai_compat.core.errors import (
     UpstreamConnectError,
     UpstreamConnectionError,
 )
+from openai_compat.core.profiles import ADAPTED_HEADER, from_header, record_adaptations
 from openai_compat.core.settings import ModelConfig
 from openai_compat.core.timeouts import Timeouts
 from openai_compat.core.types import CallContext
@@ -43,11 +44,18 @@ class HuggingFaceBackend(OpenAIBackend):
         self._engine = resources.engine or EngineClient(resources.settings)
         self._capabilities = options.capabilities
         self._max_context_tokens = options.max_context_tokens
-        super().__init__(replace(entry, base_url=self._engine.url), OpenAIOptions(responses="translated"), resources)
+        # The engine knows what the model's chat template supports, and emulates or drops the rest.
+        forwarded = replace(entry, base_url=self._engine.url, tools=None, response_format=None)
+        super().__init__(forwarded, OpenAIOptions(responses="translated"), resources)
         self._allows_embeddings = resources.settings.enable_embeddings_backend is not False
 
     def forward(self, call: UpstreamRequest, context: CallContext) -> StreamedResponse:
         self._check_capability(CAPABILITY_BY_PATH.get(call.path.partition("?")[0]))
+        response = self._forward(call, context)
+        record_adaptations(from_header(response.headers.get(ADAPTED_HEADER, "")), context.reply_headers)
+        return response
+
+    def _forward(self, call: UpstreamRequest, context: CallContext) -> StreamedResponse:
         if not (self._engine.is_joined and self._engine.socket_exists):
             self._engine.start(context.cancellation)
         try:

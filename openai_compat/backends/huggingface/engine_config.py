@@ -99,6 +99,8 @@ def to_local_model(entry: ModelConfig, settings: Settings) -> LocalModel:
         name=entry.name,
         metadata=entry.metadata,
         default_context_tokens=settings.max_context_tokens,
+        tools=entry.tools,
+        response_format=entry.response_format,
         **entry.options,
     )
     if model.device == "auto" and settings.default_device != "auto":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 DEVICES: Final = ("auto", "cpu", "cuda", "mps")
 DTYPES: Final = ("auto", "float32", "float16", "bfloat16")
@@ -71,11 +71,14 @@ class LocalModel(LocalModelOptions):
     """One model of the engine, with the settings' defaults filled in.
 
     `default_context_tokens` is the context window if neither the model config nor the model's own files state one.
+    `tools` and `response_format` are those of the model config.
     """
 
     name: str
     metadata: Mapping[str, Any] = field(default_factory=dict)
     default_context_tokens: int = 2048
+    tools: Literal["drop", "prompt"] | None = None
+    response_format: Literal["prompt"] | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -72,8 +72,9 @@ class OpenAIBackend(HTTPBackend, SupportsChat, SupportsForwarding):
         refuses_usage = entry.profile is not None and entry.profile.strips("stream_options")
         self._may_stream_usage = options.stream_usage and not refuses_usage
         self._without_usage: set[str] = set()
-        # Profiles and hooks are written for chat, so `auto` translates for them.
-        may_try = options.responses == "auto" and entry.profile is None and entry.hooks is None
+        # Profiles, hooks and emulated tools concern chats, so `auto` translates for them.
+        is_plain = entry.profile is None and entry.hooks is None and not entry.changes_chats
+        may_try = options.responses == "auto" and is_plain
         self._has_responses = options.responses == "native" or may_try
         self._tries_responses = may_try
         self._responses_missing_until = 0.0
@@ -84,6 +85,8 @@ class OpenAIBackend(HTTPBackend, SupportsChat, SupportsForwarding):
         yield from super().validate(entry, options, settings)
         if entry.hooks is not None and getattr(options, "responses", None) == "native":
             yield "responses: native passes calls through, so the model cannot have hooks"
+        if entry.changes_chats and getattr(options, "responses", None) == "native":
+            yield "responses: native passes calls through, so the model cannot have `tools` or `response_format`"
 
     def may_request_usage(self, model: str) -> bool:
         return self._may_stream_usage and model not in self._without_usage

@@ -29,7 +29,8 @@ RATE_LIMIT_PREFIX: Final = "anthropic-ratelimit-"
 
 def may_forward(backend: Backend) -> TypeGuard[SupportsMessages]:
     """Return True if calls may be passed through. Hooks and profiles are written for chat, so theirs are translated."""
-    return isinstance(backend, SupportsMessages) and backend.hooks is None and backend.profile is None
+    is_plain = backend.hooks is None and backend.profile is None and not backend.changes_chats
+    return isinstance(backend, SupportsMessages) and is_plain
 
 
 def forward_message(backend: SupportsMessages, call: InferenceCall, context: CallContext) -> Answer:

@@ -165,7 +165,9 @@ def test_dropped_parameters_are_reported_and_required_ones_rejected(server: Live
     two = [{"role": "user", "content": "One"}, USER]
     reply = ask(server, "typing", messages=two)
     assert reply.headers["x-openai-compat-adapted"] == "messages=last_user_message"
-    for parameters in ({"stop": "x"}, {"tools": [{"type": "function", "function": {"name": "f"}}]}, {"n": 2}):
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    assert ask(server, "helpdesk", tools=tools).headers["x-openai-compat-adapted"] == "tools=dropped"
+    for parameters in ({"stop": "x"}, {"n": 2}):
         error = ask(server, "helpdesk", **parameters).json()["error"]
         assert (error["param"], error["code"]) == (next(iter(parameters)), "unsupported_parameter")
     image = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]

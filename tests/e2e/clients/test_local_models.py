@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from anthropic import Anthropic
 from openai import APIStatusError, BadRequestError, OpenAI
@@ -29,7 +30,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenAI]:
     folder = tmp_path_factory.mktemp("models")
     reciting = {"name": "reciting", "hf_repo": str(save_reciting_model(folder / "reciting", None)), "device": "cpu"}
     file = folder / "models.json"
-    file.write_text(json.dumps([*entries(), reciting]))
+    chat, embeddings = entries()
+    file.write_text(json.dumps([{**chat, "tools": "prompt"}, embeddings, reciting]))
     environment = {"MODELS_FILE": str(file), "OMP_NUM_THREADS": "1", "LOCAL_LOAD_TIMEOUT": "280"}
     with LiveServer(environment) as server, OpenAI(base_url=server.base_url, api_key="none", timeout=290) as client:
         yield client
@@ -106,11 +108,70 @@ def test_answers_in_json_by_a_schema(client: OpenAI) -> None:
     assert person["name"]
 
 
-def test_refuses_tools_without_a_template_for_them(client: OpenAI) -> None:
-    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
-    with pytest.raises(BadRequestError) as refusal:
-        client.chat.completions.create(model=CHAT_MODEL, messages=FRANCE, tools=[tool])  # type: ignore[call-overload]
-    assert refusal.value.param == "tools"
+WEATHER: Any = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Get the weather in a city.",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "maxLength": 20}, "unit": {"enum": ["C", "F"]}},
+            "required": ["city", "unit"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "get_weather"}}])
+def test_calls_a_required_tool_with_arguments_that_match_its_schema(client: OpenAI, choice: Any) -> None:
+    """The model's template has no tools, so that the prompt describes them, and the call is constrained."""
+    request: Any = {"model": CHAT_MODEL, "messages": FRANCE, "tools": [WEATHER], "tool_choice": choice, "seed": 1}
+    response = client.chat.completions.with_raw_response.create(**request, temperature=1)
+    assert response.headers["x-openai-compat-adapted"] == "tools=emulated"
+    answer = response.parse().choices[0]
+    (call,) = answer.message.tool_calls or ()
+    arguments = json.loads(call.function.arguments)
+    assert (answer.finish_reason, call.function.name) == ("tool_calls", "get_weather")
+    assert set(arguments) == {"city", "unit"}
+    assert arguments["unit"] in ("C", "F")
+    result = {"role": "tool", "tool_call_id": call.id, "content": "Sunny, 21 degrees"}
+    history = [*FRANCE, answer.message.model_dump(exclude_none=True), result]
+    final = client.chat.completions.create(model=CHAT_MODEL, messages=history, temperature=0, max_tokens=40)  # type: ignore[arg-type]
+    assert final.choices[0].message.content
+
+
+def test_structured_output_matches_its_schema_a_hundred_times_out_of_a_hundred(client: OpenAI) -> None:
+    """At the temperature 1, where so small a model writes nonsense otherwise."""
+    place = {"type": "object", "properties": {"x": {"type": "integer", "minimum": -9, "maximum": 9}}}
+    properties: list[dict[str, Any]] = [
+        {"city": {"type": "string", "maxLength": 8}, "is_capital": {"type": "boolean"}},
+        {"sizes": {"type": "array", "items": {"enum": [1, 2.5, "XL"]}, "minItems": 1, "maxItems": 3}},
+        {
+            "kind": {"enum": ["city", "river"]},
+            "next": {"anyOf": [{"type": "null"}, {"type": "string", "maxLength": 5}]},
+        },
+        {"place": {**place, "required": ["x"], "additionalProperties": False}},
+    ]
+    common = {"type": "object", "additionalProperties": False}
+    schemas = [{**common, "properties": names, "required": list(names)} for names in properties]
+
+    def ask(number: int) -> bool:
+        schema = schemas[number % len(schemas)]
+        format_: Any = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
+        answer = client.chat.completions.create(
+            model=CHAT_MODEL,
+            messages=FRANCE,
+            response_format=format_,
+            temperature=1,
+            seed=number,
+            max_tokens=200,  # type: ignore[arg-type]
+        ).choices[0]
+        jsonschema.validate(json.loads(answer.message.content or ""), schema)
+        return answer.finish_reason == "stop"
+
+    with ThreadPoolExecutor(16) as pool:
+        assert sum(pool.map(ask, range(100))) == 100
 
 
 def test_completes_a_text(client: OpenAI) -> None:

@@ -106,8 +106,7 @@ def test_a_model_without_the_capability_is_a_501_that_is_not_retryable(make_clie
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("n", 2), ("logprobs", True), ("tools", [{"type": "function", "function": {"name": "f"}}]),
-        ("functions", [{"name": "f"}]), ("response_format", {"type": "json_object"}), ("audio", {"voice": "alloy"}),
+        ("n", 2), ("logprobs", True), ("response_format", {"type": "json_object"}), ("audio", {"voice": "alloy"}),
         ("modalities", ["text", "audio"]),
     ],
 )  # fmt: skip

@@ -9,6 +9,7 @@ from openai_compat.core.errors import (
     CallCancelledError,
     CapabilityError,
     InternalError,
+    InvalidAnswerError,
     InvalidRequestError,
     OpenAICompatError,
     UpstreamAuthenticationError,
@@ -46,6 +47,7 @@ RETRY, FALL_BACK, RETURN_ERROR = (True, True), (False, True), (False, False)
         (UpstreamConnectionError("no"), RETRY),
         (UpstreamTruncatedError("no"), RETRY),
         (UpstreamInvalidResponseError("no"), RETRY),
+        (InvalidAnswerError("no"), RETRY),
         (status_error(429, "insufficient_quota"), FALL_BACK),
         (status_error(429, x_should_retry="false"), FALL_BACK),
         (status_error(500, x_should_retry="false"), FALL_BACK),
@@ -97,6 +99,7 @@ def test_only_the_upstreams_own_failures_are_its_faults() -> None:
         classify(error).is_fault
         for error in (InternalError(), UpstreamBusyError(1), TOO_LONG, status_error(400), InvalidRequestError("x"))
     )
+    assert not classify(InvalidAnswerError("x")).is_fault
 
 
 def test_which_errors_another_model_would_answer_too() -> None:

@@ -14,9 +14,11 @@ from jinja2 import TemplateError
 
 from openai_compat.core.errors import InternalError, InvalidRequestError
 from openai_compat.core.types import ChatDelta, ChatRequest, FinishReason, JSONObject
+from openai_compat.services.emulation.tool_prompt import has_tool_messages, write_tools
+from openai_compat.services.emulation.tool_rules import allowed_names, requires_call, to_rules
 
 from .sequence import TextChunk
-from .tool_formats import ToolCallParser, ToolFormat, find_tool_format
+from .tool_formats import HERMES, ToolCallParser, ToolFormat, find_tool_format
 
 log = logging.getLogger(__name__)
 ANY_JSON_OBJECT: Final = {"type": "object"}
@@ -36,20 +38,28 @@ class ChatPrompt:
     """A conversation as text, with the constraints on its answer.
 
     `schema` is the JSON schema that the answer must match, and `schema_param` the request's parameter that asks for it.
+    With a `trigger`, only the text behind each occurrence of it must match. With an `answer_schema`, the answer matches
+    either that or consists of calls that match `schema`.
     """
 
     text: str
     schema: Mapping[str, Any] | None = None
     schema_param: str = ""
+    trigger: str = ""
+    answer_schema: Mapping[str, Any] | None = None
     tools: ToolOptions | None = None
 
 
 class ChatTemplate:
-    """Chat template of one model's tokenizer."""
+    """Chat template of one model's tokenizer.
 
-    def __init__(self, tokenizer: Any) -> None:
+    With `emulates_tools`, the tools are described in the system prompt instead, for templates without tools.
+    """
+
+    def __init__(self, tokenizer: Any, *, emulates_tools: bool = False) -> None:
         self._tokenizer = tokenizer
-        self.tool_format = find_tool_format(str(tokenizer.chat_template))
+        self._emulates_tools = emulates_tools
+        self.tool_format = HERMES if emulates_tools else find_tool_format(str(tokenizer.chat_template))
 
     def render(self, request: ChatRequest) -> ChatPrompt:
         """Return the conversation as the model's prompt.
@@ -60,19 +70,26 @@ class ChatTemplate:
             InternalError: the template fails.
         """
         parameters = request.parameters
-        tool_choice = parameters.get("tool_choice", "auto")
-        tools = None if tool_choice == "none" else parameters.get("tools")
-        messages = [_to_template_message(message, index) for index, message in enumerate(request.messages)]
-        text = self._apply(messages, tools, _template_options(parameters, messages))
+        choice = parameters.get("tool_choice", "auto")
+        tools = None if choice == "none" else _check_tools(parameters.get("tools"))
+        messages = [_to_template_message(message, index) for index, message in enumerate(self._written(request))]
+        text = self._apply(messages, None if self._emulates_tools else tools, _template_options(parameters, messages))
         if tools is None or self.tool_format is None:
-            return _with_response_format(ChatPrompt(text), parameters.get("response_format") or {})
+            return ChatPrompt(text, _answer_schema(parameters.get("response_format") or {}), "response_format")
         allows_many = parameters.get("parallel_tool_calls") is not False
-        if tool_choice == "auto":
-            options = ToolOptions(self.tool_format, is_forced=False, allows_many=allows_many)
-            return ChatPrompt(text, tools=options)
-        options = ToolOptions(self.tool_format, is_forced=True, allows_many=allows_many)
-        schema = self.tool_format.schema(_allowed_tools(tools, tool_choice))
-        return ChatPrompt(text + self.tool_format.begin, schema, "tools", options)
+        options = ToolOptions(self.tool_format, requires_call(choice), allows_many)
+        prompt = _with_tools(ChatPrompt(text, schema_param="tools", tools=options), _allowed_tools(tools, choice))
+        answer_schema = None if options.is_forced else _answer_schema(parameters.get("response_format") or {})
+        return replace(prompt, answer_schema=answer_schema)
+
+    def _written(self, request: ChatRequest) -> Sequence[JSONObject]:
+        """Return the messages, with tools, calls and results as text if the template has no form for them."""
+        parameters = request.parameters
+        if not self._emulates_tools or not ("tools" in parameters or has_tool_messages(request.messages)):
+            return request.messages
+        allows_many = parameters.get("parallel_tool_calls") is not False
+        rules = to_rules(parameters.get("tools", ()), parameters.get("tool_choice"), allows_many=allows_many)
+        return write_tools(request.messages, rules)
 
     def _apply(self, messages: Sequence[Any], tools: Any, options: Mapping[str, Any]) -> str:
         try:
@@ -138,25 +155,51 @@ def _template_options(parameters: Mapping[str, Any], messages: Sequence[JSONObje
     return {**given, "continue_final_message": continues, "add_generation_prompt": not continues}
 
 
-def _with_response_format(prompt: ChatPrompt, response_format: Mapping[str, Any]) -> ChatPrompt:
-    type_ = response_format.get("type", "text")
-    if type_ == "json_object":
-        return replace(prompt, schema=ANY_JSON_OBJECT, schema_param="response_format")
-    if type_ == "json_schema":
-        schema = (response_format.get("json_schema") or {}).get("schema", ANY_JSON_OBJECT)
-        return replace(prompt, schema=schema, schema_param="response_format")
-    return prompt
+def _answer_schema(response_format: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the schema of an answer in JSON, or None for text."""
+    if response_format.get("type") == "json_object":
+        return ANY_JSON_OBJECT
+    if response_format.get("type") != "json_schema":
+        return None
+    schema: Mapping[str, Any] = (response_format.get("json_schema") or {}).get("schema", ANY_JSON_OBJECT)
+    return schema
+
+
+def _with_tools(prompt: ChatPrompt, tools: Sequence[JSONObject]) -> ChatPrompt:
+    """Return the prompt with the constraint on calls of these tools. A forced call begins in the prompt.
+
+    A call that is not forced is constrained by the mark at its beginning.
+    """
+    options = prompt.tools
+    assert options is not None  # noqa: S101 - the caller sets it
+    schema = options.format.schema(tools, allows_many=options.allows_many and not options.is_forced)
+    if options.is_forced:
+        return replace(prompt, text=prompt.text + options.format.begin, schema=schema)
+    return replace(prompt, schema=schema, trigger=options.format.begin)
+
+
+def _check_tools(tools: Sequence[JSONObject] | None) -> Sequence[JSONObject] | None:
+    for index, tool in enumerate(tools or ()):
+        if tool.get("type") != "function":
+            message = "Local models take only tools of the type 'function'."
+            raise InvalidRequestError(message, param=f"tools[{index}].type")
+    return tools
 
 
 def _allowed_tools(tools: Sequence[JSONObject], tool_choice: Any) -> Sequence[JSONObject]:
-    """Return the tools that a forced call may use."""
-    if not isinstance(tool_choice, Mapping):
+    """Return the tools that a call may use.
+
+    Raises:
+        InvalidRequestError: `tool_choice` names a tool that the request does not have.
+    """
+    allowed = allowed_names(tool_choice)
+    if allowed is None:
         return tools
-    name = (tool_choice.get("function") or {}).get("name")
-    named = [tool for tool in tools if tool["function"]["name"] == name]
-    if not named:
-        raise InvalidRequestError(f"Invalid 'tool_choice': there is no tool '{name}'.", param="tool_choice")
-    return named
+    known = {tool["function"]["name"]: tool for tool in tools}
+    unknown = next((name for name in allowed if name not in known), None)
+    if unknown is not None:
+        raise InvalidRequestError(f"Invalid 'tool_choice': there is no tool '{unknown}'.", param="tool_choice")
+    return [known[name] for name in allowed]
 
 
 def _to_template_message(message: JSONObject, index: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import torch
 from openai_compat.core.errors import InternalError
 
 if TYPE_CHECKING:
-    from .structured_output import Constraint
+    from .tool_constraint import SequenceConstraint
 
 GREEDY_BELOW: Final = 1e-5
 """Temperature below which the likeliest token is chosen, as for 0, because the scores are divided by it."""
@@ -53,7 +53,7 @@ class SampledToken(NamedTuple):
 class Sampler:
     """Sampler of one sequence. Its random numbers depend only on the seed and the sequence's index."""
 
-    def __init__(self, options: SamplingOptions, index: int = 0, constraint: Constraint | None = None) -> None:
+    def __init__(self, options: SamplingOptions, index: int = 0, constraint: SequenceConstraint | None = None) -> None:
         self.options = options
         self.constraint = constraint
         self._counts: Counter[int] = Counter()
@@ -100,8 +100,9 @@ class Sampler:
             if tokens is not None and counts is not None:
                 penalties = options.presence_penalty + options.frequency_penalty * counts
                 scores[tokens] -= penalties.to(scores.device)
-        if self.constraint is not None:
-            scores.masked_fill_(~self.constraint.allowed(len(scores)).to(scores.device), -torch.inf)
+        allowed = None if self.constraint is None else self.constraint.allowed(len(scores))
+        if allowed is not None:
+            scores.masked_fill_(~allowed.to(scores.device), -torch.inf)
         return scores
 
     def _draw(self, scores: torch.Tensor) -> int:

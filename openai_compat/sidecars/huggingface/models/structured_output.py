@@ -55,24 +55,26 @@ class ConstraintFactory:
             InvalidRequestError: the schema is invalid or cannot be enforced. `param` is the request's parameter that
                 has it.
         """
-        vocabulary = self._prepare_vocabulary()
+        vocabulary = self.prepare_vocabulary()
         try:
             grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema), defaults=JSON_LAYOUT)
         except ValueError as error:
-            raise _invalid_schema(str(error), param) from error
+            raise invalid_schema(str(error), param) from error
         matcher = llguidance.LLMatcher(vocabulary, grammar, log_level=0)
         if matcher.is_error():
-            raise _invalid_schema(matcher.get_error(), param)
+            raise invalid_schema(matcher.get_error(), param)
         return Constraint(matcher)
 
-    def _prepare_vocabulary(self) -> llguidance.LLTokenizer:
+    def prepare_vocabulary(self) -> llguidance.LLTokenizer:
+        """Return the model's vocabulary as llguidance uses it."""
         with self._vocabulary_lock:
             if self._vocabulary is None:
                 self._vocabulary = llguidance.hf.from_tokenizer(self._tokenizer, n_vocab=self._vocabulary_size)
         return self._vocabulary
 
 
-def _invalid_schema(reason: str, param: str) -> InvalidRequestError:
+def invalid_schema(reason: str, param: str) -> InvalidRequestError:
+    """Return the error for a schema that llguidance rejects."""
     return InvalidRequestError(
         f"Invalid schema: {reason.strip().splitlines()[0]}", param=param, code="invalid_json_schema"
     )

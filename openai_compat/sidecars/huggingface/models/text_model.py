@@ -11,11 +11,12 @@ from openai_compat.backends.base import Backend, SupportsChat, SupportsCompletio
 from openai_compat.backends.huggingface.model_options import LocalModel
 from openai_compat.backends.parameter_checks import Range, check_chat, check_completion, stops_of
 from openai_compat.core.errors import InvalidRequestError
+from openai_compat.core.profiles import record_adaptations
 from openai_compat.core.settings import ModelConfig
 from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import CallContext, ChatDelta, ChatRequest, CompletionRequest, TextDelta
 
-from .chat_template import ChatDeltaBuilder, ChatTemplate
+from .chat_template import ChatDeltaBuilder, ChatPrompt, ChatTemplate
 from .detokenizer import Detokenizer
 from .forward import ForwardPass
 from .output import BestOfDeltaBuilder, CompletionDeltaBuilder, DeltaBuilder, OutputStream, count_usage
@@ -23,8 +24,9 @@ from .sampling import Sampler, SamplingOptions
 from .scheduler import Scheduler
 from .sequence import GeneratedSequence, GenerationRequest
 from .stop_strings import StopStrings
-from .structured_output import Constraint, ConstraintFactory
+from .structured_output import ConstraintFactory
 from .supported_parameters import SUPPORTED_CHAT_PARAMETERS, SUPPORTED_COMPLETION_PARAMETERS, TEMPLATE_PARAMETERS
+from .tool_constraint import SequenceConstraint, to_choice_constraint, to_tool_call_constraint
 
 COMPLETION_TOKENS: Final = 16
 """Limit of a completion that sends none (source: OpenAI's API reference)."""
@@ -57,7 +59,10 @@ class TextModel(Backend, SupportsCompletions):
     supported_completion_parameters: ClassVar[frozenset[str]] = SUPPORTED_COMPLETION_PARAMETERS
 
     def __init__(self, entry: LocalModel, loaded: LoadedText) -> None:
-        super().__init__(ModelConfig(entry.name, "huggingface"), entry, None)  # type: ignore[arg-type]
+        # Emulated tools are this class's own, so that the service must not emulate them.
+        tools = None if entry.tools == "prompt" else entry.tools
+        config = ModelConfig(entry.name, "huggingface", tools=tools, response_format=entry.response_format)
+        super().__init__(config, entry, None)  # type: ignore[arg-type]
         self.context_window = loaded.context_window
         self._tokenizer = loaded.tokenizer
         self._details = loaded.details
@@ -117,7 +122,7 @@ class TextModel(Backend, SupportsCompletions):
         options: SamplingOptions,
         stops: Sequence[str],
         *,
-        constraint: Constraint | None = None,
+        constraint: SequenceConstraint | None = None,
         scores_prompt: bool = False,
         keeps_special: bool = False,
     ) -> GeneratedSequence:
@@ -200,7 +205,8 @@ class ChatTextModel(TextModel, SupportsChat):
 
     def __init__(self, entry: LocalModel, loaded: LoadedText) -> None:
         super().__init__(entry, loaded)
-        self._template = ChatTemplate(loaded.tokenizer)
+        self._emulates_tools = entry.tools == "prompt"
+        self._template = ChatTemplate(loaded.tokenizer, emulates_tools=self._emulates_tools)
         by_template = TEMPLATE_PARAMETERS if self._template.tool_format is not None else frozenset()
         self.supported_chat_parameters = SUPPORTED_CHAT_PARAMETERS | by_template  # type: ignore[misc] # differs by model
 
@@ -209,6 +215,8 @@ class ChatTextModel(TextModel, SupportsChat):
         context.cancellation.raise_if_cancelled()
         parameters = request.parameters
         prompt = self._template.render(request)
+        if self._emulates_tools and "tools" in parameters:
+            record_adaptations({"tools": "emulated"}, context.reply_headers)
         tokens = list(self._tokenizer(prompt.text, add_special_tokens=False, verbose=False)["input_ids"])
         self._check_length(tokens, "messages")
         top_logprobs = parameters.get("top_logprobs", 0) if parameters.get("logprobs") else None
@@ -222,7 +230,7 @@ class ChatTextModel(TextModel, SupportsChat):
                 max_tokens,
                 options,
                 stops_of(parameters),
-                constraint=self._constraint(prompt.schema, prompt.schema_param),
+                constraint=self._constraint(prompt, tokens),
                 keeps_special=prompt.tools is not None,
             )
             for index in range(parameters.get("n", 1))
@@ -230,8 +238,17 @@ class ChatTextModel(TextModel, SupportsChat):
         builder, usage = ChatDeltaBuilder(prompt.tools), count_usage(len(tokens))
         return OutputStream(GenerationRequest(sequences), self._scheduler, builder, usage, context)
 
-    def _constraint(self, schema: Mapping[str, Any] | None, param: str) -> Constraint | None:
-        return None if schema is None else self._constraints.from_schema(schema, param)
+    def _constraint(self, prompt: ChatPrompt, tokens: Sequence[int]) -> SequenceConstraint | None:
+        if prompt.schema is None:
+            return None
+        if prompt.answer_schema is not None and prompt.tools is not None:
+            return to_choice_constraint(self._constraints, prompt.answer_schema, prompt.schema, prompt.tools.format)
+        if prompt.tools is None or prompt.tools.is_forced:
+            return self._constraints.from_schema(prompt.schema, prompt.schema_param)
+        if not prompt.trigger:
+            return None  # without a mark, a call cannot be told from an answer in JSON
+        detokenizer = Detokenizer(self._tokenizer, tokens, keeps_special=True)
+        return to_tool_call_constraint(self._constraints, prompt.schema, prompt.trigger, detokenizer)
 
 
 def _end_tokens(loaded: LoadedText) -> frozenset[int]:

@@ -23,10 +23,11 @@ class ToolFormat:
     arguments: str = "arguments"
     is_list: bool = False
 
-    def schema(self, tools: Sequence[JSONObject]) -> dict[str, Any]:
-        """Return the JSON schema of a forced call of one of `tools`."""
+    def schema(self, tools: Sequence[JSONObject], *, allows_many: bool = False) -> dict[str, Any]:
+        """Return the JSON schema of a call of one of `tools`, or in a list of calls of several of them."""
         calls = {"anyOf": [self._call_schema(tool["function"]) for tool in tools]}
-        return {"type": "array", "items": calls, "minItems": 1, "maxItems": 1} if self.is_list else calls
+        limit = {} if allows_many else {"maxItems": 1}
+        return {"type": "array", "items": calls, "minItems": 1, **limit} if self.is_list else calls
 
     def _call_schema(self, function: JSONObject) -> dict[str, Any]:
         arguments = function.get("parameters") or {"type": "object"}
@@ -41,8 +42,11 @@ class ToolFormat:
 HERMES: Final = ToolFormat("<tool_call>", "</tool_call>")
 """Qwen, Hermes, SmolLM3 and most others."""
 MISTRAL: Final = ToolFormat("[TOOL_CALLS]", "", is_list=True)
+GRANITE: Final = ToolFormat("<|tool_call|>", "", is_list=True)
 BARE: Final = ToolFormat("", "", "parameters")
 """Llama 3."""
+PYTHON_TAG: Final = "<|python_tag|>"
+"""Token that Llama 3.1 and 3.3 may write before a call."""
 
 
 def find_tool_format(template: str) -> ToolFormat | None:
@@ -50,7 +54,9 @@ def find_tool_format(template: str) -> ToolFormat | None:
     if "tools" not in template:
         return None
     if "[TOOL_CALLS]" in template:
-        return MISTRAL
+        return None if "[ARGS]" in template else MISTRAL
+    if GRANITE.begin in template:
+        return GRANITE
     if "<tool_call>" in template:
         return None if "<function=" in template else HERMES
     return BARE if '"parameters"' in template else None
@@ -118,10 +124,11 @@ class ToolCallParser:
 
     def _find_object(self, content: list[str]) -> bool:
         """Decide by the first character whether the answer is a call."""
-        start = self._held.lstrip()
-        if not self._is_decided and not start:
+        start = self._held.lstrip().removeprefix(PYTHON_TAG).lstrip()
+        if not self._is_decided and PYTHON_TAG.startswith(start):
             return False
         if not self._is_decided and start.startswith("{"):
+            self._held = start
             self._is_in_call = self._is_decided = True
             return True
         self._is_decided = True

@@ -35,6 +35,7 @@ from openai_compat.core.tokens import TokenCounter  # noqa: E402
 from openai_compat.core.types import CallContext, ChatRequest, CompletionRequest, EmbeddingsRequest  # noqa: E402
 from openai_compat.services.embeddings import EmbeddingService  # noqa: E402
 from openai_compat.services.token_decoder import TokenDecoder  # noqa: E402
+from openai_compat.sidecars.huggingface.models.chat_template import ChatTemplate  # noqa: E402
 from openai_compat.sidecars.huggingface.models.loading import estimate_bytes, load_model  # noqa: E402
 
 
@@ -393,6 +394,42 @@ def test_a_template_that_raises_an_exception_rejects_the_request(load: Callable[
 def test_tools_are_supported_if_the_template_has_them(reciting: Any, load: Callable[..., Any]) -> None:
     assert "tools" not in reciting.supported_chat_parameters
     assert "tools" in load(save_reciting_model, TOOL_TEMPLATE).supported_chat_parameters
+
+
+def test_the_prompt_describes_the_tools_if_the_entry_asks_for_it() -> None:
+    template = ChatTemplate(byte_tokenizer(PLAIN_TEMPLATE), emulates_tools=True)
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    messages = [
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "42"},
+    ]
+    prompt = template.render(ChatRequest("m", messages, {"tools": [tool]}))
+    assert prompt.text.startswith("system: You can call tools.")
+    assert '<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>' in prompt.text
+    assert 'user: <tool_response name="f">\n42\n</tool_response>' in prompt.text
+    assert prompt.trigger == "<tool_call>"
+    forced = template.render(ChatRequest("m", messages, {"tools": [tool], "tool_choice": "required"}))
+    assert forced.text.endswith("a<tool_call>")
+    free = template.render(ChatRequest("m", messages, {"tools": [tool], "tool_choice": "none"}))
+    assert "You can call tools" not in free.text
+    assert "42" in free.text
+
+
+def test_allowed_tools_restrict_the_calls() -> None:
+    template = ChatTemplate(byte_tokenizer(TOOL_TEMPLATE))
+    tools = [{"type": "function", "function": {"name": name, "parameters": {"type": "object"}}} for name in "fg"]
+    allowed = {"mode": "required", "tools": [{"type": "function", "function": {"name": "g"}}]}
+    choice = {"type": "allowed_tools", "allowed_tools": allowed}
+    request = ChatRequest("m", [{"role": "user", "content": "Hello"}], {"tools": tools, "tool_choice": choice})
+    schema = template.render(request).schema
+    assert schema is not None
+    assert [call["properties"]["name"]["const"] for call in schema["anyOf"]] == ["g"]
+    for invalid in ({"type": "function", "function": {"name": "h"}}, {"type": "custom", "custom": {"name": "g"}}):
+        parameters = {"tools": [invalid], "tool_choice": choice}
+        with pytest.raises(InvalidRequestError, match=r"no tool 'g'|only tools of the type 'function'"):
+            template.render(ChatRequest("m", [{"role": "user", "content": "Hello"}], parameters))
 
 
 def test_a_model_without_a_template_cannot_chat(noisy: Any) -> None:

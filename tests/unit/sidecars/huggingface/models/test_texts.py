@@ -12,6 +12,7 @@ from openai_compat.sidecars.huggingface.models.detokenizer import Detokenizer
 from openai_compat.sidecars.huggingface.models.stop_strings import StopStrings
 from openai_compat.sidecars.huggingface.models.tool_formats import (
     BARE,
+    GRANITE,
     HERMES,
     MISTRAL,
     ToolCallParser,
@@ -106,11 +107,16 @@ def test_tool_calls_in_a_list_or_without_tags_are_parsed(size: int) -> None:
     bare = json.dumps({"name": "get_weather", "parameters": {"city": "Rome"}})
     content, (call,) = parse(ToolCallParser(BARE), f"\n{bare}", size)
     assert (content.strip(), call.name, json.loads(call.arguments)) == ("", "get_weather", {"city": "Rome"})
+    content, (call,) = parse(ToolCallParser(BARE), f"<|python_tag|>{bare}", size)
+    assert (content, call.name) == ("", "get_weather")
+    content, calls = parse(ToolCallParser(GRANITE), f"I look.<|tool_call|>[{json.dumps(CALL)}]", size)
+    assert (content, [call.name for call in calls]) == ("I look.", ["get_weather"])
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
 @pytest.mark.parametrize(
-    "text", ["Plain text, 1 < 2.", "a <tool_call>not JSON</tool_call> b", '{"no": "call"}', "<tool_"]
+    "text",
+    ["Plain text, 1 < 2.", "a <tool_call>not JSON</tool_call> b", '{"no": "call"}', "<tool_", "<|python_ta", "< b"],
 )
 def test_text_that_is_no_call_stays_content(text: str, size: int) -> None:
     for format_ in (HERMES, BARE):
@@ -124,4 +130,6 @@ def test_the_format_is_found_in_the_template() -> None:
     assert find_tool_format("{% if tools %}[TOOL_CALLS]{% endif %}") is MISTRAL
     assert find_tool_format('{% if tools %}{"name": x, "parameters": y}{% endif %}') is BARE
     assert find_tool_format("{% if tools %}<tool_call><function=f>{% endif %}") is None
+    assert find_tool_format("{% if tools %}[TOOL_CALLS]name[ARGS]{% endif %}") is None
+    assert find_tool_format("{% if tools %}<|tool_call|>{% endif %}") is GRANITE
     assert find_tool_format("{{ messages }}") is None

@@ -1,0 +1,106 @@
+"""Tolerant reading of JSON that a model wrote as text, and the repair of what models often get wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from openai_compat.core.large_json import has_too_many_values
+from openai_compat.core.turns import TimeSlices
+
+from .schema_check import has_type, resolve, types_of
+
+MAX_DEPTH: Final = 32
+"""Levels of a value that are repaired. Deeper ones stay as they are."""
+MAX_MISSING: Final = 3
+"""Closing braces at the end that small models forget."""
+_FENCE: Final = re.compile(r"\A\s*```\w*\s*\n?(.*?)(?:```\s*)?\Z", re.DOTALL)
+_TRAILING_COMMA: Final = re.compile(r'("(?:[^"\\]|\\.)*+(?:"|\\?\Z))|,(?=\s*[}\]])', re.DOTALL)
+"""A string, which stays as it is, or a comma in front of a closing bracket."""
+_DECODER: Final = json.JSONDecoder(strict=False)
+
+
+def read_json(text: str) -> Any:
+    """Return the JSON value that a text begins with, without a fence around it.
+
+    Line breaks within strings, trailing commas and missing closing braces are repaired.
+
+    Raises:
+        ValueError: there is no such value.
+    """
+    fenced = _FENCE.match(text)
+    inner = (fenced[1] if fenced else text).strip()
+    if has_too_many_values(inner.encode("utf-8", "surrogatepass")):
+        raise ValueError("the text has too many values")
+    without_commas = _TRAILING_COMMA.sub(lambda found: found[1] or "", inner)
+    closed = [without_commas + "}" * missing for missing in range(MAX_MISSING + 1)]
+    decode = TimeSlices().checked(_decode)
+    for candidate in (inner, *closed):
+        try:
+            return decode(candidate)
+        except (ValueError, RecursionError):
+            continue
+    raise ValueError("the text is not JSON")
+
+
+def _decode(text: str) -> Any:
+    """Return the value of a text that has nothing but closing braces behind it."""
+    value, end = _DECODER.raw_decode(text)
+    if text[end:].strip(" \t\r\n}]"):
+        raise ValueError("there is text behind the value")
+    return value
+
+
+def repair_value(value: Any, schema: Any) -> Any:
+    """Return a value with its parts in the types that the schema names, where their meaning is beyond doubt.
+
+    A number within quotes becomes a number, a number in place of a string becomes one, and a null in place of an
+    optional property is left out.
+    """
+    return _repair(value, schema, schema, 0)
+
+
+def _repair(value: Any, schema: Any, root: Any, depth: int) -> Any:
+    schema = resolve(schema, root)
+    if depth > MAX_DEPTH or not isinstance(schema, Mapping):
+        return value
+    value = _to_type(value, types_of(schema))
+    if isinstance(value, dict):
+        return _repair_object(value, schema, root, depth)
+    if isinstance(value, list) and isinstance(schema.get("items"), Mapping):
+        return [_repair(item, schema["items"], root, depth + 1) for item in value]
+    return value
+
+
+def _repair_object(value: dict[str, Any], schema: Mapping[str, Any], root: Any, depth: int) -> dict[str, Any]:
+    known = schema.get("properties")
+    if not isinstance(known, Mapping):
+        return value
+    required = schema.get("required")
+    kept = {
+        key: part
+        for key, part in value.items()
+        if part is not None or key not in known or (isinstance(required, list) and key in required)
+        or _allows_null(resolve(known[key], root))
+    }  # fmt: skip
+    return {key: _repair(part, known.get(key, {}), root, depth + 1) for key, part in kept.items()}
+
+
+def _allows_null(schema: Any) -> bool:
+    types = types_of(schema) if isinstance(schema, Mapping) else set()
+    return not types or "null" in types
+
+
+def _to_type(value: Any, types: set[str]) -> Any:
+    """Return the value in one of the types, or unchanged if that is not possible."""
+    if not types or any(has_type(value, type_) for type_ in types):
+        return value
+    if isinstance(value, str):
+        try:
+            parsed = json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+        return parsed if any(has_type(parsed, type_) for type_ in types) else value
+    return json.dumps(value) if "string" in types and isinstance(value, bool | int | float) else value
