@@ -1,0 +1,61 @@
+"""Leases of the engine's models whose calls do not pass through the engine."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+
+from flask import Blueprint, Response, request
+
+from openai_compat.core.cancellation import CancellationToken
+from openai_compat.core.errors import ModelNotFoundError
+from openai_compat.sidecars.huggingface.model_pool import ModelPool
+from openai_compat.web.request_context import current_context
+
+from .server_process import LlamaServer
+
+log = logging.getLogger(__name__)
+
+
+def leases_blueprint(pool: ModelPool, on_close: Callable[[Callable[[], None]], None]) -> Blueprint:
+    """Return the blueprint of `POST /leases/{id}`, whose response ends when the worker closes the connection.
+
+    `on_close` registers a function to call when the response of the current request is closed.
+    """
+    blueprint = Blueprint("leases", __name__)
+
+    @blueprint.post("/leases/<path:model>")
+    def lease(model: str) -> Response:
+        acquire_running(pool, model, current_context().cancellation)
+        on_close(partial(pool.release, model))
+        return Response(_hold(request.environ["gunicorn.socket"]), mimetype="text/plain")
+
+    return blueprint
+
+
+def acquire_running(pool: ModelPool, name: str, cancellation: CancellationToken) -> None:
+    """Occupy a slot of a model whose process runs. A process that has ended is replaced.
+
+    Raises:
+        ModelNotFoundError: the model has no process.
+        OpenAICompatError: as in `ModelPool.acquire`.
+    """
+    while True:
+        server = pool.acquire(name, cancellation)
+        if isinstance(server, LlamaServer) and server.is_running:
+            return
+        pool.release(name)
+        if not isinstance(server, LlamaServer):
+            raise ModelNotFoundError(name)
+        log.error("the process of the model '%s' has ended", name)
+        pool.discard(name, server)
+
+
+def _hold(connection: socket.socket) -> Iterator[bytes]:
+    """Yield a byte, which sends the response's headers, and then wait until the worker closes the connection."""
+    yield b"\n"
+    with suppress(OSError):
+        connection.recv(1)
