@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any, ClassVar
@@ -9,10 +10,16 @@ from urllib.parse import quote
 
 from openai_compat.backends.http.client import StreamedResponse
 from openai_compat.backends.http.messages import UpstreamRequest
-from openai_compat.backends.local.backend import LocalBackend, engine_stopped
+from openai_compat.backends.local.backend import CAPABILITY_BY_PATH, LocalBackend, engine_stopped
 from openai_compat.backends.local.options import PooledModel
+from openai_compat.backends.parsing.openai_errors import to_status_error
 from openai_compat.core.cancellation import CancellationToken
-from openai_compat.core.errors import UpstreamConnectError, UpstreamConnectionError
+from openai_compat.core.errors import (
+    ContextLengthExceededError,
+    OpenAICompatError,
+    UpstreamConnectError,
+    UpstreamConnectionError,
+)
 from openai_compat.core.settings import Settings
 from openai_compat.core.types import CallContext
 
@@ -38,11 +45,14 @@ class LlamaCppBackend(LocalBackend):
 
     def forward(self, call: UpstreamRequest, context: CallContext) -> StreamedResponse:
         self._check_capability(call.path)
-        return super().forward(call, context)
+        response = super().forward(call, context)
+        if response.status == 400:
+            raise _read_refusal(response)
+        return response
 
     def _send(self, call: UpstreamRequest, headers: Mapping[str, str], context: CallContext) -> StreamedResponse:
         """Send the call to llama.cpp, or return the engine's response if it refuses the lease."""
-        response = self._request_lease(context)
+        response = self._request_lease(call.path, context)
         if response.status != 200:
             return response
         try:
@@ -62,25 +72,26 @@ class LlamaCppBackend(LocalBackend):
         except UpstreamConnectionError as error:
             raise engine_stopped() from error
 
-    def _request_lease(self, context: CallContext) -> StreamedResponse:
+    def _request_lease(self, path: str, context: CallContext) -> StreamedResponse:
         if not (self._engine.is_joined and self._engine.socket_exists):
             self._start_engine(context)
         try:
-            return self._post_lease(context)
+            return self._post_lease(path, context)
         except UpstreamConnectError:
             self._start_engine(context)
         except UpstreamConnectionError as error:
             raise engine_stopped() from error
         try:
-            return self._post_lease(context)
+            return self._post_lease(path, context)
         except UpstreamConnectionError as error:
             raise engine_stopped() from error
 
-    def _post_lease(self, context: CallContext) -> StreamedResponse:
+    def _post_lease(self, path: str, context: CallContext) -> StreamedResponse:
         """Return the engine's response, which is not complete before the lease ends."""
+        capability = CAPABILITY_BY_PATH.get(path.partition("?")[0], "")
         return self.resources.http_client.send(
             "POST",
-            f"{self._engine.url}/leases/{quote(self.name)}",
+            f"{self._engine.url}/leases/{quote(self.name)}?capability={capability}",
             headers={},
             timeouts=self.entry.timeouts,
             context=context,
@@ -99,3 +110,13 @@ class ModelLease:
     def release(self) -> None:
         """Close the response, which tells the engine that the slot is free."""
         self._response.close()
+
+
+def _read_refusal(response: StreamedResponse) -> OpenAICompatError:
+    """Return the error of a request that llama.cpp refused. A prompt that is too long gets OpenAI's code."""
+    body = response.read()
+    try:
+        error = json.loads(body)["error"]
+        return ContextLengthExceededError(int(error["n_prompt_tokens"]), int(error["n_ctx"]))
+    except (ValueError, KeyError, TypeError):
+        return to_status_error(response.status, body)

@@ -120,7 +120,7 @@ def states_blueprint(pool: ModelPool) -> Blueprint:
         state: dict[str, Any] = pool.describe(model)
         backend = pool.backend(model)
         if backend is not None:
-            state["capabilities"] = capabilities_of(backend)
+            state.setdefault("capabilities", capabilities_of(backend))
         return json_response(state)
 
     return blueprint

@@ -10,6 +10,7 @@ from functools import partial
 
 from flask import Blueprint, Response, request
 
+from openai_compat.backends.base import missing_capability
 from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import ModelNotFoundError
 from openai_compat.sidecars.huggingface.model_pool import ModelPool
@@ -29,15 +30,18 @@ def leases_blueprint(pool: ModelPool, on_close: Callable[[Callable[[], None]], N
 
     @blueprint.post("/leases/<path:model>")
     def lease(model: str) -> Response:
-        acquire_running(pool, model, current_context().cancellation)
+        server = acquire_running(pool, model, current_context().cancellation)
         on_close(partial(pool.release, model))
+        capability = request.args.get("capability")
+        if capability and capability not in server.capabilities:
+            raise missing_capability(model, capability, server.capabilities)
         return Response(_hold(request.environ["gunicorn.socket"]), mimetype="text/plain")
 
     return blueprint
 
 
-def acquire_running(pool: ModelPool, name: str, cancellation: CancellationToken) -> None:
-    """Occupy a slot of a model whose process runs. A process that has ended is replaced.
+def acquire_running(pool: ModelPool, name: str, cancellation: CancellationToken) -> LlamaServer:
+    """Occupy a slot of a model whose process runs, and return it. A process that has ended is replaced.
 
     Raises:
         ModelNotFoundError: the model has no process.
@@ -46,7 +50,7 @@ def acquire_running(pool: ModelPool, name: str, cancellation: CancellationToken)
     while True:
         server = pool.acquire(name, cancellation)
         if isinstance(server, LlamaServer) and server.is_running:
-            return
+            return server
         pool.release(name)
         if not isinstance(server, LlamaServer):
             raise ModelNotFoundError(name)

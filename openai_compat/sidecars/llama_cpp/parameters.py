@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import xllamacpp
 
 from .launch import LaunchConfig
 
-WARNINGS = 2
-"""llama.cpp's level of log lines about problems."""
+ERRORS: Final = 1
+"""llama.cpp's level of log lines about errors alone."""
 
 
 def start_server(config: LaunchConfig) -> Any:
@@ -26,7 +26,7 @@ def to_parameters(config: LaunchConfig) -> Any:
     parameters = xllamacpp.CommonParams()
     parameters.model.path = config.file
     parameters.model_alias = {config.name}
-    parameters.verbosity = WARNINGS
+    parameters.verbosity = ERRORS
     _set_endpoints(parameters, config)
     _set_sizes(parameters, config)
     _set_defaults_of_calls(parameters, config)

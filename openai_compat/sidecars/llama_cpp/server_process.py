@@ -36,7 +36,7 @@ class LlamaServer(Backend):
         """
         super().__init__(ModelConfig(model.name, model.kind), model, None)  # type: ignore[arg-type]  # it sends nothing
         self.context_window = config.window
-        self._capabilities = _capabilities(model, header, config)
+        self.capabilities = _capabilities(model, header, config)
         Path(config.socket).unlink(missing_ok=True)  # of a process that was killed
         self._process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 - our own
         self.memory_bytes = self._wait_until_ready(config).memory_bytes
@@ -46,7 +46,7 @@ class LlamaServer(Backend):
         return self._process.poll() is None
 
     def describe(self) -> Mapping[str, Any]:
-        return {"capabilities": self._capabilities, "process": self._process.pid}
+        return {"capabilities": self.capabilities}
 
     def close(self) -> None:
         """End the process, which frees all memory of the model."""
