@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar
 
 from openai_compat.backends.http.client import StreamedResponse
 from openai_compat.backends.http.messages import UpstreamRequest
-from openai_compat.backends.local.backend import LocalBackend, engine_stopped
+from openai_compat.backends.local.backend import LocalBackend
 from openai_compat.backends.local.engine_config import missing_library
 from openai_compat.backends.local.options import PooledModel
-from openai_compat.core.errors import UpstreamConnectError, UpstreamConnectionError
 from openai_compat.core.settings import Settings
 from openai_compat.core.types import CallContext
 
@@ -31,15 +31,4 @@ class HuggingFaceBackend(LocalBackend):
 
     def forward(self, call: UpstreamRequest, context: CallContext) -> StreamedResponse:
         self._check_capability(call.path)
-        if not (self._engine.is_joined and self._engine.socket_exists):
-            self._start_engine(context)
-        try:
-            return super().forward(call, context)
-        except UpstreamConnectError:
-            self._start_engine(context)
-        except UpstreamConnectionError as error:
-            raise engine_stopped() from error
-        try:
-            return super().forward(call, context)
-        except UpstreamConnectionError as error:
-            raise engine_stopped() from error
+        return self._ask_engine(partial(super().forward, call, context), context)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -12,25 +12,20 @@ from openai_compat.backends.http.client import StreamedResponse
 from openai_compat.backends.http.messages import UpstreamRequest
 from openai_compat.backends.local.backend import CAPABILITY_BY_PATH, LocalBackend, engine_stopped
 from openai_compat.backends.local.options import PooledModel
-from openai_compat.backends.parsing.openai_errors import to_status_error
 from openai_compat.core.cancellation import CancellationToken
-from openai_compat.core.errors import (
-    ContextLengthExceededError,
-    OpenAICompatError,
-    UpstreamConnectError,
-    UpstreamConnectionError,
-)
+from openai_compat.core.errors import UpstreamConnectionError
 from openai_compat.core.settings import Settings
 from openai_compat.core.types import CallContext
 
 from .model_options import LlamaCppModel, LlamaCppOptions
+from .request import adapt, read_refusal
 
 
 class LlamaCppBackend(LocalBackend):
     """Passthrough to llama.cpp's server, with a lease of the model from the engine for each call.
 
     The engine grants the lease when the model is loaded and has a free slot or a place in its queue. The bytes of the
-    answer do not pass through the engine.
+    answer do not pass through the engine. Embeddings do, because llama.cpp's own API lacks some of their parameters.
     """
 
     Options: ClassVar[type[Any]] = LlamaCppOptions
@@ -45,56 +40,44 @@ class LlamaCppBackend(LocalBackend):
 
     def forward(self, call: UpstreamRequest, context: CallContext) -> StreamedResponse:
         self._check_capability(call.path)
-        response = super().forward(call, context)
-        if response.status == 400:
-            raise _read_refusal(response)
+        if call.path.startswith("embeddings"):
+            send = partial(self._post, f"{self._engine.url}/{call.path}", call, context)
+            return self._ask_engine(send, context)
+        call, has_tools = adapt(call)
+        response = self._send_leased(call, has_tools=has_tools, context=context)
+        if response.status in {400, 500}:
+            raise read_refusal(response)
         return response
 
-    def _send(self, call: UpstreamRequest, headers: Mapping[str, str], context: CallContext) -> StreamedResponse:
+    def _send_leased(self, call: UpstreamRequest, *, has_tools: bool, context: CallContext) -> StreamedResponse:
         """Send the call to llama.cpp, or return the engine's response if it refuses the lease."""
-        response = self._request_lease(call.path, context)
-        if response.status != 200:
-            return response
+        capability = CAPABILITY_BY_PATH.get(call.path.partition("?")[0], "")
+        wanted = f"{quote(self.name)}?capability={capability}&tools={int(has_tools)}"
+        request = UpstreamRequest("POST", "", {})
+        lease = self._ask_engine(partial(self._post, f"{self._engine.url}/leases/{wanted}", request, context), context)
+        if lease.status != 200:
+            return lease
+        # llama.cpp keeps a thread for each open connection.
+        closing = replace(call, headers={**call.headers, "connection": "close"})
         try:
-            return self.resources.http_client.send(
-                call.method,
-                self._url(call.path),
-                # llama.cpp keeps a thread for each open connection.
-                headers={**headers, "connection": "close"},
-                timeouts=self.entry.timeouts,
-                context=context,
-                body=call.body,
-                body_length=call.body_length,
-                is_repeatable=call.is_repeatable,
-                limiter=ModelLease(response),
-                redactor=self.redactor,
-            )
+            return self._post(self._url(call.path), closing, context, ModelLease(lease))
         except UpstreamConnectionError as error:
             raise engine_stopped() from error
 
-    def _request_lease(self, path: str, context: CallContext) -> StreamedResponse:
-        if not (self._engine.is_joined and self._engine.socket_exists):
-            self._start_engine(context)
-        try:
-            return self._post_lease(path, context)
-        except UpstreamConnectError:
-            self._start_engine(context)
-        except UpstreamConnectionError as error:
-            raise engine_stopped() from error
-        try:
-            return self._post_lease(path, context)
-        except UpstreamConnectionError as error:
-            raise engine_stopped() from error
-
-    def _post_lease(self, path: str, context: CallContext) -> StreamedResponse:
-        """Return the engine's response, which is not complete before the lease ends."""
-        capability = CAPABILITY_BY_PATH.get(path.partition("?")[0], "")
+    def _post(
+        self, url: str, call: UpstreamRequest, context: CallContext, lease: ModelLease | None = None
+    ) -> StreamedResponse:
         return self.resources.http_client.send(
-            "POST",
-            f"{self._engine.url}/leases/{quote(self.name)}?capability={capability}",
-            headers={},
+            call.method,
+            url,
+            headers=call.headers,
             timeouts=self.entry.timeouts,
             context=context,
+            body=call.body,
+            body_length=call.body_length,
+            is_repeatable=call.is_repeatable,
+            limiter=lease,
+            redactor=self.redactor,
         )
 
 
@@ -110,13 +93,3 @@ class ModelLease:
     def release(self) -> None:
         """Close the response, which tells the engine that the slot is free."""
         self._response.close()
-
-
-def _read_refusal(response: StreamedResponse) -> OpenAICompatError:
-    """Return the error of a request that llama.cpp refused. A prompt that is too long gets OpenAI's code."""
-    body = response.read()
-    try:
-        error = json.loads(body)["error"]
-        return ContextLengthExceededError(int(error["n_prompt_tokens"]), int(error["n_ctx"]))
-    except (ValueError, KeyError, TypeError):
-        return to_status_error(response.status, body)

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Final
 from urllib.parse import quote
 
 from openai_compat.backends.base import missing_capability
+from openai_compat.backends.http.client import StreamedResponse
 from openai_compat.backends.openai.backend import OpenAIBackend, OpenAIOptions
 from openai_compat.backends.registry import load_backend_class
 from openai_compat.backends.resources import BackendResources
-from openai_compat.core.errors import ModelBusyError, ModelUnavailableError, OpenAICompatError
+from openai_compat.core.errors import (
+    ModelBusyError,
+    ModelUnavailableError,
+    OpenAICompatError,
+    UpstreamConnectError,
+    UpstreamConnectionError,
+)
 from openai_compat.core.extras import install_hint
 from openai_compat.core.settings import ModelConfig, Settings
 from openai_compat.core.timeouts import Timeouts
@@ -69,6 +76,25 @@ class LocalBackend(OpenAIBackend):
         if (blocker := self.blocker(self.resources.settings)) is not None:
             raise ModelUnavailableError(blocker)
         self._engine.start(context.cancellation)
+
+    def _ask_engine(self, send: Callable[[], StreamedResponse], context: CallContext) -> StreamedResponse:
+        """Send a request to the engine, which is started if it does not run.
+
+        Raises:
+            ModelBusyError: it ended before it answered. Other errors are those of `send` and `_start_engine`.
+        """
+        if not (self._engine.is_joined and self._engine.socket_exists):
+            self._start_engine(context)
+        try:
+            return send()
+        except UpstreamConnectError:
+            self._start_engine(context)
+        except UpstreamConnectionError as error:
+            raise engine_stopped() from error
+        try:
+            return send()
+        except UpstreamConnectionError as error:
+            raise engine_stopped() from error
 
     def _check_capability(self, path: str) -> None:
         """Raise a RequestError if the model config or the settings exclude the endpoint's capability.

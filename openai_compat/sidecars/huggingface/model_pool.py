@@ -115,13 +115,6 @@ class ModelPool:
         """Return the model, or None while it is not loaded."""
         return self._slot(name).backend
 
-    def discard(self, name: str, backend: Backend) -> None:
-        """Forget a loaded model that can no longer answer, unless another caller did so before."""
-        slot = self._slot(name)
-        with self._changed:
-            ended = [self._detach(slot)] if slot.backend is backend else []
-        _close(ended)
-
     def close(self) -> None:
         """Unload all models."""
         with self._changed:
@@ -136,10 +129,16 @@ class ModelPool:
         return slot
 
     def _wait_until_loaded(self, slot: _ModelSlot, cancellation: CancellationToken) -> Backend:
-        """Start loading the model if necessary, and wait for it. The lock is released while this waits."""
+        """Start loading the model if necessary, and wait for it. The lock is released while this waits.
+
+        A model with a process of its own, which has ended, is loaded again.
+        """
         deadline = monotonic() + self._config.load_timeout
         cancellation.on_cancel(self._wake)
         try:
+            if not getattr(slot.backend, "is_running", True):
+                log.error("the process of the model '%s' has ended", slot.model.name)
+                _close([self._detach(slot)])
             while slot.backend is None:
                 cancellation.raise_if_cancelled()
                 self._start_loading(slot)

@@ -33,21 +33,27 @@ class GGUFHeader:
         return length
 
     @property
+    def embedding_length(self) -> int:
+        """The number of dimensions of the model's vectors."""
+        return int(self._of_architecture("embedding_length") or 0)
+
+    @property
     def is_embedding_model(self) -> bool:
         """Return True if the file says how to make one vector of an input."""
         return self._of_architecture("pooling_type") is not None
 
     @property
-    def has_chat_template(self) -> bool:
-        """Return True if the file has a chat template, without which llama.cpp guesses one."""
-        return "tokenizer.chat_template" in self.values
+    def chat_template(self) -> str:
+        """The chat template, or an empty text."""
+        template = self.values.get("tokenizer.chat_template")
+        return template if isinstance(template, str) else ""
 
     def bytes_per_token(self) -> int:
         """Return the memory of a token's keys and values in all layers."""
         layers = self._of_architecture("block_count") or 0
         heads = self._of_architecture("attention.head_count") or 1
         kept = self._of_architecture("attention.head_count_kv") or heads
-        width = (self._of_architecture("embedding_length") or 0) // (max(heads) if isinstance(heads, list) else heads)
+        width = self.embedding_length // (max(heads) if isinstance(heads, list) else heads)
         key = self._of_architecture("attention.key_length") or width
         value = self._of_architecture("attention.value_length") or width
         total = sum(kept) if isinstance(kept, list) else layers * kept

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 
 from flask import Blueprint, Response, request
 
 from openai_compat.backends.base import missing_capability
-from openai_compat.core.cancellation import CancellationToken
-from openai_compat.core.errors import ModelNotFoundError
+from openai_compat.core.errors import ModelNotFoundError, UnsupportedParameterError
 from openai_compat.sidecars.huggingface.model_pool import ModelPool
 from openai_compat.web.request_context import current_context
 
 from .server_process import LlamaServer
-
-log = logging.getLogger(__name__)
 
 
 def leases_blueprint(pool: ModelPool, on_close: Callable[[Callable[[], None]], None]) -> Blueprint:
@@ -30,32 +26,23 @@ def leases_blueprint(pool: ModelPool, on_close: Callable[[Callable[[], None]], N
 
     @blueprint.post("/leases/<path:model>")
     def lease(model: str) -> Response:
-        server = acquire_running(pool, model, current_context().cancellation)
+        server = pool.acquire(model, current_context().cancellation)
         on_close(partial(pool.release, model))
-        capability = request.args.get("capability")
-        if capability and capability not in server.capabilities:
-            raise missing_capability(model, capability, server.capabilities)
+        if not isinstance(server, LlamaServer):
+            raise ModelNotFoundError(model)
+        _check(server, request.args)
         return Response(_hold(request.environ["gunicorn.socket"]), mimetype="text/plain")
 
     return blueprint
 
 
-def acquire_running(pool: ModelPool, name: str, cancellation: CancellationToken) -> LlamaServer:
-    """Occupy a slot of a model whose process runs, and return it. A process that has ended is replaced.
-
-    Raises:
-        ModelNotFoundError: the model has no process.
-        OpenAICompatError: as in `ModelPool.acquire`.
-    """
-    while True:
-        server = pool.acquire(name, cancellation)
-        if isinstance(server, LlamaServer) and server.is_running:
-            return server
-        pool.release(name)
-        if not isinstance(server, LlamaServer):
-            raise ModelNotFoundError(name)
-        log.error("the process of the model '%s' has ended", name)
-        pool.discard(name, server)
+def _check(server: LlamaServer, wanted: Mapping[str, str]) -> None:
+    """Raise a RequestError if the model cannot do what the call needs."""
+    capability = wanted.get("capability")
+    if capability and capability not in server.capabilities:
+        raise missing_capability(server.name, capability, server.capabilities)
+    if wanted.get("tools") == "1" and not server.knows_tools:
+        raise UnsupportedParameterError("tools", server.name, "its chat template has no format for tools.")
 
 
 def _hold(connection: socket.socket) -> Iterator[bytes]:

@@ -11,6 +11,7 @@ from openai_compat.backends.llama_cpp.model_options import LlamaCppModel
 from openai_compat.core.errors import ModelUnavailableError
 from openai_compat.sidecars.huggingface.models import hub
 
+from .embedding_server import LlamaEmbeddingServer
 from .gguf_header import GGUFHeader, read_header
 from .launch import LaunchConfig
 from .server_process import LlamaServer
@@ -43,7 +44,8 @@ class LlamaCppLoader:
         hub.fetch_weights(model, progress)
         progress("loading the weights")
         header = _header(model)
-        return LlamaServer(model, header, self._launch_config(model, header))
+        config = self._launch_config(model, header)
+        return (LlamaEmbeddingServer if config.is_embedding else LlamaServer)(model, header, config)
 
     def estimate(self, model: LlamaCppModel) -> int | None:
         """Return the size of the files and of the context windows."""

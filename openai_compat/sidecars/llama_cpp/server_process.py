@@ -36,7 +36,9 @@ class LlamaServer(Backend):
         """
         super().__init__(ModelConfig(model.name, model.kind), model, None)  # type: ignore[arg-type]  # it sends nothing
         self.context_window = config.window
-        self.capabilities = _capabilities(model, header, config)
+        template = config.chat_template or header.chat_template
+        self.knows_tools = "tools" in template
+        self.capabilities = _capabilities(model, config, has_template=bool(template))
         Path(config.socket).unlink(missing_ok=True)  # of a process that was killed
         self._process = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 - our own
         self.memory_bytes = self._wait_until_ready(config).memory_bytes
@@ -74,8 +76,7 @@ class LlamaServer(Backend):
             ) from error
 
 
-def _capabilities(model: LlamaCppModel, header: GGUFHeader, config: LaunchConfig) -> list[str]:
+def _capabilities(model: LlamaCppModel, config: LaunchConfig, *, has_template: bool) -> list[str]:
     if config.is_embedding:
         return ["embeddings"]
-    has_template = header.has_chat_template or config.chat_template is not None
     return list(model.capabilities) or (["chat", "completions"] if has_template else ["completions"])
