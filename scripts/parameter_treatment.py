@@ -13,7 +13,6 @@ from openai_compat.backends.base import (
     SupportsCompletions,
     SupportsForwarding,
 )
-from openai_compat.backends.huggingface.engine_config import KIND as HUGGINGFACE
 from openai_compat.backends.registry import load_backend_class
 from openai_compat.core.profiles import DROPPED, PROFILES, Profile
 from openai_compat.sidecars.huggingface.models.supported_parameters import (
@@ -26,6 +25,7 @@ from openai_compat.web.schemas.chat import ChatRequestSchema
 from openai_compat.web.schemas.completions import CompletionRequestSchema
 
 ANTHROPIC: Final = "anthropic"
+HUGGINGFACE: Final = "huggingface"
 OFFLINE_KINDS: Final = frozenset({"echo"})
 """Kinds without an upstream. They ignore parameters that other kinds forward."""
 SERVICE_PARAMETERS: Final = frozenset({"messages", "prompt", "model", "stream", "stream_options"})

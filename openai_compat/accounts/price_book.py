@@ -13,7 +13,7 @@ from openai_compat.routing.router import Route
 
 from .price_data import PriceData
 
-FREE_KINDS: Final = frozenset({"echo", "huggingface"})
+FREE_KINDS: Final = frozenset({"echo", "huggingface", "llama_cpp"})
 """Kinds that run on this machine, which cost nothing unless their model config has a price."""
 FREE: Final = Price()
 _AMOUNTS: Final = [field.name for field in fields(Price) if field.name != "tiers"]

@@ -13,6 +13,12 @@ from typing import Final
 from openai_compat.core.errors import InvalidRequestError
 from openai_compat.core.types import ChatRequest, CompletionRequest, EmbeddingsRequest, JSONObject
 
+VOCABULARY_MISSING: Final = (
+    "Invalid type for 'input': this model takes texts. Token ids need the vocabulary of OpenAI's models, which is not "
+    "installed here. Send texts (with LangChain: check_embedding_ctx_length=False), or install the extra `tokens`: "
+    "pip install 'openai-compat[tokens]'."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Range:
@@ -112,6 +118,13 @@ def check_embeddings(request: EmbeddingsRequest, max_dimensions: int) -> None:
         raise InvalidRequestError("'input' cannot contain an empty string or an empty list of tokens.", param="input")
     if request.dimensions is not None:
         Range(1, max_dimensions).check(request.dimensions, "dimensions")
+
+
+def require_text(content: str | Sequence[int]) -> str:
+    """Return an input of an embeddings call that is a text. Raise InvalidRequestError for token ids."""
+    if not isinstance(content, str):
+        raise InvalidRequestError(VOCABULARY_MISSING, param="input", code="invalid_type")
+    return content
 
 
 def stops_of(parameters: JSONObject) -> list[str]:

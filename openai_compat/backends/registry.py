@@ -15,6 +15,7 @@ KINDS = MappingProxyType(
         "external": "openai_compat.backends.external.backend:ExternalBackend",
         "haystack": "openai_compat.backends.haystack.backend:HaystackBackend",
         "huggingface": "openai_compat.backends.huggingface.backend:HuggingFaceBackend",
+        "llama_cpp": "openai_compat.backends.llama_cpp.backend:LlamaCppBackend",
         "openai": "openai_compat.backends.openai.backend:OpenAIBackend",
     }
 )

@@ -14,7 +14,7 @@ from .auth.token_cache import TokenCache
 
 if TYPE_CHECKING:
     from openai_compat.backends.http.client import UpstreamClient
-    from openai_compat.backends.huggingface.engine_client import EngineClient
+    from openai_compat.backends.local.engine_client import EngineClient
     from openai_compat.core.settings import ModelConfig, Settings
 
 

@@ -44,7 +44,12 @@ class RuntimeDir:
 
     @property
     def url(self) -> str:
-        return f"http+unix://{quote(str(self.socket), safe='')}"
+        return socket_url(self.socket)
+
+
+def socket_url(path: Path) -> str:
+    """Return the URL under which the HTTP client reaches a Unix socket."""
+    return f"http+unix://{quote(str(path), safe='')}"
 
 
 def server_lock_path(path: Path) -> Path:

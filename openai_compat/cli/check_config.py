@@ -6,7 +6,8 @@ import argparse
 import json
 import sys
 
-from openai_compat.backends.huggingface.engine_config import KIND, missing_library
+from openai_compat.backends.local.backend import missing_extra_of
+from openai_compat.backends.local.engine_config import LOCAL_KINDS
 from openai_compat.config.environment import load_settings
 from openai_compat.core.errors import ConfigurationError
 from openai_compat.core.extras import install_hint
@@ -63,5 +64,5 @@ def to_banner(settings: Settings, host: str, port: int) -> str:
 
 
 def _missing_extra(entry: ModelConfig, settings: Settings) -> str:
-    is_missing = entry.kind == KIND and missing_library(settings.local_model_loader) is not None
-    return f", which needs {install_hint('local')}" if is_missing else ""
+    extra = missing_extra_of(entry.kind, settings) if entry.kind in LOCAL_KINDS else None
+    return f", which needs {install_hint(extra)}" if extra is not None else ""

@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from openai_compat.backends.huggingface.engine_config import KIND, missing_library, to_local_model
-from openai_compat.backends.huggingface.model_options import LocalModel
+from openai_compat.backends.local.backend import missing_extra_of
+from openai_compat.backends.local.engine_config import LOCAL_KINDS, EngineConfig, to_engine_config, to_local_model
+from openai_compat.backends.local.options import PooledModel
+from openai_compat.backends.runtime_dir import temporary_parent
 from openai_compat.config.environment import load_settings
 from openai_compat.core.errors import ConfigurationError
 from openai_compat.core.extras import install_hint
 from openai_compat.core.settings import ModelConfig, Settings
 from openai_compat.core.validators import without_secrets
-from openai_compat.sidecars.huggingface.loader import ImportPathLoader
+from openai_compat.sidecars.huggingface.loader import KindLoader
 from openai_compat.sidecars.huggingface.model_pool import to_load_error
 from openai_compat.sidecars.huggingface.models import hub
 
@@ -61,7 +65,7 @@ def run_load(arguments: argparse.Namespace) -> int:
     models = None if settings is None else _select(arguments.names, settings)
     if settings is None or models is None:
         return USAGE_ERROR
-    return max([_load(model, settings.local_model_loader) for model in models], default=0)
+    return _load_all(models, to_engine_config(settings))
 
 
 def _settings() -> Settings | None:
@@ -74,17 +78,18 @@ def _settings() -> Settings | None:
 
 def _location(entry: ModelConfig, settings: Settings) -> str:
     """Return the URL of a remote model, or where the weights of a local one are."""
-    if entry.kind != KIND:
+    if entry.kind not in LOCAL_KINDS:
         return without_secrets(entry.base_url) if entry.base_url else ""
     model = to_local_model(entry, settings)
-    if missing_library(settings.local_model_loader) is not None:
-        return f"{model.hf_repo} (the extra 'local' is not installed)"
-    return f"{model.hf_repo} ({hub.weights_location(model)})"
+    if (extra := missing_extra_of(entry.kind, settings)) is not None:
+        return f"{model.source} (the extra '{extra}' is not installed)"
+    return f"{model.source} ({hub.weights_location(model)})"
 
 
-def _select(names: list[str], settings: Settings) -> list[LocalModel] | None:
+def _select(names: list[str], settings: Settings) -> list[PooledModel] | None:
     """Return the local models of these names. Print an error and return None if one does not exist."""
-    local = {name: to_local_model(entry, settings) for name, entry in settings.entries.items() if entry.kind == KIND}
+    entries = [entry for entry in settings.entries.values() if entry.kind in LOCAL_KINDS]
+    local = {entry.name: to_local_model(entry, settings) for entry in entries}
     unknown = sorted(set(names) - local.keys() - {"all"})
     if unknown:
         known = ", ".join(local) or "none"
@@ -93,14 +98,16 @@ def _select(names: list[str], settings: Settings) -> list[LocalModel] | None:
     return [model for name, model in local.items() if name in names or "all" in names]
 
 
-def _pull(model: LocalModel, token: str | None) -> int:
+def _pull(model: PooledModel, token: str | None) -> int:
     try:
         if hub.weights_location(model) == "folder":
-            print(f"{model.name}: {model.hf_repo} is a local folder, nothing to download")
+            print(f"{model.name}: {model.source} is on this machine, nothing to download")
         else:
-            print(f"{model.name}: {model.hf_repo} is in {hub.pull(model, token)}")
+            print(f"{model.name}: {model.source} is in {hub.pull(model, token)}")
     except ImportError as error:
-        print(f"{model.name}: '{error.name}' is not installed. It comes with {install_hint('local')}", file=sys.stderr)
+        print(
+            f"{model.name}: '{error.name}' is not installed. It comes with {install_hint(model.extra)}", file=sys.stderr
+        )
         return FAILED
     except (OSError, ValueError) as error:
         print(f"{model.name}: {error}", file=sys.stderr)
@@ -108,10 +115,16 @@ def _pull(model: LocalModel, token: str | None) -> int:
     return 0
 
 
-def _load(model: LocalModel, loader: str) -> int:
+def _load_all(models: list[PooledModel], config: EngineConfig) -> int:
+    with TemporaryDirectory(dir=temporary_parent()) as folder:
+        loader = KindLoader(config, Path(folder))
+        return max([_load(model, loader) for model in models], default=0)
+
+
+def _load(model: PooledModel, loader: KindLoader) -> int:
     started = time.monotonic()
     try:
-        backend = ImportPathLoader(loader).load(model, lambda step: print(f"{model.name}: {step}", file=sys.stderr))
+        backend = loader.load(model, lambda step: print(f"{model.name}: {step}", file=sys.stderr))
     except Exception as error:  # noqa: BLE001 - the command reports every error of a loader
         print(to_load_error(model, error).message, file=sys.stderr)
         return FAILED

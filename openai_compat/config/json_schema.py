@@ -8,7 +8,6 @@ from typing import Any, Final
 from marshmallow import INCLUDE, Schema, fields
 from marshmallow.validate import NoneOf, Range
 
-from openai_compat.backends.huggingface.engine_config import KIND as HUGGINGFACE
 from openai_compat.backends.registry import KINDS, load_backend_class
 
 from .aliases import SECTION
@@ -16,6 +15,8 @@ from .fields import Names, Shorthand, Weights, Word
 from .model_schema import AliasSchema, ModelSchema, schema_of
 from .strict_schema import StrictSchema
 
+HUGGINGFACE: Final = "huggingface"
+"""Kind of a model with `hf_repo` and without `kind`."""
 JsonSchema = dict[str, Any]
 TYPES: Final[Mapping[type[fields.Field[Any]], JsonSchema]] = {
     fields.String: {"type": "string"},

@@ -12,8 +12,8 @@ import yaml
 from marshmallow import EXCLUDE, ValidationError
 
 from openai_compat.backends.base import Backend, option_names
-from openai_compat.backends.huggingface.engine_config import KIND
 from openai_compat.backends.huggingface.presets import PRESETS
+from openai_compat.backends.local.engine_config import LOCAL_KINDS
 from openai_compat.backends.registry import load_backend_class
 from openai_compat.core.hooks import Hooks, load_hooks
 from openai_compat.core.prices import parse_price
@@ -234,8 +234,8 @@ class _ModelParser:
             if is_needed and self._entry.get("base_url") is None:
                 self._report(f"kind {kind} needs a `base_url`")
             return None
-        if kind == KIND:
-            self._report(f"kind {KIND} runs here, and a server behind a `base_url` is of kind openai")
+        if kind in LOCAL_KINDS:
+            self._report(f"kind {kind} runs here, and a server behind a `base_url` is of kind openai")
         parse = parse_api_root if kind in API_ROOT_KINDS else parse_url
         try:
             return parse(self._expand(text, "base_url"))

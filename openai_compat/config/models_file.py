@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
 
-from openai_compat.backends.huggingface.engine_config import KIND
+from openai_compat.backends.local.engine_config import LOCAL_KINDS
 from openai_compat.backends.registry import load_backend_class
 from openai_compat.core.extras import missing_extra
 from openai_compat.core.settings import ECHO_MODEL, OPENAI_URL, ModelConfig, Settings
@@ -73,7 +73,7 @@ def _includes_presets(settings: Settings) -> bool:
 
 
 def _check_preload(settings: Settings, entries: Mapping[str, ModelConfig], problems: list[str]) -> None:
-    local = {name for name, entry in entries.items() if entry.kind == KIND}
+    local = {name for name, entry in entries.items() if entry.kind in LOCAL_KINDS}
     unknown = sorted(set(settings.preload_models) - local)
     if unknown:
         problems.append(f"PRELOAD_MODELS names models that are not local models: {', '.join(unknown)}")

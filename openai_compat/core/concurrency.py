@@ -5,12 +5,23 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from typing import Protocol
 
 from .cancellation import CancellationToken
 from .errors import OpenAICompatError, OverloadedError
 
 MAX_RETRY_AFTER = 30
 """Upper bound of `retry_after`, in seconds."""
+
+
+class Slots(Protocol):
+    """Slots for calls, of which each call takes one and releases it once."""
+
+    def acquire(self, cancellation: CancellationToken) -> None:
+        """Wait for a slot and take it."""
+
+    def release(self) -> None:
+        """Free the slot."""
 
 
 class _Waiter:

@@ -12,7 +12,7 @@ import pytest
 
 from openai_compat.backends.http.client import UpstreamClient
 from openai_compat.backends.huggingface.backend import HuggingFaceBackend
-from openai_compat.backends.huggingface.engine_client import EngineClient
+from openai_compat.backends.local.engine_client import EngineClient
 from openai_compat.backends.resources import BackendResources
 from openai_compat.config import environment
 from openai_compat.core.cancellation import CancellationToken

@@ -48,7 +48,9 @@ BACKENDS: dict[str, set[str]] = {
     "openai": KIND | {"openai"},
     "anthropic": KIND | {"anthropic"},
     "databricks": KIND | {"databricks", "openai"},
-    "huggingface": KIND | {"huggingface", "openai"},
+    "local": KIND | {"local", "openai", "registry"},
+    "huggingface": KIND | {"huggingface", "local", "openai"},
+    "llama_cpp": KIND | {"llama_cpp", "local", "openai"},
     "haystack": KIND | {"haystack"},
 }
 # Within `core`: values first, then the modules that use them.
@@ -82,7 +84,13 @@ CORE: dict[str, set[str]] = {
     "settings": {"hooks", "prices", "profiles", "redaction", "timeouts"},
 }
 OWNERS = {
-    "flask": ("app.py", "web/", "sidecars/huggingface/application.py", "sidecars/haystack/application.py"),
+    "flask": (
+        "app.py",
+        "web/",
+        "sidecars/huggingface/application.py",
+        "sidecars/haystack/application.py",
+        "sidecars/llama_cpp/leases.py",
+    ),
     "flask_cors": ("app.py",),
     "werkzeug": ("app.py", "web/", "sidecars/huggingface/application.py", "sidecars/haystack/application.py"),
     "marshmallow": ("web/", "config/"),
@@ -111,6 +119,7 @@ OWNERS = {
     "torch": ("sidecars/huggingface/",),
     "transformers": ("sidecars/huggingface/",),
     "llguidance": ("sidecars/huggingface/",),
+    "xllamacpp": ("sidecars/llama_cpp/parameters.py",),
 }
 ENVIRONMENT_READERS = {"config/environment.py", "server/gunicorn_conf.py"}
 MODULES = sorted(PACKAGE.rglob("*.py"))

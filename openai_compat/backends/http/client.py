@@ -18,7 +18,7 @@ from requests.exceptions import (
 )
 from requests.utils import get_environ_proxies
 
-from openai_compat.core.concurrency import ConcurrencyLimiter
+from openai_compat.core.concurrency import Slots
 from openai_compat.core.errors import (
     OpenAICompatError,
     UpstreamConnectError,
@@ -65,8 +65,8 @@ class UpstreamClient:
         body: bytes | Iterator[bytes] | None = None,
         body_length: int | None = None,
         is_repeatable: bool = True,
-        limiter: ConcurrencyLimiter | None = None,
-        gate: ConcurrencyLimiter | None = None,
+        limiter: Slots | None = None,
+        gate: Slots | None = None,
         redactor: Redactor = NOTHING_SECRET,
     ) -> StreamedResponse:
         """Send a request and return the response, of any status, as soon as its headers have arrived.
@@ -122,7 +122,7 @@ class StreamedResponse(UpstreamResponse):
         response: Response,
         url: str,
         context: CallContext,
-        limiter: ConcurrencyLimiter | None = None,
+        limiter: Slots | None = None,
         max_bytes: int = UpstreamResponse.max_bytes,
         redactor: Redactor = NOTHING_SECRET,
     ) -> None:

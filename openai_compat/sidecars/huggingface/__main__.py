@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from openai_compat.backends.huggingface.engine_config import EngineConfig
+from openai_compat.backends.local.engine_config import EngineConfig
 from openai_compat.backends.runtime_dir import RuntimeDir, try_lock
 
 SPARE_THREADS: Final = 32
@@ -29,7 +29,7 @@ def main() -> None:
     def create_app() -> object:
         from .application import create_engine_app
 
-        return create_engine_app(config)
+        return create_engine_app(config, runtime_dir.path)
 
     threads = SPARE_THREADS + sum(config.capacity(model) for model in config.models)
     server = SidecarServer(

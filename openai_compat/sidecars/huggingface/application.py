@@ -13,7 +13,7 @@ from werkzeug.wsgi import ClosingIterator
 
 from openai_compat.app import Application
 from openai_compat.backends.base import capabilities_of
-from openai_compat.backends.huggingface.engine_config import EngineConfig
+from openai_compat.backends.local.engine_config import EngineConfig
 from openai_compat.core.logging import configure_logging
 from openai_compat.core.settings import Settings
 from openai_compat.core.tokens import TokenCounter
@@ -22,13 +22,14 @@ from openai_compat.services.chat import ChatService
 from openai_compat.services.completions import CompletionService
 from openai_compat.services.embeddings import EmbeddingService
 from openai_compat.services.token_decoder import TokenDecoder
+from openai_compat.sidecars.llama_cpp.leases import leases_blueprint
 from openai_compat.web.client_monitor import DisconnectMonitor
 from openai_compat.web.errors import register_errors
 from openai_compat.web.json_response import json_response
 from openai_compat.web.request_context import current_context, install_request_context
 from openai_compat.web.routes import inference
 
-from .loader import ImportPathLoader
+from .loader import KindLoader
 from .model_pool import ModelPool
 
 if TYPE_CHECKING:
@@ -48,8 +49,13 @@ class LazyModelRouter(ModelRouter):
     def route(self, model: str | None) -> Route:
         name = model or ""
         backend = self._pool.acquire(name, current_context().cancellation)
-        request.environ[RELEASES_KEY].append(partial(self._pool.release, name))
+        release_at_end(partial(self._pool.release, name))
         return Route(name, backend)
+
+
+def release_at_end(release: Callable[[], None]) -> None:
+    """Call `release` when the response of the current request is closed."""
+    request.environ[RELEASES_KEY].append(release)
 
 
 class ReleaseMiddleware:
@@ -74,8 +80,11 @@ class ReleaseMiddleware:
         return ClosingIterator(body, release_all)
 
 
-def create_engine_app(config: EngineConfig) -> Application:
-    """Return the engine's WSGI application, with the model pool in `app.extensions["engine"]`."""
+def create_engine_app(config: EngineConfig, folder: Path) -> Application:
+    """Return the engine's WSGI application, with the model pool in `app.extensions["engine"]`.
+
+    `folder` is the runtime directory, for the sockets of models with a process of their own.
+    """
     settings = Settings(
         log_level=config.log_level,
         log_format=config.log_format,
@@ -86,7 +95,7 @@ def create_engine_app(config: EngineConfig) -> Application:
     configure_logging(settings.log_level, settings.log_format)
     # The workers write the access log.
     logging.getLogger("openai_compat.web.request_context").setLevel("WARNING")
-    pool = ModelPool(config, ImportPathLoader(config.loader))
+    pool = ModelPool(config, KindLoader(config, folder))
     app = Application("openai_compat.sidecars.huggingface", static_folder=None)
     app.extensions["engine"] = pool
     install_request_context(app, settings, DisconnectMonitor(), lambda environ: None)
@@ -96,6 +105,7 @@ def create_engine_app(config: EngineConfig) -> Application:
     app.register_blueprint(inference.completions_blueprint(router, CompletionService(tokens)))
     app.register_blueprint(inference.embeddings_blueprint(router, EmbeddingService(tokens, decoder)))
     app.register_blueprint(states_blueprint(pool))
+    app.register_blueprint(leases_blueprint(pool, release_at_end))
     register_errors(app, settings)
     app.wsgi_app = ReleaseMiddleware(app.wsgi_app)  # type: ignore[method-assign]  # how Flask takes middleware
     return app
@@ -110,7 +120,7 @@ def states_blueprint(pool: ModelPool) -> Blueprint:
         state: dict[str, Any] = pool.describe(model)
         backend = pool.backend(model)
         if backend is not None:
-            state["capabilities"] = capabilities_of(backend)
+            state.setdefault("capabilities", capabilities_of(backend))
         return json_response(state)
 
     return blueprint

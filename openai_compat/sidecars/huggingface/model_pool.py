@@ -10,8 +10,8 @@ from time import monotonic
 from typing import Any, Final, Literal
 
 from openai_compat.backends.base import Backend
-from openai_compat.backends.huggingface.engine_config import EngineConfig
-from openai_compat.backends.huggingface.model_options import LocalModel
+from openai_compat.backends.local.engine_config import EngineConfig
+from openai_compat.backends.local.options import PooledModel
 from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import ModelBusyError, ModelNotFoundError, ModelUnavailableError, OpenAICompatError
 from openai_compat.core.extras import install_hint
@@ -32,7 +32,7 @@ FULL_RETRY_AFTER: Final = 2
 class _ModelSlot:
     """State of one model. `calls` counts the callers between `acquire` and `release`."""
 
-    model: LocalModel
+    model: PooledModel
     capacity: int
     state: State = "absent"
     backend: Backend | None = None
@@ -129,10 +129,16 @@ class ModelPool:
         return slot
 
     def _wait_until_loaded(self, slot: _ModelSlot, cancellation: CancellationToken) -> Backend:
-        """Start loading the model if necessary, and wait for it. The lock is released while this waits."""
+        """Start loading the model if necessary, and wait for it. The lock is released while this waits.
+
+        A model with a process of its own, which has ended, is loaded again.
+        """
         deadline = monotonic() + self._config.load_timeout
         cancellation.on_cancel(self._wake)
         try:
+            if not getattr(slot.backend, "is_running", True):
+                log.error("the process of the model '%s' has ended", slot.model.name)
+                _close([self._detach(slot)])
             while slot.backend is None:
                 cancellation.raise_if_cancelled()
                 self._start_loading(slot)
@@ -263,14 +269,14 @@ def _memory_bytes(backend: Backend) -> int:
     return int(getattr(backend, "memory_bytes", 0))
 
 
-def _too_large(model: LocalModel, needed: int, budget: int) -> ModelUnavailableError:
+def _too_large(model: PooledModel, needed: int, budget: int) -> ModelUnavailableError:
     return ModelUnavailableError(
         f"The model '{model.name}' needs {needed // 1_000_000} MB, and LOCAL_MEMORY_BYTES allows "
         f"{budget // 1_000_000} MB for all models together."
     )
 
 
-def to_load_error(model: LocalModel, error: Exception) -> OpenAICompatError:
+def to_load_error(model: PooledModel, error: Exception) -> OpenAICompatError:
     """Return the error of a failed load for its callers. An unexpected exception is logged and shown by its type."""
     if isinstance(error, OpenAICompatError):
         return error
@@ -280,7 +286,7 @@ def to_load_error(model: LocalModel, error: Exception) -> OpenAICompatError:
         missing = (error.name or "a library").partition(".")[0]
         return ModelUnavailableError(
             f"The model '{model.name}' needs '{missing}', which is not installed. "
-            f"Local models need {install_hint('local')}"
+            f"Local models need {install_hint(model.extra)}"
         )
     log.error("loading the model '%s' failed", model.name, exc_info=error)
     return ModelUnavailableError(

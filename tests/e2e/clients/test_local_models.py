@@ -16,7 +16,8 @@ import pytest
 from anthropic import Anthropic
 from openai import APIStatusError, BadRequestError, OpenAI
 
-from openai_compat.sidecars.huggingface.models.bundled_models import CHAT_MODEL, EMBEDDING_MODEL, entries
+from openai_compat.sidecars.huggingface.models.bundled_models import entries
+from openai_compat.sidecars.llama_cpp.bundled_models import CHAT_MODEL, EMBEDDING_MODEL
 from tests.support.live_server import LiveServer
 from tests.support.tiny_models import SCRIPT, save_reciting_model
 

@@ -189,7 +189,7 @@ def test_the_banner_names_the_extra_that_a_local_model_needs(monkeypatch: pytest
     file.write_text(json.dumps([{"name": "writer", "hf_repo": "x"}, {"name": "e", "kind": "echo"}]))
 
     def lines(missing: str | None) -> list[str]:
-        monkeypatch.setattr("openai_compat.backends.huggingface.engine_config.missing_extra", lambda: missing)
+        monkeypatch.setattr("openai_compat.backends.local.engine_config.missing_extra", lambda: missing)
         settings = environment.load({"MODELS_FILE": str(file), "INCLUDE_DEFAULT_MODELS": "false"})
         return to_banner(settings, "localhost", 80).splitlines()
 

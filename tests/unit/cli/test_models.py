@@ -31,7 +31,7 @@ def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "models.json").write_text(json.dumps(entries))
     monkeypatch.setenv("MODELS_FILE", str(tmp_path / "models.json"))
     monkeypatch.setenv("LOCAL_MODEL_LOADER", LOADER)
-    monkeypatch.setattr("openai_compat.backends.huggingface.engine_config.missing_extra", lambda: None)
+    monkeypatch.setattr("openai_compat.backends.local.engine_config.missing_extra", lambda: None)
     monkeypatch.setattr(hub, "weights_location", _folder_or_nothing)
     return tmp_path
 
@@ -83,7 +83,7 @@ def test_pull_downloads_repositories_and_skips_folders(
     assert main(["models", "pull", "all"]) == 0
     assert pulled == [("fails", "hf-1")]
     out = capsys.readouterr().out
-    assert "is a local folder, nothing to download" in out
+    assert "is on this machine, nothing to download" in out
     assert "failing: fails is in /cache/fails" in out
 
 

@@ -13,8 +13,8 @@ import torch
 
 from openai_compat.backends.base import Backend, SupportsEmbeddings
 from openai_compat.backends.huggingface.model_options import LocalModel
-from openai_compat.backends.parameter_checks import check_embeddings
-from openai_compat.core.errors import InvalidRequestError, ModelBusyError, ModelUnavailableError
+from openai_compat.backends.parameter_checks import check_embeddings, require_text
+from openai_compat.core.errors import ModelBusyError, ModelUnavailableError
 from openai_compat.core.settings import ModelConfig
 from openai_compat.core.types import CallContext, Embeddings, EmbeddingsRequest, Usage
 
@@ -22,11 +22,6 @@ from .scheduler import OUT_OF_MEMORY, is_out_of_memory
 
 BATCH_SIZE: Final = 32
 """Inputs of one forward pass. More are no faster on a CPU and take memory."""
-VOCABULARY_MISSING: Final = (
-    "Invalid type for 'input': this model takes texts. Token ids need the vocabulary of OpenAI's models, which is not "
-    "installed here. Send texts (with LangChain: check_embedding_ctx_length=False), or install the extra `tokens`: "
-    "pip install 'openai-compat[tokens]'."
-)
 Pooling = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -83,9 +78,7 @@ class EmbeddingModel(Backend, SupportsEmbeddings):
 
     def _tokenize(self, loaded: LoadedEncoder, text: str | Sequence[int]) -> list[int]:
         """Return an input's tokens with the special tokens before them. Those after them are added once it is cut."""
-        if not isinstance(text, str):
-            raise InvalidRequestError(VOCABULARY_MISSING, param="input", code="invalid_type")
-        encoded = loaded.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        encoded = loaded.tokenizer(require_text(text), add_special_tokens=False, verbose=False)["input_ids"]
         return [*self._prefix, *encoded]
 
     def _embed(self, loaded: LoadedEncoder, inputs: Sequence[list[int]], context: CallContext) -> torch.Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal
 
-from openai_compat.backends.huggingface.model_options import LocalModel, LocalModelOptions
+from openai_compat.backends.local.options import PooledModel, SharedOptions
 from openai_compat.core.errors import ModelUnavailableError
 
 log = logging.getLogger(__name__)
@@ -20,22 +20,40 @@ PICKLES: Final = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 """Files that are not needed if the repository has the same weights as safetensors."""
 
 
-def weights_location(model: LocalModelOptions) -> Location:
+def weights_location(model: SharedOptions) -> Location:
     """Return where a model's weights are, without asking the hub.
 
     Raises:
         ModuleNotFoundError: `hf_repo` is not a folder, and the hub's library is not installed.
     """
-    if Path(model.hf_repo).expanduser().is_dir():
+    if not model.hf_repo or Path(model.hf_repo).expanduser().is_dir():
         return "folder"
+    return "cached" if _cached_path(model, model.gguf_file or "config.json") else "not downloaded"
+
+
+def file_path(model: PooledModel, name: str) -> Path:
+    """Return the path of a model's file on this machine. Without `hf_repo` its name is a path.
+
+    Raises:
+        ModelUnavailableError: it is not there.
+    """
+    folder = Path(model.hf_repo).expanduser()
+    is_here = not model.hf_repo or folder.is_dir()
+    path = folder / Path(name).expanduser() if is_here else _cached_path(model, name)
+    if path is None or not path.is_file():
+        log.error("model '%s': there is no file %s", model.name, path or f"{name} in {model.hf_repo}")
+        raise ModelUnavailableError(f"The file {Path(name).name} of the model '{model.name}' does not exist.")
+    return path.absolute()
+
+
+def _cached_path(model: SharedOptions, name: str) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
 
-    wanted = model.gguf_file or "config.json"
-    found = try_to_load_from_cache(model.hf_repo, wanted, revision=model.revision)
-    return "cached" if isinstance(found, str) else "not downloaded"
+    found = try_to_load_from_cache(model.hf_repo, name, revision=model.revision)
+    return Path(found) if isinstance(found, str) else None
 
 
-def pull(model: LocalModelOptions, token: str | None) -> str:
+def pull(model: SharedOptions, token: str | None) -> str:
     """Download the missing files of a model, with progress on standard error, and return their folder.
 
     Raises:
@@ -44,16 +62,16 @@ def pull(model: LocalModelOptions, token: str | None) -> str:
     """
     from huggingface_hub import HfApi, snapshot_download
 
-    if model.gguf_file is not None:
-        wanted = [model.gguf_file, "*.json", "*.txt", "*.model", "*.jinja"]
-        return str(snapshot_download(model.hf_repo, revision=model.revision, token=token, allow_patterns=wanted))
+    if (wanted := model.hub_files) is not None:
+        allowed = list(wanted)
+        return str(snapshot_download(model.hf_repo, revision=model.revision, token=token, allow_patterns=allowed))
     names = HfApi(token=token).list_repo_files(model.hf_repo, revision=model.revision)
     has_safetensors = any(name.endswith(".safetensors") for name in names)
     unwanted = [*OTHER_FRAMEWORKS, "*.gguf", *(PICKLES if has_safetensors else ())]
     return str(snapshot_download(model.hf_repo, revision=model.revision, token=token, ignore_patterns=unwanted))
 
 
-def fetch_weights(model: LocalModel, progress: Callable[[str], None]) -> None:
+def fetch_weights(model: PooledModel, progress: Callable[[str], None]) -> None:
     """Download a model that is not on this machine, as the first step of loading it.
 
     Raises:

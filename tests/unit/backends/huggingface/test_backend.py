@@ -10,19 +10,23 @@ from typing import Any
 
 import pytest
 
-from openai_compat.backends.huggingface.engine_client import EngineClient
-from openai_compat.backends.huggingface.engine_config import (
+from openai_compat.backends.http.client import UpstreamClient
+from openai_compat.backends.http.messages import UpstreamRequest
+from openai_compat.backends.huggingface.model_options import LocalModel
+from openai_compat.backends.local.engine_client import EngineClient
+from openai_compat.backends.local.engine_config import (
     OWN_LOADER,
     EngineConfig,
     missing_library,
     to_engine_config,
 )
-from openai_compat.backends.huggingface.model_options import LocalModel
+from openai_compat.backends.resources import BackendResources
 from openai_compat.backends.runtime_dir import MAX_FOLDER_BYTES, RuntimeDir
 from openai_compat.config import environment, models_file
-from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import ConfigurationError, ModelUnavailableError
 from openai_compat.core.settings import Settings
+from openai_compat.core.types import CallContext
+from openai_compat.routing.router import build_backend
 from openai_compat.sidecars.huggingface.loader import ImportPathLoader
 
 FORMER_REGISTRY = """\
@@ -174,10 +178,12 @@ def test_a_runtime_directory_with_too_long_a_path_is_an_error() -> None:
 
 
 def test_without_its_libraries_the_engine_is_not_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("openai_compat.backends.huggingface.engine_config.missing_extra", lambda: "transformers")
-    engine = EngineClient(load(tmp_path, [{"name": "a", "hf_repo": "x"}], LOCAL_RUNTIME_DIR=str(tmp_path / "e")))
+    monkeypatch.setattr("openai_compat.backends.local.engine_config.missing_extra", lambda: "transformers")
+    settings = load(tmp_path, [{"name": "a", "hf_repo": "x"}], LOCAL_RUNTIME_DIR=str(tmp_path / "e"))
+    resources = BackendResources(settings, UpstreamClient(settings), EngineClient(settings))
+    call = UpstreamRequest("POST", "chat/completions", {}, b"{}")
     with pytest.raises(ModelUnavailableError, match=r"need 'transformers'.*openai-compat\[local\]"):
-        engine.start(CancellationToken())
+        build_backend(settings.entries["a"], resources).forward(call, CallContext("a"))  # type: ignore[attr-defined]
     assert not (tmp_path / "e").exists()
 
 
@@ -185,7 +191,7 @@ def test_the_former_path_of_the_loader_means_the_same_loader(tmp_path: Path, mon
     assert Settings().local_model_loader == OWN_LOADER
     former = "openai_compat.local.loading:load_model"
     settings = load(tmp_path, [{"name": "a", "hf_repo": "x"}], LOCAL_MODEL_LOADER=former)
-    monkeypatch.setattr("openai_compat.backends.huggingface.engine_config.missing_extra", lambda: "torch")
+    monkeypatch.setattr("openai_compat.backends.local.engine_config.missing_extra", lambda: "torch")
     assert missing_library(settings.local_model_loader) == "torch"
     loaded: list[LocalModel] = []
     module = SimpleNamespace(load_model=lambda model, progress: loaded.append(model))

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from openai_compat.backends.base import Backend
-from openai_compat.backends.huggingface.engine_config import EngineConfig
 from openai_compat.backends.huggingface.model_options import LocalModel
+from openai_compat.backends.local.engine_config import EngineConfig
 from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import (
     CallCancelledError,

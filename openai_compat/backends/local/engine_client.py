@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from secrets import token_hex
 
-from openai_compat.backends.runtime_dir import PREFIX, temporary_parent
+from openai_compat.backends.runtime_dir import PREFIX, socket_url, temporary_parent
 from openai_compat.backends.sidecar_client import SidecarClient
 from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import ModelBusyError, ModelUnavailableError
-from openai_compat.core.extras import install_hint
 from openai_compat.core.settings import Settings
 
-from .engine_config import EngineConfig, missing_library, to_engine_config
+from .engine_config import EngineConfig, to_engine_config
 
 log = logging.getLogger(__name__)
 
@@ -37,25 +36,9 @@ class EngineClient(SidecarClient):
     def configuration(self) -> bytes:
         return self.config.to_json().encode()
 
-    @property
-    def blocker(self) -> str | None:
-        """The reason why the engine cannot be started, as a sentence, or None."""
-        missing = missing_library(self.config.loader)
-        if missing is None:
-            return None
-        return f"Local models need '{missing}', which is not installed. It comes with {install_hint('local')}"
-
-    def start(self, cancellation: CancellationToken) -> None:
-        """Start the engine unless it runs, and wait until it listens.
-
-        Raises:
-            ModelUnavailableError: a library that it needs is not installed, or the runtime directory cannot be used.
-            ModelBusyError: it ended at once, or does not listen in time.
-            CallCancelledError
-        """
-        if (blocker := self.blocker) is not None:
-            raise ModelUnavailableError(blocker)
-        super().start(cancellation)
+    def model_url(self, name: str) -> str:
+        """Return the address of the process that runs a model beside the engine."""
+        return socket_url(self.config.socket_path(self._runtime_dir.path, name))
 
     def preload(self) -> None:
         """Start the engine in the background if the settings list models to preload."""

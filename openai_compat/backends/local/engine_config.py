@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final
 
+from openai_compat.backends.registry import load_backend_class
 from openai_compat.core.extras import missing_extra
 from openai_compat.core.settings import ModelConfig, Settings
 from openai_compat.core.version import __version__
 
-from .model_options import LocalModel
+from .options import PooledModel
 
-KIND: Final = "huggingface"
+LOCAL_KINDS: Final = ("huggingface", "llama_cpp")
+"""Kinds whose models the engine holds."""
 OWN_LOADER: Final = "openai_compat.sidecars.huggingface.models.loading:load_model"
 FORMER_OWN_LOADER: Final = "openai_compat.local.loading:load_model"
 """The import path of the same loader in earlier versions, which environments may still name."""
@@ -23,13 +26,13 @@ FORMER_OWN_LOADER: Final = "openai_compat.local.loading:load_model"
 class EngineConfig:
     """The models of an engine and its limits. Bytes and seconds are whole numbers.
 
-    `loader` is the import path of `load_model(entry, progress) -> Backend`.
+    `loader` is the import path of `load_model(entry, progress) -> Backend`, which loads models of kind `huggingface`.
     `memory_bytes` limits the memory of all loaded models together (0: no limit).
     A call waits at most `load_timeout` seconds for a model that is being loaded.
     `queue_limit` calls of one model may wait behind those that are running.
     """
 
-    models: tuple[LocalModel, ...]
+    models: tuple[PooledModel, ...]
     loader: str
     preload: tuple[str, ...] = ()
     memory_bytes: int = 0
@@ -47,23 +50,32 @@ class EngineConfig:
         return hashlib.sha256(f"{__version__} {self.to_json()}".encode()).hexdigest()[:12]
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True, default=str)
+        models = [{"kind": model.kind, **model.to_json()} for model in self.models]
+        return json.dumps({**asdict(self), "models": models}, sort_keys=True, default=str)
 
     @classmethod
     def from_json(cls, text: str) -> EngineConfig:
         content = json.loads(text)
-        models = tuple(LocalModel(**model) for model in content.pop("models"))
+        models = tuple(_model_class(model.pop("kind"))(**model) for model in content.pop("models"))
         return cls(models=models, preload=tuple(content.pop("preload")), **content)
 
-    def capacity(self, model: LocalModel) -> int:
+    def capacity(self, model: PooledModel) -> int:
         """Return how many calls a model accepts at a time, running and queued ones together."""
         return model.max_batch + (self.queue_limit if model.queue_limit is None else model.queue_limit)
+
+    def socket_path(self, folder: Path, name: str) -> Path:
+        """Return the path of the socket for a model that a process of its own runs.
+
+        It has the model's number instead of its name, because the path of a socket is limited.
+        """
+        number = [model.name for model in self.models].index(name)
+        return folder / f"{self.identity}-{number}.sock"
 
 
 def to_engine_config(settings: Settings) -> EngineConfig:
     """Return the engine configuration for all local models of a server."""
     configured = (*settings.entries.values(), *settings.hidden_entries.values())
-    entries = [entry for entry in configured if entry.kind == KIND]
+    entries = [entry for entry in configured if entry.kind in LOCAL_KINDS]
     names = {entry.name for entry in entries}
     return EngineConfig(
         models=tuple(to_local_model(entry, settings) for entry in entries),
@@ -93,16 +105,11 @@ def missing_library(loader: str) -> str | None:
     return missing_extra() if resolve_loader(loader) == OWN_LOADER else None
 
 
-def to_local_model(entry: ModelConfig, settings: Settings) -> LocalModel:
+def to_local_model(entry: ModelConfig, settings: Settings) -> PooledModel:
     """Return a model's options, with the settings' defaults where the model config has none."""
-    model = LocalModel(
-        name=entry.name,
-        metadata=entry.metadata,
-        default_context_tokens=settings.max_context_tokens,
-        tools=entry.tools,
-        response_format=entry.response_format,
-        **entry.options,
-    )
-    if model.device == "auto" and settings.default_device != "auto":
-        return LocalModel(**{**model.to_json(), "device": settings.default_device})
-    return model
+    return _model_class(entry.kind).from_entry(entry, settings)
+
+
+def _model_class(kind: str) -> type[PooledModel]:
+    model_class: type[PooledModel] = load_backend_class(kind).Model  # type: ignore[attr-defined]  # a `LocalBackend`
+    return model_class

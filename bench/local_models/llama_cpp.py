@@ -1,0 +1,154 @@
+"""Kind `llama_cpp` beside llama.cpp's own server, with the same weights and parameters, in alternating rounds."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+from bench.paths import ROOT
+from bench.processes import free_port
+from openai_compat.sidecars.llama_cpp.launch import LaunchConfig
+
+from .measurements import CLIENTS, START_TIMEOUT, TOKENS, prompt_of, wait_until_ready
+from .servers import Server, Site, our_server, running
+
+SLOTS: Final = 16
+WINDOW: Final = 2048
+MODES: Final = ("streamed", "whole")
+FIRST_TOKENS: Final = 60
+"""Calls of each server for the time to first token."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The number of tokens of one answer, and the seconds until its first byte of text."""
+
+    tokens: int
+    first_token: float
+
+
+def measure_llama_cpp(gguf: Path, rounds: int) -> dict[str, Any]:
+    """Return the tokens a second of both servers for each number of clients, and their times to first token."""
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        sites = {server: Site(gguf, free_port(), _folder(Path(name), server)) for server in ("own", "ours")}
+        for server, build in (("own", own_server), ("ours", gateway)):
+            stack.enter_context(running(build(sites[server]), sites[server].folder))
+            wait_until_ready(sites[server].port, "smol")
+        ports = {server: site.port for server, site in sites.items()}
+        return {
+            mode: {str(clients): _compare(ports, clients, mode, rounds) for clients in CLIENTS} for mode in MODES
+        } | {"first_token_ms": _compare_first_tokens(ports)}
+
+
+def own_server(site: Site) -> Server:
+    """Return llama.cpp's own server."""
+    config = LaunchConfig(
+        name="smol", socket="", file=str(site.weights), slots=SLOTS, window=WINDOW, connections=SLOTS + 8,
+        max_tokens=1024,
+    )  # fmt: skip
+    program = shlex.join([sys.executable, "-m", "bench.local_models.llama_server", str(site.port)])
+    command = ["sh", "-c", f"echo {shlex.quote(config.to_json())} | exec {program}"]
+    return Server(command, {"PYTHONPATH": str(ROOT)}, "smol")
+
+
+def gateway(site: Site) -> Server:
+    """Return this server with one worker."""
+    return our_server(site, [llama_model(site.weights)])
+
+
+def llama_model(gguf: Path) -> dict[str, Any]:
+    """Return the model config with the parameters of `own_server`."""
+    return {
+        "name": "smol",
+        "kind": "llama_cpp",
+        "gguf_file": str(gguf),
+        "max_batch": SLOTS,
+        "max_context_tokens": WINDOW,
+    }
+
+
+def call(port: int, mode: str, prompt: str, tokens: int) -> Answer:
+    """Make one greedy chat of exactly `tokens` tokens.
+
+    Raises:
+        OSError: the server cannot be reached.
+        RuntimeError: the status is not 200.
+    """
+    body = {
+        "model": "smol",
+        "messages": [{"role": "user", "content": prompt}],
+        "max_tokens": tokens,
+        "temperature": 0,
+        "ignore_eos": True,
+        "stream": mode == "streamed",
+        "stream_options": {"include_usage": True},
+    }
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=START_TIMEOUT)
+    started = time.perf_counter()
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    if response.status != 200:
+        raise RuntimeError(f"{response.status}: {response.read()[:300]!r}")
+    answer = _read_stream(response, started) if mode == "streamed" else _read_whole(response, started)
+    connection.close()
+    return answer
+
+
+def _read_whole(response: http.client.HTTPResponse, started: float) -> Answer:
+    content = json.loads(response.read())
+    return Answer(content["usage"]["completion_tokens"], time.perf_counter() - started)
+
+
+def _read_stream(response: http.client.HTTPResponse, started: float) -> Answer:
+    tokens, first = 0, 0.0
+    for line in response:
+        if not first and b'"content":"' in line:
+            first = time.perf_counter() - started
+        if b'"usage":{' in line:
+            tokens = json.loads(line[6:])["usage"]["completion_tokens"]
+    return Answer(tokens, first)
+
+
+def _compare(ports: Mapping[str, int], clients: int, mode: str, rounds: int) -> dict[str, float]:
+    """Return the median tokens a second of each server, and the median of the rounds' ratios."""
+    samples = [{server: _speed(port, clients, mode) for server, port in ports.items()} for _ in range(rounds)]
+    return {
+        **{server: median(sample[server] for sample in samples) for server in ports},
+        "ratio": median(sample["ours"] / sample["own"] for sample in samples),
+    }
+
+
+def _speed(port: int, clients: int, mode: str) -> float:
+    started = time.perf_counter()
+    with ThreadPoolExecutor(clients) as pool:
+        chat: Callable[[int], Answer] = lambda client: call(port, mode, prompt_of(client), TOKENS)  # noqa: E731
+        answers = list(pool.map(chat, range(clients)))
+    return sum(answer.tokens for answer in answers) / (time.perf_counter() - started)
+
+
+def _compare_first_tokens(ports: Mapping[str, int]) -> dict[str, float]:
+    """Return the median milliseconds to the first token of one caller, and how much more this server takes."""
+    measure = partial(call, mode="streamed", prompt=prompt_of(0), tokens=2)
+    samples = [
+        {server: measure(port).first_token * 1000 for server, port in ports.items()} for _ in range(FIRST_TOKENS)
+    ]
+    medians = {server: median(sample[server] for sample in samples) for server in ports}
+    return {**medians, "added": medians["ours"] - medians["own"]}
+
+
+def _folder(parent: Path, name: str) -> Path:
+    folder = parent / name
+    folder.mkdir()
+    return folder

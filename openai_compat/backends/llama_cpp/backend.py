@@ -1,0 +1,95 @@
+"""Backend for GGUF models, which llama.cpp's own server answers in a process beside the workers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+from openai_compat.backends.http.client import StreamedResponse
+from openai_compat.backends.http.messages import UpstreamRequest
+from openai_compat.backends.local.backend import CAPABILITY_BY_PATH, LocalBackend, engine_stopped
+from openai_compat.backends.local.options import PooledModel
+from openai_compat.core.cancellation import CancellationToken
+from openai_compat.core.errors import UpstreamConnectionError
+from openai_compat.core.settings import Settings
+from openai_compat.core.types import CallContext
+
+from .model_options import LlamaCppModel, LlamaCppOptions
+from .request import adapt, read_refusal
+
+
+class LlamaCppBackend(LocalBackend):
+    """Passthrough to llama.cpp's server, with a lease of the model from the engine for each call.
+
+    The engine grants the lease when the model is loaded and has a free slot or a place in its queue. The bytes of the
+    answer do not pass through the engine. Embeddings do, because llama.cpp's own API lacks some of their parameters.
+    """
+
+    Options: ClassVar[type[Any]] = LlamaCppOptions
+    Model: ClassVar[type[PooledModel]] = LlamaCppModel
+
+    def _api_root(self, name: str) -> str:
+        return f"{self._engine.model_url(name)}/v1"
+
+    @classmethod
+    def missing_library(cls, settings: Settings) -> str | None:
+        return None if find_spec("xllamacpp") else "xllamacpp"
+
+    def forward(self, call: UpstreamRequest, context: CallContext) -> StreamedResponse:
+        self._check_capability(call.path)
+        if call.path.startswith("embeddings"):
+            send = partial(self._post, f"{self._engine.url}/{call.path}", call, context)
+            return self._ask_engine(send, context)
+        call, has_tools = adapt(call)
+        response = self._send_leased(call, has_tools=has_tools, context=context)
+        if response.status in {400, 500}:
+            raise read_refusal(response)
+        return response
+
+    def _send_leased(self, call: UpstreamRequest, *, has_tools: bool, context: CallContext) -> StreamedResponse:
+        """Send the call to llama.cpp, or return the engine's response if it refuses the lease."""
+        capability = CAPABILITY_BY_PATH.get(call.path.partition("?")[0], "")
+        wanted = f"{quote(self.name)}?capability={capability}&tools={int(has_tools)}"
+        request = UpstreamRequest("POST", "", {})
+        lease = self._ask_engine(partial(self._post, f"{self._engine.url}/leases/{wanted}", request, context), context)
+        if lease.status != 200:
+            return lease
+        # llama.cpp keeps a thread for each open connection.
+        closing = replace(call, headers={**call.headers, "connection": "close"})
+        try:
+            return self._post(self._url(call.path), closing, context, ModelLease(lease))
+        except UpstreamConnectionError as error:
+            raise engine_stopped() from error
+
+    def _post(
+        self, url: str, call: UpstreamRequest, context: CallContext, lease: ModelLease | None = None
+    ) -> StreamedResponse:
+        return self.resources.http_client.send(
+            call.method,
+            url,
+            headers=call.headers,
+            timeouts=self.entry.timeouts,
+            context=context,
+            body=call.body,
+            body_length=call.body_length,
+            is_repeatable=call.is_repeatable,
+            limiter=lease,
+            redactor=self.redactor,
+        )
+
+
+class ModelLease:
+    """A slot of a model, held by an open response of the engine until the call of llama.cpp ends."""
+
+    def __init__(self, response: StreamedResponse) -> None:
+        self._response = response
+
+    def acquire(self, cancellation: CancellationToken) -> None:
+        """Do nothing, because the lease was granted before."""
+
+    def release(self) -> None:
+        """Close the response, which tells the engine that the slot is free."""
+        self._response.close()
