@@ -24,6 +24,7 @@ from openai_compat.backends.resources import BackendResources
 from openai_compat.config.environment import load_settings
 from openai_compat.core.concurrency import ConcurrencyLimiter
 from openai_compat.core.logging import configure_logging
+from openai_compat.core.observation import Activity
 from openai_compat.core.settings import ECHO_MODEL, Settings
 from openai_compat.core.tokens import TokenCounter
 from openai_compat.routing.router import ModelRouter, build_backend
@@ -42,6 +43,8 @@ from openai_compat.services.stored_responses import StoredResponses
 from openai_compat.services.token_decoder import TokenDecoder
 from openai_compat.state.base import StateStore
 from openai_compat.storage import Storage, open_storage
+from openai_compat.telemetry.metrics import Metrics
+from openai_compat.telemetry.sampler import Sources
 from openai_compat.tools.doctor.backend import DOCTOR_ENTRY, DoctorBackend
 from openai_compat.web import administration, stored_objects
 from openai_compat.web.auth import require_api_key
@@ -64,6 +67,7 @@ from openai_compat.web.routes.ask.blueprint import ask_blueprint
 from openai_compat.web.routes.docs import docs_blueprint
 from openai_compat.web.routes.health import health_blueprint
 from openai_compat.web.routes.home import home_blueprint
+from openai_compat.web.routes.metrics import metrics_blueprint, separate_metrics
 
 from .state import open_store
 
@@ -144,11 +148,14 @@ class State:
     background: BackgroundRunner
     accounts: Accounts | None
     engine_client: EngineClient | None
+    limiter: ConcurrencyLimiter
+    metrics: Metrics
     _finalizer: Callable[[], object] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         components = (
-            *self.backends, self.upstream_client, self.store, self.accounts, self.storage, self.engine_client
+            *self.backends, self.upstream_client, self.store, self.accounts, self.storage, self.engine_client,
+            self.metrics,
         )  # fmt: skip
         finalizer = weakref.finalize(self, _close_all, *components)
         object.__setattr__(self, "_finalizer", finalizer)  # frozen
@@ -158,7 +165,10 @@ class State:
         self._finalizer()
 
 
-def _close_all(*components: Backend | UpstreamClient | StateStore | Storage | Accounts | EngineClient | None) -> None:
+Component = Backend | UpstreamClient | StateStore | Storage | Accounts | EngineClient | Metrics | None
+
+
+def _close_all(*components: Component) -> None:
     for component in components:
         try:
             if component is not None:
@@ -176,9 +186,13 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = Application("openai_compat", static_folder=None)
     app.url_map.merge_slashes = app.url_map.strict_slashes = False  # clients of an API do not follow its redirects
     app.extensions["openai_compat"] = state
-    check_origin = reject_foreign_pages(settings.allowed_hosts, settings.cors_allow_origins)
-    install_request_context(app, settings, state.disconnect_monitor, check_origin)
+    check = reject_foreign_pages(settings.allowed_hosts, settings.cors_allow_origins)
+    if settings.metrics_port is not None:
+        check = separate_metrics(settings.metrics_port, check)
+    observers = (state.metrics.observe,)
+    install_request_context(app, settings, state.disconnect_monitor, check, observers, state.metrics.activity)
     _register_blueprints(app, state)
+    state.metrics.add_endpoints(name.rpartition(".")[2] for name in app.view_functions)
     register_errors_of_both_forms(app, settings)
     _allow_origins(app, settings)
     if state.accounts is not None:
@@ -232,6 +246,11 @@ def _build_state(settings: Settings) -> State:
     catalog = ModelCatalog(settings, router)
     responses = ResponseStore(storage, Conversations(storage))
     background = BackgroundRunner(responses)
+    accounts = open_accounts(settings, storage)
+    limiter = ConcurrencyLimiter(
+        settings.max_concurrent_requests, settings.max_queued_requests, settings.request_queue_timeout
+    )
+    sources = Sources(Activity(), limiter, resources, router.breaker, store, storage, accounts)
     return State(
         settings,
         router,
@@ -243,8 +262,10 @@ def _build_state(settings: Settings) -> State:
         storage,
         responses,
         background,
-        open_accounts(settings, storage),
+        accounts,
         engine_client,
+        limiter,
+        Metrics(settings.metrics_slot, router.known_models(), sources),
     )
 
 
@@ -277,13 +298,10 @@ def _register_blueprints(app: Flask, state: State) -> None:
         guarded.append((passthrough.passthrough_blueprint(router, settings), passthrough.URL_PREFIXES))
         guarded.append((passthrough.root_passthrough_blueprint(router, settings), ("",)))
     check = require_api_key(settings.api_keys, state.accounts, settings.admin_api_key)
-    limiter = ConcurrencyLimiter(
-        settings.max_concurrent_requests, settings.max_queued_requests, settings.request_queue_timeout
-    )
     for blueprint, prefixes in guarded:
         blueprint.before_request(check)
         if settings.max_concurrent_requests and blueprint.name not in POLLED:
-            blueprint.before_request(limit_concurrency(limiter))
+            blueprint.before_request(limit_concurrency(state.limiter))
         for prefix in prefixes:
             name = f"{blueprint.name}{prefix}".replace(".", "_")
             app.register_blueprint(blueprint, url_prefix=prefix or None, name=name)
@@ -291,6 +309,7 @@ def _register_blueprints(app: Flask, state: State) -> None:
     if state.accounts is not None and (settings.admin_api_key or not is_passed_through):
         _register_administration(app, administration_blueprint(state.accounts, settings.admin_api_key))
     app.register_blueprint(health_blueprint())
+    app.register_blueprint(metrics_blueprint(state.metrics.render, settings))
     app.register_blueprint(docs_blueprint(settings.default_model or ECHO_MODEL))
     if settings.home_page:
         app.register_blueprint(home_blueprint())

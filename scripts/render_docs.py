@@ -70,6 +70,7 @@ LAYERS: Final = (
     "config",
     "core",
     "server",
+    "telemetry",
     "sidecars",
     "cli",
     "tools",

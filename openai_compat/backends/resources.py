@@ -27,15 +27,19 @@ class BackendResources:
     """The client of the process with the local models, or None if none are configured."""
     tokens: TokenCache = field(default_factory=TokenCache)
     """OAuth tokens for upstreams."""
+    limiters: list[ConcurrencyLimiter] = field(default_factory=list)
+    """The concurrency limiters of all upstreams."""
 
     def limiter_for(self, entry: ModelConfig) -> ConcurrencyLimiter | None:
         """Return a concurrency limiter for the model's upstream calls, or None if `max_concurrent` is 0."""
         if not entry.max_concurrent:
             return None
         settings = self.settings
-        return ConcurrencyLimiter(
+        limiter = ConcurrencyLimiter(
             entry.max_concurrent, settings.max_queued_requests, settings.request_queue_timeout, UpstreamBusyError
         )
+        self.limiters.append(limiter)
+        return limiter
 
     @property
     def forwarder(self) -> UpstreamClient:
