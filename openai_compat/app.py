@@ -24,6 +24,7 @@ from openai_compat.backends.resources import BackendResources
 from openai_compat.config.environment import load_settings
 from openai_compat.core.concurrency import ConcurrencyLimiter
 from openai_compat.core.logging import configure_logging
+from openai_compat.core.observation import Activity
 from openai_compat.core.settings import ECHO_MODEL, Settings
 from openai_compat.core.tokens import TokenCounter
 from openai_compat.routing.router import ModelRouter, build_backend
@@ -42,6 +43,8 @@ from openai_compat.services.stored_responses import StoredResponses
 from openai_compat.services.token_decoder import TokenDecoder
 from openai_compat.state.base import StateStore
 from openai_compat.storage import Storage, open_storage
+from openai_compat.telemetry.metrics import Metrics
+from openai_compat.telemetry.sampler import Sources
 from openai_compat.telemetry.tracing import Tracer, open_tracer
 from openai_compat.tools.doctor.backend import DOCTOR_ENTRY, DoctorBackend
 from openai_compat.web import administration, stored_objects
@@ -65,6 +68,7 @@ from openai_compat.web.routes.ask.blueprint import ask_blueprint
 from openai_compat.web.routes.docs import docs_blueprint
 from openai_compat.web.routes.health import health_blueprint
 from openai_compat.web.routes.home import home_blueprint
+from openai_compat.web.routes.metrics import metrics_blueprint, separate_metrics
 
 from .state import open_store
 
@@ -151,13 +155,15 @@ class State:
     background: BackgroundRunner
     accounts: Accounts | None
     engine_client: EngineClient | None
+    limiter: ConcurrencyLimiter
+    metrics: Metrics
     tracer: Tracer | None
     _finalizer: Callable[[], object] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         components = (
             *self.backends, self.upstream_client, self.store, self.accounts, self.storage, self.engine_client,
-            self.tracer,
+            self.metrics, self.tracer,
         )  # fmt: skip
         finalizer = weakref.finalize(self, _close_all, *components)
         object.__setattr__(self, "_finalizer", finalizer)  # frozen
@@ -167,9 +173,10 @@ class State:
         self._finalizer()
 
 
-def _close_all(
-    *components: Backend | UpstreamClient | StateStore | Storage | Accounts | EngineClient | Tracer | None,
-) -> None:
+Component = Backend | UpstreamClient | StateStore | Storage | Accounts | EngineClient | Metrics | Tracer | None
+
+
+def _close_all(*components: Component) -> None:
     for component in components:
         try:
             if component is not None:
@@ -187,17 +194,21 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = Application("openai_compat", static_folder=None)
     app.url_map.merge_slashes = app.url_map.strict_slashes = False  # clients of an API do not follow its redirects
     app.extensions["openai_compat"] = state
-    check_origin = reject_foreign_pages(settings.allowed_hosts, settings.cors_allow_origins)
-    tracer = state.tracer
+    check = reject_foreign_pages(settings.allowed_hosts, settings.cors_allow_origins)
+    if settings.metrics_port is not None:
+        check = separate_metrics(settings.metrics_port, check)
+    metrics, tracer = state.metrics, state.tracer
     install_request_context(
         app,
         settings,
         state.disconnect_monitor,
-        check_origin,
-        () if tracer is None else (tracer.observe,),
+        check,
+        (metrics.observe,) if tracer is None else (metrics.observe, tracer.observe),
         None if tracer is None else tracer.start,
+        metrics.activity,
     )
     _register_blueprints(app, state)
+    state.metrics.add_endpoints(name.rpartition(".")[2] for name in app.view_functions)
     register_errors_of_both_forms(app, settings)
     _allow_origins(app, settings)
     if state.accounts is not None:
@@ -254,6 +265,10 @@ def _build_state(settings: Settings) -> State:
     catalog = ModelCatalog(settings, router)
     responses = ResponseStore(storage, Conversations(storage))
     background = BackgroundRunner(responses)
+    limiter = ConcurrencyLimiter(
+        settings.max_concurrent_requests, settings.max_queued_requests, settings.request_queue_timeout
+    )
+    sources = Sources(Activity(), limiter, resources, router.breaker, store, storage, accounts)
     return State(
         settings,
         router,
@@ -267,6 +282,8 @@ def _build_state(settings: Settings) -> State:
         background,
         accounts,
         engine_client,
+        limiter,
+        Metrics(settings.metrics_slot, router.known_models(), sources),
         open_tracer(settings),
     )
 
@@ -300,15 +317,12 @@ def _register_blueprints(app: Flask, state: State) -> None:
         guarded.append((passthrough.passthrough_blueprint(router, settings), passthrough.URL_PREFIXES))
         guarded.append((passthrough.root_passthrough_blueprint(router, settings), ("",)))
     check = require_api_key(settings.api_keys, state.accounts, settings.admin_api_key)
-    limiter = ConcurrencyLimiter(
-        settings.max_concurrent_requests, settings.max_queued_requests, settings.request_queue_timeout
-    )
     for blueprint, prefixes in guarded:
         blueprint.before_request(check)
         if blueprint.name in ENDPOINT_GROUPS:
             blueprint.before_request(require_endpoint(ENDPOINT_GROUPS[blueprint.name]))
         if settings.max_concurrent_requests and blueprint.name not in POLLED:
-            blueprint.before_request(limit_concurrency(limiter))
+            blueprint.before_request(limit_concurrency(state.limiter))
         for prefix in prefixes:
             name = f"{blueprint.name}{prefix}".replace(".", "_")
             app.register_blueprint(blueprint, url_prefix=prefix or None, name=name)
@@ -316,6 +330,7 @@ def _register_blueprints(app: Flask, state: State) -> None:
     if state.accounts is not None and (settings.admin_api_key or not is_passed_through):
         _register_administration(app, administration_blueprint(state.accounts, settings.admin_api_key))
     app.register_blueprint(health_blueprint())
+    app.register_blueprint(metrics_blueprint(state.metrics.render, settings))
     app.register_blueprint(docs_blueprint(settings.default_model or ECHO_MODEL))
     if settings.home_page:
         app.register_blueprint(home_blueprint())

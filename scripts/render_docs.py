@@ -71,6 +71,7 @@ LAYERS: Final = (
     "config",
     "core",
     "server",
+    "telemetry",
     "sidecars",
     "cli",
     "tools",

@@ -32,6 +32,8 @@ class BackendResources:
     """The client of the process with the local models, or None if none are configured."""
     tokens: TokenCache = field(default_factory=TokenCache)
     """OAuth tokens for upstreams."""
+    limiters: list[ConcurrencyLimiter] = field(default_factory=list)
+    """The concurrency limiters of all upstreams."""
     has_accounts: Callable[[], bool] = _never
     """Returns True once callers need the key of an account."""
 
@@ -44,9 +46,11 @@ class BackendResources:
         if not entry.max_concurrent:
             return None
         settings = self.settings
-        return ConcurrencyLimiter(
+        limiter = ConcurrencyLimiter(
             entry.max_concurrent, settings.max_queued_requests, settings.request_queue_timeout, UpstreamBusyError
         )
+        self.limiters.append(limiter)
+        return limiter
 
     @property
     def forwarder(self) -> UpstreamClient:

@@ -69,7 +69,10 @@ def run(arguments: argparse.Namespace) -> int:  # noqa: RET503 - the last line r
         return FAILED
     print(to_banner(settings, host, port), flush=True)
     command = [sys.executable, "-m", "gunicorn", "--config", str(GUNICORN_FILE)]
-    command += ["--bind", to_address(host, port), "--workers", str(workers), "openai_compat:create_app()"]
+    command += ["--bind", to_address(host, port)]
+    if settings.metrics_port is not None:
+        command += ["--bind", to_address(settings.metrics_host or host, settings.metrics_port)]
+    command += ["--workers", str(workers), "openai_compat:create_app()"]
     os.execv(sys.executable, command)  # noqa: S606 - no shell is wanted
 
 

@@ -14,7 +14,7 @@ from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 
 from openai_compat.core.errors import ConfigurationError
-from openai_compat.core.settings import SERVER_ID_VARIABLE, Settings
+from openai_compat.core.settings import METRICS_SLOT_VARIABLE, SERVER_ID_VARIABLE, Settings
 
 from .accounts_file import read_accounts
 from .models_file import build_models
@@ -75,9 +75,8 @@ def load(
             os.environ.setdefault(name, environ[name])
         quiet_haystack(environ)
     renamed = [] if renamed is None else renamed
-    values: dict[str, Any] = {}
-    if SERVER_ID_VARIABLE in environ:
-        values["server_id"] = environ[SERVER_ID_VARIABLE]
+    given = {"server_id": SERVER_ID_VARIABLE, "metrics_slot": METRICS_SLOT_VARIABLE}
+    values: dict[str, Any] = {name: environ[variable] for name, variable in given.items() if variable in environ}
     problems: list[str] = []
     for setting in SETTINGS:
         _read(setting, environ, values, problems)
@@ -85,6 +84,8 @@ def load(
     settings = Settings(**values)
     _check_connections(settings, problems)
     _check_identity_provider(settings, problems)
+    if settings.metrics_port is not None and settings.metrics_port == settings.port:
+        problems.append("METRICS_PORT must not be the PORT, which would then serve nothing else")
     if settings.admin_api_key in settings.api_keys:
         problems.append("ADMIN_API_KEY must not be one of API_KEYS, as callers could change limits and budgets with it")
     if with_models:

@@ -350,7 +350,7 @@ SETTINGS: Final = (
         "YAML or JSON file with projects, keys, limits and budgets, which is applied at each start and reload.",
         check=check_file,
     ),
-    Setting(("ADMIN_API_KEY",), parse_key, "Key for the endpoints below `/v1/organization`.", True),
+    Setting(("ADMIN_API_KEY",), parse_key, "Key for the endpoints below `/v1/organization` and for `/metrics`.", True),
     Setting(
         ("JWT_JWKS_URL",),
         parse_url,
@@ -445,6 +445,18 @@ SETTINGS: Final = (
         parse_text,
         "Function that loads a local model, as `package.module:function`, to use a library other than transformers.",
         check=check_dotted_path,
+    ),
+    Setting(
+        ("METRICS_PORT",),
+        WholeNumber(1, 65535),
+        "Port for `/metrics` alone, which needs no key there. When not set, `/metrics` is on `PORT` and needs "
+        "`ADMIN_API_KEY`.",
+    ),
+    Setting(
+        ("METRICS_HOST",),
+        parse_text,
+        "Address to listen on for `METRICS_PORT`. The address of `HOST` when not set.",
+        check=check_host,
     ),
     Setting(("LOG_LEVEL",), OneOf("debug", "info", "warning", "error"), "Minimum severity of log lines."),
     Setting(("LOG_FORMAT",), OneOf("text", "json"), "Format of log lines."),

@@ -72,6 +72,11 @@ class ConcurrencyLimiter:
             self._queue.append(waiter)
         self._wait(waiter, cancellation)
 
+    @property
+    def queued(self) -> int:
+        """The number of calls that wait for a slot."""
+        return len(self._queue)
+
     def check(self) -> None:
         """Raise OverloadedError, or the result of `to_error`, if a call would get no slot and no place to wait."""
         with self._lock:

@@ -13,12 +13,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class AttemptRecord:
-    """One request to a target of a route with several targets or tries.
+class Activity:
+    """Numbers of the requests and of the streams of this process that have not ended."""
 
-    Times are values of `time.perf_counter`. `first_byte_at` is None if the target did not answer, and `ended_at` while
-    the attempt goes on. `error` is the code or the type of the error that ended it. `span_id`
-    is that of its span, 0 without traces.
+    requests: int = 0
+    streams: int = 0
+
+
+@dataclass(slots=True)
+class AttemptRecord:
+    """One request to a target of a route.
+
+    Times are values of `time.perf_counter`. `first_byte_at` is None if the target did not answer. `ended_at` is None
+    while the attempt goes on, and for the answer of a route with a single target, which ends with its request. `error`
+    is the code or the type of the error that ended it. `span_id` is that of its span, 0 without traces.
     """
 
     target: str
@@ -29,9 +37,13 @@ class AttemptRecord:
     span_id: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EndedRequest:
-    """A request whose last byte was sent, or whose client disconnected.
+    """A request whose last byte was sent, or whose client disconnected. Observers must not change it.
+
+    It is not frozen, because that would take 2 µs of every request.
+
+    One that left its work to a background response is reported once that has ended, with its usage.
 
     Attributes:
         operation: Path below the API's root for a call to a model (`chat/completions`), else the name of the view, or
@@ -43,7 +55,7 @@ class EndedRequest:
         served_by: The name of the model config that answered, or an empty text.
         started_at, ended_at: Values of `time.perf_counter`.
         first_token_at: When the answer started, or None. It equals the end for an answer that is not streamed.
-        attempts: The attempts of a route with several targets or tries. Empty for any other, which has one.
+        attempts: The attempts at the targets of the route, in their order. Empty if no target was asked.
         project_id, key_id, key_name: The account of the caller, or None.
         served: The model config that answered, or None. Prices are found by it.
         adapted: Value of the header `x-openai-compat-adapted`, or an empty text.

@@ -21,8 +21,11 @@ ECHO_MODEL = "mock-gpt-model"
 OPENAI_URL = "https://api.openai.com/v1"
 SERVER_ID_VARIABLE = "OPENAI_COMPAT_SERVER_ID"
 """Environment variable that gunicorn's configuration sets for its workers at each start and reload."""
-HEALTH_CHECK_PATHS: Final = frozenset({"/healthz", "/health", "/readyz", "/api/v1/healthcheck"})
-"""Paths of the health checks, which are answered while all connections are in use."""
+METRICS_SLOT_VARIABLE = "OPENAI_COMPAT_METRICS_SLOT"
+"""Environment variable by which gunicorn's configuration gives each worker its part of the memory for metrics."""
+METRICS_PATH: Final = "/metrics"
+MONITORING_PATHS: Final = frozenset({"/healthz", "/health", "/readyz", "/api/v1/healthcheck", METRICS_PATH})
+"""Paths of the health checks and of the metrics, which are answered while all connections are in use."""
 VARIABLE: Final = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 """Reference to an environment variable in the models file, `${NAME}` or `${NAME:-default}`."""
 
@@ -251,6 +254,8 @@ class Settings:
     local_max_queued: int = 64
     local_runtime_dir: str | None = None
     local_model_loader: str = "openai_compat.sidecars.huggingface.models.loading:load_model"
+    metrics_host: str | None = None
+    metrics_port: int | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"
     log_request_bodies: bool = False
@@ -264,6 +269,8 @@ class Settings:
     default_upstream: ModelConfig | None = None
     server_id: str = field(default_factory=lambda: token_hex(8), compare=False)
     """Id of one start or reload, equal in all its workers, which find their shared sidecar process by it."""
+    metrics_slot: str | None = field(default=None, compare=False)
+    """The worker's part of the memory for metrics, as gunicorn's configuration names it."""
 
     @property
     def timeouts(self) -> Timeouts:

@@ -178,7 +178,7 @@ class CallContext:
         resends: Names of the servers to which a request was sent once more within one attempt.
         is_whole: True if the client gets the answer once it is complete, so that its size is limited.
         trace: The trace of the call, or None without traces.
-        attempts: The attempts of a route with several targets or tries, in their order.
+        attempts: The attempts at the targets of the route, in their order.
     """
 
     request_id: str

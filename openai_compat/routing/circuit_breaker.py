@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from time import time
-from typing import Final
+from typing import Final, Literal
 
 from openai_compat.core.settings import RoutePolicy
 from openai_compat.state.base import StateStore
@@ -34,6 +34,15 @@ class Permit(Enum):
     """The circuit is closed."""
     PROBE = "probe"
     """The circuit is half-open. The outcome of this call decides whether it closes or opens again."""
+
+
+CircuitState = Literal["closed", "half-open", "open"]
+
+
+def _state_of(open_until: float | None, now: float) -> CircuitState:
+    if open_until is None:
+        return "closed"
+    return "open" if now < open_until else "half-open"
 
 
 class CircuitBreaker:
@@ -90,6 +99,12 @@ class CircuitBreaker:
         since. The result of a call that is older than that says nothing new about the upstream.
         """
         return self._open_until.get(name)
+
+    def states(self) -> Mapping[str, CircuitState]:
+        """Return the state of each circuit, as all workers share it."""
+        self.refresh()
+        now = self._clock()
+        return {name: _state_of(self._open_until.get(name), now) for name in self._names}
 
     def was_opened(self, name: str, since: float | None) -> bool:
         """Return True if the circuit of `name` is open, and `open_until` was another time at the start of the call."""

@@ -66,6 +66,7 @@ class ModelRouter:
         self.upstream = upstream
         self._allowed = frozenset(settings.model_allow_list)
         builder = _RouteBuilder(settings, backends, upstream, store or MemoryStore())
+        self.breaker = builder.breaker
         self._routes = {name: builder.build(entry) for name, entry in settings.entries.items()}
         self._internal: dict[str, Route] = {}
         aliases = exact_aliases(settings.model_aliases)
@@ -152,6 +153,16 @@ class ModelRouter:
         """Return True if `MODEL_ALLOW_LIST` is empty or contains `model`."""
         return not self._allowed or model in self._allowed
 
+    def known_models(self) -> frozenset[str]:
+        """Return the names of all models and targets that the configuration names."""
+        names = {*self._routes, *self._internal}
+        for route in self._routes.values():
+            if route.plan is not None:
+                names.update(route.plan.targets, (target.model for target in route.plan.fallbacks))
+            if route.target is not None:
+                names.add(route.target.model)
+        return frozenset(names)
+
     def routes(self) -> Iterable[Route]:
         """Return the routes of all model configs, and of the aliases that are no patterns."""
         return self._routes.values()
@@ -171,7 +182,7 @@ class _RouteBuilder:
         self._backends = backends
         self._upstream = upstream
         policies = {name: entry.routing for name, entry in settings.entries.items() if entry.routing is not None}
-        self._breaker = CircuitBreaker(store, _target_names(policies))
+        self.breaker = CircuitBreaker(store, _target_names(policies))
 
     def build(self, entry: ModelConfig) -> Route:
         if entry.routing is None:
@@ -189,7 +200,7 @@ class _RouteBuilder:
             targets,
             [self._target(name, has_alternatives=has_alternatives) for name in policy.fallbacks],
             self._balancer(policy, weights),
-            self._breaker,
+            self.breaker,
         )
 
     def _target(self, name: str, *, has_alternatives: bool) -> Target:
@@ -204,7 +215,7 @@ class _RouteBuilder:
         if policy.strategy == "weighted":
             return WeightedRandom(weights)
         balancer = LeastLatency(list(weights))
-        self._breaker.share_latencies(balancer.latencies)
+        self.breaker.share_latencies(balancer.latencies)
         return balancer
 
 

@@ -19,11 +19,12 @@ from openai_compat.backends.runtime_dir import (
 )
 from openai_compat.config.environment import load_settings
 from openai_compat.core.errors import ConfigurationError
-from openai_compat.core.settings import SERVER_ID_VARIABLE
+from openai_compat.core.settings import METRICS_SLOT_VARIABLE, SERVER_ID_VARIABLE
 from openai_compat.core.validators import to_address
 from openai_compat.server.arbiter import SafeReload
 from openai_compat.server.client_reader import ReadLimits
 from openai_compat.server.worker import SHUTDOWN_GRACE
+from openai_compat.state.worker_slots import SlotAssignment
 from openai_compat.storage.location import locate
 from openai_compat.storage.migrate import MigrationError, migrate
 
@@ -32,7 +33,9 @@ try:
 except ConfigurationError as error:
     sys.exit(str(error))
 
-bind = to_address(settings.host, settings.port)
+bind = [to_address(settings.host, settings.port)]
+if settings.metrics_port is not None:
+    bind.append(to_address(settings.metrics_host or settings.host, settings.metrics_port))
 workers = settings.web_concurrency
 # An id that all workers of one start or reload share. It names the process of the pipelines.
 raw_env = [f"{SERVER_ID_VARIABLE}={token_hex(8)}"]
@@ -48,8 +51,10 @@ def on_starting(server: Any) -> None:
     """Create the resources that all workers share, now and after a reload.
 
     They are a file for the state of upstreams, unless `SHARED_STATE_URL` is set, a random secret, unless `SECRET_KEY`
-    is set, and the runtime directory of the engine for local models. They are passed to the workers as settings.
+    is set, and the runtime directory of the engine for local models. They are passed to the workers as settings. The
+    memory for metrics is passed to each worker when it starts.
     """
+    server.metrics_slots = SlotAssignment()
     if settings.shared_state_url is None:
         server.state_folder = open_temporary_folder(STATE_PREFIX)
         os.environ["SHARED_STATE_URL"] = f"sqlite:{server.state_folder}/state"
@@ -82,6 +87,16 @@ def on_exit(server: Any) -> None:
     remove_server_folder(os.environ["LOCAL_RUNTIME_DIR"])
 
 
+def pre_fork(server: Any, worker: Any) -> None:
+    """Choose the slot in which the worker counts its metrics."""
+    worker.metrics_slot = server.metrics_slots.take()
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """Take back the slot of a worker that has ended. Its counts stay."""
+    server.metrics_slots.release(worker.metrics_slot)
+
+
 def post_fork(server: Any, worker: Any) -> None:
     """Set the timeouts for clients and handle SIGTERM from now on.
 
@@ -93,10 +108,11 @@ def post_fork(server: Any, worker: Any) -> None:
         settings.request_head_timeout or inf, settings.request_body_timeout or inf, settings.request_body_min_rate
     )
     signal.signal(signal.SIGTERM, worker.handle_exit)
+    os.environ[METRICS_SLOT_VARIABLE] = worker.metrics_slot
 
 
 def post_worker_init(worker: Any) -> None:
-    """Ignore SIGINT, exclude the loaded application from garbage collection, and open an existing database soon.
+    """Ignore SIGINT, exclude the loaded application from garbage collection, and start its work in the background.
 
     Ctrl-C reaches the workers as well as the arbiter, which stops them. A collection that scans the application's
     objects would pause all streams.
@@ -104,9 +120,22 @@ def post_worker_init(worker: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.collect()
     gc.freeze()
-    state = getattr(worker.wsgi, "extensions", {}).get("openai_compat")
-    if state is not None:  # otherwise the application is wrapped in WSGI middleware
+    state = _state_of(worker)
+    if state is not None:
         state.storage.open_soon()
+        state.metrics.start()
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """Write the last numbers of a worker that ends in an orderly way."""
+    state = _state_of(worker)
+    if state is not None:
+        state.metrics.finish()
+
+
+def _state_of(worker: Any) -> Any:
+    """Return the components of the application, or None if it is wrapped in WSGI middleware or was not loaded."""
+    return getattr(vars(worker).get("wsgi"), "extensions", {}).get("openai_compat")
 
 
 # Validates reloads, and keeps the arbiter responsive while workers drain.

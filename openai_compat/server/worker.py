@@ -19,7 +19,7 @@ from gunicorn.http import parser, wsgi
 from gunicorn.workers.ggevent import GeventWorker
 
 from openai_compat.core.errors import OverloadedError, RequestTimeoutError, ServerShuttingDownError
-from openai_compat.core.settings import HEALTH_CHECK_PATHS
+from openai_compat.core.settings import MONITORING_PATHS
 
 from .arbiter import mark_draining
 from .client_reader import ClientReader, ReadLimits
@@ -83,7 +83,7 @@ class Worker(GeventWorker):
         reader: ClientReader = req.unreader
         reader.begin_request(req)
         if reader.is_extra:
-            self._check_health_only(req, sock)
+            self._check_monitoring_only(req, sock)
         try:
             keeps_alive = super().handle_request(listener_name, req, sock, addr)
         except StopIteration:  # the connection is closed after this response
@@ -110,14 +110,14 @@ class Worker(GeventWorker):
         reader = self._connections.reader_of(client)
         _drain_with(reader, reader.chunk)
 
-    def _check_health_only(self, req: Any, sock: socket.socket) -> None:
-        """Let a health check pass on a connection beyond the limit.
+    def _check_monitoring_only(self, req: Any, sock: socket.socket) -> None:
+        """Let a health check or a scrape of the metrics pass on a connection beyond the limit.
 
         Raises:
             StopIteration: the request is another one, and was answered with an error.
         """
         req.force_close()
-        if req.path.rstrip("/") in HEALTH_CHECK_PATHS:
+        if req.path.rstrip("/") in MONITORING_PATHS:
             return
         log.warning("refused a request, because all %s connections are in use", self.cfg.worker_connections)
         write_error(sock, OverloadedError())

@@ -31,10 +31,11 @@ class FailoverStream(EventStream):
         try:
             return next(self._events)
         except StopIteration:
-            if (failure := self._attempt.result.failure) is None:
+            self.failure = self._attempt.result.failure
+            if self.failure is None:
                 self._attempt.record_success()
             else:
-                self._attempt.record_failure(failure)
+                self._attempt.record_failure(self.failure)
             raise
         except BackendError as error:
             self._attempt.record_failure(error)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from time import perf_counter
 from typing import Any, Final
 
 from openai_compat.backends.base import Backend, SupportsForwarding
+from openai_compat.core.errors import OpenAICompatError
+from openai_compat.core.observation import AttemptRecord
 from openai_compat.core.streams import Heartbeat
 from openai_compat.core.tokens import TokenCounter, estimate_tokens
 from openai_compat.core.types import JSON, CallContext, Usage
@@ -150,7 +153,7 @@ def answer_call(
         UpstreamRefusalError: an upstream refused the call. OpenAICompatError
     """
     if route.plan is None:
-        return _ask(endpoint, call, route.target or route, context)
+        return _ask_single(endpoint, call, route.target or route, context)
     failover: FailoverExecutor[Any] = FailoverExecutor(
         route.plan, context, limits_first_token=call.is_streamed, may_repeat=call.may_repeat
     )
@@ -158,6 +161,22 @@ def answer_call(
         return _answer_with_failover(endpoint, route.plan, call, context, failover, on_routed)
     finally:
         on_routed(failover)
+
+
+def _ask_single(endpoint: Endpoint, call: InferenceCall, target: Target | Route, context: CallContext) -> Answer:
+    """Ask the only target of a route, and record the attempt."""
+    record = AttemptRecord(target.model, perf_counter())
+    if context.trace is not None:
+        record.span_id = context.trace.attempt_id
+    context.attempts.append(record)
+    try:
+        answer = _ask(endpoint, call, target, context)
+    except OpenAICompatError as error:
+        record.error = error.code or error.type
+        record.ended_at = perf_counter()
+        raise
+    record.first_byte_at = perf_counter()
+    return answer
 
 
 def _ask(

@@ -46,5 +46,10 @@ class StateStore(ABC):
         Of several concurrent callers, a single one gets True.
         """
 
+    @property
+    def is_available(self) -> bool:
+        """False while the shared store is unavailable, as far as this process knows."""
+        return True
+
     def close(self) -> None:  # noqa: B027 - not every store has resources
         """Release the store's resources."""

@@ -44,6 +44,10 @@ class FallbackStore(StateStore):
     def set_if_absent(self, key: str, seconds: float) -> bool:
         return self._call(lambda store: store.set_if_absent(key, seconds))
 
+    @property
+    def is_available(self) -> bool:
+        return self._clock() >= self._retry_at
+
     def close(self) -> None:
         self._shared.close()
 

@@ -92,6 +92,11 @@ class Storage:
         return self._location.is_new()
 
     @property
+    def is_open(self) -> bool:
+        """True if the database was used by this process."""
+        return self._stores is not None
+
+    @property
     def is_read_only(self) -> bool:
         """True if the data directory cannot be written, so that nothing can be stored. It was never writable before."""
         self._is_writable = self._is_writable or not self._location.is_read_only()

@@ -1,1 +1,1 @@
-"""What operators see of the server: traces."""
+"""What operators see of the server: metrics and traces."""

@@ -67,11 +67,13 @@ def call_attributes(ended: EndedRequest, trace: Trace) -> Attributes:
     return attributes | _usage_attributes(ended) | _parameter_attributes(trace.payload or {})
 
 
-def attempt_attributes(ended: EndedRequest, attempt: AttemptRecord, entry: ModelConfig | None) -> Attributes:
+def attempt_attributes(
+    ended: EndedRequest, attempt: AttemptRecord, error: str | None, entry: ModelConfig | None
+) -> Attributes:
     """Return the attributes of an attempt's span. `entry` is the model config of its target."""
     attributes: Attributes = {"gen_ai.operation.name": operation_of(ended), "gen_ai.request.model": attempt.target}
-    if attempt.error is not None:
-        attributes["error.type"] = attempt.error
+    if error is not None:
+        attributes["error.type"] = error
     if ended.is_streamed and attempt.first_byte_at is not None:
         attributes["gen_ai.response.time_to_first_chunk"] = attempt.first_byte_at - attempt.started_at
     if entry is not None:

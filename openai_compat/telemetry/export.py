@@ -52,14 +52,16 @@ class SpanExport:
         clock = time.time_ns() - time.perf_counter() * _NANO
         context = _to_context(trace, trace.span_id)
         parent = None if trace.parent_id is None else _to_context(trace, trace.parent_id, is_remote=True)
-        for attempt in ended.attempts or [_only_attempt(ended, trace)]:
+        attempts = ended.attempts or [_only_attempt(ended, trace)]
+        for attempt in attempts:
+            error = attempt.error or (ended.error if ended.is_failure and attempt is attempts[-1] else None)
             self._add(
                 f"{operation_of(ended)} {attempt.target}",
                 _to_context(trace, attempt.span_id),
                 context,
                 SpanKind.CLIENT,
-                attempt_attributes(ended, attempt, self._entries.get(attempt.target) or ended.served),
-                attempt.error,
+                attempt_attributes(ended, attempt, error, self._entries.get(attempt.target) or ended.served),
+                error,
                 clock + attempt.started_at * _NANO,
                 clock + (attempt.ended_at or ended.ended_at) * _NANO,
             )
@@ -109,10 +111,9 @@ class SpanExport:
 
 
 def _only_attempt(ended: EndedRequest, trace: Trace) -> AttemptRecord:
-    """Return the attempt of a route that has one, which lasts as long as the call."""
+    """Return the attempt of a call that was passed through, which lasts as long as the call."""
     target = ended.served_by or ended.model
-    error = ended.error if ended.is_failure else None
-    return AttemptRecord(target, ended.started_at, ended.first_token_at, ended.ended_at, error, trace.attempt_id)
+    return AttemptRecord(target, ended.started_at, ended.first_token_at, ended.ended_at, span_id=trace.attempt_id)
 
 
 def _to_context(trace: Trace, span_id: int, *, is_remote: bool = False) -> SpanContext:

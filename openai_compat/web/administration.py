@@ -24,15 +24,21 @@ SECRET_HEADERS: Final = {"cache-control": "no-store"}
 """Headers of an answer with a key, which no proxy and no browser may keep."""
 
 
-def require_admin_key(key: str | None) -> Callable[[], None]:
-    """Return a `before_request` function that rejects requests without `ADMIN_API_KEY`, and all if it is not set."""
+OFF: Final = "The administration endpoints are off. Set ADMIN_API_KEY to use them."
+
+
+def require_admin_key(key: str | None, off: str = OFF) -> Callable[[], None]:
+    """Return a `before_request` function that rejects requests without `ADMIN_API_KEY`.
+
+    If it is not set, all requests are rejected with the message `off`.
+    """
     expected = None if key is None else key.encode()
 
     def check_admin_key() -> None:
         if request.method == "OPTIONS":
             return
         if expected is None:
-            raise NotFoundError("The administration endpoints are off. Set ADMIN_API_KEY to use them.")
+            raise NotFoundError(off)
         candidate = bearer_token(current_context()).encode("latin-1", "replace")
         if not hmac.compare_digest(expected, candidate):
             raise AuthenticationError("This endpoint needs the server's ADMIN_API_KEY in an Authorization header.")

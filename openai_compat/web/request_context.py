@@ -18,9 +18,9 @@ from openai_compat.core import logging as logs
 from openai_compat.core.byte_budget import ByteBudget
 from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.concurrency import ConcurrencyLimiter
-from openai_compat.core.observation import AttemptRecord, EndedRequest, Observer
+from openai_compat.core.observation import Activity, AttemptRecord, EndedRequest, Observer
 from openai_compat.core.profiles import ADAPTED_HEADER
-from openai_compat.core.settings import HEALTH_CHECK_PATHS, Settings
+from openai_compat.core.settings import MONITORING_PATHS, Settings
 from openai_compat.core.trace import Trace
 from openai_compat.core.types import CallContext, Usage
 
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 CONTEXT_KEY: Final = "openai_compat.context"
 """Key of the request's `RequestContext` in its WSGI environment."""
-HEALTH_CHECKS: Final = frozenset(f"GET {path}" for path in HEALTH_CHECK_PATHS)
+MONITORING: Final = frozenset(f"GET {path}" for path in MONITORING_PATHS)
 """Requests that monitoring sends every few seconds. They are logged at DEBUG, or they would hide all other lines."""
 METHODS_WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 OPENAI_VERSION: Final = "2020-10-01"
@@ -76,10 +76,11 @@ class RequestContext:
     `streamed` is the estimate of the tokens of a streamed answer, and `answer_bytes` the length of a complete one.
     `served` is the model config of the model that answers, the last target that was tried where there are several.
     `operation` is the path of a call to a model, below the API's root, or the name of the view. `error` is the code or
-    the type of the error that the client gets. `attempts` are those of a route with several targets or tries.
+    the type of the error that the client gets. `attempts` are those at the targets of its route.
     """
 
     __slots__ = (
+        "_activity",
         "_descriptor",
         "_endpoint",
         "_monitor",
@@ -118,9 +119,12 @@ class RequestContext:
         settings: Settings,
         monitor: DisconnectMonitor,
         body_budget: ByteBudget,
-        observers: Sequence[Observer] = (),
+        observers: Sequence[Observer],
+        activity: Activity,
     ) -> None:
         self._settings = settings
+        self._activity = activity
+        activity.requests += 1
         self.body_budget = body_budget
         self._started_at = perf_counter()
         self._monitor = monitor
@@ -200,11 +204,17 @@ class RequestContext:
         self.admission = admission
         self.reply_headers |= admission.headers()
 
+    def start_stream(self) -> None:
+        """Note that the answer is a stream."""
+        self.is_streamed = True
+        self._activity.streams += 1
+
     def hand_over(self) -> Handover:
         """Return what the request no longer does at its end, because a background response goes on with it."""
         release, self.release_slot = self.release_slot, None
         admission, self.admission = self.admission, None
-        return Handover(self, release, admission)
+        observers, self._observers = self._observers, ()
+        return Handover(self, release, admission, observers)
 
     def log_body(self, body: bytes) -> None:
         """Log the request body, if `LOG_REQUEST_BODIES` is set."""
@@ -240,6 +250,9 @@ class RequestContext:
         if self.is_closed:
             return
         self.is_closed = True
+        self._activity.requests -= 1
+        if self.is_streamed:
+            self._activity.streams -= 1
         self._monitor.remove(self._descriptor, self.cancellation)
         if self.release_slot is not None:
             self.release_slot()
@@ -253,8 +266,8 @@ class RequestContext:
                 goes_on=self.admission.call.is_background,
             )
         if self._observers:
-            self._report(499 if has_disconnected else status)
-        level = logging.DEBUG if self._endpoint in HEALTH_CHECKS else logging.INFO
+            self.report(499 if has_disconnected else status, self.usage, self._observers)
+        level = logging.DEBUG if self._endpoint in MONITORING else logging.INFO
         if log.isEnabledFor(level):
             log_fields = {"status": 499 if has_disconnected else status, "ms": self.elapsed_ms, **self.log_fields}
             endpoint = self._endpoint.encode("latin-1").decode("utf-8", "replace")
@@ -264,7 +277,7 @@ class RequestContext:
             record.fields = log_fields
             log.handle(record)
 
-    def _report(self, status: int) -> None:
+    def report(self, status: int, usage: Usage | None, observers: Sequence[Observer]) -> None:
         """Tell the observers how the request ended."""
         key = None if self.caller is None else self.caller.key
         fields = self.log_fields
@@ -280,7 +293,7 @@ class RequestContext:
             perf_counter(),
             self.first_token_at,
             self.is_streamed,
-            self.usage,
+            usage,
             self.attempts,
             None if key is None else key.parent_id,
             None if key is None else key.id,
@@ -289,7 +302,7 @@ class RequestContext:
             self.reply_headers.get(ADAPTED_HEADER, ""),
             self.trace,
         )
-        for observe in self._observers:
+        for observe in observers:
             observe(ended)
 
     def settle(
@@ -324,21 +337,27 @@ class RequestContext:
 
 
 class Handover:
-    """The slot and the admission of a request whose work goes on in the background."""
+    """The slot, the admission and the observers of a request whose work goes on in the background."""
 
     def __init__(
-        self, context: RequestContext, release: Callable[[], None] | None, admission: Admission | None
+        self,
+        context: RequestContext,
+        release: Callable[[], None] | None,
+        admission: Admission | None,
+        observers: Sequence[Observer],
     ) -> None:
         self._context = context
         self._release = release
         self._admission = admission
+        self._observers = observers
 
     def end(self, status: int, usage: Usage | None, streamed_tokens: int) -> None:
-        """Release the slot and settle the call."""
+        """Release the slot, settle the call, and report its end."""
         if self._release is not None:
             self._release()
         if self._admission is not None:
             self._context.settle(self._admission, status, usage, streamed_tokens)
+        self._context.report(status, usage, self._observers)
 
 
 def authorization_of(environ: Mapping[str, Any]) -> str | None:
@@ -417,12 +436,14 @@ def install_request_context(
     check: Callable[[WSGIEnvironment], None],
     observers: Sequence[Observer] = (),
     start_trace: Callable[[WSGIEnvironment], Trace] | None = None,
+    activity: Activity | None = None,
 ) -> None:
     """Give every request of `app` a `RequestContext`, and every response the headers that come from it.
 
-    `check` raises an error for a request that is not to be answered. `observers` are told how each request ended.
-    `start_trace` begins the trace of a request, if traces are on.
+    `check` raises an error for a request that is not to be answered. `observers` are told how each request ended, and
+    `activity` has the number of those that have not. `start_trace` begins the trace of a request, if traces are on.
     """
+    counted = activity or Activity()
     body_budget = ByteBudget(settings.max_unfinished_body_bytes)
 
     @app.before_request
@@ -430,7 +451,7 @@ def install_request_context(
         current = current_request()
         current.max_content_length = settings.max_request_bytes  # saves Flask a lookup in the application's config
         environ = current.environ
-        environ[CONTEXT_KEY] = context = RequestContext(environ, settings, monitor, body_budget, observers)
+        environ[CONTEXT_KEY] = context = RequestContext(environ, settings, monitor, body_budget, observers, counted)
         logs.request_id.set(context.request_id)
         if start_trace is not None:
             context.trace = start_trace(environ)

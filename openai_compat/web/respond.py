@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 from flask import Response
 
+from openai_compat.core.errors import UpstreamError
 from openai_compat.core.streams import HEARTBEAT, BackgroundStart, Heartbeat
 from openai_compat.core.types import CallContext, Usage
 from openai_compat.services.event_stream import CompleteAnswer, EventStream
@@ -61,6 +62,7 @@ class DeferredStream(Iterator["bytes | Heartbeat"]):
         self._pending = pending
         self._heartbeat_interval = heartbeat_interval
         self._events: Iterator[bytes | Heartbeat] | None = None
+        self._source: EventStream | None = None
         self._has_begun = False
 
     def __next__(self) -> bytes | Heartbeat:
@@ -72,12 +74,16 @@ class DeferredStream(Iterator["bytes | Heartbeat"]):
             answer = self._pending.result()
             assert isinstance(answer, EventStream)  # noqa: S101 - only streamed calls have heartbeats
             self._context.note_first_token()
-            self._events = iter(answer)
+            self._source, self._events = answer, iter(answer)
         return next(self._events)
 
     @property
     def usage(self) -> Usage | None:
-        return None if self._events is None else self._pending.result().usage
+        return None if self._source is None else self._source.usage
+
+    @property
+    def failure(self) -> UpstreamError | None:
+        return None if self._source is None else self._source.failure
 
     def close(self) -> None:
         self._pending.close()

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from flask import Response
 
 from openai_compat.accounts.stream_size import StreamSize
-from openai_compat.core.errors import CallCancelledError, OpenAICompatError
+from openai_compat.core.errors import CallCancelledError, OpenAICompatError, UpstreamError
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import Usage
 from openai_compat.services.inference_call import RESPONSES_PATH
@@ -66,6 +66,10 @@ class ClosableStream(Protocol):
     @property
     def usage(self) -> Usage | None: ...
 
+    @property
+    def failure(self) -> UpstreamError | None:
+        """The error of the upstream that was passed on as an event."""
+
     def close(self) -> None: ...
 
 
@@ -80,7 +84,7 @@ class StreamBody:
         stream_format: StreamFormat = OPENAI_FORMAT,
         status: int = 200,
     ) -> None:
-        context.is_streamed = True
+        context.start_stream()
         self._status = status
         self._context = context
         self._events = events
@@ -117,11 +121,14 @@ class StreamBody:
         self._is_over = True
         known = to_known_error(error)
         log_error(known)
-        self._context.error = self._context.log_fields["error"] = known.code or known.type
+        self._note_error(known)
         if self._format.to_error is None:
             # The WSGI server takes it for the client's reset and closes the connection at once, without a log line.
             raise ConnectionResetError(errno.ECONNRESET, known.message) from error
         return self._format.to_error(known)
+
+    def _note_error(self, error: OpenAICompatError) -> None:
+        self._context.error = self._context.log_fields["error"] = error.code or error.type
 
     def close(self) -> None:
         """Close the source. The WSGI server calls it after the last event and after a client disconnect."""
@@ -130,6 +137,8 @@ class StreamBody:
         try:
             self._source.close()
             self._context.record_usage(self._source.usage)
+            if (failure := self._source.failure) is not None:
+                self._note_error(failure)
         finally:
             self._context.close(self._status)
 

@@ -36,7 +36,7 @@ from openai_compat.core.types import CallContext
 
 from .connection import Deadlines
 from .messages import UpstreamResponse, limit_size, read_whole
-from .transport import LlhttpAdapter, NotConnectedError, NotHTTPError, encode_chunked
+from .transport import ConnectionCounts, LlhttpAdapter, NotConnectedError, NotHTTPError, encode_chunked
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +104,10 @@ class UpstreamClient:
         get = headers.get
         redactor = _including(redactor, get("authorization"), get("api-key"), get("x-api-key"), get(USER_TOKEN))
         return StreamedResponse(response, url, context, limiter, self._max_reply_bytes, redactor)
+
+    def connection_counts(self) -> ConnectionCounts:
+        """Return the numbers of connections that are idle, and that were opened and reused so far."""
+        return self._adapter.connection_counts()
 
     def close(self) -> None:
         """Close the idle connections."""

@@ -33,6 +33,9 @@ class ConnectionPool:
         self._idle: dict[Origin, deque[Connection]] = {}
         self._is_reaping = False
 
+    def __len__(self) -> int:
+        return sum(map(len, self._idle.values()))
+
     def acquire(self, origin: Origin) -> Connection | None:
         """Remove an idle connection from the pool and return it, or None if there is none."""
         idle = self._idle.get(origin)

@@ -16,7 +16,7 @@ import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import httptools
 from requests import PreparedRequest, Response
@@ -70,12 +70,21 @@ def _to_header_block(request: PreparedRequest, address: Address, origin: Origin)
         raise InvalidHeader("a header has characters outside Latin-1") from error
 
 
+class ConnectionCounts(NamedTuple):
+    """Numbers of connections."""
+
+    idle: int
+    opened: int
+    reused: int
+
+
 class LlhttpAdapter(HTTPAdapter):
     """A transport adapter with a connection pool of up to `max_idle` idle connections for each origin."""
 
     def __init__(self, max_idle: int = 1000) -> None:
         super().__init__()
         self._pool = ConnectionPool(max_idle)
+        self._opened = self._reused = 0
 
     def send(
         self,
@@ -102,6 +111,8 @@ class LlhttpAdapter(HTTPAdapter):
         is_repeatable = isinstance(body, bytes) or (body is None and request.method in SAFE_METHODS)
         resends = deadlines.resends if is_repeatable else None
         idle = self._pool.acquire(origin) if resends is not None else None
+        if idle is not None:
+            self._reused += 1
         connection = idle or self._connect(origin, deadlines, verify)
         try:
             self._exchange(connection, request, header_block, deadlines, total_deadline)
@@ -118,9 +129,15 @@ class LlhttpAdapter(HTTPAdapter):
         super().close()
         self._pool.close()
 
+    def connection_counts(self) -> ConnectionCounts:
+        """Return the numbers of connections that are idle, and that were opened and reused so far."""
+        return ConnectionCounts(len(self._pool), self._opened, self._reused)
+
     def _connect(self, origin: Origin, deadlines: Deadlines, verify: bool | str) -> Connection:
         try:
-            return Connection(open_socket(origin, deadlines, verify), origin)
+            connection = Connection(open_socket(origin, deadlines, verify), origin)
+            self._opened += 1
+            return connection
         except TimeoutError as error:
             raise ConnectTimeout("the connect timeout expired") from error
         except ProxyError:

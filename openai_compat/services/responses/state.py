@@ -197,5 +197,6 @@ class LockedStream(EventStream):
     def close(self) -> None:
         try:
             self._stream.close()
+            self.failure = self._stream.failure
         finally:
             self._state.release()

@@ -23,6 +23,7 @@ from openai_compat.core.errors import (
     InvalidRequestError,
     NotFoundError,
     RequestError,
+    UpstreamError,
     UpstreamInvalidResponseError,
     WebSocketError,
 )
@@ -351,6 +352,7 @@ class _ProxyBody(Iterator["bytes | Heartbeat"]):
     """Bytes of a reply. Heartbeats are passed on between two events only, as one within an event would break it."""
 
     usage: Usage | None = None
+    failure: UpstreamError | None = None
 
     def __init__(self, first: bytes | Heartbeat, body: ForwardedBody) -> None:
         self._body = body
