@@ -16,7 +16,7 @@ from .base import StoreError
 T = TypeVar("T")
 
 BUSY_SECONDS: Final = 1.0
-"""Time to wait for other workers, whose transactions take about 20 µs."""
+"""Time without a transaction of this process after which those that wait give up. One takes about 50 µs."""
 BUSY_DELAYS: Final = (0.0005, 0.002)
 CHECK_SECONDS: Final = 0.1
 """Time for which a transaction does not look again whether the file is still there, which takes 10 µs."""
@@ -27,8 +27,10 @@ class SQLiteFile:
     """SQLite database in WAL mode, which is opened on first use.
 
     A transaction runs without a switch to another greenlet. Waits for other workers are sleeps between the attempts,
-    because SQLite's own wait would stop the whole worker. The database is opened anew if its file was deleted or
-    replaced, as writes to the old one are lost. Every method raises `StoreError`.
+    because SQLite's own wait would stop the whole worker. One transaction of the process competes with other workers at
+    a time, and the others wait for their turn: hundreds that all try again would keep each other from it. The database
+    is opened anew if its file was deleted or replaced, as writes to the old one are lost. Every method raises
+    `StoreError`.
     """
 
     def __init__(self, path: str, schema: Sequence[str], on_open: Callable[[], None]) -> None:
@@ -36,7 +38,9 @@ class SQLiteFile:
         self._path = path
         self._schema = schema
         self._on_open = on_open
+        self._turn = Lock()
         self._lock = Lock()
+        self._succeeded_at = 0.0
         self._database: sqlite3.Connection | None = None
         self._inode: tuple[int, int] | None = None
         self._check_at = 0.0
@@ -49,19 +53,22 @@ class SQLiteFile:
     def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` in a transaction and commit."""
         started_at = time.monotonic()
-        while True:
-            with self._lock:
-                try:
-                    database = self._database
-                    if database is None or time.monotonic() >= self._check_at:
-                        database = self._open()
-                    if _begin(database):
-                        return _run(database, work)
-                except (sqlite3.Error, OSError) as error:
-                    raise StoreError(f"{self._path}: {error}") from error
-            if time.monotonic() - started_at >= BUSY_SECONDS:
-                raise StoreError(f"{self._path}: locked for {BUSY_SECONDS:g} s")
-            time.sleep(random.uniform(*BUSY_DELAYS))  # noqa: S311 - not for cryptography
+        with self._turn:
+            while True:
+                with self._lock:
+                    try:
+                        now = time.monotonic()
+                        database = self._database
+                        if database is None or now >= self._check_at:
+                            database = self._open()
+                        if _begin(database):
+                            self._succeeded_at = now
+                            return _run(database, work)
+                    except (sqlite3.Error, OSError) as error:
+                        raise StoreError(f"{self._path}: {error}") from error
+                if now - max(started_at, self._succeeded_at) >= BUSY_SECONDS:
+                    raise StoreError(f"{self._path}: locked for {BUSY_SECONDS:g} s")
+                time.sleep(random.uniform(*BUSY_DELAYS))  # noqa: S311 - not for cryptography
 
     def read(self, statement: str, *values: Any) -> list[Any]:
         """Return the rows of a query, which does not wait for writers."""
