@@ -10,7 +10,7 @@ from typing import Any, Final
 from openai_compat.core.large_json import has_too_many_values
 from openai_compat.core.turns import TimeSlices
 
-from .schema_check import has_type, resolve, types_of
+from .schema_check import References, has_type, types_of
 
 MAX_DEPTH: Final = 32
 """Levels of a value that are repaired. Deeper ones stay as they are."""
@@ -19,7 +19,13 @@ MAX_MISSING: Final = 3
 _FENCE: Final = re.compile(r"\A\s*```\w*\s*\n?(.*?)(?:```\s*)?\Z", re.DOTALL)
 _TRAILING_COMMA: Final = re.compile(r'("(?:[^"\\]|\\.)*+(?:"|\\?\Z))|,(?=\s*[}\]])', re.DOTALL)
 """A string, which stays as it is, or a comma in front of a closing bracket."""
-_DECODER: Final = json.JSONDecoder(strict=False)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER: Final = json.JSONDecoder(strict=False, parse_constant=_refuse_constant)
 
 
 def read_json(text: str) -> Any:
@@ -58,34 +64,54 @@ def repair_value(value: Any, schema: Any) -> Any:
 
     A number within quotes becomes a number, a number in place of a string becomes one, and a null in place of an
     optional property is left out.
+
+    Raises:
+        Violation: the schema refers to itself.
     """
-    return _repair(value, schema, schema, 0)
+    return _Repair(schema).repair(value, schema, 0)
 
 
-def _repair(value: Any, schema: Any, root: Any, depth: int) -> Any:
-    schema = resolve(schema, root)
-    if depth > MAX_DEPTH or not isinstance(schema, Mapping):
+class _Repair:
+    """One repair. `root` is the schema that `$ref` points into."""
+
+    def __init__(self, root: Any) -> None:
+        self._references = References(root)
+        self._slices = TimeSlices()
+
+    def repair(self, value: Any, schema: Any, depth: int) -> Any:
+        self._slices.check()
+        schema = self._references.resolve(schema)
+        if depth > MAX_DEPTH or not isinstance(schema, Mapping):
+            return value
+        value = _to_type(value, types_of(schema))
+        if isinstance(value, dict):
+            return self._repair_object(value, schema, depth)
+        if isinstance(value, list) and isinstance(schema.get("items"), Mapping):
+            return [self.repair(item, schema["items"], depth + 1) for item in value]
         return value
-    value = _to_type(value, types_of(schema))
-    if isinstance(value, dict):
-        return _repair_object(value, schema, root, depth)
-    if isinstance(value, list) and isinstance(schema.get("items"), Mapping):
-        return [_repair(item, schema["items"], root, depth + 1) for item in value]
-    return value
+
+    def _repair_object(self, value: dict[str, Any], schema: Mapping[str, Any], depth: int) -> dict[str, Any]:
+        known = schema.get("properties")
+        if not isinstance(known, Mapping):
+            return value
+        needed = schema.get("required")
+        required = {key for key in needed if isinstance(key, str)} if isinstance(needed, list) else set()
+        kept = {
+            key: part
+            for key, part in value.items()
+            if part is not None or key not in known or key in required
+            or _allows_null(self._references.resolve(known[key]))
+        }  # fmt: skip
+        return {key: self.repair(part, known.get(key, {}), depth + 1) for key, part in kept.items()}
 
 
-def _repair_object(value: dict[str, Any], schema: Mapping[str, Any], root: Any, depth: int) -> dict[str, Any]:
-    known = schema.get("properties")
-    if not isinstance(known, Mapping):
-        return value
-    required = schema.get("required")
-    kept = {
-        key: part
-        for key, part in value.items()
-        if part is not None or key not in known or (isinstance(required, list) and key in required)
-        or _allows_null(resolve(known[key], root))
-    }  # fmt: skip
-    return {key: _repair(part, known.get(key, {}), root, depth + 1) for key, part in kept.items()}
+def to_json_text(value: Any) -> str:
+    """Return the JSON of a value that a model wrote, for the client.
+
+    Raises:
+        ValueError: a number has no JSON, since it is infinite.
+    """
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def _allows_null(schema: Any) -> bool:
@@ -99,7 +125,7 @@ def _to_type(value: Any, types: set[str]) -> Any:
         return value
     if isinstance(value, str):
         try:
-            parsed = json.loads(value)
+            parsed = _decode(value)
         except (ValueError, RecursionError):
             return value
         return parsed if any(has_type(parsed, type_) for type_ in types) else value

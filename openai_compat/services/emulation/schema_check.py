@@ -12,7 +12,7 @@ from typing import Any, Final
 from openai_compat.core.turns import TimeSlices
 
 MAX_STEPS: Final = 50_000
-"""Pairs of a schema and a value that are compared, about 0.1 s of work. Nested alternatives can need any number."""
+"""Comparisons of a schema with a value, about 0.1 s of work. Nested alternatives can need any number."""
 MAX_DEPTH: Final = 100
 _TYPES: Final[Mapping[str, Callable[[Any], bool]]] = {
     "string": lambda value: isinstance(value, str),
@@ -51,33 +51,57 @@ def has_type(value: Any, type_: str) -> bool:
     return test is None or test(value)
 
 
-def resolve(schema: Any, root: Any) -> Any:
-    """Return the schema that a `$ref` within `root` points to, or the schema itself."""
-    for _ in range(MAX_DEPTH):
-        reference = schema.get("$ref") if isinstance(schema, Mapping) else None
-        if not isinstance(reference, str) or not reference.startswith("#"):
-            return schema
-        schema = root
+class References:
+    """The references within one schema, each of which is followed once."""
+
+    def __init__(self, root: Any) -> None:
+        self._root = root
+        self._targets: dict[str, Any] = {}
+
+    def resolve(self, schema: Any) -> Any:
+        """Return the schema that a `$ref` points to, or the schema itself.
+
+        Raises:
+            Violation: the schema refers to itself.
+        """
+        followed: list[str] = []
+        while (reference := _reference_of(schema)) is not None:
+            if reference in followed or len(followed) > MAX_DEPTH:
+                raise Violation("the schema refers to itself")
+            followed.append(reference)
+            if reference not in self._targets:
+                self._targets[reference] = self._find(reference)
+            schema = self._targets[reference]
+        for reference in followed:
+            self._targets[reference] = schema
+        return schema
+
+    def _find(self, reference: str) -> Any:
+        schema = self._root
         for step in reference[1:].split("/")[1:]:
             key = step.replace("~1", "/").replace("~0", "~")
             schema = schema.get(key, {}) if isinstance(schema, Mapping) else {}
-    raise Violation("the schema refers to itself")
+        return schema
+
+
+def _reference_of(schema: Any) -> str | None:
+    reference = schema.get("$ref") if isinstance(schema, Mapping) else None
+    return reference if isinstance(reference, str) and reference.startswith("#") else None
 
 
 class _Check:
     """One check. `root` is the schema that `$ref` points into."""
 
     def __init__(self, root: Any) -> None:
-        self._root = root
+        self._references = References(root)
         self._steps = 0
         self._slices = TimeSlices()
 
     def check(self, value: Any, schema: Any, path: str, depth: int) -> None:
-        self._steps += 1
-        self._slices.check()
-        if self._steps > MAX_STEPS or depth > MAX_DEPTH:
+        schema = self._references.resolve(schema)
+        self._count(schema)
+        if depth > MAX_DEPTH:
             raise Violation("its schema is too large to be checked")
-        schema = resolve(schema, self._root)
         if schema is False:
             raise Violation(f"{_at(path)} is not allowed")
         if not isinstance(schema, Mapping):
@@ -86,6 +110,14 @@ class _Check:
         self._check_alternatives(value, schema, path, depth)
         for nested, part, name in _parts(value, schema, path):
             self.check(part, nested, name, depth + 1)
+
+    def _count(self, schema: Any) -> None:
+        """Count the steps of one schema, whose lists may be long."""
+        self._slices.check()
+        lists = (schema.get(key) for key in ("enum", "required")) if isinstance(schema, Mapping) else ()
+        self._steps += 1 + sum(len(_list(values)) for values in lists)
+        if self._steps > MAX_STEPS:
+            raise Violation("its schema is too large to be checked")
 
     def _check_alternatives(self, value: Any, schema: Mapping[str, Any], path: str, depth: int) -> None:
         for nested in _list(schema.get("allOf")):

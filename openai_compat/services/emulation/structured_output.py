@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from openai_compat.core.errors import InvalidAnswerError
+from openai_compat.core.shortening import shorten
 from openai_compat.core.types import ChatDelta, JSONObject
 
 from .call_parser import MAX_CALL_CHARS
-from .json_repair import read_json, repair_value
+from .json_repair import read_json, repair_value, to_json_text
 from .schema_check import Violation, check_value
+from .tool_rules import MAX_REASON_CHARS
 
 ANY_OBJECT: Final = {"type": "object"}
 
@@ -45,9 +47,10 @@ class AnswerFormat:
         try:
             repaired = repair_value(value, self.schema)
             check_value(repaired, self.schema)
-        except Violation as violation:
-            raise InvalidAnswerError(f"The model's answer does not match the schema: {violation}.") from violation
-        return json.dumps(repaired, ensure_ascii=False)
+            return to_json_text(repaired)
+        except (Violation, ValueError) as error:
+            reason = shorten(str(error), MAX_REASON_CHARS)
+            raise InvalidAnswerError(f"The model's answer does not match the schema: {reason}.") from error
 
 
 def to_format(response_format: JSONObject) -> AnswerFormat | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from openai_compat.backends.parsing.openai_chat import read_content
+from openai_compat.core.large_json import parse_json
 from openai_compat.core.types import JSON, JSONObject
 
 from .call_parser import BEGIN, END
@@ -118,6 +119,6 @@ def _body_of(call: JSONObject) -> JSON:
 def _parse_arguments(text: Any) -> Any:
     """Return the arguments as an object, or the text itself if it is not JSON."""
     try:
-        return json.loads(text or "{}")
+        return parse_json(text or "{}")
     except (ValueError, RecursionError):
         return text

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from openai_compat.core.errors import InvalidAnswerError, InvalidRequestError
+from openai_compat.core.shortening import shorten
 from openai_compat.core.types import JSONObject, ToolCallDelta
 from openai_compat.services.openai_objects import new_id
 
-from .json_repair import repair_value
+from .json_repair import repair_value, to_json_text
 from .schema_check import Violation, check_value
 
+MAX_REASON_CHARS: Final = 500
+"""Length of the reason in an error, which repeats names that the model wrote."""
 INPUT: Final = "input"
 """The only argument of a custom tool, whose input is any text."""
 _CUSTOM_SCHEMA: Final = {"type": "object", "properties": {INPUT: {"type": "string"}}, "required": [INPUT]}
@@ -38,11 +40,11 @@ class EmulatedTool:
         try:
             arguments = repair_value({} if arguments is None else arguments, schema)
             check_value(arguments, schema)
-        except Violation as violation:
-            raise InvalidAnswerError(
-                f"The model called the tool '{self.name}' with invalid arguments: {violation}."
-            ) from violation
-        text = arguments[INPUT] if self.type == "custom" else json.dumps(arguments, ensure_ascii=False)
+            text = arguments[INPUT] if self.type == "custom" else to_json_text(arguments)
+        except (Violation, ValueError) as error:
+            reason = shorten(str(error), MAX_REASON_CHARS)
+            message = f"The model called the tool '{self.name}' with invalid arguments: {reason}."
+            raise InvalidAnswerError(message) from error
         return ToolCallDelta(index, text, new_id("call_"), self.name, self.type)
 
 

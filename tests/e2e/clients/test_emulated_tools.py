@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -295,3 +297,35 @@ def test_a_row_that_sends_no_conversation_cannot_emulate(tmp_path: Path) -> None
         file.write_text(json.dumps([{**entry, **option}]))
         with pytest.raises(ConfigurationError, match="system prompt and the conversation"):
             environment.load({"MODELS_FILE": str(file)})
+
+
+@pytest.mark.parametrize("api", ["OpenAIChatCompletionsModel", "OpenAIResponsesModel"])
+def test_the_agents_sdk_with_a_tool_and_a_typed_result(server: LiveServer, model: Model, api: str) -> None:
+    agents: Any = pytest.importorskip("agents")
+    agents.set_tracing_disabled(True)
+    asked: list[str] = []
+
+    def get_weather(city: str) -> str:
+        """Return the weather of a city."""
+        asked.append(city)
+        return "Sunny"
+
+    @dataclass
+    class Report:
+        city: str
+        degrees: int
+
+    async def run() -> list[Any]:
+        async with openai.AsyncOpenAI(base_url=server.base_url, api_key="any", max_retries=0) as client:
+            upstream = getattr(agents, api)(model="prompts", openai_client=client)
+            tools = [agents.function_tool(get_weather)]
+            agent = agents.Agent(name="a", instructions="Be brief.", model=upstream, tools=tools, output_type=Report)
+            complete = await agents.Runner.run(agent, QUESTION["content"])
+            streamed = agents.Runner.run_streamed(agent, QUESTION["content"])
+            async for _ in streamed.stream_events():
+                pass
+            return [complete.final_output, streamed.final_output]
+
+    model.answers = [CALL, '{"response": {"city": "Paris", "degrees": "21"}}'] * 2
+    assert asyncio.run(run()) == [Report("Paris", 21)] * 2
+    assert asked == ["Paris", "Paris"]

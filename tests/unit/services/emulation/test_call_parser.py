@@ -106,6 +106,16 @@ def test_parallel_calls_and_what_the_model_invents_behind_them() -> None:
     assert len(read(text, allows_many=False)[1]) == 1
 
 
+def test_a_number_that_json_lacks_is_an_error() -> None:
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    rules = to_rules(tools, "auto", allows_many=True)
+    assert rules is not None
+    parser = CallTextParser(rules)
+    parser.push('<tool_call>{"name": "f", "arguments": {"x": 1e999}}</tool_call>')
+    with pytest.raises(InvalidAnswerError, match="invalid arguments"):
+        parser.end(is_complete=True)
+
+
 def test_a_custom_tool_gets_text() -> None:
     text = '<tool_call>{"name": "shell", "arguments": {"input": "ls -l"}}</tool_call>'
     assert read(text)[1] == [("shell", "ls -l")]
@@ -122,6 +132,8 @@ def test_a_custom_tool_gets_text() -> None:
         ('{"name": "get_weather", "arguments": [1]}', "the value must be of the type object"),
         ('{"name": "delete_all", "arguments": {}}', "a tool that the request does not have"),
         ('{"name": get_weather}', "not valid JSON"),
+        ('{"name": "get_weather", "arguments": {"city": NaN}}', "not valid JSON"),
+        ('{"name": "get_weather", "arguments": {"city": "P", "' + "x" * 9000 + '": 1}}', "characters more"),
     ],
 )
 def test_an_invalid_call_is_an_error(call: str, reason: str) -> None:

@@ -52,6 +52,22 @@ def test_a_schema_that_refers_to_itself_has_an_end() -> None:
         check_value(1, {"$ref": "#"})
     with pytest.raises(Violation, match="too large"):
         check_value(1, {"anyOf": [{"allOf": [{"$ref": "#"}]}, {"allOf": [{"$ref": "#"}]}]})
+    with pytest.raises(Violation, match="refers to itself"):
+        check_value(1, {"$ref": "#/a", "a": {"$ref": "#/b"}, "b": {"$ref": "#/a"}})
+
+
+def test_references_are_followed_to_their_end() -> None:
+    schema = {"$ref": "#/a", "a": {"$ref": "#/b"}, "b": {"type": "string"}, "c": {"$ref": "#/a"}}
+    check_value("x", schema)
+    with pytest.raises(Violation, match="type string"):
+        check_value(["x", 1], {**schema, "$ref": "#/d", "d": {"items": {"$ref": "#/c"}}})
+
+
+@pytest.mark.parametrize("schema", [{"enum": list(range(60_000))}, {"required": ["a"] * 60_000}])
+def test_long_lists_count_as_work(schema: Any) -> None:
+    """A model's answer may have thousands of parts, each of which would be compared with the whole list."""
+    with pytest.raises(Violation, match="too large"):
+        check_value({"a": 1}, schema)
 
 
 @pytest.mark.parametrize("schema", [{"type": 3}, {"properties": []}, {"required": "a"}, {"enum": 1}, {"anyOf": {}}, 7])
