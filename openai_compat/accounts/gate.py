@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS: Final = 1.0
 """Time without a call to the ledger after a failure, as each one may take its complete timeout."""
 NO_USAGE: Final = Usage(0)
-_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
+_encode: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 
 @dataclass(frozen=True, slots=True)

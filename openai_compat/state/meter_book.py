@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from .ledger import Charge, Level, Meter, Settlement
 
-_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
+_encode: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 _decode: Final[Callable[[str], Any]] = json.JSONDecoder().decode
 
 

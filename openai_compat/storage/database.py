@@ -24,7 +24,8 @@ from sqlalchemy.pool import ManagesConnection, StaticPool
 from openai_compat.core.errors import StorageUnavailableError
 
 from .engines import open_engine, open_unpooled_engine
-from .insertion import NewRows, insert_into_postgres, insert_into_sqlite
+from .grouped_insertion import GroupedInsertion
+from .insertion import NewRows, insert_into_postgres
 from .location import Location
 from .migrate import MigrationError, migrate
 from .native_thread import NativeThread
@@ -213,6 +214,7 @@ class SQLiteDatabase(Database):
     def __init__(self, location: Location, thread: NativeThread) -> None:
         super().__init__(location, thread)
         self._file = str(location.path)
+        self._insertion = GroupedInsertion()
 
     def _access_large(self, access: Callable[[Engine], T]) -> T:
         return access(self._open())
@@ -222,7 +224,8 @@ class SQLiteDatabase(Database):
         return self._call(lambda: _run_in_transaction(engine, work, begin))
 
     def _insert(self, engine: Engine, rows: NewRows) -> None:
-        self._call(lambda: _insert_in_transaction(engine, rows))
+        own = self._insertion.add(rows)
+        self._call(lambda: self._insertion.insert(_driver_of(cast(StaticPool, engine.pool).connection), own))
 
     def _call(self, function: Callable[[], T]) -> T:
         """Run `function` in the thread, and wait for other processes outside it, so that other calls can use it."""
@@ -263,13 +266,6 @@ def _insert_or_invalidate(connection: PoolProxiedConnection, rows: NewRows) -> N
     except BaseException:
         connection.invalidate()  # a statement that was cut off may still run
         raise
-
-
-def _insert_in_transaction(engine: Engine, rows: NewRows) -> None:
-    """Insert without SQLAlchemy, whose connection and transaction would cost as much as the insertion."""
-    with _driver_of(cast(StaticPool, engine.pool).connection) as connection:
-        connection.execute(_BEGIN_WRITE)
-        insert_into_sqlite(connection, rows)
 
 
 def _run_in_transaction(engine: Engine, work: Work[T], begin: str) -> T:

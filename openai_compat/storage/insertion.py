@@ -24,8 +24,8 @@ _INTO_ITEMS: Final = "INSERT INTO items (object_number, section, position, item_
 _INTO_TAGS: Final = "INSERT INTO tags (object_number, key, value) "
 
 _SQLITE_OBJECT: Final = f"{_INTO_OBJECTS} ({', '.join('?' * len(_COLUMNS))})"
-_SQLITE_ITEM: Final = f"{_INTO_ITEMS} VALUES (?, ?, ?, ?, ?)"
-_SQLITE_TAG: Final = f"{_INTO_TAGS} VALUES (?, ?, ?)"
+_SQLITE_ITEM: Final = "(?, ?, ?, ?, ?)"
+_SQLITE_TAG: Final = "(?, ?, ?)"
 _ITEM_TYPES: Final = ("text", "int", "text", "text")
 _TAG_TYPES: Final = ("text", "text")
 MOST_VALUES: Final = 16
@@ -56,10 +56,15 @@ def to_rows(owner: str, kind: str, used_at: int, new: NewObject) -> NewRows:
 def insert_into_sqlite(connection: sqlite3.Connection, rows: NewRows) -> None:
     """Insert an object in a transaction that has begun."""
     number = connection.execute(_SQLITE_OBJECT, rows.object).lastrowid
-    if rows.items:
-        connection.executemany(_SQLITE_ITEM, [(number, *row) for row in rows.items])
-    if rows.tags:
-        connection.executemany(_SQLITE_TAG, [(number, *row) for row in rows.tags])
+    _insert_rows(connection, _INTO_ITEMS, _SQLITE_ITEM, [(number, *row) for row in rows.items])
+    _insert_rows(connection, _INTO_TAGS, _SQLITE_TAG, [(number, *row) for row in rows.tags])
+
+
+def _insert_rows(connection: sqlite3.Connection, into: str, row: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    """Insert several rows by one statement. For each statement, the driver hands the GIL to another thread and back."""
+    for start in range(0, len(rows), MOST_VALUES):
+        part = rows[start : start + MOST_VALUES]
+        connection.execute(f"{into} VALUES {', '.join([row] * len(part))}", tuple(chain.from_iterable(part)))
 
 
 def insert_into_postgres(connection: PoolProxiedConnection, rows: NewRows) -> None:
