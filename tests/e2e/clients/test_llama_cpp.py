@@ -95,6 +95,11 @@ def raw_chat(server: LiveServer, model: str, messages: Any = STORY, **parameters
     return requests.post(f"{server.base_url}/chat/completions", json=body, stream=stream, timeout=SECONDS)
 
 
+def describe(server: LiveServer, model: str) -> dict[str, Any]:
+    description: dict[str, Any] = requests.get(f"{server.base_url}/models/{model}", timeout=SECONDS).json()
+    return description
+
+
 def test_both_workers_share_one_process_of_a_model(server: LiveServer, client: OpenAI) -> None:
     def ask(_: int) -> str:
         answer = client.chat.completions.create(model=CHAT_MODEL, messages=FRANCE, temperature=0, max_tokens=30)
@@ -215,8 +220,8 @@ def test_a_full_queue_refuses_calls_until_a_client_disconnects(server: LiveServe
     streams = [raw_chat(server, "narrow", **endless)]
     assert next(streams[0].iter_lines())
     with ThreadPoolExecutor(1) as pool:
-        queued = pool.submit(raw_chat, server, "narrow", max_tokens=1)
-        wait_until(lambda: requests.get(f"{server.base_url}/models/narrow", timeout=SECONDS).json()["callers"] == 2)
+        queued = pool.submit(raw_chat, server, "narrow", FRANCE, max_tokens=1)
+        wait_until(lambda: describe(server, "narrow").get("callers") == 2)
         refused = raw_chat(server, "narrow")
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "model_busy")
         assert int(refused.headers["Retry-After"]) > 0
@@ -247,7 +252,7 @@ def test_an_idle_model_makes_room_and_all_processes_end_with_a_killed_server(tmp
     with LiveServer({"MODELS_FILE": str(tmp_path / "models.json"), **settings}) as server:
 
         def state(model: str) -> str:
-            return str(requests.get(f"{server.base_url}/models/{model}", timeout=SECONDS).json()["state"])
+            return str(describe(server, model)["state"])
 
         wait_until(lambda: state("first") == "ready")
         assert raw_chat(server, "second", max_tokens=1).status_code == 200

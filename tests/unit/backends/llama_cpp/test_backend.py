@@ -12,7 +12,7 @@ from openai_compat.backends.http.messages import UpstreamRequest
 from openai_compat.backends.llama_cpp.model_options import LlamaCppModel
 from openai_compat.backends.llama_cpp.request import adapt, read_refusal
 from openai_compat.backends.local.engine_config import EngineConfig, to_engine_config
-from openai_compat.core.errors import ContextLengthExceededError, UpstreamStatusError
+from openai_compat.core.errors import ContextLengthExceededError, UnsupportedParameterError, UpstreamStatusError
 from tests.unit.backends.huggingface.test_backend import load, problems
 
 GGUF = {"kind": "llama_cpp", "gguf_file": "./a.gguf"}
@@ -29,7 +29,7 @@ class Refusal:
 
 
 def adapted(**parameters: Any) -> tuple[dict[str, Any], bool]:
-    call, has_tools = adapt(UpstreamRequest("POST", "chat/completions", {}, json.dumps(parameters).encode()))
+    call, has_tools = adapt(UpstreamRequest("POST", "chat/completions", {}, json.dumps(parameters).encode()), "m")
     assert isinstance(call.body, bytes)
     return json.loads(call.body), has_tools
 
@@ -87,6 +87,12 @@ def test_a_choice_of_one_tool_offers_only_that_tool() -> None:
 )
 def test_other_requests_are_not_changed(parameters: dict[str, Any], *, has_tools: bool) -> None:
     assert adapted(**parameters) == (parameters, has_tools)
+
+
+def test_functions_which_llama_cpp_would_ignore_are_refused() -> None:
+    with pytest.raises(UnsupportedParameterError) as refusal:
+        adapted(functions=[{"name": "add"}])
+    assert refusal.value.param == "functions"
 
 
 def test_a_prompt_that_is_too_long_gets_the_error_of_openai() -> None:
