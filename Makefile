@@ -50,7 +50,7 @@ run-haystack: $(CORE) $(HAYSTACK)  ## the same with the extra `haystack`, for pi
 
 run-local: $(LLAMA_CPP) $(LOCAL_MODELS)  ## the same with two small local models, for chat and embeddings
 	@$(BIN)/python -m openai_compat.sidecars.llama_cpp.bundled_models .venv/local-models.json
-	@MODELS_FILE=$(CURDIR)/.venv/local-models.json INCLUDE_DEFAULT_MODELS=false \
+	@MODELS_FILE=$(CURDIR)/.venv/local-models.json INCLUDE_DEFAULT_MODELS=false PRELOAD_MODELS=smollm2-135m-instruct \
 	    exec $(BIN)/python -m openai_compat serve $(ARGS)
 
 frontend: $(CHAT)  ## install, build and start the chat page of examples/nextjs-chat on port 3000

@@ -26,6 +26,7 @@ from openai_compat.web.schemas.completions import CompletionRequestSchema
 
 ANTHROPIC: Final = "anthropic"
 HUGGINGFACE: Final = "huggingface"
+LLAMA_CPP: Final = "llama_cpp"
 OFFLINE_KINDS: Final = frozenset({"echo"})
 """Kinds without an upstream. They ignore parameters that other kinds forward."""
 SERVICE_PARAMETERS: Final = frozenset({"messages", "prompt", "model", "stream", "stream_options"})
@@ -40,6 +41,7 @@ DEPENDS_ON: Final = {
 TOOL_PARAMETERS: Final = frozenset(
     {"functions", *(name for name, other in DEPENDS_ON.items() if other in {"tools", "functions"})}
 )
+FUNCTION_PARAMETERS: Final = frozenset({"functions", "function_call"})
 BY_TEMPLATE: Final = "by template"
 """Supported by models whose chat template supports tools, dropped for others."""
 
@@ -52,6 +54,8 @@ def treatment_of(kind: str, parameter: str, *, is_chat: bool) -> str:
     """
     if kind == HUGGINGFACE:
         return _local_treatment_of(parameter, is_chat=is_chat)
+    if kind == LLAMA_CPP and is_chat and parameter in {"tools", *TOOL_PARAMETERS}:
+        return "rejected" if parameter in FUNCTION_PARAMETERS else BY_TEMPLATE
     backend_class = load_backend_class(kind)
     profile = PROFILES.get(kind, Profile())
     if parameter in profile.rename:

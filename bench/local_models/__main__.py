@@ -1,7 +1,7 @@
 """Command line of the local-model benchmark.
 
-make bench-local                                  everything, about 25 minutes
-python -m bench.local_models --only ours-int8     one system, its results merged into those of the last run
+make bench-local                                  everything, about 30 minutes
+python -m bench.local_models --only llama-cpp     one system, its results merged into those of the last run
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from typing import Any
 
 from bench.machine import describe_hardware
 from bench.paths import RESULTS
+from openai_compat.sidecars.llama_cpp.bundled_models import CHAT_FILE, chat_folder
 
+from .llama_cpp import llama_model, measure_llama_cpp
 from .measurements import generate, measure_gap, measure_generate, measure_memory, measure_speed
-from .report import to_markdown
+from .report import draw_speed, to_markdown
 from .servers import SYSTEMS
 
 
@@ -44,13 +46,17 @@ def main() -> None:
             RESULTS.mkdir(exist_ok=True)
             file.write_text(json.dumps(result, indent=2) + "\n")
             file.with_suffix(".md").write_text(to_markdown(result))
+            file.with_suffix(".svg").write_text(draw_speed(result))
 
 
 def _tasks(weights: Path, rounds: int) -> dict[str, Callable[[], Any]]:
+    gguf = chat_folder() / CHAT_FILE
     return {
         "generate": partial(measure_generate, weights, rounds),
         **{name: partial(measure_speed, name, weights, rounds) for name in SYSTEMS},
-        "gap": partial(measure_gap, weights),
+        "llama-cpp": partial(measure_llama_cpp, gguf, rounds),
+        "gap": partial(measure_gap, weights, {"name": "smol", "hf_repo": str(weights), "quantize": "int8"}),
+        "llama-cpp-gap": partial(measure_gap, weights, llama_model(gguf)),
         "memory": partial(measure_memory, weights),
     }
 

@@ -152,8 +152,10 @@ def token_counter(weights: Path) -> Callable[[str], int]:
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
-def measure_gap(weights: Path) -> dict[str, float]:
+def measure_gap(weights: Path, smol: dict[str, Any]) -> dict[str, float]:
     """Return the 99th percentile of the gaps in an echo stream of the same worker, in milliseconds.
+
+    `smol` is the config of the model that clients call.
 
     The stream runs alone, then while eight clients generate and another model is loaded. The gaps include the delay of
     the echo model.
@@ -161,8 +163,8 @@ def measure_gap(weights: Path) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         site = Site(weights, free_port(), Path(folder))
         models: list[dict[str, Any]] = [
-            {"name": "smol", "hf_repo": str(weights), "quantize": "int8"},
-            {"name": "other", "hf_repo": str(weights), "dtype": "float32"},
+            smol,
+            {**smol, "name": "other"},
             {"name": "echo", "kind": "echo", "delay": ECHO_DELAY},
         ]
         with running(our_server(site, models), site.folder):

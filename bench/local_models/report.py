@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from bench.compare.plots import Line, draw_lines
+
 NAMES: Final = {
     "generate": "`model.generate`, called directly",
     "transformers-serve": "`transformers serve`",
@@ -13,6 +15,11 @@ NAMES: Final = {
     "ours-bfloat16": "this server, `dtype: bfloat16`",
     "ours-int8": "this server, `quantize: int8`",
 }
+PLOTTED: Final = {
+    "transformers-serve-continuous": ("transformers serve", "#d9534f"),
+    "ours-int8": ("this server, int8", "#e8a33d"),
+}
+"""Systems of the plot, with their names there and their colours."""
 CLIENTS: Final = ("1", "8", "16")
 
 
@@ -26,8 +33,11 @@ def to_markdown(result: Mapping[str, Any]) -> str:
         _machine(result["machine"]),
         _speed(result),
     ]
-    if "gap" in result:
-        parts.append(_gap(result["gap"]["figures"]))
+    if "llama-cpp" in result:
+        parts.append(_llama_cpp(result["llama-cpp"]))
+    for key, model in (("gap", "`quantize: int8`"), ("llama-cpp-gap", "`kind: llama_cpp`")):
+        if key in result:
+            parts.append(_gap(model, result[key]["figures"]))
     if "memory" in result:
         parts.append(_memory(result["memory"]["figures"]))
     return "\n".join(parts)
@@ -56,9 +66,47 @@ def _cell(figures: Mapping[str, float] | None) -> str:
     return f"{figures['tokens_per_second']:.1f}/s" + (f", {first:.2f} s" if first is not None else "")
 
 
-def _gap(figures: Mapping[str, float]) -> str:
+def _llama_cpp(measured: Mapping[str, Any]) -> str:
+    """Return the figures of this server beside llama.cpp's own, whose rounds alternate."""
+    figures = measured["figures"]
+    lines = [
+        "`kind: llama_cpp` (Q4_1 weights) beside llama.cpp's own server with the same parameters, in alternating "
+        f"rounds. Tokens a second of all clients. Load before: {measured['load_before']:.1f}.\n",
+        "| | 1 client | 8 clients | 16 clients |",
+        "|---|---|---|---|",
+    ]
+    for mode in ("streamed", "whole"):
+        rows = [figures[mode][clients] for clients in CLIENTS]
+        for key, name in (("own", "llama.cpp's own server"), ("ours", "this server")):
+            lines.append(f"| {name}, {mode} | {' | '.join(f'{row[key]:.1f}/s' for row in rows)} |")
+        lines.append(f"| ratio, {mode} | {' | '.join(format(row['ratio'], '.3f') for row in rows)} |")
+    first = figures["first_token_ms"]
+    lines.append(
+        f"\nTime to first token of one caller: {first['own']:.1f} ms of its own server, {first['ours']:.1f} ms of this "
+        f"server: {first['added']:+.1f} ms.\n"
+    )
+    return "\n".join(lines)
+
+
+def draw_speed(result: Mapping[str, Any]) -> str:
+    """Return a plot of the tokens a second over the number of clients."""
+    lines = [
+        Line(name, [(float(n), figures[n]["tokens_per_second"]) for n in CLIENTS], colour)
+        for (name, colour), figures in ((PLOTTED[key], result[key]["figures"]) for key in PLOTTED if key in result)
+    ]
+    if "llama-cpp" in result:
+        streamed = result["llama-cpp"]["figures"]["streamed"]
+        for key, name, colour in (("own", "llama.cpp", "#7f8c8d"), ("ours", "this server, llama_cpp", "#0b7285")):
+            lines.append(Line(name, [(float(n), streamed[n][key]) for n in CLIENTS], colour))
     return (
-        "An echo stream of a chunk every 20 ms through the same worker, 99th percentile of its gaps: "
+        draw_lines("Tokens a second of all clients, SmolLM2-135M", lines, [float(n) for n in CLIENTS]) if lines else ""
+    )
+
+
+def _gap(model: str, figures: Mapping[str, float]) -> str:
+    return (
+        f"An echo stream of a chunk every 20 ms through the same worker as a model with {model}, 99th percentile of "
+        "its gaps: "
         f"{figures['alone_ms']:.1f} ms alone, {figures['beside_ms']:.1f} ms while eight clients generate and another "
         f"model is loaded: {figures['grown_ms']:+.1f} ms.\n"
     )

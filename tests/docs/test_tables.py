@@ -13,6 +13,7 @@ import pytest
 
 from openai_compat.backends import base
 from openai_compat.backends.base import option_names
+from openai_compat.backends.local.engine_config import LOCAL_KINDS
 from openai_compat.backends.registry import KINDS, load_backend_class
 from openai_compat.config import settings_table
 from openai_compat.config.model_schema import COMMON_KEYS
@@ -173,7 +174,7 @@ def test_the_endpoints_of_each_kind_are_documented() -> None:
     capabilities = (base.SupportsChat, base.SupportsCompletions, base.SupportsEmbeddings, base.SupportsForwarding)
     for kind in KINDS:
         served = [issubclass(load_backend_class(kind), capability) for capability in capabilities]
-        forwards_other_endpoints = kind != "huggingface"  # its engine has no others
+        forwards_other_endpoints = kind not in LOCAL_KINDS  # their engines have no others
         assert documented.pop(kind) == ([True, True, True, forwards_other_endpoints] if served[-1] else served)
     assert not documented
 

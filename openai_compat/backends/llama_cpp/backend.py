@@ -43,7 +43,7 @@ class LlamaCppBackend(LocalBackend):
         if call.path.startswith("embeddings"):
             send = partial(self._post, f"{self._engine.url}/{call.path}", call, context)
             return self._ask_engine(send, context)
-        call, has_tools = adapt(call)
+        call, has_tools = adapt(call, self.name)
         response = self._send_leased(call, has_tools=has_tools, context=context)
         if response.status in {400, 500}:
             raise read_refusal(response)

@@ -8,18 +8,23 @@ from typing import Any
 
 from openai_compat.backends.http.messages import UpstreamRequest, UpstreamResponse
 from openai_compat.backends.parsing.openai_errors import to_status_error
-from openai_compat.core.errors import ContextLengthExceededError, OpenAICompatError
+from openai_compat.core.errors import ContextLengthExceededError, OpenAICompatError, UnsupportedParameterError
 
 
-def adapt(call: UpstreamRequest) -> tuple[UpstreamRequest, bool]:
+def adapt(call: UpstreamRequest, model: str) -> tuple[UpstreamRequest, bool]:
     """Return the call for llama.cpp, and True if the model's chat template has to know tools.
 
     Only bodies with tools are parsed.
+
+    Raises:
+        UnsupportedParameterError: the call has `functions`, which llama.cpp would ignore.
     """
     body = call.body
-    if not isinstance(body, bytes) or b'"tools"' not in body:
+    if not isinstance(body, bytes) or not (b'"tools"' in body or b'"functions"' in body):
         return call, False
     content = json.loads(body)
+    if content.get("functions"):
+        raise UnsupportedParameterError("functions", model, "use `tools`.")
     has_tools = bool(content.get("tools")) and content.get("tool_choice") != "none"
     if has_tools and isinstance(content.get("tool_choice"), dict):
         return replace(call, body=json.dumps(_force_tool(content)).encode()), True

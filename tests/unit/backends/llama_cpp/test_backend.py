@@ -1,0 +1,105 @@
+"""Configuration of models of kind llama_cpp, and what their requests and refusals become."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from openai_compat.backends.http.messages import UpstreamRequest
+from openai_compat.backends.llama_cpp.model_options import LlamaCppModel
+from openai_compat.backends.llama_cpp.request import adapt, read_refusal
+from openai_compat.backends.local.engine_config import EngineConfig, to_engine_config
+from openai_compat.core.errors import ContextLengthExceededError, UnsupportedParameterError, UpstreamStatusError
+from tests.unit.backends.huggingface.test_backend import load, problems
+
+GGUF = {"kind": "llama_cpp", "gguf_file": "./a.gguf"}
+TOOLS = [{"type": "function", "function": {"name": name}} for name in ("add", "divide")]
+
+
+class Refusal:
+    def __init__(self, status: int, error: dict[str, Any]) -> None:
+        self.status = status
+        self.body = json.dumps({"error": error}).encode()
+
+    def read(self) -> bytes:
+        return self.body
+
+
+def adapted(**parameters: Any) -> tuple[dict[str, Any], bool]:
+    call, has_tools = adapt(UpstreamRequest("POST", "chat/completions", {}, json.dumps(parameters).encode()), "m")
+    assert isinstance(call.body, bytes)
+    return json.loads(call.body), has_tools
+
+
+def test_every_invalid_key_of_an_entry_is_reported(tmp_path: Path) -> None:
+    wrong: dict[str, tuple[dict[str, Any], str]] = {
+        "a": ({"gguf_file": None}, "needs a `gguf_file`"),
+        "b": ({"threads": 0}, "threads must be a whole number, 1 or more"),
+        "c": ({"gpu_layers": -1}, "gpu_layers must be a whole number, 0 or more"),
+        "d": ({"pooling": "max"}, "pooling must be one of none, mean, cls, last, rank"),
+        "e": ({"mmproj_file": ""}, "mmproj_file must be a non-empty string"),
+        "f": ({"capabilities": ["chat", "embeddings"]}, "either embeddings or text"),
+        "g": ({"chat_template_file": 1}, "chat_template_file must be a string"),
+        "h": ({"base_url": "http://elsewhere/v1"}, "kind llama_cpp runs here"),
+        "i": ({"max_batch": 0}, "max_batch must be a whole number, 1 or more"),
+        "j": ({"dtype": "float32"}, "dtype"),
+    }
+    found = problems(tmp_path, [{"name": name, **GGUF, **keys} for name, (keys, _) in wrong.items()]).splitlines()
+    for name, (_, word) in wrong.items():
+        assert any(problem.startswith(f"model '{name}'") and word in problem for problem in found), name
+    assert len(found) == len(wrong)
+
+
+def test_models_of_both_kinds_share_one_engine(tmp_path: Path) -> None:
+    entries = [{"name": "packed", **GGUF, "threads": 2}, {"name": "writer", "hf_repo": "org/name"}]
+    config = to_engine_config(load(tmp_path, entries, PRELOAD_MODELS="packed,writer", MAX_CONTEXT_TOKENS="512"))
+    assert EngineConfig.from_json(config.to_json()) == config
+    packed, writer = config.models
+    assert (packed.kind, writer.kind, config.preload) == ("llama_cpp", "huggingface", ("packed", "writer"))
+    assert packed.default_context_tokens == 512
+    paths = {config.socket_path(tmp_path, name).name for name in ("packed", "writer")}
+    assert len(paths) == 2
+
+
+def test_the_hub_gets_asked_for_every_part_of_a_model() -> None:
+    split = LlamaCppModel(name="a", hf_repo="org/name", gguf_file="q4/m-00001-of-00003.gguf", mmproj_file="mm.gguf")
+    assert split.hub_files == ("q4/m-*-of-00003.gguf", "mm.gguf")
+
+
+def test_a_choice_of_one_tool_offers_only_that_tool() -> None:
+    choice = {"type": "function", "function": {"name": "divide"}}
+    body, has_tools = adapted(model="m", tools=TOOLS, tool_choice=choice)
+    assert (body, has_tools) == ({"model": "m", "tools": [TOOLS[1]], "tool_choice": "required"}, True)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "has_tools"),
+    [
+        ({"tools": TOOLS}, True),
+        ({"tools": TOOLS, "tool_choice": "required"}, True),
+        ({"tools": TOOLS, "tool_choice": "none"}, False),
+        ({"tools": []}, False),
+        ({"messages": [{"role": "user", "content": 'the word "tools"'}]}, False),
+    ],
+)
+def test_other_requests_are_not_changed(parameters: dict[str, Any], *, has_tools: bool) -> None:
+    assert adapted(**parameters) == (parameters, has_tools)
+
+
+def test_functions_which_llama_cpp_would_ignore_are_refused() -> None:
+    with pytest.raises(UnsupportedParameterError) as refusal:
+        adapted(functions=[{"name": "add"}])
+    assert refusal.value.param == "functions"
+
+
+def test_a_prompt_that_is_too_long_gets_the_error_of_openai() -> None:
+    error: Any = {"code": 400, "message": "exceeds", "n_prompt_tokens": 3031, "n_ctx": 2048}
+    too_long = read_refusal(Refusal(400, error))  # type: ignore[arg-type]
+    assert isinstance(too_long, ContextLengthExceededError)
+    assert too_long.message == "prompt is too long: 3031 tokens > 2048 maximum"
+    other = read_refusal(Refusal(400, {"code": 400, "message": "bad grammar"}))  # type: ignore[arg-type]
+    assert isinstance(other, UpstreamStatusError)
+    assert (other.upstream_status, other.message) == (400, "bad grammar")
