@@ -22,14 +22,20 @@ class LiveServer:
 
     gunicorn inherits a listening socket, so that no port has to be chosen and the first connection waits in the queue.
     The server gets only the given environment and starts in `folder` or an empty folder, so that a developer's `.env`
-    has no effect.
+    has no effect. `metrics_port` is set with `has_metrics_port`.
     """
 
     def __init__(
-        self, environment: Mapping[str, str] | None = None, *, workers: int = 1, folder: Path | None = None
+        self,
+        environment: Mapping[str, str] | None = None,
+        *,
+        workers: int = 1,
+        folder: Path | None = None,
+        has_metrics_port: bool = False,
     ) -> None:
         self._environment = dict(environment or {})
         self._workers = workers
+        self._has_metrics_port = has_metrics_port
         self._empty = tempfile.TemporaryDirectory(prefix="server-", ignore_cleanup_errors=True)
         self._folder = folder or Path(self._empty.name)
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed in __exit__
@@ -39,14 +45,18 @@ class LiveServer:
         self.port: int = listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.base_url = f"{self.url}/v1"
+        listeners = [listener]
+        if self._has_metrics_port:
+            listeners.append(socket.create_server(("127.0.0.1", 0)))
+            self.metrics_port: int = listeners[1].getsockname()[1]
+            self._environment["METRICS_PORT"] = str(self.metrics_port)
         command = [
             sys.executable,
             "-m",
             "gunicorn",
             "--config",
             str(ROOT / "gunicorn.conf.py"),
-            "--bind",
-            f"fd://{listener.fileno()}",
+            *(argument for one in listeners for argument in ("--bind", f"fd://{one.fileno()}")),
             "--workers",
             str(self._workers),
         ]
@@ -62,11 +72,12 @@ class LiveServer:
             [*command, "wsgi:app"],
             cwd=self._folder,
             env=environment,
-            pass_fds=[listener.fileno()],
+            pass_fds=[one.fileno() for one in listeners],
             stdout=self._log,
             stderr=subprocess.STDOUT,
         )
-        listener.close()
+        for one in listeners:
+            one.close()
         try:
             urllib.request.urlopen(f"{self.url}/healthz", timeout=START_SECONDS).close()
         except OSError as error:

@@ -129,6 +129,8 @@ class BackgroundJob:
             finally:
                 answer.close()
                 self.usage = answer.usage
+        else:
+            self.usage = answer.usage
         response = self._finished()
         self._persist(lambda: self._state.append(response))
         self._state.release()

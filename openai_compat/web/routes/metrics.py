@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Literal
 
 from flask import Blueprint, Response
+from werkzeug.datastructures import MIMEAccept
 
 from openai_compat.core.errors import NotFoundError
 from openai_compat.core.settings import METRICS_PATH, Settings
@@ -37,11 +38,16 @@ def metrics_blueprint(render: Render, settings: Settings) -> Blueprint:
     @blueprint.get(METRICS_PATH)
     def metrics() -> Response:
         accepted = current_request().accept_mimetypes
-        form: Format = "openmetrics" if accepted.quality(OPENMETRICS) > accepted.quality("text/plain") else "text"
-        text, content_type = render(form)
+        is_preferred = _quality(accepted, OPENMETRICS) > _quality(accepted, "text/plain")
+        text, content_type = render("openmetrics" if is_preferred else "text")
         return BytesResponse(text, 200, {"content-type": content_type, "cache-control": "no-store"})
 
     return blueprint
+
+
+def _quality(accepted: MIMEAccept, kind: str) -> float:
+    """Return the quality of a media type, which Prometheus names with a version."""
+    return max((quality for value, quality in accepted if value.partition(";")[0] == kind), default=0.0)
 
 
 def separate_metrics(port: int, check: Check) -> Check:

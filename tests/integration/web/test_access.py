@@ -17,6 +17,7 @@ OPEN = {
     "/healthz",
     "/readyz",
     "/api/v1/healthcheck",
+    "/metrics",
     "/openapi.json",
     "/docs",
     "/redoc",
@@ -25,7 +26,7 @@ OPEN = {
     "/",
     "/home/<name>",
 }
-"""Routes that need no key: health checks, which send none, and pages whose content is public."""
+"""Routes that need no key of a caller: health checks, which send none, metrics, and pages with public content."""
 
 
 @pytest.fixture

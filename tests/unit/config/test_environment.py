@@ -39,7 +39,7 @@ def test_without_settings_the_echo_model_is_served() -> None:
 
 
 def test_every_setting_has_a_field_and_every_field_a_setting() -> None:
-    derived = {"declared_accounts", "entries", "hidden_entries", "default_upstream", "server_id"}
+    derived = {"declared_accounts", "entries", "hidden_entries", "default_upstream", "server_id", "metrics_slot"}
     assert {setting.field for setting in settings_table.SETTINGS} == set(Settings.__dataclass_fields__) - derived
 
 
