@@ -48,7 +48,7 @@ function waterfall(call) {
     { class: "card padded", "aria-labelledby": "waterfall-title" },
     element("div", { class: "card-head flat" }, element("h3", { id: "waterfall-title" }, "Attempts"), legend),
     element("ol", { class: "waterfall" }, rows),
-    element("div", { class: "ticks", "aria-hidden": "true" }, ticks),
+    element("div", { class: "ticks", "aria-hidden": "true" }, element("span", {}, ticks)),
   );
 }
 

@@ -32,8 +32,8 @@ export function open(container, session) {
   let found = null;
   let further = []; // keys of later pages
   const act = actions(() => found, () => page.reload());
-  const heads = [button("New project", act.newProject), button("New key", act.newKey, { class: "strong" })];
-  container.append(heading("Keys and budgets", ...heads), notice, list);
+  const buttons = [button("New project", act.newProject), button("New key", act.newKey, { class: "strong" })];
+  container.append(heading("Keys and budgets", element("span", { class: "buttons" }, buttons)), notice, list);
 
   function show(accounts) {
     found = accounts;
@@ -92,11 +92,11 @@ function actions(accounts, reload) {
   };
 }
 
-/** Create a key, with a first project if there is none, and show its secret once. */
+/** Create a key, of the default project if there is none, and show its secret once. */
 function createKey(reload) {
   return async ({ project, ...values }) => {
-    const id = project || (await call("POST", PROJECTS, { body: { name: "default" } })).id;
-    const key = await call("POST", `${PROJECTS}/${id}/api_keys`, { body: values });
+    if (!project) await call("POST", "organization", { body: {} }); // stores it with its default project
+    const key = await call("POST", `${PROJECTS}/${project ?? "proj_default"}/api_keys`, { body: values });
     reload();
     showSecret(key);
     return key;
@@ -111,7 +111,7 @@ function organizationCard(organization, act) {
       "div",
       { class: "card-head flat" },
       element("h3", {}, organization.name),
-      element("small", {}, "limits and budgets of all keys together"),
+      element("small", { class: "wide" }, "limits and budgets of all keys together"),
       element("span", { class: "push" }, changeButton(organization, "organization", act)),
     ),
     element("div", { class: "meters" }, meters(organization) || element("small", {}, "No limit and no budget.")),
@@ -130,7 +130,7 @@ function projectCard(project, keys, act) {
       "div",
       { class: "card-head" },
       element("h3", {}, project.name),
-      project.enabled ? element("small", {}, `project, ${count(own.length)} keys`) : badge("archived", "soft"),
+      project.enabled ? element("small", {}, `project, ${own.length === 1 ? "1 key" : `${count(own.length)} keys`}`) : badge("archived", "soft"),
       element(
         "span",
         { class: "push" },
@@ -204,7 +204,7 @@ function budget(meter) {
   const share = meter.limit ? meter.used / meter.limit : 1;
   const kind = share >= 1 ? "wrong" : share >= 0.8 ? "fair" : "";
   const text = `${dollars(meter.used)} of ${dollars(meter.limit)} ${window}`;
-  const reset = meter.resets_in_seconds && meter.used ? `, resets in ${lasting(meter.resets_in_seconds)}` : "";
+  const reset = meter.resets_in_seconds && meter.used ? `, ${lasting(meter.resets_in_seconds)} left` : "";
   return element("span", { class: "budget-line" }, bar(share, text, kind), element("small", {}, text, reset));
 }
 

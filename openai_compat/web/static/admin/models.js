@@ -7,7 +7,7 @@ import { badge, bar, button, count, duration, element, empty, heading, lasting, 
 const SPANS = { hour: "Hour", day: "Day", month: "Month" };
 const INTERVAL = 5000;
 const COLUMNS = [
-  ["Target", "model"],
+  ["Model", "model"],
   ["Circuit", ""],
   ["Share of calls", "share wide"],
   ["Calls", "number"],
@@ -68,11 +68,23 @@ function targetRow(model, target, results) {
   ]);
 }
 
-function card(model, results) {
-  const about = [model.kind || "not configured", model.strategy && model.targets.length > 1 && model.strategy];
-  const own = model.targets.length > 1 || model.targets[0]?.model !== model.model;
-  const [test, result] = own ? tester(model.model, model.model, results) : [];
+const targetTable = (label, rows) => {
   const head = COLUMNS.map(([text, name]) => element("th", { scope: "col", class: name }, text));
+  return element(
+    "table",
+    { "aria-label": label },
+    element("thead", {}, element("tr", {}, head)),
+    element("tbody", {}, rows),
+  );
+};
+
+const isRoute = ({ model, targets }) => targets.length > 1 || targets[0]?.model !== model;
+const callsOf = ({ targets }) => targets.reduce((sum, { figures }) => sum + (figures?.calls ?? 0), 0);
+
+/** Return the card of a model with several targets, or whose calls go to another one. */
+function routeCard(model, results) {
+  const about = [model.kind || "not configured", model.targets.length > 1 && model.strategy?.replace("_", " ")];
+  const [test, result] = tester(model.model, model.model, results);
   return element(
     "section",
     { class: "card", "aria-label": model.model },
@@ -80,17 +92,28 @@ function card(model, results) {
       "div",
       { class: "card-head" },
       element("h3", {}, model.model),
-      element("small", {}, about.filter(Boolean).join(" · ").replace("_", " ")),
-      own && element("span", { class: "push" }, test),
+      element("small", {}, about.filter(Boolean).join(" · ")),
+      result,
+      element("span", { class: "push" }, test),
     ),
-    own && result,
-    element(
-      "table",
-      { "aria-label": `Targets of ${model.model}` },
-      element("thead", {}, element("tr", {}, head)),
-      element("tbody", {}, model.targets.map((target) => targetRow(model.model, target, results))),
-    ),
+    targetTable(`Targets of ${model.model}`, model.targets.map((target) => targetRow(model.model, target, results))),
   );
+}
+
+/** Return the card of all models without further targets. Their share is that of all calls. */
+function singlesCard(models, total, results) {
+  const rows = models.map((model) => {
+    const share = total ? callsOf(model) / total : null;
+    return targetRow(model.model, { ...model.targets[0], share }, results);
+  });
+  return element("section", { class: "card", "aria-label": "Models" }, targetTable("Models", rows));
+}
+
+function cards(models, results) {
+  const total = models.reduce((sum, model) => sum + callsOf(model), 0);
+  const singles = models.filter((model) => !isRoute(model));
+  const routes = models.filter(isRoute).map((model) => routeCard(model, results));
+  return singles.length ? [...routes, singlesCard(singles, total, results)] : routes;
 }
 
 const noModels = () =>
@@ -115,7 +138,7 @@ export function open(container) {
     if (list.querySelector("button:disabled")) return; // a test is running
     const focused = document.activeElement?.getAttribute("aria-label");
     const hadFocus = list.contains(document.activeElement);
-    list.replaceChildren(...(models.length ? models.map((model) => card(model, results)) : [noModels()]));
+    list.replaceChildren(...(models.length ? cards(models, results) : [noModels()]));
     if (hadFocus) list.querySelector(`[aria-label="${CSS.escape(focused)}"]`)?.focus();
   }
 

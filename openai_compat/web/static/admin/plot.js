@@ -15,13 +15,13 @@ function colour(name) {
   return computed;
 }
 
-function axes(format) {
+function axes(format, timeFormat) {
   const font = `12px ${getComputedStyle(document.body).fontFamily}`;
   const common = { stroke: colour("soft"), font, ticks: { show: false } };
   const grid = { stroke: colour("line"), width: 1 };
   return [
-    { ...common, grid: { show: false }, size: 28, space: 60 },
-    { ...common, grid, size: 58, space: 36, gap: 8, values: (_, values) => values.map(format) },
+    { ...common, grid: { show: false }, size: 28, space: 90, values: (_, times) => times.map(timeFormat) },
+    { ...common, grid, size: 62, space: 26, gap: 8, values: (_, values) => values.map((value) => format(value, values)) },
   ];
 }
 
@@ -30,6 +30,15 @@ function toSeries({ label, tone, isBar }) {
   const bars = { paths: uPlot.paths.bars({ size: [0.75, 24] }), fill: stroke, width: 0 };
   const line = { width: 2, fill: stroke.replace("rgb(", "rgba(").replace(")", ", 0.1)") };
   return { label, stroke, points: { show: false }, spanGaps: false, ...(isBar ? bars : line) };
+}
+
+/** Return values without the last one, whose time has only begun, so that a line does not fall at its end. */
+const beforeNow = (values) => [...values.slice(0, -1), null];
+
+/** Return the times of the x axis, with half a bucket at both ends, so that the outer bars are whole. */
+function widened(u, first, last) {
+  const half = u.data[0].length > 1 ? (u.data[0][1] - u.data[0][0]) / 2 : 0;
+  return [first - half, last + half];
 }
 
 /**
@@ -42,9 +51,10 @@ export function plot(title, series, format, timeFormat, summary) {
   const node = element("section", { class: "card plot-card" }, element("h3", {}, title, readout), canvas);
   let drawing = null;
   let data = [[], ...series.map(() => [])];
+  let summaryText = "";
 
   function describe(index) {
-    if (index === null || index === undefined) return summary(data.slice(1));
+    if (index === null || index === undefined) return summaryText;
     const values = series.map(({ label }, n) => `${label} ${format(data[n + 1][index])}`);
     return `${timeFormat(data[0][index])} · ${values.join(" · ")}`;
   }
@@ -54,11 +64,11 @@ export function plot(title, series, format, timeFormat, summary) {
     const options = {
       width: canvas.clientWidth || 300,
       height: HEIGHT,
-      padding: [10, 6, 0, 0],
+      padding: [10, 16, 0, 0],
       legend: { show: false },
       cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
-      scales: { y: { range: (_, least, most) => [0, Math.max(most, least, 0) * 1.08 || 1] } },
-      axes: axes(format),
+      scales: { x: { range: widened }, y: { range: (_, least, most) => [0, Math.max(most, least, 0) * 1.08 || 1] } },
+      axes: axes(format, timeFormat),
       series: [{}, ...series.map(toSeries)],
       hooks: { setCursor: [(u) => (readout.textContent = describe(u.cursor.idx))] },
     };
@@ -71,11 +81,12 @@ export function plot(title, series, format, timeFormat, summary) {
   return {
     node,
     show(times, ...values) {
-      data = [times, ...values];
+      data = [times, ...values.map((all, n) => (series[n].isBar ? all : beforeNow(all)))];
+      summaryText = summary(values);
       if (drawing) drawing.setData(data);
       else draw();
-      canvas.setAttribute("aria-label", `${title}. ${summary(values)}.`);
-      if (drawing.cursor.idx === null || drawing.cursor.idx === undefined) readout.textContent = summary(values);
+      canvas.setAttribute("aria-label", `${title}. ${summaryText}.`);
+      readout.textContent = describe(drawing.cursor.idx);
     },
     close() {
       observer.disconnect();

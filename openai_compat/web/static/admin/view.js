@@ -93,12 +93,15 @@ export const compact = (number) =>
   number === null || number === undefined ? NOTHING : number < 10_000 ? whole.format(number) : short.format(number);
 export const percent = (share) => (share === null ? NOTHING : `${(share * 100).toFixed(share && share < 0.1 ? 1 : 0)} %`);
 
-/** Return an amount in dollars, with as many digits as tell it from zero. */
-export function dollars(amount) {
+/** Return an amount in dollars, with as many digits as tell it from zero, or as the `others` beside it need. */
+export function dollars(amount, others = [amount]) {
   if (amount === null || amount === undefined) return NOTHING;
-  const digits = amount && Math.abs(amount) < 0.1 ? Math.min(1 - Math.floor(Math.log10(Math.abs(amount))), 9) : 2;
+  const digits = Math.max(...others.map(digitsOf));
   return `$${amount.toFixed(digits).replace(/\B(?=(\d{3})+(?=\.))/g, ",")}`;
 }
+
+const digitsOf = (amount) =>
+  amount && Math.abs(amount) < 0.1 ? Math.min(1 - Math.floor(Math.log10(Math.abs(amount))), 9) : 2;
 
 export function duration(ms) {
   if (ms === null || ms === undefined) return NOTHING;
@@ -156,7 +159,7 @@ export function callCells(call) {
     [
       element("span", { class: "name" }, call.model || "(unknown)"),
       isElsewhere && element("small", {}, ` → ${call.target}`),
-      element("small", { class: "line" }, call.operation, call.is_streamed ? " · streamed" : ""),
+      element("small", { class: "line operation" }, call.operation, call.is_streamed ? " · streamed" : ""),
     ],
     call.key_name ?? element("span", { class: "soft" }, "no key"),
     [statusBadge(call), call.error && element("small", { class: "line" }, call.error)],
