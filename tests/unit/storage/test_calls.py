@@ -7,10 +7,11 @@ from secrets import token_hex
 from typing import Any
 
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import Connection, delete
 
 from openai_compat.storage import calls as calls_module
 from openai_compat.storage.call_tables import call_bodies, call_sums, calls
+from openai_compat.storage.database import Database
 from openai_compat.storage.opened import Stores
 from openai_compat.storage.records import CallFilter
 from tests.support.call_history import call_row
@@ -152,19 +153,18 @@ def test_lists_and_sums_use_indexes(stores: Stores) -> None:
     database = stores.calls._database
     if database._location.path is None:
         pytest.skip("PostgreSQL scans tables that are as small as those of tests")
-    statements: list[str] = []
-
-    def explain(connection: Any) -> list[str]:
-        return [row[3] for row in connection.exec_driver_sql(statements[-1]).all()]
-
+    listed = "SELECT id FROM calls WHERE {} AND number < 5 ORDER BY number DESC LIMIT 5"
     for condition in ("key_id = 'k'", "model = 'm'", "is_failed = 1"):
-        statements.append(
-            f"EXPLAIN QUERY PLAN SELECT id FROM calls WHERE {condition} AND number < 5 ORDER BY number DESC LIMIT 5"
-        )
-        plan = database.read(explain)
-        assert len(plan) == 1, plan
-        assert "USING INDEX calls_by_" in plan[0] or "USING COVERING INDEX calls_by_" in plan[0], plan
-    statements.append(
-        "EXPLAIN QUERY PLAN SELECT sum(calls) FROM call_sums WHERE width = 60 AND start >= 5 AND start < 9"
-    )
-    assert "USING PRIMARY KEY (width=? AND start>? AND start<?)" in database.read(explain)[0]
+        assert "INDEX calls_by_" in plan_of(database, listed.format(condition))
+    summed = "SELECT sum(calls) FROM call_sums WHERE width = 60 AND start >= 5 AND start < 9"
+    assert "PRIMARY KEY (width=? AND start>? AND start<?)" in plan_of(database, summed)
+
+
+def plan_of(database: Database, statement: str) -> str:
+    """Return the only step of a query."""
+
+    def explain(connection: Connection) -> str:
+        (step,) = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}").all()
+        return str(step[3])
+
+    return database.read(explain)

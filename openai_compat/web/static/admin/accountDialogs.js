@@ -23,8 +23,8 @@ const OVERLAPS = [
   ["604800", "in a week"],
 ];
 
-/** Show a form until `save` succeeds. Its error is shown in the form. */
-function form(title, children, submitText, save, tone = "strong") {
+/** Show a form until `save` succeeds, and call `done` with its result. An error is shown in the form. */
+function form(title, children, submitText, save, { tone = "strong", done = () => {} } = {}) {
   const message = element("p", { class: "wrong", role: "alert", hidden: true });
   const submit = element("button", { class: tone }, submitText);
   const cancel = button("Cancel", () => node.close());
@@ -34,8 +34,9 @@ function form(title, children, submitText, save, tone = "strong") {
     event.preventDefault();
     submit.disabled = true;
     try {
-      await save();
+      const result = await save();
       node.close();
+      done(result);
     } catch (error) {
       message.textContent = errorMessage(error);
       message.hidden = false;
@@ -49,7 +50,7 @@ const number = (value, step = "1") =>
   element("input", { type: "number", min: "0", step, inputmode: step === "1" ? "numeric" : "decimal", value });
 
 /** Ask for the values of a project, of a key (with `projects`), or of an `account` that exists. */
-export function askForAccount(title, { account = null, projects = null, save }) {
+export function askForAccount(title, { account = null, projects = null, save, done }) {
   const policy = account?.policy ?? { models: [], endpoints: [], limits: {}, budgets: [], end_users: null };
   const name = element("input", { required: true, maxlength: "200", autocomplete: "off", value: account?.name ?? "" });
   const project = projects?.length && select(projects.filter(({ enabled }) => enabled).map(({ id, name }) => [id, name]));
@@ -82,6 +83,7 @@ export function askForAccount(title, { account = null, projects = null, save }) 
     ],
     account ? "Save" : "Create",
     () => save(read()),
+    { done },
   );
 }
 
@@ -100,7 +102,7 @@ function budgetsOf([first, ...others], amount, every) {
 }
 
 export function confirmAction(title, text, submitText, act) {
-  form(title, [element("p", {}, text)], submitText, () => act(), "strong danger");
+  form(title, [element("p", {}, text)], submitText, () => act(), { tone: "strong danger" });
 }
 
 export function askForRotation(key, rotate) {
@@ -112,7 +114,8 @@ export function askForRotation(key, rotate) {
       field("The old secret ends", overlap),
     ],
     "Rotate",
-    async () => showSecret(await rotate({ overlap_seconds: Number(overlap.value) })),
+    () => rotate({ overlap_seconds: Number(overlap.value) }),
+    { done: showSecret },
   );
 }
 

@@ -73,7 +73,8 @@ function actions(accounts, reload) {
   };
   return {
     newProject: () => askForAccount("New project", { save: send("POST", PROJECTS) }),
-    newKey: () => askForAccount("New key", { projects: accounts()?.projects ?? [], save: createKey(reload) }),
+    newKey: () =>
+      askForAccount("New key", { projects: accounts()?.projects ?? [], save: createKey(reload), done: showSecret }),
     change: (account, path) => askForAccount(`Change ${account.name}`, { account, save: send("POST", path) }),
     archive: (project, path) =>
       confirmAction(`Archive ${project.name}?`, "All of its keys are refused.", "Archive", send("POST", `${path}/archive`)),
@@ -92,13 +93,12 @@ function actions(accounts, reload) {
   };
 }
 
-/** Create a key, of the default project if there is none, and show its secret once. */
+/** Create a key, of the default project if there is none. */
 function createKey(reload) {
   return async ({ project, ...values }) => {
     if (!project) await call("POST", "organization", { body: {} }); // stores it with its default project
     const key = await call("POST", `${PROJECTS}/${project ?? "proj_default"}/api_keys`, { body: values });
     reload();
-    showSecret(key);
     return key;
   };
 }
