@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Final
 
-from openai_compat.backends.base import SupportsChat, SupportsEmbeddings
+from openai_compat.backends.base import SupportsChat, SupportsEmbeddings, SupportsForwarding
 from openai_compat.core.errors import ModelNotFoundError
 from openai_compat.core.types import JSON
 from openai_compat.routing.route import RoutePlan, Target
 from openai_compat.routing.router import ModelRouter, Route
 
+EMBEDDING: Final = "embed"
+"""Part of the names of embedding models."""
 Figures = Mapping[tuple[str, str], JSON]
 """Figures of calls by model and target."""
 
@@ -38,8 +41,15 @@ def find_target(router: ModelRouter, model: str, target: str) -> Route:
 
 
 def can_chat(route: Route) -> bool:
-    """Return True if the model answers chats, so that a test need not be one of embeddings."""
-    return isinstance(route.backend, SupportsChat) or not isinstance(route.backend, SupportsEmbeddings)
+    """Return False if a test must be a call for embeddings.
+
+    An upstream does not tell which of its models are for embeddings, so that the name does ("text-embedding-3-small").
+    """
+    backend = route.backend
+    if isinstance(backend, SupportsForwarding | SupportsEmbeddings):
+        is_named_so = EMBEDDING in (backend.entry.upstream_model or route.model).lower()
+        return not is_named_so and isinstance(backend, SupportsForwarding | SupportsChat)
+    return True
 
 
 def _describe(route: Route, figures: Figures) -> JSON:

@@ -7,7 +7,7 @@ export class APIError extends Error {
   constructor(status, error) {
     super(error?.message ?? `The server returned status ${status}.`);
     this.status = status;
-    this.code = error?.code ?? "";
+    this.code = error?.code ?? error?.type ?? "";
   }
 }
 

@@ -17,17 +17,20 @@ export function open(container) {
   calls.tBodies[0].replaceWith(rows);
   const list = element("section", { class: "card", hidden: true }, calls);
   const pause = button("Pause", () => setPaused(!isPaused));
-  let newest = null;
+  let newest = null; // number of a call
+  let floor = 0; // number before the calls of the first load
   let isPaused = false;
   container.append(heading("Live", element("span", { class: "pulse" }, "following"), pause), notice, waiting, list);
 
   function load(signal) {
     if (isPaused) return Promise.resolve({ data: [] });
-    return get(newest === null ? "calls?limit=30" : `calls?limit=${MOST}&after=${Math.max(newest - OVERLAP, 0)}`, signal);
+    const after = Math.max(newest - OVERLAP, floor);
+    return get(newest === null ? "calls?limit=30" : `calls?limit=${MOST}&after=${after}`, signal);
   }
 
   function show({ data }) {
     const isFirst = newest === null;
+    if (isFirst) floor = data.length ? data.at(-1).number - 1 : 0;
     const fresh = data.filter(({ id }) => !known.has(id));
     newest = Math.max(newest ?? 0, ...data.map(({ number }) => number));
     if (!fresh.length) return;
