@@ -156,7 +156,7 @@ def test_an_altered_cookie_is_refused(client: FlaskClient) -> None:
     AdminSession(client)
     cookie = client.get_cookie("admin_session", path="/admin")
     assert cookie is not None
-    client.set_cookie("admin_session", f"0{cookie.value[1:]}", path="/admin")
+    client.set_cookie("admin_session", cookie.value.translate({ord("a"): "b", ord("b"): "a"}), path="/admin")
     assert client.get("/admin/session").status_code == 401
 
 

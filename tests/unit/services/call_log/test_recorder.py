@@ -26,7 +26,7 @@ def ended(**values: Any) -> EndedRequest:
         "request_id": "req_1", "operation": "chat/completions", "status": 200, "error": None, "model": "assistant",
         "kind": "alias", "served_by": "gpt", "started_at": 100.0, "ended_at": 101.5, "first_token_at": 100.25,
         "is_streamed": True, "usage": Usage(10, 20, cached_tokens=4, reasoning_tokens=5), "attempts": [],
-        "project_id": "proj_1", "key_id": "key_1", "key_name": "ci", "served": PRICED, "adapted": "",
+        "project_id": "proj_1", "key_id": "key_1", "key_name": "ci", "served": PRICED, "adapted": "", "trace": None,
     }  # fmt: skip
     return EndedRequest(**defaults | values)
 
@@ -174,7 +174,7 @@ def test_names_of_clients_are_cut_and_fit_the_database() -> None:
 def test_bodies_are_masked(storage: FakeStorage) -> None:
     recorder = make(storage, keeps_bodies=True)
     request = b'{"api_key": "abc", "messages": [{"content": "my key is sk-abcdefgh12345"}]}'
-    answer = bytearray(b'data: {"delta": "use sk-abcdefgh12345 for it"}\n\n')
+    answer = [b'data: {"delta": "use sk-abc', b'defgh12345 for it"}\n\n']
     recorder.observe(ended(bodies=KeptBodies(request, answer)))
     recorder.observe(ended())
     recorder.flush()
