@@ -15,7 +15,8 @@ MODELS = (
     # model, target, share, dollars for a million tokens in and out, milliseconds of the first token, tokens a second
     ("assistant", "gpt-4o-mini", 0.5, (0.15, 0.6), 320, 90),
     ("assistant", "llama3.2", 0.2, (0.0, 0.0), 140, 60),
-    ("claude-sonnet", "claude-sonnet", 0.2, (3.0, 15.0), 800, 70),
+    ("summaries", "claude-sonnet", 0.15, (3.0, 15.0), 800, 70),
+    ("claude-sonnet", "claude-sonnet", 0.05, (3.0, 15.0), 800, 70),
     ("text-embedding", "text-embedding", 0.1, (0.02, 0.0), 45, 0),
 )
 
@@ -36,7 +37,7 @@ def call_row(at_ms: int, **values: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def past_calls(now: float, seconds: int, number: int, key: tuple[str, str, str]) -> Iterator[dict[str, Any]]:
+def past_calls(now: float, seconds: int, number: int, key: tuple[str, str, str | None]) -> Iterator[dict[str, Any]]:
     """Yield calls of the last `seconds`, the oldest first. `key` is the id, the name and the project of a key."""
     chance = random.Random(7)
     times = sorted(chance.random() for _ in range(number))
@@ -47,7 +48,7 @@ def past_calls(now: float, seconds: int, number: int, key: tuple[str, str, str])
         yield _past_call(chance, at_ms, key)
 
 
-def _past_call(chance: random.Random, at_ms: int, key: tuple[str, str, str]) -> dict[str, Any]:
+def _past_call(chance: random.Random, at_ms: int, key: tuple[str, str, str | None]) -> dict[str, Any]:
     model, target, _, (price_in, price_out), first, speed = chance.choices(MODELS, [one[2] for one in MODELS])[0]
     is_failed = chance.random() < 0.03
     first_token = round(first * chance.uniform(0.7, 1.8))

@@ -12,6 +12,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
+from openai_compat.accounts.account import Account
+from openai_compat.accounts.manager import AccountManager, NewAccount
+from openai_compat.accounts.meters import Meters
+from openai_compat.accounts.policy import parse_policy
 from tests.e2e.browser.chromium import (
     PHONE,
     check_accessibility,
@@ -42,6 +46,8 @@ PAGES = {
     "live": "Live",
 }
 
+PICTURED = {"overview", "models", "keys"}
+
 
 def model_entries(upstream_url: str) -> list[dict[str, Any]]:
     """Return models of which the first target of `assistant` always fails."""
@@ -52,6 +58,10 @@ def model_entries(upstream_url: str) -> list[dict[str, Any]]:
          "price": {"input": 0.15, "output": 0.6}},
         {"name": "llama3.2", **upstream, "upstream_model": "fault-slow:delay=0.04,chunks=8",
          "price": {"input": 1000, "output": 1000}},
+        {"name": "summaries", "targets": [{"model": "mistral-small", "weight": 10**6}, {"model": "claude-sonnet"}],
+         "cooldown": 3600},
+        {"name": "mistral-small", **upstream, "upstream_model": "fault-status:code=503",
+         "price": {"input": 0.1, "output": 0.3}},
         {"name": "claude-sonnet", **upstream, "price": {"input": 3, "output": 15}},
         {"name": "text-embedding", **upstream, "upstream_model": "mock-embedding"},
     ]  # fmt: skip
@@ -79,17 +89,37 @@ def busy(running_upstream: MockUpstream, tmp_path_factory: pytest.TempPathFactor
     """Yield a server with calls of the last hour, and keys with budgets."""
     folder = tmp_path_factory.mktemp("busy")
     with running(folder, running_upstream, CALL_LOG_BODIES="true") as (site, server, nginx):
-        month = [{"amount": 5, "every": "month"}]
-        key, secret = site.create_key(
-            budgets=month, limits={"requests_per_minute": 60}, models=["assistant", "claude*"]
-        )
-        site.create_key(budgets=[{"amount": 0.00001, "every": "day"}], limits={"tokens_per_minute": 100_000})
-        rows = list(past_calls(time.time(), 3600, 1200, (key.id, "website", "proj_default")))
+        key, secret = create_accounts(site)
+        rows = list(past_calls(time.time(), 3600, 1200, (key.id, key.name, key.parent_id)))
         for start in range(0, len(rows), 500):
             site.storage.calls.add(rows[start : start + 500], [], 10_000)
-        for _ in range(3):
-            assert post(server.base_url, secret, model="assistant", stream=True).status_code == 200
+        for model in ("summaries", "assistant", "assistant"):
+            assert post(server.base_url, secret, model=model, stream=True, max_tokens=20).status_code == 200
         yield nginx
+
+
+def create_accounts(site: AccountsSite) -> tuple[Account, str]:
+    """Create keys that have spent little, much and all of their budgets, and return the first with its secret."""
+    manager, meters = AccountManager(site.storage, site.ledger), Meters(site.ledger)
+    search = manager.create("project", NewAccount("search", policy=parse_policy({"budgets": [budget(100)]})))
+    support = manager.create("project", NewAccount("support"))
+    limits = {"requests_per_minute": 60, "tokens_per_minute": 100_000}
+    created = [
+        (search, "website", {"budgets": [budget(20)], "limits": limits, "models": ["assistant", "summaries"]}, 12.4),
+        (search, "nightly-batch", {"budgets": [budget(5)]}, 4.45),
+        (support, "support-bot", {"budgets": [budget(10)], "limits": {"concurrent_requests": 4}}, 10),
+    ]
+    found = []
+    for project, name, policy, spent in created:
+        key, secret = manager.create_key(NewAccount(name, project.id, parse_policy(policy)))
+        meters.set_used(key, "budget:month:UTC", spent)
+        found.append((key, secret))
+    meters.set_used(search, "budget:month:UTC", 16.85)
+    return found[0]
+
+
+def budget(amount: int) -> dict[str, Any]:
+    return {"amount": amount, "every": "month"}
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +154,8 @@ def test_every_page_is_accessible_and_fits(browser: Browser, busy: Nginx, pictur
             expect(page.get_by_role("heading", name=title, exact=True)).to_be_visible()
             expect(page.get_by_role("table").first).to_be_visible()
             check_page(page)
-            save_screenshot(page, f"admin-{name}-{look}", pictures)
+            if name in PICTURED:
+                save_screenshot(page, f"admin-{name}-{look}", pictures)
         open_failed_over_call(page)
         check_page(page)
         save_screenshot(page, f"admin-call-{look}", pictures)
@@ -270,18 +301,18 @@ def test_a_target_can_be_tested(browser: Browser, busy: Nginx) -> None:
 def test_a_key_gets_another_secret_and_other_limits(browser: Browser, busy: Nginx) -> None:
     with signed_in(browser, busy) as page:
         go(page, "Keys")
-        row = page.locator("tbody tr", has_text="assistant, claude*")
+        row = page.locator("tbody tr", has_text="assistant, summaries")
         row.get_by_role("button", name="Change").click()
         dialog = page.get_by_role("dialog")
-        expect(dialog.get_by_label("Budget in dollars")).to_have_value("5")
+        expect(dialog.get_by_label("Budget in dollars")).to_have_value("20")
         dialog.get_by_label("Requests per minute").fill("")
         dialog.get_by_label("Requests at once").fill("3")
         dialog.get_by_label("Budget in dollars").fill("-1")
         dialog.get_by_role("button", name="Save").click()
         assert dialog.is_visible()
-        dialog.get_by_label("Budget in dollars").fill("7")
+        dialog.get_by_label("Budget in dollars").fill("25")
         dialog.get_by_role("button", name="Save").click()
-        expect(row).to_contain_text("of $7.00 a month")
+        expect(row).to_contain_text("of $25.00 a month")
         expect(row).to_contain_text("0 of 3 at once")
         expect(row).not_to_contain_text("requests/min")
         row.get_by_role("button", name="Rotate").click()

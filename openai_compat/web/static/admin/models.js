@@ -8,7 +8,7 @@ const SPANS = { hour: "Hour", day: "Day", month: "Month" };
 const INTERVAL = 5000;
 const COLUMNS = [
   ["Model", "model"],
-  ["Circuit", ""],
+  ["Circuit", "circuit"],
   ["Share of calls", "share wide"],
   ["Calls", "number"],
   ["Errors", "number wide"],
