@@ -58,7 +58,7 @@ def model_entries(upstream_url: str) -> list[dict[str, Any]]:
          "price": {"input": 0.15, "output": 0.6}},
         {"name": "llama3.2", **upstream, "upstream_model": "fault-slow:delay=0.04,chunks=8",
          "price": {"input": 1000, "output": 1000}},
-        {"name": "summaries", "targets": [{"model": "mistral-small", "weight": 10**6}, {"model": "claude-sonnet"}],
+        {"name": "summaries", "targets": [{"model": "mistral-small", "weight": 9999}, {"model": "claude-sonnet"}],
          "cooldown": 3600},
         {"name": "mistral-small", **upstream, "upstream_model": "fault-status:code=503",
          "price": {"input": 0.1, "output": 0.3}},
@@ -301,6 +301,7 @@ def test_a_target_can_be_tested(browser: Browser, busy: Nginx) -> None:
 def test_a_key_gets_another_secret_and_other_limits(browser: Browser, busy: Nginx) -> None:
     with signed_in(browser, busy) as page:
         go(page, "Keys")
+        expect(page.get_by_role("region", name="Project search")).to_contain_text("of $100.00 a month")
         row = page.locator("tbody tr", has_text="assistant, summaries")
         row.get_by_role("button", name="Change").click()
         dialog = page.get_by_role("dialog")

@@ -9,7 +9,7 @@ export function element(name, attributes = {}, ...children) {
       node.setAttribute(attribute, value === true ? "" : value);
     }
   }
-  node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
   return node;
 }
 
