@@ -15,6 +15,7 @@ from flask.sessions import NullSession, SessionInterface, SessionMixin
 from flask_cors import CORS
 from werkzeug.routing import MapAdapter
 
+from openai_compat.accounts.price_book import PriceBook
 from openai_compat.accounts.service import Accounts, open_accounts
 from openai_compat.backends.base import Backend, NoOptions
 from openai_compat.backends.http.client import UpstreamClient
@@ -29,6 +30,8 @@ from openai_compat.core.settings import ECHO_MODEL, Settings
 from openai_compat.core.tokens import TokenCounter
 from openai_compat.routing.router import ModelRouter, build_backend
 from openai_compat.server.checks import warn_without_gevent
+from openai_compat.services.call_log.recorder import CallRecorder
+from openai_compat.services.call_log.reports import CallReports
 from openai_compat.services.chat import ChatService
 from openai_compat.services.completions import CompletionService
 from openai_compat.services.conversations import Conversations
@@ -48,6 +51,7 @@ from openai_compat.telemetry.sampler import Sources
 from openai_compat.telemetry.tracing import Tracer, open_tracer
 from openai_compat.tools.doctor.backend import DOCTOR_ENTRY, DoctorBackend
 from openai_compat.web import administration, stored_objects
+from openai_compat.web.admin_sessions import AdminSessions
 from openai_compat.web.auth import require_api_key, require_endpoint
 from openai_compat.web.client_monitor import DisconnectMonitor
 from openai_compat.web.cross_site import reject_foreign_pages
@@ -63,6 +67,8 @@ from openai_compat.web.routes import (
     stored_completions,
     stored_responses,
 )
+from openai_compat.web.routes.admin.api import api_blueprint, model_tester
+from openai_compat.web.routes.admin.page import page_blueprint, refusing_blueprint
 from openai_compat.web.routes.administration import administration_blueprint
 from openai_compat.web.routes.ask.blueprint import ask_blueprint
 from openai_compat.web.routes.docs import docs_blueprint
@@ -154,6 +160,7 @@ class State:
     responses: ResponseStore
     background: BackgroundRunner
     accounts: Accounts | None
+    recorder: CallRecorder | None
     engine_client: EngineClient | None
     limiter: ConcurrencyLimiter
     metrics: Metrics
@@ -162,8 +169,8 @@ class State:
 
     def __post_init__(self) -> None:
         components = (
-            *self.backends, self.upstream_client, self.store, self.accounts, self.storage, self.engine_client,
-            self.metrics, self.tracer,
+            *self.backends, self.upstream_client, self.store, self.accounts, self.recorder, self.storage,
+            self.engine_client, self.metrics, self.tracer,
         )  # fmt: skip
         finalizer = weakref.finalize(self, _close_all, *components)
         object.__setattr__(self, "_finalizer", finalizer)  # frozen
@@ -173,7 +180,9 @@ class State:
         self._finalizer()
 
 
-Component = Backend | UpstreamClient | StateStore | Storage | Accounts | EngineClient | Metrics | Tracer | None
+Component = (
+    Backend | UpstreamClient | StateStore | Storage | Accounts | CallRecorder | EngineClient | Metrics | Tracer | None
+)
 
 
 def _close_all(*components: Component) -> None:
@@ -203,7 +212,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         settings,
         state.disconnect_monitor,
         check,
-        (metrics.observe,) if tracer is None else (metrics.observe, tracer.observe),
+        [observer.observe for observer in (metrics, tracer, state.recorder) if observer is not None],
         None if tracer is None else tracer.start,
         metrics.activity,
     )
@@ -281,11 +290,20 @@ def _build_state(settings: Settings) -> State:
         responses,
         background,
         accounts,
+        _to_recorder(settings, storage, accounts),
         engine_client,
         limiter,
         Metrics(settings.metrics_slot, router.known_models(), sources),
         open_tracer(settings),
     )
+
+
+def _to_recorder(settings: Settings, storage: Storage, accounts: Accounts | None) -> CallRecorder | None:
+    """Return the recorder of the log of calls, or None without the admin page."""
+    if not settings.has_admin_page:
+        return None
+    prices = PriceBook() if accounts is None else accounts.prices
+    return CallRecorder(storage, prices, settings.call_log_size, keeps_bodies=settings.call_log_bodies)
 
 
 def _register_blueprints(app: Flask, state: State) -> None:
@@ -328,7 +346,10 @@ def _register_blueprints(app: Flask, state: State) -> None:
             app.register_blueprint(blueprint, url_prefix=prefix or None, name=name)
     is_passed_through = bool(settings.passthrough) and router.forwarding_upstream is not None
     if state.accounts is not None and (settings.admin_api_key or not is_passed_through):
-        _register_administration(app, administration_blueprint(state.accounts, settings.admin_api_key))
+        check_admin = administration.require_admin_key(settings.admin_api_key)
+        _register_administration(app, administration_blueprint(state.accounts, check_admin))
+    if settings.admin_page:
+        _register_admin_page(app, state, chats, embeddings)
     app.register_blueprint(health_blueprint())
     app.register_blueprint(metrics_blueprint(state.metrics.render, settings))
     app.register_blueprint(docs_blueprint(settings.default_model or ECHO_MODEL))
@@ -339,3 +360,23 @@ def _register_blueprints(app: Flask, state: State) -> None:
 def _register_administration(app: Flask, blueprint: Blueprint) -> None:
     for prefix in administration.URL_PREFIXES:
         app.register_blueprint(blueprint, url_prefix=prefix or None, name=f"administration{prefix}".replace(".", "_"))
+
+
+def _register_admin_page(app: Flask, state: State, chats: ChatService, embeddings: EmbeddingService) -> None:
+    settings = state.settings
+    if settings.admin_api_key is None or state.recorder is None:
+        app.register_blueprint(refusing_blueprint())
+        return
+    sessions = AdminSessions(settings.admin_api_key, settings.secret_key or settings.server_id, state.store)
+    features = {
+        "has_accounts": state.accounts is not None,
+        "call_log_size": settings.call_log_size,
+        "keeps_bodies": settings.call_log_bodies,
+    }
+    app.register_blueprint(page_blueprint(sessions, features))
+    tester = model_tester(state.router, chats, embeddings)
+    reports = CallReports(state.storage)
+    app.register_blueprint(api_blueprint(sessions.check, state.router, state.recorder, reports, state.accounts, tester))
+    if state.accounts is not None:
+        own = administration_blueprint(state.accounts, sessions.check, "admin_accounts")
+        app.register_blueprint(own, url_prefix="/admin/api")

@@ -240,8 +240,9 @@ SETTINGS: Final = (
         ("SECRET_KEY",),
         parse_key,
         "Secret from which this server derives the key that seals reasoning for clients of `/v1/responses` "
-        "(`reasoning.encrypted_content`). Use the same long random text on all machines. A random one for each start "
-        "when not set, so that clients lose sealed reasoning at a restart.",
+        "(`reasoning.encrypted_content`), and the key that signs sessions of the admin page. Use the same long random "
+        "text on all machines. A random one for each start when not set, so that clients lose sealed reasoning and "
+        "administrators sign in again after a restart.",
         True,
     ),
     Setting(
@@ -350,7 +351,28 @@ SETTINGS: Final = (
         "YAML or JSON file with projects, keys, limits and budgets, which is applied at each start and reload.",
         check=check_file,
     ),
-    Setting(("ADMIN_API_KEY",), parse_key, "Key for the endpoints below `/v1/organization` and for `/metrics`.", True),
+    Setting(
+        ("ADMIN_API_KEY",),
+        parse_key,
+        "Key for the endpoints below `/v1/organization`, for `/metrics` and for the admin page.",
+        True,
+    ),
+    Setting(
+        ("ADMIN_PAGE",),
+        parse_boolean,
+        "Serve the admin page at `/admin` and keep a log of calls for it, if `ADMIN_API_KEY` is set.",
+    ),
+    Setting(
+        ("CALL_LOG_SIZE",),
+        WholeNumber(100, 1_000_000),
+        "Number of the latest calls that the admin page shows. Older ones are deleted.",
+    ),
+    Setting(
+        ("CALL_LOG_BODIES",),
+        parse_boolean,
+        "Keep the first 16 kB of requests and answers in that log, with secrets masked. They contain what your users "
+        "write.",
+    ),
     Setting(
         ("JWT_JWKS_URL",),
         parse_url,

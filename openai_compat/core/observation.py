@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from .settings import ModelConfig
@@ -37,6 +37,18 @@ class AttemptRecord:
     span_id: int = 0
 
 
+MAX_KEPT_BYTES: Final = 16_384
+"""Bytes of a body that are kept for the log of calls."""
+
+
+@dataclass(slots=True)
+class KeptBodies:
+    """Beginnings of the bodies of a call, which are kept with `CALL_LOG_BODIES` only."""
+
+    request: bytes
+    answer: list[bytes] = field(default_factory=list)
+
+
 @dataclass(slots=True)
 class EndedRequest:
     """A request whose last byte was sent, or whose client disconnected. Observers must not change it.
@@ -60,6 +72,7 @@ class EndedRequest:
         served: The model config that answered, or None. Prices are found by it.
         adapted: Value of the header `x-openai-compat-adapted`, or an empty text.
         trace: The trace of the request, or None without traces.
+        bodies: Beginnings of the request and of the answer, or None if they are not kept.
     """
 
     request_id: str
@@ -81,6 +94,7 @@ class EndedRequest:
     served: ModelConfig | None
     adapted: str
     trace: Trace | None
+    bodies: KeptBodies | None = None
 
     @property
     def is_failure(self) -> bool:

@@ -222,6 +222,9 @@ class Settings:
     cors_allow_origins: tuple[str, ...] = ("http://localhost:3000",)
     ask_stream_format: Literal["sse", "text", "ui"] = "sse"
     home_page: bool = True
+    admin_page: bool = True
+    call_log_size: int = 10_000
+    call_log_bodies: bool = False
     validation_error_status: int = 400
     upstream_error_status: int = 502
     max_request_bytes: int = 32 * 1024 * 1024
@@ -271,6 +274,11 @@ class Settings:
     """Id of one start or reload, equal in all its workers, which find their shared sidecar process by it."""
     metrics_slot: str | None = field(default=None, compare=False)
     """The worker's part of the memory for metrics, as gunicorn's configuration names it."""
+
+    @property
+    def has_admin_page(self) -> bool:
+        """True if the admin page is served and calls are logged for it."""
+        return self.admin_page and self.admin_api_key is not None
 
     @property
     def timeouts(self) -> Timeouts:

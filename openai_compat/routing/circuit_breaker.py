@@ -106,6 +106,13 @@ class CircuitBreaker:
         now = self._clock()
         return {name: _state_of(self._open_until.get(name), now) for name in self._names}
 
+    def describe(self, name: str) -> tuple[CircuitState, float | None]:
+        """Return the state of the circuit of `name`, and the Unix time until which it is open."""
+        self.refresh()
+        until = self._open_until.get(name)
+        state = _state_of(until, self._clock())
+        return state, until if state == "open" else None
+
     def was_opened(self, name: str, since: float | None) -> bool:
         """Return True if the circuit of `name` is open, and `open_until` was another time at the start of the call."""
         self.refresh()

@@ -19,6 +19,7 @@ from .native_thread import NativeThread
 
 if TYPE_CHECKING:
     from .accounts import AccountStore
+    from .calls import CallStore
     from .completions import CompletionStore
     from .conversations import ConversationStore, PipelineConversationStore
     from .leases import LeaseStore
@@ -70,6 +71,11 @@ class Storage:
     def accounts(self) -> AccountStore:
         """Organizations, projects and keys."""
         return self._open().accounts
+
+    @property
+    def calls(self) -> CallStore:
+        """The log of calls."""
+        return self._open().calls
 
     @property
     def usage(self) -> UsageStore:

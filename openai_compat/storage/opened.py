@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .accounts import AccountStore
+from .calls import CallStore
 from .completions import CompletionStore
 from .conversations import ConversationStore, PipelineConversationStore
 from .database import open_database
@@ -24,6 +25,7 @@ class Stores:
         lifetime = Lifetime(ttl)
         self.leases = LeaseStore(database)
         self.accounts = AccountStore(database)
+        self.calls = CallStore(database)
         self.usage = UsageStore(database)
         self.usage_reader = UsageReader(database)
         expiry = Expiry(database, self.leases, lifetime, max_bytes)

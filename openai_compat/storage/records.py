@@ -86,3 +86,12 @@ class UsageQuery:
 def is_valid_id(text: object) -> bool:
     """Return True if `text` can be the id of an item. PostgreSQL refuses some characters, and no client sends them."""
     return isinstance(text, str) and 0 < len(text) <= MAX_ID_LENGTH and text.isprintable() and text.isascii()
+
+
+@dataclass(frozen=True, slots=True)
+class CallFilter:
+    """Which calls of the log are meant. None stands for all."""
+
+    key_id: str | None = None
+    model: str | None = None
+    is_failed: bool | None = None

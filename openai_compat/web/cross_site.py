@@ -20,7 +20,7 @@ from openai_compat.core.errors import ForbiddenError, UnsupportedMediaTypeError
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-PUBLIC_BLUEPRINTS: Final = frozenset({"home", "docs", "health"})
+PUBLIC_BLUEPRINTS: Final = frozenset({"home", "docs", "health", "admin"})
 """Blueprints whose GET requests need no key and call no upstream. Links on other sites may lead to them."""
 _AUTHORITY: Final = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:]*)(?::[0-9]*)?", re.IGNORECASE)
 _DEFAULT_PORT: Final = re.compile(r":(80|443)?\Z")
@@ -91,7 +91,7 @@ def _check_page(environ: WSGIEnvironment, allowed_origins: frozenset[str]) -> No
     """
     method = environ["REQUEST_METHOD"]
     if method != "OPTIONS" and not (
-        _is_same_origin(environ)
+        is_same_origin(environ)
         or "*" in allowed_origins
         or environ.get("HTTP_ORIGIN", "").lower() in allowed_origins
         or (method in {"GET", "HEAD"} and request.blueprint in PUBLIC_BLUEPRINTS)
@@ -107,8 +107,10 @@ def _check_page(environ: WSGIEnvironment, allowed_origins: frozenset[str]) -> No
         )
 
 
-def _is_same_origin(environ: WSGIEnvironment) -> bool:
+def is_same_origin(environ: WSGIEnvironment) -> bool:
     """Return True if the page is this server's own, or if the user entered the address.
+
+    A request of a browser has `Origin` or `Sec-Fetch-Site`.
 
     Browsers send `Sec-Fetch-Site` to HTTPS and loopback addresses only. Elsewhere the origin is compared with the name
     that the browser called, which a proxy may have moved to `X-Forwarded-Host`.

@@ -18,7 +18,7 @@ from openai_compat.core import logging as logs
 from openai_compat.core.byte_budget import ByteBudget
 from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.concurrency import ConcurrencyLimiter
-from openai_compat.core.observation import Activity, AttemptRecord, EndedRequest, Observer
+from openai_compat.core.observation import MAX_KEPT_BYTES, Activity, AttemptRecord, EndedRequest, KeptBodies, Observer
 from openai_compat.core.profiles import ADAPTED_HEADER
 from openai_compat.core.settings import MONITORING_PATHS, Settings
 from openai_compat.core.trace import Trace
@@ -74,6 +74,7 @@ class RequestContext:
     its body is complete, and `release_slot` returns that slot. `accounts` is set for calls that are recorded, `caller`
     for those with a key of an account, and `admission` once such a call was admitted. `identity` distinguishes callers.
     `streamed` is the estimate of the tokens of a streamed answer, and `answer_bytes` the length of a complete one.
+    `bodies` are the beginnings of the request and the answer, if they are kept for the log of calls.
     `served` is the model config of the model that answers, the last target that was tried where there are several.
     `operation` is the path of a call to a model, below the API's root, or the name of the view. `error` is the code or
     the type of the error that the client gets. `attempts` are those at the targets of its route.
@@ -92,6 +93,7 @@ class RequestContext:
         "answer_bytes",
         "attempts",
         "authorization",
+        "bodies",
         "body_budget",
         "caller",
         "cancellation",
@@ -149,6 +151,7 @@ class RequestContext:
         self.served: ModelConfig | None = None
         self.first_token_at: float | None = None
         self.attempts: list[AttemptRecord] = []
+        self.bodies: KeptBodies | None = None
         self.error: str | None = None
         self.operation = ""
         self.trace: Trace | None = None
@@ -217,9 +220,11 @@ class RequestContext:
         return Handover(self, release, admission, observers)
 
     def log_body(self, body: bytes) -> None:
-        """Log the request body, if `LOG_REQUEST_BODIES` is set."""
+        """Log the request body if `LOG_REQUEST_BODIES` is set, and keep its beginning if `CALL_LOG_BODIES` is."""
         if self._settings.log_request_bodies:
             log_request_body(body)
+        if self._settings.call_log_bodies:
+            self.bodies = KeptBodies(body[:MAX_KEPT_BYTES])
 
     def record_usage(self, usage: Usage | None) -> None:
         """Keep the token counts for the access-log line and the accounts."""
@@ -301,6 +306,7 @@ class RequestContext:
             self.served,
             self.reply_headers.get(ADAPTED_HEADER, ""),
             self.trace,
+            self.bodies,
         )
         for observe in observers:
             observe(ended)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from flask import Response
 
 from openai_compat.core.errors import UpstreamError
+from openai_compat.core.observation import MAX_KEPT_BYTES
 from openai_compat.core.streams import HEARTBEAT, BackgroundStart, Heartbeat
 from openai_compat.core.types import CallContext, Usage
 from openai_compat.services.event_stream import CompleteAnswer, EventStream
@@ -49,6 +50,8 @@ def respond(
         context.answer_bytes = len(answer.body)
         if context.trace is not None and context.trace.answer is not None:
             context.trace.answer.append(answer.body)
+        if context.bodies is not None:
+            context.bodies.answer.append(answer.body[:MAX_KEPT_BYTES])
         return BytesResponse(answer.body, answer.status, answer.headers)
     body = to_stream_body(context, iter(answer), answer, stream_format)
     return stream_response(body, {**answer.headers, **stream_format.headers})

@@ -12,6 +12,7 @@ from flask import Response
 
 from openai_compat.accounts.stream_size import StreamSize
 from openai_compat.core.errors import CallCancelledError, OpenAICompatError, UpstreamError
+from openai_compat.core.observation import MAX_KEPT_BYTES
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import Usage
 from openai_compat.services.inference_call import RESPONSES_PATH
@@ -28,7 +29,7 @@ HEADERS: Final = {
     "x-accel-buffering": "no",
 }
 """Names in lower case, as in an upstream's headers, so that the two can be merged."""
-MAX_KEPT_BYTES: Final = 262_144
+MAX_TRACED_BYTES: Final = 262_144
 """Length of a streamed answer that is kept for its trace."""
 COMMENT: Final = b": keep-alive\n\n"
 
@@ -151,18 +152,22 @@ def to_stream_body(
 ) -> StreamBody:
     """Return the body of a streamed answer.
 
-    Its tokens are counted if the call is charged, and its events are kept if its trace is to have the content.
+    Its tokens are counted if the call is charged, and its events are kept if its trace or the log of calls is to have
+    the content.
     """
-    counted = events if context.admission is None else _count_events(context, events)
-    answer = None if context.trace is None else context.trace.answer
-    return StreamBody(context, counted if answer is None else _keep_events(answer, counted), source, stream_format)
+    body = events if context.admission is None else _count_events(context, events)
+    if context.trace is not None and context.trace.answer is not None:
+        body = _keep_events(context.trace.answer, MAX_TRACED_BYTES, body)
+    if context.bodies is not None:
+        body = _keep_events(context.bodies.answer, MAX_KEPT_BYTES, body)
+    return StreamBody(context, body, source, stream_format)
 
 
-def _keep_events(answer: list[bytes], events: Iterator[bytes | Heartbeat]) -> Iterator[bytes | Heartbeat]:
-    """Yield the events, and keep the first `MAX_KEPT_BYTES` of them."""
+def _keep_events(answer: list[bytes], limit: int, events: Iterator[bytes | Heartbeat]) -> Iterator[bytes | Heartbeat]:
+    """Yield the events, and keep the first of them until they have `limit` bytes."""
     size = 0
     for event in events:
-        if not isinstance(event, Heartbeat) and size < MAX_KEPT_BYTES:
+        if not isinstance(event, Heartbeat) and size < limit:
             size += len(event)
             answer.append(event)
         yield event

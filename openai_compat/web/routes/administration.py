@@ -24,7 +24,6 @@ from openai_compat.web.administration import (
     read_choice,
     read_new_account,
     read_number,
-    require_admin_key,
 )
 from openai_compat.web.inference import read_payload
 from openai_compat.web.json_response import json_response
@@ -38,10 +37,13 @@ KEYS: Final = f"{ROOT}/projects/<project_id>/api_keys"
 METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
-def administration_blueprint(accounts: Accounts, admin_key: str | None) -> Blueprint:
-    """Return the blueprint of `{root}/organization`. No path below it goes to an upstream."""
-    blueprint = Blueprint("administration", __name__)
-    blueprint.before_request(require_admin_key(admin_key))
+def administration_blueprint(accounts: Accounts, check: Callable[[], None], name: str = "administration") -> Blueprint:
+    """Return the blueprint of `{root}/organization`. No path below it goes to an upstream.
+
+    `check` raises an error for a request that is not an administrator's.
+    """
+    blueprint = Blueprint(name, __name__)
+    blueprint.before_request(check)
     blueprint.register_error_handler(StoreError, _raise_unavailable)
     _add_organization(blueprint, accounts)
     _add_projects(blueprint, accounts)

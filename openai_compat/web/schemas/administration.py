@@ -76,7 +76,22 @@ class MeterSchema(AdministrationSchema):
     used = OneOf(Integer(), Number(), required=True, description="The new amount, of money in dollars.", example=0)
 
 
+class SignInSchema(AdministrationSchema):
+    """Body of the request that starts a session of the admin page."""
+
+    key = String(required=True, description="The server's ADMIN_API_KEY.")
+
+
+class ModelTestSchema(AdministrationSchema):
+    """Body of a request that tests a model, or one of its targets."""
+
+    model = String(required=True, description="Name of the model.")
+    target = String(description="Name of one of its targets, which is then called alone.")
+
+
 ACCOUNT_REQUEST: Final = AccountSchema()
 NEW_ACCOUNT_REQUEST: Final = NewAccountSchema()
 ROTATION_REQUEST: Final = RotationSchema()
 METER_REQUEST: Final = MeterSchema()
+SIGN_IN_REQUEST: Final = SignInSchema()
+MODEL_TEST_REQUEST: Final = ModelTestSchema()

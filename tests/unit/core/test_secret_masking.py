@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from openai_compat.web.body_logging import MASK, MAX_LOGGED_CHARS, MAX_PARSED_BYTES, redact
+from openai_compat.core.secret_masking import MASK, MAX_LOGGED_CHARS, MAX_PARSED_BYTES, redact
 
 SECRET_FIELDS: list[dict[str, Any]] = [
     {"password": "abc"},

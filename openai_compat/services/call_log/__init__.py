@@ -1,0 +1,1 @@
+"""The log of calls, which the admin page shows."""

@@ -1,0 +1,102 @@
+"""Admin page at `/admin`, and the endpoint that starts and ends sessions.
+
+The page consists of static files and contains nothing that is not public. What it shows comes from `/admin/api`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from flask import Blueprint, Response, redirect, send_from_directory
+
+from openai_compat.core.errors import NotFoundError
+from openai_compat.core.version import __version__
+from openai_compat.web.admin_sessions import MAX_AGE, AdminSessions, check_own_page, set_cookie
+from openai_compat.web.inference import read_payload
+from openai_compat.web.json_response import json_response
+from openai_compat.web.schemas.administration import SIGN_IN_REQUEST
+
+STATIC: Final = Path(__file__).parents[2] / "static"
+FOLDER: Final = STATIC / "admin"
+DOCUMENT: Final = "admin.html"
+ASSETS: Final[Mapping[str, Path]] = {
+    path.name: path.parent
+    for folder in (FOLDER, STATIC / "uplot")
+    for path in folder.iterdir()
+    if path.suffix in {".js", ".css", ".svg"}
+}
+"""Name of each file of the page -> its folder."""
+SECURITY_HEADERS: Final[Mapping[str, str]] = {
+    # Nothing inline, nothing from other hosts, and no script may turn text into HTML.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+NO_STORE: Final = {"cache-control": "no-store"}
+
+
+def page_blueprint(sessions: AdminSessions, features: Mapping[str, Any]) -> Blueprint:
+    """Return the blueprint of the page and of its sessions. The page gets `features` when a session starts."""
+    blueprint = Blueprint("admin", __name__)
+
+    @blueprint.get("/admin")
+    def page() -> Response:
+        return send_from_directory(FOLDER, DOCUMENT)
+
+    @blueprint.get("/admin/")
+    def redirect_to_page() -> Any:
+        return redirect("../admin")  # the page's URLs are relative to its parent
+
+    @blueprint.get("/admin/<name>")
+    def asset(name: str) -> Response:
+        folder = ASSETS.get(name)
+        if folder is None:
+            raise NotFoundError(f"There is no file '{name}'.")
+        return send_from_directory(folder, name)
+
+    @blueprint.get("/admin/session")
+    def get_session() -> Response:
+        sessions.check()
+        return _session_response(sessions.cookie() or "")
+
+    @blueprint.post("/admin/session")
+    def sign_in() -> Response:
+        check_own_page()
+        cookie = sessions.sign_in(read_payload(SIGN_IN_REQUEST)[1]["key"])
+        response = _session_response(cookie)
+        set_cookie(response, cookie)
+        return response
+
+    @blueprint.delete("/admin/session")
+    def sign_out() -> Response:
+        sessions.check()
+        response = json_response({"deleted": True}, headers=NO_STORE)
+        set_cookie(response, "")
+        return response
+
+    def _session_response(cookie: str) -> Response:
+        session = {"csrf_token": sessions.csrf_token(cookie), "seconds": MAX_AGE, "version": __version__, **features}
+        return json_response(session, headers=NO_STORE)
+
+    blueprint.after_request(add_security_headers)
+    return blueprint
+
+
+def add_security_headers(response: Response) -> Response:
+    response.headers.update(SECURITY_HEADERS)
+    return response
+
+
+def refusing_blueprint() -> Blueprint:
+    """Return the blueprint of a server without `ADMIN_API_KEY`, which tells how to get the page."""
+    blueprint = Blueprint("admin", __name__)
+
+    @blueprint.get("/admin")
+    def page() -> Response:
+        raise NotFoundError("The admin page is off. Set ADMIN_API_KEY to use it.")
+
+    return blueprint
