@@ -13,7 +13,7 @@ import requests
 from openai_compat.backends.registry import KINDS
 from openai_compat.core.profiles import ADAPTED_HEADER, DROPPED
 from openai_compat.sidecars.huggingface.models.supported_parameters import SAMPLED
-from scripts.parameter_treatment import BY_TEMPLATE, DEPENDS_ON, HUGGINGFACE, parameters_of, treatment_of
+from scripts.parameter_treatment import BY_TEMPLATE, DEPENDS_ON, HUGGINGFACE, LLAMA_CPP, parameters_of, treatment_of
 from tests.support.live_server import LiveServer
 from tests.support.recording_api import RecordingAPI
 from tests.support.tiny_models import PLAIN_TEMPLATE, TOOL_TEMPLATE, save_reciting_model
@@ -55,7 +55,8 @@ CHAT: dict[str, Any] = {
     "user": "u",
     "verbosity": "low",
 }
-REMOTE_KINDS = [kind for kind in KINDS if kind != HUGGINGFACE]
+LOCAL_KINDS = {HUGGINGFACE, LLAMA_CPP}
+REMOTE_KINDS = [kind for kind in KINDS if kind not in LOCAL_KINDS]
 each_remote_kind = pytest.mark.parametrize(
     "kind", [pytest.param(kind, marks=[pytest.mark.extra(kind)] if kind == "haystack" else []) for kind in REMOTE_KINDS]
 )
