@@ -18,6 +18,8 @@ from .windows import Window
 Kind = Literal["requests", "tokens", "concurrent", "money"]
 DIGEST_CHARS: Final = 24
 MAX_REMEMBERED: Final = 4096
+MAX_CALLERS: Final = 1024
+"""Callers whose rules are remembered. Every call with a token has one of its own, of about 1 kB."""
 ALWAYS: Final = Window()
 
 
@@ -70,7 +72,7 @@ class Metered(NamedTuple):
         return None
 
 
-@lru_cache(MAX_REMEMBERED)
+@lru_cache(MAX_CALLERS)
 def has_budget(caller: Caller) -> bool:
     """Return True if a budget applies to some calls."""
     policies = [account.policy for account in caller.accounts]
@@ -102,7 +104,7 @@ def end_user_owner(account_id: str, end_user: str) -> str:
     return f"{account_id}/{digest}"
 
 
-@lru_cache(MAX_REMEMBERED)
+@lru_cache(MAX_CALLERS)
 def _rules_of_caller(caller: Caller) -> tuple[Rule, ...]:
     limited = [account for account in caller.accounts if account.policy.limits or account.policy.budgets]
     return tuple(rule for account in limited for rule in _rules_of_account(account))

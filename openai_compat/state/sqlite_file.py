@@ -100,7 +100,7 @@ class SQLiteFile:
 
     def _identify(self) -> tuple[int, int] | None:
         try:
-            status = os.stat(self._path)  # noqa: PTH116 - twice as fast as by `Path`, and done for every call
+            status = os.stat(self._path)  # noqa: PTH116 - twice as fast as by `Path`, and done often
         except OSError:
             return None
         return status.st_dev, status.st_ino

@@ -48,7 +48,7 @@ CHECK_INTERVAL: Final = 1.0
 """Seconds for which a database that has answered is taken to be available."""
 
 LARGE_BYTES: Final = 1_000_000
-"""Size of a write that is kept from stopping the streams. With psycopg, 1 MB takes about 2 ms."""
+"""Size of a read or a write that is kept from stopping the streams. With psycopg, 1 MB takes about 2 ms."""
 
 FAILURES: Final = (SQLAlchemyError, sqlite3.Error, OSError, MigrationError, Timeout)
 """Errors of a database that is away, full, damaged or too slow."""
@@ -84,13 +84,13 @@ class Database(ABC):
         if time.monotonic() - self._succeeded_at > CHECK_INTERVAL:
             self.read(lambda connection: connection.execute(_PING).scalar())
 
-    def read(self, work: Work[T]) -> T:
-        """Run `work`, which only reads.
+    def read(self, work: Work[T], size: int = 0) -> T:
+        """Run `work`, which only reads, about `size` bytes.
 
         Raises:
             StorageUnavailableError
         """
-        return self._run(lambda engine: self._transact(engine, work, is_write=False))
+        return self._run(lambda engine: self._transact(engine, work, is_write=False), size)
 
     def write(self, work: Work[T], size: int = 0) -> T:
         """Run `work`, which writes about `size` bytes, and commit.
@@ -164,7 +164,7 @@ class Database(ABC):
 
     @abstractmethod
     def _access_large(self, access: Callable[[Engine], T]) -> T:
-        """Call `access`, which writes many bytes, with an engine. The streams of the worker go on meanwhile."""
+        """Call `access`, which transfers many bytes, with an engine. The streams of the worker go on meanwhile."""
 
     @abstractmethod
     def _transact(self, engine: Engine, work: Work[T], *, is_write: bool) -> T: ...
@@ -176,8 +176,8 @@ class Database(ABC):
 class PostgresDatabase(Database):
     """PostgreSQL, whose driver waits cooperatively under gevent.
 
-    The driver copies a text in one step. A large one is therefore written in the native thread, over a connection that
-    is opened for it, because the pool belongs to the worker's own thread.
+    The driver copies a text in one step. A large one is therefore transferred by the native thread, over a connection
+    that is opened for it, because the pool belongs to the worker's own thread.
     """
 
     def _access_large(self, access: Callable[[Engine], T]) -> T:

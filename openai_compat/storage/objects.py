@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from time import time
 from typing import Any, ClassVar
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, delete, insert, select, true, update
+from sqlalchemy import ColumnElement, Connection, Row, Select, case, delete, insert, select, true, update
 from sqlalchemy.engine import CursorResult
 
-from .database import Database
+from .database import LARGE_BYTES, Database
 from .insertion import to_rows
 from .pages import Cursor, Entry, Page, UnknownCursorError
 from .records import NewObject, StoredObject, is_valid_id
@@ -18,6 +18,11 @@ from .tables import body_of, items, objects, tags
 
 # SQLAlchemy compiles a statement once and finds it again by its parts, which costs less for one that exists already.
 _SELECT_OBJECT: Select[Any] = select(*(column for column in objects.c if column.name != "body"), body_of(objects))
+_SELECT_SMALL_OBJECT: Select[Any] = _SELECT_OBJECT.with_only_columns(
+    *(column for column in objects.c if column.name != "body"),
+    case((objects.c.size < LARGE_BYTES, body_of(objects).element)).label("body"),
+)
+"""As `_SELECT_OBJECT`, without the body of a large object."""
 _INSERT_ITEMS = insert(items)
 _INSERT_TAGS = insert(tags)
 
@@ -58,8 +63,10 @@ class ObjectStore:
         self._on_write()
 
     def get(self, owner: str, id: str) -> StoredObject | None:
-        """Return an object, or None if the owner has none with this id."""
-        found = self._database.read(lambda connection: self._find(connection, owner, id))
+        """Return an object, or None if the owner has none with this id. A large one is read once its size is known."""
+        found = self._database.read(lambda connection: self._find(connection, owner, id, _SELECT_SMALL_OBJECT))
+        if found is not None and found.body is None:
+            found = self._database.read(lambda connection: self._find(connection, owner, id), found.size)
         return found and _to_object(found)
 
     def delete(self, owner: str, id: str) -> bool:
@@ -105,12 +112,20 @@ class ObjectStore:
         """Return the conditions for one object."""
         return objects.c.id == id, *self._is_of(owner)
 
-    def _find(self, connection: Connection, owner: str, id: str, *, for_update: bool = False) -> Row[Any] | None:
+    def _find(
+        self,
+        connection: Connection,
+        owner: str,
+        id: str,
+        statement: Select[Any] = _SELECT_OBJECT,
+        *,
+        for_update: bool = False,
+    ) -> Row[Any] | None:
         """Return an object's row. `for_update` locks it, where the database does not lock as a whole."""
         if not is_valid_id(id):
             return None
-        statement = _SELECT_OBJECT.where(*self._is(owner, id))
-        return connection.execute(statement.with_for_update() if for_update else statement).one_or_none()
+        own = statement.where(*self._is(owner, id))
+        return connection.execute(own.with_for_update() if for_update else own).one_or_none()
 
     def _touch(self, connection: Connection, number: int, *, grown_by: int, **values: Any) -> None:
         """Change an object's row. The object is used from now on, and its size changes by `grown_by`."""

@@ -306,6 +306,32 @@ assert storage.responses.get("me", "id").body == body
 """
 
 
+LARGE_READ = """
+import gevent.monkey; gevent.monkey.patch_all()
+import sys, gevent
+from gevent._threading import Lock
+from openai_compat.storage import open_storage
+from openai_compat.storage.records import NewObject
+storage = open_storage(sys.argv[1], "", 0, 0)
+blocked, body = Lock(), "é" * 2_000_000
+storage.responses.create("me", NewObject("large", body, 1))
+storage.responses.create("me", NewObject("small", "{}", 1))
+blocked.acquire()
+holding = gevent.spawn(storage._thread.call, blocked.acquire)
+reading = gevent.spawn(storage.responses.get, "me", "large")
+for _ in range(100):
+    assert storage.responses.get("me", "small").body == "{}"
+assert not reading.ready()
+blocked.release()
+assert reading.get().body == body
+"""
+
+
+def test_a_large_text_is_read_from_postgresql_by_the_native_thread(postgres: PostgresServer) -> None:
+    url = postgres.create_database("large_read")
+    subprocess.run([sys.executable, "-c", LARGE_READ, url], cwd=ROOT, check=True, timeout=60)
+
+
 def test_other_greenlets_run_while_postgresql_gets_a_large_text(postgres: PostgresServer) -> None:
     """Copies of the text in the worker's own thread would stop all streams."""
     url = postgres.create_database("large")
