@@ -210,10 +210,14 @@ def to_items(history: list[Any]) -> list[Any]:
     return items
 
 
-def test_refuses_tools_without_a_template_for_them(client: OpenAI) -> None:
+def test_drops_tools_without_a_template_for_them(client: OpenAI) -> None:
+    request: Any = {"model": CHAT_MODEL, "messages": FRANCE, "tools": [WEATHER], "max_tokens": 5}
+    reply = client.chat.completions.with_raw_response.create(**request)
+    assert reply.headers["x-openai-compat-adapted"] == "tools=dropped"
+    assert reply.parse().choices[0].message.content
     with pytest.raises(BadRequestError) as refusal:
-        client.chat.completions.create(model=CHAT_MODEL, messages=FRANCE, tools=[WEATHER])
-    assert refusal.value.param == "tools"
+        client.chat.completions.create(**request, tool_choice="required")
+    assert refusal.value.param == "tool_choice"
 
 
 def test_refuses_a_prompt_that_is_too_long(client: OpenAI) -> None:
