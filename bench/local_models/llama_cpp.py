@@ -18,7 +18,7 @@ from statistics import median
 from typing import Any, Final
 
 from bench.paths import ROOT
-from bench.processes import free_port
+from bench.processes import PROC, ProcessTree, cpu_ns, free_port
 from openai_compat.sidecars.llama_cpp.launch import LaunchConfig
 
 from .measurements import CLIENTS, START_TIMEOUT, TOKENS, prompt_of, wait_until_ready
@@ -43,13 +43,16 @@ def measure_llama_cpp(gguf: Path, rounds: int) -> dict[str, Any]:
     """Return the tokens a second of both servers for each number of clients, and their times to first token."""
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         sites = {server: Site(gguf, free_port(), _folder(Path(name), server)) for server in ("own", "ours")}
+        trees = {}
         for server, build in (("own", own_server), ("ours", gateway)):
-            stack.enter_context(running(build(sites[server]), sites[server].folder))
+            trees[server] = stack.enter_context(running(build(sites[server]), sites[server].folder))
             wait_until_ready(sites[server].port, "smol")
         ports = {server: site.port for server, site in sites.items()}
         return {
-            mode: {str(clients): _compare(ports, clients, mode, rounds) for clients in CLIENTS} for mode in MODES
-        } | {"first_token_ms": _compare_first_tokens(ports)}
+            **{mode: {str(clients): _compare(ports, clients, mode, rounds) for clients in CLIENTS} for mode in MODES},
+            "first_token_ms": _compare_first_tokens(ports),
+            "cpu": {str(clients): _measure_cpu(trees["ours"], ports["ours"], clients) for clients in CLIENTS},
+        }
 
 
 def own_server(site: Site) -> Server:
@@ -60,7 +63,8 @@ def own_server(site: Site) -> Server:
     )  # fmt: skip
     program = shlex.join([sys.executable, "-m", "bench.local_models.llama_server", str(site.port)])
     command = ["sh", "-c", f"echo {shlex.quote(config.to_json())} | exec {program}"]
-    return Server(command, {"PYTHONPATH": str(ROOT)}, "smol")
+    # As below this server. By default, its threads spin while they wait, which costs the clients' CPU too.
+    return Server(command, {"PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}, "smol")
 
 
 def gateway(site: Site) -> Server:
@@ -146,6 +150,25 @@ def _compare_first_tokens(ports: Mapping[str, int]) -> dict[str, float]:
     ]
     medians = {server: median(sample[server] for sample in samples) for server in ports}
     return {**medians, "added": medians["ours"] - medians["own"]}
+
+
+def _measure_cpu(tree: ProcessTree, port: int, clients: int) -> dict[str, float]:
+    """Return the CPU time of a streamed token in milliseconds, of llama.cpp and of everything else of this server."""
+    before = _cpu_times(tree)
+    with ThreadPoolExecutor(clients) as pool:
+        answers = list(pool.map(lambda client: call(port, "streamed", prompt_of(client), TOKENS), range(clients)))
+    tokens = sum(answer.tokens for answer in answers)
+    after = _cpu_times(tree)
+    return {part: (after[part] - before[part]) / tokens / 1e6 for part in after}
+
+
+def _cpu_times(tree: ProcessTree) -> dict[str, int]:
+    """Return the CPU time so far in nanoseconds, by part."""
+    times = {"llama_cpp": 0, "gateway": 0}
+    for pid in tree.pids():
+        command = (PROC / str(pid) / "cmdline").read_bytes()
+        times["llama_cpp" if command.endswith(b"sidecars.llama_cpp\0") else "gateway"] += cpu_ns(pid)
+    return times
 
 
 def _folder(parent: Path, name: str) -> Path:

@@ -80,6 +80,9 @@ def _llama_cpp(measured: Mapping[str, Any]) -> str:
         for key, name in (("own", "llama.cpp's own server"), ("ours", "this server")):
             lines.append(f"| {name}, {mode} | {' | '.join(f'{row[key]:.1f}/s' for row in rows)} |")
         lines.append(f"| ratio, {mode} | {' | '.join(format(row['ratio'], '.3f') for row in rows)} |")
+    cost = [figures["cpu"][clients] for clients in CLIENTS]
+    shares = (f"{row['gateway'] / (row['gateway'] + row['llama_cpp']):.1%}" for row in cost)
+    lines.append(f"| share of this server's CPU that is not llama.cpp's, streamed | {' | '.join(shares)} |")
     first = figures["first_token_ms"]
     lines.append(
         f"\nTime to first token of one caller: {first['own']:.1f} ms of its own server, {first['ours']:.1f} ms of this "

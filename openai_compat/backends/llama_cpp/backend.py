@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 from urllib.parse import quote
 
 from openai_compat.backends.http.client import StreamedResponse
@@ -18,7 +20,10 @@ from openai_compat.core.settings import Settings
 from openai_compat.core.types import CallContext
 
 from .model_options import LlamaCppModel, LlamaCppOptions
-from .request import adapt, read_refusal
+from .request import adapt, drop_tools, read_refusal
+
+KNOWS_TOOLS: Final = "x-knows-tools"
+"""Header of a lease, with 1 if the model's chat template has a format for tools, and else 0."""
 
 
 class LlamaCppBackend(LocalBackend):
@@ -43,20 +48,23 @@ class LlamaCppBackend(LocalBackend):
         if call.path.startswith("embeddings"):
             send = partial(self._post, f"{self._engine.url}/{call.path}", call, context)
             return self._ask_engine(send, context)
-        call, has_tools = adapt(call, self.name)
-        response = self._send_leased(call, has_tools=has_tools, context=context)
+        response = self._send_leased(call, context)
         if response.status in {400, 500}:
             raise read_refusal(response)
         return response
 
-    def _send_leased(self, call: UpstreamRequest, *, has_tools: bool, context: CallContext) -> StreamedResponse:
+    def _send_leased(self, call: UpstreamRequest, context: CallContext) -> StreamedResponse:
         """Send the call to llama.cpp, or return the engine's response if it refuses the lease."""
+        call, content_with_tools = adapt(call, self.name)
         capability = CAPABILITY_BY_PATH.get(call.path.partition("?")[0], "")
-        wanted = f"{quote(self.name)}?capability={capability}&tools={int(has_tools)}"
+        wanted = f"{quote(self.name)}?capability={capability}"
         request = UpstreamRequest("POST", "", {})
         lease = self._ask_engine(partial(self._post, f"{self._engine.url}/leases/{wanted}", request, context), context)
         if lease.status != 200:
             return lease
+        if content_with_tools is not None and lease.headers.get(KNOWS_TOOLS) == "0":
+            with closing_on_error(lease):
+                call = drop_tools(call, content_with_tools, self.name, context)
         # llama.cpp keeps a thread for each open connection.
         closing = replace(call, headers={**call.headers, "connection": "close"})
         try:
@@ -79,6 +87,16 @@ class LlamaCppBackend(LocalBackend):
             limiter=lease,
             redactor=self.redactor,
         )
+
+
+@contextmanager
+def closing_on_error(response: StreamedResponse) -> Iterator[None]:
+    """Close the response if the `with` block raises."""
+    try:
+        yield
+    except BaseException:
+        response.close()
+        raise
 
 
 class ModelLease:

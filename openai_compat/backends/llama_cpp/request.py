@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Final
 
 from openai_compat.backends.http.messages import UpstreamRequest, UpstreamResponse
 from openai_compat.backends.parsing.openai_errors import to_status_error
 from openai_compat.core.errors import ContextLengthExceededError, OpenAICompatError, UnsupportedParameterError
+from openai_compat.core.profiles import DROPPED, record_adaptations
+from openai_compat.core.types import JSON, CallContext
+
+TOOL_PARAMETERS: Final = ("tools", "tool_choice", "parallel_tool_calls")
 
 
-def adapt(call: UpstreamRequest, model: str) -> tuple[UpstreamRequest, bool]:
-    """Return the call for llama.cpp, and True if the model's chat template has to know tools.
+def adapt(call: UpstreamRequest, model: str) -> tuple[UpstreamRequest, JSON | None]:
+    """Return the call for llama.cpp, and its content if it has tools that the model may call.
 
     Only bodies with tools are parsed.
 
@@ -21,17 +25,40 @@ def adapt(call: UpstreamRequest, model: str) -> tuple[UpstreamRequest, bool]:
     """
     body = call.body
     if not isinstance(body, bytes) or not (b'"tools"' in body or b'"functions"' in body):
-        return call, False
-    content = json.loads(body)
+        return call, None
+    content: JSON = json.loads(body)
     if content.get("functions"):
         raise UnsupportedParameterError("functions", model, "use `tools`.")
-    has_tools = bool(content.get("tools")) and content.get("tool_choice") != "none"
-    if has_tools and isinstance(content.get("tool_choice"), dict):
-        return replace(call, body=json.dumps(_force_tool(content)).encode()), True
-    return call, has_tools
+    if not content.get("tools") or content.get("tool_choice") == "none":
+        return call, None
+    if isinstance(content.get("tool_choice"), dict):
+        content = _force_tool(content)
+        return _with_content(call, content), content
+    return call, content
 
 
-def _force_tool(content: dict[str, Any]) -> dict[str, Any]:
+def drop_tools(call: UpstreamRequest, content: JSON, model: str, context: CallContext) -> UpstreamRequest:
+    """Return the call without tools, which the model's chat template would ignore. A response header lists them.
+
+    Raises:
+        UnsupportedParameterError: the call requires a tool.
+    """
+    if content.get("tool_choice") == "required":
+        raise UnsupportedParameterError(
+            "tool_choice",
+            model,
+            "its chat template has no format for tools, so that a call cannot be required. Set `tools: prompt` in its "
+            "entry of the models file to emulate them.",
+        )
+    record_adaptations({name: DROPPED for name in TOOL_PARAMETERS if name in content}, context.reply_headers)
+    return _with_content(call, {name: value for name, value in content.items() if name not in TOOL_PARAMETERS})
+
+
+def _with_content(call: UpstreamRequest, content: JSON) -> UpstreamRequest:
+    return replace(call, body=json.dumps(content).encode(), body_length=None)
+
+
+def _force_tool(content: JSON) -> JSON:
     """Return a request that offers only the tool which it requires. llama.cpp knows no choice of one tool."""
     wanted = (content["tool_choice"].get("function") or {}).get("name")
     tools = [tool for tool in content["tools"] if (tool.get("function") or {}).get("name") == wanted]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 
 from flask import Blueprint, Response, request
 
 from openai_compat.backends.base import missing_capability
-from openai_compat.core.errors import ModelNotFoundError, UnsupportedParameterError
+from openai_compat.backends.llama_cpp.backend import KNOWS_TOOLS
+from openai_compat.core.errors import ModelNotFoundError
 from openai_compat.sidecars.huggingface.model_pool import ModelPool
 from openai_compat.web.request_context import current_context
 
@@ -30,19 +31,13 @@ def leases_blueprint(pool: ModelPool, on_close: Callable[[Callable[[], None]], N
         on_close(partial(pool.release, model))
         if not isinstance(server, LlamaServer):
             raise ModelNotFoundError(model)
-        _check(server, request.args)
-        return Response(_hold(request.environ["gunicorn.socket"]), mimetype="text/plain")
+        capability = request.args.get("capability")
+        if capability and capability not in server.capabilities:
+            raise missing_capability(model, capability, server.capabilities)
+        headers = {KNOWS_TOOLS: str(int(server.knows_tools))}
+        return Response(_hold(request.environ["gunicorn.socket"]), headers=headers, mimetype="text/plain")
 
     return blueprint
-
-
-def _check(server: LlamaServer, wanted: Mapping[str, str]) -> None:
-    """Raise a RequestError if the model cannot do what the call needs."""
-    capability = wanted.get("capability")
-    if capability and capability not in server.capabilities:
-        raise missing_capability(server.name, capability, server.capabilities)
-    if wanted.get("tools") == "1" and not server.knows_tools:
-        raise UnsupportedParameterError("tools", server.name, "its chat template has no format for tools.")
 
 
 def _hold(connection: socket.socket) -> Iterator[bytes]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -17,8 +16,6 @@ from openai_compat.core.settings import ModelConfig
 
 from .gguf_header import GGUFHeader
 from .launch import LaunchConfig, ServerState
-
-log = logging.getLogger(__name__)
 
 COMMAND: Final = (sys.executable, "-m", "openai_compat.sidecars.llama_cpp")
 END_TIMEOUT: Final = 2.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import os
@@ -16,7 +17,7 @@ from typing import Any
 import jsonschema
 import pytest
 import requests
-from openai import APIStatusError, BadRequestError, OpenAI
+from openai import APIStatusError, AsyncOpenAI, BadRequestError, OpenAI
 
 from openai_compat.cli import main
 from openai_compat.sidecars.llama_cpp.bundled_models import CHAT_FILE, CHAT_MODEL, EMBEDDING_MODEL, chat_folder, entries
@@ -170,10 +171,53 @@ def test_streams_the_arguments_of_a_tool_call_in_parts(client: OpenAI) -> None:
     assert chunks[-1].choices[0].finish_reason == "tool_calls"
 
 
-def test_refuses_tools_without_a_template_for_them(client: OpenAI) -> None:
+@pytest.mark.extra("clients")
+def test_the_agents_sdk_completes_a_tool_loop(server: LiveServer) -> None:
+    agents = pytest.importorskip("agents")
+    agents.set_tracing_disabled(True)
+    asked: list[str] = []
+
+    async def invoke(_context: Any, arguments: str) -> str:
+        asked.append(json.loads(arguments)["city"])
+        return "Sunny, 20 degrees"
+
+    async def run() -> str:
+        async with AsyncOpenAI(base_url=server.base_url, api_key="any", max_retries=0, timeout=SECONDS) as client:
+            model = agents.OpenAIChatCompletionsModel(model="tooled", openai_client=client)
+            settings = agents.ModelSettings(max_tokens=60)
+            name, description, schema = WEATHER["function"].values()
+            tool = agents.FunctionTool(name, description, schema, invoke, strict_json_schema=False)
+            agent = agents.Agent(name="a", model=model, tools=[tool], model_settings=settings)
+            result = await agents.Runner.run(agent, to_items(tool_history()))
+            return str(result.final_output)
+
+    assert "Madrid" in asyncio.run(run())
+    assert asked == ["Madrid"]
+
+
+def to_items(history: list[Any]) -> list[Any]:
+    """Return the conversation in the form of the Responses API, which the SDK takes."""
+    items: list[Any] = []
+    for message in history:
+        if message["role"] == "tool":
+            output = {"call_id": message["tool_call_id"], "output": message["content"]}
+            items.append({"type": "function_call_output", **output})
+        elif "tool_calls" in message:
+            (call,) = message["tool_calls"]
+            items.append({"type": "function_call", "call_id": call["id"], **call["function"]})
+        else:
+            items.append(message)
+    return items
+
+
+def test_drops_tools_without_a_template_for_them(client: OpenAI) -> None:
+    request: Any = {"model": CHAT_MODEL, "messages": FRANCE, "tools": [WEATHER], "max_tokens": 5}
+    reply = client.chat.completions.with_raw_response.create(**request)
+    assert reply.headers["x-openai-compat-adapted"] == "tools=dropped"
+    assert reply.parse().choices[0].message.content
     with pytest.raises(BadRequestError) as refusal:
-        client.chat.completions.create(model=CHAT_MODEL, messages=FRANCE, tools=[WEATHER])
-    assert refusal.value.param == "tools"
+        client.chat.completions.create(**request, tool_choice="required")
+    assert refusal.value.param == "tool_choice"
 
 
 def test_refuses_a_prompt_that_is_too_long(client: OpenAI) -> None:
@@ -217,15 +261,16 @@ def test_a_damaged_file_is_reported_without_its_path(client: OpenAI) -> None:
 
 def test_a_full_queue_refuses_calls_until_a_client_disconnects(server: LiveServer) -> None:
     endless = {"ignore_eos": True, "max_tokens": 900, "stream": True}
-    streams = [raw_chat(server, "narrow", **endless)]
-    assert next(streams[0].iter_lines())
+    running = raw_chat(server, "narrow", **endless)
+    lines = running.iter_lines()  # the connection is closed with it
+    assert next(lines)
     with ThreadPoolExecutor(1) as pool:
         queued = pool.submit(raw_chat, server, "narrow", FRANCE, max_tokens=1)
         wait_until(lambda: describe(server, "narrow").get("callers") == 2)
         refused = raw_chat(server, "narrow")
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "model_busy")
         assert int(refused.headers["Retry-After"]) > 0
-        streams[0].close()
+        running.close()
         assert queued.result().status_code == 200
 
 

@@ -10,9 +10,10 @@ import pytest
 
 from openai_compat.backends.http.messages import UpstreamRequest
 from openai_compat.backends.llama_cpp.model_options import LlamaCppModel
-from openai_compat.backends.llama_cpp.request import adapt, read_refusal
+from openai_compat.backends.llama_cpp.request import adapt, drop_tools, read_refusal
 from openai_compat.backends.local.engine_config import EngineConfig, to_engine_config
 from openai_compat.core.errors import ContextLengthExceededError, UnsupportedParameterError, UpstreamStatusError
+from openai_compat.core.types import CallContext
 from tests.unit.backends.huggingface.test_backend import load, problems
 
 GGUF = {"kind": "llama_cpp", "gguf_file": "./a.gguf"}
@@ -29,9 +30,10 @@ class Refusal:
 
 
 def adapted(**parameters: Any) -> tuple[dict[str, Any], bool]:
-    call, has_tools = adapt(UpstreamRequest("POST", "chat/completions", {}, json.dumps(parameters).encode()), "m")
+    """Return the request for llama.cpp, and True if it has tools to call."""
+    call, content = adapt(UpstreamRequest("POST", "chat/completions", {}, json.dumps(parameters).encode()), "m")
     assert isinstance(call.body, bytes)
-    return json.loads(call.body), has_tools
+    return json.loads(call.body), content is not None
 
 
 def test_every_invalid_key_of_an_entry_is_reported(tmp_path: Path) -> None:
@@ -87,6 +89,17 @@ def test_a_choice_of_one_tool_offers_only_that_tool() -> None:
 )
 def test_other_requests_are_not_changed(parameters: dict[str, Any], *, has_tools: bool) -> None:
     assert adapted(**parameters) == (parameters, has_tools)
+
+
+def test_tools_that_the_template_would_ignore_are_dropped_and_listed() -> None:
+    content: Any = {"model": "m", "tools": TOOLS, "tool_choice": "auto"}
+    context = CallContext("a")
+    call = drop_tools(UpstreamRequest("POST", "chat/completions", {}, b""), content, "m", context)
+    assert call.body == b'{"model": "m"}'
+    assert context.reply_headers == {"x-openai-compat-adapted": "tools=dropped, tool_choice=dropped"}
+    with pytest.raises(UnsupportedParameterError) as refusal:
+        drop_tools(call, {**content, "tool_choice": "required"}, "m", context)
+    assert refusal.value.param == "tool_choice"
 
 
 def test_functions_which_llama_cpp_would_ignore_are_refused() -> None:

@@ -37,6 +37,7 @@ class Loaded(Backend):
         super().__init__(ModelConfig(name, "huggingface"), None, None)  # type: ignore[arg-type]
         self.memory_bytes = memory_bytes
         self.is_closed = False
+        self.is_running = True
 
     def close(self) -> None:
         self.is_closed = True
@@ -93,6 +94,15 @@ def using(pool: ModelPool, name: str) -> Iterator[Backend]:
 
 def state(pool: ModelPool, name: str = "a") -> str:
     return str(pool.describe(name)["state"])
+
+
+def test_a_model_whose_process_has_ended_is_loaded_again(loader: Loader) -> None:
+    pool = make_pool(loader)
+    with using(pool, "a") as first:
+        loader.loaded[0].is_running = False
+        with using(pool, "a") as second:
+            assert (first, second) == tuple(loader.loaded)
+    assert [backend.is_closed for backend in loader.loaded] == [True, False]
 
 
 def test_concurrent_callers_load_a_model_once_and_share_it(loader: Loader) -> None:
