@@ -6,7 +6,7 @@ import platform
 from collections.abc import Collection, Iterable
 from typing import Final
 
-from openai_compat.core.observation import Activity, EndedRequest
+from openai_compat.core.observation import Activity, Observer
 from openai_compat.core.turns import TimeSlices
 from openai_compat.core.version import __version__
 from openai_compat.state.worker_slots import open_slot
@@ -35,6 +35,7 @@ class Metrics:
         self._sources = sources
         self._table = SeriesTable(own)
         self._requests = RequestMetrics(self._table, models)
+        self.observe: Observer = self._requests.observe
         self._sampler = Sampler(self._table, sources)
         self._totals = TotalsReader(descriptor)
 
@@ -46,10 +47,6 @@ class Metrics:
     def add_endpoints(self, names: Iterable[str]) -> None:
         """Count requests of these views by their names."""
         self._requests.add_endpoints(names)
-
-    def observe(self, ended: EndedRequest) -> None:
-        """Count a request that has ended."""
-        self._requests.observe(ended)
 
     def start(self) -> None:
         """Start to sample this worker each second."""

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
+from typing import Final, NamedTuple
 
 from openai_compat.core import errors
 from openai_compat.core.errors import CallCancelledError, OpenAICompatError, OverloadedError
@@ -74,25 +73,30 @@ def known_error_types() -> frozenset[str]:
     return frozenset(found)
 
 
-@dataclass(frozen=True, slots=True)
-class _CallSeries:
-    """Indexes of the series of requests with the same labels, and their `error_type`.
+class _GenerationSeries(NamedTuple):
+    """Indexes of the series of calls to models with the same labels."""
 
-    Those of generations are None for other requests.
-    """
-
-    requests: int
-    error: str
-    generation: _GenerationSeries | None
-
-
-@dataclass(frozen=True, slots=True)
-class _GenerationSeries:
     duration: int
     first_token: int
     per_token: int
     input_tokens: int
     output_tokens: int
+
+
+class _AttemptSeries(NamedTuple):
+    """Indexes of the series of attempts with the same labels."""
+
+    attempts: int
+    first_token: int
+    duration: int
+
+
+class _CallSeries(NamedTuple):
+    """Index of the series of requests with the same labels, and what else is counted of them."""
+
+    requests: int
+    error: str
+    generation: _GenerationSeries | None
 
 
 CallKey = tuple[str, str, str, int, "str | None"]
@@ -111,7 +115,7 @@ class RequestMetrics:
         self._endpoints = {name: name for name in (*GENERATIONS, *COUNTS)}
         self._errors = {name: name for name in known_error_types()}
         self._calls: dict[CallKey, _CallSeries] = {}
-        self._attempts: dict[tuple[str, str], tuple[int, int, int]] = {}
+        self._attempts: dict[tuple[str, str], _AttemptSeries] = {}
 
     def add_endpoints(self, names: Iterable[str]) -> None:
         """Count requests of these views by their names."""
@@ -129,15 +133,15 @@ class RequestMetrics:
         series = self._calls.get(key)
         if series is None:
             series = self._calls[key] = self._add_call(*key)
-        values = self._values
-        values[series.requests] += 1.0
-        if series.generation is not None:
-            self._observe_generation(ended, series.generation, model)
+        index, error_type, generation = series
+        self._values[index] += 1.0
+        if generation is not None:
+            self._observe_generation(ended, generation, model)
         if ended.attempts:
-            self._observe_attempts(ended, series.error)
+            self._observe_attempts(ended, error_type)
         if ended.is_streamed:
-            self._table.add(1.0, families.STREAMS, model, _outcome_of(ended, series.error))
-        if error in REJECTIONS and (error != RATE_LIMITED or not ended.attempts):
+            self._table.add(1.0, families.STREAMS, model, _outcome_of(ended, error_type))
+        if error is not None and error in REJECTIONS and (error != RATE_LIMITED or not ended.attempts):
             self._table.add(1.0, families.REJECTED, error)
 
     def _add_call(self, operation: str, model: str, kind: str, status: int, error: str | None) -> _CallSeries:
@@ -160,24 +164,25 @@ class RequestMetrics:
         return _CallSeries(requests, error, generation)
 
     def _observe_generation(self, ended: EndedRequest, series: _GenerationSeries, model: str) -> None:
-        values, usage, first_token_at = self._values, ended.usage, ended.first_token_at
+        values, usage = self._values, ended.usage
+        duration, first_token, per_token, input_tokens, output_tokens = series
         seconds = ended.ended_at - ended.started_at
-        values[series.duration + bisect_left(DURATION, seconds)] += 1.0
-        values[series.duration + DURATION_SUM] += seconds
+        values[duration + bisect_left(DURATION, seconds)] += 1.0
+        values[duration + DURATION_SUM] += seconds
         if usage is not None:
             count = usage.prompt_tokens
-            values[series.input_tokens + bisect_left(TOKENS, count)] += 1.0
-            values[series.input_tokens + TOKENS_SUM] += count
+            values[input_tokens + bisect_left(TOKENS, count)] += 1.0
+            values[input_tokens + TOKENS_SUM] += count
             count = usage.completion_tokens
-            values[series.output_tokens + bisect_left(TOKENS, count)] += 1.0
-            values[series.output_tokens + TOKENS_SUM] += count
+            values[output_tokens + bisect_left(TOKENS, count)] += 1.0
+            values[output_tokens + TOKENS_SUM] += count
             if usage.cached_tokens or usage.reasoning_tokens or usage.cache_write_tokens:
                 self._count_details(usage, model)
-        if ended.is_streamed and first_token_at is not None:
-            self._observe(series.first_token, FIRST_TOKEN, first_token_at - ended.started_at)
+        if ended.is_streamed and ended.first_token_at is not None:
+            self._observe(first_token, FIRST_TOKEN, ended.first_token_at - ended.started_at)
             if usage is not None and usage.completion_tokens > 1:
-                seconds = (ended.ended_at - first_token_at) / (usage.completion_tokens - 1)
-                self._observe(series.per_token, PER_TOKEN, seconds)
+                seconds = (ended.ended_at - ended.first_token_at) / (usage.completion_tokens - 1)
+                self._observe(per_token, PER_TOKEN, seconds)
 
     def _observe(self, start: int, buckets: tuple[float, ...], value: float) -> None:
         """Count a value in the histogram that begins at the index `start`."""
@@ -204,9 +209,9 @@ class RequestMetrics:
                 attempt_error = error if attempt is attempts[-1] else ""
             series = self._attempts.get((target, attempt_error))
             if series is None:
-                series = self._add_attempt(target, attempt_error)
-            count, first_token, duration = series
-            values[count] += 1.0
+                series = self._attempts[(target, attempt_error)] = self._add_attempt(target, attempt_error)
+            index, first_token, duration = series
+            values[index] += 1.0
             seconds = (attempt.ended_at or ended.ended_at) - attempt.started_at
             values[duration + bisect_left(DURATION, seconds)] += 1.0
             values[duration + DURATION_SUM] += seconds
@@ -220,14 +225,13 @@ class RequestMetrics:
             family = families.RETRIES if before.target == after.target else families.FAILOVERS
             self._table.add(1.0, family, self._models.get(after.target) or OTHER)
 
-    def _add_attempt(self, target: str, error: str) -> tuple[int, int, int]:
+    def _add_attempt(self, target: str, error: str) -> _AttemptSeries:
         table = self._table
-        series = self._attempts[(target, error)] = (
+        return _AttemptSeries(
             table.index(families.ATTEMPTS, target, error),
             table.index(families.ATTEMPT_FIRST_TOKEN, target),
             table.index(families.ATTEMPT_DURATION, target),
         )
-        return series
 
 
 def _outcome_of(ended: EndedRequest, error: str) -> str:

@@ -38,6 +38,7 @@ CALL = EndedRequest(
     key_name=None,
     served=None,
     adapted="",
+    trace=None,
 )
 
 
