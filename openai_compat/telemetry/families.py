@@ -162,6 +162,18 @@ WORKER_STARTS: Final = Family(STARTS, "counter", (), "Workers that were started.
 WORKER_EXITS: Final = Family(
     EXITS, "counter", ("kind",), "Workers that ended in an `orderly` way, such as at a reload, or by a `crash`."
 )
+METER: Final = ("kind", "name", "meter")
+LIMIT: Final = Family(
+    "openai_compat_limit",
+    "gauge",
+    METER,
+    "Limit of an organization, a project or a key (`requests_per_minute`).",
+)
+LIMIT_REMAINING: Final = Family("openai_compat_limit_remaining", "gauge", METER, "What is left of a limit.")
+BUDGET: Final = Family("openai_compat_budget_dollars", "gauge", METER, "Budget of an organization, a project or a key.")
+BUDGET_REMAINING: Final = Family(
+    "openai_compat_budget_remaining_dollars", "gauge", METER, "What is left of a budget in its present window."
+)
 ROWS_DROPPED: Final = Family(
     "openai_compat_usage_rows_dropped_total",
     "counter",
@@ -175,6 +187,7 @@ BUILD: Final = Family(
 FAMILIES: Final = (
     REQUESTS, REQUEST_DURATION, TIME_TO_FIRST_TOKEN, TIME_PER_TOKEN, TOKEN_USAGE, TOKEN_DETAILS, REJECTED, STREAMS,
     ATTEMPTS, RETRIES, FAILOVERS, ATTEMPT_FIRST_TOKEN, ATTEMPT_DURATION, CIRCUIT, IN_FLIGHT, OPEN_STREAMS, QUEUED,
-    CONNECTIONS, IDLE_CONNECTIONS, STATE_UP, LEDGER_UP, DATABASE_UP, ROWS_DROPPED, LAG, MEMORY, CPU, WORKERS,
+    CONNECTIONS, IDLE_CONNECTIONS, STATE_UP, LEDGER_UP, DATABASE_UP, LIMIT, LIMIT_REMAINING, BUDGET,
+    BUDGET_REMAINING, ROWS_DROPPED, LAG, MEMORY, CPU, WORKERS,
     WORKER_STARTS, WORKER_EXITS, BUILD,
 )  # fmt: skip

@@ -14,6 +14,7 @@ from openai_compat.state.worker_slots import open_slot
 from . import families
 from .exposition import CONTENT_TYPES, Format, render_family
 from .families import FAMILIES
+from .meters import MeterGauges
 from .request_metrics import RequestMetrics
 from .sampler import Sampler, Sources
 from .series import SeriesTable
@@ -36,6 +37,7 @@ class Metrics:
         self._table = SeriesTable(own)
         self._requests = RequestMetrics(self._table, models)
         self.observe: Observer = self._requests.observe
+        self._meters = MeterGauges(sources.accounts)
         self._sampler = Sampler(self._table, sources)
         self._totals = TotalsReader(descriptor)
 
@@ -73,6 +75,8 @@ class Metrics:
         values[families.WORKERS.name] = {(): [float(self._totals.count_workers())]}
         values[families.BUILD.name] = {(__version__, platform.python_version()): [1.0]}
         for family, found in read_shared_state(self._sources):
+            values[family.name] = found
+        for family, found in self._meters.read().items():
             values[family.name] = found
         return values
 

@@ -14,18 +14,17 @@ from typing import Final, NamedTuple
 from openai_compat.core import errors
 from openai_compat.core.errors import CallCancelledError, OpenAICompatError, OverloadedError
 from openai_compat.core.observation import AttemptRecord, EndedRequest
+from openai_compat.core.settings import ModelConfig
 from openai_compat.core.types import Usage
 
 from . import families
+from .attributes import OPERATIONS, provider_of
 from .families import DURATION, FIRST_TOKEN, PER_TOKEN, TOKENS
 from .series import OTHER, SeriesTable
 
 GENERATIONS: Final = {
-    "chat/completions": "chat",
-    "responses": "chat",
-    "messages": "chat",
-    "completions": "text_completion",
-    "embeddings": "embeddings",
+    path: OPERATIONS.get(path, "chat")
+    for path in ("chat/completions", "responses", "messages", "completions", "embeddings")
 }
 """Endpoint -> its operation in OpenTelemetry's conventions. Calls of other endpoints have no GenAI metrics."""
 COUNTS: Final = ("responses/input_tokens", "responses/compact", "messages/count_tokens")
@@ -114,6 +113,7 @@ class RequestMetrics:
         self._models = {"": "", **{name: name for name in models}}
         self._endpoints = {name: name for name in (*GENERATIONS, *COUNTS)}
         self._errors = {name: name for name in known_error_types()}
+        self._providers: dict[str, str] = {}
         self._calls: dict[CallKey, _CallSeries] = {}
         self._attempts: dict[tuple[str, str], _AttemptSeries] = {}
 
@@ -129,7 +129,9 @@ class RequestMetrics:
         error = ended.error
         if error is not None:
             error = self._errors.get(error, OTHER)
-        key = (ended.operation, model, ended.kind, ended.status, error)
+        served = ended.served
+        provider = "" if served is None else self._providers.get(served.name) or self._add_provider(served)
+        key = (ended.operation, model, provider, ended.status, error)
         series = self._calls.get(key)
         if series is None:
             series = self._calls[key] = self._add_call(*key)
@@ -144,15 +146,19 @@ class RequestMetrics:
         if error is not None and error in REJECTIONS and (error != RATE_LIMITED or not ended.attempts):
             self._table.add(1.0, families.REJECTED, error)
 
-    def _add_call(self, operation: str, model: str, kind: str, status: int, error: str | None) -> _CallSeries:
+    def _add_provider(self, served: ModelConfig) -> str:
+        provider = self._providers[served.name] = provider_of(served)
+        return provider
+
+    def _add_call(self, operation: str, model: str, provider: str, status: int, error: str | None) -> _CallSeries:
         table, endpoint = self._table, self._endpoints.get(operation, OTHER)
         if status == CLIENT_GONE:
             error = CANCELLED
         elif error is None:
             error = OTHER if status >= 400 else ""
         generation = None
-        if operation in GENERATIONS and kind:
-            labels = (GENERATIONS[operation], kind, model)
+        if operation in GENERATIONS and provider:
+            labels = (GENERATIONS[operation], provider, model)
             generation = _GenerationSeries(
                 table.index(families.REQUEST_DURATION, *labels, error),
                 table.index(families.TIME_TO_FIRST_TOKEN, *labels),

@@ -78,10 +78,9 @@ def test_sums_equal_the_calls_made_and_no_counter_goes_back(server: LiveServer, 
     made += 30
     wait_for_sum(prometheus, CALLS, made)
     wait_for_sum(prometheus, "gen_ai_server_request_duration_seconds_count", made)
-    wait_for_sum(prometheus, 'gen_ai_client_token_usage_sum{gen_ai_token_type="input"}', 3 * (made))
+    wait_for_sum(prometheus, 'gen_ai_client_token_usage_sum{gen_ai_token_type="input"}', 3 * made)
     wait_for_sum(prometheus, "openai_compat_upstream_attempts_total", made)
     wait_for_sum(prometheus, "openai_compat_worker_starts_total", 2 * WORKERS + 1)
     counters = [name for name in prometheus.names() if name.endswith(COUNTERS)]
     assert len(counters) > 20
     assert {name: prometheus.value(f"max(resets({name}[30m]))") for name in counters} == dict.fromkeys(counters, 0)
-    assert prometheus.value("min_over_time(up[30m])") == 1, "every scrape was answered"
