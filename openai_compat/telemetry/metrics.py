@@ -12,8 +12,7 @@ from openai_compat.core.version import __version__
 from openai_compat.state.worker_slots import open_slot
 
 from . import families
-from .exposition import CONTENT_TYPES, Format, render_family
-from .families import FAMILIES
+from .exposition import CONTENT_TYPES, Format, render
 from .meters import MeterGauges
 from .request_metrics import RequestMetrics
 from .sampler import Sampler, Sources
@@ -91,11 +90,4 @@ class Metrics:
 
     def render(self, form: Format) -> tuple[bytes, str]:
         """Return all metrics as text, in turns with the streams of this worker, and its content type."""
-        values, turns = self.read(), TimeSlices(SLICE_SECONDS)
-        lines = []
-        for family in FAMILIES:
-            for line in render_family(family, values[family.name], form):
-                lines.append(line)
-                turns.check()
-        end = "# EOF\n" if form == "openmetrics" else ""
-        return ("".join(lines) + end).encode(), CONTENT_TYPES[form]
+        return render(self.read(), form, TimeSlices(SLICE_SECONDS)), CONTENT_TYPES[form]
