@@ -180,6 +180,18 @@ ROWS_DROPPED: Final = Family(
     (),
     "Calls whose usage was lost, because the ledger was away for too long.",
 )
+ENGINE_MEMORY: Final = Family(
+    "openai_compat_engine_resident_memory_bytes", "gauge", (), "Resident memory of the engine for local models."
+)
+MODEL_LOADED: Final = Family(
+    "openai_compat_local_model_loaded", "gauge", ("model",), "1 if the engine has loaded the local model."
+)
+MODEL_CALLS: Final = Family(
+    "openai_compat_local_model_calls", "gauge", ("model",), "Calls of the local model that run or wait in the engine."
+)
+MODEL_MEMORY: Final = Family(
+    "openai_compat_local_model_memory_bytes", "gauge", ("model",), "Memory of the local model with its cache."
+)
 BUILD: Final = Family(
     "openai_compat_build_info", "gauge", ("version", "python"), "Always 1, with the versions as labels."
 )
@@ -189,5 +201,5 @@ FAMILIES: Final = (
     ATTEMPTS, RETRIES, FAILOVERS, ATTEMPT_FIRST_TOKEN, ATTEMPT_DURATION, CIRCUIT, IN_FLIGHT, OPEN_STREAMS, QUEUED,
     CONNECTIONS, IDLE_CONNECTIONS, STATE_UP, LEDGER_UP, DATABASE_UP, LIMIT, LIMIT_REMAINING, BUDGET,
     BUDGET_REMAINING, ROWS_DROPPED, LAG, MEMORY, CPU, WORKERS,
-    WORKER_STARTS, WORKER_EXITS, BUILD,
+    WORKER_STARTS, WORKER_EXITS, ENGINE_MEMORY, MODEL_LOADED, MODEL_CALLS, MODEL_MEMORY, BUILD,
 )  # fmt: skip

@@ -12,6 +12,7 @@ from openai_compat.core.version import __version__
 from openai_compat.state.worker_slots import open_slot
 
 from . import families
+from .engine import read_engine
 from .exposition import CONTENT_TYPES, Format, render
 from .meters import MeterGauges
 from .request_metrics import RequestMetrics
@@ -75,7 +76,7 @@ class Metrics:
         values[families.BUILD.name] = {(__version__, platform.python_version()): [1.0]}
         for family, found in read_shared_state(self._sources):
             values[family.name] = found
-        for family, found in self._meters.read().items():
+        for family, found in {**self._meters.read(), **read_engine(self._sources.resources)}.items():
             values[family.name] = found
         return values
 

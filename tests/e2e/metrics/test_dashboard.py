@@ -15,6 +15,7 @@ import requests
 from openai_compat.telemetry.families import FAMILIES
 from tests.support.accounts_site import AccountsSite, post
 from tests.support.live_server import LiveServer
+from tests.support.local_models import LOADER
 from tests.support.raw_server import RawServer, answer_with
 from tests.support.tools import ROOT, require_tool
 
@@ -49,11 +50,12 @@ def scrapes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
             {"name": "echo", "kind": "echo", "price": PRICE},
             {"name": "away", "kind": "openai", "base_url": "http://127.0.0.1:9/v1", "price": PRICE},
             {"name": "routed", "targets": [{"model": "away"}], "fallbacks": ["echo"], "retries": 1},
+            {"name": "local", "kind": "huggingface", "hf_repo": "any/model", "price": PRICE},
             {"name": "reasoning", "kind": "openai", "base_url": upstream.url, "price": PRICE},
         ]
         with (
             AccountsSite(folder, models) as site,
-            LiveServer({**site.settings, "ADMIN_API_KEY": "admin-key"}) as server,
+            LiveServer({**site.settings, "ADMIN_API_KEY": "admin-key", "LOCAL_MODEL_LOADER": LOADER}) as server,
         ):
             _, key = site.create_key(limits={"requests_per_minute": 1000}, budgets=[{"amount": 5, "every": "month"}])
             _, tight = site.create_key(limits={"requests_per_minute": 1})
@@ -62,6 +64,7 @@ def scrapes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
                 (key, {"model": "echo", "stream": True}),
                 (key, {"model": "routed", "stream": True}),
                 (key, {"model": "reasoning"}),
+                (key, {"model": "local"}),
                 (tight, {"model": "echo"}),
                 (tight, {"model": "echo"}),
             ):
@@ -138,3 +141,10 @@ def test_what_is_left_of_limits_and_budgets_is_shown_by_key(scrapes: dict[str, s
     assert 'openai_compat_budget_dollars{kind="key",name="test",meter="month:UTC"} 5\n' in text
     assert 'openai_compat_limit_remaining{kind="key",name="test",meter="requests_per_minute"} 0\n' in text
     assert 'openai_compat_requests_rejected_total{reason="rate_limit_exceeded"} 1\n' in text
+
+
+def test_the_engine_reports_its_local_models(scrapes: dict[str, str]) -> None:
+    text = scrapes["text"]
+    assert 'openai_compat_local_model_loaded{model="local"} 1\n' in text
+    assert 'openai_compat_local_model_calls{model="local"} 0\n' in text
+    assert re.search(r"^openai_compat_engine_resident_memory_bytes \d{7,}$", text, re.MULTILINE)
