@@ -40,6 +40,7 @@ from openai_compat.core.validators import (
     parse_url,
     parse_workspace,
 )
+from openai_compat.telemetry.families import FAMILIES
 from openai_compat.tools.conformance.runner import CHECKS
 from openai_compat.tools.mock_upstream.faults import MODELS
 
@@ -53,6 +54,7 @@ DOCUMENTS: Final = (
     "docs/reference/backends.md",
     "docs/guides/fault-injection.md",
     "docs/guides/conformance-tests.md",
+    "docs/guides/metrics.md",
     "docs/internals/performance.md",
 )
 EXAMPLE: Final = ".env.example"
@@ -202,6 +204,15 @@ def checks_table() -> str:
     return to_table(("section", "check", "why it matters"), rows)
 
 
+def metrics_table() -> str:
+    """Return the table of all metrics."""
+    rows = [
+        [f"`{family.name}`", family.kind, ", ".join(f"`{label}`" for label in family.labels), family.meaning]
+        for family in FAMILIES
+    ]
+    return to_table(("metric", "type", "labels", "meaning"), rows)
+
+
 def modules_table() -> str:
     """Return the table of modules with the first sentences of their docstrings, ordered by layer."""
     package = ROOT / "openai_compat"
@@ -246,6 +257,7 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "completion-parameters": lambda: _parameters_table(is_chat=False),
     "faults": faults_table,
     "conformance-checks": checks_table,
+    "metrics": metrics_table,
     "modules": modules_table,
     "bench": lambda: _newest_run_table(to_summary),
     "bench-headline": lambda: _newest_run_table(headline_list),

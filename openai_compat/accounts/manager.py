@@ -116,6 +116,12 @@ class AccountManager:
         rows, has_more = self._storage.accounts.page(kind, parent_id, after, limit, with_disabled=with_disabled)
         return [from_row(row) for row in rows], has_more
 
+    def with_limits(self, limit: int) -> list[Account]:
+        """Return up to `limit` accounts that have limits or budgets of their own, in the order of their creation."""
+        if self._storage.is_new:
+            return []
+        return [from_row(row) for row in self._storage.accounts.with_limits(limit)]
+
     def change(self, account: Account) -> Account:
         """Store a changed account.
 

@@ -63,15 +63,17 @@ def run(arguments: argparse.Namespace) -> int:  # noqa: RET503 - the last line r
     host = arguments.host or settings.host
     port = settings.port if arguments.port is None else arguments.port
     workers = arguments.workers or settings.web_concurrency
-    problem = listen_error(host, port)
-    if problem:
-        print(f"cannot listen on {to_address(host, port)}: {problem}", file=sys.stderr)
-        return FAILED
+    addresses = [(host, port)]
+    if settings.metrics_port is not None:
+        addresses.append((settings.metrics_host or host, settings.metrics_port))
+    for address in addresses:
+        if (problem := listen_error(*address)) is not None:
+            print(f"cannot listen on {to_address(*address)}: {problem}", file=sys.stderr)
+            return FAILED
     print(to_banner(settings, host, port), flush=True)
     command = [sys.executable, "-m", "gunicorn", "--config", str(GUNICORN_FILE)]
-    command += ["--bind", to_address(host, port)]
-    if settings.metrics_port is not None:
-        command += ["--bind", to_address(settings.metrics_host or host, settings.metrics_port)]
+    for address in addresses:
+        command += ["--bind", to_address(*address)]
     command += ["--workers", str(workers), "openai_compat:create_app()"]
     os.execv(sys.executable, command)  # noqa: S606 - no shell is wanted
 

@@ -14,9 +14,11 @@ import mmap
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Final
+
+from openai_compat.core.turns import TimeSlices
 
 HEADER_BYTES: Final = 65_536
 """A multiple of every system's page size, as a mapping has to begin at one."""
@@ -88,7 +90,7 @@ class Slot:
         self._header = memory[:HEADER_BYTES].cast("q")
         self.values = memory[VALUES_START:].cast("d")
         self._directory = memory[HEADER_BYTES:VALUES_START]
-        series = parse_directory(bytes(self._directory[: self._header[DIRECTORY_CELL]]))
+        series = list(parse_directory(bytes(self._directory[: self._header[DIRECTORY_CELL]])))
         self.series = {(one.family, one.labels, one.size): one.start for one in series}
         self._used = sum(one.size for one in series)
 
@@ -126,14 +128,12 @@ class Slot:
         return start
 
 
-def parse_directory(data: bytes, start: int = 0) -> list[Series]:
-    """Return the series of a directory, or of a part of it whose first value has the index `start`."""
-    found = []
+def parse_directory(data: bytes, start: int = 0) -> Iterator[Series]:
+    """Yield the series of a directory, or of a part of it whose first value has the index `start`."""
     for line in data.splitlines():
         size, family, *labels = json.loads(line)
-        found.append(Series(family, tuple(labels), start, size))
+        yield Series(family, tuple(labels), start, size)
         start += size
-    return found
 
 
 class SlotReader:
@@ -146,15 +146,25 @@ class SlotReader:
         self._start = number * SLOT_BYTES
         self._read_bytes = self._used = 0
 
-    def read(self) -> Sequence[float]:
-        """Return the values of all `series`."""
+    def read(self, turns: TimeSlices) -> Sequence[float]:
+        """Return the values of all `series`. New series are read in turns with other greenlets."""
         length = self._cell(DIRECTORY_CELL)
         if length > self._read_bytes:
             new = os.pread(self._descriptor, length - self._read_bytes, self._start + HEADER_BYTES + self._read_bytes)
-            self.series += parse_directory(new, self._used)
+            series = []
+            for one in parse_directory(new, self._used):
+                series.append(one)
+                turns.check()
+            self._keep(series, length)
+        return memoryview(os.pread(self._descriptor, self._used * 8, self._start + VALUES_START)).cast("d").tolist()
+
+    def _keep(self, series: Sequence[Series], length: int) -> None:
+        """Keep the series up to `length`, unless another greenlet has done that meanwhile."""
+        if length > self._read_bytes:
+            known = {one.start for one in self.series}
+            self.series += [one for one in series if one.start not in known]
             self._read_bytes = length
             self._used = self.series[-1].start + self.series[-1].size
-        return memoryview(os.pread(self._descriptor, self._used * 8, self._start + VALUES_START)).cast("d").tolist()
 
     @property
     def is_owned(self) -> bool:
@@ -174,6 +184,15 @@ class SlotAssignment:
         self._free: list[int] = []
         self._starts = self._count(STARTS)
         self._exits = {is_orderly: self._count(EXITS, "orderly" if is_orderly else "crash") for is_orderly in (0, 1)}
+
+    @property
+    def descriptor(self) -> int:
+        """The descriptor of the file, which the workers inherit."""
+        return self._file.descriptor
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
 
     def _count(self, family: str, *labels: str) -> int:
         """Return the index of a counter in the master's slot."""

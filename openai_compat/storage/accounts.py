@@ -173,6 +173,13 @@ class AccountStore:
         ordered = statement.order_by(accounts.c.id).limit(limit)
         return [_to_row(row) for row in self._database.read(lambda connection: connection.execute(ordered).all())]
 
+    def with_limits(self, limit: int) -> list[AccountRow]:
+        """Return the oldest accounts with a budget or a limit."""
+        names = ('"amount":', "_per_", '"concurrent_requests":')
+        has_one = or_(*(accounts.c.body.contains(name, autoescape=True) for name in names))
+        ordered = _select().where(has_one).order_by(accounts.c.number).limit(limit)
+        return [_to_row(row) for row in self._database.read(lambda connection: connection.execute(ordered).all())]
+
     def _find_one(self, statement: Select[Any]) -> AccountRow | None:
         row = self._database.read(lambda connection: connection.execute(statement).first())
         return None if row is None else _to_row(row)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, Literal
 
-from .families import Family
+from openai_compat.core.turns import TimeSlices
+
+from .families import FAMILIES, Family
 
 Format = Literal["text", "openmetrics"]
 CONTENT_TYPES: Final[Mapping[Format, str]] = {
@@ -17,6 +19,18 @@ _ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 Labels = tuple[str, ...]
 Totals = Mapping[Labels, Sequence[float]]
 """Values of one metric by the values of its labels."""
+
+
+def render(values: Mapping[str, Totals], form: Format, turns: TimeSlices) -> bytes:
+    """Return all metrics as text, in turns with other greenlets."""
+    pieces = []
+    for family in FAMILIES:
+        for piece in render_family(family, values[family.name], form):
+            pieces.append(piece.encode())
+            turns.check()
+    if form == "openmetrics":
+        pieces.append(b"# EOF\n")
+    return b"".join(pieces)
 
 
 def render_family(family: Family, totals: Totals, form: Format) -> Iterator[str]:

@@ -162,11 +162,35 @@ WORKER_STARTS: Final = Family(STARTS, "counter", (), "Workers that were started.
 WORKER_EXITS: Final = Family(
     EXITS, "counter", ("kind",), "Workers that ended in an `orderly` way, such as at a reload, or by a `crash`."
 )
+METER: Final = ("kind", "name", "meter")
+LIMIT: Final = Family(
+    "openai_compat_limit",
+    "gauge",
+    METER,
+    "Limit of an organization, a project or a key (`requests_per_minute`).",
+)
+LIMIT_REMAINING: Final = Family("openai_compat_limit_remaining", "gauge", METER, "What is left of a limit.")
+BUDGET: Final = Family("openai_compat_budget_dollars", "gauge", METER, "Budget of an organization, a project or a key.")
+BUDGET_REMAINING: Final = Family(
+    "openai_compat_budget_remaining_dollars", "gauge", METER, "What is left of a budget in its present window."
+)
 ROWS_DROPPED: Final = Family(
     "openai_compat_usage_rows_dropped_total",
     "counter",
     (),
     "Calls whose usage was lost, because the ledger was away for too long.",
+)
+ENGINE_MEMORY: Final = Family(
+    "openai_compat_engine_resident_memory_bytes", "gauge", (), "Resident memory of the engine for local models."
+)
+MODEL_LOADED: Final = Family(
+    "openai_compat_local_model_loaded", "gauge", ("model",), "1 if the engine has loaded the local model."
+)
+MODEL_CALLS: Final = Family(
+    "openai_compat_local_model_calls", "gauge", ("model",), "Calls of the local model that run or wait in the engine."
+)
+MODEL_MEMORY: Final = Family(
+    "openai_compat_local_model_memory_bytes", "gauge", ("model",), "Memory of the local model with its cache."
 )
 BUILD: Final = Family(
     "openai_compat_build_info", "gauge", ("version", "python"), "Always 1, with the versions as labels."
@@ -175,6 +199,7 @@ BUILD: Final = Family(
 FAMILIES: Final = (
     REQUESTS, REQUEST_DURATION, TIME_TO_FIRST_TOKEN, TIME_PER_TOKEN, TOKEN_USAGE, TOKEN_DETAILS, REJECTED, STREAMS,
     ATTEMPTS, RETRIES, FAILOVERS, ATTEMPT_FIRST_TOKEN, ATTEMPT_DURATION, CIRCUIT, IN_FLIGHT, OPEN_STREAMS, QUEUED,
-    CONNECTIONS, IDLE_CONNECTIONS, STATE_UP, LEDGER_UP, DATABASE_UP, ROWS_DROPPED, LAG, MEMORY, CPU, WORKERS,
-    WORKER_STARTS, WORKER_EXITS, BUILD,
+    CONNECTIONS, IDLE_CONNECTIONS, STATE_UP, LEDGER_UP, DATABASE_UP, LIMIT, LIMIT_REMAINING, BUDGET,
+    BUDGET_REMAINING, ROWS_DROPPED, LAG, MEMORY, CPU, WORKERS,
+    WORKER_STARTS, WORKER_EXITS, ENGINE_MEMORY, MODEL_LOADED, MODEL_CALLS, MODEL_MEMORY, BUILD,
 )  # fmt: skip

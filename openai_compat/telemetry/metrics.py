@@ -6,14 +6,15 @@ import platform
 from collections.abc import Collection, Iterable
 from typing import Final
 
-from openai_compat.core.observation import Activity, EndedRequest
+from openai_compat.core.observation import Activity, Observer
 from openai_compat.core.turns import TimeSlices
 from openai_compat.core.version import __version__
 from openai_compat.state.worker_slots import open_slot
 
 from . import families
-from .exposition import CONTENT_TYPES, Format, render_family
-from .families import FAMILIES
+from .engine import read_engine
+from .exposition import CONTENT_TYPES, Format, render
+from .meters import MeterGauges
 from .request_metrics import RequestMetrics
 from .sampler import Sampler, Sources
 from .series import SeriesTable
@@ -35,6 +36,8 @@ class Metrics:
         self._sources = sources
         self._table = SeriesTable(own)
         self._requests = RequestMetrics(self._table, models)
+        self.observe: Observer = self._requests.observe
+        self._meters = MeterGauges(sources.accounts)
         self._sampler = Sampler(self._table, sources)
         self._totals = TotalsReader(descriptor)
 
@@ -46,10 +49,6 @@ class Metrics:
     def add_endpoints(self, names: Iterable[str]) -> None:
         """Count requests of these views by their names."""
         self._requests.add_endpoints(names)
-
-    def observe(self, ended: EndedRequest) -> None:
-        """Count a request that has ended."""
-        self._requests.observe(ended)
 
     def start(self) -> None:
         """Start to sample this worker each second."""
@@ -77,6 +76,8 @@ class Metrics:
         values[families.BUILD.name] = {(__version__, platform.python_version()): [1.0]}
         for family, found in read_shared_state(self._sources):
             values[family.name] = found
+        for family, found in {**self._meters.read(), **read_engine(self._sources.resources)}.items():
+            values[family.name] = found
         return values
 
     def activity_of_all_workers(self) -> Activity:
@@ -90,11 +91,4 @@ class Metrics:
 
     def render(self, form: Format) -> tuple[bytes, str]:
         """Return all metrics as text, in turns with the streams of this worker, and its content type."""
-        values, turns = self.read(), TimeSlices(SLICE_SECONDS)
-        lines = []
-        for family in FAMILIES:
-            for line in render_family(family, values[family.name], form):
-                lines.append(line)
-                turns.check()
-        end = "# EOF\n" if form == "openmetrics" else ""
-        return ("".join(lines) + end).encode(), CONTENT_TYPES[form]
+        return render(self.read(), form, TimeSlices(SLICE_SECONDS)), CONTENT_TYPES[form]

@@ -8,25 +8,23 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
+from typing import Final, NamedTuple
 
 from openai_compat.core import errors
 from openai_compat.core.errors import CallCancelledError, OpenAICompatError, OverloadedError
 from openai_compat.core.observation import AttemptRecord, EndedRequest
+from openai_compat.core.settings import ModelConfig
 from openai_compat.core.types import Usage
 
 from . import families
+from .attributes import OPERATIONS, provider_of
 from .families import DURATION, FIRST_TOKEN, PER_TOKEN, TOKENS
 from .series import OTHER, SeriesTable
 
 GENERATIONS: Final = {
-    "chat/completions": "chat",
-    "responses": "chat",
-    "messages": "chat",
-    "completions": "text_completion",
-    "embeddings": "embeddings",
+    path: OPERATIONS.get(path, "chat")
+    for path in ("chat/completions", "responses", "messages", "completions", "embeddings")
 }
 """Endpoint -> its operation in OpenTelemetry's conventions. Calls of other endpoints have no GenAI metrics."""
 COUNTS: Final = ("responses/input_tokens", "responses/compact", "messages/count_tokens")
@@ -74,25 +72,30 @@ def known_error_types() -> frozenset[str]:
     return frozenset(found)
 
 
-@dataclass(frozen=True, slots=True)
-class _CallSeries:
-    """Indexes of the series of requests with the same labels, and their `error_type`.
+class _GenerationSeries(NamedTuple):
+    """Indexes of the series of calls to models with the same labels."""
 
-    Those of generations are None for other requests.
-    """
-
-    requests: int
-    error: str
-    generation: _GenerationSeries | None
-
-
-@dataclass(frozen=True, slots=True)
-class _GenerationSeries:
     duration: int
     first_token: int
     per_token: int
     input_tokens: int
     output_tokens: int
+
+
+class _AttemptSeries(NamedTuple):
+    """Indexes of the series of attempts with the same labels."""
+
+    attempts: int
+    first_token: int
+    duration: int
+
+
+class _CallSeries(NamedTuple):
+    """Index of the series of requests with the same labels, and what else is counted of them."""
+
+    requests: int
+    error: str
+    generation: _GenerationSeries | None
 
 
 CallKey = tuple[str, str, str, int, "str | None"]
@@ -110,8 +113,9 @@ class RequestMetrics:
         self._models = {"": "", **{name: name for name in models}}
         self._endpoints = {name: name for name in (*GENERATIONS, *COUNTS)}
         self._errors = {name: name for name in known_error_types()}
+        self._providers: dict[str, str] = {}
         self._calls: dict[CallKey, _CallSeries] = {}
-        self._attempts: dict[tuple[str, str], tuple[int, int, int]] = {}
+        self._attempts: dict[tuple[str, str], _AttemptSeries] = {}
 
     def add_endpoints(self, names: Iterable[str]) -> None:
         """Count requests of these views by their names."""
@@ -125,30 +129,36 @@ class RequestMetrics:
         error = ended.error
         if error is not None:
             error = self._errors.get(error, OTHER)
-        key = (ended.operation, model, ended.kind, ended.status, error)
+        served = ended.served
+        provider = "" if served is None else self._providers.get(served.name) or self._add_provider(served)
+        key = (ended.operation, model, provider, ended.status, error)
         series = self._calls.get(key)
         if series is None:
             series = self._calls[key] = self._add_call(*key)
-        values = self._values
-        values[series.requests] += 1.0
-        if series.generation is not None:
-            self._observe_generation(ended, series.generation, model)
+        index, error_type, generation = series
+        self._values[index] += 1.0
+        if generation is not None:
+            self._observe_generation(ended, generation, model)
         if ended.attempts:
-            self._observe_attempts(ended, series.error)
+            self._observe_attempts(ended, error_type)
         if ended.is_streamed:
-            self._table.add(1.0, families.STREAMS, model, _outcome_of(ended, series.error))
-        if error in REJECTIONS and (error != RATE_LIMITED or not ended.attempts):
+            self._table.add(1.0, families.STREAMS, model, _outcome_of(ended, error_type))
+        if error is not None and error in REJECTIONS and (error != RATE_LIMITED or not ended.attempts):
             self._table.add(1.0, families.REJECTED, error)
 
-    def _add_call(self, operation: str, model: str, kind: str, status: int, error: str | None) -> _CallSeries:
+    def _add_provider(self, served: ModelConfig) -> str:
+        provider = self._providers[served.name] = provider_of(served)
+        return provider
+
+    def _add_call(self, operation: str, model: str, provider: str, status: int, error: str | None) -> _CallSeries:
         table, endpoint = self._table, self._endpoints.get(operation, OTHER)
         if status == CLIENT_GONE:
             error = CANCELLED
         elif error is None:
             error = OTHER if status >= 400 else ""
         generation = None
-        if operation in GENERATIONS and kind:
-            labels = (GENERATIONS[operation], kind, model)
+        if operation in GENERATIONS and provider:
+            labels = (GENERATIONS[operation], provider, model)
             generation = _GenerationSeries(
                 table.index(families.REQUEST_DURATION, *labels, error),
                 table.index(families.TIME_TO_FIRST_TOKEN, *labels),
@@ -160,24 +170,25 @@ class RequestMetrics:
         return _CallSeries(requests, error, generation)
 
     def _observe_generation(self, ended: EndedRequest, series: _GenerationSeries, model: str) -> None:
-        values, usage, first_token_at = self._values, ended.usage, ended.first_token_at
+        values, usage = self._values, ended.usage
+        duration, first_token, per_token, input_tokens, output_tokens = series
         seconds = ended.ended_at - ended.started_at
-        values[series.duration + bisect_left(DURATION, seconds)] += 1.0
-        values[series.duration + DURATION_SUM] += seconds
+        values[duration + bisect_left(DURATION, seconds)] += 1.0
+        values[duration + DURATION_SUM] += seconds
         if usage is not None:
             count = usage.prompt_tokens
-            values[series.input_tokens + bisect_left(TOKENS, count)] += 1.0
-            values[series.input_tokens + TOKENS_SUM] += count
+            values[input_tokens + bisect_left(TOKENS, count)] += 1.0
+            values[input_tokens + TOKENS_SUM] += count
             count = usage.completion_tokens
-            values[series.output_tokens + bisect_left(TOKENS, count)] += 1.0
-            values[series.output_tokens + TOKENS_SUM] += count
+            values[output_tokens + bisect_left(TOKENS, count)] += 1.0
+            values[output_tokens + TOKENS_SUM] += count
             if usage.cached_tokens or usage.reasoning_tokens or usage.cache_write_tokens:
                 self._count_details(usage, model)
-        if ended.is_streamed and first_token_at is not None:
-            self._observe(series.first_token, FIRST_TOKEN, first_token_at - ended.started_at)
+        if ended.is_streamed and ended.first_token_at is not None:
+            self._observe(first_token, FIRST_TOKEN, ended.first_token_at - ended.started_at)
             if usage is not None and usage.completion_tokens > 1:
-                seconds = (ended.ended_at - first_token_at) / (usage.completion_tokens - 1)
-                self._observe(series.per_token, PER_TOKEN, seconds)
+                seconds = (ended.ended_at - ended.first_token_at) / (usage.completion_tokens - 1)
+                self._observe(per_token, PER_TOKEN, seconds)
 
     def _observe(self, start: int, buckets: tuple[float, ...], value: float) -> None:
         """Count a value in the histogram that begins at the index `start`."""
@@ -204,9 +215,9 @@ class RequestMetrics:
                 attempt_error = error if attempt is attempts[-1] else ""
             series = self._attempts.get((target, attempt_error))
             if series is None:
-                series = self._add_attempt(target, attempt_error)
-            count, first_token, duration = series
-            values[count] += 1.0
+                series = self._attempts[(target, attempt_error)] = self._add_attempt(target, attempt_error)
+            index, first_token, duration = series
+            values[index] += 1.0
             seconds = (attempt.ended_at or ended.ended_at) - attempt.started_at
             values[duration + bisect_left(DURATION, seconds)] += 1.0
             values[duration + DURATION_SUM] += seconds
@@ -220,14 +231,13 @@ class RequestMetrics:
             family = families.RETRIES if before.target == after.target else families.FAILOVERS
             self._table.add(1.0, family, self._models.get(after.target) or OTHER)
 
-    def _add_attempt(self, target: str, error: str) -> tuple[int, int, int]:
+    def _add_attempt(self, target: str, error: str) -> _AttemptSeries:
         table = self._table
-        series = self._attempts[(target, error)] = (
+        return _AttemptSeries(
             table.index(families.ATTEMPTS, target, error),
             table.index(families.ATTEMPT_FIRST_TOKEN, target),
             table.index(families.ATTEMPT_DURATION, target),
         )
-        return series
 
 
 def _outcome_of(ended: EndedRequest, error: str) -> str:

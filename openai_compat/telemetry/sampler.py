@@ -1,4 +1,4 @@
-"""Gauges and counters of a worker that are sampled, as nothing reports their changes."""
+"""Gauges and counters of a worker that are sampled, because their changes are not reported."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class TotalsReader:
     @staticmethod
     def _add(reader: SlotReader, sums: Sums, turns: TimeSlices) -> None:
         is_owned = reader.is_owned
-        values = reader.read()
+        values = reader.read(turns)
         for series in reader.series:
             turns.check()
             family, size = SIZES.get(series.family, (None, 0))

@@ -23,6 +23,7 @@ from openai_compat.services.completions import CompletionService
 from openai_compat.services.embeddings import EmbeddingService
 from openai_compat.services.token_decoder import TokenDecoder
 from openai_compat.sidecars.llama_cpp.leases import leases_blueprint
+from openai_compat.telemetry.sampler import read_memory
 from openai_compat.web.client_monitor import DisconnectMonitor
 from openai_compat.web.errors import register_errors
 from openai_compat.web.json_response import json_response
@@ -112,8 +113,12 @@ def create_engine_app(config: EngineConfig, folder: Path) -> Application:
 
 
 def states_blueprint(pool: ModelPool) -> Blueprint:
-    """Return the blueprint of `GET /models/{id}`, which reports a model's state and loads nothing."""
+    """Return the blueprint of `GET /models/{id}` and `GET /report`, which report states and load nothing."""
     blueprint = Blueprint("states", __name__)
+
+    @blueprint.get("/report")
+    def report() -> Response:
+        return json_response({"memory_bytes": read_memory(), "models": pool.report()})
 
     @blueprint.get("/models/<path:model>")
     def describe(model: str) -> Response:

@@ -111,6 +111,18 @@ class ModelPool:
         window = getattr(backend, "context_window", None)
         return {**description, "context_window": window, "memory_bytes": slot.memory_bytes, **backend.describe()}
 
+    def report(self) -> dict[str, dict[str, Any]]:
+        """Return the number of calls and the memory of each model."""
+        with self._changed:
+            return {
+                name: {
+                    "is_loaded": slot.backend is not None,
+                    "calls": slot.calls,
+                    "memory_bytes": slot.memory_bytes,
+                }
+                for name, slot in self._slots.items()
+            }
+
     def backend(self, name: str) -> Backend | None:
         """Return the model, or None while it is not loaded."""
         return self._slot(name).backend

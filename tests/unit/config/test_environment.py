@@ -400,3 +400,8 @@ def test_the_limit_of_calls_is_the_models_own_or_that_of_the_settings(tmp_path: 
 def test_the_administration_key_is_no_key_of_callers() -> None:
     with pytest.raises(ConfigurationError, match="ADMIN_API_KEY must not be one of API_KEYS"):
         environment.load({"API_KEYS": "a-key-for-anna,the-admin-key", "ADMIN_API_KEY": "the-admin-key"})
+
+
+def test_the_metrics_cannot_share_the_port_of_the_api() -> None:
+    with pytest.raises(ConfigurationError, match="METRICS_PORT must not be the PORT"):
+        environment.load({"PORT": "9000", "METRICS_PORT": "9000"})

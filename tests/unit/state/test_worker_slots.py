@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from openai_compat.core.turns import TimeSlices
 from openai_compat.state import worker_slots
 from openai_compat.state.worker_slots import Slot, SlotAssignment, SlotReader, open_slot, slot_count
 
@@ -19,7 +20,7 @@ FAMILY = "calls_total"
 def master() -> Iterator[SlotAssignment]:
     assignment = SlotAssignment()
     yield assignment
-    assignment._file.close()
+    assignment.close()
 
 
 def place_of(slot: str) -> tuple[int, int]:
@@ -45,7 +46,7 @@ def add(slot: Slot, amount: float, *labels: str) -> None:
 def read(text: str) -> dict[tuple[str, ...], float]:
     """Read a slot as another process does."""
     reader = SlotReader(*place_of(text))
-    values = reader.read()
+    values = reader.read(TimeSlices())
     return {series.labels: values[series.start] for series in reader.series if series.family == FAMILY}
 
 
@@ -61,9 +62,9 @@ def test_a_reader_sees_series_that_were_added_since_its_last_look(master: SlotAs
     text, slot = take(master)
     add(slot, 1, "a")
     reader = SlotReader(*place_of(text))
-    assert list(reader.read()) == [1]
+    assert list(reader.read(TimeSlices())) == [1]
     add(slot, 2, "b")
-    assert list(reader.read()) == [1, 2]
+    assert list(reader.read(TimeSlices())) == [1, 2]
     assert [series.labels for series in reader.series] == [("a",), ("b",)]
 
 
@@ -79,7 +80,7 @@ def test_the_next_worker_continues_with_the_counts_of_a_dead_one(master: SlotAss
 
 
 def test_the_file_grows_only_with_the_workers_that_live_at_once(master: SlotAssignment) -> None:
-    descriptor = master._file.descriptor
+    descriptor = master.descriptor
     for _ in range(20):
         slots = [take(master)[0] for _ in range(3)]
         assert len(set(slots)) == 3
@@ -103,8 +104,8 @@ def test_the_master_tells_crashes_from_orderly_ends(master: SlotAssignment, is_o
         if is_orderly:
             slot.finish()
         master.release(text)
-    own = SlotReader(master._file.descriptor, 0)
-    values = own.read()
+    own = SlotReader(master.descriptor, 0)
+    values = own.read(TimeSlices())
     exits = {series.labels[0]: values[series.start] for series in own.series if series.family == worker_slots.EXITS}
     assert exits == {"orderly": 0, "crash": 0, kind: 2}
     assert [values[series.start] for series in own.series if series.family == worker_slots.STARTS] == [2]

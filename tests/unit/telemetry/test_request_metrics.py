@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from openai_compat.core.observation import AttemptRecord, EndedRequest
+from openai_compat.core.settings import ModelConfig
 from openai_compat.core.turns import TimeSlices
 from openai_compat.core.types import Usage
 from openai_compat.state.worker_slots import Slot, SlotsFile
@@ -36,8 +37,9 @@ CALL = EndedRequest(
     project_id=None,
     key_id=None,
     key_name=None,
-    served=None,
+    served=ModelConfig("m", "openai"),
     adapted="",
+    trace=None,
 )
 
 
@@ -140,14 +142,14 @@ def test_a_name_that_a_pattern_matches_is_counted_by_its_target(counted: Counted
 
 
 def test_requests_that_ask_no_model_have_no_genai_metrics(counted: Counted) -> None:
-    counted.observe(operation="list_models", model="", kind="", usage=None, attempts=())
+    counted.observe(operation="list_models", model="", served=None, usage=None, attempts=())
     assert counted.of(families.REQUESTS) == {("list_models", "", "200", ""): 1}
     assert counted.of(families.REQUEST_DURATION) == {}
 
 
 def test_a_call_that_is_refused_before_its_model_is_known_has_the_name_of_its_endpoint(counted: Counted) -> None:
     counted.observe(
-        operation="create_chat_completion", model="", kind="", status=401, error="invalid_api_key", attempts=()
+        operation="create_chat_completion", model="", served=None, status=401, error="invalid_api_key", attempts=()
     )
     assert counted.of(families.REQUESTS) == {("chat/completions", "", "401", "invalid_api_key"): 1}
 
