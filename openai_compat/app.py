@@ -374,9 +374,17 @@ def _register_admin_page(app: Flask, state: State, chats: ChatService, embedding
         "keeps_bodies": settings.call_log_bodies,
     }
     app.register_blueprint(page_blueprint(sessions, features))
-    tester = model_tester(state.router, chats, embeddings)
-    reports = CallReports(state.storage)
-    app.register_blueprint(api_blueprint(sessions.check, state.router, state.recorder, reports, state.accounts, tester))
+    app.register_blueprint(
+        api_blueprint(
+            sessions.check,
+            state.router,
+            state.recorder,
+            CallReports(state.storage),
+            state.accounts,
+            model_tester(state.router, chats, embeddings),
+            state.metrics.activity_of_all_workers,
+        )
+    )
     if state.accounts is not None:
         own = administration_blueprint(state.accounts, sessions.check, "admin_accounts")
         app.register_blueprint(own, url_prefix="/admin/api")

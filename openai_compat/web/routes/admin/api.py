@@ -10,6 +10,7 @@ from flask import Blueprint, Response, request
 from openai_compat.accounts.account_overview import describe_accounts
 from openai_compat.accounts.service import Accounts
 from openai_compat.core.errors import AccountsUnavailableError, NotFoundError
+from openai_compat.core.observation import Activity
 from openai_compat.routing.router import ModelRouter
 from openai_compat.services.call_log.recorder import CallRecorder
 from openai_compat.services.call_log.reports import MAX_PAGE, SPANS, CallReports
@@ -44,10 +45,11 @@ def api_blueprint(
     reports: CallReports,
     accounts: Accounts | None,
     tester: Callable[[str, str], Response],
+    activity: Callable[[], Activity],
 ) -> Blueprint:
     """Return the blueprint, with paths below `/admin/api`. `check` raises an error without a session.
 
-    `tester` answers a call to a model, or to one of its targets.
+    `tester` answers a call to a model, or to one of its targets. `activity` returns that of all workers.
     """
     blueprint = Blueprint("admin_api", __name__, url_prefix="/admin/api")
     blueprint.before_request(check)
@@ -56,7 +58,7 @@ def api_blueprint(
     @blueprint.get("/overview")
     def overview() -> Response:
         report = reports.overview(_read_span())
-        return _answer({**report, "dropped": recorder.dropped})
+        return _answer({**report, "streams": activity().streams, "dropped": recorder.dropped})
 
     @blueprint.get("/models")
     def list_models() -> Response:
