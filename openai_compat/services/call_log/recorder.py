@@ -13,6 +13,7 @@ from typing import Any, Final
 from openai_compat.accounts.price_book import PriceBook
 from openai_compat.core.errors import StorageUnavailableError
 from openai_compat.core.observation import EndedRequest
+from openai_compat.core.turns import TimeSlices
 from openai_compat.storage import Storage
 from openai_compat.storage.native_thread import NativeThread
 
@@ -21,8 +22,10 @@ from .rows import is_logged, to_bodies, to_row
 log = logging.getLogger(__name__)
 
 FLUSH_SECONDS: Final = 1.0
-BATCH: Final = 500
-"""Calls stored in one transaction, which other writers wait for."""
+BATCH: Final = 200
+"""Calls stored in one transaction, which other writers wait for, and which takes PostgreSQL's driver a few ms."""
+SLICE_SECONDS: Final = 0.002
+"""Time of making rows after which the streams of the worker get a turn."""
 MAX_QUEUED: Final = 10_000
 """Calls of a worker that wait for a database that is away. They take about 10 MB."""
 MAX_QUEUED_WITH_BODIES: Final = 1000
@@ -109,8 +112,9 @@ class CallRecorder:
             StorageUnavailableError
         """
         ids = [f"{self._ids}{self._number + index:012x}" for index in range(len(batch))]
+        make = TimeSlices(SLICE_SECONDS).checked(to_row)
         try:
-            rows = [to_row(id, at, ended, self._prices) for id, (at, ended) in zip(ids, batch, strict=True)]
+            rows = [make(id, at, ended, self._prices) for id, (at, ended) in zip(ids, batch, strict=True)]
             self._storage.calls.add(rows, self._bodies(ids, batch), self._size)
         except StorageUnavailableError:
             raise
