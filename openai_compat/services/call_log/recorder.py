@@ -96,12 +96,16 @@ class CallRecorder:
         threading.Thread(target=self._work, daemon=True).start()
 
     def _work(self) -> None:
+        is_away = False
         while not self._is_closed.wait(FLUSH_SECONDS):
             try:
                 self.flush()
                 self._delete_old_sums()
-            except StorageUnavailableError:
-                log.info("the log of calls waits for the database")
+                is_away = False
+            except StorageUnavailableError as error:
+                if not is_away:
+                    log.warning("the log of calls waits for the database: %s", error)
+                is_away = True
             except Exception:
                 log.exception("old sums of calls could not be deleted")
 

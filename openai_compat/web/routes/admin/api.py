@@ -29,7 +29,7 @@ from openai_compat.web.inference import read_payload, respond_to_call
 from openai_compat.web.json_response import json_response
 from openai_compat.web.schemas.administration import MODEL_TEST_REQUEST
 
-from .page import NO_STORE
+from .page import NO_STORE, add_security_headers
 
 DEFAULT_PAGE: Final = 50
 MAX_NUMBER: Final = 2**53
@@ -53,6 +53,7 @@ def api_blueprint(
     """
     blueprint = Blueprint("admin_api", __name__, url_prefix="/admin/api")
     blueprint.before_request(check)
+    blueprint.after_request(add_security_headers)
     blueprint.register_error_handler(StoreError, _raise_unavailable)
 
     @blueprint.get("/overview")
