@@ -48,6 +48,7 @@ class CallRecorder:
         self._queue: deque[tuple[float, EndedRequest]] = deque()
         self._ids = f"call_{token_hex(8)}"
         self._number = 0
+        self._repeated = 0  # calls of a batch that could not be stored, and may be stored nevertheless
         self._next_deletion = 0.0
         self._lock = threading.Lock()
         self._is_working = False
@@ -75,8 +76,10 @@ class CallRecorder:
         """
         with self._lock:
             while self._queue:
-                batch = list(islice(self._queue, BATCH))
-                self._store(batch)
+                batch = list(islice(self._queue, self._repeated or BATCH))
+                is_repeated, self._repeated = self._repeated > 0, len(batch)
+                self._store(batch, is_repeated=is_repeated)
+                self._repeated = 0
                 for _ in batch:
                     self._queue.popleft()
                 self._number += len(batch)
@@ -109,7 +112,7 @@ class CallRecorder:
             except Exception:
                 log.exception("old sums of calls could not be deleted")
 
-    def _store(self, batch: list[tuple[float, EndedRequest]]) -> None:
+    def _store(self, batch: list[tuple[float, EndedRequest]], *, is_repeated: bool) -> None:
         """Store calls. Those that the database does not take are left out, as they would hold up all others.
 
         Raises:
@@ -119,7 +122,7 @@ class CallRecorder:
         make = TimeSlices(SLICE_SECONDS).checked(to_row)
         try:
             rows = [make(id, at, ended, self._prices) for id, (at, ended) in zip(ids, batch, strict=True)]
-            self._storage.calls.add(rows, self._bodies(ids, batch), self._size)
+            self._storage.calls.add(rows, self._bodies(ids, batch), self._size, is_repeated=is_repeated)
         except StorageUnavailableError:
             raise
         except Exception:
