@@ -216,3 +216,11 @@ def test_the_page_can_be_disabled(tmp_path: Path) -> None:
     client = make(tmp_path, ADMIN_PAGE="false")
     for path in ("/admin", "/admin/admin.js", "/admin/api/overview", "/admin/session"):
         assert client.get(path).get_json()["error"]["code"] == "unknown_url"
+
+
+def test_a_server_without_accounts_has_no_keys_to_show(tmp_path: Path) -> None:
+    session = AdminSession(make(tmp_path, ACCOUNTS="off"))
+    assert session.send("GET", "session").json["has_accounts"] is False
+    response = session.send("GET", "api/accounts")
+    assert (response.status_code, response.json["error"]["code"]) == (404, "unknown_url")
+    assert session.send("GET", "api/organization/projects").status_code == 404
