@@ -67,7 +67,7 @@ from openai_compat.web.routes import (
     stored_completions,
     stored_responses,
 )
-from openai_compat.web.routes.admin.api import api_blueprint, model_tester
+from openai_compat.web.routes.admin import api as admin_api
 from openai_compat.web.routes.admin.page import page_blueprint, refusing_blueprint
 from openai_compat.web.routes.administration import administration_blueprint
 from openai_compat.web.routes.ask.blueprint import ask_blueprint
@@ -374,9 +374,15 @@ def _register_admin_page(app: Flask, state: State, chats: ChatService, embedding
         "keeps_bodies": settings.call_log_bodies,
     }
     app.register_blueprint(page_blueprint(sessions, features))
-    tester = model_tester(state.router, chats, embeddings)
-    reports = CallReports(state.storage)
-    app.register_blueprint(api_blueprint(sessions.check, state.router, state.recorder, reports, state.accounts, tester))
+    sources = admin_api.Sources(
+        state.router,
+        state.recorder,
+        CallReports(state.storage),
+        state.accounts,
+        admin_api.model_tester(state.router, chats, embeddings),
+        state.metrics.activity_of_all_workers,
+    )
+    app.register_blueprint(admin_api.api_blueprint(sessions.check, sources))
     if state.accounts is not None:
         own = administration_blueprint(state.accounts, sessions.check, "admin_accounts")
         app.register_blueprint(own, url_prefix="/admin/api")

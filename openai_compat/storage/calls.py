@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from operator import itemgetter
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, ColumnElement, Connection, Table, and_, cast, delete, func, or_, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, and_, cast, delete, func, insert, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from .call_tables import call_bodies, call_sums, calls
@@ -35,23 +34,30 @@ class CallStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def add(self, rows: Sequence[Mapping[str, Any]], bodies: Sequence[Mapping[str, Any]], size: int) -> None:
+    def add(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        bodies: Sequence[Mapping[str, Any]],
+        size: int,
+        *,
+        is_repeated: bool = False,
+    ) -> None:
         """Store calls and their bodies, add them to the sums, and delete the oldest calls beyond `size`.
 
-        It is one transaction. A call that is stored already is left out.
+        It is one transaction. With `is_repeated`, which costs as much as the rest, calls that are stored already are
+        left out. An earlier transaction with them may have been committed although it failed.
         """
-        ordered = sorted(rows, key=itemgetter("id"))  # as by all writers, which therefore cannot deadlock
 
         def work(connection: Connection) -> None:
-            insertion = _insert(connection, calls).on_conflict_do_nothing(index_elements=["id"])
-            stored = set(connection.execute(insertion.returning(calls.c.id), ordered).scalars())
-            if not stored:
+            known = _known_ids(connection, rows) if is_repeated else frozenset[str]()
+            fresh = [row for row in rows if row["id"] not in known]
+            if not fresh:
                 return
-            sums = _to_sums(row for row in ordered if row["id"] in stored)
-            connection.execute(_upsert(connection), _merge_new_models(connection, sums))
-            own = [body for body in bodies if body["call_id"] in stored]
+            connection.execute(insert(calls), fresh)
+            connection.execute(_upsert(connection), _merge_new_models(connection, _to_sums(fresh)))
+            own = [body for body in bodies if body["call_id"] not in known]
             if own:
-                connection.execute(_insert(connection, call_bodies), own)
+                connection.execute(insert(call_bodies), own)
             _delete_oldest(connection, size)
 
         self._database.write(work)
@@ -115,6 +121,12 @@ def _conditions(filter: CallFilter) -> list[ColumnElement[bool]]:
     return found
 
 
+def _known_ids(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+    """Return the ids of those rows that are stored."""
+    known = select(calls.c.id).where(calls.c.id.in_([row["id"] for row in rows]))
+    return frozenset(connection.execute(known).scalars())
+
+
 def _delete_oldest(connection: Connection, size: int) -> None:
     """Delete calls beyond the newest `size`. Numbers may have gaps, so that a few less may be left."""
     newest = select(func.max(calls.c.number)).scalar_subquery()
@@ -166,10 +178,6 @@ def _add(sums: dict[tuple[Any, ...], list[int]], group: tuple[Any, ...], amounts
 
 
 def _upsert(connection: Connection) -> Any:
-    statement = _insert(connection, call_sums)
+    statement = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(call_sums)
     sums = {name: call_sums.c[name] + statement.excluded[name] for name in SUMS}
     return statement.on_conflict_do_update(index_elements=list(_GROUP), set_=sums)
-
-
-def _insert(connection: Connection, table: Table) -> Any:
-    return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)

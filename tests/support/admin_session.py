@@ -16,7 +16,7 @@ class AdminSession:
 
     def __init__(self, client: FlaskClient, key: str = ADMIN_KEY) -> None:
         self.client = client
-        response = client.post("/admin/session", json={"key": key}, headers=ORIGIN)
+        response = client.post("/admin/session", json={"admin_api_key": key}, headers=ORIGIN)
         assert response.status_code == 200, response.text
         self.token: str = response.json["csrf_token"]
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 from openai_compat.accounts.price_book import PriceBook
 from openai_compat.core.errors import StorageUnavailableError
 from openai_compat.core.observation import EndedRequest
+from openai_compat.core.turns import TimeSlices
 from openai_compat.storage import Storage
 from openai_compat.storage.native_thread import NativeThread
 
@@ -21,8 +22,10 @@ from .rows import is_logged, to_bodies, to_row
 log = logging.getLogger(__name__)
 
 FLUSH_SECONDS: Final = 1.0
-BATCH: Final = 500
-"""Calls stored in one transaction, which other writers wait for."""
+BATCH: Final = 200
+"""Calls stored in one transaction, which other writers wait for, and which takes PostgreSQL's driver a few ms."""
+SLICE_SECONDS: Final = 0.002
+"""Time of making rows after which the streams of the worker get a turn."""
 MAX_QUEUED: Final = 10_000
 """Calls of a worker that wait for a database that is away. They take about 10 MB."""
 MAX_QUEUED_WITH_BODIES: Final = 1000
@@ -45,6 +48,7 @@ class CallRecorder:
         self._queue: deque[tuple[float, EndedRequest]] = deque()
         self._ids = f"call_{token_hex(8)}"
         self._number = 0
+        self._repeated = 0  # calls of a batch that could not be stored, and may be stored nevertheless
         self._next_deletion = 0.0
         self._lock = threading.Lock()
         self._is_working = False
@@ -72,8 +76,10 @@ class CallRecorder:
         """
         with self._lock:
             while self._queue:
-                batch = list(islice(self._queue, BATCH))
-                self._store(batch)
+                batch = list(islice(self._queue, self._repeated or BATCH))
+                is_repeated, self._repeated = self._repeated > 0, len(batch)
+                self._store(batch, is_repeated=is_repeated)
+                self._repeated = 0
                 for _ in batch:
                     self._queue.popleft()
                 self._number += len(batch)
@@ -93,25 +99,30 @@ class CallRecorder:
         threading.Thread(target=self._work, daemon=True).start()
 
     def _work(self) -> None:
+        is_away = False
         while not self._is_closed.wait(FLUSH_SECONDS):
             try:
                 self.flush()
                 self._delete_old_sums()
-            except StorageUnavailableError:
-                log.info("the log of calls waits for the database")
+                is_away = False
+            except StorageUnavailableError as error:
+                if not is_away:
+                    log.warning("the log of calls waits for the database: %s", error)
+                is_away = True
             except Exception:
                 log.exception("old sums of calls could not be deleted")
 
-    def _store(self, batch: list[tuple[float, EndedRequest]]) -> None:
+    def _store(self, batch: list[tuple[float, EndedRequest]], *, is_repeated: bool) -> None:
         """Store calls. Those that the database does not take are left out, as they would hold up all others.
 
         Raises:
             StorageUnavailableError
         """
         ids = [f"{self._ids}{self._number + index:012x}" for index in range(len(batch))]
+        make = TimeSlices(SLICE_SECONDS).checked(to_row)
         try:
-            rows = [to_row(id, at, ended, self._prices) for id, (at, ended) in zip(ids, batch, strict=True)]
-            self._storage.calls.add(rows, self._bodies(ids, batch), self._size)
+            rows = [make(id, at, ended, self._prices) for id, (at, ended) in zip(ids, batch, strict=True)]
+            self._storage.calls.add(rows, self._bodies(ids, batch), self._size, is_repeated=is_repeated)
         except StorageUnavailableError:
             raise
         except Exception:

@@ -79,7 +79,7 @@ class MeterSchema(AdministrationSchema):
 class SignInSchema(AdministrationSchema):
     """Body of the request that starts a session of the admin page."""
 
-    key = String(required=True, description="The server's ADMIN_API_KEY.")
+    admin_api_key = String(required=True, description="The server's key, under a name that the log masks.")
 
 
 class ModelTestSchema(AdministrationSchema):

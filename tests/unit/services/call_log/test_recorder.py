@@ -37,10 +37,14 @@ class FakeCalls:
     def __init__(self) -> None:
         self.rows: list[Mapping[str, Any]] = []
         self.bodies: list[Mapping[str, Any]] = []
+        self.attempts: list[tuple[int, bool]] = []
         self.is_away = False
         self.refused: str | None = None
 
-    def add(self, rows: Sequence[Mapping[str, Any]], bodies: Sequence[Mapping[str, Any]], size: int) -> None:
+    def add(
+        self, rows: Sequence[Mapping[str, Any]], bodies: Sequence[Mapping[str, Any]], size: int, *, is_repeated: bool
+    ) -> None:
+        self.attempts.append((len(rows), is_repeated))
         if self.is_away:
             raise StorageUnavailableError
         if any(row["model"] == self.refused for row in rows):
@@ -86,6 +90,7 @@ def test_calls_wait_for_a_database_that_is_away_with_the_same_ids(storage: FakeS
     storage.calls.is_away = False
     recorder.flush()
     assert [row["id"][-2:] for row in storage.calls.rows] == ["00", "01"]
+    assert storage.calls.attempts == [(1, False), (1, True), (1, False)]  # the first may have been stored
 
 
 def test_the_queue_is_bounded_and_counts_what_it_drops(storage: FakeStorage, monkeypatch: pytest.MonkeyPatch) -> None:
