@@ -11,11 +11,13 @@ from openai_compat.accounts.meters import MeterState
 from openai_compat.accounts.money import to_dollars
 from openai_compat.accounts.service import Accounts
 from openai_compat.core.errors import AccountsUnavailableError, StorageUnavailableError
+from openai_compat.core.turns import TimeSlices
 from openai_compat.state.base import StoreError
 
 from . import families
 from .exposition import Labels
 from .families import Family
+from .shared_state import DatabaseProbe
 
 MAX_ACCOUNTS: Final = 200
 """Accounts with limits or budgets that have metrics, the oldest ones. Each has a few series."""
@@ -26,14 +28,18 @@ Values = dict[Labels, list[float]]
 
 
 class MeterGauges:
-    """Gauges of the limits and budgets. `read` returns nothing while the ledger or the database is away."""
+    """Gauges of the limits and budgets.
 
-    def __init__(self, accounts: Accounts | None) -> None:
+    `read` returns nothing while the ledger is away. While the database is away it uses the accounts that it remembers.
+    """
+
+    def __init__(self, accounts: Accounts | None, database: DatabaseProbe) -> None:
         self._accounts = accounts
+        self._database = database
         self._limited: Sequence[Account] = ()
         self._read_at: float | None = None
 
-    def read(self) -> dict[Family, Values]:
+    def read(self, turns: TimeSlices) -> dict[Family, Values]:
         """Return the values by metric. Of accounts with the same name, the least that is left is shown."""
         found: dict[Family, Values] = {}
         if self._accounts is None:
@@ -42,6 +48,7 @@ class MeterGauges:
             if not self._accounts.is_active():
                 return found
             for account in self._accounts_with_limits(self._accounts):
+                turns.check()
                 for state in self._accounts.meters.states(account):
                     _add(found, account, state)
         except (AccountsUnavailableError, StorageUnavailableError, StoreError):
@@ -50,7 +57,8 @@ class MeterGauges:
 
     def _accounts_with_limits(self, accounts: Accounts) -> Sequence[Account]:
         now = time.monotonic()
-        if self._read_at is None or now - self._read_at >= ACCOUNTS_SECONDS:
+        is_old = self._read_at is None or now - self._read_at >= ACCOUNTS_SECONDS
+        if is_old and self._database.is_up():
             self._limited = accounts.manager.with_limits(MAX_ACCOUNTS)
             self._read_at = now
         return self._limited

@@ -18,7 +18,7 @@ from .meters import MeterGauges
 from .request_metrics import RequestMetrics
 from .sampler import Sampler, Sources
 from .series import SeriesTable
-from .shared_state import read_shared_state
+from .shared_state import DatabaseProbe, read_shared_state
 from .totals import Sums, TotalsReader
 
 SLICE_SECONDS: Final = 0.002
@@ -37,7 +37,8 @@ class Metrics:
         self._table = SeriesTable(own)
         self._requests = RequestMetrics(self._table, models)
         self.observe: Observer = self._requests.observe
-        self._meters = MeterGauges(sources.accounts)
+        self._database = DatabaseProbe(sources.storage)
+        self._meters = MeterGauges(sources.accounts, self._database)
         self._sampler = Sampler(self._table, sources)
         self._totals = TotalsReader(descriptor)
 
@@ -71,12 +72,15 @@ class Metrics:
         A counter or a gauge has one value. What is shared by all workers, such as circuits, is included.
         """
         self._sampler.sample()
-        values = self._totals.read(TimeSlices(SLICE_SECONDS))
+        turns = TimeSlices(SLICE_SECONDS)
+        values = self._totals.read(turns)
         values[families.WORKERS.name] = {(): [float(self._totals.count_workers())]}
         values[families.BUILD.name] = {(__version__, platform.python_version()): [1.0]}
         for family, found in read_shared_state(self._sources):
             values[family.name] = found
-        for family, found in {**self._meters.read(), **read_engine(self._sources.resources)}.items():
+        if self._sources.storage.is_open:
+            values[families.DATABASE_UP.name] = {(): [float(self._database.is_up())]}
+        for family, found in {**self._meters.read(turns), **read_engine(self._sources.resources)}.items():
             values[family.name] = found
         return values
 

@@ -115,6 +115,7 @@ class RequestMetrics:
         self._errors = {name: name for name in known_error_types()}
         self._providers: dict[str, str] = {}
         self._calls: dict[CallKey, _CallSeries] = {}
+        self._streams: dict[tuple[str, ...], int] = {}
         self._attempts: dict[tuple[str, str], _AttemptSeries] = {}
 
     def add_endpoints(self, names: Iterable[str]) -> None:
@@ -142,7 +143,7 @@ class RequestMetrics:
         if ended.attempts:
             self._observe_attempts(ended, error_type)
         if ended.is_streamed:
-            self._table.add(1.0, families.STREAMS, model, _outcome_of(ended, error_type))
+            self._count_stream(model, _outcome_of(ended, error_type))
         if error is not None and error in REJECTIONS and (error != RATE_LIMITED or not ended.attempts):
             self._table.add(1.0, families.REJECTED, error)
 
@@ -195,6 +196,12 @@ class RequestMetrics:
         self._values[start + bisect_left(buckets, value)] += 1.0
         self._values[start + len(buckets) + 1] += value
 
+    def _count_stream(self, *labels: str) -> None:
+        index = self._streams.get(labels)
+        if index is None:
+            index = self._streams[labels] = self._table.index(families.STREAMS, *labels)
+        self._values[index] += 1.0
+
     def _count_details(self, usage: Usage, model: str) -> None:
         for kind, count in (
             ("cached", usage.cached_tokens),
@@ -246,5 +253,7 @@ def _outcome_of(ended: EndedRequest, error: str) -> str:
         return "client_gone"
     if error:
         return "cut"
+    if len(ended.attempts) < 2:
+        return "complete"
     answered = sum(attempt.first_byte_at is not None for attempt in ended.attempts)
     return "continued" if answered > 1 else "complete"

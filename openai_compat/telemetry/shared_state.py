@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Final
 
@@ -15,7 +16,40 @@ from .exposition import Labels
 from .families import Family
 from .sampler import Sources
 
+PROBE_SECONDS: Final = 2.0
+"""A fifth of the time after which Prometheus gives up a scrape."""
 CIRCUITS: Final = {"closed": 0.0, "half-open": 1.0, "open": 2.0}
+
+
+class DatabaseProbe:
+    """Check of the database that waits for at most `PROBE_SECONDS`, so that a scrape shows the outage of a database."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._thread: threading.Thread | None = None
+        self._is_up = True
+
+    def is_up(self) -> bool:
+        """Return True if the database answers in time. A check that still runs is not started again.
+
+        A database that does not exist is not created.
+        """
+        if self._storage.is_new:
+            return False
+        thread = self._thread
+        if thread is None or not thread.is_alive():
+            thread = self._thread = threading.Thread(target=self._check, daemon=True)
+            thread.start()
+        thread.join(PROBE_SECONDS)
+        return self._is_up and not thread.is_alive()
+
+    def _check(self) -> None:
+        try:
+            self._storage.check()
+        except StorageUnavailableError:
+            self._is_up = False
+        else:
+            self._is_up = True
 
 
 def read_shared_state(sources: Sources) -> Iterator[tuple[Family, dict[Labels, list[float]]]]:
@@ -26,21 +60,11 @@ def read_shared_state(sources: Sources) -> Iterator[tuple[Family, dict[Labels, l
     yield families.STATE_UP, {(): [float(sources.store.is_available)]}
     if sources.accounts is not None:
         yield families.LEDGER_UP, {(): [float(_is_ledger_up(sources.accounts.ledger))]}
-    if sources.storage.is_open:
-        yield families.DATABASE_UP, {(): [float(_is_database_up(sources.storage))]}
 
 
 def _is_ledger_up(ledger: Ledger) -> bool:
     try:
         ledger.version()
     except StoreError:
-        return False
-    return True
-
-
-def _is_database_up(storage: Storage) -> bool:
-    try:
-        storage.check()
-    except StorageUnavailableError:
         return False
     return True
