@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Final
 
 from sqlalchemy import BigInteger, ColumnElement, Connection, and_, cast, delete, func, insert, or_, select
@@ -25,6 +26,8 @@ SUMS: Final = (
     "calls", "errors", "input_tokens", "output_tokens", "cost_nano", "first_tokens", "first_token_ms", "duration_ms",
 )  # fmt: skip
 _GROUP: Final = ("width", "start", "model", "target")
+_COLUMNS: Final = tuple(column.name for column in calls.c if column is not calls.c.number)
+_values_of: Final = itemgetter(*_COLUMNS)
 _LISTED: Final = [column for column in calls.c if column.name != "attempts"]
 
 
@@ -53,7 +56,7 @@ class CallStore:
             fresh = [row for row in rows if row["id"] not in known]
             if not fresh:
                 return
-            connection.execute(insert(calls), fresh)
+            _insert_calls(connection, fresh)
             connection.execute(_upsert(connection), _merge_new_models(connection, _to_sums(fresh)))
             own = [body for body in bodies if body["call_id"] not in known]
             if own:
@@ -119,6 +122,14 @@ def _conditions(filter: CallFilter) -> list[ColumnElement[bool]]:
     if filter.is_failed is not None:
         found.append(calls.c.is_failed == filter.is_failed)
     return found
+
+
+def _insert_calls(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows in the driver's own SQL, which takes half of the time of SQLAlchemy's."""
+    mark = "?" if connection.dialect.name == "sqlite" else "%s"
+    marks = ", ".join([mark] * len(_COLUMNS))
+    statement = f"INSERT INTO calls ({', '.join(_COLUMNS)}) VALUES ({marks})"  # noqa: S608 - names of columns
+    connection.exec_driver_sql(statement, [_values_of(row) for row in rows])
 
 
 def _known_ids(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> frozenset[str]:
