@@ -278,9 +278,7 @@ class RequestContext:
             endpoint = self._endpoint.encode("latin-1").decode("utf-8", "replace")
             if endpoint.count(" ") > 1:  # a path with spaces could imitate the fields behind it
                 endpoint = endpoint.replace(" ", "%20").replace("%20", " ", 1)
-            record = logging.LogRecord(log.name, level, "", 0, endpoint, None, None)  # `log.log` takes 2 µs more
-            record.fields = log_fields
-            log.handle(record)
+            log.handle(logs.to_record(log.name, level, endpoint, log_fields))  # `log.log` takes 5 µs more
 
     def report(self, status: int, usage: Usage | None, observers: Sequence[Observer]) -> None:
         """Tell the observers how the request ended."""

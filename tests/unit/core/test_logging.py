@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import sys
+import time
 import unicodedata
 from typing import Any
 
@@ -95,6 +96,7 @@ def test_a_value_that_could_pass_for_other_fields_is_quoted(value: str) -> None:
 
 def test_the_text_of_an_error_cannot_pass_for_fields() -> None:
     record = logging.LogRecord("openai_compat", logging.INFO, "x.py", 1, "%s: %s", ("Error", "no a status=200"), None)
+    logs.request_id.set("req_1")
     assert logs.TextFormatter().format(record).endswith(r"Error: no a status\u003d200")
     for text in ("status=200", "x 'status=200", "(status=200", "a\tstatus=200", '"status=200"'):
         record.args = ("Error", text)
@@ -122,3 +124,17 @@ def test_a_json_line_has_no_control_character_and_no_line_separator() -> None:
     line = json_line_of(text, model="a\x85\u2028b")
     assert not [character for character in line if unicodedata.category(character) in {"Cc", "Zl", "Zp"}]
     assert (json.loads(line)["message"], json.loads(line)["model"]) == (text, "a\x85\u2028b")
+
+
+def test_a_record_that_is_made_quickly_is_like_any_other() -> None:
+    before = time.time()
+    record = logs.to_record("openai_compat.web", logging.INFO, "GET /v1/models", {"status": 200})
+    usual = logging.LogRecord("openai_compat.web", logging.INFO, "", 0, "GET /v1/models", None, None)
+    assert before <= record.created <= time.time()
+    assert 0 <= record.msecs < 1000
+    changing = {"created", "msecs", "relativeCreated", "fields"}
+    assert {name: value for name, value in vars(record).items() if name not in changing} == {
+        name: value for name, value in vars(usual).items() if name not in changing
+    }
+    logs.request_id.set("req_1")
+    assert logs.TextFormatter().format(record).endswith(" INFO req_1 GET /v1/models status=200")
