@@ -213,10 +213,9 @@ $(CLIENTS): requirements-clients.txt $(CORE)
 	@touch $@
 
 # Together, because an installation without --save removes what an earlier one has added.
-$(AGENTS): $(NODE)
-	@echo "Installing the coding agents ..."
-	@cd $(NODE_DIR) && npm install --no-save --loglevel=error --no-audit --no-fund \
-	    @openai/codex@0.171.0 @anthropic-ai/claude-code@2.1.332 opencode-ai@1.18.33 cline@3.0.65 @continuedev/cli@1.5.47
+$(AGENTS): $(NODE_DIR)/agents.txt $(NODE)
+	@echo "Installing the coding agents of $< ..."
+	@cd $(NODE_DIR) && npm install --no-save --loglevel=error --no-audit --no-fund $$(cat agents.txt)
 	@touch $@
 
 # Programs of the benchmarks, in C so that they cost little of the CPU that is measured.

@@ -86,12 +86,17 @@ def is_result(message: dict[str, Any]) -> bool:
     return message["role"] == "tool" or "<tool_response" in str(message["content"])
 
 
+def describes_tools(payload: dict[str, Any]) -> bool:
+    """Return True if the system prompt describes tools. It does not in the calls that make a title."""
+    return "<tool_call>" in str(payload["messages"][0]["content"])
+
+
 def copying(agent: Agent, work: Path) -> Callable[[dict[str, Any], int], bytes]:
     """Return the script of a model that reads `in.txt`, writes its text to `out.txt`, and ends with a text."""
 
     def answer(payload: dict[str, Any], turn: int) -> bytes:
         has_tools = bool(payload.get("tools"))
-        if not has_tools and "<tool_call>" not in str(payload["messages"][0]["content"]):
+        if not has_tools and not describes_tools(payload):
             return text_events("A title")
         results = [str(message["content"]) for message in payload["messages"] if is_result(message)]
         if not results:
@@ -140,15 +145,11 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     return work, home
 
 
-@pytest.mark.slow
-@pytest.mark.extra("clients")
-@pytest.mark.parametrize("row", ROWS)
-@pytest.mark.parametrize("agent", AGENTS, ids=lambda agent: agent.program)
-def test_an_agent_reads_a_file_and_writes_another(agent: Agent, row: str, folders: tuple[Path, Path]) -> None:
+def run_agent(agent: Agent, scripted: ScriptedModel, row: dict[str, Any], folders: tuple[Path, Path]) -> None:
+    """Run the agent with the scripted model behind a row. Fail unless it copies the file."""
     work, home = folders
-    scripted = ScriptedModel(copying(agent, work))
     with scripted.server:
-        entry = {"name": "local-model", "kind": "openai", "base_url": f"{scripted.server.url}/v1", **ROWS[row]}
+        entry = {"name": "local-model", "kind": "openai", "base_url": f"{scripted.server.url}/v1", **row}
         file = home / "models.json"
         file.write_text(json.dumps([entry]))
         with LiveServer({"MODELS_FILE": str(file), "API_KEYS": KEY}) as server:
@@ -157,4 +158,29 @@ def test_an_agent_reads_a_file_and_writes_another(agent: Agent, row: str, folder
             log = server.log()
     assert "All done." in outputs[-1], log
     assert (work / "out.txt").read_text().strip() == SECRET
+
+
+@pytest.mark.slow
+@pytest.mark.extra("clients")
+@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("agent", AGENTS, ids=lambda agent: agent.program)
+def test_an_agent_reads_a_file_and_writes_another(agent: Agent, row: str, folders: tuple[Path, Path]) -> None:
+    scripted = ScriptedModel(copying(agent, folders[0]))
+    run_agent(agent, scripted, ROWS[row], folders)
     assert ("tools" in scripted.requests[-1]) == (row == "forwarded")
+
+
+@pytest.mark.slow
+@pytest.mark.extra("clients")
+@pytest.mark.parametrize("agent", AGENTS, ids=lambda agent: agent.program)
+def test_an_agent_repeats_a_turn_with_an_invalid_call(agent: Agent, folders: tuple[Path, Path]) -> None:
+    script, invalid = copying(agent, folders[0]), []
+
+    def answer(payload: dict[str, Any], turn: int) -> bytes:
+        if invalid or not describes_tools(payload):
+            return script(payload, turn)
+        invalid.append(turn)
+        return text_events(f'<tool_call>{{"name": "{agent.read("")[0]}", "arguments": {{}}}}</tool_call>')
+
+    run_agent(agent, ScriptedModel(answer), ROWS["emulated"], folders)
+    assert invalid
