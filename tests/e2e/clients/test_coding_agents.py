@@ -118,10 +118,15 @@ def to_events(call: Call, has_tools: bool) -> bytes:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """Return variables with which the installed agents are found, and none of them contacts another server."""
+    """Return variables for the installed agents, without reports to their makers and without a daemon of Cline's."""
     programs = str(NODE_DIR / "node_modules" / ".bin")
-    off = {"OPENCODE_DISABLE_MODELS_FETCH": "1", "CONTINUE_TELEMETRY_ENABLED": "0", "CLINE_TELEMETRY_DISABLED": "1"}
-    return {"PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(home), **off}
+    settings = {
+        "OPENCODE_DISABLE_MODELS_FETCH": "1",
+        "CLINE_SESSION_BACKEND_MODE": "local",
+        "CONTINUE_CLI_ENABLE_TELEMETRY": "0",
+        "DO_NOT_TRACK": "1",
+    }
+    return {"PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(home), **settings}
 
 
 def run(command: list[str], work: Path, variables: dict[str, str]) -> str:
