@@ -72,7 +72,7 @@ test-outages: $(DEV)  ## stop PostgreSQL and Redis for two minutes under load (O
 
 .PHONY: test-extras
 EXTRAS := $(HAYSTACK) $(DATABRICKS) $(PRICES) $(LOCAL) $(LLAMA_CPP) $(LOCAL_MODELS) $(CLIENTS) $(AGENTS)
-test-extras: $(NEEDED) $(EXTRAS)  ## install all extras, two local models and large clients (about 3 GB), run the tests that need them
+test-extras: $(NEEDED) $(EXTRAS)  ## install all extras, two local models and large clients (about 4 GB), run the tests that need them
 	REQUIRE_EXTRAS=true $(BIN)/python -m pytest -m extra $(PARALLEL) $(PYTEST)
 
 pictures: $(NEEDED)  ## test the pages in a browser, save the screenshots in docs/images
@@ -213,10 +213,9 @@ $(CLIENTS): requirements-clients.txt $(CORE)
 	@touch $@
 
 # Together, because an installation without --save removes what an earlier one has added.
-$(AGENTS): $(NODE)
-	@echo "Installing the Codex CLI and Claude Code ..."
-	@cd $(NODE_DIR) && npm install --no-save --loglevel=error --no-audit --no-fund \
-	    @openai/codex@0.171.0 @anthropic-ai/claude-code@2.1.332
+$(AGENTS): $(NODE_DIR)/agents.txt $(NODE)
+	@echo "Installing the coding agents of $< ..."
+	@cd $(NODE_DIR) && npm install --no-save --loglevel=error --no-audit --no-fund $$(cat agents.txt)
 	@touch $@
 
 # Programs of the benchmarks, in C so that they cost little of the CPU that is measured.

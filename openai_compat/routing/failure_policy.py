@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
+from openai_compat.core.context_overflow import is_overflow
 from openai_compat.core.errors import (
     BackendError,
     ContextLengthExceededError,
@@ -108,7 +109,7 @@ def _classify_status(error: UpstreamStatusError) -> FailureAction:
 
 def _action_of_status(error: UpstreamStatusError) -> FailureAction:
     status = error.upstream_status
-    if error.code == "context_length_exceeded" and status < 500:
+    if _is_too_long(error):
         return TOO_LONG
     if status in OVERLOADED:
         is_permanent = error.code == "insufficient_quota" or error.headers.get("x-should-retry") == "false"
@@ -118,6 +119,13 @@ def _action_of_status(error: UpstreamStatusError) -> FailureAction:
     if (status < 500 and status != 408) or status in PERMANENT:
         return UNSUITABLE
     return TIMEOUT if error.headers.get("x-should-retry") == "false" else FAILED
+
+
+def _is_too_long(error: UpstreamStatusError) -> bool:
+    """Return True if the prompt exceeds the context window. vLLM and llama.cpp have no code of OpenAI's for it."""
+    if error.code == "context_length_exceeded":
+        return error.upstream_status < 500
+    return error.upstream_status in WRONG_REQUEST and is_overflow(error.message, error.code, error.type)
 
 
 def _is_unsupported(code: str | None) -> bool:

@@ -22,6 +22,7 @@ from openai import APIStatusError, AsyncOpenAI, BadRequestError, OpenAI
 from openai_compat.cli import main
 from openai_compat.sidecars.llama_cpp.bundled_models import CHAT_FILE, CHAT_MODEL, EMBEDDING_MODEL, chat_folder, entries
 from tests.support.live_server import ROOT, LiveServer
+from tests.support.tool_history import WEATHER, tool_history
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.extra("llama-cpp", "local-models"), pytest.mark.slow]
@@ -32,14 +33,6 @@ STORY: Any = [{"role": "user", "content": "Write a very long story about the sea
 CAT = "The cat sits on the mat."
 CAT_VECTOR = [0.13418, -0.0329, -0.0248, 0.04144]
 """The first dimensions of transformers' embedding of `CAT`."""
-WEATHER: Any = {
-    "type": "function",
-    "function": {
-        "name": "get_weather",
-        "description": "Get the weather of a city",
-        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
-    },
-}
 
 
 def smollm2(name: str, **keys: Any) -> dict[str, Any]:
@@ -136,20 +129,6 @@ def test_answers_match_a_schema(client: OpenAI) -> None:
     assert len(answer.choices) == 4
     for choice in answer.choices:
         jsonschema.validate(json.loads(choice.message.content or ""), schema)
-
-
-def tool_history() -> list[Any]:
-    """Return a conversation whose pattern so small a model continues with a call."""
-    history: list[Any] = []
-    for number, city in enumerate(("Rome", "Oslo", "Cairo")):
-        call = {"name": "get_weather", "arguments": json.dumps({"city": city})}
-        history += [
-            {"role": "user", "content": f"How is the weather in {city}?"},
-            {"role": "assistant", "tool_calls": [{"id": f"call_{number}", "type": "function", "function": call}]},
-            {"role": "tool", "tool_call_id": f"call_{number}", "content": "Sunny, 20 degrees"},
-            {"role": "assistant", "content": f"In {city} it is sunny with 20 degrees."},
-        ]
-    return [*history, {"role": "user", "content": "How is the weather in Madrid?"}]
 
 
 @pytest.mark.parametrize("choice", ["auto", {"type": "function", "function": {"name": "get_weather"}}])

@@ -107,3 +107,35 @@ def test_which_errors_another_model_would_answer_too() -> None:
     assert all(classify(error).is_clients_fault for error in (*wrong, InvalidRequestError("x")))
     others = (TOO_LONG, status_error(404), status_error(401), status_error(400, "unsupported_value"), status_error(503))
     assert not any(classify(error).is_clients_fault for error in (*others, CapabilityError("x")))
+
+
+@pytest.mark.parametrize(
+    ("type_", "code", "message"),
+    [
+        ("exceed_context_size_error", "400", "request (3031 tokens) exceeds the available context size (1024 tokens)"),
+        (
+            "BadRequestError",
+            "400",
+            "This model's maximum context length is 1024 tokens. However, your request has 3031 input tokens.",
+        ),
+        (
+            "invalid_request_error",
+            None,
+            "The input token count (3031) exceeds the maximum number of tokens allowed (1024).",
+        ),
+    ],
+)
+def test_a_prompt_that_is_too_long_for_the_upstream_needs_a_larger_window(
+    type_: str, code: str | None, message: str
+) -> None:
+    error = UpstreamStatusError(message, upstream_status=400, type_=type_, code=code)
+    assert classify(error) == classify(TOO_LONG)
+
+
+def test_a_prompt_that_leaves_too_little_room_for_the_answer_does_not() -> None:
+    message = (
+        "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens "
+        "(1000 in the messages, 4000 in the completion)."
+    )
+    error = UpstreamStatusError(message, upstream_status=400, type_="BadRequestError", code="400")
+    assert not classify(error).needs_larger_context
