@@ -88,6 +88,17 @@ def test_rejected_calls_are_shown_with_their_error(admin: AdminSession) -> None:
     assert (call["operation"], call["status"], call["error"]) == ("chat/completions", 400, "invalid_type")
 
 
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [({"model": "down", "messages": [{"role": "user", "content": "hi"}]}, "upstream_unreachable"),
+     ({"messages": "none"}, "invalid_type")],
+)  # fmt: skip
+def test_failures_of_ask_are_shown_with_their_error(admin: AdminSession, body: dict[str, Any], error: str) -> None:
+    admin.client.post("/ask", json=body)
+    call = newest(admin)
+    assert (call["operation"], call["error"], call["is_failed"]) == ("chat/completions", error, True)
+
+
 def test_other_protocols_and_the_passthrough_are_shown(admin: AdminSession) -> None:
     messages = [{"role": "user", "content": "Hello!"}]
     admin.client.post("/v1/messages", json={"model": "priced", "messages": messages, "max_tokens": 5})
