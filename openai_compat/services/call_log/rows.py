@@ -105,10 +105,13 @@ def _since(start: float, end: float | None) -> int | None:
 
 
 def _to_attempt(ended: EndedRequest, attempt: AttemptRecord) -> dict[str, Any]:
+    """Return an attempt. The last one has the error of the request, unless it has its own."""
+    is_cause = ended.is_failure and attempt is ended.attempts[-1]
+    error = attempt.error or (ended.error if is_cause else None)
     return {
         "target": attempt.target,
         "start_ms": _since(ended.started_at, attempt.started_at),
         "first_byte_ms": _since(ended.started_at, attempt.first_byte_at),
         "end_ms": _since(ended.started_at, attempt.ended_at or ended.ended_at),
-        "error": attempt.error,
+        "error": None if error is None else _to_name(error),
     }
