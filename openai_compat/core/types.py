@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from .cancellation import CancellationToken
 from .observation import AttemptRecord
@@ -37,6 +37,15 @@ class Usage:
     @property
     def total_tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
+
+
+MAX_TOKENS: Final = 10**12
+"""Largest number of tokens of a call. The database and floating-point numbers can add it up."""
+
+
+def to_token_count(value: object) -> int | None:
+    """Return a number of tokens of an upstream, `MAX_TOKENS` for a larger one, and None for anything else."""
+    return min(value, MAX_TOKENS) if isinstance(value, int) and value >= 0 else None
 
 
 @dataclass(frozen=True, slots=True)

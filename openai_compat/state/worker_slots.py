@@ -146,8 +146,11 @@ class SlotReader:
         self._start = number * SLOT_BYTES
         self._read_bytes = self._used = 0
 
-    def read(self, turns: TimeSlices) -> Sequence[float]:
-        """Return the values of all `series`. New series are read in turns with other greenlets."""
+    def read(self, turns: TimeSlices) -> tuple[Sequence[Series], Sequence[float]]:
+        """Return all series and their values. New series are read in turns with other greenlets.
+
+        A later call does not change them, so that several readings can take turns.
+        """
         length = self._cell(DIRECTORY_CELL)
         if length > self._read_bytes:
             new = os.pread(self._descriptor, length - self._read_bytes, self._start + HEADER_BYTES + self._read_bytes)
@@ -156,13 +159,15 @@ class SlotReader:
                 series.append(one)
                 turns.check()
             self._keep(series, length)
-        return memoryview(os.pread(self._descriptor, self._used * 8, self._start + VALUES_START)).cast("d").tolist()
+        known, used = self.series, self._used
+        values = memoryview(os.pread(self._descriptor, used * 8, self._start + VALUES_START)).cast("d").tolist()
+        return known, values
 
     def _keep(self, series: Sequence[Series], length: int) -> None:
         """Keep the series up to `length`, unless another greenlet has done that meanwhile."""
         if length > self._read_bytes:
             known = {one.start for one in self.series}
-            self.series += [one for one in series if one.start not in known]
+            self.series = [*self.series, *(one for one in series if one.start not in known)]
             self._read_bytes = length
             self._used = self.series[-1].start + self.series[-1].size
 

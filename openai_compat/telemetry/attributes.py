@@ -33,6 +33,8 @@ _TEXTS: Final = {
     "previous_response_id": "gen_ai.request.previous_response.id",
 }
 """Parameter of a request -> attribute of its text."""
+MAX_NUMBER: Final = 2**63 - 1
+"""Largest number of OTLP. A larger one would lose all spans that are sent with it."""
 MAX_STOPS: Final = 16
 MAX_CHARS: Final = 200
 _AZURE: Final = (".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com")
@@ -106,17 +108,18 @@ def _usage_attributes(ended: EndedRequest) -> Attributes:
 
 
 def _parameter_attributes(payload: Mapping[str, Any]) -> Attributes:
-    """Return the parameters of a validated request that it has set."""
+    """Return the parameters that a request has set. Those that its endpoint does not know may have any type."""
     attributes: Attributes = {}
     for name, attribute in _NUMBERS.items():
-        if isinstance(payload.get(name), int | float):
-            attributes[attribute] = payload[name]
+        value = payload.get(name)
+        if isinstance(value, int | float) and abs(value) <= MAX_NUMBER:
+            attributes[attribute] = value
     for name, attribute in _TEXTS.items():
         if isinstance(payload.get(name), str):
             attributes[attribute] = payload[name][:MAX_CHARS]
     stop = payload.get("stop") or payload.get("stop_sequences")
-    if stop:
-        stops = [stop] if isinstance(stop, str) else list(stop)
+    stops = [stop] if isinstance(stop, str) else stop
+    if stops and isinstance(stops, list):
         attributes["gen_ai.request.stop_sequences"] = [str(text)[:MAX_CHARS] for text in stops[:MAX_STOPS]]
     return attributes
 

@@ -31,6 +31,7 @@ COUNTS: Final = ("responses/input_tokens", "responses/compact", "messages/count_
 """Endpoints that ask models and generate nothing."""
 VIEWS: Final = {
     "create_chat_completion": "chat/completions",
+    "ask": "chat/completions",
     "create_completion": "completions",
     "create_embeddings": "embeddings",
     "create_response": "responses",
@@ -43,8 +44,8 @@ VIEWS: Final = {
 """View -> the name of its endpoint, for requests that were refused before a model was chosen."""
 DURATION_SUM: Final = families.REQUEST_DURATION.size - 1
 TOKENS_SUM: Final = families.TOKEN_USAGE.size - 1
-RATE_LIMITED: Final = errors.RateLimitedError.code
-"""Code that upstreams use as well."""
+SHARED_CODES: Final = frozenset({errors.RateLimitedError.code, errors.BudgetExceededError.code})
+"""Codes that upstreams use as well."""
 CLIENT_GONE: Final = 499
 CANCELLED: Final = CallCancelledError.type
 REJECTIONS: Final = frozenset(
@@ -144,7 +145,7 @@ class RequestMetrics:
             self._observe_attempts(ended, error_type)
         if ended.is_streamed:
             self._count_stream(model, _outcome_of(ended, error_type))
-        if error is not None and error in REJECTIONS and (error != RATE_LIMITED or not ended.attempts):
+        if error is not None and error in REJECTIONS and (error not in SHARED_CODES or not ended.attempts):
             self._table.add(1.0, families.REJECTED, error)
 
     def _add_provider(self, served: ModelConfig) -> str:

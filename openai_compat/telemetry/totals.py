@@ -39,8 +39,8 @@ class TotalsReader:
     @staticmethod
     def _add(reader: SlotReader, sums: Sums, turns: TimeSlices) -> None:
         is_owned = reader.is_owned
-        values = reader.read(turns)
-        for series in reader.series:
+        found, values = reader.read(turns)
+        for series in found:
             turns.check()
             family, size = SIZES.get(series.family, (None, 0))
             if family is None or not _fits(family, series.labels, size, series.size):

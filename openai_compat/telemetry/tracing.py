@@ -48,9 +48,16 @@ class Tracer:
         return trace
 
     def observe(self, ended: EndedRequest) -> None:
-        """Export the spans of a call to a model, if it is sampled."""
-        if ended.trace is not None and ended.trace.is_sampled and ended.kind:
-            self._export.add(ended, ended.trace)
+        """Export the spans of a call to a model, if it is sampled.
+
+        Its content is dropped, as the log of calls may keep the request in memory while the database is away.
+        """
+        trace = ended.trace
+        if trace is None or not trace.is_sampled:
+            return
+        if ended.kind:
+            self._export.add(ended, trace)
+        trace.payload = trace.answer = None
 
     def close(self) -> None:
         """Send what waits, for some seconds at most."""

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from openai_compat.accounts.service import Accounts
     from openai_compat.accounts.stream_size import StreamSize
     from openai_compat.core.settings import ModelConfig
+    from openai_compat.services.responses.background import BackgroundEnd
 
 log = logging.getLogger(__name__)
 
@@ -355,13 +356,15 @@ class Handover:
         self._admission = admission
         self._observers = observers
 
-    def end(self, status: int, usage: Usage | None, streamed_tokens: int) -> None:
+    def end(self, end: BackgroundEnd) -> None:
         """Release the slot, settle the call, and report its end."""
         if self._release is not None:
             self._release()
+        context = self._context
+        context.error, context.first_token_at = end.error, end.first_token_at
         if self._admission is not None:
-            self._context.settle(self._admission, status, usage, streamed_tokens)
-        self._context.report(status, usage, self._observers)
+            context.settle(self._admission, end.status, end.usage, end.streamed_tokens)
+        context.report(end.status, end.usage, self._observers)
 
 
 def authorization_of(environ: Mapping[str, Any]) -> str | None:

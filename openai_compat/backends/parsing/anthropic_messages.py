@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from openai_compat.core.anthropic import FINISH_REASONS
 from openai_compat.core.errors import UpstreamInvalidResponseError
-from openai_compat.core.types import ChatDelta, FinishReason, JSONObject, ToolCallDelta, Usage
+from openai_compat.core.types import ChatDelta, FinishReason, JSONObject, ToolCallDelta, Usage, to_token_count
 
 from .surrogates import HalfJoiner
 
@@ -33,7 +33,7 @@ class UsageReader:
             return
         details = usage.get("output_tokens_details")
         found = {**usage, **(details if isinstance(details, dict) else {})}
-        self._counts |= {key: found[key] for key in _USAGE_KEYS if isinstance(found.get(key), int)}
+        self._counts |= {key: count for key in _USAGE_KEYS if (count := to_token_count(found.get(key))) is not None}
 
     def to_usage(self) -> Usage | None:
         """Return the usage, or None if it is unknown. Anthropic's input tokens do not include those of the cache."""

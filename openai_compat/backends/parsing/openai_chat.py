@@ -20,7 +20,7 @@ from openai_compat.core.errors import (
     UpstreamTruncatedError,
 )
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
-from openai_compat.core.types import ChatDelta, FinishReason, JSONObject, TokenLogprob, Usage
+from openai_compat.core.types import ChatDelta, FinishReason, JSONObject, TokenLogprob, Usage, to_token_count
 
 from .answer_format import CARRIES_CONTENT, describe_non_json
 from .json_check import parse_repaired
@@ -408,8 +408,8 @@ def read_usage(usage: Any) -> Usage | None:
 def _count(counts: Any, *names: str) -> int | None:
     if isinstance(counts, dict):
         for name in names:
-            count = counts.get(name)
-            if isinstance(count, int) and count >= 0:
+            count = to_token_count(counts.get(name))
+            if count is not None:
                 return count
     return None
 

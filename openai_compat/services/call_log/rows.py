@@ -8,6 +8,7 @@ from typing import Any, Final
 from openai_compat.accounts.price_book import PriceBook
 from openai_compat.core.observation import MAX_KEPT_BYTES, AttemptRecord, EndedRequest
 from openai_compat.core.secret_masking import redact, redact_text
+from openai_compat.core.types import MAX_TOKENS
 from openai_compat.services.inference_call import (
     CHAT_PATH,
     COMPLETIONS_PATH,
@@ -17,8 +18,6 @@ from openai_compat.services.inference_call import (
 )
 
 MAX_NAME_CHARS: Final = 200
-MAX_TOKENS: Final = 10**12
-"""Tokens of a call that the database can add up."""
 UNAUTHORIZED: Final = 401
 OPERATIONS: Final = {
     **{path: path for path in (CHAT_PATH, COMPLETIONS_PATH, EMBEDDINGS_PATH, MESSAGES_PATH, RESPONSES_PATH)},
@@ -28,6 +27,10 @@ OPERATIONS: Final = {
     "create_embeddings": EMBEDDINGS_PATH,
     "create_message": MESSAGES_PATH,
     "create_response": RESPONSES_PATH,
+    "ask": CHAT_PATH,
+    "count_tokens": "messages/count_tokens",
+    "count_input_tokens": "responses/input_tokens",
+    "compact": "responses/compact",
     "proxy": "passthrough",
 }
 """Path of a call, or the view of a request that was rejected before its call began -> operation in the log."""
@@ -102,10 +105,13 @@ def _since(start: float, end: float | None) -> int | None:
 
 
 def _to_attempt(ended: EndedRequest, attempt: AttemptRecord) -> dict[str, Any]:
+    """Return an attempt. The last one has the error of the request, unless it has its own."""
+    is_cause = ended.is_failure and attempt is ended.attempts[-1]
+    error = attempt.error or (ended.error if is_cause else None)
     return {
         "target": attempt.target,
         "start_ms": _since(ended.started_at, attempt.started_at),
         "first_byte_ms": _since(ended.started_at, attempt.first_byte_at),
         "end_ms": _since(ended.started_at, attempt.ended_at or ended.ended_at),
-        "error": attempt.error,
+        "error": None if error is None else _to_name(error),
     }

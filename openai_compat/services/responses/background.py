@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import copy_context
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from openai_compat.accounts.stream_size import StreamSize
@@ -40,8 +40,29 @@ RETRY_DELAYS: Final = (1, 2, 4, 8, 15)
 
 T = TypeVar("T")
 StartAnswer = Callable[[CallContext], Answer]
-EndWork = Callable[[int, Usage | None, int], None]
-"""Called with the HTTP status that the end of a background response stands for, its usage, and its estimated tokens."""
+
+
+@dataclass(slots=True)
+class BackgroundEnd:
+    """How a background response ended.
+
+    `status` is the HTTP status that its end stands for, `error` the code or the type of its error, `first_token_at` the
+    value of `time.perf_counter` when the answer started, and `streamed_tokens` the estimate of its tokens.
+    """
+
+    status: int = 200
+    error: str | None = None
+    usage: Usage | None = None
+    first_token_at: float | None = None
+    streamed_tokens: int = 0
+
+    def fail(self, status: int, error: OpenAICompatError) -> None:
+        """Note that it failed."""
+        self.status = status
+        self.error = error.code or error.type
+
+
+EndWork = Callable[[BackgroundEnd], None]
 
 
 class BackgroundJob:
@@ -62,9 +83,8 @@ class BackgroundJob:
     ) -> None:
         self.cancellation = CancellationToken()
         self.is_streamed = is_streamed
-        self.usage: Usage | None = None
-        self.size = StreamSize(has_deltas=True)
-        self.status = 200
+        self.end = BackgroundEnd()
+        self._size = StreamSize(has_deltas=True)
         self._store = store
         self._state = state
         self._lifecycle = lifecycle
@@ -104,9 +124,10 @@ class BackgroundJob:
         try:
             self._answer(context)
         except CallCancelledError as error:
-            self.status = error.status
+            self.end.fail(error.status, error)
             log.info("the background response %s was cancelled", self.id)
-        except StorageUnavailableError:
+        except StorageUnavailableError as error:
+            self.end.fail(500, error)
             raise
         except OpenAICompatError as error:
             self._fail(error)
@@ -114,6 +135,7 @@ class BackgroundJob:
             log.exception("a background response failed")
             self._fail(InternalError())
         finally:
+            self.end.streamed_tokens = self._size.tokens
             self._state.release()
             if self._lease is not None:
                 self._lease.release()
@@ -121,16 +143,17 @@ class BackgroundJob:
     def _answer(self, context: CallContext) -> None:
         self._add(self._lifecycle.proceed())
         if not self._store_progress(self._lifecycle.response):
-            return
+            raise CallCancelledError
         answer = self._start(context)
+        self.end.first_token_at = time.perf_counter()
         if isinstance(answer, EventStream):
             try:
                 self._read(answer)
             finally:
                 answer.close()
-                self.usage = answer.usage
+                self.end.usage = answer.usage
         else:
-            self.usage = answer.usage
+            self.end.usage = answer.usage
         response = self._finished()
         self._persist(lambda: self._state.append(response))
         self._state.release()
@@ -145,12 +168,12 @@ class BackgroundJob:
                     self._flush()
                 flushed_at = time.monotonic()
             if not isinstance(block, Heartbeat):
-                self.size.add(block)
+                self._size.add(block)
                 self._add(block)
 
     def _fail(self, error: OpenAICompatError) -> None:
         log.warning("the background response %s failed: %s", self.id, error.message)
-        self.status = 500
+        self.end.fail(500, error)
         self._add(self._lifecycle.fail(error))
         self._end(to_failed(self._lifecycle.response, error))
 
@@ -229,7 +252,7 @@ class BackgroundRunner:
             log.warning("the end of the background response %s could not be stored: %s", job.id, error.message)
         finally:
             del self._running[job.id]
-            end(job.status, job.usage, job.size.tokens)
+            end(job.end)
 
     def _watch(self) -> None:
         while self._running:

@@ -12,7 +12,7 @@ from openai_compat.backends.base import Backend, SupportsForwarding
 from openai_compat.core.errors import OpenAICompatError
 from openai_compat.core.profiles import record_adaptations
 from openai_compat.core.streams import Heartbeat
-from openai_compat.core.types import JSON, CallContext, Usage
+from openai_compat.core.types import JSON, CallContext
 from openai_compat.routing.route import Target
 from openai_compat.routing.router import Route
 from openai_compat.services.chat import ChatAnswer, ChatService, complete_deltas
@@ -24,7 +24,7 @@ from openai_compat.services.owner import owner_of
 from openai_compat.services.sse_events import to_event
 from openai_compat.services.stream_recovery import OnRouted
 
-from .background import BackgroundJob, BackgroundRunner
+from .background import BackgroundEnd, BackgroundJob, BackgroundRunner
 from .events import EventWriter, encode_response
 from .lifecycle import COMMENT, Lifecycle
 from .native import forward_response
@@ -49,7 +49,7 @@ class ResponsesService:
 class Handover(Protocol):
     """What a request gives to the background response that goes on with its work."""
 
-    def end(self, status: int, usage: Usage | None, streamed_tokens: int) -> None:
+    def end(self, end: BackgroundEnd) -> None:
         """Release it."""
 
 

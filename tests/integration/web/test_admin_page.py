@@ -16,10 +16,12 @@ from openai_compat.core.errors import StorageUnavailableError
 from openai_compat.storage import Storage
 from tests.support.admin_session import ADMIN_KEY, AdminSession
 from tests.support.mock_upstream import MockUpstream
+from tests.support.waiting import wait_until
 
 MODELS = """
 - {{name: priced, kind: echo, price: {{input: 1000, output: 1000}}}}
 - {{name: down, kind: openai, base_url: "http://127.0.0.1:{port}/v1"}}
+- {{name: lost, kind: anthropic, base_url: "http://127.0.0.1:{port}/v1", api_key_env: ANTHROPIC_API_KEY}}
 - {{name: cut, kind: openai, base_url: "{upstream}", upstream_model: fault-cut}}
 - {{name: assistant, targets: [{{model: down}}], fallbacks: [priced], retries: 0, cooldown: 60}}
 """
@@ -34,6 +36,7 @@ def client(tmp_path_factory: pytest.TempPathFactory, upstream: MockUpstream) -> 
     settings = {
         "DATA_DIR": str(folder), "ADMIN_API_KEY": ADMIN_KEY, "MODELS_FILE": str(folder / "models.yaml"),
         "OPENAI_API_KEY": "sk-upstream", "OPENAI_BASE_URL": upstream.base_url, "CALL_LOG_BODIES": "true",
+        "ANTHROPIC_API_KEY": "sk-none",
     }  # fmt: skip
     client = create_app(environment.load(settings)).test_client()
     yield client
@@ -80,12 +83,38 @@ def test_an_error_after_the_first_byte_of_a_stream_is_shown(admin: AdminSession)
     call = newest(admin)
     assert (call["status"], call["is_failed"], call["is_streamed"]) == (200, True, True)
     assert call["error"].startswith("upstream_")
+    assert [attempt["error"] for attempt in call["attempts"]] == [call["error"]]
+
+
+def test_a_background_response_has_its_own_first_token_and_error(admin: AdminSession, client: FlaskClient) -> None:
+    def respond(model: str) -> Any:
+        body = {"model": model, "input": "hi", "background": True}
+        assert client.post("/v1/responses", json=body).status_code == 200
+        wait_until(lambda: state.background.is_idle, "the response has ended")
+        return newest(admin)
+
+    state = client.application.extensions["openai_compat"]
+    call, failed = respond("priced"), respond("lost")
+    assert call["first_token_ms"] >= call["attempts"][0]["start_ms"]
+    assert (call["status"], call["error"]) == (200, None)
+    assert (failed["status"], failed["error"], failed["first_token_ms"]) == (500, "upstream_unreachable", None)
 
 
 def test_rejected_calls_are_shown_with_their_error(admin: AdminSession) -> None:
     admin.client.post("/v1/chat/completions", json={"model": "priced", "messages": "none"})
     call = newest(admin)
     assert (call["operation"], call["status"], call["error"]) == ("chat/completions", 400, "invalid_type")
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [({"model": "down", "messages": [{"role": "user", "content": "hi"}]}, "upstream_unreachable"),
+     ({"messages": "none"}, "invalid_type")],
+)  # fmt: skip
+def test_failures_of_ask_are_shown_with_their_error(admin: AdminSession, body: dict[str, Any], error: str) -> None:
+    admin.client.post("/ask", json=body)
+    call = newest(admin)
+    assert (call["operation"], call["error"], call["is_failed"]) == ("chat/completions", error, True)
 
 
 def test_other_protocols_and_the_passthrough_are_shown(admin: AdminSession) -> None:

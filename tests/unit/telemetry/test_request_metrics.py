@@ -157,8 +157,11 @@ def test_a_call_that_is_refused_before_its_model_is_known_has_the_name_of_its_en
 def test_refusals_of_this_server_are_no_errors_of_an_upstream(counted: Counted) -> None:
     counted.observe(status=429, error="rate_limit_exceeded", attempts=(), usage=None)
     counted.observe(status=429, error="rate_limit_exceeded", usage=None)  # the upstream's
+    counted.observe(status=429, error="insufficient_quota", attempts=(), usage=None)
+    counted.observe(status=429, error="insufficient_quota", usage=None)  # the upstream's
     counted.observe(status=503, error="server_overloaded", attempts=(), usage=None)
-    assert counted.of(families.REJECTED) == {("rate_limit_exceeded",): 1, ("server_overloaded",): 1}
+    rejected = {("rate_limit_exceeded",): 1, ("insufficient_quota",): 1, ("server_overloaded",): 1}
+    assert counted.of(families.REJECTED) == rejected
 
 
 def test_parts_of_the_tokens_are_counted(counted: Counted) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -18,14 +18,14 @@ class Server:
 
     def __init__(self) -> None:
         self.assignment = SlotAssignment()
-        self._totals = TotalsReader(self.assignment.descriptor)
+        self.totals = TotalsReader(self.assignment.descriptor)
 
     def start_worker(self) -> tuple[str, SeriesTable]:
         slot = self.assignment.take()
         return slot, SeriesTable(open_slot(slot)[0])
 
     def value(self, family: families.Family, *labels: str) -> float | None:
-        found = self._totals.read(TimeSlices())[family.name].get(labels)
+        found = self.totals.read(TimeSlices())[family.name].get(labels)
         return None if found is None else found[0]
 
 
@@ -67,3 +67,30 @@ def test_series_of_another_version_of_the_server_are_skipped(server: Server) -> 
     table.add(1, families.RETRIES, "m")
     assert server.value(families.RETRIES, "m") == 1
     assert server.value(families.REQUEST_DURATION, "chat", "openai", "m", "") is None
+
+
+class LastTurn(TimeSlices):
+    """Time slices that do some work at the check before the last one of `checks` series."""
+
+    def __init__(self, checks: int, work: Callable[[], object]) -> None:
+        super().__init__()
+        self._checks = checks
+        self._work = work
+
+    def check(self) -> None:
+        self._checks -= 1
+        if not self._checks:
+            self._work()
+
+
+def test_two_scrapes_at_once_do_not_disturb_each_other(server: Server) -> None:
+    _, table = server.start_worker()
+    table.add(3, families.RETRIES, "m")
+    known = server.totals.read(TimeSlices())
+
+    def scrape_a_new_series() -> None:
+        table.add(1, families.RETRIES, "new")
+        assert server.value(families.RETRIES, "new") == 1
+
+    turns = LastTurn(sum(map(len, known.values())), scrape_a_new_series)
+    assert server.totals.read(turns) == known

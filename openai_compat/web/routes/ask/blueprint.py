@@ -18,7 +18,7 @@ from openai_compat.services.event_stream import ChunkFilter, EventStream
 from openai_compat.services.inference import Endpoint, TranslatedStream
 from openai_compat.services.inference_call import CHAT_PATH, InferenceCall
 from openai_compat.services.openai_objects import new_id
-from openai_compat.web.errors import to_known_error
+from openai_compat.web.errors import to_final_error
 from openai_compat.web.inference import choose_route, read_payload, respond_to_call
 from openai_compat.web.schemas.ask import GENERATION_OPTIONS, AskRequestSchema
 from openai_compat.web.sse import StreamFormat, to_comment
@@ -42,7 +42,7 @@ def ask_blueprint(router: ModelRouter, chats: ChatService, settings: Settings) -
 
     @blueprint.errorhandler(Exception)
     def handle(error: Exception) -> Response:
-        return to_ask_response(to_known_error(error))
+        return to_ask_response(to_final_error(error))
 
     return blueprint
 

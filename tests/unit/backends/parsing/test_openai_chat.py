@@ -12,7 +12,7 @@ from openai_compat.backends.http.messages import UpstreamResponse
 from openai_compat.backends.parsing.openai_chat import ChatParser, read_chat_completion, read_chat_stream, read_usage
 from openai_compat.core.errors import UpstreamInvalidResponseError, UpstreamStatusError, UpstreamTruncatedError
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
-from openai_compat.core.types import ChatDelta, TokenLogprob, ToolCallDelta, Usage
+from openai_compat.core.types import MAX_TOKENS, ChatDelta, TokenLogprob, ToolCallDelta, Usage
 from tests.support.scripted_response import ScriptedResponse
 
 DONE = "[DONE]"
@@ -366,6 +366,7 @@ def test_a_body_that_is_no_completion_is_an_error(body: bytes) -> None:
         ({"prompt_tokens": "3"}, None),
         ({"prompt_tokens": 3, "completion_tokens": None, "prompt_tokens_details": None}, Usage(3)),
         ({"input_tokens": 3, "output_tokens": 4, "output_tokens_details": {"reasoning_tokens": 2}}, Usage(3, 4, 0, 2)),
+        ({"prompt_tokens": 10**400, "completion_tokens": -1}, Usage(MAX_TOKENS)),
     ],
 )
 def test_usage(usage: Any, expected: Usage | None) -> None:

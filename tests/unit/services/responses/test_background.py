@@ -69,3 +69,4 @@ def test_a_long_outage_ends_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     job.queue()
     with pytest.raises(StorageUnavailableError):
         job.run(CallContext("req_1"))
+    assert (job.end.status, job.end.error) == (500, "storage_unavailable")
