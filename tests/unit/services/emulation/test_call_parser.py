@@ -160,6 +160,13 @@ def test_a_call_that_the_limit_cut_off_is_left_out() -> None:
     assert read(half, choice="required", is_complete=False) == ([], [])
 
 
+def test_a_call_without_the_marker_that_the_limit_cut_off_is_not_completed() -> None:
+    """The repair of missing braces would turn it into a call that lacks arguments."""
+    half = '{"name": "get_weather", "arguments": {"city": "Paris"'
+    assert read(half, is_complete=False) == ([half], [])
+    assert len(read(half)[1]) == 1
+
+
 def test_calls_have_a_limit_on_their_length() -> None:
     with pytest.raises(InvalidAnswerError, match="too long"):
         read("<tool_call>" + "x" * MAX_CALL_CHARS)
