@@ -9,6 +9,7 @@ import pytest
 
 from openai_compat.core.errors import InvalidAnswerError, InvalidRequestError
 from openai_compat.services.emulation.call_parser import MAX_CALL_CHARS, CallTextParser
+from openai_compat.services.emulation.json_repair import repair_value
 from openai_compat.services.emulation.tool_rules import requires_call, to_rules
 
 WEATHER = {
@@ -92,6 +93,21 @@ def test_common_deviations_are_repaired(text: str, size: int) -> None:
 def test_numbers_in_quotes_become_numbers() -> None:
     text = '<tool_call>{"name": "get_weather", "arguments": {"city": 75001, "days": "3"}}</tool_call>'
     assert json.loads(read(text)[1][0][1]) == {"city": "75001", "days": 3}
+
+
+@pytest.mark.parametrize(
+    ("alternatives", "value", "repaired"),
+    [
+        ([{"type": "integer"}, {"type": "null"}], "3", 3),
+        ([{"$ref": "#/$defs/list"}, {"type": "null"}], "[1]", [1]),
+        ([{"type": "integer"}, {"type": "string"}], "3", "3"),
+        ([{"type": "integer"}, {"enum": ["3"]}], "3", "3"),
+    ],
+)
+def test_alternatives_are_repaired_where_the_meaning_is_clear(alternatives: Any, value: Any, repaired: Any) -> None:
+    """Agents describe an optional argument as a value or null."""
+    schema = {"properties": {"a": {"anyOf": alternatives}}, "$defs": {"list": {"type": "array"}}}
+    assert repair_value({"a": value}, schema) == {"a": repaired}
 
 
 def test_the_repair_leaves_strings_alone() -> None:
