@@ -14,13 +14,14 @@ from openai_compat.backends.http.client import StreamedResponse
 from openai_compat.backends.http.messages import UpstreamRequest
 from openai_compat.backends.local.backend import CAPABILITY_BY_PATH, LocalBackend, engine_stopped
 from openai_compat.backends.local.options import PooledModel
+from openai_compat.backends.resources import BackendResources
 from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import UpstreamConnectionError
-from openai_compat.core.settings import Settings
+from openai_compat.core.settings import ModelConfig, Settings
 from openai_compat.core.types import CallContext
 
 from .model_options import LlamaCppModel, LlamaCppOptions
-from .request import adapt, drop_tools, read_refusal
+from .request import adapt, drop_tools, offer_tools, read_refusal
 
 KNOWS_TOOLS: Final = "x-knows-tools"
 """Header of a lease, with 1 if the model's chat template has a format for tools, and else 0."""
@@ -35,6 +36,10 @@ class LlamaCppBackend(LocalBackend):
 
     Options: ClassVar[type[Any]] = LlamaCppOptions
     Model: ClassVar[type[PooledModel]] = LlamaCppModel
+
+    def __init__(self, entry: ModelConfig, options: LlamaCppOptions, resources: BackendResources) -> None:
+        super().__init__(entry, options, resources)
+        self._reads_media = options.mmproj_file is not None
 
     def _api_root(self, name: str) -> str:
         return f"{self._engine.model_url(name)}/v1"
@@ -55,16 +60,19 @@ class LlamaCppBackend(LocalBackend):
 
     def _send_leased(self, call: UpstreamRequest, context: CallContext) -> StreamedResponse:
         """Send the call to llama.cpp, or return the engine's response if it refuses the lease."""
-        call, content_with_tools = adapt(call, self.name)
+        call, content_with_tools = adapt(call, self.name, reads_media=self._reads_media)
         capability = CAPABILITY_BY_PATH.get(call.path.partition("?")[0], "")
         wanted = f"{quote(self.name)}?capability={capability}"
         request = UpstreamRequest("POST", "", {})
         lease = self._ask_engine(partial(self._post, f"{self._engine.url}/leases/{wanted}", request, context), context)
         if lease.status != 200:
             return lease
-        if content_with_tools is not None and lease.headers.get(KNOWS_TOOLS) == "0":
+        if content_with_tools is not None:
             with closing_on_error(lease):
-                call = drop_tools(call, content_with_tools, self.name, context)
+                if lease.headers.get(KNOWS_TOOLS) == "0":
+                    call = drop_tools(call, content_with_tools, self.name, context)
+                else:
+                    call = offer_tools(call, content_with_tools, self.name)
         # llama.cpp keeps a thread for each open connection.
         closing = replace(call, headers={**call.headers, "connection": "close"})
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from glob import escape
 from typing import Final
 
 from openai_compat.backends.local.options import (
@@ -54,8 +55,8 @@ class LlamaCppOptions(SharedOptions):
 
     @property
     def hub_files(self) -> tuple[str, ...]:
-        files = (SHARD.sub(r"-*-of-\1", self.gguf_file or ""), self.mmproj_file)
-        return tuple(name for name in files if name)
+        names = (name for name in (self.gguf_file, self.mmproj_file) if name)
+        return tuple(SHARD.sub(r"-*-of-\1", escape(name)) for name in names)
 
 
 @dataclass(frozen=True, kw_only=True)

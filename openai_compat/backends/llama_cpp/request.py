@@ -3,38 +3,115 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from openai_compat.backends.http.messages import UpstreamRequest, UpstreamResponse
 from openai_compat.backends.parsing.openai_errors import to_status_error
-from openai_compat.core.errors import ContextLengthExceededError, OpenAICompatError, UnsupportedParameterError
+from openai_compat.core.errors import (
+    ContextLengthExceededError,
+    InvalidRequestError,
+    OpenAICompatError,
+    UnsupportedParameterError,
+)
+from openai_compat.core.large_json import parse_json
 from openai_compat.core.profiles import DROPPED, record_adaptations
 from openai_compat.core.types import JSON, CallContext
 
 TOOL_PARAMETERS: Final = ("tools", "tool_choice", "parallel_tool_calls")
+MEDIA: Final = frozenset({"image_url", "input_audio"})
+"""Types of content that a model reads with a projector only."""
+_OF_NOTE: Final = re.compile(rb'"(?:tools|functions|echo|suffix|best_of)"')
+_OF_NOTE_TO_TEXT_MODELS: Final = re.compile(rb'"(?:tools|functions|echo|suffix|best_of|image_url|input_audio)"')
 
 
-def adapt(call: UpstreamRequest, model: str) -> tuple[UpstreamRequest, JSON | None]:
+def adapt(call: UpstreamRequest, model: str, *, reads_media: bool) -> tuple[UpstreamRequest, JSON | None]:
     """Return the call for llama.cpp, and its content if it has tools that the model may call.
 
-    Only bodies with tools are parsed.
+    Only bodies that name a parameter of note are parsed.
 
     Raises:
-        UnsupportedParameterError: the call has `functions`, which llama.cpp would ignore.
+        UnsupportedParameterError: the call has a parameter that llama.cpp would ignore.
+        InvalidRequestError: the call has images or audio, and the model does not read media.
     """
     body = call.body
-    if not isinstance(body, bytes) or not (b'"tools"' in body or b'"functions"' in body):
+    of_note = _OF_NOTE if reads_media else _OF_NOTE_TO_TEXT_MODELS
+    if not isinstance(body, bytes) or not of_note.search(body):
         return call, None
-    content: JSON = json.loads(body)
+    content: JSON = parse_json(body)
+    if call.path.startswith("completions"):
+        _check_completion(content, model)
+        return call, None
     if content.get("functions"):
         raise UnsupportedParameterError("functions", model, "use `tools`.")
-    if not content.get("tools") or content.get("tool_choice") == "none":
-        return call, None
-    if isinstance(content.get("tool_choice"), dict):
-        content = _force_tool(content)
-        return _with_content(call, content), content
-    return call, content
+    if not reads_media:
+        _check_media(content, model)
+    has_tools = content.get("tools") and content.get("tool_choice") != "none"
+    return call, content if has_tools else None
+
+
+def _check_completion(content: JSON, model: str) -> None:
+    ignored = {
+        "echo": bool(content.get("echo")),
+        "suffix": bool(content.get("suffix")),
+        "best_of": (content.get("best_of") or 1) > (content.get("n") or 1),
+    }
+    for name in (name for name, is_used in ignored.items() if is_used):
+        raise UnsupportedParameterError(name, model)
+
+
+def _check_media(content: JSON, model: str) -> None:
+    for number, message in enumerate(content.get("messages") or ()):
+        parts = message.get("content")
+        for index, part in enumerate(parts if isinstance(parts, list) else ()):
+            if part.get("type") in MEDIA:
+                path = f"messages[{number}].content[{index}]"
+                raise InvalidRequestError(
+                    f"Invalid '{path}': the model '{model}' reads text only. For images and audio, its entry of the "
+                    "models file needs `mmproj_file`.",
+                    param=path,
+                )
+
+
+def offer_tools(call: UpstreamRequest, content: JSON, model: str) -> UpstreamRequest:
+    """Return the call with the tools that `tool_choice` allows. llama.cpp knows no choice of certain tools.
+
+    Raises:
+        UnsupportedParameterError: a tool is no function.
+        InvalidRequestError: `tool_choice` names a tool that the request does not have.
+    """
+    if any(tool.get("type", "function") != "function" for tool in content["tools"]):
+        raise UnsupportedParameterError("tools", model, "only tools of the type 'function' are.")
+    choice = content.get("tool_choice")
+    if not isinstance(choice, dict):
+        return call
+    tools = {_name_of(tool): tool for tool in content["tools"]}
+    allowed = [_name_of(tool) for tool in _allowed_tools(choice)]
+    unknown = next((name for name in allowed if name not in tools), None)
+    if unknown is not None:
+        raise InvalidRequestError(f"Invalid 'tool_choice': there is no tool '{unknown}'.", param="tool_choice")
+    mode = "required" if _requires_call(choice) else "auto"
+    return _with_content(call, {**content, "tools": [tools[name] for name in allowed], "tool_choice": mode})
+
+
+def _allowed_tools(choice: JSON) -> list[Any]:
+    if choice.get("type") != "allowed_tools":
+        return [choice]
+    tools: list[Any] = (choice.get("allowed_tools") or {}).get("tools") or []
+    return tools
+
+
+def _requires_call(choice: Any) -> bool:
+    if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
+        return bool((choice.get("allowed_tools") or {}).get("mode") == "required")
+    return choice == "required" or isinstance(choice, dict)
+
+
+def _name_of(tool: Any) -> str:
+    named = tool.get("function") or tool.get("custom") if isinstance(tool, Mapping) else None
+    return str(named.get("name")) if isinstance(named, Mapping) else ""
 
 
 def drop_tools(call: UpstreamRequest, content: JSON, model: str, context: CallContext) -> UpstreamRequest:
@@ -43,7 +120,7 @@ def drop_tools(call: UpstreamRequest, content: JSON, model: str, context: CallCo
     Raises:
         UnsupportedParameterError: the call requires a tool.
     """
-    if content.get("tool_choice") == "required":
+    if _requires_call(content.get("tool_choice")):
         raise UnsupportedParameterError(
             "tool_choice",
             model,
@@ -56,13 +133,6 @@ def drop_tools(call: UpstreamRequest, content: JSON, model: str, context: CallCo
 
 def _with_content(call: UpstreamRequest, content: JSON) -> UpstreamRequest:
     return replace(call, body=json.dumps(content).encode(), body_length=None)
-
-
-def _force_tool(content: JSON) -> JSON:
-    """Return a request that offers only the tool which it requires. llama.cpp knows no choice of one tool."""
-    wanted = (content["tool_choice"].get("function") or {}).get("name")
-    tools = [tool for tool in content["tools"] if (tool.get("function") or {}).get("name") == wanted]
-    return {**content, "tools": tools or content["tools"], "tool_choice": "required"}
 
 
 def read_refusal(response: UpstreamResponse) -> OpenAICompatError:

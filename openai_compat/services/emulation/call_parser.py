@@ -68,7 +68,11 @@ class CallTextParser:
         """
         text = self._pending + "".join(self._held or ())
         has_marker = BEGIN in text
-        values = self._find_blocks(text, is_complete=is_complete) if has_marker else self._find_bare(text)
+        values: Iterable[Any] = ()
+        if has_marker:
+            values = self._find_blocks(text, is_complete=is_complete)
+        elif is_complete:  # the repair would complete a call that was cut off
+            values = self._find_bare(text)
         calls = self._to_calls(values)
         if not calls and is_complete and self._rules.is_required:
             raise InvalidAnswerError("The model did not call a tool, which 'tool_choice' requires.")

@@ -76,6 +76,7 @@ class _Repair:
 
     def __init__(self, root: Any) -> None:
         self._references = References(root)
+        self._types: dict[int, set[str]] = {}
         self._slices = TimeSlices()
 
     def repair(self, value: Any, schema: Any, depth: int) -> Any:
@@ -83,12 +84,25 @@ class _Repair:
         schema = self._references.resolve(schema)
         if depth > MAX_DEPTH or not isinstance(schema, Mapping):
             return value
-        value = _to_type(value, types_of(schema))
+        value = _to_type(value, self._types_of(schema))
         if isinstance(value, dict):
             return self._repair_object(value, schema, depth)
         if isinstance(value, list) and isinstance(schema.get("items"), Mapping):
             return [self.repair(item, schema["items"], depth + 1) for item in value]
         return value
+
+    def _types_of(self, schema: Mapping[str, Any]) -> set[str]:
+        """Return the types that a schema or its alternatives name. Each schema is read once, as it may be long."""
+        if id(schema) not in self._types:
+            self._types[id(schema)] = types_of(schema) or self._types_of_alternatives(schema)
+        return self._types[id(schema)]
+
+    def _types_of_alternatives(self, schema: Mapping[str, Any]) -> set[str]:
+        """Return the types of a schema's alternatives, or an empty set if one of them names none."""
+        lists = (schema.get(keyword) for keyword in ("anyOf", "oneOf"))
+        nested = [self._references.resolve(item) for items in lists if isinstance(items, list) for item in items]
+        named: list[set[str]] = [types_of(item) if isinstance(item, Mapping) else set() for item in nested]
+        return {name for names in named for name in names} if all(named) else set()
 
     def _repair_object(self, value: dict[str, Any], schema: Mapping[str, Any], depth: int) -> dict[str, Any]:
         known = schema.get("properties")

@@ -71,7 +71,8 @@ class TextCollector:
         self._format = format_
         self._parts: list[str] = []
         self._chars = 0
-        self._has_calls = False
+        self._is_replaced = False
+        """True for an answer of tool calls or a refusal instead of the format."""
 
     def add(self, delta: ChatDelta) -> None:
         """Add the text of a delta.
@@ -79,7 +80,7 @@ class TextCollector:
         Raises:
             InvalidAnswerError: the text is too long.
         """
-        self._has_calls = self._has_calls or bool(delta.tool_calls)
+        self._is_replaced = self._is_replaced or bool(delta.tool_calls or delta.refusal)
         if delta.content:
             self._parts.append(delta.content)
             self._chars += len(delta.content)
@@ -87,10 +88,10 @@ class TextCollector:
             raise InvalidAnswerError("The model's answer is too long for structured output.")
 
     def end(self, *, is_complete: bool) -> str:
-        """Return the text for the client. One that was cut off, or that goes with tool calls, is not checked.
+        """Return the text for the client. It is not checked if it was cut off or goes with tool calls or a refusal.
 
         Raises:
             InvalidAnswerError: the text does not have the format.
         """
         text = "".join(self._parts)
-        return self._format.to_valid(text) if is_complete and not self._has_calls else text
+        return self._format.to_valid(text) if is_complete and not self._is_replaced else text

@@ -71,14 +71,14 @@ def read_header(path: Path) -> GGUFHeader:
         ValueError: it is not a GGUF file, or it is damaged.
     """
     with path.open("rb") as file:
+        if file.read(4) != MAGIC:
+            raise ValueError(f"{path.name} is not a GGUF file")
         try:
-            if file.read(4) != MAGIC:
-                raise ValueError(f"{path.name} is not a GGUF file")
             _version, _tensors, keys = _unpack(file, "IQQ")
             if keys > MAX_KEYS:
-                raise ValueError(f"{path.name} is damaged")
+                raise ValueError("the file has too many keys")
             return GGUFHeader(dict(_read_entry(file) for _ in range(keys)))
-        except (struct.error, KeyError, UnicodeDecodeError) as error:
+        except (struct.error, KeyError, ValueError, OverflowError, RecursionError) as error:
             raise ValueError(f"{path.name} is damaged") from error
 
 

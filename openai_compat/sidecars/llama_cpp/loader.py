@@ -49,8 +49,10 @@ class LlamaCppLoader:
 
     def estimate(self, model: LlamaCppModel) -> int | None:
         """Return the size of the files and of the context windows."""
-        path = hub.file_path(model, model.gguf_file or "")
-        files = sum(file.stat().st_size for file in path.parent.glob(model.hub_files[0].rpartition("/")[2]))
+        names = [name for name in (model.gguf_file, model.mmproj_file) if name]
+        folders = [hub.file_path(model, name).parent for name in names]
+        found = [folder.glob(Path(part).name) for folder, part in zip(folders, model.hub_files, strict=True)]
+        files = sum(file.stat().st_size for files in found for file in files)
         header = _header(model)
         return files + model.max_batch * window_of(model, header) * header.bytes_per_token() + GUESSED_MEMORY
 

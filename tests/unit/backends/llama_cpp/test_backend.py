@@ -10,9 +10,14 @@ import pytest
 
 from openai_compat.backends.http.messages import UpstreamRequest
 from openai_compat.backends.llama_cpp.model_options import LlamaCppModel
-from openai_compat.backends.llama_cpp.request import adapt, drop_tools, read_refusal
+from openai_compat.backends.llama_cpp.request import adapt, drop_tools, offer_tools, read_refusal
 from openai_compat.backends.local.engine_config import EngineConfig, to_engine_config
-from openai_compat.core.errors import ContextLengthExceededError, UnsupportedParameterError, UpstreamStatusError
+from openai_compat.core.errors import (
+    ContextLengthExceededError,
+    InvalidRequestError,
+    UnsupportedParameterError,
+    UpstreamStatusError,
+)
 from openai_compat.core.types import CallContext
 from tests.unit.backends.huggingface.test_backend import load, problems
 
@@ -29,11 +34,20 @@ class Refusal:
         return self.body
 
 
-def adapted(**parameters: Any) -> tuple[dict[str, Any], bool]:
+def adapted(path: str = "chat/completions", **parameters: Any) -> tuple[dict[str, Any], bool]:
     """Return the request for llama.cpp, and True if it has tools to call."""
-    call, content = adapt(UpstreamRequest("POST", "chat/completions", {}, json.dumps(parameters).encode()), "m")
+    request = UpstreamRequest("POST", path, {}, json.dumps(parameters).encode())
+    call, content = adapt(request, "m", reads_media=False)
+    if content is not None:
+        call = offer_tools(call, content, "m")
     assert isinstance(call.body, bytes)
     return json.loads(call.body), content is not None
+
+
+def choice_of(name: str, *, mode: str | None = None) -> dict[str, Any]:
+    """Return the choice of one tool, or with a mode that of a list with one tool."""
+    named = {"type": "function", "function": {"name": name}}
+    return named if mode is None else {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [named]}}
 
 
 def test_every_invalid_key_of_an_entry_is_reported(tmp_path: Path) -> None:
@@ -71,10 +85,34 @@ def test_the_hub_gets_asked_for_every_part_of_a_model() -> None:
     assert split.hub_files == ("q4/m-*-of-00003.gguf", "mm.gguf")
 
 
-def test_a_choice_of_one_tool_offers_only_that_tool() -> None:
-    choice = {"type": "function", "function": {"name": "divide"}}
+@pytest.mark.parametrize(
+    ("choice", "mode"),
+    [
+        (choice_of("divide"), "required"),
+        (choice_of("divide", mode="required"), "required"),
+        (choice_of("divide", mode="auto"), "auto"),
+    ],
+)
+def test_a_choice_of_certain_tools_offers_only_these(choice: Any, mode: str) -> None:
     body, has_tools = adapted(model="m", tools=TOOLS, tool_choice=choice)
-    assert (body, has_tools) == ({"model": "m", "tools": [TOOLS[1]], "tool_choice": "required"}, True)
+    assert (body, has_tools) == ({"model": "m", "tools": [TOOLS[1]], "tool_choice": mode}, True)
+
+
+def test_a_choice_of_an_unknown_tool_is_the_clients_error() -> None:
+    with pytest.raises(InvalidRequestError, match="there is no tool 'open'") as refusal:
+        adapted(tools=TOOLS, tool_choice=choice_of("open"))
+    assert refusal.value.param == "tool_choice"
+
+
+def test_images_and_audio_need_a_projector() -> None:
+    """llama.cpp answers with 500, which would be repeated and held against the model."""
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+    messages = [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, image]}]
+    with pytest.raises(InvalidRequestError, match="needs `mmproj_file`") as refusal:
+        adapted(messages=messages)
+    assert refusal.value.param == "messages[0].content[1]"
+    call = UpstreamRequest("POST", "chat/completions", {}, json.dumps({"messages": messages}).encode())
+    assert adapt(call, "m", reads_media=True) == (call, None)
 
 
 @pytest.mark.parametrize(
@@ -97,15 +135,32 @@ def test_tools_that_the_template_would_ignore_are_dropped_and_listed() -> None:
     call = drop_tools(UpstreamRequest("POST", "chat/completions", {}, b""), content, "m", context)
     assert call.body == b'{"model": "m"}'
     assert context.reply_headers == {"x-openai-compat-adapted": "tools=dropped, tool_choice=dropped"}
-    with pytest.raises(UnsupportedParameterError) as refusal:
-        drop_tools(call, {**content, "tool_choice": "required"}, "m", context)
-    assert refusal.value.param == "tool_choice"
+    drop_tools(call, {**content, "tool_choice": choice_of("add", mode="auto")}, "m", context)
+    for choice in ("required", choice_of("add"), choice_of("add", mode="required")):
+        with pytest.raises(UnsupportedParameterError) as refusal:
+            drop_tools(call, {**content, "tool_choice": choice}, "m", context)
+        assert refusal.value.param == "tool_choice"
 
 
-def test_functions_which_llama_cpp_would_ignore_are_refused() -> None:
+@pytest.mark.parametrize(
+    ("path", "parameters", "name"),
+    [
+        ("chat/completions", {"functions": [{"name": "add"}]}, "functions"),
+        ("chat/completions", {"tools": [{"type": "custom", "custom": {"name": "add"}}]}, "tools"),
+        ("completions", {"prompt": "a", "echo": True}, "echo"),
+        ("completions", {"prompt": "a", "suffix": "b"}, "suffix"),
+        ("completions", {"prompt": "a", "n": 2, "best_of": 3}, "best_of"),
+    ],
+)
+def test_what_llama_cpp_would_ignore_is_refused(path: str, parameters: dict[str, Any], name: str) -> None:
     with pytest.raises(UnsupportedParameterError) as refusal:
-        adapted(functions=[{"name": "add"}])
-    assert refusal.value.param == "functions"
+        adapted(path, **parameters)
+    assert refusal.value.param == name
+
+
+def test_defaults_of_parameters_that_llama_cpp_ignores_are_accepted() -> None:
+    parameters = {"prompt": "a", "echo": False, "suffix": None, "n": 2, "best_of": 2}
+    assert adapted("completions", **parameters) == (parameters, False)
 
 
 def test_a_prompt_that_is_too_long_gets_the_error_of_openai() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from openai_compat.core.errors import InvalidAnswerError, InvalidRequestError
 from openai_compat.services.emulation.call_parser import MAX_CALL_CHARS, CallTextParser
+from openai_compat.services.emulation.json_repair import repair_value
 from openai_compat.services.emulation.tool_rules import requires_call, to_rules
 
 WEATHER = {
@@ -94,6 +95,21 @@ def test_numbers_in_quotes_become_numbers() -> None:
     assert json.loads(read(text)[1][0][1]) == {"city": "75001", "days": 3}
 
 
+@pytest.mark.parametrize(
+    ("alternatives", "value", "repaired"),
+    [
+        ([{"type": "integer"}, {"type": "null"}], "3", 3),
+        ([{"$ref": "#/$defs/list"}, {"type": "null"}], "[1]", [1]),
+        ([{"type": "integer"}, {"type": "string"}], "3", "3"),
+        ([{"type": "integer"}, {"enum": ["3"]}], "3", "3"),
+    ],
+)
+def test_alternatives_are_repaired_where_the_meaning_is_clear(alternatives: Any, value: Any, repaired: Any) -> None:
+    """Agents describe an optional argument as a value or null."""
+    schema = {"properties": {"a": {"anyOf": alternatives}}, "$defs": {"list": {"type": "array"}}}
+    assert repair_value({"a": value}, schema) == {"a": repaired}
+
+
 def test_the_repair_leaves_strings_alone() -> None:
     text = '<tool_call>{"name": "get_weather", "arguments": {"city": "[1, \\"x\\",]"},}</tool_call>'
     assert json.loads(read(text)[1][0][1]) == {"city": '[1, "x",]'}
@@ -158,6 +174,13 @@ def test_a_call_that_the_limit_cut_off_is_left_out() -> None:
     assert read(half, is_complete=False) == ([], [])
     assert len(read(PARIS + half, is_complete=False)[1]) == 1
     assert read(half, choice="required", is_complete=False) == ([], [])
+
+
+def test_a_call_without_the_marker_that_the_limit_cut_off_is_not_completed() -> None:
+    """The repair of missing braces would turn it into a call that lacks arguments."""
+    half = '{"name": "get_weather", "arguments": {"city": "Paris"'
+    assert read(half, is_complete=False) == ([half], [])
+    assert len(read(half)[1]) == 1
 
 
 def test_calls_have_a_limit_on_their_length() -> None:

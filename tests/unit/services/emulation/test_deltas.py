@@ -74,6 +74,11 @@ def test_an_answer_that_was_cut_off_keeps_its_reason(reason: Any) -> None:
     assert (delta.content, delta.finish_reason) == ('{"a": ', reason)
 
 
+def test_a_refusal_takes_the_place_of_structured_output() -> None:
+    deltas = [ChatDelta(refusal="I cannot "), ChatDelta(refusal="say."), ChatDelta(finish_reason="stop")]
+    assert read(*deltas, format_=AnswerFormat({"type": "object"})) == deltas
+
+
 def test_held_text_becomes_heartbeats() -> None:
     """Without them, a proxy would close the connection of a client that waits for a long call."""
     held = [ChatDelta(character) for character in CALL]

@@ -47,6 +47,10 @@ def test_values_are_judged_as_by_the_reference_implementation(schema: Any) -> No
         assert is_valid == judge.is_valid(value), value
 
 
+def test_a_whole_number_may_have_any_length() -> None:
+    check_value(10**400, {"type": "integer"})
+
+
 def test_a_schema_that_refers_to_itself_has_an_end() -> None:
     with pytest.raises(Violation, match="refers to itself"):
         check_value(1, {"$ref": "#"})

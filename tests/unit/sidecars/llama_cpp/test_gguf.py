@@ -71,7 +71,12 @@ def test_weights_of_another_width_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "encoder.gguf").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"GGUF", b"PK\3\4" * 10, b"GGUF" + b"\xff" * 40])
+NO_KEY = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 0)
+LONG_ARRAY = NO_KEY + struct.pack("<IIQ", 9, 4, 2**63)
+NESTED_ARRAYS = NO_KEY + struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 5000
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"PK\3\4" * 10, b"GGUF" + b"\xff" * 40, LONG_ARRAY, NESTED_ARRAYS])
 def test_a_file_that_is_no_gguf_file_is_refused(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "a.gguf"
     file.write_bytes(content)
@@ -87,6 +92,21 @@ def test_a_file_that_does_not_exist_is_named_without_its_folder(tmp_path: Path) 
     with pytest.raises(ModelUnavailableError) as caught:
         loader(tmp_path).load(model, str)
     assert caught.value.message == "The file a.gguf of the model 'missing' does not exist."
+
+
+def test_every_file_of_a_model_counts_for_its_memory(tmp_path: Path) -> None:
+    """The name has a space and brackets, which patterns of files know too."""
+    source = tmp_path / "encoder.gguf"
+    convert_bert(save_encoder(tmp_path), source)
+    first, second = (tmp_path / f"my model [q4]-0000{number}-of-00002.gguf" for number in (1, 2))
+    source.rename(first)
+    alone = loader(tmp_path).estimate(LlamaCppModel(name="a", gguf_file=str(first)))
+    assert alone is not None
+    assert alone > first.stat().st_size
+    second.write_bytes(b"x" * 1000)
+    (tmp_path / "mm [1].gguf").write_bytes(b"x" * 500)
+    whole = LlamaCppModel(name="a", gguf_file=str(first), mmproj_file=str(tmp_path / "mm [1].gguf"))
+    assert loader(tmp_path).estimate(whole) == alone + 1500
 
 
 @pytest.mark.parametrize(
