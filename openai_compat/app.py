@@ -277,7 +277,8 @@ def _build_state(settings: Settings) -> State:
     limiter = ConcurrencyLimiter(
         settings.max_concurrent_requests, settings.max_queued_requests, settings.request_queue_timeout
     )
-    sources = Sources(Activity(), limiter, resources, router.breaker, store, storage, accounts)
+    recorder = _to_recorder(settings, storage, accounts)
+    sources = Sources(Activity(), limiter, resources, router.breaker, store, storage, accounts, recorder)
     return State(
         settings,
         router,
@@ -290,7 +291,7 @@ def _build_state(settings: Settings) -> State:
         responses,
         background,
         accounts,
-        _to_recorder(settings, storage, accounts),
+        recorder,
         engine_client,
         limiter,
         Metrics(settings.metrics_slot, router.known_models(), sources),
@@ -376,11 +377,10 @@ def _register_admin_page(app: Flask, state: State, chats: ChatService, embedding
     app.register_blueprint(page_blueprint(sessions, features))
     sources = admin_api.Sources(
         state.router,
-        state.recorder,
         CallReports(state.storage),
         state.accounts,
         admin_api.model_tester(state.router, chats, embeddings),
-        state.metrics.activity_of_all_workers,
+        state.metrics.worker_totals,
     )
     app.register_blueprint(admin_api.api_blueprint(sessions.check, sources))
     if state.accounts is not None:

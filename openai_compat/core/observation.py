@@ -20,6 +20,14 @@ class Activity:
     streams: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class WorkerTotals:
+    """Open streams of all workers, and the calls that are missing in the log because the database was away."""
+
+    streams: int
+    dropped_calls: int
+
+
 @dataclass(slots=True)
 class AttemptRecord:
     """One request to a target of a route.

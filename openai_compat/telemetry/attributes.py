@@ -13,8 +13,9 @@ from openai_compat.core.trace import Trace
 
 Attributes = dict[str, str | int | float | bool | list[str]]
 
-OPERATIONS: Final = {"completions": "text_completion", "embeddings": "embeddings"}
-"""Path of an endpoint -> name of the operation. All others with a model are `chat`."""
+PASSTHROUGH: Final = "passthrough"
+OPERATIONS: Final = {"completions": "text_completion", "embeddings": "embeddings", "proxy": PASSTHROUGH}
+"""Path of an endpoint, or the view of the passthrough -> name of the operation. All others with a model are `chat`."""
 _NUMBERS: Final = {
     "temperature": "gen_ai.request.temperature",
     "top_p": "gen_ai.request.top_p",
@@ -47,12 +48,13 @@ def operation_of(ended: EndedRequest) -> str:
 
 def call_attributes(ended: EndedRequest, trace: Trace) -> Attributes:
     """Return the attributes of the call's span, without content."""
+    operation = operation_of(ended)
     attributes: Attributes = {
-        "gen_ai.operation.name": operation_of(ended),
+        "gen_ai.operation.name": operation,
         "gen_ai.request.model": ended.model[:MAX_CHARS],
         "gen_ai.request.stream": ended.is_streamed,
         "http.response.status_code": ended.status,
-        "openai_compat.endpoint": ended.operation,
+        "openai_compat.endpoint": PASSTHROUGH if operation == PASSTHROUGH else ended.operation,
         "openai_compat.request_id": ended.request_id,
     }
     if ended.served is not None:

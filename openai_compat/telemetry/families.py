@@ -180,6 +180,12 @@ ROWS_DROPPED: Final = Family(
     (),
     "Calls whose usage was lost, because the ledger was away for too long.",
 )
+CALLS_DROPPED: Final = Family(
+    "openai_compat_call_log_dropped_total",
+    "counter",
+    (),
+    "Calls that are missing in the log of calls, because the database was away for too long.",
+)
 ENGINE_MEMORY: Final = Family(
     "openai_compat_engine_resident_memory_bytes", "gauge", (), "Resident memory of the engine for local models."
 )
@@ -200,6 +206,6 @@ FAMILIES: Final = (
     REQUESTS, REQUEST_DURATION, TIME_TO_FIRST_TOKEN, TIME_PER_TOKEN, TOKEN_USAGE, TOKEN_DETAILS, REJECTED, STREAMS,
     ATTEMPTS, RETRIES, FAILOVERS, ATTEMPT_FIRST_TOKEN, ATTEMPT_DURATION, CIRCUIT, IN_FLIGHT, OPEN_STREAMS, QUEUED,
     CONNECTIONS, IDLE_CONNECTIONS, STATE_UP, LEDGER_UP, DATABASE_UP, LIMIT, LIMIT_REMAINING, BUDGET,
-    BUDGET_REMAINING, ROWS_DROPPED, LAG, MEMORY, CPU, WORKERS,
+    BUDGET_REMAINING, ROWS_DROPPED, CALLS_DROPPED, LAG, MEMORY, CPU, WORKERS,
     WORKER_STARTS, WORKER_EXITS, ENGINE_MEMORY, MODEL_LOADED, MODEL_CALLS, MODEL_MEMORY, BUILD,
 )  # fmt: skip

@@ -6,7 +6,7 @@ import platform
 from collections.abc import Collection, Iterable
 from typing import Final
 
-from openai_compat.core.observation import Activity, Observer
+from openai_compat.core.observation import Activity, Observer, WorkerTotals
 from openai_compat.core.turns import TimeSlices
 from openai_compat.core.version import __version__
 from openai_compat.state.worker_slots import open_slot
@@ -84,14 +84,14 @@ class Metrics:
             values[family.name] = found
         return values
 
-    def activity_of_all_workers(self) -> Activity:
-        """Return the numbers of the requests and streams of all workers. Those of the others are a second old."""
+    def worker_totals(self) -> WorkerTotals:
+        """Return numbers of all workers. Those of the others are a second old."""
         self._sampler.sample()
         values = self._totals.read(TimeSlices(SLICE_SECONDS))
-        requests, streams = (
-            int(values[family.name].get((), [0.0])[0]) for family in (families.IN_FLIGHT, families.OPEN_STREAMS)
+        streams, dropped = (
+            int(values[family.name].get((), [0.0])[0]) for family in (families.OPEN_STREAMS, families.CALLS_DROPPED)
         )
-        return Activity(requests, streams)
+        return WorkerTotals(streams, dropped)
 
     def render(self, form: Format) -> tuple[bytes, str]:
         """Return all metrics as text, in turns with the streams of this worker, and its content type."""

@@ -16,6 +16,7 @@ from openai_compat.backends.resources import BackendResources
 from openai_compat.core.concurrency import ConcurrencyLimiter
 from openai_compat.core.observation import Activity
 from openai_compat.routing.circuit_breaker import CircuitBreaker
+from openai_compat.services.call_log.recorder import CallRecorder
 from openai_compat.state.base import StateStore
 from openai_compat.storage import Storage
 
@@ -43,6 +44,7 @@ class Sources:
     store: StateStore
     storage: Storage
     accounts: Accounts | None
+    recorder: CallRecorder | None
 
 
 class Sampler:
@@ -95,6 +97,8 @@ class Sampler:
         self._count(connections.reused, families.CONNECTIONS, "reused")
         if sources.accounts is not None:
             self._count(sources.accounts.bookkeeper.dropped, families.ROWS_DROPPED)
+        if sources.recorder is not None:
+            self._count(sources.recorder.dropped, families.CALLS_DROPPED)
         table.set(read_memory(), families.MEMORY, table.worker)
         self._count(time.process_time(), families.CPU)
 

@@ -14,7 +14,7 @@ from openai_compat import create_app
 from openai_compat.config import environment
 from openai_compat.core.errors import StorageUnavailableError
 from openai_compat.storage import Storage
-from tests.support.admin_session import ADMIN_KEY, AdminSession
+from tests.support.admin_session import ADMIN_KEY, ORIGIN, AdminSession
 from tests.support.mock_upstream import MockUpstream
 from tests.support.waiting import wait_until
 
@@ -169,6 +169,14 @@ def test_streams_count_while_they_are_open(admin: AdminSession) -> None:
     assert admin.get("overview")["streams"] == 0
 
 
+def test_calls_that_are_missing_in_the_log_are_counted_for_all_workers(admin: AdminSession) -> None:
+    state = admin.client.application.extensions["openai_compat"]
+    before = admin.get("overview")["dropped"]
+    state.recorder.dropped += 2
+    assert admin.get("overview")["dropped"] == before + 2
+    assert state.metrics.read()["openai_compat_call_log_dropped_total"][()] == [before + 2]
+
+
 def test_targets_have_the_state_of_their_circuit(admin: AdminSession) -> None:
     chat(admin.client, "assistant")
     flush(admin.client)
@@ -186,6 +194,15 @@ def test_a_test_of_a_model_is_a_call_like_any_other(admin: AdminSession) -> None
     assert newest(admin)["model"] == "assistant"
     alone = admin.send("POST", "api/models/test", {"model": "assistant", "target": "down"})
     assert (alone.status_code, alone.json["error"]["code"]) == (502, "upstream_unreachable")
+
+
+def test_a_test_of_a_model_does_not_send_the_credential_of_a_proxy_to_the_upstream(
+    admin: AdminSession, upstream: MockUpstream
+) -> None:
+    headers = {**ORIGIN, "X-CSRF-Token": admin.token, "Authorization": "Basic b3BzOnNlY3JldA=="}
+    admin.client.post("/admin/api/models/test", json={"model": "cut"}, headers=headers)
+    assert "fault-cut" in str(upstream.requests()[-1])
+    assert "b3BzOnNlY3JldA==" not in str(upstream.requests()[-1])
 
 
 def test_a_test_of_an_unknown_target_is_refused(admin: AdminSession) -> None:

@@ -27,11 +27,13 @@ class FakeExport(SpanExport):
         self.attributes.append(call_attributes(ended, trace))
 
 
-def end_call(payload: dict[str, Any]) -> tuple[dict[str, Any], Trace]:
+def end_call(payload: dict[str, Any], **changes: Any) -> tuple[dict[str, Any], Trace]:
     """Return the attributes of a sampled call that has ended, and its trace."""
     export = FakeExport()
     trace = Trace(1, 2, None, 3, is_sampled=True, payload=payload, answer=[b"answer"])
-    Tracer(export, Sampler(1.0, follows_parent=False), captures_content=True).observe(replace(CALL, trace=trace))
+    Tracer(export, Sampler(1.0, follows_parent=False), captures_content=True).observe(
+        replace(CALL, trace=trace, **changes)
+    )
     return export.attributes[0], trace
 
 
@@ -45,3 +47,8 @@ def test_an_ended_call_does_not_keep_its_content_in_memory() -> None:
 def test_parameters_of_another_type_are_left_out(payload: dict[str, Any]) -> None:
     attributes, _ = end_call(payload)
     assert not attributes.keys() & {"gen_ai.request.stop_sequences", "gen_ai.request.seed", "gen_ai.request.top_p"}
+
+
+def test_what_is_passed_through_is_no_chat() -> None:
+    attributes, _ = end_call({}, operation="proxy")
+    assert attributes["gen_ai.operation.name"] == attributes["openai_compat.endpoint"] == "passthrough"

@@ -11,9 +11,8 @@ from flask import Blueprint, Response, request
 from openai_compat.accounts.account_overview import describe_accounts
 from openai_compat.accounts.service import Accounts
 from openai_compat.core.errors import AccountsUnavailableError, NotFoundError
-from openai_compat.core.observation import Activity
+from openai_compat.core.observation import WorkerTotals
 from openai_compat.routing.router import ModelRouter
-from openai_compat.services.call_log.recorder import CallRecorder
 from openai_compat.services.call_log.reports import MAX_PAGE, SPANS, CallReports
 from openai_compat.services.chat import ChatService
 from openai_compat.services.embeddings import EmbeddingService
@@ -28,6 +27,7 @@ from openai_compat.storage.records import CallFilter
 from openai_compat.web.administration import read_choice, read_number
 from openai_compat.web.inference import read_payload, respond_to_call
 from openai_compat.web.json_response import json_response
+from openai_compat.web.request_context import current_context
 from openai_compat.web.schemas.administration import MODEL_TEST_REQUEST
 
 from .page import NO_STORE, add_security_headers
@@ -40,14 +40,13 @@ QUESTION: Final = "Reply with the single word: pong"
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What the page shows. `test` answers a call to a model, or to one of its targets. `activity` is of all workers."""
+    """What the page shows. `test` answers a call to a model, or to one of its targets. `totals` are of all workers."""
 
     router: ModelRouter
-    recorder: CallRecorder
     reports: CallReports
     accounts: Accounts | None
     test: Callable[[str, str], Response]
-    activity: Callable[[], Activity]
+    totals: Callable[[], WorkerTotals]
 
 
 def api_blueprint(check: Callable[[], None], sources: Sources) -> Blueprint:
@@ -81,7 +80,8 @@ def _add_calls(blueprint: Blueprint, sources: Sources) -> None:
     @blueprint.get("/overview")
     def overview() -> Response:
         report = reports.overview(_read_span())
-        return _answer({**report, "streams": sources.activity().streams, "dropped": sources.recorder.dropped})
+        totals = sources.totals()
+        return _answer({**report, "streams": totals.streams, "dropped": totals.dropped_calls})
 
     @blueprint.get("/calls")
     def list_calls() -> Response:
@@ -115,6 +115,7 @@ def model_tester(
 
     def test(model: str, target: str) -> Response:
         route = find_target(router, model, target)
+        current_context().authorization = None  # of a proxy before this server, and no credential for an upstream
         if can_chat(route):
             payload: dict[str, Any] = {"model": route.model, "messages": [{"role": "user", "content": QUESTION}]}
             return respond_to_call(chat, route, InferenceCall(CHAT_PATH, to_json(payload), payload, route.model))
