@@ -20,7 +20,7 @@ from openai_compat.core.large_json import parse_json
 from openai_compat.core.profiles import DROPPED, record_adaptations
 from openai_compat.core.types import JSON, CallContext
 
-TOOL_PARAMETERS: Final = ("tools", "tool_choice", "parallel_tool_calls")
+TOOL_PARAMETERS: Final = ("tools", "tool_choice", "parallel_tool_calls", "functions", "function_call")
 MEDIA: Final = frozenset({"image_url", "input_audio"})
 """Types of content that a model reads with a projector only."""
 _OF_NOTE: Final = re.compile(rb'"(?:tools|functions|echo|suffix|best_of)"')
@@ -44,12 +44,11 @@ def adapt(call: UpstreamRequest, model: str, *, reads_media: bool) -> tuple[Upst
     if call.path.startswith("completions"):
         _check_completion(content, model)
         return call, None
-    if content.get("functions"):
-        raise UnsupportedParameterError("functions", model, "use `tools`.")
     if not reads_media:
         _check_media(content, model)
     has_tools = content.get("tools") and content.get("tool_choice") != "none"
-    return call, content if has_tools else None
+    has_functions = content.get("functions") and content.get("function_call") != "none"
+    return call, content if has_tools or has_functions else None
 
 
 def _check_completion(content: JSON, model: str) -> None:
@@ -79,9 +78,11 @@ def offer_tools(call: UpstreamRequest, content: JSON, model: str) -> UpstreamReq
     """Return the call with the tools that `tool_choice` allows. llama.cpp knows no choice of certain tools.
 
     Raises:
-        UnsupportedParameterError: a tool is no function.
+        UnsupportedParameterError: a tool is no function, or the call has `functions`, which llama.cpp would ignore.
         InvalidRequestError: `tool_choice` names a tool that the request does not have.
     """
+    if content.get("functions"):
+        raise UnsupportedParameterError("functions", model, "use `tools`.")
     if any(tool.get("type", "function") != "function" for tool in content["tools"]):
         raise UnsupportedParameterError("tools", model, "only tools of the type 'function' are.")
     choice = content.get("tool_choice")
@@ -120,13 +121,14 @@ def drop_tools(call: UpstreamRequest, content: JSON, model: str, context: CallCo
     Raises:
         UnsupportedParameterError: the call requires a tool.
     """
-    if _requires_call(content.get("tool_choice")):
-        raise UnsupportedParameterError(
-            "tool_choice",
-            model,
-            "its chat template has no format for tools, so that a call cannot be required. Set `tools: prompt` in its "
-            "entry of the models file to emulate them.",
-        )
+    for choice in ("tool_choice", "function_call"):
+        if _requires_call(content.get(choice)):
+            raise UnsupportedParameterError(
+                choice,
+                model,
+                "its chat template has no format for tools, so that a call cannot be required. Set `tools: prompt` in "
+                "its entry of the models file to emulate them.",
+            )
     record_adaptations({name: DROPPED for name in TOOL_PARAMETERS if name in content}, context.reply_headers)
     return _with_content(call, {name: value for name, value in content.items() if name not in TOOL_PARAMETERS})
 

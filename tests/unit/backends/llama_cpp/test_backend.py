@@ -142,6 +142,19 @@ def test_tools_that_the_template_would_ignore_are_dropped_and_listed() -> None:
         assert refusal.value.param == "tool_choice"
 
 
+def test_functions_that_the_template_would_ignore_are_dropped_and_listed() -> None:
+    parameters: Any = {"model": "m", "functions": [{"name": "add"}], "function_call": "auto"}
+    call = UpstreamRequest("POST", "chat/completions", {}, json.dumps(parameters).encode())
+    call, content = adapt(call, "m", reads_media=False)
+    assert content is not None
+    context = CallContext("a")
+    assert drop_tools(call, content, "m", context).body == b'{"model": "m"}'
+    assert context.reply_headers == {"x-openai-compat-adapted": "functions=dropped, function_call=dropped"}
+    with pytest.raises(UnsupportedParameterError) as refusal:
+        drop_tools(call, {**content, "function_call": {"name": "add"}}, "m", context)
+    assert refusal.value.param == "function_call"
+
+
 @pytest.mark.parametrize(
     ("path", "parameters", "name"),
     [
