@@ -45,17 +45,23 @@ FUNCTION_PARAMETERS: Final = frozenset({"functions", "function_call"})
 BY_TEMPLATE: Final = "by template"
 """Supported by models whose chat template supports tools, dropped for others."""
 
+LLAMA_CPP_CHAT: Final = {
+    **dict.fromkeys(("tools", *TOOL_PARAMETERS), BY_TEMPLATE),
+    **dict.fromkeys(FUNCTION_PARAMETERS, "rejected or dropped"),
+}
+LLAMA_CPP_COMPLETIONS: Final = dict.fromkeys(("best_of", "echo", "suffix"), "rejected")
+
 
 def treatment_of(kind: str, parameter: str, *, is_chat: bool) -> str:
     """Return what a kind of backend does with a parameter.
 
     The result is `supported`, `by template`, `forwarded`, ``as `NAME` `` for a renamed parameter, `dropped`, `ignored`,
-    `rejected`, or `no endpoint` if the kind does not serve such calls.
+    `rejected`, `rejected or dropped` by the template, or `no endpoint` if the kind does not serve such calls.
     """
     if kind == HUGGINGFACE:
         return _local_treatment_of(parameter, is_chat=is_chat)
-    if kind == LLAMA_CPP and is_chat and parameter in {"tools", *TOOL_PARAMETERS}:
-        return "rejected" if parameter in FUNCTION_PARAMETERS else BY_TEMPLATE
+    if kind == LLAMA_CPP and parameter in (own := LLAMA_CPP_CHAT if is_chat else LLAMA_CPP_COMPLETIONS):
+        return own[parameter]
     backend_class = load_backend_class(kind)
     profile = PROFILES.get(kind, Profile())
     if parameter in profile.rename:
