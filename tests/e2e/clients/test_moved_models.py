@@ -32,10 +32,6 @@ KEPT: dict[str, Any] = {
     "metadata": {"tier": "small"},
 }
 SPARE = {"name": "spare", "kind": "echo", "context_window": 8192}
-HERE = {
-    "kind": "llama_cpp", "gguf_file": str(chat_folder() / CHAT_FILE), "chat_template_file": str(TEMPLATE),
-    "max_context_tokens": 1024, "max_batch": 2, "threads": 1,
-}  # fmt: skip
 SCHEMA = {"type": "object", "properties": {"age": {"type": "integer", "minimum": 0}}, "required": ["age"]}
 FRANCE: Any = [{"role": "user", "content": "What is the capital of France?"}]
 PERSON: Any = [{"role": "user", "content": "Invent a person."}]
@@ -61,7 +57,11 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Row, Row]]:
     folder = tmp_path_factory.mktemp("moved")
     with ExitStack() as stack:
         url = stack.enter_context(running_llama_server(TEMPLATE))
-        changes = (HERE, {"kind": "openai", "base_url": f"{url}/v1"})
+        local = {
+            "kind": "llama_cpp", "gguf_file": str(chat_folder() / CHAT_FILE), "chat_template_file": str(TEMPLATE),
+            "max_context_tokens": 1024, "max_batch": 2, "threads": 1,
+        }  # fmt: skip
+        changes = (local, {"kind": "openai", "base_url": f"{url}/v1"})
         here, elsewhere = (
             stack.enter_context(serving(folder / f"{change['kind']}.json", change)) for change in changes
         )

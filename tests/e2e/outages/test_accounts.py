@@ -23,7 +23,7 @@ from tests.support.waiting import wait_until
 
 SECONDS = float(os.environ.get("OUTAGE_SECONDS", "120"))
 CALLERS = 4
-PAUSE = 0.02
+PAUSE = 0.1
 MODELS = [{"name": "priced", "kind": "echo", "price": {"request": 0.25, "output": 1}}]
 BUDGET: dict[str, Any] = {"budgets": [{"amount": 100_000}]}
 pytestmark = pytest.mark.timeout(60 + 3 * SECONDS)
