@@ -59,12 +59,17 @@ frontend: $(CHAT)  ## install, build and start the chat page of examples/nextjs-
 NEEDED := $(DEV) $(if $(shell command -v npm),$(NODE) $(CHAT),no-npm)
 BROWSER := tests/e2e/browser
 OUTAGES := tests/e2e/outages
+DOCS := tests/docs
 test: $(NEEDED)  ## install what the tests need, run all but the slow ones below (tests of missing extras are skipped)
-	$(BIN)/python -m pytest $(PARALLEL) --ignore=$(BROWSER) --ignore=$(OUTAGES) $(PYTEST)
+	$(BIN)/python -m pytest $(PARALLEL) --ignore=$(BROWSER) --ignore=$(DOCS) --ignore=$(OUTAGES) $(PYTEST)
 
 .PHONY: test-browser
 test-browser: $(NEEDED)  ## run the tests of the pages in Chromium
 	$(BIN)/python -m pytest $(PARALLEL) $(BROWSER) $(PYTEST)
+
+.PHONY: test-docs
+test-docs: $(NEEDED)  ## run the commands and the code of the documentation, check its tables and links
+	$(BIN)/python -m pytest $(PARALLEL) $(DOCS) $(PYTEST)
 
 .PHONY: test-outages
 test-outages: $(DEV)  ## stop PostgreSQL and Redis for two minutes under load (OUTAGE_SECONDS)
