@@ -225,8 +225,8 @@ def test_an_answer_that_is_not_stored_is_kept_until_it_is(page: Page, stored: St
     else:
         ask(page, "And more")
         expect(answer(page)).to_have_text("And more")
-    wait_until(page, lambda: len(stored.only()) >= 2)
-    assert stored.only()[:2] == [("user", "The first talk", "completed"), ("assistant", "The first talk", "completed")]
+    expected = [("user", "The first talk", "completed"), ("assistant", "The first talk", "completed")]
+    wait_until(page, lambda: stored.only()[:2] == expected)
 
 
 def test_without_conversations_on_the_server_nothing_is_stored(
