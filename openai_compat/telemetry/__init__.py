@@ -1,1 +1,1 @@
-"""What operators see of the server: metrics and traces."""
+"""Metrics and traces of the server, for its operators."""

@@ -56,7 +56,7 @@ def _texts_of_answer(body: bytes) -> Iterator[str]:
 
 
 def _whole_texts(answer: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the texts of a complete answer: of chat and text completions, of the Responses API and of Messages."""
+    """Yield the texts of a complete answer, in the form of any of the server's endpoints."""
     for choice in _objects(answer.get("choices")):
         yield from _texts(choice.get("message") or choice)
     for item in _objects(answer.get("output")):

@@ -37,7 +37,7 @@ class Tracer:
         self._captures_content = captures_content
 
     def start(self, environ: WSGIEnvironment) -> Trace:
-        """Return the trace of a request: the client's, or a new one."""
+        """Return the trace that the client sent with its request, or a new one."""
         parent = parse_traceparent(environ.get(_HEADER))
         trace_id, parent_id, was_sampled = parent or (new_trace_id(), None, None)
         is_sampled = self._sampler.is_sampled(trace_id, was_sampled)
