@@ -22,7 +22,7 @@ from openai_compat.core import errors
 from openai_compat.core.validators import parse_text
 from openai_compat.services.forwarding import FILE_HEADERS, RELAYED_HEADERS, RELAYED_PREFIXES
 from openai_compat.tools.mock_upstream.options import NAMES
-from openai_compat.web import request_context as calls
+from openai_compat.web import forwarded_headers as headers
 from openai_compat.web.routes import inference as inference_routes
 from openai_compat.web.routes import messages as messages_routes
 from openai_compat.web.routes import models as models_routes
@@ -139,9 +139,9 @@ def _status_of(error: type[errors.OpenAICompatError]) -> str:
 def test_every_forwarded_header_is_documented() -> None:
     """The documentation names all of them, and no other."""
     _, to_upstream, to_client, *_ = re.split(r"From an? (?:client|upstream) to ", page("reference/http-api"))
-    names = tuple(calls._FORWARDED_WITH_GET)
-    forwarded = {name for _, name in calls._forwarded_names(names, calls._FORWARDED_WITH_GET)}
-    forwarded |= {f"{name}*" for _, name in calls._forwarded_names(calls._FORWARDED_PREFIXES, frozenset())}
+    names = tuple(headers._FORWARDED_WITH_GET)
+    forwarded = {name for _, name in headers._forwarded_names(names, headers._FORWARDED_WITH_GET)}
+    forwarded |= {f"{name}*" for _, name in headers._forwarded_names(headers._FORWARDED_PREFIXES, frozenset())}
     relayed = RELAYED_HEADERS | FILE_HEADERS | {f"{prefix}*" for prefix in RELAYED_PREFIXES}
     assert set(CODE.findall(to_upstream)) == forwarded
     assert set(CODE.findall(to_client.partition("\n## ")[0])) == relayed
