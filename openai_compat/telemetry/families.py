@@ -186,14 +186,20 @@ CALLS_DROPPED: Final = Family(
     (),
     "Calls that are missing in the log of calls, because the database was away for too long.",
 )
-ENGINE_MEMORY: Final = Family(
-    "openai_compat_engine_resident_memory_bytes", "gauge", (), "Resident memory of the engine for local models."
+SIDECAR_MEMORY: Final = Family(
+    "openai_compat_sidecar_resident_memory_bytes",
+    "gauge",
+    ("sidecar",),
+    "Resident memory of the processes of local models (`engine`) and of pipelines (`haystack`).",
 )
 MODEL_LOADED: Final = Family(
-    "openai_compat_local_model_loaded", "gauge", ("model",), "1 if the engine has loaded the local model."
+    "openai_compat_local_model_loaded", "gauge", ("model",), "1 if the local model or the pipeline is loaded."
 )
 MODEL_CALLS: Final = Family(
-    "openai_compat_local_model_calls", "gauge", ("model",), "Calls of the local model that run or wait in the engine."
+    "openai_compat_local_model_calls",
+    "gauge",
+    ("model",),
+    "Calls of the local model or the pipeline that run or wait.",
 )
 MODEL_MEMORY: Final = Family(
     "openai_compat_local_model_memory_bytes", "gauge", ("model",), "Memory of the local model with its cache."
@@ -207,5 +213,5 @@ FAMILIES: Final = (
     ATTEMPTS, RETRIES, FAILOVERS, ATTEMPT_FIRST_TOKEN, ATTEMPT_DURATION, CIRCUIT, IN_FLIGHT, OPEN_STREAMS, QUEUED,
     CONNECTIONS, IDLE_CONNECTIONS, STATE_UP, LEDGER_UP, DATABASE_UP, LIMIT, LIMIT_REMAINING, BUDGET,
     BUDGET_REMAINING, ROWS_DROPPED, CALLS_DROPPED, LAG, MEMORY, CPU, WORKERS,
-    WORKER_STARTS, WORKER_EXITS, ENGINE_MEMORY, MODEL_LOADED, MODEL_CALLS, MODEL_MEMORY, BUILD,
+    WORKER_STARTS, WORKER_EXITS, SIDECAR_MEMORY, MODEL_LOADED, MODEL_CALLS, MODEL_MEMORY, BUILD,
 )  # fmt: skip

@@ -12,13 +12,13 @@ from openai_compat.core.version import __version__
 from openai_compat.state.worker_slots import open_slot
 
 from . import families
-from .engine import read_engine
 from .exposition import CONTENT_TYPES, Format, render
 from .meters import MeterGauges
 from .request_metrics import RequestMetrics
 from .sampler import Sampler, Sources
 from .series import SeriesTable
 from .shared_state import DatabaseProbe, read_shared_state
+from .sidecars import read_sidecars
 from .totals import Sums, TotalsReader
 
 SLICE_SECONDS: Final = 0.002
@@ -80,7 +80,7 @@ class Metrics:
             values[family.name] = found
         if self._sources.storage.is_open:
             values[families.DATABASE_UP.name] = {(): [float(self._database.is_up())]}
-        for family, found in {**self._meters.read(turns), **read_engine(self._sources.resources)}.items():
+        for family, found in {**self._meters.read(turns), **read_sidecars(self._sources.resources)}.items():
             values[family.name] = found
         return values
 

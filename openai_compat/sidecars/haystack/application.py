@@ -18,6 +18,7 @@ from openai_compat.core.tokens import TokenCounter
 from openai_compat.routing.router import ModelRouter
 from openai_compat.services.chat import ChatService
 from openai_compat.storage import open_storage
+from openai_compat.telemetry.sampler import read_memory
 from openai_compat.web.client_monitor import DisconnectMonitor
 from openai_compat.web.errors import register_errors
 from openai_compat.web.json_response import json_response
@@ -52,13 +53,19 @@ def create_pipelines_app(settings: Settings) -> Application:
     app = Application(NAME, static_folder=None)
     install_request_context(app, settings, DisconnectMonitor(), lambda environ: None)
     app.register_blueprint(chat_blueprint(ModelRouter(settings, backends, None), ChatService(tokens)))
-    app.register_blueprint(_models_blueprint(backends))
+    app.register_blueprint(_states_blueprint(backends))
     register_errors(app, settings)
     return app
 
 
-def _models_blueprint(backends: Mapping[str, PipelineBackend]) -> Blueprint:
-    blueprint = Blueprint("models", __name__)
+def _states_blueprint(backends: Mapping[str, PipelineBackend]) -> Blueprint:
+    """Return the blueprint of `GET /models/{id}`, which loads the pipeline, and of `GET /report`, which loads none."""
+    blueprint = Blueprint("states", __name__)
+
+    @blueprint.get("/report")
+    def report() -> Response:
+        models = {name: backend.report() for name, backend in backends.items()}
+        return json_response({"memory_bytes": read_memory(), "models": models})
 
     @blueprint.get("/models/<path:model>")
     def describe(model: str) -> Response:

@@ -53,6 +53,11 @@ class PipelineBackend(Backend, SupportsChat):
         self._error: OpenAICompatError | None = None
         self._retry_at = 0.0
         self._slots = threading.BoundedSemaphore(self.options.concurrency)
+        self._running: set[int] = set()
+
+    def report(self) -> Mapping[str, Any]:
+        """Return whether the pipeline is loaded, and the number of its calls that run or wait."""
+        return {"is_loaded": self._loaded is not None, "calls": len(self._running)}
 
     def load(self) -> Any:
         """Return the loaded pipeline. Concurrent callers wait while one of them loads it.
@@ -117,12 +122,15 @@ class PipelineBackend(Backend, SupportsChat):
     def _run(self, request: ChatRequest, deltas: _DeltaQueue, context: CallContext) -> None:
         """Run the pipeline and put its deltas into the queue, and last its error or None."""
         end: OpenAICompatError | None = None
+        self._running.add(threading.get_ident())
         try:
             self._run_pipeline(request, deltas, context)
         except ClientDisconnected:
             end = CallCancelledError()
         except Exception as error:  # noqa: BLE001 - components raise anything; `to_known_error` logs it
             end = to_known_error(error)
+        finally:
+            self._running.discard(threading.get_ident())
         with suppress(ClientDisconnected):
             deltas.put(end)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.extra("haystack")
 
 KEYS = ("key-one", "key-two")
+ADMIN_KEY = "admin-key"
 FACTORIES = """\
 import time
 from pathlib import Path
@@ -102,7 +104,8 @@ def server(mock: MockUpstream, tmp_path_factory: pytest.TempPathFactory) -> Iter
         {"name": "process-info", "kind": "haystack", "factory": "my_factories:process_info"},
     ]
     (folder / "models.json").write_text(json.dumps(models))
-    environment = {"MODELS_FILE": "models.json", "API_KEYS": ",".join(KEYS), "SSE_KEEPALIVE_SECONDS": "1"}
+    keys = {"API_KEYS": ",".join(KEYS), "ADMIN_API_KEY": ADMIN_KEY}
+    environment = {"MODELS_FILE": "models.json", "SSE_KEEPALIVE_SECONDS": "1", **keys}
     with LiveServer(environment, workers=2, folder=folder) as server:
         yield server
 
@@ -152,6 +155,22 @@ def test_tokens_arrive_while_the_model_produces_them(client: openai.OpenAI, mock
         tokens = (chunk.choices[0].delta.content for chunk in stream if chunk.choices[0].delta.content)
         assert [next(tokens), next(tokens)] == ["You", " said:"]
         assert mock.stats()["requests_open"] == 1
+
+
+def test_metrics_show_the_running_calls_of_pipelines(server: LiveServer, client: openai.OpenAI) -> None:
+    def scrape() -> str:
+        headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
+        return requests.get(f"{server.url}/metrics", headers=headers, timeout=20).text
+
+    messages: Any = [{"role": "user", "content": "Hi"}]
+    wait_until(lambda: 'openai_compat_local_model_calls{model="stall"} 1\n' not in scrape())  # of the test before
+    with client.chat.completions.create(model="stall", messages=messages, stream=True) as stream:
+        next(iter(stream))
+        shown = scrape()
+    assert 'openai_compat_local_model_calls{model="stall"} 1\n' in shown
+    assert 'openai_compat_local_model_loaded{model="stall"} 1\n' in shown
+    assert re.search(r'^openai_compat_sidecar_resident_memory_bytes\{sidecar="haystack"\} \d{7,}$', shown, re.MULTILINE)
+    wait_until(lambda: 'openai_compat_local_model_calls{model="stall"} 0\n' in scrape())
 
 
 def test_documents_are_cited_in_the_clients_own_types(client: openai.OpenAI) -> None:

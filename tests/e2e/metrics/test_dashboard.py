@@ -147,4 +147,4 @@ def test_the_engine_reports_its_local_models(scrapes: dict[str, str]) -> None:
     text = scrapes["text"]
     assert 'openai_compat_local_model_loaded{model="local"} 1\n' in text
     assert 'openai_compat_local_model_calls{model="local"} 0\n' in text
-    assert re.search(r"^openai_compat_engine_resident_memory_bytes \d{7,}$", text, re.MULTILINE)
+    assert re.search(r'^openai_compat_sidecar_resident_memory_bytes\{sidecar="engine"\} \d{7,}$', text, re.MULTILINE)
