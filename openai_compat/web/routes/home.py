@@ -6,27 +6,16 @@ contains nothing that is not public.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Final
 
 from flask import Blueprint, Response, request, send_from_directory, url_for
 
-from openai_compat.core.errors import NotFoundError
 from openai_compat.core.version import __version__
 from openai_compat.web.json_response import json_response
+from openai_compat.web.static_pages import STATIC, add_security_headers, find_assets, send_asset
 
-FOLDER: Final = Path(__file__).parents[1] / "static" / "home"
 DOCUMENT: Final = "home.html"
-ASSETS: Final = frozenset(path.name for path in FOLDER.iterdir()) - {DOCUMENT}
-SECURITY_HEADERS: Final[Mapping[str, str]] = {
-    # Nothing inline, nothing from other hosts, and no script may turn text into HTML.
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-    "require-trusted-types-for 'script'; trusted-types 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
+ASSETS: Final = find_assets("home")
 
 
 def home_blueprint() -> Blueprint:
@@ -41,11 +30,9 @@ def home_blueprint() -> Blueprint:
 
     @blueprint.get("/home/<name>")
     def asset(name: str) -> Response:
-        if name not in ASSETS:
-            raise NotFoundError(f"There is no file '{name}'.")
-        return send_from_directory(FOLDER, name)
+        return send_asset(ASSETS, name)
 
-    blueprint.after_request(_add_security_headers)
+    blueprint.after_request(add_security_headers)
     return blueprint
 
 
@@ -56,7 +43,7 @@ def _wants_page() -> bool:
 
 
 def _page() -> Response:
-    return send_from_directory(FOLDER, DOCUMENT)
+    return send_from_directory(STATIC / "home", DOCUMENT)
 
 
 def _summary() -> dict[str, str]:
@@ -67,8 +54,3 @@ def _summary() -> dict[str, str]:
         "documentation": url_for("docs.swagger_page"),
         "openapi": url_for("docs.openapi_document"),
     }
-
-
-def _add_security_headers(response: Response) -> Response:
-    response.headers.update(SECURITY_HEADERS)
-    return response

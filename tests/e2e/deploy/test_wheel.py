@@ -11,6 +11,8 @@ import pytest
 
 from openai_compat.core.version import __version__
 from openai_compat.web.routes import home
+from openai_compat.web.routes.admin import page
+from openai_compat.web.static_pages import STATIC
 from tests.support.snippets import plain_environment
 from tests.support.tools import ROOT
 
@@ -43,9 +45,11 @@ def test_an_installed_server_ignores_a_config_module_in_the_working_directory(wh
 
 
 @pytest.mark.slow
-def test_the_wheel_contains_the_files_of_the_home_page(wheel: Path) -> None:
+def test_the_wheel_contains_the_files_of_the_pages(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {f"openai_compat/web/static/home/{name}" for name in (*home.ASSETS, home.DOCUMENT)} <= names
+    files = {STATIC / "home" / home.DOCUMENT, STATIC / "admin" / page.DOCUMENT}
+    files |= {folder / name for assets in (home.ASSETS, page.ASSETS) for name, folder in assets.items()}
+    assert {f"openai_compat/web/static/{file.relative_to(STATIC)}" for file in files} <= names
 
 
 @pytest.mark.slow

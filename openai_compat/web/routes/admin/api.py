@@ -29,8 +29,9 @@ from openai_compat.web.inference import read_payload, respond_to_call
 from openai_compat.web.json_response import json_response
 from openai_compat.web.request_context import current_context
 from openai_compat.web.schemas.administration import MODEL_TEST_REQUEST
+from openai_compat.web.static_pages import add_security_headers
 
-from .page import NO_STORE, add_security_headers
+from .page import NO_STORE
 
 DEFAULT_PAGE: Final = 50
 MAX_NUMBER: Final = 2**53

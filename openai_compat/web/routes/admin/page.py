@@ -6,7 +6,6 @@ The page consists of static files and contains nothing that is not public. What 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from flask import Blueprint, Response, redirect, send_from_directory
@@ -17,25 +16,10 @@ from openai_compat.web.admin_sessions import MAX_AGE, AdminSessions, check_own_p
 from openai_compat.web.inference import read_payload
 from openai_compat.web.json_response import json_response
 from openai_compat.web.schemas.administration import SIGN_IN_REQUEST
+from openai_compat.web.static_pages import STATIC, add_security_headers, find_assets, send_asset
 
-STATIC: Final = Path(__file__).parents[2] / "static"
-FOLDER: Final = STATIC / "admin"
 DOCUMENT: Final = "admin.html"
-ASSETS: Final[Mapping[str, Path]] = {
-    path.name: path.parent
-    for folder in (FOLDER, STATIC / "uplot")
-    for path in folder.iterdir()
-    if path.suffix in {".js", ".css", ".svg"}
-}
-"""Name of each file of the page -> its folder."""
-SECURITY_HEADERS: Final[Mapping[str, str]] = {
-    # Nothing inline, nothing from other hosts, and no script may turn text into HTML.
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-    "require-trusted-types-for 'script'; trusted-types 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
+ASSETS: Final = find_assets("admin", "uplot")
 NO_STORE: Final = {"cache-control": "no-store"}
 
 
@@ -45,7 +29,7 @@ def page_blueprint(sessions: AdminSessions, features: Mapping[str, Any]) -> Blue
 
     @blueprint.get("/admin")
     def page() -> Response:
-        return send_from_directory(FOLDER, DOCUMENT)
+        return send_from_directory(STATIC / "admin", DOCUMENT)
 
     @blueprint.get("/admin/")
     def redirect_to_page() -> Any:
@@ -53,10 +37,7 @@ def page_blueprint(sessions: AdminSessions, features: Mapping[str, Any]) -> Blue
 
     @blueprint.get("/admin/<name>")
     def asset(name: str) -> Response:
-        folder = ASSETS.get(name)
-        if folder is None:
-            raise NotFoundError(f"There is no file '{name}'.")
-        return send_from_directory(folder, name)
+        return send_asset(ASSETS, name)
 
     @blueprint.get("/admin/session")
     def get_session() -> Response:
@@ -84,11 +65,6 @@ def page_blueprint(sessions: AdminSessions, features: Mapping[str, Any]) -> Blue
 
     blueprint.after_request(add_security_headers)
     return blueprint
-
-
-def add_security_headers(response: Response) -> Response:
-    response.headers.update(SECURITY_HEADERS)
-    return response
 
 
 def refusing_blueprint() -> Blueprint:
