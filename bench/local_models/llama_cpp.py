@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -63,8 +64,7 @@ def own_server(site: Site) -> Server:
     )  # fmt: skip
     program = shlex.join([sys.executable, "-m", "bench.local_models.llama_server", str(site.port)])
     command = ["sh", "-c", f"echo {shlex.quote(config.to_json())} | exec {program}"]
-    # As below this server. By default, its threads spin while they wait, which costs the clients' CPU too.
-    return Server(command, {"PYTHONPATH": str(ROOT), "OMP_WAIT_POLICY": "PASSIVE"}, "smol")
+    return Server(command, {"PYTHONPATH": str(ROOT)}, "smol")
 
 
 def gateway(site: Site) -> Server:
@@ -127,7 +127,8 @@ def _read_stream(response: http.client.HTTPResponse, started: float) -> Answer:
 
 def _compare(ports: Mapping[str, int], clients: int, mode: str, rounds: int) -> dict[str, float]:
     """Return the median tokens a second of each server, and the median of the rounds' ratios."""
-    samples = [{server: _speed(port, clients, mode) for server, port in ports.items()} for _ in range(rounds)]
+    orders = islice(cycle([list(ports), list(ports)[::-1]]), rounds)
+    samples = [{server: _speed(ports[server], clients, mode) for server in order} for order in orders]
     return {
         **{server: median(sample[server] for sample in samples) for server in ports},
         "ratio": median(sample["ours"] / sample["own"] for sample in samples),

@@ -62,8 +62,6 @@ def on_starting(server: Any) -> None:
         os.environ["SECRET_KEY"] = token_hex(32)
     os.environ["LOCAL_RUNTIME_DIR"] = open_server_folder(settings.local_runtime_dir)
     migrate_database(server)
-    # The engine inherits it. By default, torch's idle threads would spin on the cores that the workers need.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def migrate_database(server: Any) -> None:

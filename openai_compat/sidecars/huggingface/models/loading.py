@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-
-# torch's threads sleep while they wait for each other. By default they spin, which is no faster and takes time slices
-# from other processes: the first token came after 0.5 s instead of 0.1 s. torch reads this when it is imported, and
-# GOMP_SPINCOUNT takes precedence.
-os.putenv("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
