@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Final
@@ -24,13 +24,6 @@ log = logging.getLogger(__name__)
 START_TIMEOUT: Final = 60.0
 """Seconds. An interpreter starts within a second or two, also on a busy machine."""
 POLL_INTERVAL: Final = 0.05
-OPENMP_SPINS: Final = "10000"
-"""Rounds in which a thread of llama.cpp or torch looks for its next part of a token before it sleeps.
-
-They take some 100 µs, longer than the gap between two parts and shorter than the gap between two tokens. With threads
-that sleep at once, a single caller gets a third of the tokens. Threads that spin for 300,000 rounds, libgomp's default,
-take the cores that the workers need.
-"""
 
 
 class SidecarClient(ABC):
@@ -136,15 +129,7 @@ class SidecarClient(ABC):
         """
         log.info("starting the %s", self.title)
         command = [*self.command(), str(self._runtime_dir.path)]
-        environ = openmp_environ(os.environ)
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, env=environ)  # noqa: S603 - our own
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)  # noqa: S603 - our own
         if self._process.stdin is not None:
             with suppress(BrokenPipeError), self._process.stdin as stdin:
                 stdin.write(self.configuration())
-
-
-def openmp_environ(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a sidecar. Nothing is changed if it says how threads of OpenMP wait."""
-    if "OMP_WAIT_POLICY" in environ:
-        return dict(environ)
-    return {"GOMP_SPINCOUNT": OPENMP_SPINS, **environ}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from openai_compat.backends.runtime_dir import RuntimeDir, is_locked
-from openai_compat.backends.sidecar_client import OPENMP_SPINS, SidecarClient
+from openai_compat.backends.sidecar_client import SidecarClient
 from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.errors import CallCancelledError, ModelBusyError, ModelUnavailableError
 
@@ -105,26 +104,3 @@ def test_a_cancelled_call_does_not_wait_for_the_start(path: Path) -> None:
     with pytest.raises(CallCancelledError):
         client.start(cancellation)
     client.close()
-
-
-PRINTS_ITS_ENVIRONMENT = (
-    'import json, os, pathlib, sys\n(pathlib.Path(sys.argv[1]) / "environ").write_text(json.dumps(dict(os.environ)))\n'
-) + LISTENING
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [({}, OPENMP_SPINS), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
-)
-def test_threads_of_a_sidecar_spin_for_a_moment_unless_the_environment_says_otherwise(
-    path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], expected: str | None
-) -> None:
-    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
-    client = Client(path, PRINTS_ITS_ENVIRONMENT)
-    client.start(CancellationToken())
-    client.close()
-    environ = json.loads((path / "environ").read_text())
-    assert environ.get("GOMP_SPINCOUNT") == expected
