@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.agent_folders import SECRET, create_folders
 from tests.support.live_server import LiveServer
 from tests.support.scripted_chat import ScriptedModel, call_events, chunk, text_events
 from tests.support.tools import NODE_DIR
@@ -24,7 +25,6 @@ from tests.support.tools import NODE_DIR
 KEY = "key-of-the-caller"
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC")
 """A PNG of one red pixel."""
-SECRET = "the word is heron"
 Answer = Callable[[dict[str, Any], int], bytes]
 
 
@@ -93,12 +93,7 @@ def environment(server: LiveServer, home: Path) -> dict[str, str]:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
-    """Return a folder to work in, and a home."""
-    work, home = tmp_path / "work", tmp_path / "home"
-    work.mkdir()
-    home.mkdir()
-    (work / "in.txt").write_text(f"{SECRET}\n")
-    return work, home
+    return create_folders(tmp_path)
 
 
 @pytest.mark.slow

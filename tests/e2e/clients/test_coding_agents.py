@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
+from tests.support.agent_folders import SECRET, create_folders
 from tests.support.live_server import LiveServer
 from tests.support.scripted_chat import ScriptedModel, call_events, text_events
 from tests.support.tools import NODE_DIR
 
 KEY = "key-of-the-caller"
-SECRET = "the word is heron"
 PROMPT = "Copy in.txt to out.txt."
 Call = tuple[str, dict[str, Any]]
 ROWS: dict[str, dict[str, Any]] = {"forwarded": {}, "emulated": {"tools": "prompt"}}
@@ -142,12 +142,7 @@ def run(command: list[str], work: Path, variables: dict[str, str]) -> str:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
-    """Return a folder to work in, and a home."""
-    work, home = tmp_path / "work", tmp_path / "home"
-    work.mkdir()
-    home.mkdir()
-    (work / "in.txt").write_text(f"{SECRET}\n")
-    return work, home
+    return create_folders(tmp_path)
 
 
 def run_agent(agent: Agent, scripted: ScriptedModel, row: dict[str, Any], folders: tuple[Path, Path]) -> None:
