@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from openai_compat.core.errors import BackendError
+from openai_compat.core.errors import BackendError, UpstreamError
 from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import Usage
 from openai_compat.routing.failover import Attempt
@@ -31,11 +31,7 @@ class FailoverStream(EventStream):
         try:
             return next(self._events)
         except StopIteration:
-            self.failure = self._attempt.result.failure
-            if self.failure is None:
-                self._attempt.record_success()
-            else:
-                self._attempt.record_failure(self.failure)
+            self.failure = record_end(self._attempt)
             raise
         except BackendError as error:
             self._attempt.record_failure(error)
@@ -43,3 +39,13 @@ class FailoverStream(EventStream):
 
     def close(self) -> None:
         self._attempt.close()
+
+
+def record_end(attempt: Attempt[EventStream]) -> UpstreamError | None:
+    """Report the end of an attempt's stream, and return the failure that was passed on as its last event."""
+    failure = attempt.result.failure
+    if failure is None:
+        attempt.record_success()
+    else:
+        attempt.record_failure(failure)
+    return failure

@@ -12,17 +12,18 @@ from openai_compat.core.errors import OpenAICompatError
 from openai_compat.core.observation import AttemptRecord
 from openai_compat.core.streams import Heartbeat
 from openai_compat.core.tokens import TokenCounter, estimate_tokens
-from openai_compat.core.types import JSON, CallContext, Usage
+from openai_compat.core.types import JSON, CallContext, ChatDelta, Usage
 from openai_compat.routing.failover import FailoverExecutor
 from openai_compat.routing.route import RoutePlan, Target
 from openai_compat.routing.router import Route
 
 from .answer import StreamingAnswer
+from .continuation import Continuation
 from .embeddings import EmbeddingService
-from .event_stream import ChunkFilter, CompleteAnswer, EventStream
+from .event_stream import CompleteAnswer, EventStream
 from .failover_streams import FailoverStream
 from .forwarding import forward
-from .inference_call import EMBEDDINGS_PATH, InferenceCall
+from .inference_call import COMPLETIONS_PATH, EMBEDDINGS_PATH, InferenceCall
 from .openai_objects import to_json_in_turns
 from .preparation import needs_translation
 from .sse_events import encode_chunks
@@ -51,9 +52,11 @@ class Endpoint(ABC):
 
     @abstractmethod
     def translate(
-        self, call: InferenceCall, target: Target | Route, context: CallContext, chunk_filter: ChunkFilter | None
+        self, call: InferenceCall, target: Target | Route, context: CallContext, continuation: Continuation | None
     ) -> Answer:
         """Answer by a backend that speaks another protocol. A streamed call gets an `EventStream`.
+
+        With `continuation`, another target may continue the answer, or the target is to continue that of another.
 
         Raises:
             RequestError: the backend cannot do what is asked. BackendError, CallCancelledError
@@ -82,6 +85,13 @@ class TranslatedStream(EventStream):
         self._answer.close()
 
 
+def read_deltas(
+    answer: StreamingAnswer[ChatDelta], continuation: Continuation | None
+) -> Iterator[ChatDelta | Heartbeat]:
+    """Return the deltas of a chat answer that the client gets."""
+    return answer.deltas() if continuation is None else continuation.filter_deltas(answer.deltas())
+
+
 class GenerationEndpoint(Endpoint):
     """Chat completions or text completions."""
 
@@ -98,7 +108,7 @@ class GenerationEndpoint(Endpoint):
         return self._tokens.count(text, model)
 
     def translate(
-        self, call: InferenceCall, target: Target | Route, context: CallContext, chunk_filter: ChunkFilter | None
+        self, call: InferenceCall, target: Target | Route, context: CallContext, continuation: Continuation | None
     ) -> Answer:
         record = self._prepare_record(call, context)
         answer = self._start(target.backend, target.model, call.payload, context)
@@ -106,7 +116,7 @@ class GenerationEndpoint(Endpoint):
             answer.record_with(record)
         if call.is_streamed:
             chunks = answer.chunks(includes_usage=call.wants_usage)
-            return TranslatedStream(answer, encode_chunks(chunks, chunk_filter))
+            return TranslatedStream(answer, encode_chunks(chunks, continuation and continuation.filter_chunk))
         try:
             completion = answer.to_completion()
             body = to_json_in_turns(completion, LOGPROBS_DEPTH if call.payload.get("logprobs") else 0)
@@ -130,7 +140,7 @@ class EmbeddingsEndpoint(Endpoint):
         self._embeddings = embeddings
 
     def translate(
-        self, call: InferenceCall, target: Target | Route, context: CallContext, chunk_filter: ChunkFilter | None
+        self, call: InferenceCall, target: Target | Route, context: CallContext, continuation: Continuation | None
     ) -> Answer:
         vectors, usage, truncated = self._embeddings.create(target.backend, target.model, call.payload, context)
         headers = {TRUNCATED_HEADER: ",".join(map(str, truncated))} if truncated else {}
@@ -184,13 +194,16 @@ def _ask(
     call: InferenceCall,
     target: Target | Route,
     context: CallContext,
-    chunk_filter: ChunkFilter | None = None,
+    continuation: Continuation | None = None,
 ) -> Answer:
     """Ask one backend. Here, and nowhere else, a call is forwarded or translated."""
     backend = target.backend
+    if continuation is not None and endpoint.is_forwarded:
+        call = continuation.to_call(call, target.model)
     if endpoint.is_forwarded and isinstance(backend, SupportsForwarding) and not needs_translation(backend, call):
+        chunk_filter = continuation and continuation.filter_chunk
         return forward(backend, call.for_model(target.model), context, chunk_filter)
-    return endpoint.translate(call, target, context, chunk_filter)
+    return endpoint.translate(call, target, context, continuation)
 
 
 def _answer_with_failover(
@@ -201,18 +214,15 @@ def _answer_with_failover(
     failover: FailoverExecutor[Any],
     on_routed: OnRouted,
 ) -> Answer:
-    if call.is_streamed and endpoint.is_forwarded and plan.policy.on_stream_break == "continue":
+    if call.is_streamed and plan.policy.on_stream_break == "continue":
+        continuation = Continuation(endpoint.count_tokens, is_prompt=call.path == COMPLETIONS_PATH)
 
-        def open_stream(
-            call: InferenceCall, target: Target, context: CallContext, chunk_filter: ChunkFilter
-        ) -> EventStream:
-            answer = _ask(endpoint, call, target, context, chunk_filter)
+        def open_stream(target: Target, context: CallContext) -> EventStream:
+            answer = _ask(endpoint, call, target, context, continuation)
             assert isinstance(answer, EventStream)  # noqa: S101 - a streamed call gets one
             return answer
 
-        return RecoveringStream(
-            failover, call, open_stream, context, count_tokens=endpoint.count_tokens, on_routed=on_routed
-        )
+        return RecoveringStream(failover, continuation, open_stream, context, on_routed=on_routed)
     attempt = failover.run(lambda target, context: _ask(endpoint, call, target, context))
     if isinstance(attempt.result, EventStream):
         return FailoverStream(attempt)

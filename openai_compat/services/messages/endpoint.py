@@ -7,12 +7,13 @@ from functools import cached_property
 
 from openai_compat.backends.base import SupportsChat, capabilities_of, missing_capability
 from openai_compat.core.profiles import record_adaptations
-from openai_compat.core.types import CallContext
+from openai_compat.core.types import JSON, CallContext
 from openai_compat.routing.route import Target
 from openai_compat.routing.router import Route
 from openai_compat.services.chat import ChatAnswer, ChatService, complete_deltas
-from openai_compat.services.event_stream import ChunkFilter, CompleteAnswer
-from openai_compat.services.inference import Answer, Endpoint, TranslatedStream
+from openai_compat.services.continuation import Continuation
+from openai_compat.services.event_stream import CompleteAnswer
+from openai_compat.services.inference import Answer, Endpoint, TranslatedStream, read_deltas
 from openai_compat.services.inference_call import MESSAGES_PATH, InferenceCall
 from openai_compat.services.openai_objects import to_json_in_turns
 
@@ -40,25 +41,50 @@ class MessagesEndpoint(Endpoint):
         self._chats = chats
         self._call = call
 
+    def count_tokens(self, text: str, model: str) -> int:
+        return self._chats.tokens.count(text, model)
+
     def translate(
-        self, call: InferenceCall, target: Target | Route, context: CallContext, chunk_filter: ChunkFilter | None
+        self, call: InferenceCall, target: Target | Route, context: CallContext, continuation: Continuation | None
     ) -> Answer:
-        if may_forward(target.backend):
+        is_resumed = continuation is not None and continuation.is_resumed
+        if may_forward(target.backend) and not is_resumed:
             return forward_message(target.backend, call.for_model(target.model), context)
-        request = self._request
-        chat, adaptations = request.for_backend(target.backend, target.model, self._input_tokens)
-        record_adaptations({**request.adaptations, **adaptations}, context.reply_headers)
+        chat = self._chat_for(target, context, continuation)
         answer = self._chats.start(target.backend, target.model, chat, _without_protocol(context))
-        message = new_message(self._call.model, self._input_tokens)
         if call.is_streamed:
-            writer = EventWriter(request.tools, request.stop_sequences)
-            events = encode_message(message, writer, answer, context.heartbeat_interval)
+            deltas = read_deltas(answer, continuation)
+            events = encode_message(self._message, self._writer, answer, deltas, context.heartbeat_interval)
             return TranslatedStream(answer, events)
         try:
-            complete = {**message, **self._collect(answer)}
+            complete = {**self._message, **self._collect(answer)}
             return CompleteAnswer(200, {}, to_json_in_turns(complete, CONTENT_DEPTH), answer.usage)
         finally:
             answer.close()
+
+    def _chat_for(self, target: Target | Route, context: CallContext, continuation: Continuation | None) -> JSON:
+        """Return the chat payload for one target, which may be asked for the rest of an answer.
+
+        Raises:
+            RequestError
+        """
+        request, sent = self._request, 0
+        if continuation is not None:
+            request = replace(request, chat=continuation.to_request(request.chat, target.model))
+            sent = continuation.sent_tokens(target.model)
+        chat, adaptations = request.for_backend(target.backend, target.model, self._input_tokens, sent)
+        record_adaptations({**request.adaptations, **adaptations}, context.reply_headers)
+        return chat
+
+    @cached_property
+    def _message(self) -> JSON:
+        """The message as it begins."""
+        return new_message(self._call.model, self._input_tokens)
+
+    @cached_property
+    def _writer(self) -> EventWriter:
+        """The writer of the events, which is the same for all targets that answer a part."""
+        return EventWriter(self._request.tools, self._request.stop_sequences)
 
     @cached_property
     def _request(self) -> TranslatedRequest:
@@ -98,7 +124,7 @@ class TokensEndpoint(Endpoint):
         self._chats = chats
 
     def translate(
-        self, call: InferenceCall, target: Target | Route, context: CallContext, chunk_filter: ChunkFilter | None
+        self, call: InferenceCall, target: Target | Route, context: CallContext, continuation: Continuation | None
     ) -> CompleteAnswer:
         if may_forward(target.backend):
             return forward_count(target.backend, call.for_model(target.model), context)

@@ -40,9 +40,15 @@ class EventWriter(Content):
 
     def __init__(self, tools: ToolMap, stop_sequences: Sequence[str] = ()) -> None:
         super().__init__(tools, stop_sequences)
+        self.has_begun = False
         self._events: list[bytes] = []
         self._open_block: Block | None = None
         self._head = ""
+
+    def begin(self, message: JSON) -> bytes:
+        """Return the first event."""
+        self.has_begun = True
+        return to_event("message_start", {"message": message})
 
     def write(self, delta: ChatDelta) -> bytes:
         """Return the events of a delta, which may be none."""
@@ -104,16 +110,21 @@ class EventWriter(Content):
 
 
 def encode_message(
-    message: JSON, writer: EventWriter, answer: ChatAnswer, heartbeat_interval: float
+    message: JSON,
+    writer: EventWriter,
+    answer: ChatAnswer,
+    deltas: Iterator[ChatDelta | Heartbeat],
+    heartbeat_interval: float,
 ) -> Iterator[bytes | Heartbeat]:
-    """Yield the events of a message. After an error there is no `message_stop`.
+    """Yield the events of a message, which the writer may have begun already.
 
-    The usage of the first event is an estimate, unless the model reports its own at the beginning.
+    `deltas` are the answer's. The usage of the first event is an estimate, unless the model reports its own at the
+    beginning. After an error there is no `message_stop`.
     """
-    deltas = answer.deltas()
-    first = next(deltas)
-    if answer.usage is not None:
-        message["usage"] = to_usage(answer.usage)
-    yield to_event("message_start", {"message": message})
-    yield from encode_deltas(chain((first,), deltas), writer.write, heartbeat_interval)
+    if not writer.has_begun:
+        deltas = chain((next(deltas),), deltas)
+        if answer.usage is not None:
+            message["usage"] = to_usage(answer.usage)
+        yield writer.begin(message)
+    yield from encode_deltas(deltas, writer.write, heartbeat_interval)
     yield writer.finish(answer.final_usage())

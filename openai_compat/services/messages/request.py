@@ -13,6 +13,7 @@ from openai_compat.core.errors import ContextLengthExceededError, UnsupportedPar
 from openai_compat.core.profiles import DROPPED
 from openai_compat.core.types import JSON
 from openai_compat.services.adaptations import to_shown
+from openai_compat.services.continuation import mark_prefill
 from openai_compat.services.request_fields import missing_parameter, object_at
 
 from .history import MessageBuilder
@@ -60,8 +61,12 @@ class TranslatedRequest:
         """The texts that end the answer."""
         return self.chat.get("stop") or ()
 
-    def for_backend(self, backend: Backend, model: str, prompt_tokens: int) -> tuple[JSON, dict[str, str]]:
+    def for_backend(
+        self, backend: Backend, model: str, prompt_tokens: int, sent_tokens: int = 0
+    ) -> tuple[JSON, dict[str, str]]:
         """Return the chat payload for one model, and what was adapted for it.
+
+        `sent_tokens` are those of the answer that the client has and that the model is to continue.
 
         Raises:
             UnsupportedParameterError: the answer has begun, and the model cannot continue one.
@@ -75,8 +80,9 @@ class TranslatedRequest:
         name = next((limit for limit in LIMITS if _supports(backend, limit)), None)
         if name is None:
             return chat, {"max_tokens": DROPPED}
-        chat[name] = limit = _clamp(self.max_tokens, backend, prompt_tokens)
-        return chat, {} if limit == self.max_tokens else {"max_tokens": str(limit)}
+        wanted = min(self.max_tokens, max(self.max_tokens - sent_tokens, 1))
+        chat[name] = limit = _clamp(wanted, backend, prompt_tokens + sent_tokens)
+        return chat, {} if limit == wanted else {"max_tokens": str(limit)}
 
 
 def translate_request(payload: Mapping[str, Any]) -> TranslatedRequest:
@@ -173,12 +179,13 @@ def _clamp(max_tokens: int, backend: Backend, prompt_tokens: int) -> int:
 
 
 def _continue_answer(chat: JSON, prefill: str | None, model: str) -> None:
-    """Ask the model to continue the last message, in the way that its entry of the models file names."""
+    """Ask the model to continue the last message.
+
+    Raises:
+        UnsupportedParameterError: its entry of the models file names no way to do so.
+    """
     if prefill is None:
         raise UnsupportedParameterError(
             "messages", model, "it cannot continue a message of the assistant, so the last one must be the user's."
         )
-    if prefill == "prefix":
-        chat["messages"] = [*chat["messages"][:-1], {**chat["messages"][-1], "prefix": True}]
-    elif prefill == "continue_final_message":
-        chat |= {"continue_final_message": True, "add_generation_prompt": False}
+    mark_prefill(chat, prefill)

@@ -12,7 +12,8 @@ from openai_compat.core.profiles import record_adaptations
 from openai_compat.core.types import JSON, CallContext
 from openai_compat.routing.route import Target
 from openai_compat.routing.router import Route
-from openai_compat.services.event_stream import ChunkFilter, CompleteAnswer
+from openai_compat.services.continuation import Continuation
+from openai_compat.services.event_stream import CompleteAnswer
 from openai_compat.services.inference import Endpoint
 from openai_compat.services.inference_call import InferenceCall
 from openai_compat.services.openai_objects import new_id, now, to_json
@@ -47,7 +48,7 @@ class InputEndpoint(Endpoint):
         self._state = CallState(service.store, call.payload, owner_of(caller), only_reads=True)
 
     def translate(
-        self, call: InferenceCall, target: Target | Route, context: CallContext, chunk_filter: ChunkFilter | None
+        self, call: InferenceCall, target: Target | Route, context: CallContext, continuation: Continuation | None
     ) -> CompleteAnswer:
         if may_forward(target.backend) and not self._state.uses_own_objects():
             forwarded = forward_complete(target.backend, call.for_model(target.model), context)

@@ -12,12 +12,13 @@ from openai_compat.backends.base import Backend, SupportsForwarding
 from openai_compat.core.errors import OpenAICompatError
 from openai_compat.core.profiles import record_adaptations
 from openai_compat.core.streams import Heartbeat
-from openai_compat.core.types import JSON, CallContext
+from openai_compat.core.types import JSON, CallContext, ChatDelta
 from openai_compat.routing.route import Target
 from openai_compat.routing.router import Route
 from openai_compat.services.chat import ChatAnswer, ChatService, complete_deltas
-from openai_compat.services.event_stream import ChunkFilter, CompleteAnswer
-from openai_compat.services.inference import Answer, Endpoint, TranslatedStream, answer_call
+from openai_compat.services.continuation import Continuation
+from openai_compat.services.event_stream import CompleteAnswer
+from openai_compat.services.inference import Answer, Endpoint, TranslatedStream, answer_call, read_deltas
 from openai_compat.services.inference_call import RESPONSES_PATH, InferenceCall
 from openai_compat.services.openai_objects import new_id, to_json
 from openai_compat.services.owner import owner_of
@@ -75,8 +76,11 @@ class ResponsesEndpoint(Endpoint):
         self.may_forward = any(map(may_forward, _backends_of(route)))
         self.lifecycle = Lifecycle(response, begins_early=not (self.may_forward or self.is_background))
 
+    def count_tokens(self, text: str, model: str) -> int:
+        return self.service.chats.tokens.count(text, model)
+
     def translate(
-        self, call: InferenceCall, target: Target | Route, context: CallContext, chunk_filter: ChunkFilter | None
+        self, call: InferenceCall, target: Target | Route, context: CallContext, continuation: Continuation | None
     ) -> Answer:
         if may_forward(target.backend) and self._is_forwardable():
             forwarded = forward_response(target.backend, call.for_model(target.model), context, self.lifecycle)
@@ -86,9 +90,11 @@ class ResponsesEndpoint(Endpoint):
             raise TranslationNeededError
         request = self.request
         record_adaptations({**request.adaptations, **self.state.adaptations}, context.reply_headers)
-        answer = self.service.chats.start(target.backend, target.model, request.chat, context)
+        chat = request.chat if continuation is None else continuation.to_request(request.chat, target.model)
+        answer = self.service.chats.start(target.backend, target.model, chat, context)
         if call.is_streamed:
-            return TranslatedStream(answer, self._events(answer, context.heartbeat_interval))
+            events = self._events(answer, read_deltas(answer, continuation), context.heartbeat_interval)
+            return TranslatedStream(answer, events)
         try:
             return CompleteAnswer(200, {}, to_json(self._collect(answer)), answer.usage)
         finally:
@@ -110,16 +116,22 @@ class ResponsesEndpoint(Endpoint):
         self.state.prepare()
         return request
 
-    def _events(self, answer: ChatAnswer, heartbeat_interval: float) -> Iterator[bytes | Heartbeat]:
-        writer = EventWriter(
+    def _events(
+        self, answer: ChatAnswer, deltas: Iterator[ChatDelta | Heartbeat], heartbeat_interval: float
+    ) -> Iterator[bytes | Heartbeat]:
+        finish = partial(self._finish_stream, answer)
+        return encode_response(self._writer, self.lifecycle, deltas, finish, heartbeat_interval)
+
+    @cached_property
+    def _writer(self) -> EventWriter:
+        """The writer of the events, which is the same for all targets that answer a part."""
+        return EventWriter(
             self.lifecycle,
             self.request.tools,
             SUMMARY_TEXT if wants_summary(self._payload) else REASONING_TEXT,
             self._seal,
             shows_logprobs=includes(self._payload, LOGPROBS),
         )
-        finish = partial(self._finish_stream, writer, answer)
-        return encode_response(writer, self.lifecycle, answer.deltas(), finish, heartbeat_interval)
 
     def _collect(self, answer: ChatAnswer) -> Mapping[str, Any]:
         """Return the response object of a call that is not streamed."""
@@ -160,9 +172,9 @@ class ResponsesEndpoint(Endpoint):
         self.finished = to_finished(self.lifecycle.response, output.to_objects(), output.finish_reason, usage)
         return self.finished
 
-    def _finish_stream(self, output: Output, answer: ChatAnswer) -> bytes:
+    def _finish_stream(self, answer: ChatAnswer) -> bytes:
         """Return the last event, once the response is stored. A background job stores it together with its end."""
-        response = self._finish(output, answer)
+        response = self._finish(self._writer, answer)
         body = to_json(response)
         if not self.is_background:
             self.state.keep(response, body)

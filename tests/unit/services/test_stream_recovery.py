@@ -18,15 +18,16 @@ from openai_compat.core.errors import (
 )
 from openai_compat.core.settings import ModelConfig, RoutePolicy
 from openai_compat.core.streams import HEARTBEAT
-from openai_compat.core.types import CallContext
+from openai_compat.core.types import CallContext, ChatDelta, ToolCallDelta
 from openai_compat.routing.circuit_breaker import CircuitBreaker
 from openai_compat.routing.failover import FailoverExecutor
 from openai_compat.routing.load_balancer import WeightedRandom
 from openai_compat.routing.route import RoutePlan, Target
-from openai_compat.services.event_stream import ChunkFilter, EventStream
+from openai_compat.services.continuation import Continuation, DivergedError, is_single_text
+from openai_compat.services.event_stream import EventStream
 from openai_compat.services.inference_call import InferenceCall
 from openai_compat.services.sse_events import DONE, to_event
-from openai_compat.services.stream_recovery import RecoveringStream, can_continue, resume_request
+from openai_compat.services.stream_recovery import RecoveringStream
 from openai_compat.state.memory import MemoryStore
 from tests.support.scripted_response import ScriptedResponse
 from tests.support.sse_relay import SSERelay
@@ -57,15 +58,14 @@ class RecoveryScenario:
         self.plan = RoutePlan(policy, {"t0": targets[0]}, targets[1:], WeightedRandom({"t0": 1}), health)
         body = {"messages": [{"role": "user", "content": "q"}], "stream": True, **payload}
         self.call = InferenceCall("chat/completions", json.dumps(body).encode(), body, "m")
+        self.continuation = Continuation(lambda text, model: len(text.split()))
 
-    def open_stream(
-        self, call: InferenceCall, target: Target, context: CallContext, chunk_filter: ChunkFilter
-    ) -> EventStream:
-        self.calls.append(call)
+    def open_stream(self, target: Target, context: CallContext) -> EventStream:
+        self.calls.append(self.continuation.to_call(self.call, target.model))
         source = self.sources.pop(0)
         if isinstance(source, Exception):
             raise source
-        relay = SSERelay(source, strip_usage=False, chunk_filter=chunk_filter)
+        relay = SSERelay(source, strip_usage=False, chunk_filter=self.continuation.filter_chunk)
         relay.prime()
         return relay
 
@@ -73,14 +73,7 @@ class RecoveryScenario:
         context = CallContext("req", heartbeat_interval=heartbeat_interval)
         may_repeat = not self.call.payload.get("store")
         self.failover: FailoverExecutor[EventStream] = FailoverExecutor(self.plan, context, may_repeat=may_repeat)
-        return RecoveringStream(
-            self.failover,
-            self.call,
-            self.open_stream,
-            context,
-            count_tokens=lambda text, model: len(text.split()),
-            on_routed=self.record,
-        )
+        return RecoveringStream(self.failover, self.continuation, self.open_stream, context, on_routed=self.record)
 
     def record(self, failover: FailoverExecutor[Any]) -> None:
         self.reported.append((failover.target and failover.target.model, failover.attempts))
@@ -204,12 +197,10 @@ def test_heartbeats_are_sent_while_the_next_target_starts() -> None:
     may_start = threading.Event()
 
     class Slow(RecoveryScenario):
-        def open_stream(
-            self, call: InferenceCall, target: Target, context: CallContext, chunk_filter: ChunkFilter
-        ) -> EventStream:
+        def open_stream(self, target: Target, context: CallContext) -> EventStream:
             if self.calls:
                 assert may_start.wait(20)
-            return super().open_stream(call, target, context, chunk_filter)
+            return super().open_stream(target, context)
 
     events = Slow(ScriptedResponse(chunk("a"), CUT), complete("a", "b")).start(heartbeat_interval=0.01)
     assert next(events) == chunk("a")
@@ -222,12 +213,10 @@ def test_a_client_that_disconnects_during_failover_leaves_no_response_open() -> 
     may_start, second = threading.Event(), complete("a", "b")
 
     class Slow(RecoveryScenario):
-        def open_stream(
-            self, call: InferenceCall, target: Target, context: CallContext, chunk_filter: ChunkFilter
-        ) -> EventStream:
+        def open_stream(self, target: Target, context: CallContext) -> EventStream:
             if self.calls:
                 assert may_start.wait(20)
-            return super().open_stream(call, target, context, chunk_filter)
+            return super().open_stream(target, context)
 
     events = Slow(ScriptedResponse(chunk("a"), CUT), second).start(heartbeat_interval=0.01)
     next(events)
@@ -279,7 +268,7 @@ def test_the_route_is_reported_again_after_each_break() -> None:
     ],
 )
 def test_which_chats_can_be_continued(payload: dict[str, Any], *, possible: bool) -> None:
-    assert can_continue(InferenceCall("chat/completions", b"", payload, "m")) is possible
+    assert is_single_text(payload, is_prompt=False) is possible
 
 
 @pytest.mark.parametrize(
@@ -293,19 +282,106 @@ def test_which_chats_can_be_continued(payload: dict[str, Any], *, possible: bool
     ],
 )
 def test_which_completions_can_be_continued(payload: dict[str, Any], *, possible: bool) -> None:
-    assert can_continue(InferenceCall("completions", b"", payload, "m")) is possible
+    assert is_single_text(payload, is_prompt=True) is possible
 
 
-def test_resume_requests_for_each_kind_of_prefill() -> None:
-    chat = InferenceCall("chat/completions", b"", {"messages": [], "stream": True}, "m")
-    switched = resume_request(chat, "so far", "continue_final_message", len)
-    assert switched is not None
-    assert switched.payload["continue_final_message"] is True
-    assert switched.payload["add_generation_prompt"] is False
-    assert resume_request(chat, "so far", None, len) is None
-    text = resume_request(InferenceCall("completions", b"", {"prompt": "a"}, "m"), " b", None, len)
-    assert text is not None
-    assert text.payload["prompt"] == "a b"
+def broken_after(text: str, *, is_prompt: bool = False) -> Continuation:
+    """Return the continuation of an answer that broke off after `text`."""
+    continuation = Continuation(lambda text, model: len(text), is_prompt=is_prompt)
+    continuation.to_request({"prompt": "a"} if is_prompt else {"messages": []}, "m")
+    list(continuation.filter_deltas(iter([ChatDelta(text)])))
+    continuation.deliver()
+    return continuation
+
+
+def test_requests_for_the_rest_for_each_kind_of_prefill() -> None:
+    chat = {"messages": [{"role": "user", "content": "q"}]}
+    switched, plain, text = broken_after("so far"), broken_after("so far"), broken_after(" b", is_prompt=True)
+    assert switched.ask_for_rest("continue_final_message")
+    payload = switched.to_request(chat, "m")
+    assert payload["messages"][-1] == {"role": "assistant", "content": "so far"}
+    assert (payload["continue_final_message"], payload["add_generation_prompt"]) == (True, False)
+    assert not plain.ask_for_rest(None)
+    assert text.ask_for_rest(None)
+    assert text.to_request({"prompt": "a"}, "m") == {"prompt": "a b"}
+
+
+def test_a_message_of_the_assistant_that_was_continued_stays_one() -> None:
+    continuation = broken_after(" upon a")
+    assert continuation.ask_for_rest("message")
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "Once"}]
+    assert continuation.to_request({"messages": messages}, "m")["messages"] == [
+        messages[0], {"role": "assistant", "content": "Once upon a"},
+    ]  # fmt: skip
+
+
+def test_an_answer_without_a_text_is_asked_for_from_the_start() -> None:
+    assert not broken_after("").ask_for_rest("message")
+
+
+@pytest.mark.parametrize("texts", [["one two", " three"], ["one ", "two ", "three"], ["one two three"]])
+def test_deltas_that_repeat_the_beginning_lose_it(texts: list[str]) -> None:
+    continuation = broken_after("one two")
+    continuation.ask_from_start()
+    deltas = continuation.filter_deltas(iter([HEARTBEAT, *map(ChatDelta, texts), ChatDelta(finish_reason="stop")]))
+    kept = list(deltas)
+    assert kept[0] is HEARTBEAT
+    assert "".join(delta.content or "" for delta in kept if isinstance(delta, ChatDelta)) == " three"
+    assert kept[-1] == ChatDelta(finish_reason="stop")
+
+
+@pytest.mark.parametrize(
+    "deltas",
+    [
+        [ChatDelta("one twa")],
+        [ChatDelta("one"), ChatDelta(finish_reason="stop")],
+        [ChatDelta("one", finish_reason="stop")],
+        [ChatDelta(reasoning="hm"), ChatDelta("one two")],
+    ],
+    ids=["differs", "shorter", "shorter at once", "reasons first"],
+)
+def test_deltas_of_another_answer_are_refused(deltas: list[ChatDelta]) -> None:
+    continuation = broken_after("one two")
+    continuation.ask_from_start()
+    with pytest.raises(DivergedError):
+        list(continuation.filter_deltas(iter(deltas)))
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        ChatDelta(tool_calls=(ToolCallDelta(0, "{", "call_1", "f"),)),
+        ChatDelta(reasoning="hm"),
+        ChatDelta(reasoning_details=({"type": "reasoning.encrypted", "data": "x"},)),
+        ChatDelta(refusal="no"),
+        ChatDelta(annotations=({"type": "url_citation"},)),
+        ChatDelta(audio={"data": "x"}),
+        ChatDelta("all", finish_reason="stop"),
+    ],
+)
+def test_only_deltas_of_plain_text_are_continued(delta: ChatDelta) -> None:
+    continuation = Continuation(lambda text, model: len(text))
+    continuation.to_request({"messages": []}, "m")
+    assert list(continuation.filter_deltas(iter([ChatDelta("a")]))) == [ChatDelta("a")]
+    assert continuation.is_possible
+    assert list(continuation.filter_deltas(iter([delta]))) == [delta]
+    assert not continuation.is_possible
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        [chunk("two ") + b'data: {"choices":[{"delta":{"content":"three\n\n'],
+        [chunk("two ").removesuffix(b"\n\n")],
+    ],
+    ids=["broken event", "no end of the event"],
+)
+def test_a_text_that_the_client_did_not_get_is_asked_for(cut: list[bytes]) -> None:
+    """What precedes a broken event in the same block is not sent."""
+    rest = complete("two ", "three")
+    scenario = RecoveryScenario(ScriptedResponse(chunk("one "), *cut), rest, prefill="message")
+    assert scenario.read()[0] == "one two three"
+    assert scenario.calls[-1].payload["messages"][-1]["content"] == "one "
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from openai_compat.routing.route import Target
 from openai_compat.routing.router import ModelRouter, Route
 from openai_compat.services.ai_sdk_messages import to_chat_messages
 from openai_compat.services.chat import ChatService
-from openai_compat.services.event_stream import ChunkFilter, EventStream
-from openai_compat.services.inference import Endpoint, TranslatedStream
+from openai_compat.services.continuation import Continuation
+from openai_compat.services.event_stream import EventStream
+from openai_compat.services.inference import Endpoint, TranslatedStream, read_deltas
 from openai_compat.services.inference_call import CHAT_PATH, InferenceCall
 from openai_compat.services.openai_objects import new_id
 from openai_compat.web.errors import to_final_error
@@ -57,11 +58,16 @@ class AskEndpoint(Endpoint):
         self._chats = chats
         self._encoder = encoder
 
+    def count_tokens(self, text: str, model: str) -> int:
+        return self._chats.tokens.count(text, model)
+
     def translate(
-        self, call: InferenceCall, target: Target | Route, context: CallContext, chunk_filter: ChunkFilter | None
+        self, call: InferenceCall, target: Target | Route, context: CallContext, continuation: Continuation | None
     ) -> EventStream:
-        answer = self._chats.start(target.backend, target.model, call.payload, context)
-        return TranslatedStream(answer, encode_deltas(self._encoder, answer.deltas(), context.heartbeat_interval))
+        chat = call.payload if continuation is None else continuation.to_request(call.payload, target.model)
+        answer = self._chats.start(target.backend, target.model, chat, context)
+        deltas = read_deltas(answer, continuation)
+        return TranslatedStream(answer, encode_deltas(self._encoder, deltas, context.heartbeat_interval))
 
 
 def answer(router: ModelRouter, chats: ChatService, payload: Mapping[str, Any], encoder: StreamEncoder) -> Response:

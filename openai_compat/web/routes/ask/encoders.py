@@ -25,6 +25,8 @@ class StreamEncoder(ABC):
     """True if the format has comments, which fill idle gaps."""
     supports_errors: ClassVar[bool] = True
     """True if the format can carry an error. Otherwise the connection is reset."""
+    has_begun = False
+    """True if a target has begun to answer."""
 
     def begin(self) -> bytes:
         """Return what precedes the first delta."""
@@ -187,8 +189,13 @@ def text_of(delta: ChatDelta) -> str:
 def encode_deltas(
     encoder: StreamEncoder, deltas: Iterator[ChatDelta | Heartbeat], heartbeat_interval: float
 ) -> Iterator[bytes | Heartbeat]:
-    """Yield the answer as bytes. Deltas that the format cannot carry, such as reasoning, count as idle time."""
-    yield encoder.begin()
+    """Yield the answer as bytes, which the encoder may have begun already.
+
+    Deltas that the format cannot carry, such as reasoning, count as idle time.
+    """
+    if not encoder.has_begun:
+        encoder.has_begun = True
+        yield encoder.begin()
     finish_reason: FinishReason | None = None
     sent_at = monotonic()
     for delta in deltas:

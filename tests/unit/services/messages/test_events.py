@@ -33,7 +33,7 @@ def call(index: int, arguments: str = "", id: str | None = None, name: str | Non
 def blocks_of(*deltas: ChatDelta | Heartbeat, interval: float = 0.0) -> Iterable[bytes | Heartbeat]:
     request = ChatRequest("m", [{"role": "user", "content": "Hi"}], is_streamed=True)
     answer = ChatAnswer(request, iter(deltas), TokenCounter(), is_legacy=False)
-    return encode_message(new_message("m", 5), EventWriter(TOOLS, STOPS), answer, interval)
+    return encode_message(new_message("m", 5), EventWriter(TOOLS, STOPS), answer, answer.deltas(), interval)
 
 
 def stream(*deltas: ChatDelta) -> list[Event]:
