@@ -10,7 +10,9 @@ MAX_SAMPLES: Final = 8
 MAX_TEMPLATE_BYTES: Final = 16_384
 """Larger events are not typical and would keep large buffers alive."""
 # Possessive: an ordinary repetition would keep a backtracking state for each character of a long text.
-_TEXT: Final = re.compile(rb'"(?:content|text|reasoning_content|arguments)": ?"((?:[^"\\]++|\\.)*+)"')
+_TEXT: Final = re.compile(
+    rb'"(?:content|text|reasoning_content|arguments|thinking|partial_json)": ?"((?:[^"\\]++|\\.)*+)"'
+)
 # Surrogates may be halves of a character that is split over two events.
 _INSIDE_STRING: Final = re.compile(rb'(?:[^"\\\r\n]++|\\(?!u[dD][89a-fA-F])[^\r\n])*+')
 

@@ -71,3 +71,68 @@ def test_another_body_in_place_of_a_stream_is_no_answer(body: bytes) -> None:
 def test_a_complete_message_without_a_reason_is_no_answer(reason: str | None) -> None:
     with pytest.raises(UpstreamInvalidResponseError, match="stop_reason"):
         forward(json.dumps({**MESSAGE, "stop_reason": reason}).encode(), stream=False)
+
+
+def named(event: dict[str, Any], cut: int = 0) -> bytes:
+    """Return an event, broken if `cut` bytes of its data are missing."""
+    data = json.dumps(event, separators=(",", ":")).encode()
+    return b"event: %b\ndata: %b\n\n" % (event["type"].encode(), data[: len(data) - cut])
+
+
+def delta(text: str, index: int = 0, key: str = "text") -> dict[str, Any]:
+    return {"type": "content_block_delta", "index": index, "delta": {"type": f"{key}_delta", key: text}}
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        named(delta("you"), cut=1),
+        named(delta("you"), cut=len('you"}}')),
+        named(delta("you"), cut=len('"delta":{"type":"text_delta","text":"you"}}')),
+        named(delta("you")).replace(b'"you"', b'"y"ou"'),
+        b'event: content_block_delta\ndata: {"type":\n\n',
+        unnamed(delta("you")).replace(b"}}", b"}"),
+        named({**EVENTS[1], "index": 1}, cut=1),
+    ],
+)
+def test_a_broken_event_with_content_is_an_error(broken: bytes) -> None:
+    """It was relayed as it is, so that each client decided for itself what to make of it."""
+    before = [named(event) for event in [*EVENTS[:3], delta(" and")]]
+    events = iter(forward(*before, broken, *map(named, EVENTS[3:])))
+    assert [next(events) for _ in before] == before
+    with pytest.raises(UpstreamInvalidResponseError, match="broken event"):
+        next(events)
+
+
+def test_a_broken_event_before_the_first_content_has_a_status() -> None:
+    with pytest.raises(UpstreamInvalidResponseError, match="broken event"):
+        forward(named(EVENTS[0], cut=1))
+
+
+@pytest.mark.parametrize("broken", [b"event: ping\ndata: {\n\n", b'data: {"id":"x","choices":[{"index\n\n'])
+def test_a_broken_event_without_content_is_dropped(broken: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    content = b"".join(forward(*map(named, EVENTS[:3]), broken, *map(named, EVENTS[3:])))
+    assert content == b"".join(map(named, EVENTS))
+    assert "dropped a broken event" in caplog.text
+
+
+def test_deltas_of_all_kinds_pass_byte_for_byte() -> None:
+    start = EVENTS[1]
+    thinking = [{**start, "content_block": {"type": "thinking", "thinking": ""}}]
+    thinking += [delta(text, key="thinking") for text in ("Hm", 'a "word"', "\\", "\ud83d\ude00", "")]
+    call = [{**start, "index": 1, "content_block": {"type": "tool_use", "id": "t", "name": "f", "input": {}}}]
+    call += [
+        {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": text}}
+        for text in ('{"a"', ":1", "}")
+    ]
+    sent = [named(event) for event in [EVENTS[0], *thinking, *call, *EVENTS[4:]]]
+    sent.insert(3, b": a comment\n\n")
+    assert list(forward(*sent)) == sent
+    assert b"".join(forward(b"".join(sent))) == b"".join(sent)
+
+
+def test_an_error_whose_bytes_begin_like_a_delta_is_an_error() -> None:
+    error = {"type": "error", "error": {"type": "overloaded_error", "message": "Busy."}}
+    relay = forward(*map(named, EVENTS[:3]), named(delta(" and")), named(error))
+    assert parse_events(b"".join(relay))[-1] == error
+    assert relay.failure is not None
