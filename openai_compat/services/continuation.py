@@ -22,8 +22,15 @@ PLAIN_KEYS: Final = frozenset({"role", "content"})
 """Keys of a chunk's delta that is plain text."""
 
 
+NOTHING: Final = ChatDelta()
+"""In place of a delta that the client has already, because protocols count deltas without an event as idle time."""
+
+
 class DivergedError(Exception):
     """A target that was asked from the start gives another answer than the client has begun to read."""
+
+    def __init__(self) -> None:
+        super().__init__("The answer differs from what the client has of it.")
 
 
 class Continuation:
@@ -139,7 +146,9 @@ class Continuation:
             text = self._admit(delta.content or "", is_end=is_end)
             if not is_repeated:
                 yield delta
-            elif text or is_end:
+            elif not (text or is_end):
+                yield NOTHING
+            else:
                 yield ChatDelta(text or None, finish_reason=delta.finish_reason, stop_sequence=delta.stop_sequence)
 
     def _admit(self, text: str, *, is_end: bool) -> str:

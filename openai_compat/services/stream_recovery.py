@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from openai_compat.core.errors import (
     BackendError,
@@ -88,7 +88,7 @@ class RecoveringStream(EventStream):
                 self.failure = record_end(self._attempt)
                 raise
             except DivergedError as error:
-                raise self._breaks.pop(0) from error
+                self._give_up(error)
             except UpstreamError as error:
                 self._start_failover(error)
             except BackendError as error:
@@ -124,11 +124,15 @@ class RecoveringStream(EventStream):
         except CallCancelledError:
             raise
         except (OpenAICompatError, DivergedError) as error:  # a RequestError, too: the client asked for another model
-            log.warning("no other target continues the answer: %s", error)
-            raise self._breaks.pop(0) from error
+            self._give_up(error)
         finally:
             self._on_routed(self._failover)
         return next(self)
+
+    def _give_up(self, error: Exception) -> NoReturn:
+        """Raise the error of the first break, because the next target does not continue the answer."""
+        log.warning("no other target continues the answer: %s", error)
+        raise self._breaks.pop(0) from error
 
     def _start_first(self, target: Target, context: CallContext) -> EventStream:
         self._continuation.begin()
