@@ -365,3 +365,21 @@ def test_malformed_requests_name_the_field(payload: dict[str, Any], param: str) 
         translate_request(payload)
     assert caught.value.param == param
     assert json.dumps(caught.value.to_envelope())
+
+
+@pytest.mark.parametrize(
+    ("model", "sent", "limit"),
+    [
+        (backend(), 30, 70),
+        (backend(), 100, 1),
+        (backend(max_output_tokens=50), 30, 50),
+        (backend(max_output_tokens=50), 80, 20),
+        (backend(context_window=1100), 0, 50),
+        (backend(context_window=1100), 30, 35),
+    ],
+)
+def test_what_the_client_has_of_the_answer_lowers_its_limit(model: Backend, sent: int, limit: int) -> None:
+    """It belongs to the prompt, too."""
+    request = translate_request({"messages": [USER], "max_tokens": 100})
+    chat, _ = request.for_backend(model, "m", 1000, sent)
+    assert chat["max_completion_tokens"] == limit
