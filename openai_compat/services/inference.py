@@ -116,7 +116,8 @@ class GenerationEndpoint(Endpoint):
             answer.record_with(record)
         if call.is_streamed:
             chunks = answer.chunks(includes_usage=call.wants_usage)
-            return TranslatedStream(answer, encode_chunks(chunks, continuation and continuation.filter_chunk))
+            chunk_filter = None if continuation is None else continuation.filter_chunk
+            return TranslatedStream(answer, encode_chunks(chunks, chunk_filter))
         try:
             completion = answer.to_completion()
             body = to_json_in_turns(completion, LOGPROBS_DEPTH if call.payload.get("logprobs") else 0)
@@ -201,7 +202,7 @@ def _ask(
     if continuation is not None and endpoint.is_forwarded:
         call = continuation.to_call(call, target.model)
     if endpoint.is_forwarded and isinstance(backend, SupportsForwarding) and not needs_translation(backend, call):
-        chunk_filter = continuation and continuation.filter_chunk
+        chunk_filter = None if continuation is None else continuation.filter_chunk
         return forward(backend, call.for_model(target.model), context, chunk_filter)
     return endpoint.translate(call, target, context, continuation)
 

@@ -43,7 +43,7 @@ def complete(status: str, body: Any, missing: int = 0) -> bytes:
     return head.encode() + b"Connection: close\r\n\r\n" + data[: len(data) - missing]
 
 
-def message_event(type_: str, **fields: Any) -> bytes:
+def named_event(type_: str, **fields: Any) -> bytes:
     return f"event: {type_}\ndata: {json.dumps({'type': type_, **fields})}\n\n".encode()
 
 
@@ -63,22 +63,21 @@ STREAMS = {
 """Answers to streamed chats by the model's name."""
 MESSAGE = {"type": "message", "role": "assistant", "content": [], "usage": {"input_tokens": 40}}
 CLAUDE = (
-    message_event("message_start", message=MESSAGE)
-    + message_event("content_block_start", index=0, content_block={"type": "text", "text": ""})
-    + message_event("content_block_delta", index=0, delta={"type": "text_delta", "text": " three"})
-    + message_event("content_block_stop", index=0)
-    + message_event("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 7})
-    + message_event("message_stop")
+    named_event("message_start", message=MESSAGE)
+    + named_event("content_block_start", index=0, content_block={"type": "text", "text": ""})
+    + named_event("content_block_delta", index=0, delta={"type": "text_delta", "text": " three"})
+    + named_event("content_block_stop", index=0)
+    + named_event("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 7})
+    + named_event("message_stop")
 )  # fmt: skip
 COMPLETION = {
     "id": "c", "object": "chat.completion", "created": 1, "model": "m", "usage": USAGE,
     "choices": [{"index": 0, "message": {"role": "assistant", "content": TEXT}, "finish_reason": "stop"}],
 }  # fmt: skip
 CREATED = {"id": "resp_1", "object": "response", "status": "in_progress", "model": "x", "output": []}
-NATIVE = (
-    b'data: {"type":"response.created","sequence_number":0,"response":%b}\n\n'
-    b'data: {"type":"response.output_text.delta","sequence_number":1,"delta":"one two"}\n\n'
-) % json.dumps(CREATED).encode()
+NATIVE = named_event("response.created", sequence_number=0, response=CREATED) + named_event(
+    "response.output_text.delta", sequence_number=1, delta=SENT
+)
 
 
 class Upstream:
