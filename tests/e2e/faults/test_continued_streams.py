@@ -300,10 +300,18 @@ def test_a_message_that_is_not_continued_ends_with_an_error(server: LiveServer, 
     assert upstream.models.count("again") == 0
 
 
-def test_ask_is_continued(server: LiveServer, upstream: Upstream) -> None:
-    payload = {"model": "continued", "messages": [{"role": "user", "content": "Count."}]}
-    response = requests.post(f"{server.url}/ask?format=text", json=payload, timeout=20)
-    assert response.text == TEXT
+@pytest.mark.parametrize("model", CONTINUED)
+def test_ask_continues_the_message_that_has_begun(server: LiveServer, upstream: Upstream, model: str) -> None:
+    payload = {"model": model, "messages": [{"role": "user", "content": "Count."}]}
+    response = requests.post(f"{server.url}/ask?format=ui", json=payload, timeout=20)
+    data = [line[6:] for line in response.text.split("\n") if line.startswith("data: ")]
+    assert data.pop() == "[DONE]"
+    parts = [json.loads(line) for line in data]
+    deltas = [part for part in parts if part["type"] == "text-delta"]
+    assert "".join(part["delta"] for part in deltas) == TEXT
+    assert [part["type"] for part in parts if part not in deltas] == [
+        "start", "start-step", "text-start", "text-end", "finish-step", "finish",
+    ]  # fmt: skip
 
 
 def test_the_log_names_the_models_of_a_continued_response(server: LiveServer, upstream: Upstream) -> None:
