@@ -23,7 +23,7 @@ PLAIN_KEYS: Final = frozenset({"role", "content"})
 
 
 NOTHING: Final = ChatDelta()
-"""In place of a delta that the client has already, because protocols count deltas without an event as idle time."""
+"""Stands for a delta that the client has already. Protocols count deltas without an event as idle time."""
 
 
 class DivergedError(Exception):
@@ -36,8 +36,8 @@ class DivergedError(Exception):
 class Continuation:
     """The part of a streamed answer that the client has, and how the next target is asked to continue it.
 
-    The payload for every target passes through `to_request`, and its chunks or deltas through a filter, which keeps
-    their text. A target without an own way to continue a text is asked from the start. The filter drops what it
+    The payload for every target passes through `to_request`, and its chunks or deltas pass through a filter, which
+    keeps their text. A target that cannot continue a text is asked from the start, and the filter drops what it
     repeats. An answer whose payload did not pass through `to_request` cannot be continued.
 
     `is_resumed` is True once a stream has broken off and other targets are asked.

@@ -122,7 +122,7 @@ class MessagesRelay(PrimedRelay):
         type_ = _type_of(event, data or {})
         if type_ == ERROR:
             event = self._response.redact(event)
-        elif data is None:
+        elif data is None or (type_ in REQUIRED and not data):
             return self._drop(type_, event)
         kept = event if _NAME.search(event) is not None else _with_name(event, type_)
         if type_ == DELTA:

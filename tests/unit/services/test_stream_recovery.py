@@ -328,6 +328,7 @@ def test_deltas_that_repeat_the_beginning_lose_it(texts: list[str]) -> None:
     assert kept[0] is HEARTBEAT
     assert "".join(delta.content or "" for delta in kept if isinstance(delta, ChatDelta)) == " three"
     assert kept[-1] == ChatDelta(finish_reason="stop")
+    assert len(kept) == len(texts) + 2, "those without a text count as idle time"
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,7 @@ def delta(text: str, index: int = 0, key: str = "text") -> dict[str, Any]:
         named(delta("you"), cut=len('"delta":{"type":"text_delta","text":"you"}}')),
         named(delta("you")).replace(b'"you"', b'"y"ou"'),
         b'event: content_block_delta\ndata: {"type":\n\n',
+        b"event: content_block_delta\ndata: \n\n",
         unnamed(delta("you")).replace(b"}}", b"}"),
         named({**EVENTS[1], "index": 1}, cut=1),
     ],
