@@ -142,6 +142,21 @@ def test_calls_a_required_tool_with_arguments_that_match_its_schema(client: Open
     assert final.choices[0].message.content
 
 
+def test_streams_the_arguments_of_a_tool_call_in_parts(client: OpenAI) -> None:
+    request: Any = {"model": CHAT_MODEL, "messages": FRANCE, "tools": [WEATHER], "tool_choice": "required", "seed": 1}
+    chunks = list(client.chat.completions.create(**request, stream=True))
+    first, *others = [call for chunk in chunks for call in chunk.choices[0].delta.tool_calls or ()]
+    assert (first.index, first.function.name, first.function.arguments) == (0, "get_weather", "")
+    assert first.id
+    assert len(others) > 5
+    assert all(call.id is None and call.function.name is None for call in others)
+    arguments = "".join(call.function.arguments for call in others)
+    assert set(json.loads(arguments)) == {"city", "unit"}
+    assert chunks[-1].choices[0].finish_reason == "tool_calls"
+    complete = client.chat.completions.create(**request).choices[0].message
+    assert [call.function.arguments for call in complete.tool_calls or ()] == [arguments]
+
+
 def test_structured_output_matches_its_schema_a_hundred_times_out_of_a_hundred(client: OpenAI) -> None:
     """At the temperature 1, where so small a model writes nonsense otherwise."""
     place = {"type": "object", "properties": {"x": {"type": "integer", "minimum": -9, "maximum": 9}}}

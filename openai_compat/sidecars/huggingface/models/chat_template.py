@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from jinja2 import TemplateError
 
-from openai_compat.core.errors import InternalError, InvalidRequestError
+from openai_compat.core.errors import InternalError, InvalidAnswerError, InvalidRequestError
 from openai_compat.core.types import ChatDelta, ChatRequest, FinishReason, JSONObject
 from openai_compat.services.emulation.tool_prompt import has_tool_messages, write_tools
 from openai_compat.services.emulation.tool_rules import allowed_names, requires_call, to_rules
@@ -26,11 +26,15 @@ ANY_JSON_OBJECT: Final = {"type": "object"}
 
 @dataclass(frozen=True, slots=True)
 class ToolOptions:
-    """Options for parsing the tool calls of an answer."""
+    """Options for parsing the tool calls of an answer.
+
+    With `may_stream`, the arguments of calls that are constrained are returned in parts.
+    """
 
     format: ToolFormat
     is_forced: bool
     allows_many: bool
+    may_stream: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +80,7 @@ class ChatTemplate:
         text = self._apply(messages, None if self._emulates_tools else tools, _template_options(parameters, messages))
         if tools is None or self.tool_format is None:
             return ChatPrompt(text, _answer_schema(parameters.get("response_format") or {}), "response_format")
-        allows_many = parameters.get("parallel_tool_calls") is not False
-        options = ToolOptions(self.tool_format, requires_call(choice), allows_many)
+        options = _to_options(tools, parameters, self.tool_format)
         prompt = _with_tools(ChatPrompt(text, schema_param="tools", tools=options), _allowed_tools(tools, choice))
         answer_schema = None if options.is_forced else _answer_schema(parameters.get("response_format") or {})
         return replace(prompt, answer_schema=answer_schema)
@@ -111,11 +114,17 @@ class ChatTemplate:
 class ChatDeltaBuilder:
     """Builder of a chat's deltas, which separates content from tool calls in each sequence's text."""
 
-    def __init__(self, tools: ToolOptions | None) -> None:
+    def __init__(self, tools: ToolOptions | None, *, is_constrained: bool) -> None:
         self._tools = tools
+        self._is_constrained = is_constrained
         self._parsers: dict[int, ToolCallParser] = {}
 
     def build(self, chunk: TextChunk, *, is_last: bool) -> Iterable[ChatDelta]:
+        """Return the delta of a chunk, if it has any.
+
+        Raises:
+            InvalidAnswerError: a call whose beginning was returned is broken.
+        """
         if self._tools is None:
             delta = ChatDelta(chunk.text or None, chunk.index, chunk.finish_reason, logprobs=chunk.logprobs)
         else:
@@ -126,16 +135,21 @@ class ChatDeltaBuilder:
     def _parse_calls(self, chunk: TextChunk, tools: ToolOptions) -> ChatDelta:
         parser = self._parsers.get(chunk.index)
         if parser is None:
-            parser = ToolCallParser(tools.format, is_forced=tools.is_forced, allows_many=tools.allows_many)
+            streams = tools.may_stream and self._is_constrained
+            parser = ToolCallParser(
+                tools.format, is_forced=tools.is_forced, allows_many=tools.allows_many, streams=streams
+            )
             self._parsers[chunk.index] = parser
         content, calls = parser.push(chunk.text)
         finish_reason: FinishReason | None = chunk.finish_reason
         if chunk.finish_reason is not None:
             rest, more = parser.flush()
             content, calls = content + rest, calls + more
+            if parser.is_cut and chunk.finish_reason == "stop":
+                raise InvalidAnswerError("The model's tool call ended before it was complete.")
             if parser.call_count and chunk.finish_reason == "stop":
                 finish_reason = "tool_calls"
-        calls = [replace(call, id=f"call_{secrets.token_hex(12)}") for call in calls]
+        calls = [replace(call, id=f"call_{secrets.token_hex(12)}") if call.id else call for call in calls]
         return ChatDelta(content or None, chunk.index, finish_reason, calls, logprobs=chunk.logprobs if content else ())
 
 
@@ -176,6 +190,20 @@ def _with_tools(prompt: ChatPrompt, tools: Sequence[JSONObject]) -> ChatPrompt:
     if options.is_forced:
         return replace(prompt, text=prompt.text + options.format.begin, schema=schema)
     return replace(prompt, schema=schema, trigger=options.format.begin)
+
+
+def _to_options(tools: Sequence[JSONObject], parameters: Mapping[str, Any], format_: ToolFormat) -> ToolOptions:
+    """Return how the calls of an answer are parsed.
+
+    They may be streamed if their beginning has a mark, and if their arguments are objects, which end with the last
+    brace. A stop string could end them anywhere.
+    """
+    is_forced = requires_call(parameters.get("tool_choice", "auto"))
+    allows_many = parameters.get("parallel_tool_calls") is not False
+    schemas = [tool["function"].get("parameters") or ANY_JSON_OBJECT for tool in tools]
+    are_objects = all(schema.get("type") == "object" for schema in schemas)
+    may_stream = (is_forced or bool(format_.begin)) and are_objects and not parameters.get("stop")
+    return ToolOptions(format_, is_forced, allows_many, may_stream)
 
 
 def _check_tools(tools: Sequence[JSONObject] | None) -> Sequence[JSONObject] | None:

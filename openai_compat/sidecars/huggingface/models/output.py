@@ -8,7 +8,7 @@ from dataclasses import replace
 from queue import Empty
 from typing import Generic, Protocol, TypeVar
 
-from openai_compat.core.errors import CallCancelledError
+from openai_compat.core.errors import CallCancelledError, InvalidAnswerError
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import CallContext, ChatDelta, TextDelta, TokenLogprob, Usage
 
@@ -23,7 +23,11 @@ class DeltaBuilder(Protocol[BuiltDelta]):
     """Translation of text chunks into deltas."""
 
     def build(self, chunk: TextChunk, *, is_last: bool) -> Iterable[BuiltDelta]:
-        """Return the deltas of a chunk. What was held back comes with the last chunk of all sequences."""
+        """Return the deltas of a chunk. What was held back comes with the last chunk of all sequences.
+
+        Raises:
+            InvalidAnswerError: the text is broken.
+        """
 
 
 class OutputStream(Generic[Delta]):
@@ -89,7 +93,11 @@ class OutputStream(Generic[Delta]):
         self._tokens += chunk.tokens
         self._open_sequences -= chunk.finish_reason is not None
         is_last = not self._open_sequences
-        self._ready.extend(self._builder.build(chunk, is_last=is_last))
+        try:
+            self._ready.extend(self._builder.build(chunk, is_last=is_last))
+        except InvalidAnswerError:
+            self.close()
+            raise
         if is_last:
             self._ready[-1] = replace(self._ready[-1], usage=self._usage(self._tokens))
 

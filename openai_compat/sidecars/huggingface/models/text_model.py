@@ -223,6 +223,7 @@ class ChatTextModel(TextModel, SupportsChat):
         options = self._sampling_options(parameters, top_logprobs)
         default = self._default_max_tokens or CHAT_TOKENS
         max_tokens = parameters.get("max_completion_tokens", parameters.get("max_tokens", default))
+        constraints = [self._constraint(prompt, tokens) for _ in range(parameters.get("n", 1))]
         sequences = [
             self._sequence(
                 index,
@@ -230,12 +231,13 @@ class ChatTextModel(TextModel, SupportsChat):
                 max_tokens,
                 options,
                 stops_of(parameters),
-                constraint=self._constraint(prompt, tokens),
+                constraint=constraint,
                 keeps_special=prompt.tools is not None,
             )
-            for index in range(parameters.get("n", 1))
+            for index, constraint in enumerate(constraints)
         ]
-        builder, usage = ChatDeltaBuilder(prompt.tools), count_usage(len(tokens))
+        builder = ChatDeltaBuilder(prompt.tools, is_constrained=None not in constraints)
+        usage = count_usage(len(tokens))
         return OutputStream(GenerationRequest(sequences), self._scheduler, builder, usage, context)
 
     def _constraint(self, prompt: ChatPrompt, tokens: Sequence[int]) -> SequenceConstraint | None:

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from openai_compat.core.types import JSONObject, ToolCallDelta
 
+from .streamed_calls import StreamedCalls
+
 
 @dataclass(frozen=True, slots=True)
 class ToolFormat:
@@ -63,18 +65,38 @@ def find_tool_format(template: str) -> ToolFormat | None:
 
 
 class ToolCallParser:
-    """Incremental parser that separates an answer's content from its tool calls. It returns complete calls only."""
+    """Incremental parser that separates an answer's content from its tool calls.
 
-    def __init__(self, format_: ToolFormat, *, is_forced: bool = False, allows_many: bool = True) -> None:
+    With `streams`, which needs a constraint on the calls, their arguments are returned as they arrive. Otherwise only
+    complete calls are returned.
+    """
+
+    def __init__(
+        self, format_: ToolFormat, *, is_forced: bool = False, allows_many: bool = True, streams: bool = False
+    ) -> None:
         self._format = format_
         self._allows_many = allows_many
+        self._streams = streams
         self._held = ""
-        self._is_in_call = is_forced
+        self._is_in_call = False
         self._is_decided = is_forced
+        self._awaits_end = False
+        self._streamed: StreamedCalls | None = None
         self.call_count = 0
+        if is_forced:
+            self._enter_call()
+
+    @property
+    def is_cut(self) -> bool:
+        """Return True between the beginning and the end of a streamed call."""
+        return self._streamed is not None and self._streamed.call_count > 0
 
     def push(self, text: str) -> tuple[str, list[ToolCallDelta]]:
-        """Return the content that `text` adds and the calls that it completes."""
+        """Return the content that `text` adds, and the calls that it completes or the parts of them that it adds.
+
+        Raises:
+            InvalidAnswerError: the arguments of a streamed call are not JSON.
+        """
         self._held += text
         content: list[str] = []
         calls: list[ToolCallDelta] = []
@@ -85,21 +107,51 @@ class ToolCallParser:
     def flush(self) -> tuple[str, list[ToolCallDelta]]:
         """Return the rest at the end of the answer. An unfinished call that cannot be parsed is content."""
         held, self._held = self._held, ""
+        if self.is_cut or self._awaits_end:
+            return "", []
         if not self._is_in_call:
             return held, []
         return self._parse(held)
 
+    def _enter_call(self) -> None:
+        self._is_in_call = True
+        if self._streams and (self._allows_many or not self.call_count):
+            self._streamed = StreamedCalls(self._format, self.call_count)
+
     def _step(self, content: list[str], calls: list[ToolCallDelta]) -> bool:
         """Parse the next marker or call. Return True if one was found, so that another may follow."""
+        if self._awaits_end and not self._skip_end():
+            return False
         if not self._is_in_call:
             return self._find_begin(content)
-        if not self._format.end or self._format.end not in self._held:
+        if self._streamed is not None:
+            calls += self._take_deltas(self._streamed)
+        if not self._is_in_call:
+            return True
+        if self.is_cut or not self._format.end or self._format.end not in self._held:
             return False
         call, _, self._held = self._held.partition(self._format.end)
         text, found = self._parse(call)
         content.append(text)
         calls += found
-        self._is_in_call = False
+        self._is_in_call, self._streamed = False, None
+        return True
+
+    def _take_deltas(self, streamed: StreamedCalls) -> list[ToolCallDelta]:
+        deltas, self._held = streamed.take(self._held)
+        if streamed.is_complete:
+            self.call_count += streamed.call_count
+            self._is_in_call, self._streamed = False, None
+            self._awaits_end = bool(self._format.end)
+        return deltas
+
+    def _skip_end(self) -> bool:
+        """Skip the mark behind a streamed call, which a model may leave out. Return False while it is incomplete."""
+        rest = self._held.lstrip()
+        self._awaits_end = self._format.end.startswith(rest) and rest != self._format.end
+        if self._awaits_end:
+            return False
+        self._held = rest.removeprefix(self._format.end)
         return True
 
     def _find_begin(self, content: list[str]) -> bool:
@@ -110,7 +162,8 @@ class ToolCallParser:
         if marker:
             if before.strip():
                 content.append(before)
-            self._held, self._is_in_call = after, True
+            self._held = after
+            self._enter_call()
             return True
         partial = next((size for size in range(len(begin) - 1, 0, -1) if self._held.endswith(begin[:size])), 0)
         text = self._held[: len(self._held) - partial]
@@ -129,7 +182,8 @@ class ToolCallParser:
             return False
         if not self._is_decided and start.startswith("{"):
             self._held = start
-            self._is_in_call = self._is_decided = True
+            self._is_decided = True
+            self._enter_call()
             return True
         self._is_decided = True
         content.append(self._held)

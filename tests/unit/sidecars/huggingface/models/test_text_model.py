@@ -29,14 +29,21 @@ pytestmark = require_extra("local")
 import torch  # noqa: E402 - it may not be installed
 
 from openai_compat.backends.huggingface.model_options import LocalModel  # noqa: E402
-from openai_compat.core.errors import InternalError, InvalidRequestError, ModelBusyError, ModelUnavailableError  # noqa: E402
+from openai_compat.core.errors import (  # noqa: E402
+    InternalError,
+    InvalidAnswerError,
+    InvalidRequestError,
+    ModelBusyError,
+    ModelUnavailableError,
+)
 from openai_compat.core.streams import close_stream  # noqa: E402
 from openai_compat.core.tokens import TokenCounter  # noqa: E402
 from openai_compat.core.types import CallContext, ChatRequest, CompletionRequest, EmbeddingsRequest  # noqa: E402
 from openai_compat.services.embeddings import EmbeddingService  # noqa: E402
 from openai_compat.services.token_decoder import TokenDecoder  # noqa: E402
-from openai_compat.sidecars.huggingface.models.chat_template import ChatTemplate  # noqa: E402
+from openai_compat.sidecars.huggingface.models.chat_template import ChatDeltaBuilder, ChatTemplate  # noqa: E402
 from openai_compat.sidecars.huggingface.models.loading import estimate_bytes, load_model  # noqa: E402
+from openai_compat.sidecars.huggingface.models.sequence import TextChunk  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -430,6 +437,79 @@ def test_allowed_tools_restrict_the_calls() -> None:
         parameters = {"tools": [invalid], "tool_choice": choice}
         with pytest.raises(InvalidRequestError, match=r"no tool 'g'|only tools of the type 'function'"):
             template.render(ChatRequest("m", [{"role": "user", "content": "Hello"}], parameters))
+
+
+CITY_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string", "maxLength": 8}, "days": {"enum": [10, 20]}},
+            "required": ["city", "days"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def calling(load: Callable[..., Any]) -> Any:
+    return load(save_reciting_model, TOOL_TEMPLATE, 1024)
+
+
+def calls_of(deltas: Sequence[Any]) -> list[Any]:
+    return [call for delta in deltas for call in delta.tool_calls]
+
+
+def test_the_arguments_of_a_call_are_streamed(calling: Any) -> None:
+    deltas = chat(calling, tools=[CITY_TOOL], tool_choice="required", n=2)
+    assert finish_reasons(deltas) == {0: "tool_calls", 1: "tool_calls"}
+    assert text_of(deltas, 0) == ""
+    first, *others = calls_of([delta for delta in deltas if delta.index == 0])
+    assert (first.index, first.name, first.arguments) == (0, "weather", "")
+    assert first.id.startswith("call_")
+    assert len(others) > 10
+    assert {(call.index, call.id, call.name) for call in others} == {(0, None, None)}
+    assert set(json.loads("".join(call.arguments for call in others))) == {"city", "days"}
+
+
+def test_a_call_that_the_token_limit_cuts_ends_with_length(calling: Any) -> None:
+    deltas = chat(calling, tools=[CITY_TOOL], tool_choice="required", max_tokens=50)
+    arguments = "".join(call.arguments for call in calls_of(deltas))
+    assert arguments.startswith('{"city": ')
+    assert not arguments.endswith("}")
+    assert finish_reasons(deltas) == {0: "length"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"stop": "nothing"}, {"parameters": {**CITY_TOOL["function"]["parameters"], "type": ["object"]}}],  # type: ignore[index]
+    ids=["stop string", "type"],
+)
+def test_a_call_that_may_end_anywhere_is_one_delta(calling: Any, changes: dict[str, Any]) -> None:
+    """A stop string may cut it, and only an object has an end that can be seen."""
+    function = {**CITY_TOOL["function"], **{key: changes[key] for key in changes if key == "parameters"}}  # type: ignore[dict-item]
+    sent = {key: changes[key] for key in changes if key != "parameters"}
+    deltas = chat(calling, tools=[{"type": "function", "function": function}], tool_choice="required", **sent)
+    (call,) = calls_of(deltas)
+    assert (call.name, set(json.loads(call.arguments))) == ("weather", {"city", "days"})
+
+
+def test_a_streamed_call_that_ends_too_early_fails(calling: Any) -> None:
+    options = calling._template.render(
+        ChatRequest("m", [{"role": "user", "content": "a"}], {"tools": [CITY_TOOL], "tool_choice": "required"})
+    ).tools
+    begun = '{"name": "weather", "arguments": {"city": "R'
+    for reason in ("length", "stop"):
+        builder = ChatDeltaBuilder(options, is_constrained=True)
+        assert list(builder.build(TextChunk(0, begun), is_last=False))
+        last = TextChunk(0, "ome", reason)  # type: ignore[arg-type]
+        if reason == "length":
+            assert [delta.finish_reason for delta in builder.build(last, is_last=True)] == ["length"]
+        else:
+            with pytest.raises(InvalidAnswerError, match="before it was complete"):
+                list(builder.build(last, is_last=True))
 
 
 def test_a_model_without_a_template_cannot_chat(noisy: Any) -> None:

@@ -21,7 +21,13 @@ from openai_compat.sidecars.huggingface.models.tool_constraint import (  # noqa:
     to_choice_constraint,
     to_tool_call_constraint,
 )
-from openai_compat.sidecars.huggingface.models.tool_formats import BARE, HERMES, MISTRAL, ToolFormat  # noqa: E402
+from openai_compat.sidecars.huggingface.models.tool_formats import (  # noqa: E402
+    BARE,
+    HERMES,
+    MISTRAL,
+    ToolCallParser,
+    ToolFormat,
+)
 
 ARGUMENTS = {
     "type": "object",
@@ -84,6 +90,24 @@ def test_every_call_matches_its_schema(make: Any, begun: str) -> None:
         assert 1 <= call["arguments"]["days"] <= 9
         write(constraint, tokenizer, "\n</tool_call>\nAnything.")
         assert not constraint.is_complete
+
+
+@pytest.mark.parametrize("format_", [HERMES, MISTRAL], ids=["hermes", "mistral"])
+def test_every_constrained_call_can_be_streamed(format_: ToolFormat) -> None:
+    tokenizer = byte_tokenizer(None)
+    for seed in range(10):
+        constraint, parser = start(tokenizer, format_), ToolCallParser(format_, streams=True)
+        write(constraint, tokenizer, format_.begin)
+        text = format_.begin + continue_at_random(constraint, tokenizer, seed) + format_.end
+        deltas = [delta for character in text for delta in parser.push(character)[1]]
+        names = [delta.name for delta in deltas if delta.name]
+        assert names == ["weather"] * len(names)
+        assert parser.flush() == ("", [])
+        assert not parser.is_cut
+        for index in range(len(names)):
+            parts = [delta.arguments for delta in deltas if delta.index == index]
+            assert len(parts) > 10
+            assert json.loads("".join(parts))["city"] in ("Paris", "Rome")
 
 
 def test_a_list_of_calls() -> None:
