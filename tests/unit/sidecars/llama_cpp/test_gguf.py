@@ -26,10 +26,10 @@ LLAMA = {
 }  # fmt: skip
 
 
-def save_encoder(folder: Path, dtype: str = "F32", width: int = 4) -> Path:
-    """Save a BERT encoder of 1s, 2s and so on, one number for each tensor. Its words have vectors of `width`."""
+def save_encoder(folder: Path, dtype: str = "F32") -> Path:
+    """Save a BERT encoder of 1s, 2s and so on, one number for each tensor."""
     shapes = {
-        "embeddings.word_embeddings.weight": [7, width], "embeddings.position_embeddings.weight": [8, 4],
+        "embeddings.word_embeddings.weight": [7, 4], "embeddings.position_embeddings.weight": [8, 4],
         "embeddings.token_type_embeddings.weight": [2, 4], "embeddings.LayerNorm.weight": [4],
         "embeddings.LayerNorm.bias": [4], "pooler.dense.weight": [4, 4],
     }  # fmt: skip
@@ -63,21 +63,6 @@ def test_an_encoder_becomes_a_gguf_file_with_its_metadata_and_weights(tmp_path: 
     assert struct.pack("<28e", *[1] * 28) in content  # a matrix of 16-bit numbers
     assert struct.pack("<32f", *[2] * 32) in content  # the positions have 32
     assert b"pooler" not in content
-
-
-def test_matrices_whose_rows_are_blocks_have_8_bits_and_a_scale(tmp_path: Path) -> None:
-    target = tmp_path / "encoder.gguf"
-    folder = save_encoder(tmp_path, width=64)
-    ramp = [(-1) ** number * number / 100 for number in range(64)] * 7
-    weights = (folder / "model.safetensors").read_bytes()
-    (folder / "model.safetensors").write_bytes(
-        weights.replace(struct.pack("<448f", *[1] * 448), struct.pack("<448f", *ramp))
-    )
-    convert_bert(folder, target)
-    first = struct.pack("<e32b", 0.31 / 127, *[round(number * 127 / 0.31) for number in ramp[:32]])
-    second = struct.pack("<e32b", 0.63 / 127, *[round(number * 127 / 0.63) for number in ramp[32:64]])
-    assert (first + second) * 7 in target.read_bytes()
-    assert target.read_bytes().endswith(struct.pack("<4f", *[14] * 4))
 
 
 def test_weights_of_another_width_are_refused(tmp_path: Path) -> None:
