@@ -81,9 +81,16 @@ def _location(entry: ModelConfig, settings: Settings) -> str:
     if entry.kind not in LOCAL_KINDS:
         return without_secrets(entry.base_url) if entry.base_url else ""
     model = to_local_model(entry, settings)
-    if (extra := missing_extra_of(entry.kind, settings)) is not None:
-        return f"{model.source} (the extra '{extra}' is not installed)"
-    return f"{model.source} ({hub.weights_location(model)})"
+    return f"{model.source} ({_weights_location(model, missing_extra_of(entry.kind, settings))})"
+
+
+def _weights_location(model: PooledModel, missing_extra: str | None) -> str:
+    try:
+        if missing_extra is None:
+            return hub.weights_location(model)
+    except ModuleNotFoundError:  # `make run-local` does without the hub's library
+        missing_extra = model.extra
+    return f"the extra '{missing_extra}' is not installed"
 
 
 def _select(names: list[str], settings: Settings) -> list[PooledModel] | None:

@@ -44,6 +44,19 @@ def test_list_shows_every_model_and_where_its_weights_are(configured: Path, caps
     assert far.split() == ["far", "openai", "http://far.test/v1"]
 
 
+def test_list_names_the_extra_of_models_whose_weights_only_the_hub_knows(
+    configured: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`make run-local` installs llama.cpp without the hub's library."""
+
+    def without_library(model: LocalModel) -> str:
+        raise ModuleNotFoundError(name="huggingface_hub")
+
+    monkeypatch.setattr(hub, "weights_location", without_library)
+    assert main(["models", "list"]) == 0
+    assert "fails (the extra 'local' is not installed)" in capsys.readouterr().out
+
+
 def test_load_prints_time_context_window_and_progress(configured: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "load", "here"]) == 0
     printed = capsys.readouterr()

@@ -124,9 +124,7 @@ class ToolCallParser:
             return False
         if not self._is_in_call:
             return self._find_begin(content)
-        if self._streamed is not None:
-            calls += self._take_deltas(self._streamed)
-        if not self._is_in_call:
+        if self._streamed is not None and self._take_deltas(self._streamed, calls):
             return True
         if self.is_cut or not self._format.end or self._format.end not in self._held:
             return False
@@ -137,13 +135,15 @@ class ToolCallParser:
         self._is_in_call, self._streamed = False, None
         return True
 
-    def _take_deltas(self, streamed: StreamedCalls) -> list[ToolCallDelta]:
+    def _take_deltas(self, streamed: StreamedCalls, calls: list[ToolCallDelta]) -> bool:
+        """Return True if the last call between the marks is complete."""
         deltas, self._held = streamed.take(self._held)
+        calls += deltas
         if streamed.is_complete:
             self.call_count += streamed.call_count
             self._is_in_call, self._streamed = False, None
             self._awaits_end = bool(self._format.end)
-        return deltas
+        return streamed.is_complete
 
     def _skip_end(self) -> bool:
         """Skip the mark behind a streamed call, which a model may leave out. Return False while it is incomplete."""
