@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,27 +13,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.clean_copy import make_clean_copy
 from tests.support.nginx import free_port
 from tests.support.snippets import plain_environment, run_bash
 from tests.support.subprocess_server import SubprocessServer, run_server
-from tests.support.tools import ROOT, require_tool
+from tests.support.tools import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the tracked files, as in a new clone."""
-    require_tool("make")
-    if not (ROOT / ".git").exists():
-        pytest.skip("without git the tracked files are unknown")
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    folder = tmp_path_factory.mktemp("clone")
-    for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    return folder
+    return make_clean_copy(tmp_path_factory.mktemp("clone"))
 
 
 @pytest.fixture(scope="module")

@@ -513,6 +513,18 @@ def test_a_streamed_call_that_ends_too_early_fails(calling: Any) -> None:
                 list(builder.build(last, is_last=True))
 
 
+def test_a_broken_call_aborts_the_other_choices(calling: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: ChatDeltaBuilder, chunk: TextChunk, *, is_last: bool) -> Any:
+        raise InvalidAnswerError("broken")
+
+    monkeypatch.setattr(ChatDeltaBuilder, "build", fail)
+    request = ChatRequest("m", [{"role": "user", "content": "a"}], {"temperature": 0, "n": 2})
+    stream = calling.chat(request, CallContext("test"))
+    with pytest.raises(InvalidAnswerError, match="broken"):
+        next(stream)
+    assert list(stream) == []
+
+
 def test_a_model_without_a_template_cannot_chat(noisy: Any) -> None:
     assert not hasattr(noisy, "chat")
 
