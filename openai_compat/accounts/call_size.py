@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Protocol
 
 CHARS_PER_TOKEN: Final = 4
@@ -21,6 +21,8 @@ OUTPUT_LIMITS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """Path of a call -> the fields that limit its output. A field of another endpoint limits nothing."""
 OTHER_OUTPUT_LIMITS: Final = ("max_tokens",)
+OWN_FIELDS: Final = frozenset({"id", "status"})
+"""Fields that a stored item has for this server's clients, and that no model gets."""
 MEDIA_FIELDS: Final = frozenset({"url", "image_url", "file_data", "file_url"})
 """Fields that may have an image or a file as a `data:` URL."""
 
@@ -45,6 +47,11 @@ def input_tokens_of(body: bytes, payload: Mapping[str, Any]) -> int:
     if 0 < len(body) <= SMALL_BYTES and b'"data:' not in body:
         return -(-len(body) // CHARS_PER_TOKEN)
     return _tokens_of(payload)
+
+
+def tokens_of_items(items: Iterable[Mapping[str, Any]]) -> int:
+    """Return an estimate of the input tokens of stored items, which a call repeats without sending them."""
+    return sum(_tokens_of({name: part for name, part in item.items() if name not in OWN_FIELDS}) for item in items)
 
 
 def _tokens_of(value: Any) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
@@ -158,13 +158,19 @@ class Accounts:
             raise AuthenticationError("The project that the token names does not exist.")
         return caller
 
-    def admit(self, caller: Caller | None, call: AnyCall, route: Route, request_id: str) -> Admission:
+    def admit(
+        self, caller: Caller | None, call: AnyCall, route: Route, request_id: str, stored_tokens: Callable[[], int]
+    ) -> Admission:
         """Admit an inference call, or refuse it.
+
+        `stored_tokens` returns the estimate of the input tokens that the call repeats from this server's store. It is
+        asked for callers with an account only.
 
         Raises:
             PermissionDeniedError, LimitExceededError, BudgetExceededError, AccountsUnavailableError
         """
         payload = call.payload
+        repeated = 0 if caller is None else stored_tokens()
         needs_price = caller is not None and has_budget(caller)
         return self.gate.admit(
             caller,
@@ -172,7 +178,7 @@ class Accounts:
                 ENDPOINT_GROUPS.get(call.path, call.path),
                 route.model,
                 request_id,
-                input_tokens_of(call.body, payload),
+                input_tokens_of(call.body, payload) + repeated,
                 most_output_tokens(call, route, self._assumed_output_tokens),
                 end_user_of(call.path, payload) or _subject_of(caller),
                 self.prices.highest(route, waits=needs_price),

@@ -62,6 +62,13 @@ class Endpoint(ABC):
             RequestError: the backend cannot do what is asked. BackendError, CallCancelledError
         """
 
+    def stored_tokens(self) -> int:
+        """Return an estimate of the input tokens that the call repeats from the store, before it is admitted."""
+        return 0
+
+    def release(self) -> None:  # noqa: B027 - most endpoints hold nothing
+        """Give back what `stored_tokens` reserved, because the call was not admitted."""
+
     def count_tokens(self, text: str, model: str) -> int:
         """Return the number of tokens of a text that a stream has sent, when another model continues it."""
         return estimate_tokens(text)

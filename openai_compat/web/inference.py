@@ -69,7 +69,12 @@ def respond_to_call(
         context.log_fields["upstream"] = route.target.model
     context.served = route.backend.entry
     if context.accounts is not None:
-        context.admit(context.accounts.admit(context.caller, call, route, context.request_id))
+        try:
+            admission = context.accounts.admit(context.caller, call, route, context.request_id, endpoint.stored_tokens)
+        except BaseException:
+            endpoint.release()
+            raise
+        context.admit(admission)
     is_streamed = call.is_streamed
     call_context = context.to_call_context(
         is_streamed=is_streamed and stream_format.keep_alive is not None, is_whole=not is_streamed

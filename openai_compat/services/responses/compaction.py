@@ -20,7 +20,7 @@ from openai_compat.services.openai_objects import new_id, now, to_json
 from openai_compat.services.owner import owner_of
 from openai_compat.services.stored_items import to_item
 
-from .endpoint import ResponsesService, may_forward
+from .endpoint import ResponsesService, may_forward, may_forward_any
 from .items import type_of
 from .native import forward_complete
 from .objects import to_usage
@@ -41,9 +41,10 @@ class InputEndpoint(Endpoint):
 
     is_forwarded = False
 
-    def __init__(self, service: ResponsesService, call: InferenceCall, caller: str | None) -> None:
+    def __init__(self, service: ResponsesService, route: Route, call: InferenceCall, caller: str | None) -> None:
         """Use objects of `caller`, which is a credential."""
         self._service = service
+        self._route = route
         self._call = call
         self._state = CallState(service.store, call.payload, owner_of(caller), only_reads=True)
 
@@ -81,6 +82,9 @@ class CompactionEndpoint(InputEndpoint):
     """`POST /responses/compact`, which lets the model summarize the input."""
 
     path = COMPACT_PATH
+
+    def stored_tokens(self) -> int:
+        return self._state.stored_tokens(may_forward=may_forward_any(self._route))
 
     def _answer(self, target: Target | Route, request: TranslatedRequest, context: CallContext) -> CompleteAnswer:
         messages = [*request.chat["messages"], {"role": "user", "content": PROMPT}]

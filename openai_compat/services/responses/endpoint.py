@@ -73,8 +73,14 @@ class ResponsesEndpoint(Endpoint):
         self._payload = call.payload
         self.state = CallState(service.store, call.payload, owner_of(caller))
         response = new_response(new_id("resp_"), call.model, call.payload, is_stored=self.state.is_stored)
-        self.may_forward = any(map(may_forward, _backends_of(route)))
+        self.may_forward = may_forward_any(route)
         self.lifecycle = Lifecycle(response, begins_early=not (self.may_forward or self.is_background))
+
+    def stored_tokens(self) -> int:
+        return self.state.stored_tokens(may_forward=self.may_forward)
+
+    def release(self) -> None:
+        self.state.release()
 
     def count_tokens(self, text: str, model: str) -> int:
         return self.service.chats.tokens.count(text, model)
@@ -240,6 +246,11 @@ def _backends_of(route: Route) -> Iterator[Backend]:
         yield route.backend
     else:
         yield from (target.backend for target in (*route.plan.targets.values(), *route.plan.fallbacks))
+
+
+def may_forward_any(route: Route) -> bool:
+    """Return True if calls may be passed through to an upstream of the route."""
+    return any(map(may_forward, _backends_of(route)))
 
 
 def may_forward(backend: Backend) -> TypeGuard[SupportsForwarding]:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-from openai_compat.core.errors import InvalidRequestError, RequestError
+from openai_compat.accounts.call_size import tokens_of_items
+from openai_compat.core.errors import InvalidRequestError, OpenAICompatError, RequestError, StorageUnavailableError
 from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import Usage
 from openai_compat.services.conversations import duplicate_item
@@ -51,6 +52,18 @@ class CallState:
         self.owner = owner
         self._only_reads = only_reads
         self._lease: Lease | None = None
+
+    def stored_tokens(self, *, may_forward: bool) -> int:
+        """Return an estimate of the tokens of the stored items that the call repeats.
+
+        It is 0 if an upstream has them, and if they cannot be read, which fails the call once it is admitted.
+        """
+        if not (self._may_be_own() or (not may_forward and any(self._ids()))):
+            return 0
+        found = self._found
+        return (
+            0 if isinstance(found, OpenAICompatError) else tokens_of_items([*found.items, *found.referenced.values()])
+        )
 
     @property
     def is_locked(self) -> bool:
@@ -143,12 +156,25 @@ class CallState:
         named = tuple(text_at(item, "id", f"input[{at}]") for at, item in enumerate(self._items) if is_reference(item))
         return References(previous, identifier, named)
 
-    @cached_property
+    @property
     def _context(self) -> StoredContext:
+        if isinstance(self._found, OpenAICompatError):
+            raise self._found
+        return self._found
+
+    @cached_property
+    def _found(self) -> StoredContext | OpenAICompatError:
+        """What the references stand for, or the error of reading it. It is read once, before the call is admitted."""
+        try:
+            return self._read_context()
+        except (RequestError, StorageUnavailableError) as error:
+            return error
+
+    def _read_context(self) -> StoredContext:
         references = self._references
         if not references:
             return StoredContext()
-        if references.conversation is not None and self._lease is None and not self._only_reads:
+        if references.conversation is not None and not self._only_reads:
             self._lease = self._store.lock(references.conversation, self.owner)
         return self._store.load(references, self.owner)
 

@@ -60,7 +60,7 @@ def _respond_to_input(
     body, payload = read_payload(RESPONSES_REQUEST)
     route = _choose_route(router, deployment or payload.get("model"), payload)
     call = InferenceCall(endpoint_class.path, body, {**payload, "stream": False}, route.model)
-    return respond_to_call(endpoint_class(service, call, current_context().identity), route, call)
+    return respond_to_call(endpoint_class(service, route, call, current_context().identity), route, call)
 
 
 def _choose_route(router: ModelRouter, model: str | None, payload: JSONObject) -> Route:

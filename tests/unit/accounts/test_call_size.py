@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from openai_compat.accounts.call_size import MEDIA_TOKENS, input_tokens_of
+from openai_compat.accounts.call_size import MEDIA_TOKENS, input_tokens_of, tokens_of_items
 
 PIXELS = "A" * 400_000
 
@@ -48,3 +48,11 @@ def test_a_text_counts_by_its_length(part: Any) -> None:
 def test_token_ids_count_as_one_each() -> None:
     payload = {"prompt": [[7] * 10_000, [8] * 10_000]}
     assert input_tokens_of(b"", payload) == 20_000
+
+
+def test_stored_items_count_by_what_the_model_gets() -> None:
+    image = {"type": "input_image", "image_url": f"data:image/png;base64,{PIXELS}"}
+    text = {"type": "input_text", "text": "word " * 800}
+    message = {"id": "msg_" + "0" * 32, "type": "message", "status": "completed", "role": "user"}
+    items = [{**message, "content": [text]}, {**message, "content": [image]}]
+    assert MEDIA_TOKENS + 1000 <= tokens_of_items(items) < MEDIA_TOKENS + 1030
