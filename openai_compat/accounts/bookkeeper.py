@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 from openai_compat.core.errors import StorageUnavailableError
+from openai_compat.core.turns import TimeSlices
 from openai_compat.state.base import StoreError
 from openai_compat.state.ledger import Ledger, Settlement
 from openai_compat.storage import Storage
 
+from .leftovers import LeftoverFiles, PendingSettlement
+from .records import to_rows
 from .restoration import LedgerRestorer
 
 log = logging.getLogger(__name__)
@@ -37,13 +37,6 @@ MAX_RECORDS: Final = 1_000_000
 """Records that wait for a database that is away. They take about 500 MB."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Deferred:
-    hold_id: str
-    settlements: Sequence[Settlement]
-    record: str | None
-
-
 class Bookkeeper:
     """Settles calls, at once or when the ledger is back, and moves the records of all calls to the database.
 
@@ -55,22 +48,26 @@ class Bookkeeper:
         ledger: Ledger,
         storage: Storage,
         tidy: Callable[[float], None],
+        leftovers: LeftoverFiles,
         usage_ttl: float = 0.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Use `tidy` to keep the ledger small. It is called about every `TIDY_SECONDS` by one of all processes.
 
-        Rows of calls are deleted after `usage_ttl` seconds, and never if it is 0.
+        `leftovers` keeps what cannot be settled before this process stops. Rows of calls are deleted after `usage_ttl`
+        seconds, and never if it is 0.
         """
         self._ledger = ledger
         self._storage = storage
         self._tidy = tidy
+        self._leftovers = leftovers
         self._usage_ttl = usage_ttl
         self._next_deletion = self._next_tidying = 0.0
         self._clock = clock
         self._restorer = LedgerRestorer(storage, ledger, clock)
-        self._deferred: deque[_Deferred] = deque()
+        self._deferred: deque[PendingSettlement] = deque()
         self._lock = threading.Lock()
+        self._settling = threading.Lock()
         self._is_working = False
         self._is_closed = threading.Event()
         self.dropped = 0
@@ -87,9 +84,14 @@ class Bookkeeper:
             else:
                 return
         if len(self._deferred) < MAX_DEFERRED:
-            self._deferred.append(_Deferred(hold_id, settlements, record))
+            self._deferred.append(PendingSettlement(hold_id, settlements, record))
         else:
             self.dropped += 1
+
+    def resume(self) -> None:
+        """Start the work in the background if a worker that stopped has left something."""
+        if self._leftovers.exist():
+            self.start()
 
     def start(self) -> None:
         """Start the work in the background, which begins with a sign of life."""
@@ -102,8 +104,16 @@ class Bookkeeper:
         threading.Thread(target=self._work, daemon=True).start()
 
     def close(self) -> None:
-        """Stop the work. What is in the ledger is moved by another process, or after the next start."""
+        """Stop the work. What is in the ledger is moved by another process, or after the next start.
+
+        What waits for the ledger is settled if it is back, and left for another process otherwise.
+        """
         self._is_closed.set()
+        try:
+            self.settle_deferred()
+        except StoreError as error:
+            log.warning("the ledger is away: %s", error)
+            self._leave(self._ledger.holder, self._deferred)
 
     def _work(self) -> None:
         next_sign = 0.0
@@ -116,6 +126,7 @@ class Bookkeeper:
                 if self._ledger.version() is None:
                     self._restorer.restore()
                 self.settle_deferred()
+                self.settle_leftovers()
                 self.move_records()
             except StoreError as error:
                 log.warning("the ledger is away: %s", error)
@@ -129,10 +140,39 @@ class Bookkeeper:
         Raises:
             StoreError
         """
-        while self._deferred:
-            first = self._deferred[0]
-            self._ledger.settle(first.hold_id, first.settlements, first.record)
-            self._deferred.popleft()
+        with self._settling:
+            _settle_all(self._ledger, self._deferred)
+
+    def settle_leftovers(self) -> None:
+        """Settle what workers left that stopped while the ledger was away.
+
+        They are settled under the name of the worker that left them. Holds of others stay, and a settlement that had
+        taken effect without its reply is known.
+
+        Raises:
+            StoreError
+        """
+        with self._settling:
+            while (leftover := self._leftovers.take()) is not None:
+                ledger = self._ledger.for_holder(leftover.holder)
+                try:
+                    ledger.keep_alive(self._clock())  # or its marks of settled calls would stay in Redis
+                    _settle_all(ledger, leftover.pending)
+                finally:
+                    ledger.close()
+                    self._leave(leftover.holder, leftover.pending)
+
+    def _leave(self, holder: str, pending: deque[PendingSettlement]) -> None:
+        """Write what is not settled to a file, if there is any."""
+        if not pending:
+            return
+        try:
+            self._leftovers.leave(holder, pending)
+            log.warning("%d calls are settled by another worker once the ledger is back", len(pending))
+        except OSError as error:
+            self.dropped += len(pending)
+            log.error("%d calls are not charged, as the ledger is away: %s", len(pending), error)
+        pending.clear()
 
     def move_records(self) -> None:
         """Move all records to the database, unless another process does it.
@@ -163,7 +203,11 @@ class Bookkeeper:
             StorageUnavailableError
         """
         try:
-            self._storage.usage.add([_to_row(record) for record in records])
+            calls, adjustments = to_rows(records)
+            if adjustments:
+                self._storage.adjustments.add(adjustments)
+            if calls:
+                self._storage.usage.add(calls)
         except StorageUnavailableError:
             raise
         except Exception:
@@ -184,14 +228,15 @@ class Bookkeeper:
             self._next_deletion = now if deleted else now + DELETION_SECONDS
 
 
-def _to_row(body: str) -> dict[str, Any]:
-    """Return a record as a row of the database. PostgreSQL takes no text with a null character."""
-    row: dict[str, Any] = json.loads(body.replace("\\u0000", "\\ufffd"))
-    row["price"] = None if row["price"] is None else _to_json(tuple(row["price"].items()))
-    return row
+def _settle_all(ledger: Ledger, pending: deque[PendingSettlement]) -> None:
+    """Settle calls and remove them from `pending`.
 
-
-@lru_cache(maxsize=256)
-def _to_json(items: tuple[tuple[str, int], ...]) -> str:
-    """Return an object as JSON. Most calls have one of few prices."""
-    return json.dumps(dict(items))
+    Raises:
+        StoreError
+    """
+    turns = TimeSlices()
+    while pending:
+        first = pending[0]
+        ledger.settle(first.hold_id, first.settlements, first.record)
+        pending.popleft()
+        turns.check()

@@ -101,7 +101,12 @@ def rules_of(account: Account, end_user: str | None = None) -> Sequence[Rule]:
 def end_user_owner(account_id: str, end_user: str) -> str:
     """Return the owner of the meters of an end user of an account."""
     digest = sha256(end_user.encode("utf-8", "surrogatepass")).hexdigest()[:DIGEST_CHARS]
-    return f"{account_id}/{digest}"
+    return end_user_prefix(account_id) + digest
+
+
+def end_user_prefix(account_id: str) -> str:
+    """Return the beginning of the owners of the meters of all end users of an account."""
+    return f"{account_id}/"
 
 
 @lru_cache(MAX_CALLERS)

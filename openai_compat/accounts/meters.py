@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import isinf
+from secrets import token_hex
 from time import time
 from typing import Any
 
 from openai_compat.core.errors import InvalidRequestError, ObjectNotFoundError
-from openai_compat.state.ledger import Ledger, Level, Meter
+from openai_compat.state.ledger import Ledger, Level, Meter, Settlement
 
 from .account import Account
 from .charges import Rule, rules_of
 from .money import parse_dollars, to_dollars
 from .policy import MAX_LIMIT
+from .records import to_adjustment_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,9 @@ class Meters:
     def set_used(self, account: Account, name: str, used: Any, end_user: str | None = None) -> MeterState:
         """Set what counts as used in the present window of one meter, of money in dollars.
 
+        The difference is settled like that of a call, so that what calls settle meanwhile counts as well. Corrections
+        of budgets are recorded in the database, from which a lost ledger is restored.
+
         Raises:
             ObjectNotFoundError: the account has no such meter. InvalidRequestError: `used` is no amount.
         """
@@ -80,8 +85,18 @@ class Meters:
         if rule is None or rule.kind == "concurrent":
             raise ObjectNotFoundError(f"The {account.kind} '{account.id}' has no meter '{name[:100]}' to set.")
         meter = rule.meter(self._clock())
-        self._ledger.set_level(meter, _parse_amount(rule, used))
+        changes = _changes(meter, self._ledger.levels([meter])[0], _parse_amount(rule, used))
+        id = f"adjustment-{token_hex(12)}"
+        self._ledger.settle(id, changes, to_adjustment_record(id, changes) if rule.kind == "money" else None)
         return MeterState(rule, meter, self._ledger.levels([meter])[0])
+
+
+def _changes(meter: Meter, level: Level, used: int) -> list[Settlement]:
+    """Return the changes after which `used` counts in the present window, and nothing of the one before."""
+    changes = [Settlement(meter, added=used - level.current)]
+    if level.previous:
+        changes.append(Settlement(meter._replace(window=meter.window - 1), added=-level.previous))
+    return changes
 
 
 def _parse_amount(rule: Rule, used: Any) -> int:

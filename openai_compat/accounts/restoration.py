@@ -1,10 +1,10 @@
-"""Restoration of the budgets in a ledger that is new or lost its contents, from the usage in the database."""
+"""Restoration of the budgets in a ledger that is new or lost its contents, from the rows of the database."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -14,7 +14,7 @@ from openai_compat.state.ledger import ColdLedgerError, Ledger, Level, Meter
 from openai_compat.storage import Storage
 
 from .account import Account, from_row
-from .charges import end_user_owner
+from .charges import end_user_owner, end_user_prefix
 from .policy import Budget
 from .windows import Window
 
@@ -28,10 +28,14 @@ TURN_SECONDS: Final = 60.0
 BATCH: Final = 500
 Spent = Callable[[float, float], Mapping[str, int]]
 """Costs between two times, by owner."""
+Adjusted = Callable[[int], Mapping[str, int]]
+"""Corrections by administrators in a window of a budget, by owner."""
+Adjustments = Mapping[tuple[str, int], Mapping[str, int]]
+"""All corrections, by the name and the window of the meter."""
 
 
 class LedgerRestorer:
-    """Restores what was spent. Rate limits begin anew, and calls whose records the ledger has lost are not known."""
+    """Restores what counts as spent. Rate limits begin anew, and records that the ledger has lost are not known."""
 
     def __init__(self, storage: Storage, ledger: Ledger, clock: Callable[[], float] = time.time) -> None:
         self._storage = storage
@@ -61,9 +65,10 @@ class LedgerRestorer:
         if not self._storage.accounts.exist():
             return self._ledger.start(0)
         after, count = "", 0
+        adjustments = self._storage.adjustments.sums()
         while rows := self._storage.accounts.with_budgets(after, BATCH):
             after = rows[-1].id
-            for levels in _levels([from_row(row) for row in rows], self._storage.usage, now):
+            for levels in _levels([from_row(row) for row in rows], self._storage.usage, adjustments, now):
                 self._ledger.restore(levels)
                 count += len(levels)
         self._ledger.start(int(now))
@@ -72,17 +77,22 @@ class LedgerRestorer:
         return None
 
 
-def _levels(accounts: Sequence[Account], usage: UsageStore, now: float) -> Iterator[list[tuple[Meter, Level]]]:
+def _levels(
+    accounts: Sequence[Account], usage: UsageStore, adjustments: Adjustments, now: float
+) -> Iterator[list[tuple[Meter, Level]]]:
     """Yield the levels of the budgets of accounts and of their end users."""
     owners: dict[tuple[str, Budget], list[str]] = defaultdict(list)
     for account in accounts:
         for budget in account.policy.budgets:
             owners[account.kind, budget].append(account.id)
         if account.policy.end_users is not None:
+            is_end_user = partial(_is_end_user_of, account.id)
             for budget in account.policy.end_users.budgets:
-                yield _levels_of(budget, _spent_by_end_user(usage, account), now)
+                adjusted = partial(_adjusted, adjustments, budget.name, is_end_user)
+                yield _levels_of(budget, _spent_by_end_user(usage, account), adjusted, now)
     for (kind, budget), ids in owners.items():
-        yield _levels_of(budget, partial(usage.spent, kind, ids), now)
+        adjusted = partial(_adjusted, adjustments, budget.name, frozenset(ids).__contains__)
+        yield _levels_of(budget, partial(usage.spent, kind, ids), adjusted, now)
 
 
 def _spent_by_end_user(usage: UsageStore, account: Account) -> Spent:
@@ -93,14 +103,29 @@ def _spent_by_end_user(usage: UsageStore, account: Account) -> Spent:
     return spent
 
 
-def _levels_of(budget: Budget, spent: Spent, now: float) -> list[tuple[Meter, Level]]:
+def _is_end_user_of(account_id: str, owner: str) -> bool:
+    return owner.startswith(end_user_prefix(account_id))
+
+
+def _adjusted(adjustments: Adjustments, name: str, is_owner: Callable[[str], bool], period: int) -> Mapping[str, int]:
+    found = adjustments.get((name, period), {})
+    return {owner: amount for owner, amount in found.items() if is_owner(owner)}
+
+
+def _levels_of(budget: Budget, spent: Spent, adjusted: Adjusted, now: float) -> list[tuple[Meter, Level]]:
     """Return the levels of one budget of several owners. What was spent before a window of the calendar is over."""
     window: Window = budget.window
-    start = window.start(now)
-    current = spent(start, float("inf"))
-    seconds = window.seconds
-    previous = {} if seconds is None else spent(start - seconds, start)
+    start, seconds = window.start(now), window.seconds
+    period = window.meter("", budget.name, budget.nano, now).window
+    current = _add(spent(start, float("inf")), adjusted(period))
+    previous = Counter[str]() if seconds is None else _add(spent(start - seconds, start), adjusted(period - 1))
     return [
-        (window.meter(owner, budget.name, budget.nano, now), Level(current.get(owner, 0), previous.get(owner, 0)))
+        (window.meter(owner, budget.name, budget.nano, now), Level(max(current[owner], 0), max(previous[owner], 0)))
         for owner in current.keys() | previous.keys()
     ]
+
+
+def _add(costs: Mapping[str, int], amounts: Mapping[str, int]) -> Counter[str]:
+    total = Counter(costs)
+    total.update(amounts)
+    return total

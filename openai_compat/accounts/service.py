@@ -29,6 +29,7 @@ from .charges import has_budget
 from .directory import KeyDirectory
 from .gate import Admission, CallDescription, Gate, GatePolicy, Outcome, check_permission
 from .keys import is_token
+from .leftovers import LeftoverFiles
 from .limit_headers import MESSAGES
 from .manager import AccountManager
 from .meters import Meters
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from .identity_tokens import Identity, TokenVerifier
 
 LEDGER_FILE: Final = "ledger.db"
+LEFTOVERS: Final = "unsettled"
+"""Folder in `DATA_DIR` of what workers could not settle before they stopped."""
 OTHER: Final = "other"
 """Group of the endpoints that are passed through."""
 ENDPOINT_GROUPS: Final = {
@@ -93,7 +96,8 @@ class Accounts:
         self._tokens = _to_verifier(settings)
         self.directory = KeyDirectory(storage, ledger, settings.key_grace_seconds)
         self._thread: NativeThread | None = None
-        self.bookkeeper = Bookkeeper(ledger, storage, self._tidy, settings.usage_ttl)
+        leftovers = LeftoverFiles(Path(settings.data_dir).absolute() / LEFTOVERS)
+        self.bookkeeper = Bookkeeper(ledger, storage, self._tidy, leftovers, settings.usage_ttl)
         self.prices = PriceBook()
         self.manager = AccountManager(storage, ledger)
         self._file = AccountsFile(settings.declared_accounts, storage, ledger) if settings.accounts_file else None

@@ -128,6 +128,8 @@ def post_worker_init(worker: Any) -> None:
     if state is not None:
         state.storage.open_soon()
         state.metrics.start()
+        if state.accounts is not None:
+            state.accounts.bookkeeper.resume()
 
 
 def worker_exit(server: Any, worker: Any) -> None:

@@ -125,6 +125,15 @@ class Ledger(ABC):
     lost its contents, is cold. It has no version and charges nothing until `start` was called.
     """
 
+    @property
+    @abstractmethod
+    def holder(self) -> str:
+        """Name of the process, whose holds are kept under it."""
+
+    @abstractmethod
+    def for_holder(self, holder: str) -> Ledger:
+        """Return the same ledger as the process `holder` uses it, over another connection."""
+
     @abstractmethod
     def reserve(self, hold_id: str, charges: Sequence[Charge]) -> Sequence[Level] | Refusal:
         """Charge all meters, or none if one of them would exceed its limit. Return their levels afterwards.
@@ -149,10 +158,6 @@ class Ledger(ABC):
     @abstractmethod
     def levels(self, meters: Sequence[Meter]) -> Sequence[Level]:
         """Return the levels of meters in their present windows."""
-
-    @abstractmethod
-    def set_level(self, meter: Meter, current: int) -> None:
-        """Set the amount of the present window."""
 
     @abstractmethod
     def keep_alive(self, now: float) -> None:

@@ -175,13 +175,12 @@ return table.concat(levels, ' ')
 """
 )
 
-SET_LEVELS: Final = (
+RESTORE: Final = (
     _METERS
     + """
-local is_for_cold = ARGV[1] == '1'
-if is_for_cold and not is_cold() then return end
+if not is_cold() then return end
 local pattern = string.rep('([^\\t]*)\\t', 5) .. '([^\\t]*)\\n'
-for owner, name, window, current, previous, time in string.gmatch(ARGV[2], pattern) do
+for owner, name, window, current, previous, time in string.gmatch(ARGV[1], pattern) do
   local key = book(owner)
   local is_new = call('EXISTS', key) == 0
   set(key, name, window, current, previous)

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from .base import StoreError
 from .ledger import HOLDER_SECONDS, Charge, ColdLedgerError, Ledger, Level, Meter, Refusal, Settlement
-from .ledger_scripts import BEGIN_TURN, BUMP_VERSION, KEEP_ALIVE, LEVELS, RESERVE, SET_LEVELS, SETTLE, UNDO
+from .ledger_scripts import BEGIN_TURN, BUMP_VERSION, KEEP_ALIVE, LEVELS, RESERVE, RESTORE, SETTLE, UNDO
 from .redis_client import open_client
 from .redis_connections import RedisConnections
 
@@ -27,7 +27,7 @@ DAY_MS: Final = 86_400_000
 MAX_DOUBTFUL: Final = 10_000
 DIGESTS: Final = {
     script: sha1(script.encode(), usedforsecurity=False).hexdigest()
-    for script in (BEGIN_TURN, BUMP_VERSION, KEEP_ALIVE, LEVELS, RESERVE, SET_LEVELS, SETTLE, UNDO)
+    for script in (BEGIN_TURN, BUMP_VERSION, KEEP_ALIVE, LEVELS, RESERVE, RESTORE, SETTLE, UNDO)
 }
 """Script -> name by which Redis knows it, once it has run."""
 
@@ -51,6 +51,7 @@ class RedisLedger(Ledger):
         Raises:
             ConfigurationError: the URL is invalid, or the extra is not installed.
         """
+        self._url = url
         self._redis, self._errors = open_client(url)
         self._holder = holder
         self._clock = clock
@@ -60,6 +61,13 @@ class RedisLedger(Ledger):
         self._retry_at = 0.0
         self._doubtful: deque[str] = deque(maxlen=MAX_DOUBTFUL)
         self._acknowledged: list[str] = []
+
+    @property
+    def holder(self) -> str:
+        return self._holder
+
+    def for_holder(self, holder: str) -> RedisLedger:
+        return RedisLedger(self._url, holder, self._clock, self._holder_seconds)
 
     def reserve(self, hold_id: str, charges: Sequence[Charge]) -> Sequence[Level] | Refusal:
         lines = "".join(map(_charge_line, charges))
@@ -87,11 +95,8 @@ class RedisLedger(Ledger):
     def levels(self, meters: Sequence[Meter]) -> Sequence[Level]:
         return _to_levels(self._run(LEVELS, "".join(f"{_place(meter)}\n" for meter in meters)))
 
-    def set_level(self, meter: Meter, current: int) -> None:
-        self._run(SET_LEVELS, 0, _level_line(meter, Level(current)))
-
     def restore(self, levels: Sequence[tuple[Meter, Level]]) -> None:
-        self._run(SET_LEVELS, 1, "".join(_level_line(meter, level) for meter, level in levels))
+        self._run(RESTORE, "".join(_level_line(meter, level) for meter, level in levels))
 
     def start(self, version: int) -> None:
         self._command("HSETNX", f"{BASE}:numbers", "version", version)

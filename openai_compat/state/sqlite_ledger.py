@@ -56,6 +56,13 @@ class SQLiteLedger(Ledger):
         self._is_started = self._has_signed = False
         self._file = SQLiteFile(path, _SCHEMA + _STARTED if path == MEMORY else _SCHEMA, self._note_opened)
 
+    @property
+    def holder(self) -> str:
+        return self._holder
+
+    def for_holder(self, holder: str) -> SQLiteLedger:
+        return SQLiteLedger(self._path, holder, self._clock, self._holder_seconds)
+
     def reserve(self, hold_id: str, charges: Sequence[Charge]) -> Sequence[Level] | Refusal:
         now = self._clock()
 
@@ -95,14 +102,6 @@ class SQLiteLedger(Ledger):
         owners = {meter.owner for meter in meters}
         books = {owner: MeterBook(*row) for owner in owners for row in self._file.read(_READ, owner)}
         return [books.get(meter.owner, EMPTY).level(meter) for meter in meters]
-
-    def set_level(self, meter: Meter, current: int) -> None:
-        def work(database: sqlite3.Connection) -> None:
-            books = _read_books(database, [meter])
-            books[meter.owner].set_level(meter, current, 0, self._clock())
-            _write_books(database, books)
-
-        self._file.transact(work)
 
     def restore(self, levels: Sequence[tuple[Meter, Level]]) -> None:
         now = self._clock()

@@ -19,6 +19,7 @@ from .native_thread import NativeThread
 
 if TYPE_CHECKING:
     from .accounts import AccountStore
+    from .adjustments import AdjustmentStore
     from .calls import CallStore
     from .completions import CompletionStore
     from .conversations import ConversationStore, PipelineConversationStore
@@ -71,6 +72,11 @@ class Storage:
     def accounts(self) -> AccountStore:
         """Organizations, projects and keys."""
         return self._open().accounts
+
+    @property
+    def adjustments(self) -> AdjustmentStore:
+        """Corrections of budgets by administrators."""
+        return self._open().adjustments
 
     @property
     def calls(self) -> CallStore:

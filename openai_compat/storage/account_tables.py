@@ -126,3 +126,18 @@ usage_days: Final = Table(
 With 1,000,000 calls of 10,000 keys there are 45,000 of them and 940,000 of the hours, which a month's report would have
 to read.
 """
+
+budget_adjustments: Final = Table(
+    "budget_adjustments",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("owner", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("period", BigInteger, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+)
+"""What administrators added to budgets, in nano-dollars. It is negative for what they took off.
+
+`owner`, `name` and `period` are those of a meter and of its window in the ledger, which is restored from these rows and
+from those of the calls.
+"""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .accounts import AccountStore
+from .adjustments import AdjustmentStore
 from .calls import CallStore
 from .completions import CompletionStore
 from .conversations import ConversationStore, PipelineConversationStore
@@ -26,6 +27,7 @@ class Stores:
         self.leases = LeaseStore(database)
         self.accounts = AccountStore(database)
         self.calls = CallStore(database)
+        self.adjustments = AdjustmentStore(database)
         self.usage = UsageStore(database)
         self.usage_reader = UsageReader(database)
         expiry = Expiry(database, self.leases, lifetime, max_bytes)

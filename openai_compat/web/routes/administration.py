@@ -161,6 +161,7 @@ def _add_meters(blueprint: Blueprint, accounts: Accounts, path: str, find: Calla
     def set_meter(**ids: str) -> Response:
         body = read_payload(METER_REQUEST)[1]
         state = accounts.meters.set_used(find(**ids), body["name"], body["used"], request.args.get("end_user"))
+        accounts.bookkeeper.start()  # it moves the record of the correction to the database
         return json_response(state.to_object())
 
 

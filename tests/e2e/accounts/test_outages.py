@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import requests
 
+from openai_compat.state.sqlite_file import CHECK_SECONDS
 from tests.support.accounts_site import AccountsSite, post
 from tests.support.live_server import LiveServer
 from tests.support.postgres_server import PostgresServer, running_postgres
@@ -144,9 +145,40 @@ def test_a_deleted_ledger_is_restored(site: AccountsSite) -> None:
         site.wait_for_rows(key, 8)
         for file in site.folder.glob("ledger.db*"):
             file.unlink()
+        time.sleep(CHECK_SECONDS)  # a worker that has just used the file goes on with it for that long
         assert post(server.base_url, "", model="priced").status_code == 401
         wait_until_allowed(server, secret)
         site.check_sums(key, 9)
+
+
+@pytest.mark.parametrize("is_reload", [True, False], ids=["reload", "restart"])
+def test_calls_that_end_while_redis_is_away_outlive_their_worker(tmp_path: Path, is_reload: bool) -> None:
+    """With the reload, Redis has kept its contents, and thus the holds of the workers that stopped."""
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    with (
+        running_redis(folder, is_persistent=is_reload) as redis,
+        AccountsSite(tmp_path, MODELS, SHARED_STATE_URL=redis.url) as site,
+    ):
+        key, secret = site.create_key(**BUDGET)
+        with LiveServer(site.settings, workers=2) as server:
+            assert post(server.base_url, secret, model="priced").ok
+            site.wait_for_rows(key, 1)
+            streams = [begin_stream(server, secret, "slow") for _ in range(3)]
+            redis.stop()
+            assert all(stream.content.endswith(b"data: [DONE]\n\n") for stream in streams)
+            if is_reload:
+                stopped = server.workers()
+                server.process.send_signal(signal.SIGHUP)
+                wait_until(lambda: stopped.isdisjoint(server.workers()), lambda: server.log()[-3000:])
+                redis.start()
+                wait_until_allowed(server, secret)
+                site.check_sums(key, 5)
+        if not is_reload:
+            redis.start()
+            with LiveServer(site.settings, workers=2):
+                site.check_sums(key, 4)
+        assert list((tmp_path / "unsettled").iterdir()) == []
 
 
 def test_what_a_killed_worker_held_is_released(site: AccountsSite) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from openai_compat.accounts import bookkeeper as module
 from openai_compat.accounts.bookkeeper import Bookkeeper
+from openai_compat.accounts.leftovers import LeftoverFiles
 from openai_compat.state.sqlite_ledger import SQLiteLedger
 from openai_compat.storage import Storage, open_storage
 from tests.support.waiting import wait_until
@@ -43,8 +44,8 @@ def storage(tmp_path: Path) -> Storage:
 
 
 @pytest.fixture
-def bookkeeper(ledger: SQLiteLedger, storage: Storage) -> Iterator[Bookkeeper]:
-    bookkeeper = Bookkeeper(ledger, storage, lambda _: None)
+def bookkeeper(ledger: SQLiteLedger, storage: Storage, tmp_path: Path) -> Iterator[Bookkeeper]:
+    bookkeeper = Bookkeeper(ledger, storage, lambda _: None, LeftoverFiles(tmp_path / "left"))
     yield bookkeeper
     bookkeeper.close()
 

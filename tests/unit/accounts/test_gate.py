@@ -13,6 +13,7 @@ from openai_compat.accounts.account import Account, Caller
 from openai_compat.accounts.bookkeeper import Bookkeeper
 from openai_compat.accounts.charges import rules_of
 from openai_compat.accounts.gate import Admission, CallDescription, Gate, GatePolicy, Outcome
+from openai_compat.accounts.leftovers import LeftoverFiles
 from openai_compat.accounts.policy import parse_policy
 from openai_compat.core.errors import (
     AccountsUnavailableError,
@@ -49,7 +50,7 @@ class Site:
         self.ledger = SQLiteLedger(str(folder / "ledger.db"), "here", self.clock)
         self.ledger.start(1)
         self.storage = open_storage(None, str(folder), 0, 0)
-        self.bookkeeper = Bookkeeper(self.ledger, self.storage, lambda _: None, self.clock)
+        self.bookkeeper = Bookkeeper(self.ledger, self.storage, lambda _: None, LeftoverFiles(folder), clock=self.clock)
         self.bookkeeper.close()  # the tests do its work
         local = SQLiteLedger(MEMORY, "local", self.clock)
         self.gate = Gate(self.ledger, local, self.bookkeeper, policy or GatePolicy(), self.clock)
@@ -284,7 +285,7 @@ def test_limits_without_the_ledger(tmp_path: Path, choice: Any) -> None:
 def test_what_was_spent_without_the_ledger_is_settled_once_when_it_is_back(tmp_path: Path) -> None:
     site = Site(tmp_path)
     away = AbsentLedger(site.ledger)
-    bookkeeper = Bookkeeper(away, site.storage, lambda _: None, site.clock)
+    bookkeeper = Bookkeeper(away, site.storage, lambda _: None, LeftoverFiles(tmp_path), clock=site.clock)
     bookkeeper.close()
     policy = GatePolicy(budgets_without_ledger="allow")
     gate = Gate(away, SQLiteLedger(MEMORY, "local"), bookkeeper, policy, site.clock)

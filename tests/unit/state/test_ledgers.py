@@ -163,7 +163,7 @@ def test_tokens_are_corrected_in_the_window_of_the_call(two: tuple[Ledger, Ledge
 def test_a_correction_leaves_no_negative_amount(two: tuple[Ledger, Ledger]) -> None:
     one, other = two
     _reserve(one, "a", Charge(_per_minute(NOON), 5))
-    one.set_level(_per_minute(NOON), 2)
+    one.settle("correction", [Settlement(_per_minute(NOON), added=-3)], None)
     one.settle("a", [Settlement(_per_minute(NOON), added=-5)], None)
     assert _level(other, _per_minute(NOON)) == Level()
 
@@ -242,11 +242,34 @@ def test_a_change_of_an_account_changes_the_version_for_all(two: tuple[Ledger, L
     assert other.version() == 3
 
 
-def test_a_level_that_is_set_keeps_the_holds(two: tuple[Ledger, Ledger]) -> None:
+def test_a_correction_keeps_the_holds(two: tuple[Ledger, Ledger]) -> None:
     one, other = two
     _reserve(one, "a", Charge(TOTAL, 10, is_held=True))
-    one.set_level(TOTAL, 70)
+    one.settle("correction", [Settlement(TOTAL, added=70)], None)
     assert _level(other, TOTAL) == Level(70, held=10)
+
+
+def test_what_another_process_left_is_settled_under_its_name(two: tuple[Ledger, Ledger]) -> None:
+    one, other = two
+    _reserve(one, "a", Charge(TOTAL, 500, is_held=True))
+    _reserve(other, "b", Charge(TOTAL, 100, is_held=True))
+    stopped = other.for_holder(one.holder)
+    stopped.settle("a", [Settlement(TOTAL, 500, 300)], "record")
+    stopped.close()
+    assert _level(other, TOTAL) == Level(300, held=100)
+
+
+def test_what_a_process_left_releases_no_hold_of_others_after_its_own_were_released(
+    two: tuple[Ledger, Ledger],
+) -> None:
+    one, other = two
+    _reserve(one, "a", Charge(TOTAL, 500, is_held=True))
+    other.keep_alive(time.time() + 40)
+    _reserve(other, "b", Charge(TOTAL, 600, is_held=True))
+    stopped = other.for_holder(one.holder)
+    stopped.settle("a", [Settlement(TOTAL, 500, 300)], "record")
+    stopped.close()
+    assert _level(other, TOTAL) == Level(300, held=600)
 
 
 def test_a_cold_ledger_charges_nothing_until_it_was_restored(open_ledger: Callable[[str], Ledger]) -> None:

@@ -40,3 +40,16 @@ def test_calls_without_a_price_cost_nothing(stores: Stores) -> None:
     key = token_hex(6)
     stores.usage.add([row(key, 1, cost_nano=None), row(key, 2)])
     assert stores.usage.spent("key", [key], 0) == {key: 7}
+
+
+def test_corrections_of_budgets_are_stored_once_and_added_up(stores: Stores) -> None:
+    owner, name = token_hex(6), f"budget:{token_hex(6)}"
+    amounts = (5 * 10**17, -(2 * 10**17), 7)
+    rows = [
+        {"id": f"{owner}-{number}", "owner": owner, "name": name, "period": number // 2, "amount": amount}
+        for number, amount in enumerate(amounts)
+    ]
+    stores.adjustments.add(rows[:2])
+    stores.adjustments.add(rows)
+    sums = stores.adjustments.sums()
+    assert (sums[name, 0], sums[name, 1]) == ({owner: 3 * 10**17}, {owner: 7})
