@@ -7,6 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from openai_compat.core.errors import StorageUnavailableError
@@ -21,6 +22,8 @@ from .restoration import LedgerRestorer
 
 log = logging.getLogger(__name__)
 
+STARTING_DELAY: Final = 2.0
+"""Seconds after the start of a worker, whose first calls would compete with the work."""
 KEEP_ALIVE_SECONDS: Final = 5.0
 """Time between two signs of life, several of which may fail before the holds of this process are released."""
 MOVE_SECONDS: Final = 1.0
@@ -40,7 +43,8 @@ MAX_RECORDS: Final = 1_000_000
 class Bookkeeper:
     """Settles calls, at once or when the ledger is back, and moves the records of all calls to the database.
 
-    One thread (under gevent, a greenlet) of each process works in the background, once a call was settled.
+    One thread (under gevent, a greenlet) of each process works in the background, once there are accounts or a call was
+    settled.
     """
 
     def __init__(
@@ -88,10 +92,16 @@ class Bookkeeper:
         else:
             self.dropped += 1
 
-    def resume(self) -> None:
-        """Start the work in the background if a worker that stopped has left something."""
-        if self._leftovers.exist():
-            self.start()
+    def start_soon(self) -> None:
+        """Start the work in the background if other processes may have left some, also if no call comes."""
+        threading.Thread(target=self._start_later, daemon=True).start()
+
+    def _start_later(self) -> None:
+        if self._is_closed.wait(STARTING_DELAY):
+            return
+        with suppress(StoreError):  # the first call that is charged starts the work
+            if self._leftovers.exist() or self._ledger.version() is not None:
+                self.start()
 
     def start(self) -> None:
         """Start the work in the background, which begins with a sign of life."""

@@ -129,7 +129,7 @@ def post_worker_init(worker: Any) -> None:
         state.storage.open_soon()
         state.metrics.start()
         if state.accounts is not None:
-            state.accounts.bookkeeper.resume()
+            state.accounts.bookkeeper.start_soon()
 
 
 def worker_exit(server: Any, worker: Any) -> None:

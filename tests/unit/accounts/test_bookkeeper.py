@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,3 +83,28 @@ def test_the_work_goes_on_after_any_failure(
     monkeypatch.setattr(bookkeeper, "_tidy", fail)
     bookkeeper.start()
     wait_until(lambda: len(turns) > 2)
+
+
+def test_the_work_begins_without_a_call_once_there_are_accounts(
+    ledger: SQLiteLedger, storage: Storage, bookkeeper: Bookkeeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STARTING_DELAY", 0.0)
+    ledger.settle("hold", [], record("a"))
+    bookkeeper.start_soon()
+    wait_until(lambda: not ledger.records(10))
+    assert storage.usage.spent("key", ["key_1"], 0) == {"key_1": 7}
+
+
+def test_a_server_without_accounts_begins_no_work(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "STARTING_DELAY", 0.0)
+    unused = SQLiteLedger(str(tmp_path / "unused.db"), "here")
+    asked = threading.Event()
+    monkeypatch.setattr(unused, "version", asked.set)
+    bookkeeper = Bookkeeper(unused, storage, lambda _: None, LeftoverFiles(tmp_path / "left"))
+    bookkeeper.start_soon()
+    assert asked.wait(20)
+    bookkeeper.close()
+    assert not (tmp_path / "unused.db").exists()
+    assert not bookkeeper._is_working
