@@ -1,8 +1,9 @@
 """1,000 streams at once, `python -m bench.many_streams`.
 
 It prints how many streams of chats and of responses failed, the memory of the worker before and while all of them run,
-and the time to the first event. Each kind has a server of its own. The events of a stream are 200 ms apart. The figures
-and a plot of the memory are written to `results/`.
+and the time to the first event. A chat is passed through and translated, because a response is translated to a chat.
+Each kind has a server of its own. The events of a stream are 200 ms apart. The figures and a plot of the memory are
+written to `results/`.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import selectors
 import socket
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tests.support.live_server import LiveServer
 
@@ -33,14 +34,35 @@ TIMEOUT: Final = 120
 SAMPLE_SECONDS: Final = 0.5
 MEGABYTE: Final = 1_000_000
 LAST_CHUNK: Final = b"0\r\n\r\n"
-KINDS: Final[Mapping[str, tuple[str, str, bytes]]] = {
-    "chat": ("/v1/chat/completions", "messages", b"data: [DONE]"),
-    "response": ("/v1/responses", "input", b"event: response.completed"),
-}
-"""Kind -> path, key of the messages, and what the end of a complete stream has."""
-PACE: Final = {"profile": {"rename": {"top_p": "seed", "max_completion_tokens": "max_tokens"}}}
+PACE: Final = {"rename": {"top_p": "seed", "max_completion_tokens": "max_tokens"}}
 """Names of the upstream for the time between events and for their number. Responses have no `seed`."""
-COLOURS: Final = {"response": MEASURED, "chat": COMPARED}
+PROFILES: Final = {"passed": PACE, "translated": {**PACE, "translate_responses": True}}
+"""Profiles of the models. The second one lets chats be translated."""
+
+
+class Kind(NamedTuple):
+    """A kind of call, to a model with the messages under a key. `end` is in the end of a complete stream."""
+
+    path: str
+    model: str
+    key: str
+    end: bytes
+
+    def to_body(self) -> bytes:
+        """Return the request."""
+        body: dict[str, Any] = {"model": self.model, self.key: conversation(2, 380), "stream": True}
+        limit = {"max_output_tokens": EVENTS, "store": False} if self.key == "input" else {"max_tokens": EVENTS}
+        return json.dumps({**body, "top_p": INTERVAL_MS, **limit}).encode()
+
+
+CHAT: Final = "/v1/chat/completions"
+DONE: Final = b"data: [DONE]"
+KINDS: Final = {
+    "chat, passed through": Kind(CHAT, "passed", "messages", DONE),
+    "chat, translated": Kind(CHAT, "translated", "messages", DONE),
+    "response": Kind("/v1/responses", "passed", "input", b"event: response.completed"),
+}
+COLOURS: Final = {"response": MEASURED, "chat, translated": COMPARED}
 
 
 @dataclass
@@ -86,40 +108,37 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         upstream = launch_upstream(Path(folder))
         models = Path(folder) / "models.json"
-        row = {"name": "model", "kind": "openai", "base_url": upstream.site.upstream, "responses": "translated", **PACE}
-        models.write_text(json.dumps([row]))
+        row = {"kind": "openai", "base_url": upstream.site.upstream, "responses": "translated"}
+        models.write_text(json.dumps([{"name": name, **row, "profile": PROFILES[name]} for name in PROFILES]))
         try:
-            results = {kind: _measure(kind, models) for kind in KINDS}
+            results = {name: _measure(kind, models) for name, kind in KINDS.items()}
         finally:
             upstream.processes.stop()
-    for kind, result in results.items():
+    for name, result in results.items():
         before, most = result.memory[0] / MEGABYTE, max(result.memory) / MEGABYTE
         print(
-            f"{kind}: {result.failed} of {STREAMS} failed, memory {before:.0f} MB before and {most:.0f} MB at most "
+            f"{name}: {result.failed} of {STREAMS} failed, memory {before:.0f} MB before and {most:.0f} MB at most "
             f"({result.per_stream:.1f} kB a stream), first event after {median(result.first_ms):,.0f} ms",
             flush=True,
         )
-    figures = {kind: result.per_stream for kind, result in results.items()}
+    figures = {name: result.per_stream for name, result in results.items()}
     write_charts("many-streams", [Chart("many-streams", "Memory of a stream (kB, logarithmic)", figures, COLOURS)])
 
 
-def _measure(kind: str, models: Path) -> Result:
+def _measure(kind: Kind, models: Path) -> Result:
     with LiveServer({"MODELS_FILE": str(models)}) as server:
         (worker,) = server.workers()
         _run(kind, server.port, 10, worker)  # the first calls import what they need
         return _run(kind, server.port, STREAMS, worker)
 
 
-def _run(kind: str, port: int, count: int, worker: int) -> Result:
+def _run(kind: Kind, port: int, count: int, worker: int) -> Result:
     """Open `count` streams of a kind and read all of them to their ends."""
-    path, key, end = KINDS[kind]
-    body: dict[str, Any] = {"model": "model", key: conversation(2, 380), "stream": True, "top_p": INTERVAL_MS}
-    body |= {"max_output_tokens": EVENTS, "store": False} if key == "input" else {"max_tokens": EVENTS}
     memory = [pss_bytes(worker)]
-    request = to_request(json.dumps(body).encode(), port, {}, path)
+    request = to_request(kind.to_body(), port, {}, kind.path)
     streams = [_open(port, request) for _ in range(count)]
     _read_all(streams, worker, memory)
-    failed = sum(not stream.is_complete(end) for stream in streams)
+    failed = sum(not stream.is_complete(kind.end) for stream in streams)
     for stream in streams:
         stream.sock.close()
     return Result(failed, [stream.first_ms for stream in streams], memory)

@@ -54,8 +54,8 @@ class PrimedStream(Generic[T]):
         """Return an iterator that adds no call of this class to each value."""
         if not self._has_first:
             return self._source
-        self._has_first = False
-        return chain((cast(T, self._first),), self._source)
+        first, self._first, self._has_first = cast(T, self._first), None, False
+        return chain((first,), self._source)
 
     def __next__(self) -> T:
         if self._has_first:
@@ -76,18 +76,18 @@ class BackgroundStart(Generic[T]):
     """
 
     def __init__(self, start: Callable[[], T]) -> None:
-        self._start = start
         # A lock and a bare thread, as `threading`'s Event and Thread would double the cost of a stream's start.
         self._running = _thread.allocate_lock()
         self._running.acquire()
         self._is_closed = False
         self._result: T | None = None
         self._error: BaseException | None = None
-        _thread.start_new_thread(copy_context().run, (self._run,))
+        # `start` is no attribute, because the request that it refers to may be large and the stream long.
+        _thread.start_new_thread(copy_context().run, (self._run, start))
 
-    def _run(self) -> None:
+    def _run(self, start: Callable[[], T]) -> None:
         try:
-            self._result = self._start()
+            self._result = start()
         except BaseException as error:  # noqa: BLE001 - `result` raises it
             self._error = error
         self._running.release()

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 from openai_compat.core.errors import UpstreamTruncatedError
 from openai_compat.core.streams import HEARTBEAT, Heartbeat, close_stream
+from openai_compat.core.text_buffer import TextBuffer
 from openai_compat.core.types import JSON, ChatDelta, TextDelta, Usage
 
 from .openai_objects import new_id, now
@@ -36,7 +37,7 @@ class StreamingAnswer(ABC, Generic[Delta]):
         self._is_streamed = is_streamed
         self._finish = finish
         self._record: Callable[[JSON], None] | None = None
-        self._texts: list[str] = []
+        self._text = TextBuffer()
 
     @property
     def has_finish_hook(self) -> bool:
@@ -92,16 +93,17 @@ class StreamingAnswer(ABC, Generic[Delta]):
     def final_usage(self) -> Usage:
         """Return the usage that the backend reported, or the one counted here if it reported none."""
         if self.usage is None:
-            self.usage = self._count("".join(self._texts))
+            self.usage = self._count(str(self._text))
         return self.usage
 
     def _accumulate(self, delta: Delta) -> None:
         """Keep the text for counting until the backend reports a usage of its own."""
         if delta.usage is not None:
             self.usage = delta.usage
-            self._texts.clear()
+            self._text = TextBuffer()
         elif self.usage is None:
-            self._texts += self._texts_of(delta)
+            for text in self._texts_of(delta):
+                self._text.add(text)
 
     @abstractmethod
     def chunks(self, *, includes_usage: bool) -> Iterator[JSON | Heartbeat]:

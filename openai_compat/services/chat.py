@@ -72,7 +72,7 @@ class ChatAnswer(StreamingAnswer[ChatDelta]):
         choices = request.parameters.get("n", 1)
         super().__init__(deltas, choices=choices, is_streamed=request.is_streamed, finish=finish)
         self.model = request.model
-        self._request = request
+        self._messages = request.messages
         self._tokens = tokens
         self._is_legacy = is_legacy
 
@@ -80,7 +80,7 @@ class ChatAnswer(StreamingAnswer[ChatDelta]):
         return (delta.content or "", *(call.arguments for call in delta.tool_calls))
 
     def _count(self, text: str) -> Usage:
-        prompt = self._tokens.count_messages(self._request.messages, self.model)
+        prompt = self._tokens.count_messages(self._messages, self.model)
         return Usage(prompt, self._tokens.count(text, self.model))
 
     def _to_object(self, deltas: Iterable[ChatDelta | Heartbeat]) -> JSON:

@@ -66,6 +66,7 @@ CORE: dict[str, set[str]] = {
     "redaction": set(),
     "secret_masking": set(),
     "streams": set(),
+    "text_buffer": set(),
     "timeouts": set(),
     "types": {"cancellation", "observation", "timeouts", "trace"},
     "trace": set(),

@@ -93,13 +93,8 @@ def read_chat_stream(
             if event is HEARTBEAT:
                 yield event
                 continue
-            chunk = _parse_chunk(event) if isinstance(event, str) else None
-            if chunk is None:
-                yield from reader.read_unusual(event)
-            elif is_error_answer(chunk):
-                raise _to_error(chunk, to_error)
-            else:
-                yield from parser.read(chunk)
+            yield from reader.read(event)
+            del event  # it may be large, and the next one may come much later
             if reader.is_done:
                 response.release()
                 return
@@ -152,13 +147,22 @@ def parse_object(text: bytes) -> JSONObject:
 
 
 class _EventReader:
-    """Reader of the events of a stream that are not a single chunk."""
+    """Reader of the events of a stream."""
 
     def __init__(self, parser: ChatParser, to_error: ToError) -> None:
         self._parser = parser
         self._to_error = to_error
         self._has_broken = False
         self.is_done = False
+
+    def read(self, event: str | SSEEvent) -> Iterator[ChatDelta]:
+        """Return the deltas of an event, of which most are a single chunk. Raise the errors of `read_unusual`."""
+        chunk = _parse_chunk(event) if isinstance(event, str) else None
+        if chunk is None:
+            return self.read_unusual(event)
+        if is_error_answer(chunk):
+            raise _to_error(chunk, self._to_error)
+        return self._parser.read(chunk)
 
     def read_unusual(self, event: str | SSEEvent) -> Iterator[ChatDelta]:
         """Yield the deltas of an end mark, a named event, several events without an empty line between, or an error.

@@ -79,9 +79,8 @@ def iterate_events(blocks: Blocks) -> Generator[str | SSEEvent | Heartbeat, None
             if block is HEARTBEAT:
                 yield block
                 continue
-            for record in records.feed(block):
-                if event := _parse_event(record):
-                    yield event
+            yield from filter(None, map(_parse_event, records.feed(block)))
+            del block  # it may be large, and the next one may come much later
         if event := _parse_event(records.rest()):
             yield (SSEEvent(data=event) if isinstance(event, str) else event)._replace(is_cut=True)
     finally:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, Protocol, TypeGuard
 
 from openai_compat.backends.base import Backend, SupportsForwarding
 from openai_compat.core.errors import OpenAICompatError
 from openai_compat.core.profiles import record_adaptations
-from openai_compat.core.streams import Heartbeat
-from openai_compat.core.types import JSON, CallContext, ChatDelta
+from openai_compat.core.types import JSON, CallContext
 from openai_compat.routing.route import Target
 from openai_compat.routing.router import Route
 from openai_compat.services.chat import ChatAnswer, ChatService, complete_deltas
@@ -23,7 +22,7 @@ from openai_compat.services.inference_call import RESPONSES_PATH, InferenceCall
 from openai_compat.services.openai_objects import new_id, to_json
 from openai_compat.services.owner import owner_of
 from openai_compat.services.sse_events import to_event
-from openai_compat.services.stream_recovery import OnRouted
+from openai_compat.services.stream_recovery import OnRouted, RecoveringStream
 
 from .background import BackgroundEnd, BackgroundJob, BackgroundRunner
 from .events import EventWriter, encode_response
@@ -69,8 +68,8 @@ class ResponsesEndpoint(Endpoint):
         self.service = service
         self.is_background = call.payload.get("background") is True
         self.finished: JSON | None = None
-        self._call = call
-        self._payload = call.payload
+        self._request: TranslatedRequest | None = None
+        self._writer: EventWriter | None = None
         self.state = CallState(service.store, call.payload, owner_of(caller))
         response = new_response(new_id("resp_"), call.model, call.payload, is_stored=self.state.is_stored)
         self.may_forward = may_forward_any(route)
@@ -94,15 +93,17 @@ class ResponsesEndpoint(Endpoint):
                 return forwarded
         if self.is_background and not self.lifecycle.has_begun:
             raise TranslationNeededError
-        request = self.request
+        request = self.to_request(call)
         record_adaptations({**request.adaptations, **self.state.adaptations}, context.reply_headers)
         chat = request.chat if continuation is None else continuation.to_request(request.chat, target.model)
         answer = self.service.chats.start(target.backend, target.model, chat, context)
         if call.is_streamed:
-            events = self._events(answer, read_deltas(answer, continuation), context.heartbeat_interval)
-            return TranslatedStream(answer, events)
+            self._writer = self._writer or self._to_writer(call, request)
+            finish = partial(self._finish_stream, self._writer, answer)
+            deltas, interval = read_deltas(answer, continuation), context.heartbeat_interval
+            return TranslatedStream(answer, encode_response(self._writer, self.lifecycle, deltas, finish, interval))
         try:
-            return CompleteAnswer(200, {}, to_json(self._collect(answer)), answer.usage)
+            return CompleteAnswer(200, {}, to_json(self._collect(call, request, answer)), answer.usage)
         finally:
             answer.close()
 
@@ -110,42 +111,41 @@ class ResponsesEndpoint(Endpoint):
         """Return False for a call that has begun here, or that refers to objects of this server."""
         return not (self.lifecycle.has_begun or self.state.uses_own_objects())
 
-    @cached_property
-    def request(self) -> TranslatedRequest:
-        """The chat call, which is the same for all targets.
+    def to_request(self, call: InferenceCall) -> TranslatedRequest:
+        """Return the chat call, which is made once for all targets.
 
         Raises:
             RequestError, StorageUnavailableError
         """
-        open_reasoning = partial(self.service.sealer.read, model=self._call.model)
-        request = translate_request(self._payload, self.state.stored, self.state.input, open_reasoning)
-        self.state.prepare()
-        return request
+        if self._request is None:
+            open_reasoning = partial(self.service.sealer.read, model=call.model)
+            request = translate_request(call.payload, self.state.stored, self.state.input, open_reasoning)
+            self.state.prepare()
+            self._request = request
+        return self._request
 
-    def _events(
-        self, answer: ChatAnswer, deltas: Iterator[ChatDelta | Heartbeat], heartbeat_interval: float
-    ) -> Iterator[bytes | Heartbeat]:
-        finish = partial(self._finish_stream, answer)
-        return encode_response(self._writer, self.lifecycle, deltas, finish, heartbeat_interval)
+    def release_request(self) -> None:
+        """Forget the request once its stream has begun, because it may be large and the stream long."""
+        self._request = None
+        self.state.release_request()
 
-    @cached_property
-    def _writer(self) -> EventWriter:
-        """The writer of the events, which is the same for all targets that answer a part."""
+    def _to_writer(self, call: InferenceCall, request: TranslatedRequest) -> EventWriter:
+        """Return the writer of the events, which is the same for all targets that answer a part."""
         return EventWriter(
             self.lifecycle,
-            self.request.tools,
-            SUMMARY_TEXT if wants_summary(self._payload) else REASONING_TEXT,
-            self._seal,
-            shows_logprobs=includes(self._payload, LOGPROBS),
+            request.tools,
+            SUMMARY_TEXT if wants_summary(call.payload) else REASONING_TEXT,
+            self._seal_for(call),
+            shows_logprobs=includes(call.payload, LOGPROBS),
         )
 
-    def _collect(self, answer: ChatAnswer) -> Mapping[str, Any]:
+    def _collect(self, call: InferenceCall, request: TranslatedRequest, answer: ChatAnswer) -> Mapping[str, Any]:
         """Return the response object of a call that is not streamed."""
         output = Output(
-            self.request.tools,
-            SUMMARY_TEXT if wants_summary(self._payload) else REASONING_TEXT,
-            self._seal,
-            shows_logprobs=includes(self._payload, LOGPROBS),
+            request.tools,
+            SUMMARY_TEXT if wants_summary(call.payload) else REASONING_TEXT,
+            self._seal_for(call),
+            shows_logprobs=includes(call.payload, LOGPROBS),
         )
         for delta in complete_deltas(answer):
             output.add(delta)
@@ -165,12 +165,11 @@ class ResponsesEndpoint(Endpoint):
         """Return the events for a failure, which in the background is one of reading the stored events."""
         return to_event(error.to_envelope()) if self.is_background else self.lifecycle.fail(error)
 
-    @property
-    def _seal(self) -> Seal | None:
-        """The function that seals reasoning, if the client asked for it."""
-        if not includes(self._payload, ENCRYPTED_REASONING):
+    def _seal_for(self, call: InferenceCall) -> Seal | None:
+        """Return the function that seals reasoning, or None if the client did not ask for it."""
+        if not includes(call.payload, ENCRYPTED_REASONING):
             return None
-        return partial(self.service.sealer.seal, model=self._call.model)
+        return partial(self.service.sealer.seal, model=call.model)
 
     def _finish(self, output: Output, answer: ChatAnswer) -> JSON:
         """Return the response that has ended."""
@@ -178,9 +177,9 @@ class ResponsesEndpoint(Endpoint):
         self.finished = to_finished(self.lifecycle.response, output.to_objects(), output.finish_reason, usage)
         return self.finished
 
-    def _finish_stream(self, answer: ChatAnswer) -> bytes:
+    def _finish_stream(self, output: Output, answer: ChatAnswer) -> bytes:
         """Return the last event, once the response is stored. A background job stores it together with its end."""
-        response = self._finish(self._writer, answer)
+        response = self._finish(output, answer)
         body = to_json(response)
         if not self.is_background:
             self.state.keep(response, body)
@@ -203,6 +202,8 @@ def answer_response(
     except BaseException:
         endpoint.state.release()
         raise
+    if not isinstance(answer, RecoveringStream):  # it may ask further targets
+        endpoint.release_request()
     return LockedStream(answer, endpoint.state) if endpoint.state.is_locked else answer
 
 
@@ -225,7 +226,7 @@ def answer_in_background(
     store, state = endpoint.service.store, endpoint.state
     job = BackgroundJob(store, state, endpoint.lifecycle, start, endpoint.to_finished, is_streamed=call.is_streamed)
     try:
-        record_adaptations(endpoint.request.adaptations, context.reply_headers)
+        record_adaptations(endpoint.to_request(call).adaptations, context.reply_headers)
         response = job.queue()
     except BaseException:
         state.release()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from openai_compat.core.text_buffer import TextBuffer
 from openai_compat.core.types import JSON, ChatDelta, TokenLogprob, ToolCallDelta
 from openai_compat.services.openai_objects import new_id
 
@@ -55,14 +56,14 @@ ID_PREFIXES: Final = {"message": "msg_", "reasoning": "rs_", "function_call": "f
 class Part:
     """A text in progress. With `is_wrapped` it is the arguments of a function that stands in for a custom tool."""
 
-    __slots__ = ("annotations", "index", "is_wrapped", "item", "kind", "logprobs", "texts")
+    __slots__ = ("annotations", "index", "is_wrapped", "item", "kind", "logprobs", "written")
 
     def __init__(self, kind: PartKind, item: Item, *, is_wrapped: bool = False) -> None:
         self.kind = kind
         self.item = item
         self.index = len(item.parts)
         self.is_wrapped = is_wrapped
-        self.texts: list[str] = []
+        self.written = TextBuffer()
         self.logprobs: list[TokenLogprob] = []
         self.annotations: list[Mapping[str, Any]] = []
         item.parts.append(self)
@@ -70,7 +71,7 @@ class Part:
     @property
     def text(self) -> str:
         """The text so far."""
-        text = "".join(self.texts)
+        text = str(self.written)
         return unwrap_input(text) if self.is_wrapped else text
 
     def to_object(self) -> JSON:
@@ -119,7 +120,7 @@ class Item:
 
     def _call_fields(self, tool: ClientTool) -> JSON:
         part = self.parts[0]
-        fields = {"call_id": self.call_id, "name": tool.name, part.kind.text_key: part.text if part.texts else ""}
+        fields = {"call_id": self.call_id, "name": tool.name, part.kind.text_key: part.text if part.written else ""}
         return fields if tool.namespace is None else {**fields, "namespace": tool.namespace}
 
     def _reasoning_fields(self) -> JSON:
@@ -181,7 +182,7 @@ class Output:
         part = self._part
         if part is None or part.kind is not kind:
             part = self._open_part(kind)
-        part.texts.append(text)
+        part.written.add(text)
         if logprobs:
             part.logprobs.extend(logprobs)
         self.on_text(part, text, logprobs)
@@ -232,7 +233,7 @@ class Output:
     def _add_call(self, delta: ToolCallDelta) -> None:
         part = self._calls.get(delta.index) or self._open_call(delta)
         if delta.arguments:
-            part.texts.append(delta.arguments)
+            part.written.add(delta.arguments)
             self.on_text(part, delta.arguments, ())
 
     def _open_call(self, delta: ToolCallDelta) -> Part:

@@ -129,6 +129,12 @@ class CallState:
         if (conversation := self._references.conversation) is not None:
             self._store.append(self.owner, conversation, [*self._entries, *to_output_entries(response)])
 
+    def release_request(self) -> None:
+        """Forget the request. What `keep` needs of it was read by `prepare`."""
+        self._payload = {}
+        for name in ("input", "_items", "_found"):
+            self.__dict__.pop(name, None)
+
     def release(self) -> None:
         """Give the conversation back."""
         lease, self._lease = self._lease, None

@@ -125,7 +125,7 @@ def test_text_is_not_kept_after_the_backend_has_reported_usage() -> None:
     for answer in (chats, texts):
         list(answer.chunks(includes_usage=False))
         assert answer.usage == Usage(1)
-        assert answer._texts == []
+        assert not answer._text
 
 
 def deltas_of(answer: ChatAnswer) -> list[dict[str, Any]]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import pytest
 
 from openai_compat.core.errors import UpstreamTruncatedError
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
-from openai_compat.core.types import ChatDelta, TokenLogprob, ToolCallDelta, Usage
+from openai_compat.core.tokens import TokenCounter
+from openai_compat.core.types import ChatDelta, ChatRequest, TokenLogprob, ToolCallDelta, Usage
+from openai_compat.services.chat import ChatAnswer
 from openai_compat.services.openai_objects import to_json
 from openai_compat.services.responses.events import EventWriter, encode_response
 from openai_compat.services.responses.lifecycle import Lifecycle
@@ -63,6 +67,27 @@ def test_a_text() -> None:
     assert item["content"] == [{"type": "output_text", "text": 'Hello "é" ?', "annotations": [], "logprobs": []}]
     assert (item["status"], response["status"], response["usage"]["total_tokens"]) == ("completed", "completed", 7)
     assert events[4]["logprobs"] == []
+
+
+def test_line_ends_are_kept() -> None:
+    (item,) = check_events(events_of(ChatDelta("a\r"), ChatDelta("\nb\r\n"), STOP))["output"]
+    assert item["content"][0]["text"] == "a\r\nb\r\n"
+
+
+def test_a_long_answer_takes_little_more_memory_than_its_text() -> None:
+    """It is kept twice, for the last event and to be counted if the model reports no usage."""
+    lifecycle = new_lifecycle()
+    deltas = (ChatDelta(f" {number:07}") for number in range(10_000))
+    answer = ChatAnswer(ChatRequest("m", []), deltas, TokenCounter(), is_legacy=False)
+    writer = EventWriter(lifecycle, to_tool_map([]), REASONING_TEXT, None, shows_logprobs=False)
+    events = encode_response(writer, lifecycle, answer.deltas(), bytes, 0.0)
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in islice(events, 10_000)) == 10_000
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert taken < 4 * 8 * 10_000
 
 
 def test_reasoning_as_a_summary_precedes_the_text() -> None:
