@@ -59,10 +59,10 @@ def open_engine(location: Location, *, busy_timeout: float = 0.0) -> Engine:
 
 def open_unpooled_engine(location: Location) -> Engine:
     """Return an engine for PostgreSQL that opens a connection for each transaction, for use in a native thread."""
-    from .postgres_text import encode_in_steps  # the extra `postgres`
+    from .postgres_text import connect_gently  # the extra `postgres`
 
     engine = create_engine(location.url, poolclass=NullPool, **_POSTGRES_ENGINE)
-    event.listen(engine, "connect", encode_in_steps)
+    event.listen(engine, "do_connect", connect_gently)
     return engine
 
 

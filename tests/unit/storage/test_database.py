@@ -306,6 +306,32 @@ assert storage.responses.get("me", "id").body == body
 """
 
 
+LARGE_TRANSFER = """
+import gevent.monkey; gevent.monkey.patch_all()
+import sys, gevent
+from gevent._threading import Lock
+from openai_compat.storage import open_storage, postgres_text
+from openai_compat.storage.records import NewObject
+storage = open_storage(sys.argv[1], "", 0, 0)
+storage.check()
+turns, blocked, body = [], Lock(), "é" * 4_000_000
+def take_turn(seconds):
+    turns.append(seconds)
+    if len(turns) == 10:
+        blocked.acquire()
+postgres_text._sleep = take_turn
+blocked.acquire()
+writing = gevent.spawn(storage.responses.create, "me", NewObject("id", body, 1))
+while len(turns) < 10 and not writing.ready():
+    gevent.sleep(0.001)
+assert not writing.ready(), turns
+assert storage.responses.get("me", "id") is None
+blocked.release()
+writing.get()
+assert storage.responses.get("me", "id").body == body
+"""
+
+
 LARGE_READ = """
 import gevent.monkey; gevent.monkey.patch_all()
 import sys, gevent
@@ -336,6 +362,12 @@ def test_other_greenlets_run_while_postgresql_gets_a_large_text(postgres: Postgr
     """Copies of the text in the worker's own thread would stop all streams."""
     url = postgres.create_database("large")
     subprocess.run([sys.executable, "-c", LARGE_WRITE, url], cwd=ROOT, check=True, timeout=60)
+
+
+def test_other_greenlets_run_between_the_steps_of_a_transfer_to_postgresql(postgres: PostgresServer) -> None:
+    """psycopg sends with the interpreter lock held, and gives it back for too short a moment."""
+    url = postgres.create_database("transfer")
+    subprocess.run([sys.executable, "-c", LARGE_TRANSFER, url], cwd=ROOT, check=True, timeout=60)
 
 
 def test_large_texts_are_stored_as_they_are(location: Location, owner: str) -> None:
