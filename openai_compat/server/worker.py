@@ -60,6 +60,8 @@ class Worker(GeventWorker):
         # gevent accepts up to 100 connections before it serves any of them, which delays the first answers of a burst.
         # With 1 the last ones wait too long.
         StreamServer.max_accept = 10
+        # By default each greenlet keeps a description of the stack that started it, for debugging.
+        gevent.config.track_greenlet_tree = False
         wsgi.create = partial(wsgi.create, response_class=CoalescedResponse, response_args=(self.write_timeout,))
         util.write_error = write_envelope
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from openai_compat.core.large_json import parse_json
+from openai_compat.core.text_buffer import TextBuffer
 from openai_compat.core.types import JSON, ChatDelta, ToolCallDelta
 from openai_compat.services.openai_objects import new_id
 
@@ -17,19 +18,19 @@ UNPARSED: Final = "__unparsedToolInput"
 
 
 class Block:
-    """A content block. `texts` are the parts of its text, its thinking or its arguments."""
+    """A content block. `written` is its text, its thinking or its arguments so far."""
 
     delta_type = ""
     text_key = ""
 
     def __init__(self, index: int) -> None:
         self.index = index
-        self.texts: list[str] = []
+        self.written = TextBuffer()
         self.signature = ""
 
     @property
     def text(self) -> str:
-        return "".join(self.texts)
+        return str(self.written)
 
     @property
     def is_complete(self) -> bool:
@@ -163,7 +164,7 @@ class Content:
         block = self._last
         if block is None or type(block) is not kind or block.signature:
             block = self._open(kind(len(self.blocks)))
-        block.texts.append(text)
+        block.written.add(text)
         self.on_text(block, text)
 
     def _add_detail(self, detail: Mapping[str, Any]) -> None:
@@ -185,7 +186,7 @@ class Content:
         """Open a block for thinking that arrives together with its signature."""
         block = self._open(ThinkingBlock(len(self.blocks)))
         if isinstance(text, str) and text:
-            block.texts.append(text)
+            block.written.add(text)
             self.on_text(block, text)
         return block
 
@@ -196,7 +197,7 @@ class Content:
             block = self._calls[delta.index] = ToolUseBlock(len(self.blocks), call_id, name)
             self._open(block)
         if delta.arguments:
-            block.texts.append(delta.arguments)
+            block.written.add(delta.arguments)
             self.on_text(block, delta.arguments)
 
     def _open(self, block: Block) -> Block:

@@ -92,7 +92,7 @@ class EventWriter(Content):
             f'event: content_block_delta\ndata: {{"type":"content_block_delta","index":{block.index},'
             f'"delta":{{"type":"{block.delta_type}","{block.text_key}":'
         )
-        if block.texts:
+        if block.written:
             self.on_text(block, block.text)
         if block.signature:
             self.on_signature(block)
@@ -101,7 +101,7 @@ class EventWriter(Content):
         """Write the end of the open block, and the start of the next one if there is one."""
         block = self._open_block
         assert block is not None  # noqa: S101 - the callers check it
-        if isinstance(block, ToolUseBlock) and not block.texts:
+        if isinstance(block, ToolUseBlock) and not block.written:
             self.on_text(block, "{}")  # without arguments, Claude Code takes the call for a broken one
         self._events.append(to_event("content_block_stop", {"index": block.index}))
         self._open_block = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -100,18 +99,10 @@ def encode_response(
     finish: Callable[[], bytes],
     heartbeat_interval: float,
 ) -> Iterator[bytes | Heartbeat]:
-    """Return the events of an answer. `finish` returns the last event, and keeps the response first if it is stored.
-
-    What is sent first repeats the tools of the request. A generator would hold it until the end.
-    """
-    return chain(_begin(lifecycle), encode_deltas(deltas, writer.write, heartbeat_interval), _end(writer, finish))
-
-
-def _begin(lifecycle: Lifecycle) -> Iterator[bytes]:
-    yield lifecycle.begin()
-
-
-def _end(writer: EventWriter, finish: Callable[[], bytes]) -> Iterator[bytes]:
+    """Yield the events of an answer. `finish` returns the last event, and keeps the response first if it is stored."""
+    if not lifecycle.has_begun:
+        yield lifecycle.begin()  # in no variable, which would keep the tools of the request until the end
+    yield from encode_deltas(deltas, writer.write, heartbeat_interval)
     writer.finish()
     yield writer.take()
     yield finish()
