@@ -195,8 +195,8 @@ class FailoverExecutor(Generic[T]):
 
     @property
     def has_more(self) -> bool:
-        """True if there are targets that have not been tried, and the call may be repeated."""
-        return bool(self._remaining) and self._may_repeat
+        """True if another target can be tried, and the call may be repeated."""
+        return self._may_repeat and any(map(self._is_eligible, self._remaining))
 
     def run(self, start: StartAnswer[T]) -> Attempt[T]:
         """Return the first attempt that succeeds. A second call continues with the targets not yet tried.

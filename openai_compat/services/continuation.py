@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any, Final
 
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
@@ -12,18 +13,14 @@ from openai_compat.core.types import ChatDelta
 
 from .event_stream import JSON
 from .inference_call import InferenceCall
+from .prefill import TOKEN_LIMITS, ends_within, has_format, is_single_text, mark_prefill, stops_of, with_answer
 from .sse_events import choices_of
 
 CountTokens = Callable[[str, str], int]
 """Return the number of tokens of a text for a model."""
 
-TOKEN_LIMITS: Final = ("max_tokens", "max_completion_tokens")
 PLAIN_KEYS: Final = frozenset({"role", "content"})
 """Keys of a chunk's delta that is plain text."""
-
-
-NOTHING: Final = ChatDelta()
-"""Stands for a delta that the client has already. Protocols count deltas without an event as idle time."""
 
 
 class DivergedError(Exception):
@@ -51,12 +48,14 @@ class Continuation:
         self.is_resumed = False
         self._count_tokens = count_tokens
         self._is_prompt = is_prompt
-        self._is_text = self._is_finished = self._asks_for_rest = False
+        self._is_text = self._is_finished = self._asks_for_rest = self._has_format = False
+        self._stops: Sequence[str] = ()
         self._prefill: str | None = None
         self._identity: JSON = {}
         self._texts: list[str] = []
         self._delivered = 0
         self._repeated: str | None = None
+        self._white_space = ""
 
     @property
     def is_possible(self) -> bool:
@@ -68,6 +67,11 @@ class Continuation:
         """The text that the client has."""
         return "".join(self._texts[: self._delivered])
 
+    @property
+    def is_repeating(self) -> bool:
+        """True while a target that was asked from the start repeats what the client has."""
+        return self._repeated is not None
+
     def deliver(self) -> None:
         """Note that the client gets all texts that passed the filter. Those before an error may have been dropped."""
         self._delivered = len(self._texts)
@@ -78,10 +82,18 @@ class Continuation:
         self._identity, self._texts, self._delivered = {}, [], 0
 
     def ask_for_rest(self, prefill: str | None) -> bool:
-        """Prepare for a target that continues a text in the way `prefill`. Return False if it cannot do so."""
+        """Prepare for a target that continues a text in the way `prefill`. Return False if it cannot do so.
+
+        A constrained format and stop sequences apply to what a model writes itself. A part of a JSON value, and a text
+        that may end within a stop sequence, therefore cannot be continued.
+        """
         self._resume()
-        self._prefill, self._repeated = prefill, None
-        self._asks_for_rest = bool(self.text) and (self._is_prompt or prefill is not None)
+        self._prefill = prefill
+        can_continue = self._is_prompt or (prefill is not None and bool(self.text.strip()))
+        is_whole = self._has_format or ends_within(self.text, self._stops)
+        self._asks_for_rest = bool(self.text) and can_continue and not is_whole
+        if self._asks_for_rest and not self._is_prompt:
+            self._white_space = self.text[len(self.text.rstrip()) :]
         return self._asks_for_rest
 
     def ask_from_start(self) -> None:
@@ -91,22 +103,26 @@ class Continuation:
 
     def _resume(self) -> None:
         self._texts, self._delivered = [self.text], 1
-        self._is_finished, self.is_resumed = False, True
+        self._repeated, self._white_space = None, ""
+        self._is_finished, self._is_text, self.is_resumed = False, True, True
 
     def to_request(self, payload: Mapping[str, Any], model: str) -> Mapping[str, Any]:
         """Return the chat or completion payload for the next target.
 
-        The limits on the answer's tokens are reduced by those that the client has.
+        The limits on the answer's tokens are reduced by those that the client has. White space at the end of the text
+        is left out, because Anthropic refuses it and many templates remove it. The filters drop it if the model
+        repeats it.
         """
         if not self.is_resumed:
             self._is_text = is_single_text(payload, is_prompt=self._is_prompt)
+            self._has_format, self._stops = has_format(payload), stops_of(payload)
         if not self._asks_for_rest:
             return payload
         changed = dict(payload)
         if self._is_prompt:
             changed["prompt"] += self.text
         else:
-            changed["messages"] = with_answer(payload["messages"], self.text)
+            changed["messages"] = with_answer(payload["messages"], self.text.rstrip())
             mark_prefill(changed, self._prefill)
         limits = {name: payload[name] for name in TOKEN_LIMITS if isinstance(payload.get(name), int)}
         if limits:
@@ -130,10 +146,10 @@ class Continuation:
         choices = choices_of(shown)
         if not choices:
             return shown
-        choice, is_repeated = choices[0], self._repeated is not None
+        choice, sent = choices[0], _text_of(choices[0])
         self._is_text = self._is_text and _is_plain_choice(choice)
-        text = self._admit(_text_of(choice), is_end=bool(choice.get("finish_reason")))
-        return _with_text(shown, choice, text) if is_repeated else shown
+        text = self._admit(sent, is_end=bool(choice.get("finish_reason")))
+        return shown if text == sent else _with_text(shown, choice, text)
 
     def filter_deltas(self, deltas: Iterator[ChatDelta | Heartbeat]) -> Iterator[ChatDelta | Heartbeat]:
         """Yield what the client gets of a backend's deltas."""
@@ -141,15 +157,10 @@ class Continuation:
             if delta is HEARTBEAT:
                 yield delta
                 continue
-            is_repeated, is_end = self._repeated is not None, delta.finish_reason is not None
+            sent = delta.content or ""
             self._is_text = self._is_text and _is_plain_delta(delta)
-            text = self._admit(delta.content or "", is_end=is_end)
-            if not is_repeated:
-                yield delta
-            elif not (text or is_end):
-                yield NOTHING
-            else:
-                yield ChatDelta(text or None, finish_reason=delta.finish_reason, stop_sequence=delta.stop_sequence)
+            text = self._admit(sent, is_end=delta.finish_reason is not None)
+            yield delta if text == sent else replace(delta, content=text or None)
 
     def _admit(self, text: str, *, is_end: bool) -> str:
         """Return the part of a text that the client lacks, and keep it.
@@ -161,6 +172,8 @@ class Continuation:
             text = self._drop_repeated(self._repeated, text)
             if self._repeated is not None and (is_end or not self._is_text):
                 raise DivergedError
+        if self._white_space:
+            text = self._drop_white_space(text)
         if text:
             self._texts.append(text)
         if is_end:
@@ -175,6 +188,11 @@ class Continuation:
             raise DivergedError
         self._repeated = known[len(text) :]
         return ""
+
+    def _drop_white_space(self, text: str) -> str:
+        common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(self._white_space, text, strict=False)))
+        self._white_space = self._white_space[common:] if common == len(text) else ""
+        return text[common:]
 
     def _changes(self, chunk: Mapping[str, Any]) -> JSON:
         """Return what makes the chunk part of the answer that the client has begun to read.
@@ -192,42 +210,13 @@ class Continuation:
         return changes
 
 
-def is_single_text(payload: Mapping[str, Any], *, is_prompt: bool) -> bool:
-    """Return True if the answer may be a single run of text, which another model can continue."""
-    if (payload.get("n") or 1) != 1 or payload.get("logprobs") or payload.get("best_of"):
-        return False
-    if is_prompt:
-        return isinstance(payload.get("prompt"), str) and not (payload.get("echo") or payload.get("suffix"))
-    return True
-
-
-def with_answer(messages: Sequence[JSON], text: str) -> list[JSON]:
-    """Return the messages with the text as the beginning of the answer.
-
-    A last message of the assistant was continued, so the text belongs to it. Many templates refuse two in a row.
-    """
-    last = messages[-1] if messages else {}
-    content = last.get("content")
-    if last.get("role") == "assistant" and isinstance(content, str) and not last.get("tool_calls"):
-        return [*messages[:-1], {**last, "content": content + text}]
-    return [*messages, {"role": "assistant", "content": text}]
-
-
-def mark_prefill(chat: JSON, prefill: str | None) -> None:
-    """Ask a model to continue the last message, in the way that its entry of the models file names.
-
-    `prefix` is the spelling of DeepSeek and Mistral, `continue_final_message` that of vLLM. Many other models continue
-    a last message whose role is `assistant`.
-    """
-    if prefill == "prefix":
-        chat["messages"] = [*chat["messages"][:-1], {**chat["messages"][-1], "prefix": True}]
-    elif prefill == "continue_final_message":
-        chat |= {"continue_final_message": True, "add_generation_prompt": False}
-
-
 def _is_plain_choice(choice: Mapping[str, Any]) -> bool:
+    """Return True if a choice has nothing but text, which some servers send as a list of parts."""
     delta = choice.get("delta")
-    return not isinstance(delta, dict) or not any(value and name not in PLAIN_KEYS for name, value in delta.items())
+    if not isinstance(delta, dict):
+        return True
+    has_other = any(value and name not in PLAIN_KEYS for name, value in delta.items())
+    return not has_other and isinstance(delta.get("content"), str | None)
 
 
 def _is_plain_delta(delta: ChatDelta) -> bool:
@@ -237,12 +226,14 @@ def _is_plain_delta(delta: ChatDelta) -> bool:
 
 def _text_of(choice: Mapping[str, Any]) -> str:
     delta = choice.get("delta")
-    return str((delta.get("content") if isinstance(delta, dict) else choice.get("text")) or "")
+    text = delta.get("content") if isinstance(delta, dict) else choice.get("text")
+    return text if isinstance(text, str) else ""
 
 
 def _with_text(chunk: JSON, choice: JSON, text: str) -> JSON | None:
-    """Return a chunk of an answer that began again with the text that the client lacks, or None if it lacks none."""
-    if not text and not choice.get("finish_reason"):
+    """Return a chunk with the part of its text that the client lacks, or None if the client lacks nothing of it."""
+    if not text and not choice.get("finish_reason") and _is_plain_choice(choice):
         return None
-    shown = {**choice, "text": text} if "text" in choice else {**choice, "delta": {"content": text} if text else {}}
-    return {**chunk, "choices": [shown]}
+    delta = choice.get("delta")
+    changed = {"delta": {**delta, "content": text}} if isinstance(delta, dict) else {"text": text}
+    return {**chunk, "choices": [{**choice, **changed}]}

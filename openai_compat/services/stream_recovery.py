@@ -85,6 +85,8 @@ class RecoveringStream(EventStream):
             try:
                 block = next(self._events)
             except StopIteration:
+                if self._continuation.is_repeating:
+                    self._give_up(DivergedError())
                 self.failure = record_end(self._attempt)
                 raise
             except DivergedError as error:
@@ -95,6 +97,8 @@ class RecoveringStream(EventStream):
                 self._attempt.record_failure(error)
                 raise
             else:
+                if block is not HEARTBEAT and self._continuation.is_repeating:
+                    continue  # the end mark of a shorter answer would look like that of this one
                 self._continuation.deliver()
                 return block
         return self._poll_failover(self._pending)

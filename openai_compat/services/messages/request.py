@@ -13,7 +13,7 @@ from openai_compat.core.errors import ContextLengthExceededError, UnsupportedPar
 from openai_compat.core.profiles import DROPPED
 from openai_compat.core.types import JSON
 from openai_compat.services.adaptations import to_shown
-from openai_compat.services.continuation import mark_prefill
+from openai_compat.services.prefill import mark_prefill
 from openai_compat.services.request_fields import missing_parameter, object_at
 
 from .history import MessageBuilder

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import pytest
@@ -23,9 +25,10 @@ from openai_compat.routing.circuit_breaker import CircuitBreaker
 from openai_compat.routing.failover import FailoverExecutor
 from openai_compat.routing.load_balancer import WeightedRandom
 from openai_compat.routing.route import RoutePlan, Target
-from openai_compat.services.continuation import Continuation, DivergedError, is_single_text
+from openai_compat.services.continuation import Continuation, DivergedError
 from openai_compat.services.event_stream import EventStream
 from openai_compat.services.inference_call import InferenceCall
+from openai_compat.services.prefill import is_single_text
 from openai_compat.services.sse_events import DONE, to_event
 from openai_compat.services.stream_recovery import RecoveringStream
 from openai_compat.state.memory import MemoryStore
@@ -46,12 +49,21 @@ def chunk(content: str | None = None, *, id_: str = "1", finish: str | None = No
 class RecoveryScenario:
     """A streamed call whose targets answer with the given responses, in turn. `calls` are the calls they received."""
 
-    def __init__(self, *sources: ScriptedResponse | Exception, prefill: str | None = None, **payload: Any) -> None:
+    def __init__(
+        self,
+        *sources: ScriptedResponse | Exception,
+        prefill: str | None = None,
+        windows: Sequence[int | None] = (),
+        **payload: Any,
+    ) -> None:
         self.sources = list(sources)
         self.calls: list[InferenceCall] = []
         self.reported: list[tuple[str | None, int]] = []
         names = [f"t{number}" for number in range(len(sources))]
-        entries = [ModelConfig(name, "echo", assistant_prefill=prefill) for name in names]
+        entries = [
+            ModelConfig(name, "echo", assistant_prefill=prefill, context_window=window)
+            for name, window in zip_longest(names, windows)
+        ]
         targets = [Target(entry.name, Backend(entry, NoOptions(), RESOURCES)) for entry in entries]
         policy = RoutePolicy(retries=0, cooldown=0, on_stream_break="continue")
         health = CircuitBreaker(MemoryStore(), names)
@@ -128,8 +140,10 @@ def test_a_model_that_refuses_prefill_is_asked_from_the_start() -> None:
         complete("One two three"),
         CUT,
         ScriptedResponse(chunk("one ", id_="2"), CUT),
+        ScriptedResponse(chunk("one ", id_="2"), DONE),
+        ScriptedResponse(chunk("one ", id_="2") + DONE),
     ],
-    ids=["differs", "shorter", "differs at once", "fails", "breaks before"],
+    ids=["differs", "shorter", "differs at once", "fails", "breaks before", "only an end mark", "end mark at once"],
 )
 def test_a_break_that_cannot_be_continued_is_an_error(second: ScriptedResponse | Exception) -> None:
     with pytest.raises(UpstreamTruncatedError):
@@ -150,8 +164,9 @@ def test_a_break_that_cannot_be_continued_keeps_the_upstreams_words() -> None:
         chunk(reasoning_content="hm"),
         chunk(refusal="no"),
         chunk("all", finish="stop"),
+        to_event({"choices": [{"index": 0, "delta": {"content": [{"type": "text", "text": "all"}]}}]}),
     ],
-    ids=["tool call", "reasoning", "refusal", "after the finish"],
+    ids=["tool call", "reasoning", "refusal", "after the finish", "list of parts"],
 )
 def test_only_plain_text_is_continued(event: bytes) -> None:
     scenario = RecoveryScenario(ScriptedResponse(chunk("a"), event, CUT), complete("a b"))
@@ -319,6 +334,73 @@ def test_an_answer_without_a_text_is_asked_for_from_the_start() -> None:
     assert not broken_after("").ask_for_rest("message")
 
 
+@pytest.mark.parametrize(
+    ("sent", "rest"),
+    [
+        ("one ", ["two"]),
+        ("one ", [" two"]),
+        ("one ", [" ", "two"]),
+        ("one\n\n", ["\n", "\n", "two"]),
+        ("one\n", ["\n\ntwo"]),
+        ("one", [" two"]),
+    ],
+)
+def test_white_space_at_the_break_is_neither_asked_with_nor_sent_twice(sent: str, rest: list[str]) -> None:
+    """Anthropic refuses it, and the templates of many models remove it, so that the model begins with it again."""
+    scenario = RecoveryScenario(ScriptedResponse(chunk(sent), CUT), complete(*rest), prefill="message")
+    assert scenario.read()[0] == sent + "".join(rest).removeprefix(sent[3:])
+    assert scenario.calls[-1].payload["messages"][-1]["content"] == "one"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"response_format": {"type": "json_object"}},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {}}}},
+        {"guided_regex": "one.*"},
+        {"stop": "one two stop"},
+        {"stop": ["x", " two three"]},
+    ],
+)
+def test_what_applies_to_the_whole_answer_is_asked_for_from_the_start(payload: dict[str, Any]) -> None:
+    """A grammar or a stop sequence applies to what a model writes, and not to what it is to continue."""
+    scenario = RecoveryScenario(
+        ScriptedResponse(chunk("one two"), CUT), complete("one two", "."), prefill="message", **payload
+    )
+    assert scenario.read()[0] == "one two."
+    assert scenario.calls[-1] is scenario.call
+
+
+@pytest.mark.parametrize("payload", [{"response_format": {"type": "text"}}, {"stop": ["two three", "x"]}])
+def test_what_cannot_lie_across_the_break_does_not_hinder_the_continuation(payload: dict[str, Any]) -> None:
+    scenario = RecoveryScenario(ScriptedResponse(chunk("one"), CUT), complete(" two"), prefill="message", **payload)
+    assert scenario.read()[0] == "one two"
+    assert scenario.calls[-1].payload["messages"][-1]["content"] == "one"
+
+
+CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+def test_a_call_beside_the_repeated_text_is_kept() -> None:
+    """Some servers send both in one event, and those that answer without a stream always do."""
+    answer = ScriptedResponse(chunk("one two", tool_calls=[CALL]), chunk(finish="tool_calls") + DONE)
+    text, chunks = RecoveryScenario(ScriptedResponse(chunk("one "), CUT), answer).read()
+    assert text == "one two"
+    assert [call for each in chunks for call in each["choices"][0]["delta"].get("tool_calls", ())] == [CALL]
+    call = ToolCallDelta(0, "{}", "call_1", "f")
+    continuation = broken_after("one two")
+    continuation.ask_from_start()
+    deltas = continuation.filter_deltas(iter([ChatDelta("one two", tool_calls=(call,), finish_reason="tool_calls")]))
+    assert list(deltas) == [ChatDelta(tool_calls=(call,), finish_reason="tool_calls")]
+
+
+def test_a_target_with_a_window_that_is_known_to_be_too_small_does_not_hide_the_break() -> None:
+    overflow = UpstreamStatusError("too long", upstream_status=400, code="context_length_exceeded", type_="x")
+    scenario = RecoveryScenario(overflow, ScriptedResponse(chunk("a"), CUT), complete("a", "b"), windows=[8, 32, 4])
+    with pytest.raises(UpstreamTruncatedError):
+        scenario.read()
+
+
 @pytest.mark.parametrize("texts", [["one two", " three"], ["one ", "two ", "three"], ["one two three"]])
 def test_deltas_that_repeat_the_beginning_lose_it(texts: list[str]) -> None:
     continuation = broken_after("one two")
@@ -382,7 +464,7 @@ def test_a_text_that_the_client_did_not_get_is_asked_for(cut: list[bytes]) -> No
     rest = complete("two ", "three")
     scenario = RecoveryScenario(ScriptedResponse(chunk("one "), *cut), rest, prefill="message")
     assert scenario.read()[0] == "one two three"
-    assert scenario.calls[-1].payload["messages"][-1]["content"] == "one "
+    assert scenario.calls[-1].payload["messages"][-1]["content"] == "one"
 
 
 @pytest.mark.parametrize(
