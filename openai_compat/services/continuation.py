@@ -139,8 +139,8 @@ class Continuation:
         payload = self.to_request(call.payload, model)
         return call if payload is call.payload else replace(call, payload=payload, body=json.dumps(payload).encode())
 
-    def filter_chunk(self, chunk: JSON) -> JSON | None:
-        """Return what the client gets of a chunk."""
+    def filter_chunk(self, chunk: JSON) -> JSON:
+        """Return a chunk with the part of its text that the client lacks."""
         changes = self._changes(chunk)
         shown = {**chunk, **changes} if changes else chunk
         choices = choices_of(shown)
@@ -152,11 +152,17 @@ class Continuation:
         return shown if text == sent else _with_text(shown, choice, text)
 
     def filter_deltas(self, deltas: Iterator[ChatDelta | Heartbeat]) -> Iterator[ChatDelta | Heartbeat]:
-        """Yield what the client gets of a backend's deltas."""
+        """Yield a backend's deltas with the parts of their texts that the client lacks.
+
+        Reasoning about the rest of a text is left out. It would divide the text into several items or blocks, of which
+        some clients read only the last one.
+        """
         for delta in deltas:
             if delta is HEARTBEAT:
                 yield delta
                 continue
+            if self.is_resumed and (delta.reasoning or delta.reasoning_details):
+                delta = replace(delta, reasoning=None, reasoning_details=())
             sent = delta.content or ""
             self._is_text = self._is_text and _is_plain_delta(delta)
             text = self._admit(sent, is_end=delta.finish_reason is not None)
@@ -230,10 +236,8 @@ def _text_of(choice: Mapping[str, Any]) -> str:
     return text if isinstance(text, str) else ""
 
 
-def _with_text(chunk: JSON, choice: JSON, text: str) -> JSON | None:
-    """Return a chunk with the part of its text that the client lacks, or None if the client lacks nothing of it."""
-    if not text and not choice.get("finish_reason") and _is_plain_choice(choice):
-        return None
+def _with_text(chunk: JSON, choice: JSON, text: str) -> JSON:
+    """Return a chunk whose only choice has another text."""
     delta = choice.get("delta")
     changed = {"delta": {**delta, "content": text}} if isinstance(delta, dict) else {"text": text}
     return {**chunk, "choices": [{**choice, **changed}]}

@@ -11,8 +11,8 @@ from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import JSON as JSON  # the services import it from here, too
 from openai_compat.core.types import Usage
 
-ChunkFilter = Callable[[JSON], "JSON | None"]
-"""Return the chunk that the client gets: the given object, a changed copy, or None to drop it."""
+ChunkFilter = Callable[[JSON], JSON]
+"""Return the chunk that the client gets, which is the given object or a changed copy."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,10 +36,8 @@ def encode_chunks(
     for count, chunk in enumerate(chunks, 1):
         if chunk is HEARTBEAT:
             yield chunk
-        elif chunk_filter is None:
-            yield to_event(chunk)
-        elif (kept := chunk_filter(chunk)) is not None:
-            yield to_event(kept)
+        else:
+            yield to_event(chunk if chunk_filter is None else chunk_filter(chunk))
         if not count % YIELD_EVERY:
             time.sleep(1e-9)  # with 0, gevent polls other clients' sockets only every 50th time
     yield DONE

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from time import monotonic
 from typing import Any, NoReturn
 
 from openai_compat.core.errors import (
@@ -64,6 +65,7 @@ class RecoveringStream(EventStream):
         self._resends = context.resends
         self._on_routed = on_routed
         self._breaks: list[UpstreamError] = []
+        self._silent_since = 0.0
         self._pending: BackgroundStart[Attempt[EventStream]] | None = None
         self._use(failover.run(self._start_first))
 
@@ -97,11 +99,20 @@ class RecoveringStream(EventStream):
                 self._attempt.record_failure(error)
                 raise
             else:
-                if block is not HEARTBEAT and self._continuation.is_repeating:
-                    continue  # the end mark of a shorter answer would look like that of this one
-                self._continuation.deliver()
-                return block
+                if block is HEARTBEAT or not self._continuation.is_repeating:
+                    self._continuation.deliver()
+                    return block
+                if self._is_gap():  # the client has this text, and an end mark would be that of a shorter answer
+                    return HEARTBEAT
         return self._poll_failover(self._pending)
+
+    def _is_gap(self) -> bool:
+        """Return True if nothing was sent for the heartbeat interval while a target repeats the text."""
+        now = monotonic()
+        if not self._heartbeat_interval or now - self._silent_since < self._heartbeat_interval:
+            return False
+        self._silent_since = now
+        return True
 
     def close(self) -> None:
         if self._pending is not None:
@@ -122,7 +133,7 @@ class RecoveringStream(EventStream):
         """Return a heartbeat while the next target has not started, and then its first event."""
         if not pending.wait(self._heartbeat_interval or None):
             return HEARTBEAT
-        self._pending = None
+        self._pending, self._silent_since = None, monotonic()
         try:
             self._use(pending.result())
         except CallCancelledError:

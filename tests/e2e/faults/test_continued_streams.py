@@ -57,6 +57,7 @@ STREAMS = {
     "cut-in-reasoning": ROLE + chunk({"content": SENT}) + chunk({"reasoning_content": "Hm"}),
     "error-within": ROLE + chunk({"content": SENT}) + b'data: {"error":{"message":"Boom.","code":503}}\n\n',
     "rest": ROLE + texts(" thr", "ee") + END,
+    "rest-reasoned": ROLE + chunk({"reasoning_content": "Hm"}) + texts(" thr", "ee") + END,
     "again": ROLE + texts("one", " two th", "ree") + END,
     "other": ROLE + texts("One two three") + END,
 }
@@ -127,12 +128,14 @@ def rows(url: str) -> Iterator[dict[str, Any]]:
     for name in STREAMS:
         yield {"name": name, **row}
     yield {"name": "rest-prefixed", **row, "upstream_model": "rest", "assistant_prefill": "prefix"}
+    yield {"name": "reasons", **row, "upstream_model": "rest-reasoned", "assistant_prefill": True}
     yield {"name": "refuses", **row, "assistant_prefill": True}
     yield {"name": "claude", "kind": "anthropic", "base_url": url, "assistant_prefill": True}
     yield {"name": "native", **row, "responses": "native", "assistant_prefill": True}
     policy = {"on_stream_break": "continue", "cooldown": 0, "retries": 0}
     for name, first, *fallbacks in (
         ("continued", "cut", "rest-prefixed"),
+        ("reasoned", "cut", "reasons"),
         ("repeated", "cut", "again"),
         ("refused", "cut", "refuses"),
         ("twice", "cut", "cut-later", "again"),
@@ -157,7 +160,7 @@ def server(running: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield live
 
 
-CONTINUED = ["continued", "repeated", "refused", "twice", "error"]
+CONTINUED = ["continued", "reasoned", "repeated", "refused", "twice", "error"]
 NOT_CONTINUED = ["diverged", "in-call", "in-reasoning", "ends"]
 
 
@@ -211,6 +214,18 @@ def test_the_model_is_asked_for_the_rest_of_the_limit(server: LiveServer, upstre
     (_, first), (_, second) = upstream.calls
     assert second["messages"] == [*first["messages"], {"role": "assistant", "content": SENT, "prefix": True}]
     assert 40 < second["max_completion_tokens"] < first["max_completion_tokens"] == 50
+
+
+def test_structured_output_is_asked_for_from_the_start(server: LiveServer, upstream: Upstream) -> None:
+    """A server applies a schema to what its model writes, so that the rest of a value would be another whole value."""
+    schema = {"type": "object", "properties": {}, "additionalProperties": False, "required": []}
+    events = stream_response(
+        server, "continued", text={"format": {"type": "json_schema", "name": "n", "schema": schema}}
+    )
+    stream_message(server, "continued", output_config={"format": {"type": "json_schema", "schema": schema}})
+    assert events[-1]["type"] == "response.failed"
+    assert [payload["messages"][-1]["role"] for _, payload in upstream.calls] == ["user"] * 4
+    assert all("response_format" in payload for _, payload in upstream.calls)
 
 
 @pytest.mark.parametrize("model", NOT_CONTINUED)

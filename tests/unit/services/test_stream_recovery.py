@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Sequence
-from itertools import zip_longest
+from itertools import count, zip_longest
 from typing import Any
 
 import pytest
@@ -25,6 +25,7 @@ from openai_compat.routing.circuit_breaker import CircuitBreaker
 from openai_compat.routing.failover import FailoverExecutor
 from openai_compat.routing.load_balancer import WeightedRandom
 from openai_compat.routing.route import RoutePlan, Target
+from openai_compat.services import stream_recovery
 from openai_compat.services.continuation import Continuation, DivergedError
 from openai_compat.services.event_stream import EventStream
 from openai_compat.services.inference_call import InferenceCall
@@ -378,6 +379,36 @@ def test_what_cannot_lie_across_the_break_does_not_hinder_the_continuation(paylo
     assert scenario.calls[-1].payload["messages"][-1]["content"] == "one"
 
 
+@pytest.mark.parametrize("prefill", ["message", None])
+def test_the_reasoning_of_the_model_that_completes_a_text_is_left_out(prefill: str | None) -> None:
+    """It would divide the text. The Agents SDK takes the last message of a response for the whole answer."""
+    continuation = broken_after("one ")
+    if not continuation.ask_for_rest(prefill):
+        continuation.ask_from_start()
+    text = "two" if prefill else "one two"
+    thought = ChatDelta(reasoning="hm", reasoning_details=({"type": "reasoning.encrypted", "data": "x"},))
+    assert list(continuation.filter_deltas(iter([thought, ChatDelta(text)]))) == [ChatDelta(), ChatDelta("two")]
+    assert continuation.is_possible
+
+
+def test_an_answer_has_begun_with_the_first_text_that_is_repeated() -> None:
+    """The timeout for the first token would otherwise include the repetition of a long text."""
+    continuation = broken_after("one two")
+    continuation.ask_from_start()
+    response = ScriptedResponse(chunk("one "), CUT)
+    SSERelay(response, strip_usage=False, chunk_filter=continuation.filter_chunk).prime()
+
+
+def test_heartbeats_are_sent_while_a_long_text_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream_recovery, "monotonic", count(step=0.6).__next__)
+    text = "one two three four"
+    scenario = RecoveryScenario(ScriptedResponse(chunk(text), CUT), complete(*text, "!"))
+    received = list(scenario.start(heartbeat_interval=1))
+    heartbeats = [block for block in received if block is HEARTBEAT]
+    assert len(heartbeats) >= len(text) // 2 - 1
+    assert sum(block.count(b'"content"') for block in received if isinstance(block, bytes)) <= 3
+
+
 CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
@@ -419,9 +450,9 @@ def test_deltas_that_repeat_the_beginning_lose_it(texts: list[str]) -> None:
         [ChatDelta("one twa")],
         [ChatDelta("one"), ChatDelta(finish_reason="stop")],
         [ChatDelta("one", finish_reason="stop")],
-        [ChatDelta(reasoning="hm"), ChatDelta("one two")],
+        [ChatDelta(refusal="no"), ChatDelta("one two")],
     ],
-    ids=["differs", "shorter", "shorter at once", "reasons first"],
+    ids=["differs", "shorter", "shorter at once", "refuses"],
 )
 def test_deltas_of_another_answer_are_refused(deltas: list[ChatDelta]) -> None:
     continuation = broken_after("one two")
