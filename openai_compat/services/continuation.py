@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import takewhile
 from typing import Any, Final
 
+from openai_compat.core.errors import BackendError
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import ChatDelta
 
@@ -23,8 +24,10 @@ PLAIN_KEYS: Final = frozenset({"role", "content"})
 """Keys of a chunk's delta that is plain text."""
 
 
-class DivergedError(Exception):
+class DivergedError(BackendError):
     """A target that was asked from the start gives another answer than the client has begun to read."""
+
+    code = "answer_diverged"
 
     def __init__(self) -> None:
         super().__init__("The answer differs from what the client has of it.")

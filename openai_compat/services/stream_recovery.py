@@ -40,8 +40,9 @@ class RecoveringStream(EventStream):
     """The events of the first target that answers and, after a break, those of the next one, as one stream.
 
     The next target is asked to continue the text that was sent, where its model supports that. Otherwise it is asked
-    from the start: the repeated beginning is dropped, and an answer that differs from it is reported as the break that
-    it is. A break within a tool call, within reasoning, or after the finish reason is an error at once.
+    from the start: the repeated beginning is dropped, and an answer that differs from it is not used. If no target is
+    left, the break is an error. A break within a tool call, within reasoning, or after the finish reason is an error at
+    once.
 
     `on_routed` gets the executor each time that other targets were asked to continue.
 
@@ -87,12 +88,12 @@ class RecoveringStream(EventStream):
             try:
                 block = next(self._events)
             except StopIteration:
-                if self._continuation.is_repeating:
-                    self._give_up(DivergedError())
-                self.failure = record_end(self._attempt)
-                raise
+                if not self._continuation.is_repeating:
+                    self.failure = record_end(self._attempt)
+                    raise
+                self._reject(DivergedError())
             except DivergedError as error:
-                self._give_up(error)
+                self._reject(error)
             except UpstreamError as error:
                 self._start_failover(error)
             except BackendError as error:
@@ -125,8 +126,19 @@ class RecoveringStream(EventStream):
         if not can_follow or classify(error).is_clients_fault:
             raise error
         log.warning("'%s' broke off mid-stream, the next target continues: %s", self._attempt.target.model, error)
-        self._attempt.close()
         self._breaks.append(error.with_traceback(None))  # the traceback refers to this object: a reference cycle
+        self._ask_next()
+
+    def _reject(self, error: DivergedError) -> None:
+        """Ask the next target in place of one that gives another answer."""
+        self._attempt.record_failure(error)
+        if not self._failover.has_more:
+            self._give_up(error)
+        log.warning("'%s' gives another answer, the next target continues", self._attempt.target.model)
+        self._ask_next()
+
+    def _ask_next(self) -> None:
+        self._attempt.close()
         self._pending = BackgroundStart(lambda: self._failover.run(self._start_next))
 
     def _poll_failover(self, pending: BackgroundStart[Attempt[EventStream]]) -> bytes | Heartbeat:
@@ -138,7 +150,7 @@ class RecoveringStream(EventStream):
             self._use(pending.result())
         except CallCancelledError:
             raise
-        except (OpenAICompatError, DivergedError) as error:  # a RequestError, too: the client asked for another model
+        except OpenAICompatError as error:  # a RequestError, too: the client asked for another model
             self._give_up(error)
         finally:
             self._on_routed(self._failover)

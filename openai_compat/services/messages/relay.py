@@ -31,10 +31,11 @@ START: Final = "message_start"
 PING: Final = "ping"
 DELTA: Final = "content_block_delta"
 BLOCK_START: Final = "content_block_start"
+BLOCK_STOP: Final = "content_block_stop"
 ENDING: Final = "message_delta"
 STOP: Final = "message_stop"
 ERROR: Final = "error"
-REQUIRED: Final = frozenset({START, BLOCK_START, DELTA})
+REQUIRED: Final = frozenset({START, BLOCK_START, DELTA, BLOCK_STOP})
 """Events without which the message would be another one."""
 STOP_EVENT: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 _FIELD: Final = b"event:"

@@ -143,6 +143,7 @@ def rows(url: str) -> Iterator[dict[str, Any]]:
         ("to-claude", "cut", "claude"),
         ("to-native", "cut", "native"),
         ("diverged", "cut", "other"),
+        ("passed-over", "cut", "other", "again"),
         ("in-call", "cut-in-call", "again"),
         ("in-reasoning", "cut-in-reasoning", "again"),
         ("from-native", "native", "again"),
@@ -160,7 +161,7 @@ def server(running: Upstream, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield live
 
 
-CONTINUED = ["continued", "reasoned", "repeated", "refused", "twice", "error"]
+CONTINUED = ["continued", "reasoned", "repeated", "refused", "passed-over", "twice", "error"]
 NOT_CONTINUED = ["diverged", "in-call", "in-reasoning", "ends"]
 
 

@@ -83,7 +83,7 @@ class RecoveryScenario:
         return relay
 
     def start(self, heartbeat_interval: float = 0.0) -> RecoveringStream:
-        context = CallContext("req", heartbeat_interval=heartbeat_interval)
+        self.context = context = CallContext("req", heartbeat_interval=heartbeat_interval)
         may_repeat = not self.call.payload.get("store")
         self.failover: FailoverExecutor[EventStream] = FailoverExecutor(self.plan, context, may_repeat=may_repeat)
         return RecoveringStream(self.failover, self.continuation, self.open_stream, context, on_routed=self.record)
@@ -149,6 +149,23 @@ def test_a_model_that_refuses_prefill_is_asked_from_the_start() -> None:
 def test_a_break_that_cannot_be_continued_is_an_error(second: ScriptedResponse | Exception) -> None:
     with pytest.raises(UpstreamTruncatedError):
         RecoveryScenario(ScriptedResponse(chunk("one two"), CUT), second).read()
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        complete("One two"),
+        complete("one", " twa"),
+        complete("one"),
+        ScriptedResponse(chunk("one", id_="2"), DONE),
+        ScriptedResponse(chunk("one", id_="2", tool_calls=[{"index": 0}])),
+    ],
+    ids=["differs at once", "differs", "shorter", "only an end mark", "calls a tool"],
+)
+def test_a_target_with_another_answer_is_passed_over(second: ScriptedResponse) -> None:
+    scenario = RecoveryScenario(ScriptedResponse(chunk("one two"), CUT), second, complete("one two", " three"))
+    assert scenario.read()[0] == "one two three"
+    assert [attempt.error for attempt in scenario.context.attempts] == ["upstream_cut", "answer_diverged", None]
 
 
 def test_a_break_that_cannot_be_continued_keeps_the_upstreams_words() -> None:

@@ -95,6 +95,7 @@ def delta(text: str, index: int = 0, key: str = "text") -> dict[str, Any]:
         b"event: content_block_delta\ndata: \n\n",
         unnamed(delta("you")).replace(b"}}", b"}"),
         named({**EVENTS[1], "index": 1}, cut=1),
+        named({"type": "content_block_stop", "index": 0}, cut=1),
     ],
 )
 def test_a_broken_event_with_content_is_an_error(broken: bytes) -> None:
