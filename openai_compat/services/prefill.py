@@ -19,11 +19,9 @@ MAX_STOP_CHARS: Final = 1000
 
 def is_single_text(payload: Mapping[str, Any], *, is_prompt: bool) -> bool:
     """Return True if the answer may be a single run of text, which another model can continue."""
-    if (payload.get("n") or 1) != 1 or payload.get("logprobs") or payload.get("best_of"):
+    if (payload.get("n") or 1) != 1 or any(payload.get(name) for name in ("logprobs", "best_of", "echo")):
         return False
-    if is_prompt:
-        return isinstance(payload.get("prompt"), str) and not (payload.get("echo") or payload.get("suffix"))
-    return True
+    return not is_prompt or (isinstance(payload.get("prompt"), str) and not payload.get("suffix"))
 
 
 def has_format(payload: Mapping[str, Any]) -> bool:

@@ -298,6 +298,7 @@ def test_the_route_is_reported_again_after_each_break() -> None:
         ({"n": 1, "tools": []}, True),
         ({"n": 2}, False),
         ({"logprobs": True}, False),
+        ({"echo": True}, False),
     ],
 )
 def test_which_chats_can_be_continued(payload: dict[str, Any], *, possible: bool) -> None:
