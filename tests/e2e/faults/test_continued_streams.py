@@ -12,6 +12,7 @@ import openai
 import pytest
 import requests
 
+from openai_compat.services.sse_events import DONE
 from tests.support.live_server import LiveServer
 from tests.support.messages_events import parse_events as parse_message_events
 from tests.support.messages_events import read_message
@@ -50,6 +51,7 @@ def named_event(type_: str, **fields: Any) -> bytes:
 ROLE = chunk({"role": "assistant", "content": ""})
 END = chunk({}, "stop", usage=USAGE) + b"data: [DONE]\n\n"
 CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "add", "arguments": '{"a":'}}
+WHOLE_CALL = {**CALL, "function": {"name": "add", "arguments": '{"a":1}'}}
 STREAMS = {
     "cut": ROLE + texts("one ", "two"),
     "cut-later": ROLE + texts("one two", " thr"),
@@ -59,6 +61,7 @@ STREAMS = {
     "rest": ROLE + texts(" thr", "ee") + END,
     "rest-reasoned": ROLE + chunk({"reasoning_content": "Hm"}) + texts(" thr", "ee") + END,
     "again": ROLE + texts("one", " two th", "ree") + END,
+    "again-calls": ROLE + chunk({"content": SENT, "tool_calls": [WHOLE_CALL]}) + chunk({}, "tool_calls") + DONE,
     "other": ROLE + texts("One two three") + END,
 }
 """Answers to streamed chats by the model's name."""
@@ -143,6 +146,7 @@ def rows(url: str) -> Iterator[dict[str, Any]]:
         ("to-claude", "cut", "claude"),
         ("to-native", "cut", "native"),
         ("diverged", "cut", "other"),
+        ("with-call", "cut", "again-calls"),
         ("passed-over", "cut", "other", "again"),
         ("in-call", "cut-in-call", "again"),
         ("in-reasoning", "cut-in-reasoning", "again"),
@@ -215,6 +219,20 @@ def test_the_model_is_asked_for_the_rest_of_the_limit(server: LiveServer, upstre
     (_, first), (_, second) = upstream.calls
     assert second["messages"] == [*first["messages"], {"role": "assistant", "content": SENT, "prefix": True}]
     assert 40 < second["max_completion_tokens"] < first["max_completion_tokens"] == 50
+
+
+def test_a_call_beside_the_repeated_text_reaches_the_client(server: LiveServer, upstream: Upstream) -> None:
+    """It was dropped, and the answer ended as if it had a call."""
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    events = stream_response(
+        server, "with-call", tools=[{"type": "function", "name": "add", "parameters": schema, "strict": False}]
+    )
+    text, call = check_events(events)["output"]
+    assert text["content"][0]["text"] == SENT
+    assert (call["type"], call["name"], call["arguments"]) == ("function_call", "add", '{"a":1}')
+    message = read_message(stream_message(server, "with-call", tools=[{"name": "add", "input_schema": schema}]))
+    assert [block.get("text", block.get("input")) for block in message["content"]] == [SENT, {"a": 1}]
+    assert message["stop_reason"] == "tool_use"
 
 
 def test_structured_output_is_asked_for_from_the_start(server: LiveServer, upstream: Upstream) -> None:
