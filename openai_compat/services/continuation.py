@@ -58,6 +58,7 @@ class Continuation:
         self._texts: list[str] = []
         self._delivered = 0
         self._repeated: str | None = None
+        self._repeated_chars = 0
         self._white_space = ""
 
     @property
@@ -106,7 +107,7 @@ class Continuation:
 
     def _resume(self) -> None:
         self._texts, self._delivered = [self.text], 1
-        self._repeated, self._white_space = None, ""
+        self._repeated, self._repeated_chars, self._white_space = None, 0, ""
         self._is_finished, self._is_text, self.is_resumed = False, True, True
 
     def to_request(self, payload: Mapping[str, Any], model: str) -> Mapping[str, Any]:
@@ -190,13 +191,14 @@ class Continuation:
         return text
 
     def _drop_repeated(self, known: str, text: str) -> str:
-        if text.startswith(known):
-            self._repeated = None
-            return text[len(known) :]
-        if not known.startswith(text):
+        """Return what a text has beyond the known one. The known text is not copied for each part that repeats it."""
+        start, missing = self._repeated_chars, len(known) - self._repeated_chars
+        if not known.startswith(text[:missing], start):
             raise DivergedError
-        self._repeated = known[len(text) :]
-        return ""
+        self._repeated_chars += len(text)
+        if len(text) >= missing:
+            self._repeated = None
+        return text[missing:]
 
     def _drop_white_space(self, text: str) -> str:
         common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(self._white_space, text, strict=False)))
