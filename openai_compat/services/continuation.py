@@ -94,8 +94,8 @@ class Continuation:
         self._resume()
         self._prefill = prefill
         can_continue = self._is_prompt or (prefill is not None and bool(self.text.strip()))
-        is_whole = self._has_format or ends_within(self.text, self._stops)
-        self._asks_for_rest = bool(self.text) and can_continue and not is_whole
+        must_restart = self._has_format or ends_within(self.text, self._stops)
+        self._asks_for_rest = bool(self.text) and can_continue and not must_restart
         if self._asks_for_rest and not self._is_prompt:
             self._white_space = self.text[len(self.text.rstrip()) :]
         return self._asks_for_rest

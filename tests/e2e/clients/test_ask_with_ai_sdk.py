@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from openai_compat.core.types import ChatDelta, ToolCallDelta
-from openai_compat.web.routes.ask.encoders import UIMessageEncoder, encode_deltas
+from openai_compat.web.routes.ask.encoders import UIMessageEncoder, encode_answer
 from tests.support.live_server import LiveServer
 from tests.support.mock_upstream import MockUpstream
 from tests.support.tools import NODE_DIR, require_node
@@ -36,7 +36,7 @@ def results(running_mock: MockUpstream) -> Results:
     """Run the script once, and return the results of its scenarios."""
     node = require_node()
     recorded = b"".join(
-        block for block in encode_deltas(UIMessageEncoder("msg_1"), iter(RICH), 0) if isinstance(block, bytes)
+        block for block in encode_answer(UIMessageEncoder("msg_1"), iter(RICH), 0) if isinstance(block, bytes)
     )
     settings = {"OPENAI_BASE_URL": running_mock.base_url, "DEFAULT_MODEL": "mock-model"}
     with LiveServer(settings) as server:

@@ -24,7 +24,7 @@ from openai_compat.web.inference import choose_route, read_payload, respond_to_c
 from openai_compat.web.schemas.ask import GENERATION_OPTIONS, AskRequestSchema
 from openai_compat.web.sse import StreamFormat, to_comment
 
-from .encoders import SSEEncoder, StreamEncoder, TextEncoder, UIMessageEncoder, encode_deltas
+from .encoders import SSEEncoder, StreamEncoder, TextEncoder, UIMessageEncoder, encode_answer
 from .errors import to_ask_response
 
 FORMATS: Final = ("sse", "text", "ui")
@@ -67,7 +67,7 @@ class AskEndpoint(Endpoint):
         chat = call.payload if continuation is None else continuation.to_request(call.payload, target.model)
         answer = self._chats.start(target.backend, target.model, chat, context)
         deltas = read_deltas(answer, continuation)
-        return TranslatedStream(answer, encode_deltas(self._encoder, deltas, context.heartbeat_interval))
+        return TranslatedStream(answer, encode_answer(self._encoder, deltas, context.heartbeat_interval))
 
 
 def answer(router: ModelRouter, chats: ChatService, payload: Mapping[str, Any], encoder: StreamEncoder) -> Response:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from time import monotonic
 from typing import Any, ClassVar, Final
 
 from openai_compat.backends.parsing.json_check import parse_strict
 from openai_compat.core.errors import OpenAICompatError
-from openai_compat.core.streams import HEARTBEAT, Heartbeat
+from openai_compat.core.streams import Heartbeat
 from openai_compat.core.types import ChatDelta, FinishReason, ToolCallDelta
-from openai_compat.services.sse_events import DONE, to_event
+from openai_compat.services.sse_events import DONE, encode_deltas, to_event
 from openai_compat.web.sse import HEADERS
 
 from .errors import to_ask_error, user_message
@@ -27,10 +26,16 @@ class StreamEncoder(ABC):
     """True if the format can carry an error. Otherwise the connection is reset."""
     has_begun = False
     """True if a target has begun to answer."""
+    finish_reason: FinishReason | None = None
 
     def begin(self) -> bytes:
         """Return what precedes the first delta."""
         return b""
+
+    def add(self, delta: ChatDelta) -> bytes:
+        """Return one encoded delta, and keep its finish reason."""
+        self.finish_reason = delta.finish_reason or self.finish_reason
+        return self.write(delta)
 
     @abstractmethod
     def write(self, delta: ChatDelta) -> bytes:
@@ -186,7 +191,7 @@ def text_of(delta: ChatDelta) -> str:
     return (delta.content or "") + (delta.refusal or "")
 
 
-def encode_deltas(
+def encode_answer(
     encoder: StreamEncoder, deltas: Iterator[ChatDelta | Heartbeat], heartbeat_interval: float
 ) -> Iterator[bytes | Heartbeat]:
     """Yield the answer as bytes, which the encoder may have begun already.
@@ -196,16 +201,5 @@ def encode_deltas(
     if not encoder.has_begun:
         encoder.has_begun = True
         yield encoder.begin()
-    finish_reason: FinishReason | None = None
-    sent_at = monotonic()
-    for delta in deltas:
-        if delta is HEARTBEAT:
-            yield delta
-            continue
-        finish_reason = delta.finish_reason or finish_reason
-        data = encoder.write(delta)
-        now = monotonic()
-        if data or (heartbeat_interval and now - sent_at >= heartbeat_interval):
-            sent_at = now
-            yield data or HEARTBEAT
-    yield encoder.end(finish_reason)
+    yield from encode_deltas(deltas, encoder.add, heartbeat_interval)
+    yield encoder.end(encoder.finish_reason)

@@ -10,13 +10,13 @@ import pytest
 
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import ChatDelta, ToolCallDelta
-from openai_compat.web.routes.ask import encoders
+from openai_compat.services import sse_events
 from openai_compat.web.routes.ask.encoders import (
     SSEEncoder,
     StreamEncoder,
     TextEncoder,
     UIMessageEncoder,
-    encode_deltas,
+    encode_answer,
 )
 
 REASONING = ChatDelta(reasoning="Hm.")
@@ -27,7 +27,7 @@ STOP = ChatDelta(finish_reason="stop")
 def encode(
     encoder: StreamEncoder, *deltas: ChatDelta | Heartbeat, heartbeat_interval: float = 0.0
 ) -> list[bytes | Heartbeat]:
-    return [block for block in encode_deltas(encoder, iter(deltas), heartbeat_interval) if block != b""]
+    return [block for block in encode_answer(encoder, iter(deltas), heartbeat_interval) if block != b""]
 
 
 def values(blocks: Iterable[bytes | Heartbeat]) -> list[Any]:
@@ -110,7 +110,7 @@ def test_reasoning_yields_heartbeats_in_a_format_without_reasoning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = iter(range(100))
-    monkeypatch.setattr(encoders, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(sse_events, "monotonic", lambda: next(clock))
     blocks = encode(SSEEncoder(), *[REASONING] * 7, STOP, heartbeat_interval=3)
     assert blocks[:-1] == [HEARTBEAT, HEARTBEAT]
 
