@@ -173,7 +173,7 @@ class Bookkeeper:
                     self._leave(leftover.holder, leftover.pending)
 
     def _leave(self, holder: str, pending: deque[PendingSettlement]) -> None:
-        """Write what is not settled to a file, if there is any."""
+        """Write settlements that are not done to a file, unless there are none."""
         if not pending:
             return
         try:

@@ -43,7 +43,7 @@ class LeftoverFiles:
         self.folder = folder
 
     def exist(self) -> bool:
-        """Return True if there is any."""
+        """Return True if a worker has left some."""
         return bool(self._names())
 
     def leave(self, holder: str, pending: Iterable[PendingSettlement]) -> None:

@@ -36,7 +36,7 @@ ENDING: Final = "message_delta"
 STOP: Final = "message_stop"
 ERROR: Final = "error"
 REQUIRED: Final = frozenset({START, BLOCK_START, DELTA, BLOCK_STOP})
-"""Events without which the message would be another one."""
+"""Types of events that carry parts of the message. A broken one cannot be dropped."""
 STOP_EVENT: Final = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 _FIELD: Final = b"event:"
 _NAME: Final = re.compile(rb"(?:^|[\r\n])event: ?(\w+)")
