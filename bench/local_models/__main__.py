@@ -21,8 +21,10 @@ from bench.machine import describe_hardware
 from bench.paths import RESULTS
 from openai_compat.sidecars.llama_cpp.bundled_models import CHAT_FILE, chat_folder
 
-from .llama_cpp import llama_model, measure_llama_cpp
-from .measurements import generate, measure_gap, measure_generate, measure_memory, measure_speed
+from .gap import echo_gap, measure_gap
+from .llama_cpp import llama_model, measure_llama_cpp, own_server
+from .long_prompt import measure_long_prompt
+from .measurements import generate, measure_generate, measure_memory, measure_speed
 from .report import draw_speed, to_markdown
 from .servers import SYSTEMS
 
@@ -33,6 +35,9 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # runs the `finally` blocks that stop the servers
     if arguments.generate:
         print(generate(arguments.generate, arguments.rounds))
+        return
+    if arguments.echo_gap:
+        print(echo_gap(arguments.echo_gap))
         return
     weights = find_weights()
     file = RESULTS / "local.json"
@@ -55,8 +60,9 @@ def _tasks(weights: Path, rounds: int) -> dict[str, Callable[[], Any]]:
         "generate": partial(measure_generate, weights, rounds),
         **{name: partial(measure_speed, name, weights, rounds) for name in SYSTEMS},
         "llama-cpp": partial(measure_llama_cpp, gguf, rounds),
-        "gap": partial(measure_gap, weights, {"name": "smol", "hf_repo": str(weights), "quantize": "int8"}),
-        "llama-cpp-gap": partial(measure_gap, weights, llama_model(gguf)),
+        "long-prompt": partial(measure_long_prompt, gguf, rounds),
+        "gap": partial(measure_gap, weights, {"name": "smol", "hf_repo": str(weights), "quantize": "int8"}, rounds),
+        "llama-cpp-gap": partial(measure_gap, gguf, llama_model(gguf), rounds, own_server),
         "memory": partial(measure_memory, weights),
     }
 
@@ -72,9 +78,14 @@ def find_weights() -> Path:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.local_models", description="Measure local models.")
-    parser.add_argument("--only", action="append", help="a system, or generate, gap or memory; may be repeated")
+    parser.add_argument(
+        "--only",
+        action="append",
+        help="a key of local.json; may be repeated",
+    )
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each measurement (default: %(default)s)")
     parser.add_argument("--generate", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--echo-gap", type=int, metavar="PORT", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 

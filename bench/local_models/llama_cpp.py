@@ -48,7 +48,7 @@ def measure_llama_cpp(gguf: Path, rounds: int) -> dict[str, Any]:
     """
     figures: dict[str, Any] = {}
     for mode in MODES:
-        with _running_servers(gguf) as (trees, ports):
+        with running_servers(gguf) as (trees, ports):
             figures[mode] = {str(clients): _compare(ports, clients, mode, rounds) for clients in CLIENTS}
             if mode == "streamed":
                 figures["first_token_ms"] = _compare_first_tokens(ports)
@@ -59,7 +59,7 @@ def measure_llama_cpp(gguf: Path, rounds: int) -> dict[str, Any]:
 
 
 @contextmanager
-def _running_servers(gguf: Path) -> Iterator[tuple[dict[str, ProcessTree], dict[str, int]]]:
+def running_servers(gguf: Path) -> Iterator[tuple[dict[str, ProcessTree], dict[str, int]]]:
     """Run both servers, and yield their processes and ports."""
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         sites = {server: Site(gguf, free_port(), _folder(Path(name), server)) for server in ("own", "ours")}

@@ -7,12 +7,10 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -26,8 +24,6 @@ CLIENTS: Final = (1, 8, 16)
 TOKENS: Final = 48
 """Tokens of each answer."""
 START_TIMEOUT: Final = 240
-ECHO_SECONDS: Final = 20.0
-ECHO_DELAY: Final = 0.02
 SUBJECTS: Final = (
     "a lighthouse", "the sea", "a train", "bread", "the moon", "a violin", "rain", "an old map",
     "a market", "winter", "a bridge", "tea", "a library", "the desert", "a clock", "birds",
@@ -150,49 +146,6 @@ def token_counter(weights: Path) -> Callable[[str], int]:
 
     tokenizer = Tokenizer.from_file(str(weights / "tokenizer.json"))
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
-
-
-def measure_gap(weights: Path, smol: dict[str, Any]) -> dict[str, float]:
-    """Return the 99th percentile of the gaps in an echo stream of the same worker, in milliseconds.
-
-    `smol` is the config of the model that clients call.
-
-    The stream runs alone, then while eight clients generate and another model is loaded. The gaps include the delay of
-    the echo model.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        site = Site(weights, free_port(), Path(folder))
-        models: list[dict[str, Any]] = [
-            smol,
-            {**smol, "name": "other"},
-            {"name": "echo", "kind": "echo", "delay": ECHO_DELAY},
-        ]
-        with running(our_server(site, models), site.folder):
-            wait_until_ready(site.port, "smol")
-            alone = echo_gap(site.port)
-            is_finished = threading.Event()
-
-            def generate_repeatedly(client: int) -> None:
-                while not is_finished.is_set():
-                    chat(site.port, "smol", prompt_of(client))
-
-            with ThreadPoolExecutor(9) as pool:
-                busy = [pool.submit(generate_repeatedly, client) for client in range(8)]
-                loading = pool.submit(chat, site.port, "other", "Hello", 4)
-                beside = echo_gap(site.port)
-                is_finished.set()
-                loading.result()
-                for task in busy:
-                    task.result()
-    return {"alone_ms": alone, "beside_ms": beside, "grown_ms": beside - alone}
-
-
-def echo_gap(port: int) -> float:
-    """Return the 99th percentile of the gaps between the chunks of an echo stream, in milliseconds."""
-    prompt = " ".join(["word"] * int(ECHO_SECONDS / ECHO_DELAY))
-    times = chat(port, "echo", prompt, 100_000).times
-    gaps = sorted(after - before for before, after in pairwise(times))
-    return gaps[int(len(gaps) * 0.99)] * 1000
 
 
 def measure_memory(weights: Path) -> dict[str, Any]:

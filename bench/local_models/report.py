@@ -35,6 +35,8 @@ def to_markdown(result: Mapping[str, Any]) -> str:
     ]
     if "llama-cpp" in result:
         parts.append(_llama_cpp(result["llama-cpp"]))
+    if "long-prompt" in result:
+        parts.append(_long_prompt(result["long-prompt"]["figures"]))
     for key, model in (("gap", "`quantize: int8`"), ("llama-cpp-gap", "`kind: llama_cpp`")):
         if key in result:
             parts.append(_gap(model, result[key]["figures"]))
@@ -91,6 +93,15 @@ def _llama_cpp(measured: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _long_prompt(figures: Mapping[str, Mapping[str, float]]) -> str:
+    ours, own = figures["ours"], figures["own"]
+    return (
+        "A prompt of 1,500 words beside another client's stream: the stream stops for at most "
+        f"{ours['longest_gap_seconds']:.2f} s with this server and {own['longest_gap_seconds']:.2f} s with llama.cpp's "
+        f"own, and the prompt takes {ours['prompt_seconds']:.1f} and {own['prompt_seconds']:.1f} s.\n"
+    )
+
+
 def draw_speed(result: Mapping[str, Any]) -> str:
     """Return a plot of the tokens a second over the number of clients."""
     lines = [
@@ -107,11 +118,13 @@ def draw_speed(result: Mapping[str, Any]) -> str:
 
 
 def _gap(model: str, figures: Mapping[str, float]) -> str:
+    own = figures.get("beside_own_server_ms")
     return (
         f"An echo stream of a chunk every 20 ms through the same worker as a model with {model}, 99th percentile of "
-        "its gaps: "
-        f"{figures['alone_ms']:.1f} ms alone, {figures['beside_ms']:.1f} ms while eight clients generate and another "
-        f"model is loaded: {figures['grown_ms']:+.1f} ms.\n"
+        f"its gaps: {figures['alone_ms']:.1f} ms alone, {figures['beside_ms']:.1f} ms while eight clients generate and "
+        "another model is loaded"
+        + (f", {own:.1f} ms while eight clients call llama.cpp's own server on the same cores" if own else "")
+        + ".\n"
     )
 
 

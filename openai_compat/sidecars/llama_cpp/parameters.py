@@ -10,6 +10,11 @@ from .launch import LaunchConfig
 
 ERRORS: Final = 1
 """llama.cpp's level of log lines about errors alone."""
+PROMPT_BATCH: Final = 128
+"""Prompt tokens that a CPU processes before other calls get their next token, and before a cancelled call ends.
+
+With llama.cpp's default of 2,048 these wait for seconds (docs/internals/performance.md).
+"""
 
 
 def start_server(config: LaunchConfig) -> Any:
@@ -53,10 +58,18 @@ def _set_sizes(parameters: Any, config: LaunchConfig) -> None:
     parameters.cache_ram_mib = 0  # no second cache of prompts, whose size LOCAL_MEMORY_BYTES could not limit
     if config.is_embedding:
         parameters.n_batch = parameters.n_ubatch = config.window  # an input is embedded in one batch
+    elif config.mmproj is None and not _has_gpu(config):  # some models need an image in one batch
+        parameters.n_batch = PROMPT_BATCH
     if config.threads is not None:
         parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = config.threads
     if config.gpu_layers is not None:
         parameters.n_gpu_layers = config.gpu_layers
+
+
+def _has_gpu(config: LaunchConfig) -> bool:
+    types = xllamacpp.ggml_backend_dev_type
+    gpus = (types.GGML_BACKEND_DEVICE_TYPE_GPU, types.GGML_BACKEND_DEVICE_TYPE_IGPU)
+    return config.gpu_layers != 0 and any(device["type"] in gpus for device in xllamacpp.get_device_info())
 
 
 def _set_defaults_of_calls(parameters: Any, config: LaunchConfig) -> None:

@@ -254,6 +254,23 @@ def test_a_full_queue_refuses_calls_until_a_client_disconnects(server: LiveServe
         assert queued.result().status_code == 200
 
 
+def test_a_stream_continues_while_the_prompt_of_another_call_is_processed(server: LiveServer) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        stream = raw_chat(server, "tooled", stream=True, ignore_eos=True, max_tokens=900)
+        lines = (line for line in stream.iter_lines() if line)
+        assert next(lines)
+        long: Any = [{"role": "user", "content": "word " * 900}]
+        other = pool.submit(raw_chat, server, "tooled", long, max_tokens=1)
+        wait_until(lambda: describe(server, "tooled").get("callers") == 2)
+        received = 0
+        while not other.done():
+            next(lines)
+            received += 1
+        stream.close()
+        assert other.result().status_code == 200
+    assert received >= 5  # one after each part of the prompt; as a whole it lets through one or two
+
+
 def test_streams_of_a_killed_process_end_with_an_error_and_the_next_call_is_answered(server: LiveServer) -> None:
     assert raw_chat(server, "tooled", max_tokens=1).status_code == 200
     stream = raw_chat(server, "tooled", stream=True, ignore_eos=True, max_tokens=900)
