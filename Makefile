@@ -79,8 +79,8 @@ test-outages: $(DEV)  ## stop PostgreSQL and Redis for two minutes under load (O
 	$(BIN)/python -m pytest $(PARALLEL) $(OUTAGES) $(PYTEST)
 
 .PHONY: test-extras
-EXTRAS := $(HAYSTACK) $(DATABRICKS) $(PRICES) $(LOCAL) $(LLAMA_CPP) $(LOCAL_MODELS) $(CLIENTS) $(AGENTS)
-test-extras: $(NEEDED) $(EXTRAS)  ## install all extras, two local models and large clients (about 4 GB), run the tests that need them
+EXTRAS := $(HAYSTACK) $(DATABRICKS) $(PRICES) $(LOCAL) $(LLAMA_CPP) $(LOCAL_MODELS) $(CLIENTS) $(AGENTS) .venv/ray/.installed
+test-extras: $(NEEDED) $(EXTRAS)  ## install all extras, two local models, Ray and large clients (about 5 GB), run the tests that need them
 	REQUIRE_EXTRAS=true $(BIN)/python -m pytest -m extra $(PARALLEL) $(PYTEST)
 
 pictures: $(NEEDED)  ## test the pages in a browser, save the screenshots in docs/images
@@ -148,10 +148,11 @@ sbom: $(SBOM_TOOL)/.installed  ## list what the image and `make run` install, di
 	@$(SBOM_TOOL)/bin/python -W ignore::UserWarning -m cyclonedx_py requirements requirements.txt \
 	    --pyproject pyproject.toml --output-reproducible --output-format JSON --output-file dist/sbom.json
 
-$(SBOM_TOOL)/.installed: requirements-sbom.txt | $(MADE)
-	@echo "Installing requirements-sbom.txt ..."
-	@$(BIN)/python -m venv $(SBOM_TOOL)
-	@$(SBOM_TOOL)/bin/pip --disable-pip-version-check --quiet install --require-hashes -r requirements-sbom.txt
+# Environments of their own.
+.venv/%/.installed: requirements-%.txt | $(MADE)
+	@echo "Installing $< ..."
+	@$(BIN)/python -m venv $(@D)
+	@$(@D)/bin/pip --disable-pip-version-check --quiet install --require-hashes -r $<
 	@touch $@
 
 wheel: $(CORE)  ## build the wheel into dist/

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -85,9 +86,19 @@ def require_extra(name: str) -> pytest.MarkDecorator:
     A marked test needs no call of this function. A module that imports packages of an extra begins with
     `pytestmark = require_extra("local")`.
     """
-    if has_extra(name):
-        return pytest.mark.extra(name)
-    reason = f"the extra `{name}` is not installed (`make test-extras` installs it)"
+    if not has_extra(name):
+        _missing_extra(f"the extra `{name}` is not installed")
+    return pytest.mark.extra(name)
+
+
+def require_environment(name: str) -> None:
+    """Skip the test if the environment `.venv/name` of a tool is not installed."""
+    if not (Path(sys.prefix) / name / ".installed").is_file():
+        _missing_extra(f"{name} is not installed")
+
+
+def _missing_extra(reason: str) -> NoReturn:
+    reason += " (`make test-extras` installs it)"
     if is_set("REQUIRE_EXTRAS"):
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason, allow_module_level=True)

@@ -1,4 +1,4 @@
-"""A row of kind `llama_cpp` that moves to llama.cpp's own server by another `kind` and `base_url`."""
+"""A row of kind `llama_cpp` that moves to llama.cpp's own server or Ray Serve by another `kind` and `base_url`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from openai import OpenAI
 from openai_compat.sidecars.llama_cpp.bundled_models import CHAT_FILE, chat_folder
 from tests.support.live_server import ROOT, LiveServer
 from tests.support.llama_server import running_llama_server
+from tests.support.ray_serve import running_ray_serve
 from tests.support.tool_history import WEATHER, tool_history
+from tests.support.tools import require_environment
 
 pytestmark = [pytest.mark.extra("llama-cpp", "local-models"), pytest.mark.slow]
 
@@ -51,12 +53,16 @@ class Row:
         return raw.parse()
 
 
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Row, Row]]:
+@pytest.fixture(scope="module", params=["llama-server", "ray-serve"])
+def rows(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Row, Row]]:
     """Yield the row on this machine, and after its move."""
     folder = tmp_path_factory.mktemp("moved")
     with ExitStack() as stack:
-        url = stack.enter_context(running_llama_server(TEMPLATE))
+        if request.param == "ray-serve":
+            require_environment("ray")
+            url = stack.enter_context(running_ray_serve(TEMPLATE))
+        else:
+            url = stack.enter_context(running_llama_server(TEMPLATE))
         local = {
             "kind": "llama_cpp", "gguf_file": str(chat_folder() / CHAT_FILE), "chat_template_file": str(TEMPLATE),
             "max_context_tokens": 1024, "max_batch": 2, "threads": 1,
