@@ -226,14 +226,18 @@ class Accounts:
         )
 
     def close(self) -> None:
-        """Stop the work in the background, and close the ledger."""
+        """Stop the work in the background, and close the ledger.
+
+        The thread closes what it tidies: a greenlet that waits for a lock of another thread may never be woken.
+        """
         if self._file is not None:
             self._file.close()
         self.bookkeeper.close()
         self.ledger.close()
-        self._tidy_ledger.close()
-        if self._thread is not None:
-            self._thread.close()
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.call(self._tidy_ledger.close)
+            thread.close()
 
     def _tidy(self, now: float) -> None:
         """Tidy the ledger in a native thread, because SQLite waits for the disk when it writes its log back."""

@@ -26,7 +26,7 @@ from openai_compat.server.client_reader import ReadLimits
 from openai_compat.server.worker import SHUTDOWN_GRACE
 from openai_compat.state.worker_slots import SlotAssignment
 from openai_compat.storage.location import locate
-from openai_compat.storage.migrate import MigrationError, migrate
+from openai_compat.storage.migrate import MigrationError, is_migrated, migrate
 
 try:
     settings = load_settings(with_models=False)
@@ -78,7 +78,7 @@ def migrate_database(server: Any) -> None:
     location = locate(settings.database_url, settings.data_dir)
     if location.is_read_only():
         server.log.warning("nothing can be stored, because %s cannot be written (DATA_DIR)", settings.data_dir)
-    elif not location.is_new():
+    elif not location.is_new() and not is_migrated(location):
         try:
             migrate(location)
         except MigrationError as error:

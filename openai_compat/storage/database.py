@@ -27,9 +27,8 @@ from .engines import open_engine, open_unpooled_engine
 from .grouped_insertion import GroupedInsertion
 from .insertion import NewRows, insert_into_postgres
 from .location import Location
-from .migrate import MigrationError, migrate
+from .migrate import SCHEMA_VERSION, MigrationError, migrate
 from .native_thread import NativeThread
-from .tables import SCHEMA_VERSION
 
 log = logging.getLogger(__name__)
 

@@ -22,12 +22,6 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION: Final = "0004"
-"""Newest revision in `migrations/versions`. Revisions are numbers, and only add to the tables.
-
-A worker whose database is newer can therefore still use it, as during a rolling deployment.
-"""
-
 metadata: Final = MetaData()
 
 # SQLite numbers rows of the type INTEGER only.

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 from secrets import token_hex
 
@@ -24,11 +25,11 @@ from openai_compat.storage import open_storage
 from openai_compat.storage.database import LARGE_BYTES, open_database
 from openai_compat.storage.insertion import MOST_VALUES
 from openai_compat.storage.location import Location, locate, to_location
-from openai_compat.storage.migrate import MigrationError, migrate
+from openai_compat.storage.migrate import SCHEMA_VERSION, MigrationError, is_migrated, migrate
 from openai_compat.storage.native_thread import NativeThread
 from openai_compat.storage.pages import Entry
 from openai_compat.storage.records import INPUT, OUTPUT, DuplicateItemError, NewObject
-from openai_compat.storage.tables import SCHEMA_VERSION, leases, metadata
+from openai_compat.storage.tables import leases, metadata
 from tests.support.postgres_server import PostgresServer, running_postgres
 from tests.support.tools import ROOT
 from tests.support.waiting import wait_until
@@ -40,6 +41,16 @@ def test_migrations_make_the_tables_that_the_code_uses(location: Location) -> No
     assert ScriptDirectory(str(ROOT / "openai_compat/storage/migrations")).get_heads() == [SCHEMA_VERSION]
     database = open_database(location, NativeThread())
     assert database.read(lambda connection: compare_metadata(MigrationContext.configure(connection), metadata)) == []
+
+
+def test_a_migrated_file_is_recognised(tmp_path: Path) -> None:
+    location = to_location(f"sqlite:{tmp_path / 'objects & more?.db'}")
+    assert not is_migrated(location)
+    migrate(location)
+    assert is_migrated(location)
+    with closing(sqlite3.connect(tmp_path / "objects & more?.db")) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '0001'")
+    assert not is_migrated(location)
 
 
 def test_concurrent_migrations_wait_for_each_other(tmp_path: Path, postgres: PostgresServer) -> None:
