@@ -78,11 +78,7 @@ def find_weights() -> Path:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.local_models", description="Measure local models.")
-    parser.add_argument(
-        "--only",
-        action="append",
-        help="a key of local.json; may be repeated",
-    )
+    parser.add_argument("--only", action="append", help="a key of local.json; may be repeated")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each measurement (default: %(default)s)")
     parser.add_argument("--generate", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--echo-gap", type=int, metavar="PORT", help=argparse.SUPPRESS)

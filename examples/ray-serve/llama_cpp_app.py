@@ -1,5 +1,6 @@
 """Ray Serve application for a GGUF file on CPUs. Each replica runs llama.cpp's own server (package xllamacpp)."""
 
+# Without `from __future__ import annotations`, because Ray Serve does not evaluate annotations.
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ class Options(BaseModel):
     max_tokens: int = 1024
 
 
-@serve.deployment(ray_actor_options={"num_cpus": 1})
+@serve.deployment
 @serve.ingress(api)
 class LlamaCpp:
     def __init__(self, options: Options) -> None:

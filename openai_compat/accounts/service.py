@@ -228,7 +228,7 @@ class Accounts:
     def close(self) -> None:
         """Stop the work in the background, and close the ledger.
 
-        The thread closes what it tidies: a greenlet that waits for a lock of another thread may never be woken.
+        The thread that tidies the ledger closes it, because they share locks (`NativeThread`).
         """
         if self._file is not None:
             self._file.close()

@@ -68,9 +68,12 @@ class Worker(GeventWorker):
     def run(self) -> None:
         for listener in self.sockets:
             _limit_send_buffer(listener)
-        gevent.spawn(self._drain)
-        super().run()
-        self._finish_background()
+        draining = gevent.spawn(self._drain)
+        try:
+            super().run()
+            self._finish_background()
+        finally:
+            draining.kill()  # gunicorn closes the file that it writes to
 
     def handle(self, listener: Any, client: socket.socket, addr: Any) -> None:
         """Serve a connection, and register it for as long as it is open."""

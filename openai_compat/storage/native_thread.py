@@ -18,7 +18,10 @@ _Outcome = tuple["Waiter[Any]", Any, BaseException | None]
 
 
 class NativeThread:
-    """One native thread that runs functions in turn. Without gevent the calling thread does, behind a lock."""
+    """One native thread that runs functions in turn. Without gevent the calling thread does, behind a lock.
+
+    A function must not take a lock that greenlets of the worker take: gevent loses wake-ups between threads.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()

@@ -11,9 +11,9 @@ from .launch import LaunchConfig
 ERRORS: Final = 1
 """llama.cpp's level of log lines about errors alone."""
 PROMPT_BATCH: Final = 128
-"""Prompt tokens that a CPU processes before other calls get their next token, and before a cancelled call ends.
+"""Prompt tokens that a CPU processes at once. Other calls wait meanwhile, and a cancelled call goes on.
 
-With llama.cpp's default of 2,048 these wait for seconds (docs/internals/performance.md).
+llama.cpp's default of 2,048 takes seconds (docs/internals/performance.md).
 """
 
 

@@ -34,7 +34,7 @@ print(len(threads), len(set(threads)), thread_of() in threads)
 
 
 def test_the_thread_that_tidies_the_ledger_closes_it(tmp_path: Path) -> None:
-    """gevent does not always wake a greenlet that waits for a lock of another thread, and the worker never ended."""
+    """Otherwise the worker may wait forever for a lock, because gevent loses wake-ups between threads."""
     environ = {**os.environ, "DATA_DIR": str(tmp_path)}
     command = [sys.executable, "-c", PROGRAM]
     done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=True, timeout=60)
