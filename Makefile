@@ -110,7 +110,7 @@ bench: $(CORE) $(BENCH_PROGRAMS)  ## measure this server beside others (ARGS=--q
 	@$(BIN)/python -m bench.compare $(ARGS)
 
 .PHONY: bench-local
-bench-local: $(LOCAL) $(LLAMA_CPP) $(LOCAL_MODELS)  ## measure local models beside `transformers serve` and llama.cpp (30 minutes)
+bench-local: $(LOCAL) $(LLAMA_CPP) $(LOCAL_MODELS)  ## measure local models beside `transformers serve` and llama.cpp (40 minutes)
 	@$(BIN)/python -m bench.local_models $(ARGS)
 
 guard: $(CORE) bench/.build/stream_upstream  ## fail if the hot path executes more instructions than accepted (ARGS=--accept)

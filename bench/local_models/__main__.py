@@ -1,6 +1,6 @@
 """Command line of the local-model benchmark.
 
-make bench-local                                  everything, about 30 minutes
+make bench-local                                  everything, about 40 minutes
 python -m bench.local_models --only llama-cpp     one system, its results merged into those of the last run
 """
 
@@ -56,6 +56,7 @@ def main() -> None:
 
 def _tasks(weights: Path, rounds: int) -> dict[str, Callable[[], Any]]:
     gguf = chat_folder() / CHAT_FILE
+    fewer = max(1, (os.cpu_count() or 1) - 1)
     return {
         "generate": partial(measure_generate, weights, rounds),
         **{name: partial(measure_speed, name, weights, rounds) for name in SYSTEMS},
@@ -63,6 +64,10 @@ def _tasks(weights: Path, rounds: int) -> dict[str, Callable[[], Any]]:
         "long-prompt": partial(measure_long_prompt, gguf, rounds),
         "gap": partial(measure_gap, weights, {"name": "smol", "hf_repo": str(weights), "quantize": "int8"}, rounds),
         "llama-cpp-gap": partial(measure_gap, gguf, llama_model(gguf), rounds, own_server),
+        "llama-cpp-fewer-threads": partial(measure_llama_cpp, gguf, rounds, fewer),
+        "llama-cpp-fewer-threads-gap": partial(
+            measure_gap, gguf, llama_model(gguf, fewer), rounds, partial(own_server, threads=fewer)
+        ),
         "memory": partial(measure_memory, weights),
     }
 

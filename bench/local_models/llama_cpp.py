@@ -40,15 +40,16 @@ class Answer:
     first_token: float
 
 
-def measure_llama_cpp(gguf: Path, rounds: int) -> dict[str, Any]:
+def measure_llama_cpp(gguf: Path, rounds: int, threads: int | None = None) -> dict[str, Any]:
     """Return the tokens a second of both servers for each number of clients, and their times to first token.
 
-    Each mode has servers of its own. llama.cpp decodes sequences of neighbouring slots together, and earlier calls
-    decide which slots it chooses: after 16 clients, 8 clients get between 150 and 200 tokens a second.
+    The model has `threads` in both (None: one for each core). Each mode has servers of its own, because llama.cpp
+    decodes sequences of neighbouring slots together, and earlier calls decide which slots it chooses: after 16 clients,
+    8 clients get between 150 and 200 tokens a second.
     """
     figures: dict[str, Any] = {}
     for mode in MODES:
-        with running_servers(gguf) as (trees, ports):
+        with running_servers(gguf, threads) as (trees, ports):
             figures[mode] = {str(clients): _compare(ports, clients, mode, rounds) for clients in CLIENTS}
             if mode == "streamed":
                 figures["first_token_ms"] = _compare_first_tokens(ports)
@@ -59,42 +60,43 @@ def measure_llama_cpp(gguf: Path, rounds: int) -> dict[str, Any]:
 
 
 @contextmanager
-def running_servers(gguf: Path) -> Iterator[tuple[dict[str, ProcessTree], dict[str, int]]]:
+def running_servers(gguf: Path, threads: int | None = None) -> Iterator[tuple[dict[str, ProcessTree], dict[str, int]]]:
     """Run both servers, and yield their processes and ports."""
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         sites = {server: Site(gguf, free_port(), _folder(Path(name), server)) for server in ("own", "ours")}
         trees = {}
         for server, build in (("own", own_server), ("ours", gateway)):
-            trees[server] = stack.enter_context(running(build(sites[server]), sites[server].folder))
+            trees[server] = stack.enter_context(running(build(sites[server], threads), sites[server].folder))
             wait_until_ready(sites[server].port, "smol")
         yield trees, {server: site.port for server, site in sites.items()}
 
 
-def own_server(site: Site) -> Server:
+def own_server(site: Site, threads: int | None = None) -> Server:
     """Return llama.cpp's own server."""
     config = LaunchConfig(
         name="smol", socket="", file=str(site.weights), slots=SLOTS, window=WINDOW, connections=SLOTS + 8,
-        max_tokens=1024,
+        max_tokens=1024, threads=threads,
     )  # fmt: skip
     program = shlex.join([sys.executable, "-m", "bench.local_models.llama_server", str(site.port)])
     command = ["sh", "-c", f"echo {shlex.quote(config.to_json())} | exec {program}"]
     return Server(command, {"PYTHONPATH": str(ROOT)}, "smol")
 
 
-def gateway(site: Site) -> Server:
+def gateway(site: Site, threads: int | None = None) -> Server:
     """Return this server with one worker."""
-    return our_server(site, [llama_model(site.weights)])
+    return our_server(site, [llama_model(site.weights, threads)])
 
 
-def llama_model(gguf: Path) -> dict[str, Any]:
+def llama_model(gguf: Path, threads: int | None = None) -> dict[str, Any]:
     """Return the model config with the parameters of `own_server`."""
-    return {
+    config = {
         "name": "smol",
         "kind": "llama_cpp",
         "gguf_file": str(gguf),
         "max_batch": SLOTS,
         "max_context_tokens": WINDOW,
     }
+    return config if threads is None else {**config, "threads": threads}
 
 
 def call(port: int, mode: str, prompt: str, tokens: int) -> Answer:

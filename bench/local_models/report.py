@@ -33,11 +33,17 @@ def to_markdown(result: Mapping[str, Any]) -> str:
         _machine(result["machine"]),
         _speed(result),
     ]
-    if "llama-cpp" in result:
-        parts.append(_llama_cpp(result["llama-cpp"]))
+    fewer = ", with one thread fewer than cores"
+    for key, threads in (("llama-cpp", ""), ("llama-cpp-fewer-threads", fewer)):
+        if key in result:
+            parts.append(_llama_cpp(result[key], threads))
     if "long-prompt" in result:
         parts.append(_long_prompt(result["long-prompt"]["figures"]))
-    for key, model in (("gap", "`quantize: int8`"), ("llama-cpp-gap", "`kind: llama_cpp`")):
+    for key, model in (
+        ("gap", "`quantize: int8`"),
+        ("llama-cpp-gap", "`kind: llama_cpp`"),
+        ("llama-cpp-fewer-threads-gap", f"`kind: llama_cpp`{fewer}"),
+    ):
         if key in result:
             parts.append(_gap(model, result[key]["figures"]))
     if "memory" in result:
@@ -68,12 +74,12 @@ def _cell(figures: Mapping[str, float] | None) -> str:
     return f"{figures['tokens_per_second']:.1f}/s" + (f", {first:.2f} s" if first is not None else "")
 
 
-def _llama_cpp(measured: Mapping[str, Any]) -> str:
+def _llama_cpp(measured: Mapping[str, Any], threads: str) -> str:
     """Return the figures of this server beside llama.cpp's own, whose rounds alternate."""
     figures = measured["figures"]
     lines = [
-        "`kind: llama_cpp` (Q4_1 weights) beside llama.cpp's own server with the same parameters, in alternating "
-        f"rounds. Tokens a second of all clients. Load before: {measured['load_before']:.1f}.\n",
+        f"`kind: llama_cpp` (Q4_1 weights) beside llama.cpp's own server with the same parameters{threads}, in "
+        f"alternating rounds. Tokens a second of all clients. Load before: {measured['load_before']:.1f}.\n",
         "| | 1 client | 8 clients | 16 clients |",
         "|---|---|---|---|",
     ]
