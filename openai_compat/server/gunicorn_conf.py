@@ -18,6 +18,7 @@ from openai_compat.backends.runtime_dir import (
     remove_server_folder,
 )
 from openai_compat.config.environment import load_settings
+from openai_compat.core.cpu_limit import find_cpu_limit
 from openai_compat.core.errors import ConfigurationError
 from openai_compat.core.settings import METRICS_SLOT_VARIABLE, SERVER_ID_VARIABLE
 from openai_compat.core.validators import to_address
@@ -66,6 +67,8 @@ def on_starting(server: Any) -> None:
         os.environ["SECRET_KEY"] = token_hex(32)
     os.environ["LOCAL_RUNTIME_DIR"] = open_server_folder(settings.local_runtime_dir)
     migrate_database(server)
+    if (limit := find_cpu_limit()) is not None:  # libgomp's default ignores the quota of a container
+        os.environ.setdefault("OMP_NUM_THREADS", str(limit))
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", OPENMP_SPINS)
 

@@ -26,6 +26,15 @@ def to_event(chunk: Mapping[str, Any]) -> bytes:
     return b"data: " + json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n\n"
 
 
+def replace_data(event: bytes, chunk: Mapping[str, Any]) -> bytes:
+    """Return the event with other data, and with its other lines if its data is in one line."""
+    first, *others = DATA.finditer(event)
+    if others:
+        return to_event(chunk)
+    data = json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return event[: first.start(1)] + data + event[first.end(1) :]
+
+
 def encode_chunks(
     chunks: Iterator[dict[str, Any] | Heartbeat], chunk_filter: ChunkFilter | None = None
 ) -> Iterator[bytes | Heartbeat]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +26,7 @@ from openai_compat.core.types import Usage
 from .empty_finish_reasons import EmptyFinishReasons
 from .event_stream import JSON, ChunkFilter, EventStream
 from .event_template import MAX_SAMPLES, EventTemplate
-from .sse_events import DATA, DONE, has_content, split_events, to_event
+from .sse_events import DATA, DONE, has_content, replace_data, split_events, to_event
 from .surrogates import ESCAPED_SURROGATE, SurrogateJoiner
 from .tool_call_repair import ToolCallRepair
 
@@ -262,7 +261,7 @@ class SSERelay(EventStream):
         if not data.strip():
             return self._drop(event) if CARRIES_CONTENT.search(event) is not None else event
         if (chunk := _parse_chunk(data)) is not None:
-            return self._relay_chunk(event, chunk, is_single_line=len(lines) == 1)
+            return self._relay_chunk(event, chunk)
         if len(lines) > 1:  # events without an empty line between them
             return b"".join(self._filter_each(b"".join(b"data: " + line + b"\n\n" for line in lines)))
         return self._drop(event)
@@ -290,7 +289,7 @@ class SSERelay(EventStream):
         log.warning("dropped a broken event of the upstream: %.100r", self._response.redact(event))
         return b""
 
-    def _relay_chunk(self, event: bytes, chunk: JSON, *, is_single_line: bool) -> bytes:
+    def _relay_chunk(self, event: bytes, chunk: JSON) -> bytes:
         is_changed = has_non_finite(event)
         if self._surrogates or ESCAPED_SURROGATE.search(event) is not None:
             joined = self._surrogates.join(chunk)
@@ -307,7 +306,7 @@ class SSERelay(EventStream):
             return b"" if self._chunk_filter is not None else self._error_event(event, chunk)
         if kept is chunk and not is_changed:
             return event
-        return _replace_data(event, kept, is_single_line=is_single_line) if kept is not None else b""
+        return replace_data(event, kept) if kept is not None else b""
 
     def _fail(self, chunk: JSON) -> None:
         self.failure = self._to_error(chunk)
@@ -396,12 +395,3 @@ def _parse_chunk(data: bytes) -> JSON | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
-
-
-def _replace_data(event: bytes, chunk: Mapping[str, Any], *, is_single_line: bool) -> bytes:
-    """Return the event with other data, and with its other lines where the data is in one line."""
-    found = DATA.search(event) if is_single_line else None
-    if found is None:
-        return to_event(chunk)
-    data = json.dumps(chunk, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-    return event[: found.start(1)] + data + event[found.end(1) :]

@@ -28,7 +28,8 @@ class LlamaCppOptions(SharedOptions):
     `gguf_file` is a path, or with `hf_repo` a file of that repository or folder. `mmproj_file` is a second one, with
     the projector for images and audio.
     `max_batch` is the number of slots, each with a context window of its own.
-    `threads` compute (None: one for each core), and `gpu_layers` are the layers on a GPU (None: as many as fit).
+    `threads` compute (None: one for each core that may be used), and `gpu_layers` are the layers on a GPU (None: as
+    many as fit).
     `pooling` is the kind of pooling for embeddings (None: the one that the file names).
     `chat_template_file` is a Jinja template in the place of the file's own.
     """

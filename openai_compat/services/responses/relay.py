@@ -1,33 +1,48 @@
-"""Relay of an upstream's Responses stream, which is watched for its end."""
+"""Relay of an upstream's Responses stream, which is watched for broken events and for its end."""
 
 from __future__ import annotations
 
-import json
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 from openai_compat.backends.base import SupportsForwarding
 from openai_compat.backends.http.messages import UpstreamResponse
-from openai_compat.backends.parsing.json_check import SLICE_BYTES
-from openai_compat.backends.parsing.openai_chat import read_usage
-from openai_compat.core.errors import UpstreamTruncatedError
+from openai_compat.backends.parsing.answer_format import CARRIES_CONTENT
+from openai_compat.backends.parsing.json_check import (
+    SLICE_BYTES,
+    check_large_object,
+    has_non_finite,
+    parse_repaired,
+)
+from openai_compat.backends.parsing.openai_chat import END_OF_STREAM, read_usage
+from openai_compat.core.errors import UpstreamError, UpstreamInvalidResponseError, UpstreamTruncatedError
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import JSON, Usage
 from openai_compat.services.answer_check import find_usage
 from openai_compat.services.event_relay import EventJoiner, PrimedRelay
 from openai_compat.services.forwarding import to_stream_error
-from openai_compat.services.sse_events import DATA, split_events
+from openai_compat.services.sse_events import DATA, replace_data, split_events
 
 from .lifecycle import Lifecycle
+
+log = logging.getLogger(__name__)
 
 ENDS: Final = frozenset({"response.completed", "response.incomplete", "response.failed"})
 STARTS: Final = frozenset({"response.created", "response.in_progress"})
 """Events before which nothing was decided, so that a failure after them can still have its status."""
+RESPONSE: Final = "response."
 ERROR: Final = "error"
 FAILURES: Final = frozenset({ERROR, "response.failed"})
 """Events with the upstream's words, which may repeat this server's credentials."""
 _NAME: Final = re.compile(rb"(?:^|[\r\n])event: ?([\w.]+)")
+_STRING: Final = rb'"(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[\da-fA-F]{4}))*+"'
+_PAIR: Final = _STRING + rb" ?: ?(?:" + _STRING + rb"|-?(?:0|[1-9]\d*+)|null|true|false|\[\])"
+_FLAT_DELTA: Final = re.compile(
+    rb"event: ?[\w.]++(?<=\.delta)\r?\ndata: ?\{" + _PAIR + rb"(?:, ?" + _PAIR + rb")*+\}\r?\n\r?\n"
+)
+"""A complete delta without nested values, as nearly all are. It needs no parser to be known as valid."""
 _TYPE: Final = re.compile(rb'"type" ?: ?"([\w.]+)"')
 _NUMBER: Final = re.compile(rb'"sequence_number" ?: ?(\d+)')
 
@@ -35,10 +50,12 @@ _NUMBER: Final = re.compile(rb'"sequence_number" ?: ?(\d+)')
 class ResponsesRelay(PrimedRelay):
     """The events of an upstream, as bytes.
 
-    The stream ends with the event that ends the response, and what follows it is dropped.
+    The stream ends with the event that ends the response, and what follows it is dropped. A broken event without
+    content is dropped. `NaN` becomes `LOWEST_LOGPROB`.
 
     Raises (while iterating):
-        UpstreamTruncatedError: it ended before that event. Any error of reading the response.
+        UpstreamTruncatedError: it ended before that event.
+        UpstreamInvalidResponseError: an event of the response was broken. Any error of reading the response.
     """
 
     def __init__(
@@ -57,6 +74,7 @@ class ResponsesRelay(PrimedRelay):
         self._joiner = EventJoiner()
         self._created: JSON | None = None
         self._last = b""
+        self._broken: UpstreamError | None = None
         self._usage: Usage | None = None
         self._is_done = False
 
@@ -67,19 +85,23 @@ class ResponsesRelay(PrimedRelay):
     def __next__(self) -> bytes | Heartbeat:
         while not self._is_done:
             try:
+                if self._broken is not None:
+                    raise self._broken
                 block = next(self._blocks, None)
                 if block is None:
                     raise self.failure or UpstreamTruncatedError(
                         "The upstream's stream ended before its response was complete."
                     )
+                kept = b"" if block is HEARTBEAT else self._watch(self._joiner.feed(block))
             except Exception:
                 self._adopt(0)
                 raise
             if block is HEARTBEAT:
                 self._adopt(-1)
                 return block
-            if events := self._joiner.feed(block):
-                return self._watch(events)
+            if kept:
+                self._last = kept
+                return kept
         raise StopIteration
 
     def close(self) -> None:
@@ -89,47 +111,73 @@ class ResponsesRelay(PrimedRelay):
             self._response.close()
 
     def _watch(self, events: bytes) -> bytes:
-        """Return the events up to the one that ends the response."""
-        self._last = events
+        """Return what the client gets of `events`, up to the one that ends the response, or up to a broken one.
+
+        Raises:
+            UpstreamError: the failure came before any content.
+        """
         kept: list[bytes] = []
         for event in split_events(events):
-            type_ = _type_of(event)
-            kept.append(self._response.redact(event) if type_ in FAILURES else event)
-            if type_.endswith(".delta"):
-                self._has_content = True
-                continue
-            self._observe(type_, event)
-            if self._is_done:
+            try:
+                kept.append(self._inspect(event))
+            except UpstreamError as error:
+                if not self._has_content:
+                    raise
+                self._broken = error
+            if self._is_done or self._broken is not None:
                 break
         return b"".join(kept)
 
-    def _observe(self, type_: str, event: bytes) -> None:
+    def _inspect(self, event: bytes) -> bytes:
+        """Return what the client gets of one event."""
+        if len(event) <= SLICE_BYTES and _FLAT_DELTA.fullmatch(event) is not None:
+            self._has_content = True
+            return event
+        data = _data_of(event)
+        type_ = _type_of(event, data or {})
         if type_ in FAILURES:
-            self._fail(type_, event)
-        elif type_ in STARTS:
-            if self._created is None:
-                response = _data_of(event).get("response")
-                self._created = response if isinstance(response, dict) else None
+            self._fail(type_, data)
+            return self._response.redact(event)
+        if data is None:
+            return self._drop(type_, event)
+        self._observe(type_, data, event)
+        return replace_data(event, data) if data and has_non_finite(event) else event
+
+    def _drop(self, type_: str, event: bytes) -> bytes:
+        """Drop a broken event.
+
+        Raises:
+            UpstreamInvalidResponseError: it belongs to the response, which would be altered without it.
+        """
+        if type_.startswith(RESPONSE) or CARRIES_CONTENT.search(event) is not None:
+            raise UpstreamInvalidResponseError("The upstream sent a broken event that belongs to its response.")
+        log.warning("dropped a broken event of the upstream: %.100r", self._response.redact(event))
+        return b""
+
+    def _observe(self, type_: str, data: JSON, event: bytes) -> None:
+        """Note what an event says that is no failure."""
+        response = data.get("response")
+        if type_ in STARTS:
+            if self._created is None and isinstance(response, dict):
+                self._created = response
             return
-        elif type_ in ENDS:
+        if type_ in ENDS:
             self._is_done = True
-            response = _data_of(event).get("response")
             self._usage = read_usage(response.get("usage")) if isinstance(response, dict) else find_usage(event)
         self._has_content = self._has_content or bool(type_)
 
-    def _fail(self, type_: str, event: bytes) -> None:
-        """Handle an error, which is raised if nothing else has been sent, and passed on otherwise.
+    def _fail(self, type_: str, data: JSON | None) -> None:
+        """Handle an error, which is raised if nothing else has been sent or it is broken, and passed on otherwise.
 
         Raises:
             UpstreamError
         """
-        data = _data_of(event)
-        response = data.get("response")
+        response = (data or {}).get("response")
         failure = response.get("error") if isinstance(response, dict) else None
-        error = failure if type_ != ERROR else data.get("error", data)
+        error = failure if type_ != ERROR else (data or {}).get("error", data)
         chunk = {"error": error or {"message": "The response failed."}}
         self.failure = to_stream_error(self._backend, self._response, chunk)
-        if not self._has_content:
+        if not self._has_content or data is None:
             raise self.failure
         self._is_done = type_ != ERROR
 
@@ -142,23 +190,26 @@ class ResponsesRelay(PrimedRelay):
             )
 
 
-def _type_of(event: bytes) -> str:
-    """Return the event's type, empty if it has no data."""
-    found = _NAME.search(event)
-    if found is None:
-        found = _TYPE.search(event)
-        if found is not None and not found[1].endswith(b".delta"):  # the first type may be that of a nested object
-            type_ = _data_of(event).get("type")
-            return type_ if isinstance(type_, str) else found[1].decode()
+def _type_of(event: bytes, data: Mapping[str, Any]) -> str:
+    """Return the event's type, empty if it has none."""
+    if (found := _NAME.search(event)) is not None:
+        return found[1].decode()
+    if isinstance(type_ := data.get("type"), str):
+        return type_
+    found = _TYPE.search(event)  # it is broken, or too large to be parsed
     return found[1].decode() if found is not None else ""
 
 
-def _data_of(event: bytes) -> dict[str, Any]:
-    """Return the event's JSON object, empty if it has none or is too large to be parsed at once."""
-    if len(event) > SLICE_BYTES:
+def _data_of(event: bytes) -> JSON | None:
+    """Return the event's JSON object, empty if it has no data or is too large to be parsed, or None if it is broken."""
+    text = b"\n".join(DATA.findall(event)).strip()
+    if not text or text == END_OF_STREAM.encode():
         return {}
     try:
-        value = json.loads(b"\n".join(DATA.findall(event)))
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+        if len(text) > SLICE_BYTES:
+            check_large_object(text)
+            return {}
+        value = parse_repaired(text)
+    except (ValueError, RecursionError, UpstreamInvalidResponseError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -6,6 +6,8 @@ from typing import Any, Final
 
 import xllamacpp
 
+from openai_compat.core.cpu_limit import find_cpu_limit
+
 from .launch import LaunchConfig
 
 ERRORS: Final = 1
@@ -60,8 +62,8 @@ def _set_sizes(parameters: Any, config: LaunchConfig) -> None:
         parameters.n_batch = parameters.n_ubatch = config.window  # an input is embedded in one batch
     elif config.mmproj is None and not _has_gpu(config):  # some models need an image in one batch
         parameters.n_batch = PROMPT_BATCH
-    if config.threads is not None:
-        parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = config.threads
+    if (threads := config.threads or find_cpu_limit()) is not None:  # llama.cpp's default are the machine's cores
+        parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = threads
     if config.gpu_layers is not None:
         parameters.n_gpu_layers = config.gpu_layers
 

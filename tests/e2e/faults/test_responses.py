@@ -69,6 +69,12 @@ NATIVE = {
     + DELTA
     + STREAM_ERROR.replace(b'"sequence_number": 1', b'"sequence_number": 2'),
     "late-secret": EVENTS_HEAD + CREATED + DELTA + STREAM_ERROR.replace(b"Slow down.", b"Wrong key sk-of-the-server"),
+    "broken-delta": EVENTS_HEAD + CREATED + DELTA + DELTA.replace(b'"Hi",', b'"Hi') + COMPLETED,
+    "broken-end": EVENTS_HEAD + CREATED + DELTA + COMPLETED.replace(b"}}}", b"}}"),
+    "broken-start": EVENTS_HEAD + CREATED.replace(b"}", b"") + DELTA + COMPLETED,
+    "broken-error": EVENTS_HEAD + CREATED + DELTA + STREAM_ERROR.replace(b"}", b""),
+    "comment": EVENTS_HEAD + CREATED + b"event: ping\ndata: still there\n\n" + DELTA + COMPLETED,
+    "not-finite": EVENTS_HEAD + CREATED + DELTA.replace(b"[]", b'[{"token": "Hi", "logprob": NaN}]') + COMPLETED,
     "early-failed": EVENTS_HEAD + CREATED + FAILED,
     "object": complete("200 OK", {**RESPONSE, "status": "completed", "usage": USAGE}),
     "error-object": complete("200 OK", {"error": {"message": "boom", "code": "rate_limit_exceeded"}}),
@@ -208,6 +214,32 @@ def test_a_truncated_stream_ends_in_a_failure(server: LiveServer, upstream: Upst
     assert events[-1]["response"]["error"]["code"] == "upstream_cut"
 
 
+@pytest.mark.parametrize(
+    ("model", "code"),
+    [
+        ("broken-delta", "upstream_bad_response"),
+        ("broken-end", "upstream_bad_response"),
+        ("broken-error", "server_error"),
+    ],
+)
+def test_a_broken_event_ends_the_stream_in_a_failure(
+    server: LiveServer, upstream: Upstream, model: str, code: str
+) -> None:
+    events = stream(server, model)
+    assert types_of(events) == ["created", "output_text.delta", "error", "failed"]
+    assert [event["sequence_number"] for event in events] == [0, 1, 2, 3]
+    assert events[-1]["response"]["error"]["code"] == code
+
+
+def test_a_broken_event_that_is_none_of_the_response_is_left_out(server: LiveServer, upstream: Upstream) -> None:
+    assert post(server, "comment", stream=True).content == CREATED + DELTA + COMPLETED
+
+
+def test_numbers_that_json_does_not_have_are_replaced(server: LiveServer, upstream: Upstream) -> None:
+    delta = stream(server, "not-finite")[1]
+    assert delta["logprobs"] == [{"token": "Hi", "logprob": -9999.0}]
+
+
 def test_a_failed_response_passes_as_it_is(server: LiveServer, upstream: Upstream) -> None:
     assert post(server, "failed", stream=True).content == CREATED + DELTA + FAILED
 
@@ -225,7 +257,9 @@ def test_credentials_are_masked_in_an_error_within_the_stream(server: LiveServer
     assert b"sk-of-the-server" not in content
 
 
-@pytest.mark.parametrize(("model", "status"), [("error", 429), ("early-failed", 502), ("nothing", 502)])
+@pytest.mark.parametrize(
+    ("model", "status"), [("error", 429), ("early-failed", 502), ("broken-start", 502), ("nothing", 502)]
+)
 def test_a_failure_before_the_first_content_has_a_status(
     server: LiveServer, upstream: Upstream, model: str, status: int
 ) -> None:
