@@ -63,12 +63,18 @@ def check_answer(path: str, body: bytes) -> tuple[JSON, bytes, Usage | None]:
         raise UpstreamInvalidResponseError("The upstream's answer is not a JSON object.")
     required = _REQUIRED.get(path, "")
     answers = value.get(required)
-    has_answer = isinstance(answers, list) and (path in _MAY_BE_EMPTY or (answers and isinstance(answers[0], dict)))
+    has_answer = isinstance(answers, list) and (path in _MAY_BE_EMPTY or (answers and _is_choice(path, answers[0])))
     if not has_answer and not is_error_answer(value):
         raise UpstreamInvalidResponseError(f"The upstream's answer has no '{required}', so it is no answer.")
     if path != EMBEDDINGS_PATH and _repair_finish_reasons(value):
         body = to_json(value)
     return value, body, read_usage(value.get("usage"))
+
+
+def _is_choice(path: str, value: Any) -> bool:
+    """Return True if a choice has a message, or of a text completion a text."""
+    choice = as_dict(value)
+    return isinstance(choice.get("message"), dict) if path == CHAT_PATH else isinstance(choice.get("text"), str)
 
 
 def _repair_finish_reasons(value: JSON) -> bool:
@@ -105,14 +111,16 @@ def _is_large_answer(path: str, body: bytes) -> bool:
     except NonFiniteNumberError:
         return False
     required = _REQUIRED.get(path, "").encode()
+    is_answer = False
     for key, position in iterate_keys(body):
         if key == required and _FILLED_LIST.match(body, position, position + SLICE_BYTES) is not None:
-            return True
+            is_answer = True
         if key in _ERROR_KEYS and _EMPTY_VALUE.match(body, position, position + SLICE_BYTES) is None:
+            is_answer = False
             break
-    if len(body) > MAX_PARSED_ERROR_BYTES:
+    if not is_answer and len(body) > MAX_PARSED_ERROR_BYTES:
         raise UpstreamInvalidResponseError("The upstream's answer is too large for an error, and no answer.")
-    return False
+    return is_answer
 
 
 def _repair(path: str, body: bytes) -> tuple[JSON, bytes]:

@@ -139,7 +139,7 @@ class _Choice:
         self._logprobs: JSON | None = None
 
     def add(self, choice: Mapping[str, Any]) -> None:
-        delta, text = choice.get("delta"), choice.get("text")
+        delta, text = choice.get("delta", choice.get("message")), choice.get("text")
         if isinstance(delta, dict):
             self._add_delta(delta)
         elif delta is not None or not isinstance(text, str | None):

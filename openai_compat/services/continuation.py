@@ -22,6 +22,8 @@ CountTokens = Callable[[str, str], int]
 
 PLAIN_KEYS: Final = frozenset({"role", "content"})
 """Keys of a chunk's delta that is plain text."""
+BEGINNING_KEYS: Final = frozenset({"role", "reasoning", "reasoning_content", "reasoning_details"})
+"""Keys of what comes before a text. The model that completes the text sends them again."""
 
 
 class DivergedError(BackendError):
@@ -144,7 +146,7 @@ class Continuation:
         return call if payload is call.payload else replace(call, payload=payload, body=json.dumps(payload).encode())
 
     def filter_chunk(self, chunk: JSON) -> JSON:
-        """Return a chunk with the part of its text that the client lacks."""
+        """Return a chunk with the part of its text that the client lacks, and without reasoning about the rest."""
         changes = self._changes(chunk)
         shown = {**chunk, **changes} if changes else chunk
         choices = choices_of(shown)
@@ -208,15 +210,16 @@ class Continuation:
     def _changes(self, chunk: Mapping[str, Any]) -> JSON:
         """Return what makes the chunk part of the answer that the client has begun to read.
 
-        That is its id, and no second role: clients join repeated strings to `assistantassistant`.
+        That is its id, and no second role: clients join repeated strings to `assistantassistant`. It has no reasoning,
+        as in `filter_deltas`.
         """
         if not self._identity:
             self._identity = {name: chunk[name] for name in ("id", "created") if chunk.get(name)}
         changes = {name: value for name, value in self._identity.items() if chunk.get(name) != value}
         choices = choices_of(chunk)
         delta = choices[0].get("delta") if choices and self.is_resumed else None
-        if isinstance(delta, dict) and "role" in delta:
-            rest = {name: value for name, value in delta.items() if name != "role"}
+        if isinstance(delta, dict) and not BEGINNING_KEYS.isdisjoint(delta):
+            rest = {name: value for name, value in delta.items() if name not in BEGINNING_KEYS}
             changes["choices"] = [{**choices[0], "delta": rest}]
         return changes
 

@@ -13,7 +13,7 @@ from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from .event_stream import EventStream
 from .sse_relay import MAX_EVENT_BYTES
 
-_END_MARKS: Final = (b"\n\n", b"\r\n\r\n")
+_END_MARKS: Final = (b"\n\n", b"\n\r\n", b"\r\r")
 
 
 class PrimedRelay(EventStream, Iterator[bytes | Heartbeat]):
@@ -74,3 +74,7 @@ class EventJoiner:
         events = bytes(self._pending[:end])
         del self._pending[:end]
         return events
+
+    def rest(self) -> bytes:
+        """Return what followed the last complete event."""
+        return bytes(self._pending)

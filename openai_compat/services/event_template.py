@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from openai_compat.backends.parsing.json_check import is_utf8
+
 MAX_SAMPLES: Final = 8
 """Events tried as the template: the first carries a role, and a tool call starts with a shape of its own."""
 MAX_TEMPLATE_BYTES: Final = 16_384
@@ -14,7 +16,7 @@ _TEXT: Final = re.compile(
     rb'"(?:content|text|reasoning_content|arguments|thinking|partial_json)": ?"((?:[^"\\]++|\\.)*+)"'
 )
 # Surrogates may be halves of a character that is split over two events.
-_INSIDE_STRING: Final = re.compile(rb'(?:[^"\\\r\n]++|\\(?!u[dD][89a-fA-F])[^\r\n])*+')
+_INSIDE_STRING: Final = re.compile(rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[\da-fA-F]{4}))*+')
 
 
 class EventTemplate:
@@ -45,6 +47,6 @@ class EventTemplate:
         start, end = len(self._before), len(event) - len(self._after)
         if not (event.endswith(self._after) and event.startswith(self._before) and start):
             return None
-        if _INSIDE_STRING.fullmatch(event, start, end) is None:
+        if _INSIDE_STRING.fullmatch(event, start, end) is None or not is_utf8(event):
             return None
         return event if self._kept_after == self._after else event[:end] + self._kept_after

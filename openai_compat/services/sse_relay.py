@@ -10,9 +10,10 @@ from typing import Any, Final
 
 from openai_compat.backends.http.messages import UpstreamResponse
 from openai_compat.backends.parsing.answer_format import CARRIES_CONTENT
-from openai_compat.backends.parsing.json_check import has_non_finite, parse_repaired
+from openai_compat.backends.parsing.json_check import has_non_finite, is_utf8, parse_repaired
 from openai_compat.backends.parsing.openai_chat import DONE_GRACE, read_usage
 from openai_compat.backends.parsing.openai_errors import is_error_answer, to_error_chunk
+from openai_compat.backends.parsing.sse import BYTE_ORDER_MARK
 from openai_compat.core.errors import (
     UpstreamAuthenticationError,
     UpstreamError,
@@ -26,7 +27,7 @@ from openai_compat.core.types import Usage
 from .empty_finish_reasons import EmptyFinishReasons
 from .event_stream import JSON, ChunkFilter, EventStream
 from .event_template import MAX_SAMPLES, EventTemplate
-from .sse_events import DATA, DONE, has_content, replace_data, split_events, to_event
+from .sse_events import DATA, DONE, choices_of, has_content, replace_data, split_events, to_event
 from .surrogates import ESCAPED_SURROGATE, SurrogateJoiner
 from .tool_call_repair import ToolCallRepair
 
@@ -38,7 +39,7 @@ _END_MARKS = (b"\n\n", b"\n\r\n", b"\r\r")
 _EVENT_NAME = re.compile(rb"(?:^|[\r\n])event: ?([^\r\n]*)")
 _ERROR_FIELD = re.compile(rb"(?:^|[\r\n])error: ?([^\r\n]*)")
 _HAS_FIELD = re.compile(rb"(?:^|[\r\n])(?:event|error|id|retry)?:")
-_STRING = re.compile(rb'"(?:[^"\\\r\n]++|\\.)*+"')
+_STRING = re.compile(rb'"(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[\da-fA-F]{4}))*+"')
 _FRAME_KEYS = frozenset({"id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier"})
 _TOOL_CALLS = b'"tool_calls"'
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
@@ -196,6 +197,8 @@ class SSERelay(EventStream):
     def _inspect(self, event: bytes) -> bytes:
         """Return what the client gets of one event, parsed if its bytes may hold something of note."""
         # `find`, not `in`: for bytes, `in` raises and catches an exception within CPython.
+        if not self._has_content:
+            event = event.removeprefix(BYTE_ORDER_MARK)
         received = event
         has_usage = event.find(b'"usage"') >= 0
         if has_usage and self._strip_usage:
@@ -213,7 +216,7 @@ class SSERelay(EventStream):
         ):
             return self._parse_event(event)
         shape = _STRING.sub(b"0", event)
-        if shape not in self._shapes:
+        if shape not in self._shapes or not is_utf8(event):
             kept = self._parse_event(event)
             if self._tool_calls is not None and event.find(_TOOL_CALLS) >= 0:
                 # Each one is parsed, unless it differs in its text alone from a part of a call's arguments.
@@ -325,6 +328,7 @@ class SSERelay(EventStream):
         if is_error_answer(chunk):
             self._fail(chunk)
             return None
+        chunk = _with_deltas(chunk)
         was_finished = len(self._finished) >= self._choices
         if not self._has_content:
             self._has_content = has_content(chunk)
@@ -361,9 +365,10 @@ class SSERelay(EventStream):
         return has_empty
 
     def _check_complete(self) -> None:
-        """Limit the wait for `[DONE]` once every choice has finished and the usage is known."""
-        if not self._is_complete and self._usage is not None and len(self._finished) >= self._choices:
+        """Limit the wait for `[DONE]`, or for anything else, once every choice has finished and the usage is known."""
+        if self._usage is not None and len(self._finished) >= self._choices:
             self._is_complete = True
+            self._template = EventTemplate()  # what follows all the same begins another wait
             self._response.limit_remaining(DONE_GRACE)
 
     def _finish(self) -> bytes:
@@ -395,3 +400,10 @@ def _parse_chunk(data: bytes) -> JSON | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def _with_deltas(chunk: JSON) -> JSON:
+    """Return the chunk with a `delta` in each choice that some servers send with a `message` in its place."""
+    if not any("message" in choice and "delta" not in choice for choice in choices_of(chunk)):
+        return chunk
+    return {**chunk, "choices": [{**choice, "delta": choice.get("message")} for choice in choices_of(chunk)]}

@@ -111,7 +111,11 @@ def to_parts(value: JSONObject) -> list[JSONObject]:
 
 
 def find_finish_reason(parts: Sequence[JSONObject]) -> FinishReason | None:
-    """Return the finish reason, or None if the object does not report the end of the answer."""
+    """Return the finish reason, or None if the object does not report the end of the answer.
+
+    Raises:
+        UpstreamTruncatedError: The answer ended with a failure.
+    """
     for part in parts:
         if not part.keys().isdisjoint(FINISH_KEYS):
             for key in FINISH_KEYS:
@@ -119,7 +123,12 @@ def find_finish_reason(parts: Sequence[JSONObject]) -> FinishReason | None:
                     return normalise_finish_reason(part[key])
     value = parts[0]
     event = event_type(value)
-    if value.get("stop_type") == "limit" or value.get("stopped_limit") is True or event == "response.incomplete":
+    if event == "response.failed":
+        return normalise_finish_reason("failed")
+    is_incomplete = event == "response.incomplete" or (
+        value.get("object") == "response" and value.get("status") == "incomplete"
+    )
+    if value.get("stop_type") == "limit" or value.get("stopped_limit") is True or is_incomplete:
         return "length"
     is_flagged = not value.keys().isdisjoint(FINISH_FLAGS) and any(value.get(key) is True for key in FINISH_FLAGS)
     return "stop" if is_flagged or event in FINISH_EVENTS else None

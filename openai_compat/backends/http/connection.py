@@ -234,4 +234,5 @@ class Connection:
 
     def _has_no_framing(self) -> bool:
         """Return True if the body has neither a length nor chunks, so that it ends when the upstream closes."""
-        return "content-length" not in self.headers and "chunked" not in self.headers.get("transfer-encoding", "")
+        encodings = self.headers.get("transfer-encoding", "").lower()
+        return "content-length" not in self.headers and "chunked" not in encodings

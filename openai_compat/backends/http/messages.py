@@ -110,7 +110,8 @@ class UpstreamResponse(ABC):
     def limit_remaining(self, seconds: float) -> None:  # noqa: B027 - optional, keeping the old limits is correct too
         """Raise `UpstreamTimeoutError` from a read that needs longer than `seconds` from now to reach the end.
 
-        Readers call it when the content is complete and only the end of the body is missing.
+        Readers call it when the content is complete and only the end of the body is missing, and again for whatever
+        follows all the same.
         """
 
     def release(self) -> None:

@@ -36,7 +36,7 @@ class ResponseBody:
         self._connection: Connection | None = connection
         self._pool = pool
         self._deadlines = deadlines
-        self._total_deadline = total_deadline
+        self._total_deadline = self._latest_deadline = total_deadline
         self._idle_seconds = 0.0
         self._read_timeout = self._timeout_valid_until = 0.0
         self._framing_bytes = self._small_reads = 0
@@ -172,8 +172,8 @@ class ResponseBody:
             self._abandon()
 
     def limit_remaining(self, seconds: float) -> None:
-        """Move the total deadline to `seconds` from now, unless it is earlier already."""
-        self._total_deadline = min(self._total_deadline, monotonic() + seconds)
+        """Move the total deadline to `seconds` from now, but not behind the original one."""
+        self._total_deadline = min(self._latest_deadline, monotonic() + seconds)
         self._timeout_valid_until = 0.0
 
     def release(self) -> None:

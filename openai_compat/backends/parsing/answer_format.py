@@ -17,9 +17,14 @@ JSON: Final = "application/json"
 EVENT_PREFIXES: Final = (b"data:", b"event:", b"error:", b"id:", b"retry:", b":")
 """The beginnings of an event stream's lines. JSON, HTML and error texts begin with none of them."""
 CARRIES_CONTENT: Final = re.compile(
-    rb'"(?:content|text|arguments|reasoning\w*|thinking|refusal|input|partial_json)"\s*:\s*"'
+    rb'"(?:content|text|arguments|reasoning\w*|thinking|refusal|input|partial_json|delta)"\s*:\s*"'
+    rb'|"(?:content|tool_calls|reasoning_details)"\s*:\s*\[(?!\s*\])'
+    rb'|"(?:choices|delta|message)"\s*:\s*(?:\[\s*)?\{[^}]*$'
 )
-"""A started value in the bytes of a broken event, so that the answer would be altered without the event."""
+"""A value in the bytes of a broken event that was begun, or an object that may have had one where the event was cut.
+
+The answer would be altered without the event.
+"""
 NO_CONTENT: Final = frozenset({204, 205})
 """Statuses whose responses have no content. Clients ignore a body that follows them."""
 MAX_WHITE_SPACE_BYTES: Final = 65_536

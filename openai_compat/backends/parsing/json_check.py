@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import string
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from typing import Any, Final, NoReturn
 
@@ -24,12 +25,15 @@ LOWEST_LOGPROB: Final = -9999.0
 """OpenAI's value for a log probability that is too low to report (source: its API reference). It replaces NaN."""
 
 _WITHOUT_OPEN_STRING: Final = re.compile(rb'(?:[^"]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
-_STRING: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
-_IN_STRING: Final = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_CHARACTERS: Final = rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[\da-fA-F]{4}))*+'
+_IN_STRING: Final = re.compile(_CHARACTERS)
+_STRING: Final = re.compile(b'"' + _CHARACTERS + b'"')
 _KEY_OR_BRACKET: Final = re.compile(rb'"((?:[^"\\]++|\\.)*+)"|[\[\]{}]', re.DOTALL)
 _COLON: Final = re.compile(rb"\s*+:")
 _LITERAL: Final = re.compile(rb"\b(?:true|false|null|NaN|-?Infinity)\b")
-_FORBIDDEN: Final = re.compile(rb"[^\d\s.eE+\-\[\]{},:]|,\s*[,\]}:]|[\[{:]\s*,|:\s*[:\]}]")
+_FORBIDDEN: Final = re.compile(
+    rb"[^\d\s.eE+\-\[\]{},:]|,\s*[,\]}:]|[\[{:]\s*,|:\s*[:\]}]|[\]}]\s*[^\s,\]}]|(?<=\d)\s+[\d\[{]"
+)
 _INSIDE_TOKEN: Final = frozenset(string.ascii_letters + string.digits + "+-.")
 _NON_FINITE: Final = re.compile(rb"\b(?:NaN|Infinity)\b")
 
@@ -59,7 +63,7 @@ def parse_strict(text: str | bytes) -> Any:
     """
     if len(text) > LARGE_BYTES:
         return parse_json(text, _refuse_constant)
-    return _STRICT.decode(text if isinstance(text, str) else text.decode())
+    return _STRICT.decode(text if isinstance(text, str) else text.decode("utf-8-sig"))
 
 
 def parse_repaired(text: str | bytes) -> Any:
@@ -74,6 +78,17 @@ def has_non_finite(text: bytes) -> bool:
     return text.find(b"NaN") >= 0 or text.find(b"Infinity") >= 0
 
 
+def is_utf8(text: bytes) -> bool:
+    """Return True if clients can decode the text."""
+    if text.isascii():
+        return True
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def check_large_object(body: bytes) -> None:
     """Check that a large body is a complete JSON object of finite numbers, without building its values.
 
@@ -84,6 +99,7 @@ def check_large_object(body: bytes) -> None:
         NonFiniteNumberError: It contains `NaN` or `Infinity`.
         UpstreamInvalidResponseError: It is not a complete JSON object.
     """
+    body = body.removeprefix(BOM_UTF8)
     end_of_object = len(body.rstrip())
     if body.lstrip()[:1] != b"{" or body[end_of_object - 1 : end_of_object] != b"}":
         raise _not_an_object()
@@ -105,6 +121,8 @@ def _to_skeleton(part: bytes) -> bytes:
         NonFiniteNumberError: It contains `NaN` or `Infinity`.
         UpstreamInvalidResponseError: It is not JSON.
     """
+    if not is_utf8(part):
+        raise _not_an_object()
     skeleton = _STRING.sub(b"0", part)
     if _NON_FINITE.search(skeleton):
         raise NonFiniteNumberError
@@ -155,15 +173,19 @@ def _end_of_string(body: bytes, start: int, stop: int) -> int:
     """Return the end of the string that begins at `start`. Other greenlets get a turn after each `SLICE_BYTES`.
 
     Raises:
-        UpstreamInvalidResponseError: The string has no end.
+        UpstreamInvalidResponseError: The string has no end, or is no text.
     """
     position = start + 1
     while position < stop:
         found = _IN_STRING.match(body, position, position + SLICE_BYTES)
         end = found.end() if found else position
+        while end < stop and body[end] & 0xC0 == 0x80:  # within a character
+            end -= 1
+        if not is_utf8(body[position:end]):
+            break
         if body[end : end + 1] == b'"':
             return end + 1
-        if end == position:  # a backslash is the last byte
+        if end == position:  # no escape sequence follows
             break
         position = end
         give_turn()

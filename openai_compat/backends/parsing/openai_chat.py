@@ -38,14 +38,20 @@ STOP_KEYS: Final = ("stop_reason", "matched_stop")
 """Keys of a choice with the stop sequence that ended it, in vLLM and SGLang. Others have a word of their own there."""
 _PLAIN_KEYS: Final = frozenset({"role", "content"})
 
-# The finish reasons of Anthropic, Cohere, Gemini, Bedrock, the AI SDK and llama.cpp, in lower case. Unknown reasons are
-# read as "stop".
-_LENGTH_WORDS = ("max_tokens", "max_length", "max_output_tokens", "model_context_window_exceeded", "limit")
+# The finish reasons of Anthropic, Cohere, Gemini, Bedrock, Mistral, vLLM, the AI SDK and llama.cpp, in lower case.
+# Unknown reasons are read as "stop".
+_LENGTH_WORDS = (
+    "max_tokens", "max_length", "max_output_tokens", "model_length", "model_context_window_exceeded", "limit",
+    "incomplete",
+)  # fmt: skip
 _TOOL_WORDS = ("tool_use", "tool_call", "tool-calls")
 _FILTER_WORDS = (
     "safety", "recitation", "blocklist", "prohibited_content", "spii", "refusal", "error_toxic", "content_filtered",
     "content-filter", "guardrail_intervened",
 )  # fmt: skip
+_FAILURE_WORDS = frozenset(
+    {"error", "failed", "abort", "aborted", "cancelled", "canceled", "error_limit", "malformed_function_call"}
+)
 _FINISH_REASONS: Mapping[str, FinishReason] = {
     **{reason: cast(FinishReason, reason) for reason in get_args(FinishReason)},
     **dict.fromkeys(_LENGTH_WORDS, "length"),
@@ -291,7 +297,7 @@ class _Choice:
     def __init__(self, index: int) -> None:
         self.index = index
         self.is_finished = self.has_content = False
-        self._reason: Any = None
+        self._reason: FinishReason = "stop"
         self._stop_sequence: str | None = None
         self._tool_calls = ToolCallParser()
         self._halves = HalfJoiner()
@@ -301,6 +307,7 @@ class _Choice:
 
         Raises:
             UpstreamInvalidResponseError: The message is not an object.
+            UpstreamTruncatedError: The finish reason is a failure.
         """
         message = choice.get("delta") or choice.get("message") or {}
         if not isinstance(message, dict):
@@ -324,8 +331,9 @@ class _Choice:
             non_empty_text(message.get("reasoning_content")) or non_empty_text(message.get("reasoning")) or reasoning
         )
         if choice.get("finish_reason"):
-            if not self.is_finished or normalise_finish_reason(self._reason) == "stop":
-                self._reason = choice["finish_reason"]  # some servers send `stop` with every chunk
+            reason = normalise_finish_reason(choice["finish_reason"])
+            if not self.is_finished or self._reason == "stop":
+                self._reason = reason  # some servers send `stop` with every chunk
             self._stop_sequence = next((choice[key] for key in STOP_KEYS if non_empty_text(choice.get(key))), None)
             self.is_finished = True
         delta = ChatDelta(
@@ -362,13 +370,19 @@ class _Choice:
 
         The reason `function_call` belongs to the deprecated form, which was read as a tool call.
         """
-        reason = normalise_finish_reason(self._reason)
-        return "tool_calls" if self._tool_calls and reason in {"stop", "function_call"} else reason
+        return "tool_calls" if self._tool_calls and self._reason in {"stop", "function_call"} else self._reason
 
 
 def normalise_finish_reason(value: Any) -> FinishReason:
-    """Map a finish reason of any provider to OpenAI's."""
-    return _FINISH_REASONS.get(value.lower(), "stop") if isinstance(value, str) else "stop"
+    """Map a finish reason of any provider to OpenAI's.
+
+    Raises:
+        UpstreamTruncatedError: The reason is a failure, so that the answer is not complete.
+    """
+    reason = value.lower() if isinstance(value, str) else ""
+    if reason in _FAILURE_WORDS:
+        raise UpstreamTruncatedError(f"The upstream ended its answer with the finish reason '{reason}'.")
+    return _FINISH_REASONS.get(reason, "stop")
 
 
 def read_content(content: Any) -> tuple[str, str]:

@@ -14,10 +14,12 @@ from openai_compat.backends.parsing.json_check import (
     SLICE_BYTES,
     check_large_object,
     has_non_finite,
+    is_utf8,
     parse_repaired,
 )
 from openai_compat.backends.parsing.openai_chat import END_OF_STREAM, read_usage
 from openai_compat.core.errors import UpstreamError, UpstreamInvalidResponseError, UpstreamTruncatedError
+from openai_compat.core.large_json import LARGE_BYTES
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
 from openai_compat.core.types import JSON, Usage
 from openai_compat.services.answer_check import find_usage
@@ -88,17 +90,13 @@ class ResponsesRelay(PrimedRelay):
                 if self._broken is not None:
                     raise self._broken
                 block = next(self._blocks, None)
-                if block is None:
-                    raise self.failure or UpstreamTruncatedError(
-                        "The upstream's stream ended before its response was complete."
-                    )
-                kept = b"" if block is HEARTBEAT else self._watch(self._joiner.feed(block))
+                if block is HEARTBEAT:
+                    self._adopt(-1)
+                    return block
+                kept = self._end() if block is None else self._watch(self._joiner.feed(block))
             except Exception:
                 self._adopt(0)
                 raise
-            if block is HEARTBEAT:
-                self._adopt(-1)
-                return block
             if kept:
                 self._last = kept
                 return kept
@@ -109,6 +107,18 @@ class ResponsesRelay(PrimedRelay):
             self._response.release()
         else:
             self._response.close()
+
+    def _end(self) -> bytes:
+        """Return the last event, which may lack its end mark.
+
+        Raises:
+            UpstreamError: it does not end the response.
+        """
+        rest = self._joiner.rest()
+        kept = self._watch(rest + b"\n\n") if rest and _data_of(rest) else b""
+        if self._is_done:
+            return kept
+        raise self.failure or UpstreamTruncatedError("The upstream's stream ended before its response was complete.")
 
     def _watch(self, events: bytes) -> bytes:
         """Return what the client gets of `events`, up to the one that ends the response, or up to a broken one.
@@ -130,7 +140,7 @@ class ResponsesRelay(PrimedRelay):
 
     def _inspect(self, event: bytes) -> bytes:
         """Return what the client gets of one event."""
-        if len(event) <= SLICE_BYTES and _FLAT_DELTA.fullmatch(event) is not None:
+        if len(event) <= LARGE_BYTES and _FLAT_DELTA.fullmatch(event) is not None and is_utf8(event):
             self._has_content = True
             return event
         data = _data_of(event)
@@ -138,7 +148,7 @@ class ResponsesRelay(PrimedRelay):
         if type_ in FAILURES:
             self._fail(type_, data)
             return self._response.redact(event)
-        if data is None:
+        if data is None or _is_empty(type_, data, event):
             return self._drop(type_, event)
         self._observe(type_, data, event)
         return replace_data(event, data) if data and has_non_finite(event) else event
@@ -155,13 +165,19 @@ class ResponsesRelay(PrimedRelay):
         return b""
 
     def _observe(self, type_: str, data: JSON, event: bytes) -> None:
-        """Note what an event says that is no failure."""
+        """Note what an event says that is no failure.
+
+        Raises:
+            UpstreamError: it is a good end after an error.
+        """
         response = data.get("response")
         if type_ in STARTS:
             if self._created is None and isinstance(response, dict):
                 self._created = response
             return
         if type_ in ENDS:
+            if self.failure is not None:
+                raise self.failure
             self._is_done = True
             self._usage = read_usage(response.get("usage")) if isinstance(response, dict) else find_usage(event)
         self._has_content = self._has_content or bool(type_)
@@ -200,13 +216,20 @@ def _type_of(event: bytes, data: Mapping[str, Any]) -> str:
     return found[1].decode() if found is not None else ""
 
 
+def _is_empty(type_: str, data: JSON, event: bytes) -> bool:
+    """Return True if an event of the response has nothing of it."""
+    if not type_.startswith(RESPONSE) or len(event) > SLICE_BYTES:
+        return False
+    return not (isinstance(data.get("response"), dict) if type_ in ENDS else data)
+
+
 def _data_of(event: bytes) -> JSON | None:
     """Return the event's JSON object, empty if it has no data or is too large to be parsed, or None if it is broken."""
     text = b"\n".join(DATA.findall(event)).strip()
     if not text or text == END_OF_STREAM.encode():
         return {}
     try:
-        if len(text) > SLICE_BYTES:
+        if len(text) > SLICE_BYTES and not has_non_finite(text):
             check_large_object(text)
             return {}
         value = parse_repaired(text)

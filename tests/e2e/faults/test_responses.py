@@ -73,6 +73,15 @@ NATIVE = {
     "broken-end": EVENTS_HEAD + CREATED + DELTA + COMPLETED.replace(b"}}}", b"}}"),
     "broken-start": EVENTS_HEAD + CREATED.replace(b"}", b"") + DELTA + COMPLETED,
     "broken-error": EVENTS_HEAD + CREATED + DELTA + STREAM_ERROR.replace(b"}", b""),
+    "empty-end": EVENTS_HEAD + CREATED + DELTA + b"event: response.completed\ndata: {}\n\n",
+    "good-end-after-error": EVENTS_HEAD
+    + CREATED
+    + DELTA
+    + STREAM_ERROR.replace(b'"sequence_number": 1', b'"sequence_number": 2')
+    + COMPLETED,
+    "not-utf-8": EVENTS_HEAD + CREATED + DELTA + DELTA.replace(b"Hi", b"H\xff") + COMPLETED,
+    "no-last-line-end": EVENTS_HEAD + CREATED + DELTA + COMPLETED[:-2],
+    "carriage-returns": EVENTS_HEAD + (CREATED + DELTA + COMPLETED).replace(b"\n", b"\r"),
     "comment": EVENTS_HEAD + CREATED + b"event: ping\ndata: still there\n\n" + DELTA + COMPLETED,
     "not-finite": EVENTS_HEAD + CREATED + DELTA.replace(b"[]", b'[{"token": "Hi", "logprob": NaN}]') + COMPLETED,
     "early-failed": EVENTS_HEAD + CREATED + FAILED,
@@ -217,9 +226,11 @@ def test_a_truncated_stream_ends_in_a_failure(server: LiveServer, upstream: Upst
 @pytest.mark.parametrize(
     ("model", "code"),
     [
-        ("broken-delta", "upstream_bad_response"),
-        ("broken-end", "upstream_bad_response"),
+        ("broken-delta", "upstream_bad_reply"),
+        ("broken-end", "upstream_bad_reply"),
         ("broken-error", "server_error"),
+        ("empty-end", "upstream_bad_reply"),
+        ("not-utf-8", "upstream_bad_reply"),
     ],
 )
 def test_a_broken_event_ends_the_stream_in_a_failure(
@@ -229,6 +240,19 @@ def test_a_broken_event_ends_the_stream_in_a_failure(
     assert types_of(events) == ["created", "output_text.delta", "error", "failed"]
     assert [event["sequence_number"] for event in events] == [0, 1, 2, 3]
     assert events[-1]["response"]["error"]["code"] == code
+
+
+def test_a_good_end_after_an_error_is_not_sent(server: LiveServer, upstream: Upstream) -> None:
+    assert types_of(stream(server, "good-end-after-error"))[-2:] == ["error", "failed"]
+
+
+def test_a_last_event_without_its_empty_line_counts(server: LiveServer, upstream: Upstream) -> None:
+    assert post(server, "no-last-line-end", stream=True).content == CREATED + DELTA + COMPLETED
+
+
+def test_lines_may_end_with_a_carriage_return(server: LiveServer, upstream: Upstream) -> None:
+    content = post(server, "carriage-returns", stream=True).content
+    assert content == (CREATED + DELTA + COMPLETED).replace(b"\n", b"\r")
 
 
 def test_a_broken_event_that_is_none_of_the_response_is_left_out(server: LiveServer, upstream: Upstream) -> None:

@@ -19,7 +19,8 @@ LENGTHS = pytest.mark.parametrize("length", [10, 200_000, 2_500_000], ids=["shor
 
 def answer(length: int, **more: Any) -> bytes:
     text = 'a "quoted" text, [with] {brackets} and \\ ' * (length // 40) + "é"
-    return json.dumps({"choices": [{"text": text, "n": [1, -2.5e3, True, None]}], "usage": USAGE, **more}).encode()
+    choice = {"message": {"content": text}, "n": [1, -2.5e3, True, None]}
+    return json.dumps({"choices": [choice], "usage": USAGE, **more}).encode()
 
 
 @LENGTHS
@@ -105,6 +106,7 @@ LARGE = "x" * 70_000
         {"error": {"message": 'it has no "choices"', "code": 429, "input": LARGE}},
         {"errors": [{"message": LARGE, "code": 429}], "object": "list"},
         {"id": "c", "choices": [], "error": {"message": LARGE, "code": 429}},
+        {"choices": [{"message": {"content": "a"}}], "error": {"message": LARGE, "code": 502}},
     ],
 )
 def test_a_large_error_is_parsed(error: dict[str, Any]) -> None:
@@ -131,6 +133,31 @@ def test_a_large_answer_is_not_parsed(error: object, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(answer_check, "parse_strict", pytest.fail)
     body = json.dumps({"error": error, "prompt": [{"a": [1]}], "choices": [{"text": LARGE}], "usage": USAGE}, indent=1)
     assert check_answer(CHAT_PATH, body.encode()) == ({}, body.encode(), Usage(3, 2))
+
+
+@LENGTHS
+def test_a_byte_order_mark_is_no_part_of_an_answer(length: int) -> None:
+    assert check_answer(CHAT_PATH, b"\xef\xbb\xbf" + answer(length))[2] == Usage(3, 2)
+
+
+@LENGTHS
+@pytest.mark.parametrize("damage", [b"\xe9", b"\\d", b"\x01"], ids=["not UTF-8", "wrong escape", "control character"])
+def test_a_text_that_clients_cannot_decode_is_refused(length: int, damage: bytes) -> None:
+    with pytest.raises(UpstreamInvalidResponseError):
+        check_answer(CHAT_PATH, answer(length).replace(b'"content": "', b'"content": "' + damage, 1))
+
+
+@LENGTHS
+@pytest.mark.parametrize("rest", [b' 5 "x" {"n": true}', b" {}", b"[]}"])
+def test_what_follows_an_answer_is_refused(length: int, rest: bytes) -> None:
+    with pytest.raises(UpstreamInvalidResponseError):
+        check_answer(CHAT_PATH, answer(length) + rest)
+
+
+@pytest.mark.parametrize("choice", [{}, {"message": None}, {"message": "hi"}, {"text": "hi"}])
+def test_a_choice_without_a_message_is_no_answer(choice: dict[str, Any]) -> None:
+    with pytest.raises(UpstreamInvalidResponseError):
+        check_answer(CHAT_PATH, json.dumps({"choices": [choice]}).encode())
 
 
 def test_stop_after_tool_calls_becomes_tool_calls() -> None:

@@ -10,6 +10,7 @@ import pytest
 from openai_compat.core.errors import UpstreamInvalidResponseError
 from openai_compat.services.completion_chunks import CompletionCollector, to_chunks
 
+MESSAGE = {"choices": [{"index": 0, "message": {"content": "Hi"}, "finish_reason": "stop"}]}
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
 LOGPROBS = {"content": [{"token": "Hi", "logprob": -0.1, "bytes": None, "top_logprobs": []}], "refusal": None}
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
@@ -202,3 +203,9 @@ def test_an_empty_value_of_the_first_chunk_is_replaced() -> None:
     )
     completion = collector.to_completion()
     assert (completion["id"], completion["object"], completion["model"]) == ("c", "chat.completion", "m")
+
+
+def test_a_message_in_the_place_of_a_delta_is_collected() -> None:
+    collector = CompletionCollector()
+    collector.add(MESSAGE)
+    assert collector.to_completion()["choices"][0]["message"]["content"] == "Hi"

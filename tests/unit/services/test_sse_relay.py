@@ -254,12 +254,58 @@ def test_templates_do_not_change_what_is_relayed(monkeypatch: pytest.MonkeyPatch
         b'data: {"choices":[{"delta":{"tool_calls":[{"function":{"arguments":"00\n\n',
         b'data: {"choices":[{"delta":{"reasoning_content":"hm"}}\n\n',
         b'data:\n{"choices":[{"delta":{"content":"x"}}]}\n\n',
+        b'data: {"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"id":"call_1","function":{"na\n\n',
+        b'data: {"choices":[{"index":0,"delta":{"content"\n\n',
+        b'data: {"choices":[{"index":0,"delta":{"content":["not "]\n\n',
+        b'data: {"choices":[{"index":0,"del\n\n',
+        content("not \xe9").replace("\xe9".encode(), b"\xe9"),
+        content("not x").replace(b"x", b"\\d"),
+        content("not x").replace(b"x", b"\x01"),
     ],
-    ids=["text", "tool arguments", "reasoning", "data on the next line"],
+    ids=[
+        "text",
+        "tool arguments",
+        "reasoning",
+        "data on the next line",
+        "name of a tool",
+        "text that did not begin",
+        "text in a list",
+        "delta that did not begin",
+        "not UTF-8",
+        "wrong escape",
+        "control character",
+    ],
 )
 def test_a_broken_event_that_carried_content_is_an_error(broken: bytes) -> None:
     with pytest.raises(UpstreamInvalidResponseError, match="carried content"):
-        relayed(content("Transfer"), broken, content(" the money"), FINISH + DONE)
+        relayed(content("Transfer"), content(" half"), broken, content(" the money"), FINISH + DONE)
+
+
+def test_a_byte_order_mark_before_the_first_event_is_removed() -> None:
+    """It belongs to the encoding of the stream, and the clients would skip the event."""
+    stream = content("a") + content("b") + FINISH + DONE
+    assert relayed(b"\xef\xbb\xbf" + stream) == stream
+
+
+def test_a_message_in_the_place_of_a_delta_becomes_one() -> None:
+    message = event(choices=[{"index": 0, "message": {"role": "assistant", "content": "Hi"}, "finish_reason": "stop"}])
+    (chunk,) = [json.loads(data[6:]) for data in relayed(message, DONE).split(b"\n\n")[:-2]]
+    assert chunk["choices"][0]["delta"] == {"role": "assistant", "content": "Hi"}
+
+
+def test_content_after_the_finish_reason_begins_the_wait_for_the_end_again() -> None:
+    """Some servers send a finish reason and usage with each chunk."""
+    limits: list[float] = []
+    parts = [
+        event(id="c", choices=[{"index": 0, "delta": {"content": text}, "finish_reason": "stop"}], usage=USAGE)
+        for text in ("Do", " not", " delete", " it")
+    ]
+    response = ScriptedResponse(*parts, DONE)
+    response.limit_remaining = limits.append  # type: ignore[method-assign]  # recorded
+    assert b"".join(block for block in SSERelay(response, strip_usage=False) if isinstance(block, bytes)) == b"".join(
+        [*parts, DONE]
+    )
+    assert len(limits) >= len(parts)
 
 
 def test_events_without_an_empty_line_between_them_are_read() -> None:

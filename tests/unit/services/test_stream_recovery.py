@@ -409,6 +409,15 @@ def test_the_reasoning_of_the_model_that_completes_a_text_is_left_out(prefill: s
     assert continuation.is_possible
 
 
+@pytest.mark.parametrize(("prefill", "rest"), [("message", " two"), (None, "one two")])
+def test_the_reasoning_of_the_model_that_completes_a_chat_is_left_out(prefill: str | None, rest: str) -> None:
+    thought = chunk(id_="2", role="assistant", reasoning_content="hm")
+    second = ScriptedResponse(thought, chunk(rest, id_="2"), chunk(id_="2", finish="stop"), DONE)
+    text, chunks = RecoveryScenario(ScriptedResponse(chunk("one"), CUT), second, prefill=prefill).read()
+    assert text == "one two"
+    assert "hm" not in str(chunks)
+
+
 def test_an_answer_has_begun_with_the_first_text_that_is_repeated() -> None:
     """The timeout for the first token would otherwise include the repetition of a long text."""
     continuation = broken_after("one two")

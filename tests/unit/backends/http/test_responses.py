@@ -28,13 +28,14 @@ from .helpers import CHUNKED, OK, read, send
     [
         OK,
         CHUNKED,
+        CHUNKED.replace(b"chunked", b"Chunked"),
         b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello",
         b"HTTP/1.0 200 OK\r\n\r\nhello",
         b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK,
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n" + CHUNKED,
         b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nConnection: close\r\n\r\n" + gzip.compress(b"hello"),
     ],
-    ids=["length", "chunked", "until close", "HTTP/1.0", "early hints", "interim", "gzip"],
+    ids=["length", "chunked", "in upper case", "until close", "HTTP/1.0", "early hints", "interim", "gzip"],
 )
 @pytest.mark.parametrize("script", [answer_with, answer_bytewise], ids=["at once", "byte by byte"])
 def test_every_framing_yields_the_complete_body(
@@ -103,9 +104,10 @@ def test_a_trailer_does_not_change_the_headers(adapter: LlhttpAdapter) -> None:
     [
         b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\nhello",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n3\r\nhel\r\n5\r\nlo",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\nnonsense",
     ],
-    ids=["short", "no last chunk", "broken chunk"],
+    ids=["short", "no last chunk", "a cut chunk", "broken chunk"],
 )
 def test_a_truncated_response_is_an_error(adapter: LlhttpAdapter, response: bytes) -> None:
     with RawServer(answer_with(response)) as server:

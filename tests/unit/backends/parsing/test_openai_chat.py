@@ -120,12 +120,20 @@ def test_log_probabilities() -> None:
 @pytest.mark.parametrize(
     ("value", "reason"),
     [("stop", "stop"), ("function_call", "function_call"), ("MAX_TOKENS", "length"), ("end_turn", "stop"),
-     ("SAFETY", "content_filter"), ("tool_use", "tool_calls"), ("unknown", "stop")],
+     ("model_length", "length"), ("SAFETY", "content_filter"), ("tool_use", "tool_calls"), ("unknown", "stop")],
 )  # fmt: skip
 def test_finish_reasons_of_other_providers(value: str, reason: str) -> None:
     parser = ChatParser()
     assert list(parser.read(chunk({}, value))) == []
     assert [delta.finish_reason for delta in parser.read_end()] == [reason]
+
+
+@pytest.mark.parametrize("value", ["error", "abort", "MALFORMED_FUNCTION_CALL"])
+def test_a_finish_reason_that_is_a_failure_is_an_error(value: str) -> None:
+    with pytest.raises(UpstreamTruncatedError, match=value.lower()):
+        read(chunk({"content": "a"}), chunk({}, value), DONE)
+    with pytest.raises(UpstreamTruncatedError, match=value.lower()):
+        read_chat_completion(completion({"content": "a"}, value))
 
 
 def call(index: int | None, id_: str | None = None, name: str | None = None, arguments: Any = None) -> dict[str, Any]:

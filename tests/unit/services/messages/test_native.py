@@ -112,7 +112,7 @@ def test_a_broken_event_before_the_first_content_has_a_status() -> None:
         forward(named(EVENTS[0], cut=1))
 
 
-@pytest.mark.parametrize("broken", [b"event: ping\ndata: {\n\n", b'data: {"id":"x","choices":[{"index\n\n'])
+@pytest.mark.parametrize("broken", [b"event: ping\ndata: {\n\n", b'data: {"id":"x","object\n\n'])
 def test_a_broken_event_without_content_is_dropped(broken: bytes, caplog: pytest.LogCaptureFixture) -> None:
     content = b"".join(forward(*map(named, EVENTS[:3]), broken, *map(named, EVENTS[3:])))
     assert content == b"".join(map(named, EVENTS))
