@@ -70,7 +70,7 @@ NATIVE = {
     + STREAM_ERROR.replace(b'"sequence_number": 1', b'"sequence_number": 2'),
     "late-secret": EVENTS_HEAD + CREATED + DELTA + STREAM_ERROR.replace(b"Slow down.", b"Wrong key sk-of-the-server"),
     "broken-delta": EVENTS_HEAD + CREATED + DELTA + DELTA.replace(b'"Hi",', b'"Hi') + COMPLETED,
-    "broken-end": EVENTS_HEAD + CREATED + DELTA + COMPLETED.replace(b"}}}", b"}}"),
+    "broken-end": EVENTS_HEAD + CREATED + DELTA + COMPLETED.replace(b"}\n", b"\n"),
     "broken-start": EVENTS_HEAD + CREATED.replace(b"}", b"") + DELTA + COMPLETED,
     "broken-error": EVENTS_HEAD + CREATED + DELTA + STREAM_ERROR.replace(b"}", b""),
     "empty-end": EVENTS_HEAD + CREATED + DELTA + b"event: response.completed\ndata: {}\n\n",
