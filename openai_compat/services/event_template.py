@@ -47,6 +47,6 @@ class EventTemplate:
         start, end = len(self._before), len(event) - len(self._after)
         if not (event.endswith(self._after) and event.startswith(self._before) and start):
             return None
-        if _INSIDE_STRING.fullmatch(event, start, end) is None or not is_utf8(event):
+        if _INSIDE_STRING.fullmatch(event, start, end) is None or not (event.isascii() or is_utf8(event)):
             return None
         return event if self._kept_after == self._after else event[:end] + self._kept_after

@@ -63,14 +63,14 @@ def parse_strict(text: str | bytes) -> Any:
     """
     if len(text) > LARGE_BYTES:
         return parse_json(text, _refuse_constant)
-    return _STRICT.decode(text if isinstance(text, str) else text.decode("utf-8-sig"))
+    return _STRICT.decode(text if isinstance(text, str) else text.removeprefix(BOM_UTF8).decode())
 
 
 def parse_repaired(text: str | bytes) -> Any:
     """Parse JSON in which `NaN` and `Infinity` count as `LOWEST_LOGPROB`. Raise ValueError or RecursionError."""
     if len(text) > LARGE_BYTES:
         return parse_json(text, _to_lowest_logprob)
-    return _REPAIRING.decode(text if isinstance(text, str) else text.decode("utf-8-sig"))
+    return _REPAIRING.decode(text if isinstance(text, str) else text.removeprefix(BOM_UTF8).decode())
 
 
 def has_non_finite(text: bytes) -> bool:
