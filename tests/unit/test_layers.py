@@ -56,6 +56,7 @@ BACKENDS: dict[str, set[str]] = {
 # Within `core`: values first, then the modules that use them.
 CORE: dict[str, set[str]] = {
     "version": set(),
+    "cpu_limit": set(),
     "shortening": set(),
     "errors": {"shortening"},
     "extras": set(),

@@ -15,7 +15,7 @@ from .errors import ApiError, Json
 from .exchange import REASONS, Exchange
 
 _HTML = "<html>\r\n<head><title>{0}</title></head>\r\n<body>\r\n<center><h1>{0}</h1></center>\r\n</body>\r\n</html>\r\n"
-_BROKEN_EVENT = b'data: {"id":"chatcmpl-broken","choices":[{"index\n\n'
+_BROKEN_EVENT = b'data: {"id":"chatcmpl-broken","object\n\n'
 _SAFE = {"filtered": False, "severity": "safe"}
 _PROMPT_FILTER = [{"prompt_index": 0, "content_filter_results": {"hate": _SAFE, "violence": _SAFE}}]
 
