@@ -16,6 +16,8 @@ from .price_data import PriceData
 FREE_KINDS: Final = frozenset({"echo", "huggingface", "llama_cpp"})
 """Kinds that run on this machine, which cost nothing unless their model config has a price."""
 FREE: Final = Price()
+_DEFAULT_URLS: Final = {"anthropic": "https://api.anthropic.com"}
+"""Addresses of the kinds that need no `base_url`."""
 _AMOUNTS: Final = [field.name for field in fields(Price) if field.name != "tiers"]
 
 
@@ -34,9 +36,10 @@ class PriceBook:
             return entry.price
         if entry.kind in FREE_KINDS:
             return FREE
-        if not entry.base_url:
+        url = entry.base_url or _DEFAULT_URLS.get(entry.kind)
+        if not url:
             return None
-        return self._data.find(entry.base_url, entry.upstream_model or model, waits=waits)
+        return self._data.find(url, entry.upstream_model or model, waits=waits)
 
     def highest(self, route: Route, *, waits: bool) -> Price | None:
         """Return the highest prices among the models that may answer, or None if one of them is unknown."""

@@ -156,7 +156,7 @@ def find_project(accounts: Accounts, name: str | None) -> Account | None:
     found = [project for project in all_of(accounts, "project") if name in (project.id, project.name)]
     if len(found) != 1:
         problem = "There is no project" if not found else "There are several projects"
-        raise ObjectNotFoundError(f"{problem} '{name}'. `openai-compat projects list` shows all of them.")
+        raise ObjectNotFoundError(f"{problem} '{name}'. `python -m openai_compat projects list` shows all of them.")
     return found[0]
 
 

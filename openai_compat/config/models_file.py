@@ -125,6 +125,7 @@ def _databricks_entries(settings: Settings, problems: list[str]) -> list[ModelCo
             kind="databricks",
             timeouts=settings.timeouts,
             routed_timeouts=settings.routed_timeouts,
+            max_concurrent=settings.upstream_max_concurrent,
             owned_by="databricks",
         )
         for endpoint in settings.databricks_endpoints

@@ -235,7 +235,12 @@ SETTINGS: Final = (
         "(`files, audio`).",
     ),
     Setting(("DEFAULT_MODEL",), parse_text, "Model for requests without a `model`, and for `/ask`."),
-    Setting(("API_KEYS",), parse_list, "API keys that clients must use. Any key is accepted when not set.", True),
+    Setting(
+        ("API_KEYS",),
+        parse_list,
+        "API keys that clients must use. Any key is accepted when it is not set and no key was created.",
+        True,
+    ),
     Setting(
         ("SECRET_KEY",),
         parse_key,
@@ -416,8 +421,8 @@ SETTINGS: Final = (
     Setting(
         ("DIAGNOSTICS_ENABLED",),
         parse_boolean,
-        "Serve the diagnostic model of `openai-compat doctor`, which checks the network path to this server. Switch "
-        "it on for the check and off afterwards.",
+        "Serve the diagnostic model of `python -m openai_compat doctor`, which checks the network path to this server. "
+        "Switch it on for the check and off afterwards.",
         former_names=("DOCTOR",),
     ),
     Setting(

@@ -28,7 +28,9 @@ Set the base URL of an OpenAI client to this server's `/v1`. The same paths exis
 (`/chat/completions`), and for Azure's clients under `/openai/deployments/{model}/chat/completions`. All other requests
 below these roots are forwarded to the upstream of the model that they name, or to the default upstream.
 """
-KEY_DESCRIPTION = "One of the server's `API_KEYS`. If it has none, requests with any key or without one are accepted."
+KEY_DESCRIPTION = (
+    "A key of `API_KEYS`, or one that was created. If there is none, requests with any key or without one are accepted."
+)
 SECURITY_SCHEMES: dict[str, dict[str, str]] = {
     "bearer": {"type": "http", "scheme": "bearer", "description": KEY_DESCRIPTION},
     "apiKey": {

@@ -44,6 +44,13 @@ def test_compose_waits_until_the_streams_have_ended(services: dict[str, Any]) ->
         assert int(service["stop_grace_period"].removesuffix("s")) > Settings().graceful_timeout
 
 
+def test_compose_keeps_what_the_server_stores(services: dict[str, Any]) -> None:
+    (volume,) = services["server"]["volumes"]
+    name, path = volume.split(":")
+    assert path == f"/app/{Settings().data_dir}"
+    assert name in yaml.safe_load((DEPLOY / "compose.yaml").read_text())["volumes"]
+
+
 def test_compose_runs_nginx_on_the_network_of_the_server(services: dict[str, Any]) -> None:
     server = services["server"]["environment"]
     assert f"server {server['HOST']}:{server['PORT']};" in (DEPLOY / "nginx-site.conf").read_text()

@@ -77,6 +77,7 @@ def test_the_data_set_knows_public_models() -> None:
     book = PriceBook()
     known = book.find(ModelConfig("c", "anthropic", "https://api.anthropic.com/v1"), "claude-sonnet-4-5", waits=True)
     assert known is not None
+    assert book.find(ModelConfig("c", "anthropic"), "claude-sonnet-4-5", waits=True) == known
     assert known.output > known.input > known.cached_input > 0
     elsewhere = ModelConfig("gpt-4o", "openai", "http://localhost:8000/v1")
     assert book.find(elsewhere, "gpt-4o", waits=True) is None

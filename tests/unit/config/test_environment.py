@@ -389,6 +389,8 @@ def test_the_limit_of_calls_is_the_models_own_or_that_of_the_settings(tmp_path: 
     path.write_text(f"- {{name: a, kind: openai, {url}, max_concurrent: 3}}\n- {{name: b, kind: openai, {url}}}\n")
     settings = environment.load({"MODELS_FILE": str(path), "UPSTREAM_MAX_CONCURRENT": "7"})
     assert {name: entry.max_concurrent for name, entry in settings.entries.items()} == {"a": 3, "b": 7}
+    databricks = {"DATABRICKS_HOST": "https://x.databricks.com", "DATABRICKS_TOKEN": "t", "DATABRICKS_ENDPOINTS": "c"}
+    assert environment.load({**databricks, "UPSTREAM_MAX_CONCURRENT": "7"}).entries["c"].max_concurrent == 7
     path.write_text("- {name: a, kind: echo, max_concurrent: 3}")
     with pytest.raises(ConfigurationError, match="max_concurrent counts the calls to a `base_url`"):
         environment.load({"MODELS_FILE": str(path)})
