@@ -40,6 +40,7 @@ class LlamaCppBackend(LocalBackend):
     def __init__(self, entry: ModelConfig, options: LlamaCppOptions, resources: BackendResources) -> None:
         super().__init__(entry, options, resources)
         self._reads_media = options.mmproj_file is not None
+        self._slots = options.max_batch
 
     def _api_root(self, name: str) -> str:
         return f"{self._engine.model_url(name)}/v1"
@@ -60,7 +61,7 @@ class LlamaCppBackend(LocalBackend):
 
     def _send_leased(self, call: UpstreamRequest, context: CallContext) -> StreamedResponse:
         """Send the call to llama.cpp, or return the engine's response if it refuses the lease."""
-        call, content_with_tools = adapt(call, self.name, reads_media=self._reads_media)
+        call, content_with_tools = adapt(call, self.name, reads_media=self._reads_media, slots=self._slots)
         capability = CAPABILITY_BY_PATH.get(call.path.partition("?")[0], "")
         wanted = f"{quote(self.name)}?capability={capability}"
         request = UpstreamRequest("POST", "", {})

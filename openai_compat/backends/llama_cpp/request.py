@@ -9,6 +9,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from openai_compat.backends.http.messages import UpstreamRequest, UpstreamResponse
+from openai_compat.backends.parameter_checks import Range
+from openai_compat.backends.parsing.openai_chat import as_dict
 from openai_compat.backends.parsing.openai_errors import to_status_error
 from openai_compat.core.errors import (
     ContextLengthExceededError,
@@ -23,32 +25,55 @@ from openai_compat.core.types import JSON, CallContext
 TOOL_PARAMETERS: Final = ("tools", "tool_choice", "parallel_tool_calls", "functions", "function_call")
 MEDIA: Final = frozenset({"image_url", "input_audio"})
 """Types of content that a model reads with a projector only."""
-_OF_NOTE: Final = re.compile(rb'"(?:tools|functions|echo|suffix|best_of)"')
-_OF_NOTE_TO_TEXT_MODELS: Final = re.compile(rb'"(?:tools|functions|echo|suffix|best_of|image_url|input_audio)"')
+MAX_TOP_LOGPROBS: Final = 20
+"""OpenAI's limit. llama.cpp has none, and keeps every alternative of every token in memory."""
+_ADDRESS: Final = re.compile(r"\s*(?!data:)[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 
 
-def adapt(call: UpstreamRequest, model: str, *, reads_media: bool) -> tuple[UpstreamRequest, JSON | None]:
+def adapt(call: UpstreamRequest, model: str, *, reads_media: bool, slots: int) -> tuple[UpstreamRequest, JSON | None]:
     """Return the call for llama.cpp, and its content if it has tools that the model may call.
-
-    Only bodies that name a parameter of note are parsed.
 
     Raises:
         UnsupportedParameterError: the call has a parameter that llama.cpp would ignore.
-        InvalidRequestError: the call has images or audio, and the model does not read media.
+        InvalidRequestError: the call has images or audio and the model does not read media, or names their addresses,
+            which llama.cpp would fetch. It asks for more answers than there are `slots`, or for too many log
+            probabilities. A tool call in its history has broken arguments.
     """
-    body = call.body
-    of_note = _OF_NOTE if reads_media else _OF_NOTE_TO_TEXT_MODELS
-    if not isinstance(body, bytes) or not of_note.search(body):
+    if not isinstance(call.body, bytes):
         return call, None
-    content: JSON = parse_json(body)
+    content: JSON = parse_json(call.body)
+    _check_size(content, slots)
     if call.path.startswith("completions"):
         _check_completion(content, model)
         return call, None
-    if not reads_media:
-        _check_media(content, model)
+    for number, message in enumerate(_objects(content.get("messages"))):
+        _check_media(message, f"messages[{number}]", model, reads_media=reads_media)
+        _check_calls(message, f"messages[{number}]")
     has_tools = content.get("tools") and content.get("tool_choice") != "none"
     has_functions = content.get("functions") and content.get("function_call") != "none"
     return call, content if has_tools or has_functions else None
+
+
+def _objects(values: Any) -> list[Mapping[str, Any]]:
+    """Return the items of a list, empty objects in the place of others."""
+    return [as_dict(value) for value in values] if isinstance(values, list) else []
+
+
+def _check_size(content: JSON, slots: int) -> None:
+    """Check what a call of one lease may take. llama.cpp makes a task of each prompt and choice."""
+    prompts = content.get("prompt")
+    choices = content.get("n")
+    several = prompts if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int) else []
+    answers = max(len(several), 1) * (choices if isinstance(choices, int) else 1)
+    if answers > slots:
+        raise InvalidRequestError(
+            f"This model writes at most {slots} answers at once (`max_batch` in its entry of the models file), and the "
+            f"call asks for {answers}.",
+            param="prompt" if several else "n",
+        )
+    for name in ("top_logprobs", "logprobs", "n_probs"):
+        if isinstance(value := content.get(name), int) and value > MAX_TOP_LOGPROBS:
+            Range(0, MAX_TOP_LOGPROBS).check(value, name)
 
 
 def _check_completion(content: JSON, model: str) -> None:
@@ -61,17 +86,37 @@ def _check_completion(content: JSON, model: str) -> None:
         raise UnsupportedParameterError(name, model)
 
 
-def _check_media(content: JSON, model: str) -> None:
-    for number, message in enumerate(content.get("messages") or ()):
-        parts = message.get("content")
-        for index, part in enumerate(parts if isinstance(parts, list) else ()):
-            if part.get("type") in MEDIA:
-                path = f"messages[{number}].content[{index}]"
-                raise InvalidRequestError(
-                    f"Invalid '{path}': the model '{model}' reads text only. For images and audio, its entry of the "
-                    "models file needs `mmproj_file`.",
-                    param=path,
-                )
+def _check_media(message: Mapping[str, Any], path: str, model: str, *, reads_media: bool) -> None:
+    for index, part in enumerate(_objects(message.get("content"))):
+        param = f"{path}.content[{index}]"
+        if not reads_media and part.get("type") in MEDIA:
+            raise InvalidRequestError(
+                f"Invalid '{param}': the model '{model}' reads text only. For images and audio, its entry of the "
+                "models file needs `mmproj_file`.",
+                param=param,
+            )
+        if any(_names_address(value) for key, value in part.items() if key != "text"):
+            raise InvalidRequestError(
+                f"Invalid '{param}': this server fetches no addresses. Send the file as a `data:` URL.", param=param
+            )
+
+
+def _names_address(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_names_address, value.values()))
+    return isinstance(value, str) and _ADDRESS.match(value) is not None
+
+
+def _check_calls(message: Mapping[str, Any], path: str) -> None:
+    """Check the arguments of earlier calls, as llama.cpp answers with 500. Those of a call that was cut are broken."""
+    for index, call in enumerate(_objects(message.get("tool_calls"))):
+        arguments = as_dict(call.get("function")).get("arguments")
+        try:
+            if isinstance(arguments, str) and arguments:
+                json.loads(arguments)
+        except (ValueError, RecursionError) as error:
+            param = f"{path}.tool_calls[{index}].function.arguments"
+            raise InvalidRequestError(f"Invalid '{param}': it is not valid JSON.", param=param) from error
 
 
 def offer_tools(call: UpstreamRequest, content: JSON, model: str) -> UpstreamRequest:

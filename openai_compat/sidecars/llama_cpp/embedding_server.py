@@ -33,10 +33,10 @@ class LlamaEmbeddingServer(LlamaServer, SupportsEmbeddings):
     """A loaded embedding model. Its calls pass through the engine, which decodes token ids and cuts long inputs."""
 
     def __init__(self, model: LlamaCppModel, header: GGUFHeader, config: LaunchConfig) -> None:
-        super().__init__(model, header, config)
         self._size = header.embedding_length
         self._url = socket_url(Path(config.socket))
         self._client = UpstreamClient(Settings())
+        super().__init__(model, header, config)  # a failure calls `close`
 
     def embed(self, request: EmbeddingsRequest, context: CallContext) -> Embeddings:
         """Return vectors of length 1. `dimensions` cuts them, which some models are trained for."""

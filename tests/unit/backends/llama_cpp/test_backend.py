@@ -34,10 +34,12 @@ class Refusal:
         return self.body
 
 
-def adapted(path: str = "chat/completions", **parameters: Any) -> tuple[dict[str, Any], bool]:
+def adapted(
+    path: str = "chat/completions", *, reads_media: bool = False, **parameters: Any
+) -> tuple[dict[str, Any], bool]:
     """Return the request for llama.cpp, and True if it has tools to call."""
     request = UpstreamRequest("POST", path, {}, json.dumps(parameters).encode())
-    call, content = adapt(request, "m", reads_media=False)
+    call, content = adapt(request, "m", reads_media=reads_media, slots=4)
     if content is not None:
         call = offer_tools(call, content, "m")
     assert isinstance(call.body, bytes)
@@ -112,7 +114,54 @@ def test_images_and_audio_need_a_projector() -> None:
         adapted(messages=messages)
     assert refusal.value.param == "messages[0].content[1]"
     call = UpstreamRequest("POST", "chat/completions", {}, json.dumps({"messages": messages}).encode())
-    assert adapt(call, "m", reads_media=True) == (call, None)
+    assert adapt(call, "m", reads_media=True, slots=4) == (call, None)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": "http://127.0.0.1/a.png"}},
+        {"type": "image_url", "image_url": {"url": " HTTPS://example.com/a.png", "detail": "low"}},
+        {"type": "image_url", "image_url": "file:///etc/passwd"},
+        {"type": "input_audio", "input_audio": {"data": "http://127.0.0.1/a.wav", "format": "wav"}},
+        {"type": "video_url", "video_url": {"url": "http://127.0.0.1/a.mp4"}},
+    ],
+)
+def test_llama_cpp_fetches_no_address_that_a_request_names(part: dict[str, Any]) -> None:
+    text = {"type": "text", "text": "https://example.com shows"}
+    with pytest.raises(InvalidRequestError, match="fetches no addresses") as refusal:
+        adapted(reads_media=True, messages=[{"role": "user", "content": [text, part]}])
+    assert refusal.value.param == "messages[0].content[1]"
+
+
+@pytest.mark.parametrize(
+    ("path", "parameters", "param"),
+    [
+        ("chat/completions", {"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ("chat/completions", {"n_probs": 50_000}, "n_probs"),
+        ("completions", {"logprobs": 21}, "logprobs"),
+        ("chat/completions", {"n": 5}, "n"),
+        ("completions", {"prompt": ["a"] * 5}, "prompt"),
+        ("completions", {"prompt": [[1], [2]], "n": 3}, "prompt"),
+    ],
+)
+def test_one_call_takes_no_more_than_its_lease(path: str, parameters: dict[str, Any], param: str) -> None:
+    with pytest.raises(InvalidRequestError) as refusal:
+        adapted(path, **parameters)
+    assert refusal.value.param == param
+
+
+def test_what_fits_into_a_lease_is_not_changed() -> None:
+    for parameters in ({"prompt": ["a"] * 4, "logprobs": 5}, {"prompt": [1, 2, 3, 4, 5], "n": 4}, {"prompt": "a" * 9}):
+        assert adapted("completions", **parameters) == (parameters, False)
+
+
+def test_a_call_in_the_history_that_was_cut_is_the_clients_error() -> None:
+    """llama.cpp answers with 500, which opens the circuit for everyone."""
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"city":'}}
+    with pytest.raises(InvalidRequestError, match="not valid JSON") as refusal:
+        adapted(messages=[{"role": "user", "content": "a"}, {"role": "assistant", "tool_calls": [call]}])
+    assert refusal.value.param == "messages[1].tool_calls[0].function.arguments"
 
 
 @pytest.mark.parametrize(
@@ -123,6 +172,7 @@ def test_images_and_audio_need_a_projector() -> None:
         ({"tools": TOOLS, "tool_choice": "none"}, False),
         ({"tools": []}, False),
         ({"messages": [{"role": "user", "content": 'the word "tools"'}]}, False),
+        ({"messages": ["a", {"content": ["a", {"type": 1}], "tool_calls": [1, {"function": 2}]}], "n": "2"}, False),
     ],
 )
 def test_other_requests_are_not_changed(parameters: dict[str, Any], *, has_tools: bool) -> None:
@@ -145,7 +195,7 @@ def test_tools_that_the_template_would_ignore_are_dropped_and_listed() -> None:
 def test_functions_that_the_template_would_ignore_are_dropped_and_listed() -> None:
     parameters: Any = {"model": "m", "functions": [{"name": "add"}], "function_call": "auto"}
     call = UpstreamRequest("POST", "chat/completions", {}, json.dumps(parameters).encode())
-    call, content = adapt(call, "m", reads_media=False)
+    call, content = adapt(call, "m", reads_media=False, slots=4)
     assert content is not None
     context = CallContext("a")
     assert drop_tools(call, content, "m", context).body == b'{"model": "m"}'
