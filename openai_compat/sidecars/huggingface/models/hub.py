@@ -28,7 +28,32 @@ def weights_location(model: SharedOptions) -> Location:
     """
     if not model.hf_repo or Path(model.hf_repo).expanduser().is_dir():
         return "folder"
-    return "cached" if _cached_path(model, model.gguf_file or "config.json") else "not downloaded"
+    is_cached = _cached_path(model, model.gguf_file or "config.json") and cached_folder(model)
+    return "cached" if is_cached else "not downloaded"
+
+
+def cached_folder(model: SharedOptions) -> Path | None:
+    """Return the folder of a download that was not interrupted, as far as the hub's library knows, or None."""
+    if model.hub_files is not None:
+        return _snapshot(model, allow_patterns=list(model.hub_files))
+    folder = _snapshot(model, ignore_patterns=_unwanted(has_safetensors=True))
+    if folder is None or any(folder.rglob("*.safetensors")):
+        return folder
+    return _snapshot(model, ignore_patterns=_unwanted(has_safetensors=False))
+
+
+def _snapshot(model: SharedOptions, **patterns: list[str]) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model.hf_repo, revision=model.revision, local_files_only=True, **patterns))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+
+
+def _unwanted(*, has_safetensors: bool) -> list[str]:
+    return [*OTHER_FRAMEWORKS, "*.gguf", *(PICKLES if has_safetensors else ())]
 
 
 def file_path(model: PooledModel, name: str) -> Path:
@@ -65,9 +90,14 @@ def pull(model: SharedOptions, token: str | None) -> str:
     if (wanted := model.hub_files) is not None:
         allowed = list(wanted)
         return str(snapshot_download(model.hf_repo, revision=model.revision, token=token, allow_patterns=allowed))
-    names = HfApi(token=token).list_repo_files(model.hf_repo, revision=model.revision)
+    try:
+        names = HfApi(token=token).list_repo_files(model.hf_repo, revision=model.revision)
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # that of an HTTP library whose name depends on the version
+        raise OSError(f"the hub cannot be reached: {error}") from error
     has_safetensors = any(name.endswith(".safetensors") for name in names)
-    unwanted = [*OTHER_FRAMEWORKS, "*.gguf", *(PICKLES if has_safetensors else ())]
+    unwanted = _unwanted(has_safetensors=has_safetensors)
     return str(snapshot_download(model.hf_repo, revision=model.revision, token=token, ignore_patterns=unwanted))
 
 

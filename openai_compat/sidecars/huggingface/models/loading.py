@@ -19,6 +19,7 @@ from openai_compat.core.errors import ModelUnavailableError
 
 from .embedding_model import EmbeddingModel, LoadedEncoder, read_pooling
 from .gguf import to_safetensors
+from .hub import cached_folder
 from .hub import fetch_weights as fetch_weights  # the engine finds it here and calls it before `load_model`
 from .quantization import quantize_to_int8
 from .scheduler import is_out_of_memory
@@ -85,13 +86,9 @@ def find_folder(entry: LocalModel) -> Path:
     folder = Path(entry.hf_repo).expanduser()
     if folder.is_dir():
         return folder
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(entry.hf_repo, revision=entry.revision, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError) as error:
-        raise ModelUnavailableError(f"The weights of the model '{entry.name}' are not on this machine.") from error
+    if (cached := cached_folder(entry)) is None:
+        raise ModelUnavailableError(f"The weights of the model '{entry.name}' are not on this machine.")
+    return cached
 
 
 def _load(entry: LocalModel, progress: Callable[[str], None]) -> Backend:
