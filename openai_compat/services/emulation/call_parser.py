@@ -8,7 +8,7 @@ from typing import Any, Final
 from openai_compat.core.errors import InvalidAnswerError
 from openai_compat.core.types import ToolCallDelta
 
-from .json_repair import read_json
+from .json_repair import end_of_value, read_json
 from .tool_rules import EmulatedTool, ToolRules
 
 BEGIN: Final = "<tool_call>"
@@ -98,14 +98,20 @@ class CallTextParser:
 
     def _find_blocks(self, text: str, *, is_complete: bool) -> Iterator[Any]:
         """Yield the value of each block between the markers. What a model writes around them is not for the client."""
-        for block in text.split(BEGIN)[1:]:
-            body, marker, _ = block.partition(END)
-            if not marker and not is_complete:
+        start = text.find(BEGIN)
+        while start >= 0:
+            start += len(BEGIN)
+            value_end = end_of_value(text, start)  # a string of the arguments may have a marker
+            following = text.find(BEGIN, value_end)
+            block = text[start:following] if following >= 0 else text[start:]
+            end = block.find(END, value_end - start)
+            if end < 0 and not is_complete:
                 return
             try:
-                yield read_json(body)
+                yield read_json(block[:end] if end >= 0 else block)
             except ValueError as error:
                 raise InvalidAnswerError("The model wrote a tool call that is not valid JSON.") from error
+            start = following
 
     def _find_bare(self, text: str) -> list[Any]:
         """Return the calls of an answer without markers. Any other JSON is an answer."""

@@ -25,6 +25,7 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
+_SPACE: Final = re.compile(r"\s*")
 _DECODER: Final = json.JSONDecoder(strict=False, parse_constant=_refuse_constant)
 
 
@@ -49,6 +50,15 @@ def read_json(text: str) -> Any:
         except (ValueError, RecursionError):
             continue
     raise ValueError("the text is not JSON")
+
+
+def end_of_value(text: str, start: int) -> int:
+    """Return the end of the valid JSON value at `start`, behind white space. Without one, return `start`."""
+    space = _SPACE.match(text, start)
+    try:
+        return _DECODER.raw_decode(text, space.end() if space else start)[1]
+    except (ValueError, RecursionError):
+        return start
 
 
 def _decode(text: str) -> Any:

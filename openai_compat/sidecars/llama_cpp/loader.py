@@ -45,6 +45,11 @@ class LlamaCppLoader:
         progress("loading the weights")
         header = _header(model)
         config = self._launch_config(model, header)
+        if config.is_embedding and (config.pooling == "none" or not (config.pooling or header.is_embedding_model)):
+            raise ModelUnavailableError(
+                f"The file of the model '{model.name}' names no pooling, without which there are no embeddings. Set "
+                "`pooling` in its entry of the models file to `mean`, `cls` or `last`."
+            )
         return (LlamaEmbeddingServer if config.is_embedding else LlamaServer)(model, header, config)
 
     def estimate(self, model: LlamaCppModel) -> int | None:

@@ -115,6 +115,16 @@ def test_the_repair_leaves_strings_alone() -> None:
     assert json.loads(read(text)[1][0][1]) == {"city": '[1, "x",]'}
 
 
+@pytest.mark.parametrize("marker", ["<tool_call>", "</tool_call>", "</tool_call><tool_call>"])
+def test_arguments_may_hold_a_marker(marker: str) -> None:
+    """An agent may edit a file that has one."""
+    call = json.dumps({"name": "get_weather", "arguments": {"city": f"a {marker} b"}})
+    text = f"<tool_call>{call}</tool_call>"
+    names_and_cities = [(name, json.loads(arguments)["city"]) for name, arguments in read(text + PARIS)[1]]
+    assert names_and_cities == [("get_weather", f"a {marker} b"), ("get_weather", "Paris")]
+    assert len(read(text + text[:-3], is_complete=False)[1]) == 1
+
+
 def test_parallel_calls_and_what_the_model_invents_behind_them() -> None:
     text = f"{PARIS}\n{PARIS}\n<tool_response>Sunny</tool_response> It is sunny."
     content, calls = read(text, size=5)

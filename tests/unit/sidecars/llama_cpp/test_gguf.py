@@ -94,6 +94,17 @@ def test_a_file_that_does_not_exist_is_named_without_its_folder(tmp_path: Path) 
     assert caught.value.message == "The file a.gguf of the model 'missing' does not exist."
 
 
+@pytest.mark.parametrize("pooling", [None, "none"])
+def test_an_embedding_model_without_pooling_is_refused(tmp_path: Path, pooling: str | None) -> None:
+    """llama.cpp loads it and refuses every call."""
+    file = tmp_path / "a.gguf"
+    convert_bert(save_encoder(tmp_path), file)
+    file.write_bytes(file.read_bytes().replace(b"bert.pooling_type", b"bert.pooling_kind"))
+    model = LlamaCppModel(name="a", gguf_file=str(file), capabilities=("embeddings",), pooling=pooling)
+    with pytest.raises(ModelUnavailableError, match="Set `pooling`"):
+        loader(tmp_path).load(model, str)
+
+
 def test_every_file_of_a_model_counts_for_its_memory(tmp_path: Path) -> None:
     """The name has a space and brackets, which patterns of files know too."""
     source = tmp_path / "encoder.gguf"
