@@ -49,6 +49,9 @@ def adapt(call: UpstreamRequest, model: str, *, reads_media: bool, slots: int) -
     for number, message in enumerate(_objects(content.get("messages"))):
         _check_media(message, f"messages[{number}]", model, reads_media=reads_media)
         _check_calls(message, f"messages[{number}]")
+    if content.get("logprobs") is True and not content.get("top_logprobs"):
+        content = {**content, "top_logprobs": 1}  # with 0 it returns none at all, and by default twenty
+        call = _with_content(call, content)
     has_tools = content.get("tools") and content.get("tool_choice") != "none"
     has_functions = content.get("functions") and content.get("function_call") != "none"
     return call, content if has_tools or has_functions else None

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from selectors import EVENT_READ, DefaultSelector
 from typing import Any, Final
 
 from openai_compat.backends.base import Backend
@@ -18,6 +19,8 @@ from .gguf_header import GGUFHeader
 from .launch import LaunchConfig, ServerState
 
 COMMAND: Final = (sys.executable, "-m", "openai_compat.sidecars.llama_cpp")
+LOAD_TIMEOUT: Final = 1800.0
+"""Seconds until a process that does not answer is given up, because other models wait for their turn to load."""
 END_TIMEOUT: Final = 2.0
 """Seconds until a process that was told to end is killed."""
 
@@ -29,7 +32,7 @@ class LlamaServer(Backend):
         """Start the process, and wait until it answers calls.
 
         Raises:
-            ModelUnavailableError: it ended instead.
+            ModelUnavailableError: it ended instead, or did not answer for `LOAD_TIMEOUT`.
         """
         super().__init__(ModelConfig(model.name, model.kind), model, None)  # type: ignore[arg-type]  # it sends nothing
         self.context_window = config.window
@@ -64,8 +67,9 @@ class LlamaServer(Backend):
         try:
             self._input.write(config.to_json().encode() + b"\n")
             self._input.flush()
-            with self._process.stdout as output:
-                return ServerState.from_json(output.readline())
+            with self._process.stdout as output, DefaultSelector() as selector:
+                selector.register(output, EVENT_READ)
+                return ServerState.from_json(output.readline() if selector.select(LOAD_TIMEOUT) else b"")
         except (OSError, ValueError) as error:
             self.close()
             raise ModelUnavailableError(

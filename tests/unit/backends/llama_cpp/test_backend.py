@@ -156,6 +156,12 @@ def test_what_fits_into_a_lease_is_not_changed() -> None:
         assert adapted("completions", **parameters) == (parameters, False)
 
 
+def test_log_probabilities_without_alternatives_are_not_lost() -> None:
+    for parameters in ({"logprobs": True}, {"logprobs": True, "top_logprobs": 0}):
+        assert adapted(**parameters) == ({"logprobs": True, "top_logprobs": 1}, False)
+    assert adapted(logprobs=True, top_logprobs=3)[0]["top_logprobs"] == 3
+
+
 def test_a_call_in_the_history_that_was_cut_is_the_clients_error() -> None:
     """llama.cpp answers with 500, which opens the circuit for everyone."""
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"city":'}}

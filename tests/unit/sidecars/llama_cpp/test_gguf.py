@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from openai_compat.backends.llama_cpp.model_options import LlamaCppModel
 from openai_compat.core.errors import ModelUnavailableError
+from openai_compat.sidecars.llama_cpp import server_process
 from openai_compat.sidecars.llama_cpp.bert_gguf import PARTS, convert_bert
 from openai_compat.sidecars.llama_cpp.gguf_header import GGUFHeader, read_header
 from openai_compat.sidecars.llama_cpp.loader import LlamaCppLoader, window_of
@@ -103,6 +105,17 @@ def test_an_embedding_model_without_pooling_is_refused(tmp_path: Path, pooling: 
     model = LlamaCppModel(name="a", gguf_file=str(file), capabilities=("embeddings",), pooling=pooling)
     with pytest.raises(ModelUnavailableError, match="Set `pooling`"):
         loader(tmp_path).load(model, str)
+
+
+def test_a_process_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model on a disk that hangs would block the loading of all others."""
+    file = tmp_path / "a.gguf"
+    convert_bert(save_encoder(tmp_path), file)
+    monkeypatch.setattr(server_process, "COMMAND", (sys.executable, "-c", "import time; time.sleep(600)"))
+    monkeypatch.setattr(server_process, "LOAD_TIMEOUT", 0.1)
+    monkeypatch.setattr(server_process, "END_TIMEOUT", 0.1)
+    with pytest.raises(ModelUnavailableError, match="could not load"):
+        loader(tmp_path).load(LlamaCppModel(name="a", gguf_file=str(file)), str)
 
 
 def test_every_file_of_a_model_counts_for_its_memory(tmp_path: Path) -> None:
