@@ -65,7 +65,7 @@ def check_answer(path: str, body: bytes) -> tuple[JSON, bytes, Usage | None]:
     answers = value.get(required)
     has_answer = isinstance(answers, list) and (path in _MAY_BE_EMPTY or (answers and _is_choice(path, answers[0])))
     if not has_answer and not is_error_answer(value):
-        raise UpstreamInvalidResponseError(f"The upstream's answer has no '{required}', so it is no answer.")
+        raise UpstreamInvalidResponseError(f"The upstream's answer has no '{required}' that are an answer.")
     if path != EMBEDDINGS_PATH and _repair_finish_reasons(value):
         body = to_json(value)
     return value, body, read_usage(value.get("usage"))
@@ -74,7 +74,7 @@ def check_answer(path: str, body: bytes) -> tuple[JSON, bytes, Usage | None]:
 def _is_choice(path: str, value: Any) -> bool:
     """Return True if a choice has a message, or of a text completion a text."""
     choice = as_dict(value)
-    return isinstance(choice.get("message"), dict) if path == CHAT_PATH else isinstance(choice.get("text"), str)
+    return isinstance(choice.get("message"), dict) if path == CHAT_PATH else "text" in choice
 
 
 def _repair_finish_reasons(value: JSON) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Final
 
+from openai_compat.backends.parsing.sse import BYTE_ORDER_MARK
 from openai_compat.core.errors import UpstreamInvalidResponseError
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
 
@@ -54,6 +55,7 @@ class EventJoiner:
 
     def __init__(self) -> None:
         self._pending = bytearray()
+        self._has_begun = False
 
     def feed(self, block: bytes) -> bytes:
         """Return the events that the block completes, and keep the rest.
@@ -61,6 +63,8 @@ class EventJoiner:
         Raises:
             UpstreamInvalidResponseError: an event is larger than `MAX_EVENT_BYTES`.
         """
+        if not self._has_begun:
+            self._has_begun, block = True, block.removeprefix(BYTE_ORDER_MARK)
         if not self._pending and block.endswith(b"\n\n"):
             return block
         searched = max(0, len(self._pending) - 3)

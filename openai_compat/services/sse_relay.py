@@ -95,7 +95,7 @@ class SSERelay(EventStream):
         self._primed: list[bytes] = []
         self.failure: UpstreamError | None = None
         self._has_content = self._is_done = self._is_complete = False
-        self._has_broken = self._is_at_end = False
+        self._has_broken = self._is_at_end = self._has_deltas = False
         self._template = EventTemplate()
 
     @property
@@ -328,7 +328,9 @@ class SSERelay(EventStream):
         if is_error_answer(chunk):
             self._fail(chunk)
             return None
-        chunk = _with_deltas(chunk)
+        if not self._has_deltas:
+            self._has_deltas = has_content(chunk)
+            chunk = _with_deltas(chunk)
         was_finished = len(self._finished) >= self._choices
         if not self._has_content:
             self._has_content = has_content(chunk)
@@ -403,7 +405,11 @@ def _parse_chunk(data: bytes) -> JSON | None:
 
 
 def _with_deltas(chunk: JSON) -> JSON:
-    """Return the chunk with a `delta` in each choice that some servers send with a `message` in its place."""
-    if not any("message" in choice and "delta" not in choice for choice in choices_of(chunk)):
+    """Return the chunk with a `delta` in each choice that has a `message` in its place.
+
+    Some servers send the whole message at the end of a stream of deltas, where clients ignore it.
+    """
+    choices = choices_of(chunk)
+    if not any("message" in choice and "delta" not in choice for choice in choices):
         return chunk
-    return {**chunk, "choices": [{**choice, "delta": choice.get("message")} for choice in choices_of(chunk)]}
+    return {**chunk, "choices": [{"delta": choice.get("message"), **choice} for choice in choices]}

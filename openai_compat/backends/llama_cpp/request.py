@@ -15,6 +15,7 @@ from openai_compat.backends.parsing.openai_errors import to_status_error
 from openai_compat.core.errors import (
     ContextLengthExceededError,
     InvalidRequestError,
+    NotFoundError,
     OpenAICompatError,
     UnsupportedParameterError,
 )
@@ -25,8 +26,17 @@ from openai_compat.core.types import JSON, CallContext
 TOOL_PARAMETERS: Final = ("tools", "tool_choice", "parallel_tool_calls", "functions", "function_call")
 MEDIA: Final = frozenset({"image_url", "input_audio"})
 """Types of content that a model reads with a projector only."""
+TEXTS: Final = frozenset({"text", "input_text", "output_text", "refusal"})
+ENDPOINTS: Final = frozenset({"chat/completions", "completions"})
+"""What llama.cpp is asked for. Its other endpoints read media and work without a lease's checks."""
 MAX_TOP_LOGPROBS: Final = 20
 """OpenAI's limit. llama.cpp has none, and keeps every alternative of every token in memory."""
+MAX_LAST_TOKENS: Final = 131_072
+"""Tokens that a penalty looks back on. llama.cpp reserves memory for as many as a call names, up to eight gigabytes."""
+_LIMITS: Final = {
+    **dict.fromkeys(("top_logprobs", "logprobs", "n_probs"), MAX_TOP_LOGPROBS),
+    **dict.fromkeys(("repeat_last_n", "penalty_last_n", "dry_penalty_last_n"), MAX_LAST_TOKENS),
+}
 _ADDRESS: Final = re.compile(r"\s*(?!data:)[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 
 
@@ -39,9 +49,7 @@ def adapt(call: UpstreamRequest, model: str, *, reads_media: bool, slots: int) -
             which llama.cpp would fetch. It asks for more answers than there are `slots`, or for too many log
             probabilities. A tool call in its history has broken arguments.
     """
-    if not isinstance(call.body, bytes):
-        return call, None
-    content: JSON = parse_json(call.body)
+    content = _read_object(call)
     _check_size(content, slots)
     if call.path.startswith("completions"):
         _check_completion(content, model)
@@ -57,6 +65,24 @@ def adapt(call: UpstreamRequest, model: str, *, reads_media: bool, slots: int) -
     return call, content if has_tools or has_functions else None
 
 
+def _read_object(call: UpstreamRequest) -> JSON:
+    """Return the body's JSON object.
+
+    Raises:
+        NotFoundError: the endpoint is none of `ENDPOINTS`.
+        InvalidRequestError: the body is no JSON object.
+    """
+    if call.path.partition("?")[0] not in ENDPOINTS:
+        raise NotFoundError("This model has no such endpoint.")
+    try:
+        content = parse_json(call.body) if isinstance(call.body, bytes) else None
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise InvalidRequestError("The body must be a JSON object.")
+    return content
+
+
 def _objects(values: Any) -> list[Mapping[str, Any]]:
     """Return the items of a list, empty objects in the place of others."""
     return [as_dict(value) for value in values] if isinstance(values, list) else []
@@ -65,18 +91,19 @@ def _objects(values: Any) -> list[Mapping[str, Any]]:
 def _check_size(content: JSON, slots: int) -> None:
     """Check what a call of one lease may take. llama.cpp makes a task of each prompt and choice."""
     prompts = content.get("prompt")
-    choices = content.get("n")
-    several = prompts if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int) else []
-    answers = max(len(several), 1) * (choices if isinstance(choices, int) else 1)
+    items = prompts if isinstance(prompts, list) else []
+    several = [] if any(isinstance(item, int) for item in items) else items  # with a number it is one prompt
+    choices = [value for name in ("n", "n_cmpl") if isinstance(value := content.get(name), int | float)]
+    answers = max(len(several), 1) * max([1, *choices])
     if answers > slots:
         raise InvalidRequestError(
             f"This model writes at most {slots} answers at once (`max_batch` in its entry of the models file), and the "
             f"call asks for {answers}.",
             param="prompt" if several else "n",
         )
-    for name in ("top_logprobs", "logprobs", "n_probs"):
-        if isinstance(value := content.get(name), int) and value > MAX_TOP_LOGPROBS:
-            Range(0, MAX_TOP_LOGPROBS).check(value, name)
+    for name, limit in _LIMITS.items():
+        if isinstance(value := content.get(name), int | float) and value > limit:
+            Range(0, limit).check(value, name)
 
 
 def _check_completion(content: JSON, model: str) -> None:
@@ -98,7 +125,7 @@ def _check_media(message: Mapping[str, Any], path: str, model: str, *, reads_med
                 "models file needs `mmproj_file`.",
                 param=param,
             )
-        if any(_names_address(value) for key, value in part.items() if key != "text"):
+        if part.get("type") not in TEXTS and any(map(_names_address, part.values())):
             raise InvalidRequestError(
                 f"Invalid '{param}': this server fetches no addresses. Send the file as a `data:` URL.", param=param
             )

@@ -19,7 +19,7 @@ EVENT_PREFIXES: Final = (b"data:", b"event:", b"error:", b"id:", b"retry:", b":"
 CARRIES_CONTENT: Final = re.compile(
     rb'"(?:content|text|arguments|reasoning\w*|thinking|refusal|input|partial_json|delta)"\s*:\s*"'
     rb'|"(?:content|tool_calls|reasoning_details)"\s*:\s*\[(?!\s*\])'
-    rb'|"(?:choices|delta|message)"\s*:\s*(?:\[\s*)?\{[^}]*$'
+    rb'|"(?:choices|delta|message)"\s*:\s*(?:\[\s*)?\{[^{}]*$'
 )
 """A value in the bytes of a broken event that was begun, or an object that may have had one where the event was cut.
 

@@ -35,6 +35,8 @@ ENDS: Final = frozenset({"response.completed", "response.incomplete", "response.
 STARTS: Final = frozenset({"response.created", "response.in_progress"})
 """Events before which nothing was decided, so that a failure after them can still have its status."""
 RESPONSE: Final = "response."
+PARTS: Final = (".added", ".delta", ".done")
+"""Ends of the types of events that carry parts of the response."""
 ERROR: Final = "error"
 FAILURES: Final = frozenset({ERROR, "response.failed"})
 """Events with the upstream's words, which may repeat this server's credentials."""
@@ -98,7 +100,8 @@ class ResponsesRelay(PrimedRelay):
                 self._adopt(0)
                 raise
             if kept:
-                self._last = kept
+                if kept.find(b'"sequence_number"') >= 0:
+                    self._last = kept
                 return kept
         raise StopIteration
 
@@ -109,16 +112,20 @@ class ResponsesRelay(PrimedRelay):
             self._response.close()
 
     def _end(self) -> bytes:
-        """Return the last event, which may lack its end mark.
+        """Return the last event, which may lack its end mark. If it does not end the response, an error follows.
 
         Raises:
-            UpstreamError: it does not end the response.
+            UpstreamError: there is none.
         """
         rest = self._joiner.rest()
         kept = self._watch(rest + b"\n\n") if rest and _data_of(rest) else b""
-        if self._is_done:
-            return kept
-        raise self.failure or UpstreamTruncatedError("The upstream's stream ended before its response was complete.")
+        if not self._is_done:
+            self._broken = self.failure or UpstreamTruncatedError(
+                "The upstream's stream ended before its response was complete."
+            )
+            if not kept:
+                raise self._broken
+        return kept
 
     def _watch(self, events: bytes) -> bytes:
         """Return what the client gets of `events`, up to the one that ends the response, or up to a broken one.
@@ -218,9 +225,11 @@ def _type_of(event: bytes, data: Mapping[str, Any]) -> str:
 
 def _is_empty(type_: str, data: JSON, event: bytes) -> bool:
     """Return True if an event of the response has nothing of it."""
-    if not type_.startswith(RESPONSE) or len(event) > SLICE_BYTES:
+    if len(event) > SLICE_BYTES:
         return False
-    return not (isinstance(data.get("response"), dict) if type_ in ENDS else data)
+    if type_ in ENDS:
+        return not isinstance(data.get("response"), dict)
+    return not data and type_.startswith(RESPONSE) and type_.endswith(PARTS)
 
 
 def _data_of(event: bytes) -> JSON | None:

@@ -80,6 +80,10 @@ NATIVE = {
     + STREAM_ERROR.replace(b'"sequence_number": 1', b'"sequence_number": 2')
     + COMPLETED,
     "not-utf-8": EVENTS_HEAD + CREATED + DELTA + DELTA.replace(b"Hi", b"H\xff") + COMPLETED,
+    "cut-after-comment": EVENTS_HEAD + CREATED + DELTA + b": ping\n\n",
+    "cut-line-end": EVENTS_HEAD + CREATED + DELTA[:-2],
+    "marked": EVENTS_HEAD + b"\xef\xbb\xbf" + CREATED.partition(b"\n")[2] + DELTA + COMPLETED,
+    "heartbeat": EVENTS_HEAD + CREATED + DELTA + b"event: response.heartbeat\ndata: {}\n\n" + COMPLETED,
     "no-last-line-end": EVENTS_HEAD + CREATED + DELTA + COMPLETED[:-2],
     "carriage-returns": EVENTS_HEAD + (CREATED + DELTA + COMPLETED).replace(b"\n", b"\r"),
     "comment": EVENTS_HEAD + CREATED + b"event: ping\ndata: still there\n\n" + DELTA + COMPLETED,
@@ -262,6 +266,19 @@ def test_a_broken_event_that_is_none_of_the_response_is_left_out(server: LiveSer
 def test_numbers_that_json_does_not_have_are_replaced(server: LiveServer, upstream: Upstream) -> None:
     delta = stream(server, "not-finite")[1]
     assert delta["logprobs"] == [{"token": "Hi", "logprob": -9999.0}]
+
+
+@pytest.mark.parametrize("model", ["cut-after-comment", "cut-line-end"])
+def test_what_arrived_before_a_cut_is_sent_and_counted(server: LiveServer, upstream: Upstream, model: str) -> None:
+    events = parse_events(post(server, model, stream=True).content)
+    assert types_of(events) == ["created", "output_text.delta", "error", "failed"]
+    assert [event["sequence_number"] for event in events] == [0, 1, 2, 3]
+
+
+def test_a_byte_order_mark_and_unknown_events_are_no_fault(server: LiveServer, upstream: Upstream) -> None:
+    content = post(server, "marked", stream=True).content
+    assert content == CREATED.partition(b"\n")[2] + DELTA + COMPLETED
+    assert post(server, "heartbeat", stream=True).content == NATIVE["heartbeat"].removeprefix(EVENTS_HEAD)
 
 
 def test_a_failed_response_passes_as_it_is(server: LiveServer, upstream: Upstream) -> None:

@@ -293,6 +293,19 @@ def test_a_message_in_the_place_of_a_delta_becomes_one() -> None:
     assert chunk["choices"][0]["delta"] == {"role": "assistant", "content": "Hi"}
 
 
+def test_a_message_behind_the_deltas_stays_what_clients_ignore() -> None:
+    whole = event(choices=[{"index": 0, "message": {"content": "Hello you"}, "finish_reason": "stop"}])
+    assert relayed(content("Hello"), content(" you"), whole, DONE) == content("Hello") + content(" you") + whole + DONE
+
+
+def test_only_a_choice_without_a_delta_gets_its_message() -> None:
+    choices = [{"index": 0, "delta": {"content": "a"}}, {"index": 1, "message": {"content": "b"}}]
+    relay = SSERelay(ScriptedResponse(event(choices=choices), FINISH, DONE), strip_usage=False)
+    first = next(relay)
+    assert isinstance(first, bytes)
+    assert [choice["delta"]["content"] for choice in json.loads(first[6:])["choices"]] == ["a", "b"]
+
+
 def test_content_after_the_finish_reason_begins_the_wait_for_the_end_again() -> None:
     """Some servers send a finish reason and usage with each chunk."""
     limits: list[float] = []

@@ -15,6 +15,7 @@ from openai_compat.backends.local.engine_config import EngineConfig, to_engine_c
 from openai_compat.core.errors import (
     ContextLengthExceededError,
     InvalidRequestError,
+    NotFoundError,
     UnsupportedParameterError,
     UpstreamStatusError,
 )
@@ -143,6 +144,11 @@ def test_llama_cpp_fetches_no_address_that_a_request_names(part: dict[str, Any])
         ("chat/completions", {"n": 5}, "n"),
         ("completions", {"prompt": ["a"] * 5}, "prompt"),
         ("completions", {"prompt": [[1], [2]], "n": 3}, "prompt"),
+        ("completions", {"prompt": ["a", "b"], "n_cmpl": 3}, "prompt"),
+        ("chat/completions", {"n": 5.0}, "n"),
+        ("chat/completions", {"logprobs": True, "top_logprobs": 1e5}, "top_logprobs"),
+        ("chat/completions", {"repeat_last_n": 2**31 - 1, "repeat_penalty": 1.1}, "repeat_last_n"),
+        ("completions", {"dry_penalty_last_n": 2**31 - 1, "dry_multiplier": 1}, "dry_penalty_last_n"),
     ],
 )
 def test_one_call_takes_no_more_than_its_lease(path: str, parameters: dict[str, Any], param: str) -> None:
@@ -152,7 +158,11 @@ def test_one_call_takes_no_more_than_its_lease(path: str, parameters: dict[str, 
 
 
 def test_what_fits_into_a_lease_is_not_changed() -> None:
-    for parameters in ({"prompt": ["a"] * 4, "logprobs": 5}, {"prompt": [1, 2, 3, 4, 5], "n": 4}, {"prompt": "a" * 9}):
+    for parameters in (
+        {"prompt": ["a"] * 4, "logprobs": 5},
+        {"prompt": [1, 2, 3, 4, 5], "n": 4},
+        {"prompt": ["a", *range(9)]},
+    ):
         assert adapted("completions", **parameters) == (parameters, False)
 
 
@@ -160,6 +170,25 @@ def test_log_probabilities_without_alternatives_are_not_lost() -> None:
     for parameters in ({"logprobs": True}, {"logprobs": True, "top_logprobs": 0}):
         assert adapted(**parameters) == ({"logprobs": True, "top_logprobs": 1}, False)
     assert adapted(logprobs=True, top_logprobs=3)[0]["top_logprobs"] == 3
+
+
+@pytest.mark.parametrize("path", ["chat/completions/input_tokens", "chat/completions/", "infill", "../props"])
+def test_other_endpoints_of_llama_cpp_cannot_be_reached(path: str) -> None:
+    """They read media, too."""
+    with pytest.raises(NotFoundError):
+        adapted(path, reads_media=True, messages=[])
+
+
+@pytest.mark.parametrize("body", [b"[1]", b"{", b"\xff", iter((b"{}",))])
+def test_a_body_that_cannot_be_checked_is_refused(body: Any) -> None:
+    with pytest.raises(InvalidRequestError):
+        adapt(UpstreamRequest("POST", "chat/completions", {}, body), "m", reads_media=True, slots=4)
+
+
+def test_a_refusal_in_the_history_is_a_text() -> None:
+    parts = [{"type": "refusal", "refusal": "Sorry: no"}, {"type": "text", "text": "http://example.com"}]
+    messages = {"messages": [{"role": "assistant", "content": parts}]}
+    assert adapted(reads_media=True, **messages) == (messages, False)
 
 
 def test_a_call_in_the_history_that_was_cut_is_the_clients_error() -> None:
