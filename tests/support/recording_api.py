@@ -69,9 +69,8 @@ class RecordingAPI:
             choice = {"index": 0, "delta": message, "finish_reason": "stop"}
             chunk = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": "x", "choices": [choice]}
             return "text/event-stream", f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n".encode()
-        choices = [
-            {"index": index, "message": message, "finish_reason": "stop"} for index in range(request.get("n", 1))
-        ]
+        answer: dict[str, Any] = {"text": self._reply} if "prompt" in request else {"message": message}
+        choices = [{"index": index, **answer, "finish_reason": "stop"} for index in range(request.get("n", 1))]
         completion = {"id": "x", "object": "chat.completion", "created": 0, "model": "x", "choices": choices}
         return "application/json", json.dumps(
             {"reply": self._reply, "data": {"answer": self._reply}, **completion}
