@@ -43,13 +43,16 @@ def _control_groups(root: Path) -> Iterator[Path]:
 
 
 def _read_quota(folder: Path) -> Iterator[float]:
-    """Yield the number of cores of a group's quota, nothing if it has none (source: the kernel's cgroup-v2.rst)."""
-    used = _read(folder / "cpu.max").split() or [
+    """Yield the quota of a control group, in cores. A group without a quota yields nothing.
+
+    The files are described in the kernel's `cgroup-v2.rst` and, for version 1, in `sched-bwc.rst`.
+    """
+    words = _read(folder / "cpu.max").split() or [
         *_read(folder / "cpu.cfs_quota_us").split(),
         *_read(folder / "cpu.cfs_period_us").split(),
     ]
-    if len(used) == 2 and used[0].isdigit() and used[1].isdigit():  # without a quota it is `max` or -1
-        yield int(used[0]) / int(used[1])
+    if len(words) == 2 and words[0].isdigit() and words[1].isdigit():  # without a quota the first is `max` or -1
+        yield int(words[0]) / int(words[1])
 
 
 def _read(file: Path) -> str:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from itertools import chain
-from typing import Final
 
 from openai_compat.backends.parsing.sse import BYTE_ORDER_MARK
 from openai_compat.core.errors import UpstreamInvalidResponseError
 from openai_compat.core.streams import HEARTBEAT, Heartbeat
 
 from .event_stream import EventStream
+from .sse_events import END_MARKS
 from .sse_relay import MAX_EVENT_BYTES
-
-_END_MARKS: Final = (b"\n\n", b"\n\r\n", b"\r\r")
 
 
 class PrimedRelay(EventStream, Iterator[bytes | Heartbeat]):
@@ -71,9 +69,7 @@ class EventJoiner:
         self._pending += block
         if len(self._pending) > MAX_EVENT_BYTES:
             raise UpstreamInvalidResponseError("The upstream sent an event that is too large.")
-        at = (
-            self._pending.rfind(mark, searched) + len(mark) for mark in _END_MARKS if mark in self._pending[searched:]
-        )
+        at = (self._pending.rfind(mark, searched) + len(mark) for mark in END_MARKS if mark in self._pending[searched:])
         end = max(at, default=0)
         events = bytes(self._pending[:end])
         del self._pending[:end]

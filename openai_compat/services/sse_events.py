@@ -14,6 +14,8 @@ from openai_compat.core.types import ChatDelta
 
 from .event_stream import ChunkFilter
 
+END_MARKS: Final = (b"\n\n", b"\n\r\n", b"\r\r")
+"""Ends of an event, whose lines end with LF, CRLF or CR."""
 EVENT_END: Final = re.compile(rb"\n\r?\n|\r\r")
 DATA: Final = re.compile(rb"(?:^|[\r\n])data: ?([^\r\n]*)")
 DONE: Final = b"data: [DONE]\n\n"

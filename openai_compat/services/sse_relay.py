@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from openai_compat.backends.http.messages import UpstreamResponse
 from openai_compat.backends.parsing.answer_format import CARRIES_CONTENT
-from openai_compat.backends.parsing.json_check import has_non_finite, is_utf8, parse_repaired
+from openai_compat.backends.parsing.json_check import STRING, has_non_finite, is_utf8, parse_repaired
 from openai_compat.backends.parsing.openai_chat import DONE_GRACE, read_usage
 from openai_compat.backends.parsing.openai_errors import is_error_answer, to_error_chunk
 from openai_compat.backends.parsing.sse import BYTE_ORDER_MARK
@@ -27,7 +27,7 @@ from openai_compat.core.types import Usage
 from .empty_finish_reasons import EmptyFinishReasons
 from .event_stream import JSON, ChunkFilter, EventStream
 from .event_template import MAX_SAMPLES, EventTemplate
-from .sse_events import DATA, DONE, choices_of, has_content, replace_data, split_events, to_event
+from .sse_events import DATA, DONE, END_MARKS, choices_of, has_content, replace_data, split_events, to_event
 from .surrogates import ESCAPED_SURROGATE, SurrogateJoiner
 from .tool_call_repair import ToolCallRepair
 
@@ -35,11 +35,10 @@ log = logging.getLogger(__name__)
 
 MAX_EVENT_BYTES: Final = 64 * 1024 * 1024
 
-_END_MARKS = (b"\n\n", b"\n\r\n", b"\r\r")
 _EVENT_NAME = re.compile(rb"(?:^|[\r\n])event: ?([^\r\n]*)")
 _ERROR_FIELD = re.compile(rb"(?:^|[\r\n])error: ?([^\r\n]*)")
 _HAS_FIELD = re.compile(rb"(?:^|[\r\n])(?:event|error|id|retry)?:")
-_STRING = re.compile(rb'"(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[\da-fA-F]{4}))*+"')
+_STRING = re.compile(STRING)
 _FRAME_KEYS = frozenset({"id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier"})
 _TOOL_CALLS = b'"tool_calls"'
 _FINISHED = re.compile(rb'"finish_reason"\s*:\s*"')
@@ -155,7 +154,7 @@ class SSERelay(EventStream):
         """
         before = b"".join(fragment[-3:] for fragment in self._fragments[-3:])[-3:]
         seam = before + block
-        end = max(seam.rfind(mark) + len(mark) if mark in seam else 0 for mark in _END_MARKS) - len(before)
+        end = max(seam.rfind(mark) + len(mark) if mark in seam else 0 for mark in END_MARKS) - len(before)
         if end <= 0:
             self._keep(block)
             return b""

@@ -102,8 +102,8 @@ def _check_size(content: JSON, slots: int) -> None:
             param="prompt" if several else "n",
         )
     for name, limit in _LIMITS.items():
-        if isinstance(value := content.get(name), int | float) and value > limit:
-            Range(0, limit).check(value, name)
+        if isinstance(value := content.get(name), int | float):
+            Range(-1, limit).check(value, name)  # -1 is the context window
 
 
 def _check_completion(content: JSON, model: str) -> None:

@@ -21,13 +21,15 @@ TOKENS_PER_TURN: Final = 4096
 """Brackets and strings that are passed over before other greenlets get a turn, about 5 ms of work."""
 MAX_TOKEN_BYTES: Final = 4096
 """Bytes by which a slice is made shorter, so that it ends between two tokens."""
+_CHARACTERS: Final = rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[\da-fA-F]{4}))*+'
+STRING: Final = b'"' + _CHARACTERS + b'"'
+"""Pattern of a JSON string. It is possessive, so that a long string without an end takes linear time."""
 LOWEST_LOGPROB: Final = -9999.0
 """OpenAI's value for a log probability that is too low to report (source: its API reference). It replaces NaN."""
 
 _WITHOUT_OPEN_STRING: Final = re.compile(rb'(?:[^"]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
-_CHARACTERS: Final = rb'(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[\da-fA-F]{4}))*+'
 _IN_STRING: Final = re.compile(_CHARACTERS)
-_STRING: Final = re.compile(b'"' + _CHARACTERS + b'"')
+_STRING: Final = re.compile(STRING)
 _KEY_OR_BRACKET: Final = re.compile(rb'"((?:[^"\\]++|\\.)*+)"|[\[\]{}]', re.DOTALL)
 _COLON: Final = re.compile(rb"\s*+:")
 _LITERAL: Final = re.compile(rb"\b(?:true|false|null|NaN|-?Infinity)\b")

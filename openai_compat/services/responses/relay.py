@@ -12,6 +12,7 @@ from openai_compat.backends.http.messages import UpstreamResponse
 from openai_compat.backends.parsing.answer_format import CARRIES_CONTENT
 from openai_compat.backends.parsing.json_check import (
     SLICE_BYTES,
+    STRING,
     check_large_object,
     has_non_finite,
     is_utf8,
@@ -41,8 +42,7 @@ ERROR: Final = "error"
 FAILURES: Final = frozenset({ERROR, "response.failed"})
 """Events with the upstream's words, which may repeat this server's credentials."""
 _NAME: Final = re.compile(rb"(?:^|[\r\n])event: ?([\w.]+)")
-_STRING: Final = rb'"(?:[^"\\\x00-\x1f]++|\\(?:["\\/bfnrt]|u[\da-fA-F]{4}))*+"'
-_PAIR: Final = _STRING + rb" ?: ?(?:" + _STRING + rb"|-?(?:0|[1-9]\d*+)|null|true|false|\[\])"
+_PAIR: Final = STRING + rb" ?: ?(?:" + STRING + rb"|-?(?:0|[1-9]\d*+)|null|true|false|\[\])"
 _FLAT_DELTA: Final = re.compile(
     rb"event: ?[\w.]++(?<=\.delta)\r?\ndata: ?\{" + _PAIR + rb"(?:, ?" + _PAIR + rb")*+\}\r?\n\r?\n"
 )

@@ -99,6 +99,23 @@ def test_an_idle_gap_is_reported_before_the_idle_timeout(adapter: LlhttpAdapter)
         raw.close()
 
 
+def test_the_wait_for_the_end_can_begin_again_but_not_exceed_the_total_timeout(adapter: LlhttpAdapter) -> None:
+    with stalled_after(UNFINISHED) as server:
+        raw = send(adapter, server.url, timeout=Deadlines(Timeouts(), CancellationToken(), 0.02)).raw
+        assert raw.read1() == b"hel"
+        raw.limit_remaining(0)
+        raw.limit_remaining(60)
+        assert raw.read1() is None
+        raw.limit_remaining(0)
+        with pytest.raises(ReadTimeout):
+            raw.read1()
+        raw = send(adapter, server.url, timeout=Deadlines(Timeouts(total=0.1), CancellationToken(), 0.02)).raw
+        assert raw.read1() == b"hel"
+        raw.limit_remaining(60)
+        with pytest.raises(ReadTimeout):
+            all(raw.read1() is None for _ in range(100))
+
+
 def test_the_connect_timeout_includes_the_tls_handshake(adapter: LlhttpAdapter) -> None:
     with RawServer(wait_for_close) as server, pytest.raises(ConnectTimeout):
         send(adapter, server.url.replace("http:", "https:"), timeout=Deadlines(Timeouts(connect=0.2)))
