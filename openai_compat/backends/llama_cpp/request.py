@@ -27,12 +27,13 @@ TOOL_PARAMETERS: Final = ("tools", "tool_choice", "parallel_tool_calls", "functi
 MEDIA: Final = frozenset({"image_url", "input_audio"})
 """Types of content that a model reads with a projector only."""
 TEXTS: Final = frozenset({"text", "input_text", "output_text", "refusal"})
+"""Types of content without a file."""
 ENDPOINTS: Final = frozenset({"chat/completions", "completions"})
-"""What llama.cpp is asked for. Its other endpoints read media and work without a lease's checks."""
+"""Endpoints of llama.cpp that a call may reach. No check of this module knows the bodies of the others."""
 MAX_TOP_LOGPROBS: Final = 20
 """OpenAI's limit. llama.cpp has none, and keeps every alternative of every token in memory."""
 MAX_LAST_TOKENS: Final = 131_072
-"""Tokens that a penalty looks back on. llama.cpp reserves memory for as many as a call names, up to eight gigabytes."""
+"""Maximum tokens that a penalty for repetition considers. llama.cpp reserves memory for as many as a call names."""
 _LIMITS: Final = {
     **dict.fromkeys(("top_logprobs", "logprobs", "n_probs"), MAX_TOP_LOGPROBS),
     **dict.fromkeys(("repeat_last_n", "penalty_last_n", "dry_penalty_last_n"), MAX_LAST_TOKENS),
@@ -44,10 +45,11 @@ def adapt(call: UpstreamRequest, model: str, *, reads_media: bool, slots: int) -
     """Return the call for llama.cpp, and its content if it has tools that the model may call.
 
     Raises:
+        NotFoundError: the endpoint is none of `ENDPOINTS`.
         UnsupportedParameterError: the call has a parameter that llama.cpp would ignore.
         InvalidRequestError: the call has images or audio and the model does not read media, or names their addresses,
-            which llama.cpp would fetch. It asks for more answers than there are `slots`, or for too many log
-            probabilities. A tool call in its history has broken arguments.
+            which llama.cpp would fetch. It asks for more answers than there are `slots`, or for more memory than
+            `_LIMITS` allow. A tool call in its history has broken arguments.
     """
     content = _read_object(call)
     _check_size(content, slots)
