@@ -205,15 +205,17 @@ def test_completes_a_text(client: OpenAI) -> None:
     assert "".join(chunk.choices[0].text for chunk in streamed) == choice.text[len("The capital of France is") :]
 
 
-def test_the_same_seed_gives_the_same_text(client: OpenAI) -> None:
-    def write(seed: int) -> str:
-        answer = client.completions.create(model=CHAT_MODEL, prompt="Once upon", max_tokens=12, seed=seed)
+def test_the_same_seed_gives_the_same_text_beside_other_calls(client: OpenAI) -> None:
+    def write(seed: int, prompt: str = "Once upon") -> str:
+        answer = client.completions.create(model=CHAT_MODEL, prompt=prompt, max_tokens=12, seed=seed)
         return answer.choices[0].text
 
-    with ThreadPoolExecutor(6) as pool:
-        first, *others = pool.map(write, [7, 7, 8, 9, 10, 7])
-    assert (others[0], others[-1]) == (first, first)
-    assert set(others) != {first}
+    alone = write(7)
+    assert write(8) != alone
+    prompts = ["Once upon", "Once upon", "Once upon a time there was", "Once", "Once upon", "The sea " * 40]
+    with ThreadPoolExecutor(len(prompts)) as pool:
+        together = list(pool.map(write, [7] * len(prompts), prompts))
+    assert [text for text, prompt in zip(together, prompts, strict=True) if prompt == "Once upon"] == [alone] * 3
 
 
 def test_a_model_without_a_template_completes_and_does_not_chat(client: OpenAI) -> None:

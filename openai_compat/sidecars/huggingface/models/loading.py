@@ -22,6 +22,7 @@ from .gguf import to_safetensors
 from .hub import cached_folder
 from .hub import fetch_weights as fetch_weights  # the engine finds it here and calls it before `load_model`
 from .quantization import quantize_to_int8
+from .row_attention import use_row_attention
 from .scheduler import is_out_of_memory
 from .text_model import ChatTextModel, LoadedText, TextModel
 
@@ -118,6 +119,7 @@ def _load_text_model(source: _Source) -> TextModel:
     model = _load_weights(source, AutoModelForCausalLM)
     if source.entry.quantize == "int8":
         quantize_to_int8(model)
+        use_row_attention(model)
     tokenizer = _load_tokenizer(source)
     loaded = LoadedText(model, tokenizer, _context_window(source), _weight_bytes(model), _details(source, model))
     model_class = ChatTextModel if tokenizer.chat_template else TextModel
