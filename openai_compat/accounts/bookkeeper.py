@@ -34,6 +34,8 @@ BATCH: Final = 200
 TIDY_SECONDS: Final = 2.0
 DELETION_SECONDS: Final = 60.0
 """Time between two looks for old usage. While there is some, a batch is deleted at each look for records."""
+UNDERWAY_SECONDS: Final = 2.0
+"""Time that settlements which have begun get to finish when the process stops."""
 MAX_DEFERRED: Final = 10_000
 """Settlements that wait for a ledger that is away."""
 MAX_RECORDS: Final = 1_000_000
@@ -70,6 +72,7 @@ class Bookkeeper:
         self._clock = clock
         self._restorer = LedgerRestorer(storage, ledger, clock)
         self._deferred: deque[PendingSettlement] = deque()
+        self._underway: set[str] = set()
         self._lock = threading.Lock()
         self._settling = threading.Lock()
         self._is_working = False
@@ -80,15 +83,22 @@ class Bookkeeper:
     def settle(self, hold_id: str, settlements: Sequence[Settlement], record: str | None) -> None:
         """Settle a call. Amounts that cannot be settled now are settled later."""
         self.start()
+        self._underway.add(hold_id)
+        try:
+            self._settle_or_defer(PendingSettlement(hold_id, settlements, record))
+        finally:
+            self._underway.discard(hold_id)
+
+    def _settle_or_defer(self, call: PendingSettlement) -> None:
         if not self._deferred:
             try:
-                self._ledger.settle(hold_id, settlements, record)
+                self._ledger.settle(call.hold_id, call.settlements, call.record)
             except StoreError as error:
                 log.warning("a call is settled later: %s", error)
             else:
                 return
         if len(self._deferred) < MAX_DEFERRED:
-            self._deferred.append(PendingSettlement(hold_id, settlements, record))
+            self._deferred.append(call)
         else:
             self.dropped += 1
 
@@ -119,6 +129,9 @@ class Bookkeeper:
         What waits for the ledger is settled if it is back, and left for another process otherwise.
         """
         self._is_closed.set()
+        deadline = time.monotonic() + UNDERWAY_SECONDS
+        while self._underway and time.monotonic() < deadline:  # at a quick stop, clients may have their answers already
+            time.sleep(0.01)
         try:
             self.settle_deferred()
         except StoreError as error:

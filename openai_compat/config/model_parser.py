@@ -63,7 +63,8 @@ class ModelsFileParser:
 
     def models(self) -> list[ModelConfig]:
         """Return the models of the file."""
-        models = [self._numbered_model(index, entry) for index, entry in enumerate(self._read_file())]
+        entries = [_with_capabilities(entry) for entry in self._read_file()]
+        models = [self._numbered_model(index, entry) for index, entry in enumerate(entries)]
         return [model for model in models if model is not None]
 
     def presets(self, configured: Set[str]) -> list[ModelConfig]:
@@ -154,6 +155,14 @@ class ModelsFileParser:
             return None
         parser = _ModelParser(self, entry)
         return parser.parse_alias() if entry.get("targets") else parser.parse_model()
+
+
+def _with_capabilities(entry: Any) -> Any:
+    """Return the entry, by default with the capabilities of the preset of the same name and repository."""
+    for preset in PRESETS:
+        if isinstance(entry, dict) and all(entry.get(key) == preset[key] for key in ("name", "hf_repo")):
+            return {"capabilities": preset["capabilities"], **entry}
+    return entry
 
 
 class _ModelParser:

@@ -15,6 +15,7 @@ from openai_compat.services.parameters import check_supported
 
 from .citations import cited_sources, render_citations
 from .conversations import Conversations, extend
+from .generation_kwargs import check_parameters, to_generation_kwargs
 from .haystack_compat import run_pipeline
 from .loading import LoadedPipeline
 from .messages import last_user_text, to_chat_message, to_openai_chunk, to_openai_message
@@ -68,8 +69,10 @@ class PipelineRun:
         self._finish(answers, results)
 
     def _check_parameters(self) -> None:
-        """Raise UnsupportedParameterError if the pipeline has no input for a required parameter."""
-        if not self._mapping.inputs["parameters"]:
+        """Raise UnsupportedParameterError for a parameter that the pipeline cannot take or must not get."""
+        if self._mapping.inputs["parameters"]:
+            check_parameters(self._parameters, self._loaded.entry.name)
+        else:
             check_supported(self._parameters, CHAT_PARAMETERS, frozenset(), self._loaded.entry.name)
 
     def _to_inputs(self, messages: Sequence[JSONObject]) -> dict[str, dict[str, Any]]:
@@ -80,13 +83,12 @@ class PipelineRun:
         includes_usage = streaming is not None and self._loaded.supports_usage
         conversation = [to_chat_message(message) for message in messages]
         last_user = max((at for at, message in enumerate(messages) if message.get("role") == "user"), default=0)
-        values = {
-            "messages": conversation,
-            "history": conversation[:last_user],
-            "query": query,
-            "parameters": {**self._parameters, **(INCLUDE_USAGE if includes_usage else {})},
-        }
+        values = {"messages": conversation, "history": conversation[:last_user], "query": query}
         inputs = self._mapping.to_inputs(values)
+        parameters = {**self._parameters, **(INCLUDE_USAGE if includes_usage else {})}
+        for name, socket in self._mapping.inputs["parameters"]:
+            component = self._loaded.pipeline.get_component(name)
+            inputs.setdefault(name, {})[socket] = to_generation_kwargs(parameters, component)
         if streaming is not None:
             # A plain function, because Haystack copies inputs and would copy a bound method's object with it.
             inputs.setdefault(streaming, {})["streaming_callback"] = lambda chunk: self._on_chunk(chunk)

@@ -55,11 +55,11 @@ class IOMapping:
         return {self.answer.component} | ({self.documents.component} if self.documents else set())
 
     def to_inputs(self, values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """Return the argument of `Pipeline.run` for the values of a request."""
+        """Return the argument of `Pipeline.run` for some of the values of a request."""
         inputs: dict[str, dict[str, Any]] = {}
-        for name, sockets in self.inputs.items():
-            for socket in sockets:
-                inputs.setdefault(socket.component, {})[socket.socket] = values[name]
+        for name, value in values.items():
+            for socket in self.inputs[name]:
+                inputs.setdefault(socket.component, {})[socket.socket] = value
         return inputs
 
 

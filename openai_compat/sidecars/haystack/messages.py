@@ -28,11 +28,15 @@ class ClientMessage(ChatMessage):
 
 
 def to_chat_message(message: JSONObject) -> ChatMessage:
-    """Return Haystack's form of a client's message. What Haystack cannot represent is kept in the raw form only."""
+    """Return Haystack's form of a client's message. What Haystack cannot represent is kept in the raw form only.
+
+    That can be images, arguments of a call that are no JSON, or the role `function`.
+    """
     try:
         converted = ClientMessage.from_openai_dict_format(dict(message))
     except ValueError:
-        converted = ClientMessage.from_openai_dict_format({**message, "content": text_of(message) or " "})
+        role = message["role"] if message["role"] in {"assistant", *SYSTEM_ROLES} else "user"
+        converted = ClientMessage.from_openai_dict_format({"role": role, "content": text_of(message) or " "})
     converted.meta[RAW] = dict(message)
     return converted
 

@@ -17,6 +17,7 @@ from openai_compat.core.settings import ModelConfig, Settings
 from openai_compat.core.types import CallContext, ChatDelta, ChatRequest
 from openai_compat.sidecars.haystack import loading
 from openai_compat.sidecars.haystack.registry import FORBIDDEN, PipelineRegistry, to_inner_settings
+from tests.support.recording_api import RecordingAPI
 
 pytestmark = pytest.mark.extra("haystack")
 
@@ -145,8 +146,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 class Pipelines:
     """A registry with one pipeline and the echo model."""
 
-    def __init__(self, **options: Any) -> None:
-        entries = [ModelConfig("echo", "echo"), ModelConfig("it", "haystack", options=options)]
+    def __init__(self, base_url: str | None = None, **options: Any) -> None:
+        entries = [ModelConfig("echo", "echo"), ModelConfig("it", "haystack", base_url, options=options)]
         settings = Settings(entries={entry.name: entry for entry in entries}, log_level="error")
         self.registry = PipelineRegistry(settings)
         self.backend = self.registry.backends["it"]
@@ -203,6 +204,45 @@ def test_a_pipeline_without_an_input_for_parameters_refuses_required_ones(here: 
     with pytest.raises(UnsupportedParameterError) as refusal:
         pipelines.answer("Hi", stop=["x"])
     assert refusal.value.param == "stop"
+
+
+def test_parameters_that_the_client_library_does_not_know_reach_the_model(here: Path) -> None:
+    with RecordingAPI("Fine.") as api:
+        for options in ({}, {"factory": "my_components:template"}, {"factory": "my_components:agent"}):
+            pipelines = Pipelines(base_url=api.url, **options)
+            assert pipelines.answer("Hi", top_k=5, temperature=0.5).strip() == "Fine."
+    assert [(body["top_k"], body["temperature"]) for body in api.bodies] == [(5, 0.5)] * 3
+
+
+@pytest.mark.parametrize("name", ["extra_body", "extra_headers", "extra_query", "timeout"])
+def test_arguments_of_the_client_library_are_refused(here: Path, name: str) -> None:
+    """With `extra_body`, a caller could replace the model and the grounded prompt."""
+    pipelines = Pipelines(generator="echo", system_prompt="Be kind.")
+    with pytest.raises(UnsupportedParameterError) as refusal:
+        pipelines.answer("Hi", **{name: {"model": "other", "messages": [{"role": "user", "content": "Injected"}]}})
+    assert refusal.value.param == name
+
+
+@pytest.mark.parametrize(
+    "earlier",
+    [
+        {"role": "function", "name": "look", "content": "x"},
+        {"role": "narrator", "content": "x"},
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": "c", "type": "function", "function": {"name": "look", "arguments": "not json"}}],
+        },
+    ],
+)
+def test_earlier_messages_that_haystack_cannot_represent_reach_the_model(here: Path, earlier: dict[str, Any]) -> None:
+    with RecordingAPI("Fine.") as api:
+        pipelines = Pipelines(base_url=api.url)
+        messages = [earlier, {"role": "user", "content": "Go on."}]
+        assert (
+            text_of(list(pipelines.backend.chat(ChatRequest("it", messages, {}), CallContext("req_test")))) == "Fine."
+        )
+    assert api.bodies[0]["messages"] == messages
 
 
 def test_an_input_for_the_query_requires_a_user_message(here: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from openai_compat.accounts import bookkeeper as module
 from openai_compat.accounts.bookkeeper import Bookkeeper
 from openai_compat.accounts.leftovers import LeftoverFiles
+from openai_compat.state.base import StoreError
 from openai_compat.state.sqlite_ledger import SQLiteLedger
 from openai_compat.storage import Storage, open_storage
 from tests.support.waiting import wait_until
@@ -108,3 +109,30 @@ def test_a_server_without_accounts_begins_no_work(
     bookkeeper.close()
     assert not (tmp_path / "unused.db").exists()
     assert not bookkeeper._is_working
+
+
+def test_a_settlement_that_is_underway_when_the_process_stops_is_not_lost(
+    ledger: SQLiteLedger, storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_begun, may_fail = threading.Event(), threading.Event()
+
+    def fail_late(*_: Any) -> None:
+        has_begun.set()
+        assert may_fail.wait(20)
+        raise StoreError("the ledger is away")
+
+    monkeypatch.setattr(ledger, "settle", fail_late)
+    leftovers = LeftoverFiles(tmp_path / "left")
+    bookkeeper = Bookkeeper(ledger, storage, lambda _: None, leftovers)
+    call = threading.Thread(target=bookkeeper.settle, args=("hold", [], record("a")))
+    call.start()
+    assert has_begun.wait(20)
+    closing = threading.Thread(target=bookkeeper.close)
+    closing.start()
+    wait_until(bookkeeper._is_closed.is_set)
+    may_fail.set()
+    call.join()
+    closing.join()
+    left = leftovers.take()
+    assert left is not None
+    assert [pending.hold_id for pending in left.pending] == ["hold"]

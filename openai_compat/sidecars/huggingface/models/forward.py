@@ -63,10 +63,17 @@ class ForwardPass:
 
 
 def _count_layers(model: Any) -> int:
-    """Return the number of layers. Raise ModelUnavailableError if the state is not keys and values, as of Mamba."""
+    """Return the number of layers. Raise ModelUnavailableError if the state is not keys and values, as of Mamba.
+
+    Code that comes with a model may keep no state at all.
+    """
     config = model.config.get_text_config()
     others = set(getattr(config, "layer_types", None) or ()) - BATCHED_LAYERS
-    if others or getattr(model, "_is_stateful", False):
+    parameters = inspect.signature(model.forward).parameters
+    takes_state = "past_key_values" in parameters or any(
+        parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()
+    )
+    if others or getattr(model, "_is_stateful", False) or not takes_state:
         raise ModelUnavailableError(
             f"Models of the type '{config.model_type}' cannot run in this engine, because their state is not keys and "
             "values. Run the model on another server, and add that server to the models file (kind: openai)."

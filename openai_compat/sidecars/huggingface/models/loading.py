@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from openai_compat.backends.base import Backend
@@ -120,6 +120,8 @@ def _load_text_model(source: _Source) -> TextModel:
     if source.entry.quantize == "int8":
         quantize_to_int8(model)
         use_row_attention(model)
+    if getattr(model, "generation_config", None) is None:  # as with code that comes with a model
+        model.generation_config = GenerationConfig()
     tokenizer = _load_tokenizer(source)
     loaded = LoadedText(model, tokenizer, _context_window(source), _weight_bytes(model), _details(source, model))
     model_class = ChatTextModel if tokenizer.chat_template else TextModel
