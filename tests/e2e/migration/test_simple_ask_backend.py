@@ -84,7 +84,16 @@ def test_its_example_request_is_streamed(server: LiveServer) -> None:
     assert "New message" in "".join(str(event["content"]) for event in parse_events(reply.text))
 
 
-@pytest.mark.parametrize("body", [{}, {"messages": []}, {"messages": [{"content": "no role"}]}, {"messages": "text"}])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"messages": []},
+        {"messages": [{"content": "no role"}]},
+        {"messages": "text"},
+        {"messages": [{"role": "narrator", "content": "x"}]},
+    ],
+)
 def test_invalid_input_is_400(server: LiveServer, body: dict[str, object]) -> None:
     assert_is_error(requests.post(f"{server.url}/ask", json=body, timeout=10), 400)
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from flask import Blueprint, Response, request
 
+from openai_compat.backends.parameter_checks import check_roles
 from openai_compat.core.errors import InvalidRequestError
 from openai_compat.core.settings import Settings
 from openai_compat.core.types import CallContext
@@ -73,7 +74,9 @@ class AskEndpoint(Endpoint):
 def answer(router: ModelRouter, chats: ChatService, payload: Mapping[str, Any], encoder: StreamEncoder) -> Response:
     """Stream the answer. An error before its first delta is raised, a later one is reported in the stream."""
     options = {name: value for name, value in payload.items() if name in GENERATION_OPTIONS}
-    chat = {**options, "messages": to_chat_messages(payload["messages"]), "stream": True}
+    messages = to_chat_messages(payload["messages"])
+    check_roles(messages)
+    chat = {**options, "messages": messages, "stream": True}
     route = choose_route(router, payload.get("model"), {**payload, **chat})
     stream_format = StreamFormat(
         encoder.headers,

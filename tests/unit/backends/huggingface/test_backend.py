@@ -139,6 +139,13 @@ class TestPresets:
         assert settings.entries["GPT-2"].options["hf_repo"] == "./weights"
         assert sorted(settings.entries) == sorted(PRESET_NAMES)
 
+    def test_an_entry_of_the_same_repository_keeps_the_capabilities(self, tmp_path: Path) -> None:
+        """Then a chat is refused without a download, as before."""
+        (model,) = to_engine_config(load(tmp_path, FORMER_REGISTRY)).models
+        assert model.capabilities == ("completions",)
+        own = {**json.loads(FORMER_REGISTRY)[0], "capabilities": ["chat"]}
+        assert to_engine_config(load(tmp_path, [own])).models[0].capabilities == ("chat",)
+
     def test_the_allow_list_selects_presets(self, tmp_path: Path) -> None:
         settings = load(tmp_path, INCLUDE_DEFAULT_MODELS="true", MODEL_ALLOW_LIST="GPT-2,GPT3-dev")
         assert sorted(settings.entries) == ["GPT-2", "GPT3-dev"]

@@ -34,7 +34,6 @@ from openai_compat.core.errors import (  # noqa: E402
     InvalidAnswerError,
     InvalidRequestError,
     ModelBusyError,
-    ModelUnavailableError,
 )
 from openai_compat.core.streams import close_stream  # noqa: E402
 from openai_compat.core.tokens import TokenCounter  # noqa: E402
@@ -42,7 +41,7 @@ from openai_compat.core.types import CallContext, ChatRequest, CompletionRequest
 from openai_compat.services.embeddings import EmbeddingService  # noqa: E402
 from openai_compat.services.token_decoder import TokenDecoder  # noqa: E402
 from openai_compat.sidecars.huggingface.models.chat_template import ChatDeltaBuilder, ChatTemplate  # noqa: E402
-from openai_compat.sidecars.huggingface.models.loading import estimate_bytes, load_model  # noqa: E402
+from openai_compat.sidecars.huggingface.models.loading import load_model  # noqa: E402
 from openai_compat.sidecars.huggingface.models.sequence import TextChunk  # noqa: E402
 
 
@@ -659,20 +658,3 @@ def test_running_out_of_memory_in_reallocation_keeps_the_cache(monkeypatch: Any)
     monkeypatch.setattr(kv_cache, "available_memory", lambda device: 0)
     with pytest.raises(MemoryError, match="bytes"):
         cache.reserve(10_000)
-
-
-def test_the_error_of_a_failed_load_names_the_cause(tmp_path: Path) -> None:
-    def reason(**options: Any) -> str:
-        with pytest.raises(ModelUnavailableError) as refusal:
-            load_model(LocalModel(name="m", device="cpu", **options), str)
-        assert str(tmp_path) not in refusal.value.message
-        return refusal.value.message
-
-    assert "not on this machine" in reason(hf_repo="missing/model")
-    assert "has no config.json" in reason(hf_repo=str(tmp_path))
-    assert "x.gguf of the model 'm' is missing" in reason(hf_repo=str(tmp_path), gguf_file="x.gguf")
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "no-such-thing"}))
-    assert "this server's version of transformers does not support" in reason(hf_repo=str(tmp_path))
-    assert estimate_bytes(LocalModel(name="m", hf_repo=str(tmp_path))) is None
-    save_random_model(tmp_path)
-    assert (estimate_bytes(LocalModel(name="m", hf_repo=str(tmp_path))) or 0) > 10_000
