@@ -49,8 +49,8 @@ def outcome(answer: requests.Response) -> tuple[int, str | None]:
     return answer.status_code, None if answer.ok else answer.json()["error"]["code"]
 
 
-def begin_stream(server: LiveServer, secret: str, model: str) -> requests.Response:
-    body = {"model": model, "messages": [{"role": "user", "content": "a b c d e"}], "stream": True}
+def begin_stream(server: LiveServer, secret: str, model: str, text: str = "a b c d e") -> requests.Response:
+    body = {"model": model, "messages": [{"role": "user", "content": text}], "stream": True}
     url, headers = f"{server.base_url}/chat/completions", {"Authorization": f"Bearer {secret}"}
     return requests.post(url, json=body, headers=headers, timeout=30, stream=True)
 
@@ -164,7 +164,8 @@ def test_calls_that_end_while_redis_is_away_outlive_their_worker(tmp_path: Path,
         with LiveServer(site.settings, workers=2) as server:
             assert post(server.base_url, secret, model="priced").ok
             site.wait_for_rows(key, 1)
-            streams = [begin_stream(server, secret, "slow") for _ in range(3)]
+            # Long enough for all of them to begin, and for Redis to stop, before one ends.
+            streams = [begin_stream(server, secret, "slow", "a b c d e " * 6) for _ in range(3)]
             redis.stop()
             assert all(stream.content.endswith(b"data: [DONE]\n\n") for stream in streams)
             if is_reload:
