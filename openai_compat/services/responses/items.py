@@ -13,13 +13,14 @@ from openai_compat.core.types import JSON
 from openai_compat.services.request_fields import invalid_value, object_at, text_at
 from openai_compat.services.tool_names import to_chat_name
 
-from .content import split_output, to_assistant_fields, to_content
+from .content import has_parts, split_output, to_assistant_fields, to_content
 from .sealing import COMPACTION, Reasoning
 from .tools import wrap_input
 
 ROLES: Final = ("user", "assistant", "system", "developer")
 INSTRUCTION_ROLES: Final = frozenset({"system", "developer"})
 CALLS: Final = frozenset({"function_call", "custom_tool_call"})
+OUTPUTS: Final = frozenset({"function_call_output", "custom_tool_call_output"})
 CALL_ENDING: Final = "_call"
 OUTPUT_ENDING: Final = "_output"
 IGNORED: Final = frozenset({"additional_tools", "configuration_update", "compaction_trigger"})
@@ -133,8 +134,10 @@ class MessageBuilder:
             self._add_compaction(item, path)
         elif kind in CALLS:
             self._add_call(item, path, kind)
-        elif kind.endswith(OUTPUT_ENDING) and isinstance(item.get("call_id"), str):
+        elif kind in OUTPUTS:
             self._add_output(item, path)
+        elif kind.endswith(OUTPUT_ENDING):
+            self._add_foreign_output(item, path, kind)
         elif kind.endswith(CALL_ENDING) and isinstance(item.get("call_id"), str):
             self._add_foreign_call(item, kind)
         elif kind not in IGNORED:
@@ -197,8 +200,7 @@ class MessageBuilder:
 
     def _add_foreign_call(self, item: Mapping[str, Any], kind: str) -> None:
         """Add the call of a tool that this server does not offer, such as `shell_call`, as a function's."""
-        action = {key: value for key, value in item.items() if key not in {"type", "id", "call_id", "status"}}
-        arguments = json.dumps(action, ensure_ascii=False)
+        arguments = json.dumps(_content_of(item), ensure_ascii=False)
         self._append_call(item["call_id"], to_chat_name(None, kind.removesuffix(CALL_ENDING)), arguments)
 
     def _append_call(self, call_id: str, name: str, arguments: str) -> None:
@@ -225,6 +227,21 @@ class MessageBuilder:
             )
         self._append_output(call_id, item.get("output"), path)
 
+    def _add_foreign_output(self, item: Mapping[str, Any], path: str, kind: str) -> None:
+        """Add the output of a tool that this server does not offer. One without a call is left out.
+
+        An output of `local_shell` may name its call as `id`. An output of `shell` is a list of results, which becomes
+        JSON.
+        """
+        call_id = item.get("call_id") or item.get("id")
+        if not isinstance(call_id, str) or call_id not in self._open_calls:
+            self.adaptations[f"input.{kind}"] = DROPPED
+            return
+        output = item["output"] if "output" in item else _content_of(item)
+        if isinstance(output, list) and not has_parts(output):
+            output = json.dumps(output, ensure_ascii=False)
+        self._append_output(call_id, output, path)
+
     def _append_output(self, call_id: str, output: Any, path: str) -> None:
         text, attachments = split_output(output, f"{path}.output")
         if attachments:
@@ -238,6 +255,11 @@ class MessageBuilder:
         if self._attachments:
             self._groups.append(MessageGroup([{"role": "user", "content": self._attachments}]))
             self._attachments = []
+
+
+def _content_of(item: Mapping[str, Any]) -> JSON:
+    """Return the fields that say what a tool does or has done."""
+    return {key: value for key, value in item.items() if key not in {"type", "id", "call_id", "status"}}
 
 
 def _merge(messages: Sequence[JSON]) -> JSON:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -107,6 +108,32 @@ def test_items_of_other_tools_are_kept_as_calls_or_told() -> None:
     assert messages[1]["tool_calls"][0]["function"]["name"] == "local_shell"
     assert messages[2]["content"] == "a.txt"
     assert builder.adaptations == {"input.web_search_call": "dropped"}
+
+
+SHELL = {"type": "shell_call", "call_id": "call_1", "action": {"commands": ["ls"]}}
+SHELL_OUTPUT = {"type": "shell_call_output", "call_id": "call_1"}
+RESULT = {"stdout": "a.txt", "stderr": "", "outcome": {"type": "exit", "exit_code": 0}}
+
+
+@pytest.mark.parametrize(
+    ("output", "content"),
+    [
+        ({**SHELL_OUTPUT, "output": [RESULT]}, json.dumps([RESULT])),
+        ({**SHELL_OUTPUT, "output": [{"type": "input_text", "text": "a.txt"}]}, "a.txt"),
+        ({"type": "local_shell_call_output", "id": "call_1", "output": "a.txt"}, "a.txt"),
+        ({"type": "tool_search_output", "call_id": "call_1", "status": "completed", "tools": []}, '{"tools": []}'),
+    ],
+)
+def test_outputs_of_other_tools_are_kept(output: dict[str, Any], content: str) -> None:
+    assert build(USER, SHELL, output)[2] == {"role": "tool", "tool_call_id": "call_1", "content": content}
+
+
+def test_outputs_of_other_tools_without_a_call_are_left_out() -> None:
+    builder = MessageBuilder(lambda _: Reasoning())
+    program = {"type": "program", "id": "prog_1", "call_id": "call_1", "code": "x"}
+    builder.add_all([USER, program, {"type": "program_output", "call_id": "call_1", "result": "y"}])
+    assert builder.build(None) == [USER]
+    assert builder.adaptations == {"input.program": "dropped", "input.program_output": "dropped"}
 
 
 @pytest.mark.parametrize(
