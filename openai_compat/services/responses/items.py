@@ -15,7 +15,7 @@ from openai_compat.services.tool_names import to_chat_name
 
 from .content import has_parts, split_output, to_assistant_fields, to_content
 from .sealing import COMPACTION, Reasoning
-from .tools import wrap_input
+from .tools import NO_ARGUMENTS, wrap_input
 
 ROLES: Final = ("user", "assistant", "system", "developer")
 INSTRUCTION_ROLES: Final = frozenset({"system", "developer"})
@@ -195,7 +195,9 @@ class MessageBuilder:
     def _add_call(self, item: Mapping[str, Any], path: str, kind: str) -> None:
         name = to_chat_name(item.get("namespace"), text_at(item, "name", path))
         is_custom = kind == "custom_tool_call"
-        arguments = wrap_input(text_at(item, "input", path)) if is_custom else text_at(item, "arguments", path)
+        arguments = (
+            wrap_input(text_at(item, "input", path)) if is_custom else text_at(item, "arguments", path) or NO_ARGUMENTS
+        )
         self._append_call(text_at(item, "call_id", path), name, arguments)
 
     def _add_foreign_call(self, item: Mapping[str, Any], kind: str) -> None:

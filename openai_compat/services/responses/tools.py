@@ -16,6 +16,8 @@ from openai_compat.services.tool_names import to_chat_name
 
 INPUT: Final = "input"
 """The only parameter of the function that stands in for a custom tool."""
+NO_ARGUMENTS: Final = "{}"
+"""Arguments of a call without any. Some models write an empty text, which clients cannot parse."""
 DROPPED_TOOLS: Final = ("web_search", "tool_search")
 """Beginnings of the types of hosted tools that a model can do without. Some clients send them with every request."""
 HOSTED_TOOLS: Final = (
@@ -183,10 +185,15 @@ def wrap_input(text: str) -> str:
 
 
 def unwrap_input(arguments: str) -> str:
-    """Return a custom tool's input from a function's arguments. A model that wrote plain text meant it as the input."""
+    """Return a custom tool's input from a function's arguments. A model that wrote plain text meant it as the input.
+
+    The JSON may have unescaped line breaks, which models write in patches and programs.
+    """
     try:
-        value = parse_json(arguments)
+        value = parse_json(arguments, strict=False)
     except (ValueError, RecursionError):
         return arguments
+    if value == {}:
+        return ""
     found = value.get(INPUT) if isinstance(value, dict) else None
     return found if isinstance(found, str) else arguments

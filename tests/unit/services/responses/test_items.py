@@ -65,6 +65,11 @@ def test_calls_join_the_assistants_message_before_them() -> None:
     assert messages[2] == {"role": "tool", "tool_call_id": "call_1", "content": "3"}
 
 
+def test_a_call_without_arguments_has_an_empty_object() -> None:
+    """Upstreams refuse arguments that are no JSON."""
+    assert build(USER, {**CALL, "arguments": ""}, OUTPUT)[1]["tool_calls"][0]["function"]["arguments"] == "{}"
+
+
 def test_a_custom_call_and_a_namespace_have_the_names_of_the_tools() -> None:
     custom = {"type": "custom_tool_call", "call_id": "call_1", "name": "patch", "input": "x"}
     named = {**CALL, "call_id": "call_2", "namespace": "crm"}
