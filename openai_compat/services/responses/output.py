@@ -160,8 +160,8 @@ class Output:
             self._add_text(OUTPUT_TEXT, delta.content, delta.logprobs if self._shows_logprobs else ())
         if delta.refusal:
             self._add_text(REFUSAL, delta.refusal)
-        for annotation in delta.annotations:
-            self._add_annotation(to_annotation(annotation))
+        for annotation in filter(None, map(to_annotation, delta.annotations)):
+            self._add_annotation(annotation)
         for call in delta.tool_calls:
             self._add_call(call)
         self.finish_reason = delta.finish_reason or self.finish_reason

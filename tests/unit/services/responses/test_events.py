@@ -185,7 +185,7 @@ def test_annotations_and_logprobs() -> None:
         "url_citation": {"url": "http://x", "title": "X", "start_index": 0, "end_index": 1},
     }
     logprobs = (TokenLogprob("a", -0.5, (("a", -0.5), ("b", float("-inf")))),)
-    events = events_of(ChatDelta("a", logprobs=logprobs), ChatDelta(annotations=(cited,)), STOP)
+    events = events_of(ChatDelta("a", logprobs=logprobs), ChatDelta(annotations=({"type": "file"}, cited)), STOP)
     part = check_events(events)["output"][0]["content"][0]
     assert part["annotations"] == [{"type": "url_citation", **cited["url_citation"]}]
     assert part["logprobs"][0]["top_logprobs"][1]["token"] == "b"
