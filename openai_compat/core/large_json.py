@@ -27,15 +27,18 @@ class TooManyValuesError(ValueError):
     """A JSON text has more than `MAX_STRUCTURE` structural characters."""
 
 
-def parse_json(text: str | bytes, parse_constant: Callable[[str], Any] | None = None) -> Any:
+def parse_json(text: str | bytes, parse_constant: Callable[[str], Any] | None = None, *, strict: bool = True) -> Any:
     """Parse JSON. A large text gives turns between its objects and its numbers, as C code cannot be interrupted.
+
+    With `strict=False`, strings may contain control characters such as line breaks.
 
     Raises:
         TooManyValuesError: The text has too many values to be decoded.
         ValueError, RecursionError: It is not JSON, or nested too deeply.
     """
+    options: dict[str, Any] = {} if strict else {"strict": False}  # json.loads is slower with any option
     if len(text) <= LARGE_BYTES:
-        return json.loads(text, parse_constant=parse_constant)
+        return json.loads(text, parse_constant=parse_constant, **options)
     if has_too_many_values(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text):
         raise TooManyValuesError(f"the JSON text has more than {MAX_STRUCTURE} values")
     decoded = text if isinstance(text, str) else text.decode("utf-8-sig")
@@ -47,6 +50,7 @@ def parse_json(text: str | bytes, parse_constant: Callable[[str], Any] | None = 
         parse_float=checked(float),
         parse_int=checked(int),
         parse_constant=parse_constant,
+        **options,
     )
     give_turn()
     return value

@@ -36,6 +36,21 @@ def text_at(value: Mapping[str, Any], key: str, path: str) -> str:
     return text
 
 
+def list_at(value: Mapping[str, Any], key: str, path: str) -> Sequence[Any]:
+    """Return the list of an optional field, which is empty if the field is missing.
+
+    Raises:
+        InvalidRequestError: it is no list.
+    """
+    found = value.get(key)
+    if found is None:
+        return ()
+    if not isinstance(found, list):
+        param = f"{path}.{key}"
+        raise InvalidRequestError(f"Invalid type for '{param}': expected an array.", param=param, code="invalid_type")
+    return found
+
+
 def missing_parameter(param: str) -> InvalidRequestError:
     """Return the error for a required parameter that is absent."""
     return InvalidRequestError(

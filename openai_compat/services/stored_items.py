@@ -28,7 +28,9 @@ _PREFIXES: Final = {
     "image_generation_call": "ig_",
     "code_interpreter_call": "ci_",
 }
-_HAS_STATUS: Final = frozenset({"message", "function_call", "function_call_output"})
+_HAS_STATUS: Final = frozenset(
+    {"message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output"}
+)
 
 
 def is_reference(item: Mapping[str, Any]) -> bool:

@@ -16,13 +16,13 @@ from openai_compat.services.event_stream import CompleteAnswer
 from openai_compat.services.inference import Answer, Endpoint, TranslatedStream, read_deltas
 from openai_compat.services.inference_call import MESSAGES_PATH, InferenceCall
 from openai_compat.services.openai_objects import to_json_in_turns
+from openai_compat.services.prompt_tokens import count_prompt, estimate_prompt
 
 from .blocks import Content
 from .events import EventWriter, encode_message
 from .native import forward_count, forward_message, may_forward
 from .objects import new_message, to_usage
 from .request import TranslatedRequest, translate_request
-from .tokens import count_prompt, estimate_prompt
 
 CONTENT_DEPTH = 2
 """Levels from the message down to one block."""

@@ -18,6 +18,7 @@ from openai_compat.services.inference import Endpoint
 from openai_compat.services.inference_call import InferenceCall
 from openai_compat.services.openai_objects import new_id, now, to_json
 from openai_compat.services.owner import owner_of
+from openai_compat.services.prompt_tokens import count_prompt
 from openai_compat.services.stored_items import to_item
 
 from .endpoint import ResponsesService, may_forward, may_forward_any
@@ -74,7 +75,7 @@ class TokensEndpoint(InputEndpoint):
     path = TOKENS_PATH
 
     def _answer(self, target: Target | Route, request: TranslatedRequest, context: CallContext) -> CompleteAnswer:
-        count = self._service.chats.tokens.count_messages(request.chat["messages"], self._call.model)
+        count = count_prompt(request.chat, self._call.model, self._service.chats.tokens)
         return CompleteAnswer(200, {}, to_json({"object": "response.input_tokens", "input_tokens": count}))
 
 

@@ -91,6 +91,11 @@ def split_output(output: Any, path: str) -> tuple[str, list[JSON]]:
     return text, [part for part in parts if part["type"] != "text"]
 
 
+def has_parts(values: Sequence[Any]) -> bool:
+    """Return True if all values are content parts."""
+    return all(isinstance(value, dict) and value.get("type") in PART_TYPES for value in values)
+
+
 def _numbered(parts: Any, path: str) -> Sequence[tuple[str, Any]]:
     """Return the parts with their paths."""
     values = parts if isinstance(parts, list) else []

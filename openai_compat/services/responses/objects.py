@@ -29,6 +29,8 @@ DEFAULTS: Final[Mapping[str, Any]] = {
     "metadata": {},
 }
 """Fields that repeat the request, with the values that they have if the request does not name them."""
+ANNOTATIONS: Final = ("url_citation", "file_citation", "container_file_citation", "file_path")
+"""Types of annotations of a text."""
 INCOMPLETE_REASONS: Final = {"length": "max_output_tokens", "content_filter": "content_filter"}
 """Reasons of an incomplete response by the finish reason of the chat model."""
 
@@ -110,8 +112,13 @@ def _to_logprob(token: str, logprob: float | None) -> JSON:
     return {"token": token, "logprob": to_finite(logprob), "bytes": list(token.encode("utf-8", "replace"))}
 
 
-def to_annotation(annotation: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a chat annotation, whose fields stand in an object of their own, in the flat form."""
+def to_annotation(annotation: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return a chat annotation, whose fields stand in an object of their own, in the flat form.
+
+    It is None for types that the Responses API does not have, which its clients cannot read.
+    """
     kind = annotation.get("type")
+    if kind not in ANNOTATIONS:
+        return None
     nested = annotation.get(str(kind))
     return {"type": kind, **nested} if isinstance(nested, dict) else annotation

@@ -11,7 +11,7 @@ from openai_compat.core.types import JSON, ChatDelta, TokenLogprob, ToolCallDelt
 from openai_compat.services.openai_objects import new_id
 
 from .objects import INCOMPLETE_REASONS, to_annotation, to_logprobs
-from .tools import ClientTool, ToolMap, unwrap_input
+from .tools import NO_ARGUMENTS, ClientTool, ToolMap, unwrap_input
 
 Seal = Callable[[str, Sequence[Mapping[str, Any]]], str]
 """Returns the text and the details of reasoning sealed, for a client that sends it back."""
@@ -160,8 +160,8 @@ class Output:
             self._add_text(OUTPUT_TEXT, delta.content, delta.logprobs if self._shows_logprobs else ())
         if delta.refusal:
             self._add_text(REFUSAL, delta.refusal)
-        for annotation in delta.annotations:
-            self._add_annotation(to_annotation(annotation))
+        for annotation in filter(None, map(to_annotation, delta.annotations)):
+            self._add_annotation(annotation)
         for call in delta.tool_calls:
             self._add_call(call)
         self.finish_reason = delta.finish_reason or self.finish_reason
@@ -224,7 +224,10 @@ class Output:
             self._close_item(self._part.item, "completed")
 
     def _close_item(self, item: Item, status: str) -> None:
-        self.on_part_done(item.parts[-1])
+        part = item.parts[-1]
+        if part.kind is ARGUMENTS and status == "completed" and not part.written:
+            self._add_arguments(part, NO_ARGUMENTS)
+        self.on_part_done(part)
         item.close(status)
         self.on_item_done(item)
         if self._part is not None and self._part.item is item:
@@ -233,8 +236,11 @@ class Output:
     def _add_call(self, delta: ToolCallDelta) -> None:
         part = self._calls.get(delta.index) or self._open_call(delta)
         if delta.arguments:
-            part.written.add(delta.arguments)
-            self.on_text(part, delta.arguments, ())
+            self._add_arguments(part, delta.arguments)
+
+    def _add_arguments(self, part: Part, text: str) -> None:
+        part.written.add(text)
+        self.on_text(part, text, ())
 
     def _open_call(self, delta: ToolCallDelta) -> Part:
         self._close_text()

@@ -9,7 +9,7 @@ from typing import Any, Final
 from openai_compat.core.profiles import DROPPED
 from openai_compat.core.types import JSON
 from openai_compat.services.adaptations import to_shown
-from openai_compat.services.request_fields import missing_parameter, object_at, text_at, unsupported
+from openai_compat.services.request_fields import list_at, missing_parameter, object_at, text_at, unsupported
 
 from .items import MessageBuilder, OpenReasoning, type_of
 from .tools import ToolMap, to_tool_choice, to_tool_map
@@ -94,11 +94,15 @@ def _refuse(payload: Mapping[str, Any]) -> None:
 
 
 def _all_tools(payload: Mapping[str, Any], items: Sequence[Any]) -> list[Any]:
-    """Return the tools of the request, and those that stand among its items."""
+    """Return the tools of the request, and those that stand among its items.
+
+    Raises:
+        InvalidRequestError: the tools of an item are no list.
+    """
     tools = list(payload.get("tools") or ())
-    for item in items:
+    for index, item in enumerate(items):
         if isinstance(item, dict) and type_of(item) == "additional_tools":
-            tools += item.get("tools") or ()
+            tools += list_at(item, "tools", f"input[{index}]")
     return tools
 
 

@@ -145,7 +145,9 @@ class CallState:
     def _items(self) -> Sequence[Any]:
         items = to_input_items(self._payload.get("input"))
         for index, item in enumerate(items):
-            object_at(item, f"input[{index}]")
+            at = f"input[{index}]"
+            if object_at(item, at).get("type") is not None:
+                text_at(item, "type", at)
         return items
 
     @cached_property
@@ -190,10 +192,8 @@ class CallState:
         return to_entries(self.input, lambda _: {}, "input")
 
     def _check_duplicates(self, entries: Sequence[Entry]) -> None:
-        """Raise an error if an item with an id of its own is in the conversation already."""
-        if self._references.conversation is None:
-            return
-        seen = {item["id"] for item in self.stored}
+        """Raise an error if two items of the input have the same id, or one is in the conversation already."""
+        seen = set() if self._references.conversation is None else {item["id"] for item in self.stored}
         for entry in entries:
             if entry.id in seen:
                 raise duplicate_item(entry.id, "input")

@@ -16,6 +16,8 @@ from openai_compat.services.tool_names import to_chat_name
 
 INPUT: Final = "input"
 """The only parameter of the function that stands in for a custom tool."""
+NO_ARGUMENTS: Final = "{}"
+"""Arguments of a call without any. Some models write an empty text, which clients cannot parse."""
 DROPPED_TOOLS: Final = ("web_search", "tool_search")
 """Beginnings of the types of hosted tools that a model can do without. Some clients send them with every request."""
 HOSTED_TOOLS: Final = (
@@ -39,11 +41,16 @@ class ClientTool:
 class ToolMap:
     """The tools of one call by the names that the chat model knows."""
 
-    definitions: list[JSON] = field(default_factory=list)
-    """The chat tools."""
     by_name: dict[str, ClientTool] = field(default_factory=dict)
+    definition_of: dict[str, JSON] = field(default_factory=dict)
+    """The chat tools that the model gets."""
     dropped: set[str] = field(default_factory=set)
     """Types of the hosted tools that the model does not get."""
+
+    @property
+    def definitions(self) -> list[JSON]:
+        """The chat tools."""
+        return list(self.definition_of.values())
 
     def find(self, chat_name: str) -> ClientTool:
         """Return the client's tool. A name that the model made up is a function's."""
@@ -54,16 +61,16 @@ class ToolMap:
         return {f"tools.{kind}": DROPPED for kind in sorted(self.dropped)}
 
     def add(self, tool: ClientTool, definition: JSON) -> None:
-        """Add a tool. The definition gets the name for the chat model."""
+        """Add a tool, or replace the one with its name. The definition gets the name for the chat model."""
         name = to_chat_name(tool.namespace, tool.name)
         definition["function"]["name"] = name
         self.by_name[name] = tool
-        self.definitions.append(definition)
+        self.definition_of[name] = definition
 
     def restrict(self, tools: Sequence[ClientTool]) -> None:
         """Keep only the tools that `tool_choice` allows."""
         allowed = {to_chat_name(tool.namespace, tool.name) for tool in tools}
-        self.definitions = [tool for tool in self.definitions if tool["function"]["name"] in allowed]
+        self.definition_of = {name: tool for name, tool in self.definition_of.items() if name in allowed}
 
 
 def to_tool_map(tools: Sequence[Any], path: str = "tools") -> ToolMap:
@@ -183,10 +190,15 @@ def wrap_input(text: str) -> str:
 
 
 def unwrap_input(arguments: str) -> str:
-    """Return a custom tool's input from a function's arguments. A model that wrote plain text meant it as the input."""
+    """Return a custom tool's input from a function's arguments. A model that wrote plain text meant it as the input.
+
+    The JSON may have unescaped line breaks, which models write in patches and programs.
+    """
     try:
-        value = parse_json(arguments)
+        value = parse_json(arguments, strict=False)
     except (ValueError, RecursionError):
         return arguments
+    if value == {}:
+        return ""
     found = value.get(INPUT) if isinstance(value, dict) else None
     return found if isinstance(found, str) else arguments

@@ -331,6 +331,9 @@ def test_input_tokens(client: openai.OpenAI, model: Model) -> None:
     assert first.usage is not None
     counted = client.responses.input_tokens.count(model="counts", input="one two three")
     assert (counted.input_tokens, counted.object) == (first.usage.input_tokens, "response.input_tokens")
+    tool = {**TOOL, "description": "Adds two numbers, which may be negative."}
+    with_tools = client.responses.input_tokens.count(model="counts", input="one two three", tools=[tool])
+    assert with_tools.input_tokens > counted.input_tokens + 10
     longer = client.responses.input_tokens.count(model="counts", input="four", previous_response_id=first.id)
     assert longer.input_tokens > counted.input_tokens
     with pytest.raises(openai.BadRequestError):

@@ -107,6 +107,13 @@ def test_items_are_complete(client: FlaskClient) -> None:
     ]
 
 
+def test_items_of_custom_tools_have_a_status(client: FlaskClient) -> None:
+    call = {"type": "custom_tool_call", "call_id": "call_1", "name": "run", "input": "ls"}
+    output = {"type": "custom_tool_call_output", "call_id": "call_1", "output": "a.txt", "status": "incomplete"}
+    items = list_of(client, create(client, call, output))
+    assert [item["status"] for item in items] == ["completed", "incomplete"]
+
+
 def test_items_are_added_listed_and_deleted(client: FlaskClient) -> None:
     id = create(client)
     url = f"/v1/conversations/{id}/items"

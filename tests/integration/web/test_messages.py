@@ -12,7 +12,7 @@ from werkzeug.test import TestResponse
 
 from openai_compat.backends.base import Backend
 from openai_compat.core.large_json import MAX_STRUCTURE
-from openai_compat.services.messages.tokens import MAX_COUNTED_CHARS
+from openai_compat.services.prompt_tokens import MAX_COUNTED_CHARS
 from openai_compat.web.routes.messages import URL_PREFIXES
 from tests.integration.web.conftest import MakeClient
 from tests.support.messages_events import parse_events, read_message

@@ -123,6 +123,20 @@ def test_calls_that_a_model_writes_at_once_are_kept_apart() -> None:
     assert first["id"] != first["call_id"]
 
 
+def test_a_call_without_arguments_has_an_empty_object() -> None:
+    events = events_of(ChatDelta(tool_calls=(ToolCallDelta(0, "", "call_1", "add"),)), STOP)
+    (item,) = check_events(events)["output"]
+    assert item["arguments"] == "{}"
+    texts = [event.get("delta", event.get("arguments")) for event in events if "arguments" in event["type"]]
+    assert texts == ["{}", "{}"], "one delta and the end"
+
+
+def test_a_call_that_was_cut_before_its_arguments_has_none() -> None:
+    call = ToolCallDelta(0, "", "call_1", "add")
+    (item,) = check_events(events_of(ChatDelta(tool_calls=(call,)), ChatDelta(finish_reason="length")))["output"]
+    assert (item["status"], item["arguments"]) == ("incomplete", "")
+
+
 def test_a_custom_tool_gets_its_text() -> None:
     events = events_of(
         ChatDelta(tool_calls=(ToolCallDelta(0, '{"inp', "call_1", "patch"),)),
@@ -171,7 +185,7 @@ def test_annotations_and_logprobs() -> None:
         "url_citation": {"url": "http://x", "title": "X", "start_index": 0, "end_index": 1},
     }
     logprobs = (TokenLogprob("a", -0.5, (("a", -0.5), ("b", float("-inf")))),)
-    events = events_of(ChatDelta("a", logprobs=logprobs), ChatDelta(annotations=(cited,)), STOP)
+    events = events_of(ChatDelta("a", logprobs=logprobs), ChatDelta(annotations=({"type": "file"}, cited)), STOP)
     part = check_events(events)["output"][0]["content"][0]
     assert part["annotations"] == [{"type": "url_citation", **cited["url_citation"]}]
     assert part["logprobs"][0]["top_logprobs"][1]["token"] == "b"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -55,13 +56,18 @@ def test_parts_have_the_form_of_chat() -> None:
 
 
 def test_calls_join_the_assistants_message_before_them() -> None:
-    said = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "I add."}]}
+    message = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "I add."}]}
     second = {**CALL, "call_id": "call_2"}
-    messages = build(USER, said, CALL, second, OUTPUT, {**OUTPUT, "call_id": "call_2"})
+    messages = build(USER, message, CALL, second, OUTPUT, {**OUTPUT, "call_id": "call_2"})
     assert [message["role"] for message in messages] == ["user", "assistant", "tool", "tool"]
     assert messages[1]["content"] == "I add."
     assert [call["id"] for call in messages[1]["tool_calls"]] == ["call_1", "call_2"]
     assert messages[2] == {"role": "tool", "tool_call_id": "call_1", "content": "3"}
+
+
+def test_a_call_without_arguments_has_an_empty_object() -> None:
+    """Upstreams refuse arguments that are no JSON."""
+    assert build(USER, {**CALL, "arguments": ""}, OUTPUT)[1]["tool_calls"][0]["function"]["arguments"] == "{}"
 
 
 def test_a_custom_call_and_a_namespace_have_the_names_of_the_tools() -> None:
@@ -77,8 +83,8 @@ def test_a_custom_call_and_a_namespace_have_the_names_of_the_tools() -> None:
 
 
 def test_reasoning_precedes_the_calls_that_it_led_to() -> None:
-    reasoning = {"type": "reasoning", "id": "rs_1", "summary": [], "content": None, "encrypted_content": "thought"}
-    messages = build(USER, reasoning, CALL, OUTPUT, {**reasoning, "encrypted_content": None})
+    thought = {"type": "reasoning", "id": "rs_1", "summary": [], "content": None, "encrypted_content": "thought"}
+    messages = build(USER, thought, CALL, OUTPUT, {**thought, "encrypted_content": None})
     assert messages[1]["reasoning_content"] == "thought"
     assert "reasoning_content" not in messages[2]
 
@@ -109,6 +115,32 @@ def test_items_of_other_tools_are_kept_as_calls_or_told() -> None:
     assert builder.adaptations == {"input.web_search_call": "dropped"}
 
 
+SHELL = {"type": "shell_call", "call_id": "call_1", "action": {"commands": ["ls"]}}
+SHELL_OUTPUT = {"type": "shell_call_output", "call_id": "call_1"}
+RESULT = {"stdout": "a.txt", "stderr": "", "outcome": {"type": "exit", "exit_code": 0}}
+
+
+@pytest.mark.parametrize(
+    ("output", "content"),
+    [
+        ({**SHELL_OUTPUT, "output": [RESULT]}, json.dumps([RESULT])),
+        ({**SHELL_OUTPUT, "output": [{"type": "input_text", "text": "a.txt"}]}, "a.txt"),
+        ({"type": "local_shell_call_output", "id": "call_1", "output": "a.txt"}, "a.txt"),
+        ({"type": "tool_search_output", "call_id": "call_1", "status": "completed", "tools": []}, '{"tools": []}'),
+    ],
+)
+def test_outputs_of_other_tools_are_kept(output: dict[str, Any], content: str) -> None:
+    assert build(USER, SHELL, output)[2] == {"role": "tool", "tool_call_id": "call_1", "content": content}
+
+
+def test_outputs_of_other_tools_without_a_call_are_left_out() -> None:
+    builder = MessageBuilder(lambda _: Reasoning())
+    program = {"type": "program", "id": "prog_1", "call_id": "call_1", "code": "x"}
+    builder.add_all([USER, program, {"type": "program_output", "call_id": "call_1", "result": "y"}])
+    assert builder.build(None) == [USER]
+    assert builder.adaptations == {"input.program": "dropped", "input.program_output": "dropped"}
+
+
 @pytest.mark.parametrize(
     ("items", "param", "code"),
     [
@@ -131,3 +163,63 @@ def test_a_malformed_item_is_named(items: list[Any], param: str, code: str | Non
     with pytest.raises(InvalidRequestError) as raised:
         build(*items)
     assert (raised.value.param, raised.value.code) == (param, code)
+
+
+def reasoning(text: str) -> dict[str, Any]:
+    return {"type": "reasoning", "summary": [], "encrypted_content": text}
+
+
+SECOND_CALL = {**CALL, "call_id": "call_2"}
+SECOND_OUTPUT = {**OUTPUT, "call_id": "call_2"}
+
+
+def said(text: str) -> dict[str, Any]:
+    return {"role": "assistant", "content": text}
+
+
+@pytest.mark.parametrize(
+    ("items", "roles", "content", "thought"),
+    [
+        ([CALL, said("Wait."), OUTPUT], "assistant tool", "Wait.", None),
+        ([said("One."), CALL, said(" Two."), SECOND_CALL, OUTPUT, SECOND_OUTPUT], "assistant tool tool", "One. Two.",
+         None),
+        ([reasoning("A"), CALL, reasoning("B"), SECOND_CALL, OUTPUT, SECOND_OUTPUT], "assistant tool tool", None, "AB"),
+        ([CALL, USER, OUTPUT, said("Done.")], "assistant tool user assistant", None, None),
+        ([CALL, {**USER, "role": "developer"}, OUTPUT, USER], "assistant tool system user", None, None),
+        ([CALL, SECOND_CALL, OUTPUT, said("Half."), SECOND_OUTPUT], "assistant tool tool assistant", None, None),
+        ([CALL, USER, SECOND_CALL, SECOND_OUTPUT, OUTPUT], "assistant tool user assistant tool", None, None),
+        ([CALL, SECOND_CALL, OUTPUT, {**CALL, "call_id": "call_3"}, SECOND_OUTPUT, {**OUTPUT, "call_id": "call_3"}],
+         "assistant tool tool assistant tool", None, None),
+    ],
+)  # fmt: skip
+def test_outputs_directly_follow_their_calls(
+    items: list[Any], roles: str, content: str | None, thought: str | None
+) -> None:
+    """OpenAI, DeepSeek and Mistral refuse a history with other messages between them."""
+    messages = build(USER, *items)
+    assert [message["role"] for message in messages[1:]] == roles.split()
+    assert (messages[1]["content"], messages[1].get("reasoning_content")) == (content, thought)
+    assert outputs_follow_their_calls(messages)
+
+
+def outputs_follow_their_calls(messages: list[dict[str, Any]]) -> bool:
+    """Return True if the messages are in the order that OpenAI requires."""
+    expected: list[str] = []
+    for message in messages:
+        if message["role"] == "tool":
+            if message["tool_call_id"] not in expected:
+                return False
+            expected.remove(message["tool_call_id"])
+        elif expected:
+            return False
+        else:
+            expected = [call["id"] for call in message.get("tool_calls", ())]
+    return not expected
+
+
+def test_signed_reasoning_stays_before_the_call_that_it_led_to() -> None:
+    builder = MessageBuilder(lambda item: Reasoning("", [{"signature": item["encrypted_content"]}]))
+    builder.add_all([USER, reasoning("A"), CALL, reasoning("B"), SECOND_CALL, OUTPUT, SECOND_OUTPUT])
+    messages = builder.build(None)
+    assert [message["role"] for message in messages] == ["user", "assistant", "assistant", "tool", "tool"]
+    assert [message["reasoning_details"] for message in messages[1:3]] == [[{"signature": "A"}], [{"signature": "B"}]]

@@ -66,6 +66,20 @@ def test_tools_may_stand_among_the_items() -> None:
     assert len(chat["messages"]) == 1
 
 
+def test_a_tool_that_is_given_twice_is_sent_once() -> None:
+    """Upstreams refuse two functions of one name. The last definition counts."""
+    again = {"type": "function", "name": "run", "description": "New."}
+    items = [{"type": "additional_tools", "role": "developer", "tools": [again]}, {"role": "user", "content": "Hi"}]
+    chat = translate(input=items, tools=[{"type": "function", "name": "run"}, {"type": "function", "name": "b"}]).chat
+    assert [tool["function"] for tool in chat["tools"]] == [{"name": "run", "description": "New."}, {"name": "b"}]
+
+
+def test_tools_of_an_item_must_be_a_list() -> None:
+    with pytest.raises(InvalidRequestError) as raised:
+        translate(input=[{"role": "user", "content": "Hi"}, {"type": "additional_tools", "tools": 5}])
+    assert (raised.value.param, raised.value.code) == ("input[1].tools", "invalid_type")
+
+
 def test_without_tools_there_is_no_choice() -> None:
     chat = translate(tools=[{"type": "web_search"}], tool_choice="auto", parallel_tool_calls=True).chat
     assert chat.keys() == {"model", "messages", "stream"}

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from openai_compat.core.errors import InvalidRequestError
 from openai_compat.services.responses.state import CallState
 
 RESPONSE: dict[str, Any] = {"output": []}
@@ -46,3 +49,25 @@ def test_a_call_without_storage_gives_its_conversation_back() -> None:
     store = FakeStore()
     state_of(store, store=False).keep(RESPONSE, b"{}")
     assert store.calls == ["lock", "load", "release"]
+
+
+HELLO = {"role": "user", "content": "Hi"}
+
+
+def prepare(*items: Any) -> None:
+    store: Any = FakeStore()
+    CallState(store, {"input": list(items)}, "owner").prepare()
+
+
+@pytest.mark.parametrize("kind", [["message"], {"a": 1}, 1])
+def test_the_type_of_an_item_must_be_a_text(kind: Any) -> None:
+    with pytest.raises(InvalidRequestError) as raised:
+        prepare(HELLO, {**HELLO, "type": kind})
+    assert (raised.value.param, raised.value.code) == ("input[1].type", "invalid_type")
+
+
+def test_two_items_with_the_same_id_are_refused() -> None:
+    """A list of input items is read on from an id, so that a second one would never be passed."""
+    with pytest.raises(InvalidRequestError) as raised:
+        prepare({**HELLO, "id": "a"}, {**HELLO, "id": "a"})
+    assert (raised.value.param, raised.value.code) == ("input", "duplicate_item")

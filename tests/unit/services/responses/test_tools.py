@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from openai_compat.core.errors import InvalidRequestError
+from openai_compat.core.large_json import LARGE_BYTES
 from openai_compat.services.responses.tools import (
     ClientTool,
     to_tool_choice,
@@ -126,6 +127,16 @@ def test_a_choice_without_tools_asks_for_nothing_unless_it_is_required() -> None
 def test_the_input_of_a_custom_tool_survives_both_ways() -> None:
     text = '*** Begin Patch\n"quoted" é'
     assert unwrap_input(wrap_input(text)) == text
+
+
+@pytest.mark.parametrize("padding", [0, LARGE_BYTES])
+def test_the_input_of_a_custom_tool_may_have_line_breaks(padding: int) -> None:
+    text = "a\nb" + "c" * padding
+    assert unwrap_input(f'{{"input": "{text}"}}') == text
+
+
+def test_a_custom_tool_without_arguments_has_an_empty_input() -> None:
+    assert unwrap_input("{}") == ""
 
 
 @pytest.mark.parametrize("arguments", ["plain text", '{"other": 1}', '{"input": 3}', "[1]"])
