@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from openai_compat.backends.base import CHAT_PARAMETERS, Backend, SupportsChat, capabilities_of, missing_capability
-from openai_compat.backends.parsing.openai_chat import ChatParser
+from openai_compat.backends.parsing.openai_chat import read_completion
 from openai_compat.core.streams import HEARTBEAT, Heartbeat, PrimedStream
 from openai_compat.core.tokens import TokenCounter
 from openai_compat.core.turns import TimeSlices
@@ -148,9 +148,7 @@ def complete_deltas(answer: ChatAnswer) -> Iterator[ChatDelta]:
     if not answer.has_finish_hook:
         yield from (delta for delta in answer.deltas() if isinstance(delta, ChatDelta))
         return
-    parser = ChatParser()
-    yield from parser.read(answer.to_completion())
-    yield from parser.read_end()
+    yield from read_completion(answer.to_completion())
 
 
 class _Choice:
