@@ -27,15 +27,18 @@ class TooManyValuesError(ValueError):
     """A JSON text has more than `MAX_STRUCTURE` structural characters."""
 
 
-def parse_json(text: str | bytes, parse_constant: Callable[[str], Any] | None = None) -> Any:
+def parse_json(text: str | bytes, parse_constant: Callable[[str], Any] | None = None, *, strict: bool = True) -> Any:
     """Parse JSON. A large text gives turns between its objects and its numbers, as C code cannot be interrupted.
+
+    Unless `strict`, strings may contain control characters, which models write.
 
     Raises:
         TooManyValuesError: The text has too many values to be decoded.
         ValueError, RecursionError: It is not JSON, or nested too deeply.
     """
     if len(text) <= LARGE_BYTES:
-        return json.loads(text, parse_constant=parse_constant)
+        options: dict[str, Any] = {} if strict else {"strict": False}
+        return json.loads(text, parse_constant=parse_constant, **options)
     if has_too_many_values(text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text):
         raise TooManyValuesError(f"the JSON text has more than {MAX_STRUCTURE} values")
     decoded = text if isinstance(text, str) else text.decode("utf-8-sig")
@@ -43,6 +46,7 @@ def parse_json(text: str | bytes, parse_constant: Callable[[str], Any] | None = 
     checked = TimeSlices().checked
     value = json.loads(
         decoded,
+        strict=strict,
         object_pairs_hook=checked(dict),
         parse_float=checked(float),
         parse_int=checked(int),
