@@ -16,7 +16,7 @@ from openai_compat.services.continuation import Continuation
 from openai_compat.services.event_stream import CompleteAnswer
 from openai_compat.services.inference import Endpoint
 from openai_compat.services.inference_call import InferenceCall
-from openai_compat.services.openai_objects import new_id, now, to_json
+from openai_compat.services.openai_objects import new_id, now, to_json, to_tool_texts
 from openai_compat.services.owner import owner_of
 from openai_compat.services.stored_items import to_item
 
@@ -74,7 +74,9 @@ class TokensEndpoint(InputEndpoint):
     path = TOKENS_PATH
 
     def _answer(self, target: Target | Route, request: TranslatedRequest, context: CallContext) -> CompleteAnswer:
-        count = self._service.chats.tokens.count_messages(request.chat["messages"], self._call.model)
+        tokens = self._service.chats.tokens
+        count = tokens.count_messages(request.chat["messages"], self._call.model)
+        count += tokens.count_all(to_tool_texts(request.chat.get("tools") or ()), self._call.model)
         return CompleteAnswer(200, {}, to_json({"object": "response.input_tokens", "input_tokens": count}))
 
 
