@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from openai_compat.backends.base import CHAT_PARAMETERS, Backend, SupportsChat, capabilities_of, missing_capability
-from openai_compat.backends.parsing.openai_chat import ChatParser
+from openai_compat.backends.parsing.openai_chat import read_completion
 from openai_compat.core.streams import HEARTBEAT, Heartbeat, PrimedStream
 from openai_compat.core.tokens import TokenCounter
 from openai_compat.core.turns import TimeSlices
@@ -15,7 +15,7 @@ from openai_compat.core.types import JSON, CallContext, ChatDelta, ChatRequest, 
 from .answer import Finish, StreamingAnswer
 from .emulation.plan import emulate
 from .legacy_functions import to_legacy_chunk, to_legacy_message, to_tools
-from .openai_objects import join_audio, new_id, to_finite, to_usage_object
+from .openai_objects import join_audio, new_id, to_finite, to_tool_texts, to_usage_object
 from .parameters import check_stream_options, check_supported, drop_empty_tools, drop_nulls
 from .preparation import prepare_payload
 from .response_hooks import apply_hooks
@@ -73,15 +73,20 @@ class ChatAnswer(StreamingAnswer[ChatDelta]):
         super().__init__(deltas, choices=choices, is_streamed=request.is_streamed, finish=finish)
         self.model = request.model
         self._messages = request.messages
+        self._tools = request.parameters.get("tools") or ()
         self._tokens = tokens
         self._is_legacy = is_legacy
 
     def _texts_of(self, delta: ChatDelta) -> Iterable[str]:
-        return (delta.content or "", *(call.arguments for call in delta.tool_calls))
+        texts: tuple[str | None, ...] = (delta.content, delta.reasoning, delta.refusal)
+        if delta.tool_calls:
+            texts += tuple(call.arguments for call in delta.tool_calls)
+        return filter(None, texts)
 
     def _count(self, text: str) -> Usage:
         prompt = self._tokens.count_messages(self._messages, self.model)
-        return Usage(prompt, self._tokens.count(text, self.model))
+        tools = self._tokens.count_all(to_tool_texts(self._tools), self.model)
+        return Usage(prompt + tools, self._tokens.count(text, self.model))
 
     def _to_object(self, deltas: Iterable[ChatDelta | Heartbeat]) -> JSON:
         choices: dict[int, _Choice] = {}
@@ -148,9 +153,7 @@ def complete_deltas(answer: ChatAnswer) -> Iterator[ChatDelta]:
     if not answer.has_finish_hook:
         yield from (delta for delta in answer.deltas() if isinstance(delta, ChatDelta))
         return
-    parser = ChatParser()
-    yield from parser.read(answer.to_completion())
-    yield from parser.read_end()
+    yield from read_completion(answer.to_completion())
 
 
 class _Choice:

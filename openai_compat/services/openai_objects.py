@@ -6,7 +6,7 @@ import json
 import re
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 from typing import Any, Final
 from uuid import uuid4
@@ -40,6 +40,11 @@ def _encode(value: Any, depth: int, encode: Callable[[Any], bytes]) -> bytes:
     if depth and isinstance(value, list):
         return b"[" + b",".join([_encode(item, depth - 1, encode) for item in value]) + b"]"
     return encode(value)
+
+
+def to_tool_texts(tools: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the definitions of tools as the texts whose tokens are counted."""
+    return [to_json(tool.get("function") or tool).decode() for tool in tools]
 
 
 def to_usage_object(usage: Usage) -> dict[str, Any]:

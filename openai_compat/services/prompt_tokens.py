@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from openai_compat.core.tokens import TokenCounter, estimate_tokens, fixed_tokens, texts_of
 from openai_compat.core.turns import TimeSlices
-from openai_compat.services.openai_objects import to_json
+from openai_compat.services.openai_objects import to_tool_texts
 
 SAMPLE_CHARS: Final = 16_384
 """Characters that an estimate reads, under a millisecond's work."""
@@ -60,7 +60,7 @@ def _pieces(texts: Sequence[str]) -> Iterator[str]:
 
 def _texts_of(chat: Mapping[str, Any]) -> list[str]:
     texts = [text for message in chat["messages"] for text in texts_of(message)]
-    return texts + [to_json(tool["function"]).decode() for tool in chat.get("tools") or ()]
+    return texts + to_tool_texts(chat.get("tools") or ())
 
 
 def _fixed_tokens(chat: Mapping[str, Any]) -> int:

@@ -15,17 +15,17 @@ CACHE_CONTROL: Final = "cache_control"
 
 
 def to_blocks(content: Any, path: str) -> list[JSON]:
-    """Return the blocks of a message's content. Empty texts, which Anthropic refuses, are left out.
+    """Return the blocks of a message's content, without texts of white space alone, which Anthropic refuses.
 
     Raises:
         InvalidRequestError: A part has no counterpart, or cannot be read.
     """
     if isinstance(content, str):
-        return [{"type": "text", "text": content}] if content else []
+        return [{"type": "text", "text": content}] if content.strip() else []
     blocks = []
     for index, part in enumerate(content or ()):
         block = _to_block(part, f"{path}[{index}]")
-        if block.get("text") == "":
+        if block["type"] == "text" and not block["text"].strip():
             continue
         blocks.append(block if CACHE_CONTROL not in part else {**block, CACHE_CONTROL: part[CACHE_CONTROL]})
     return blocks

@@ -42,8 +42,6 @@ class MessageBuilder:
         last = self.messages[-1] if self.messages else {}
         if last.get("role") == "assistant" and last["content"][-1]["type"] == "text":
             _strip_end(last["content"])
-            if not last["content"]:
-                self.messages.pop()
 
     @property
     def is_in_tool_loop_without_thinking(self) -> bool:
@@ -77,11 +75,7 @@ class MessageBuilder:
 
 def _strip_end(blocks: list[JSON]) -> None:
     """Remove white space at the end of a beginning of the answer, which Anthropic refuses."""
-    text = blocks[-1]["text"].rstrip()
-    if text:
-        blocks[-1] = {**blocks[-1], "text": text}
-    else:
-        blocks.pop()
+    blocks[-1] = {**blocks[-1], "text": blocks[-1]["text"].rstrip()}
 
 
 def _mark(blocks: list[JSON], message: JSONObject) -> list[JSON]:

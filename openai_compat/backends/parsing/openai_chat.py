@@ -72,8 +72,29 @@ def read_chat_completion(body: bytes, to_error: ToError = to_status_error) -> li
         raise _to_error(completion, to_error)
     if not isinstance(completion.get("choices"), list) or not completion["choices"]:
         raise UpstreamInvalidResponseError("The upstream's response is not a chat completion: it has no choices.")
+    return list(read_completion(completion))
+
+
+def read_completion(completion: JSONObject) -> Iterator[ChatDelta]:
+    """Yield the deltas of a complete answer, in which each tool call is one entry.
+
+    Raises:
+        UpstreamInvalidResponseError: A choice or its message is not an object, or its index is no number.
+    """
     parser = ChatParser()
-    return [*parser.read(completion), *parser.read_end()]
+    choices = [_with_numbered_calls(choice) for choice in completion.get("choices") or ()]
+    yield from parser.read({**completion, "choices": choices})
+    yield from parser.read_end()
+
+
+def _with_numbered_calls(choice: Any) -> Any:
+    """Return the choice with the position of each tool call as its index. Some servers give all calls the same id."""
+    message = as_dict(choice).get("message")
+    calls = as_dict(message).get("tool_calls")
+    if not isinstance(calls, list) or len(calls) < 2:
+        return choice
+    numbered = [{**call, "index": number} if isinstance(call, dict) else call for number, call in enumerate(calls)]
+    return {**choice, "message": {**as_dict(message), "tool_calls": numbered}}
 
 
 @primed

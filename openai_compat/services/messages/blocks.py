@@ -113,7 +113,7 @@ class ToolUseBlock(Block):
         if not text.rstrip().endswith("}"):
             return None
         try:
-            value = parse_json(text)
+            value = parse_json(text, strict=False)
         except (ValueError, RecursionError):
             return None
         return value if isinstance(value, dict) else None

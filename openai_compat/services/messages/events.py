@@ -14,6 +14,7 @@ from openai_compat.services.openai_objects import to_json
 from openai_compat.services.sse_events import encode_deltas
 
 from .blocks import Block, Content, ToolUseBlock
+from .json_strings import ControlEscaper
 from .objects import to_usage
 from .tools import ToolMap
 
@@ -44,6 +45,7 @@ class EventWriter(Content):
         self._events: list[bytes] = []
         self._open_block: Block | None = None
         self._head = ""
+        self._escaper: ControlEscaper | None = None
 
     def begin(self, message: JSON) -> bytes:
         """Return the first event."""
@@ -76,6 +78,8 @@ class EventWriter(Content):
     def on_text(self, block: Block, text: str) -> None:
         """Write a delta event, whose beginning is the same for all deltas of a block."""
         if block is self._open_block:
+            if self._escaper is not None:
+                text = self._escaper.escape(text)
             self._events.append(f"{self._head}{encode_basestring(text)}}}}}\n\n".encode("utf-8", "replace"))
 
     def on_signature(self, block: Block) -> None:
@@ -86,6 +90,7 @@ class EventWriter(Content):
     def _start(self, block: Block) -> None:
         """Write the start of a block, and what it has already."""
         self._open_block = block
+        self._escaper = ControlEscaper() if isinstance(block, ToolUseBlock) else None
         start = {"index": block.index, "content_block": block.to_start()}
         self._events.append(to_event("content_block_start", start))
         self._head = (

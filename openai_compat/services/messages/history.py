@@ -11,7 +11,7 @@ from openai_compat.core.errors import InvalidRequestError
 from openai_compat.core.profiles import DROPPED
 from openai_compat.core.turns import TimeSlices
 from openai_compat.core.types import JSON
-from openai_compat.services.request_fields import invalid_value, object_at, text_at
+from openai_compat.services.request_fields import invalid_value, missing_parameter, object_at, text_at
 from openai_compat.services.tool_names import to_chat_name
 
 from .content import BLOCKS, blocks_at, join_parts, to_parts, to_text_part
@@ -46,13 +46,19 @@ class MessageBuilder:
         self._slices = TimeSlices()
 
     def add_system(self, system: Any, path: str = "system") -> None:
-        """Add instructions, without the block of Claude Code that differs between calls.
+        """Add the texts of instructions, without the block of Claude Code that differs between calls.
 
         Raises:
-            InvalidRequestError: a block is no text.
+            InvalidRequestError: a block is malformed.
         """
-        texts = [text_at(block, "text", at) for block, at in blocks_at(system, path)]
-        self._system += [text for text in texts if text and not text.startswith(BILLING_PREFIX)]
+        for block, at in blocks_at(system, path):
+            kind = text_at(block, "type", at) if "type" in block else "text"
+            if kind != "text":
+                self.adaptations[f"{path.partition('[')[0]}.{kind}"] = DROPPED
+                continue
+            text = text_at(block, "text", at)
+            if text and not text.startswith(BILLING_PREFIX):
+                self._system.append(text)
 
     def add_all(self, messages: Iterable[Any]) -> None:
         """Add the conversation.
@@ -64,6 +70,10 @@ class MessageBuilder:
             path = f"messages[{index}]"
             role = text_at(object_at(message, path), "role", path)
             content, at = message.get("content"), f"{path}.content"
+            if content is None and role == "system":
+                continue
+            if content is None:
+                raise missing_parameter(at)
             if not isinstance(content, str | list):
                 raise InvalidRequestError(
                     f"Invalid type for '{at}': expected a string or array of objects.", param=at, code="invalid_type"
@@ -96,10 +106,15 @@ class MessageBuilder:
             kind = text_at(block, "type", at)
             if kind == "tool_result":
                 self._add_result(block, at)
-            elif kind in BLOCKS:
-                self._parts += to_parts(block, at)
             else:
-                self.adaptations[f"messages.{kind}"] = DROPPED
+                self._parts += self._to_parts(block, kind, at)
+
+    def _to_parts(self, block: Mapping[str, Any], kind: str, path: str) -> list[JSON]:
+        """Return the content parts of a block. A block that has no form in chat has none."""
+        if kind in BLOCKS:
+            return to_parts(block, path)
+        self.adaptations[f"messages.{kind}"] = DROPPED
+        return []
 
     def _add_result(self, block: Mapping[str, Any], path: str) -> None:
         call_id = text_at(block, "tool_use_id", path)
@@ -110,7 +125,7 @@ class MessageBuilder:
                 param=f"{path}.tool_use_id",
             )
         content = blocks_at(block.get("content"), f"{path}.content")
-        parts = [part for inner, at in content for part in to_parts(inner, at)]
+        parts = [part for inner, at in content for part in self._to_parts(inner, text_at(inner, "type", at), at)]
         text = "\n".join(part["text"] for part in parts if part["type"] == "text")
         attached = [part for part in parts if part["type"] != "text"]
         if attached:

@@ -19,8 +19,9 @@ class AnthropicMessageSchema(RequestSchema):
     content = OneOf(
         String(),
         List(AnyObject()),
-        required=True,
-        description="A text or a list of blocks: `text`, `image`, `document`, `tool_use`, `tool_result`, `thinking`.",
+        allow_none=True,
+        description="A text or a list of blocks: `text`, `image`, `document`, `tool_use`, `tool_result`, `thinking`. "
+        "Required unless the role is `system`.",
         example="Hello!",
     )
 

@@ -336,6 +336,9 @@ def test_input_tokens(client: openai.OpenAI, model: Model) -> None:
     assert with_tools.input_tokens > counted.input_tokens + 10
     longer = client.responses.input_tokens.count(model="counts", input="four", previous_response_id=first.id)
     assert longer.input_tokens > counted.input_tokens
+    tool: Any = {"type": "function", "name": "f", "description": "word " * 50, "parameters": {}, "strict": False}
+    with_tool = client.responses.input_tokens.count(model="counts", input="one two three", tools=[tool])
+    assert with_tool.input_tokens > counted.input_tokens + 50
     with pytest.raises(openai.BadRequestError):
         client.responses.input_tokens.count(model="counts", input="four", previous_response_id=OWN_RESPONSE)
     assert model.paths == ["/v1/chat/completions"]

@@ -57,6 +57,17 @@ def test_a_stream_is_that_of_anthropic(client: FlaskClient) -> None:
     assert message["usage"] == complete["usage"]
 
 
+def test_a_system_message_between_others_needs_no_content(client: FlaskClient) -> None:
+    directive = {"role": "system", "output_config": {"effort": "low"}}
+    removal = {"type": "tool_removal", "tool": {"type": "tool_reference", "name": "add"}}
+    body = {**CALL, "messages": [*MESSAGES, directive, {"role": "system", "content": [removal]}]}
+    response = client.post("/v1/messages", json=body)
+    assert response.get_json()["content"] == [{"type": "text", "text": "Hello there!"}]
+    assert response.headers["x-openai-compat-adapted"] == "messages.tool_removal=dropped"
+    refused = client.post("/v1/messages", json={**CALL, "messages": [{"role": "user"}]})
+    assert "Missing required parameter: 'messages[0].content'" in error_of(refused)["message"]
+
+
 def test_an_answer_that_is_cut_by_the_limit(client: FlaskClient) -> None:
     assert client.post("/v1/messages", json={**CALL, "max_tokens": 1}).get_json()["stop_reason"] == "max_tokens"
 

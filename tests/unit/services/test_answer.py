@@ -118,6 +118,19 @@ def test_usage_is_counted_if_the_backend_reports_none(usage: Usage | None) -> No
         assert expected.items() <= completion["usage"].items()
 
 
+def test_counted_usage_has_definitions_of_tools_reasoning_and_refusals() -> None:
+    tools = [
+        {"type": "function", "function": {"name": "f", "description": "word " * 100}},
+        {"type": "custom", "custom": {"name": "g", "description": "word " * 100}},
+    ]
+    deltas = [ChatDelta(reasoning="word " * 50), ChatDelta(refusal="word " * 25), ChatDelta(finish_reason="stop")]
+    request = ChatRequest("m", MESSAGES, {"tools": tools})
+    usage = ChatAnswer(request, iter(deltas), TokenCounter(), is_legacy=False).to_completion()["usage"]
+    plain = chat(*deltas).to_completion()["usage"]
+    assert usage["prompt_tokens"] > plain["prompt_tokens"] + 200
+    assert 75 <= usage["completion_tokens"] < 80
+
+
 def test_text_is_not_kept_after_the_backend_has_reported_usage() -> None:
     """A stream may continue for megabytes after a first usage."""
     chats = chat(ChatDelta("a"), ChatDelta(usage=Usage(1)), ChatDelta("b"), ChatDelta(finish_reason="stop"))

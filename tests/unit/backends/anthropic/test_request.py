@@ -60,6 +60,14 @@ def test_smallest_request() -> None:
         pytest.param([USER, {"role": "assistant", "content": ""}, {"role": "user", "content": [{"type": "text", "text": ""}]}],
                      [{"role": "user", "content": [HI]}], id="empty contents are left out"),
         pytest.param(
+            [{"role": "user", "content": [{"type": "text", "text": " \n"}, HI]},
+             {"role": "assistant", "content": "\n\n", "tool_calls": [call("a")]},
+             {"role": "tool", "tool_call_id": "a", "content": "one"},
+             {"role": "assistant", "content": [{"type": "text", "text": "\t"}]}, {"role": "user", "content": " "}],
+            [{"role": "user", "content": [HI]}, {"role": "assistant", "content": [use("a")]},
+             {"role": "user", "content": [result("a", "one")]}],
+            id="texts of white space are left out"),
+        pytest.param(
             [USER, {"role": "assistant", "content": "I ask", "tool_calls": [call("a", '{"x": 1}'), call("b:0")]},
              {"role": "tool", "tool_call_id": "b:0", "content": "two"},
              {"role": "tool", "tool_call_id": "a", "content": "one"}, USER],

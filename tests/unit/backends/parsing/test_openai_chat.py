@@ -356,6 +356,17 @@ def test_a_completion() -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["f", "g"])
+@pytest.mark.parametrize("index", [None, 0])
+def test_each_call_of_a_completion_is_kept_although_their_ids_are_equal(name: str, index: int | None) -> None:
+    calls = [call(index, "a", "f", '{"n":1}'), call(index, "a", name, '{"n":2}')]
+    deltas = read_chat_completion(completion({"content": None, "tool_calls": calls}))
+    assert deltas[0].tool_calls == (
+        ToolCallDelta(0, '{"n":1}', "a", "f"),
+        ToolCallDelta(1, '{"n":2}', None, name),
+    )
+
+
 def test_a_completion_without_a_finish_reason_gets_one() -> None:
     assert read_chat_completion(completion({"content": "a"}, None)) == [ChatDelta("a"), ChatDelta(finish_reason="stop")]
 

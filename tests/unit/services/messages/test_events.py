@@ -117,6 +117,21 @@ def test_a_call_without_an_id_gets_one_and_a_long_name_comes_back() -> None:
     assert (block["name"], block["id"][:6]) == (LONG_NAME, "toolu_")
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_control_characters_in_arguments_are_escaped(size: int) -> None:
+    """Local models write them, and the clients of Anthropic end the stream with an error."""
+    arguments = '{\n\t"a\\\\": "x\n\x01\\"\ty", "b": "\\\\\n"\r\n}'
+    parts = [arguments[start : start + size] for start in range(0, len(arguments), size)]
+    message = both_of(call(0, "", "call_1", "add"), *(call(0, part) for part in parts), CALLS)
+    assert message["content"][0]["input"] == {"a\\": 'x\n\x01"\ty', "b": "\\\n"}
+
+
+def test_arguments_without_control_characters_in_strings_are_sent_as_they_are() -> None:
+    arguments = '{\n  "a": "\\n \\u000a",\r\n  "b": 1\n}'
+    events = stream(call(0, arguments, "call_1", "add"), CALLS)
+    assert [event["delta"]["partial_json"] for event in events if "_block_delta" in event["type"]] == [arguments]
+
+
 @pytest.mark.parametrize("arguments", ['{"a":', "[1]", '"text"'])
 def test_arguments_that_are_no_object_reach_the_tool_as_they_are(arguments: str) -> None:
     content = Content(TOOLS, STOPS)

@@ -54,7 +54,8 @@ def test_all_system_texts_become_the_first_message_without_the_billing_block() -
     ]
     reminder = {"role": "system", "content": [text("Use ToolSearch.")]}
     directive = {"role": "system", "content": [], "output_config": {"effort": "low"}}
-    assert messages_of(USER, reminder, directive, system=system) == [
+    bare = {"role": "system", "output_config": {"effort": "low"}}
+    assert messages_of(USER, reminder, directive, bare, {**bare, "content": None}, system=system) == [
         {"role": "system", "content": "Be brief.\n\nUse ToolSearch."}, USER,
     ]  # fmt: skip
     assert messages_of(USER, system="Be brief.")[0] == {"role": "system", "content": "Be brief."}
@@ -210,6 +211,21 @@ def test_a_message_with_nothing_for_a_chat_is_left_out_and_told() -> None:
     assert request.adaptations == {"messages.server_tool_use": "dropped", "messages.container_upload": "dropped"}
 
 
+def test_changes_of_tools_between_messages_are_dropped_and_told() -> None:
+    tool = {"type": "tool_reference", "name": "add"}
+    blocks = [text("Go."), {"type": "tool_addition", "tool": tool}, {"type": "tool_removal", "tool": tool}]
+    request = translate_request({"messages": [USER, {"role": "system", "content": blocks}]})
+    assert request.chat["messages"] == [{"role": "system", "content": "Go."}, USER]
+    assert request.adaptations == {"messages.tool_addition": "dropped", "messages.tool_removal": "dropped"}
+
+
+def test_a_block_of_a_result_without_a_form_in_chat_is_dropped_and_told() -> None:
+    page = {"role": "user", "content": [result("c", [{"type": "browser_state", "url": "https://x"}, text("page")])]}
+    request = translate_request({"messages": [USER, {"role": "assistant", "content": [use("c")]}, page]})
+    assert request.chat["messages"][-1] == {"role": "tool", "tool_call_id": "c", "content": "page"}
+    assert request.adaptations == {"messages.browser_state": "dropped"}
+
+
 def test_tools_lose_what_chat_does_not_know() -> None:
     tools = [
         {**ADD, "type": "custom", "cache_control": {"type": "ephemeral"}, "eager_input_streaming": True},
@@ -354,6 +370,8 @@ def test_an_answer_that_has_begun_is_continued_as_the_entry_says() -> None:
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content[0].text"),
         ({"messages": [{"role": "user", "content": ["x"]}]}, "messages[0].content[0]"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content"),
+        ({"messages": [{"role": "system", "content": 5}, USER]}, "messages[0].content"),
         ({"messages": [{"role": "system", "content": "x"}]}, "messages"),
         ({"messages": [USER], "tools": [{"input_schema": {}}]}, "tools[0].name"),
         ({"messages": [USER], "tools": [ADD], "tool_choice": {"type": "maybe"}}, "tool_choice.type"),
