@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from secrets import token_hex
 from time import time
@@ -83,6 +83,11 @@ class EndedCall:
     attempts: int = 1
     error: str | None = None
     first_token_ms: int | None = None
+
+    @property
+    def is_cut(self) -> bool:
+        """True if the client disconnected, or the call ended with an error."""
+        return self.status >= 400 or self.error is not None
 
 
 class Accounts:
@@ -203,12 +208,18 @@ class Accounts:
         return self.gate.admit(caller, CallDescription(OTHER, model, request_id, price=price))
 
     def settle(self, admission: Admission, ended: EndedCall) -> None:
-        """Settle a call. Without the upstream's counts, or with absurd ones, its tokens are estimated."""
+        """Settle a call. Without the upstream's counts, or with absurd ones, its tokens are estimated.
+
+        The counts of a stream that was cut may be those of its start, so that the estimate counts if it is higher.
+        """
         call = admission.call
         usage = None if ended.usage is None or _is_absurd(ended.usage) else ended.usage
         is_estimated = usage is None
+        streamed = ended.streamed_tokens or 0
         if usage is None:
             usage = _estimate_usage(call, ended)
+        elif ended.is_cut and streamed > usage.completion_tokens:
+            usage, is_estimated = replace(usage, completion_tokens=streamed), True
         served_by = ended.served_by or call.model
         price = None if ended.served is None else self.prices.find(ended.served, served_by)
         admission.settle(

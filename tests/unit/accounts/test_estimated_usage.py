@@ -58,3 +58,22 @@ def test_a_call_without_usage_is_estimated(ended: EndedCall, call: dict[str, Any
 def test_the_counts_of_the_upstream_are_taken_as_they_are() -> None:
     outcome = settle(EndedCall(200, 1, Usage(0, 0), 9, answer_bytes=80, goes_on=True))
     assert (outcome.usage, outcome.is_estimated) == (Usage(0, 0), False)
+
+
+@pytest.mark.parametrize(
+    "ended",
+    [
+        EndedCall(499, 1, Usage(30, 1, 20), 60),
+        EndedCall(200, 1, Usage(30, 1, 20), 60, error="upstream_truncated"),
+        EndedCall(500, 1, Usage(30, 1, 20), 60),
+    ],
+    ids=["client gone", "cut by the upstream", "cut in the background"],
+)
+def test_a_cut_stream_costs_what_was_streamed_if_its_counts_are_those_of_its_start(ended: EndedCall) -> None:
+    outcome = settle(ended)
+    assert (outcome.usage, outcome.is_estimated) == (Usage(30, 60, 20), True)
+
+
+def test_a_cut_stream_costs_the_counts_of_the_upstream_if_they_are_higher() -> None:
+    outcome = settle(EndedCall(499, 1, Usage(30, 90), 60))
+    assert (outcome.usage, outcome.is_estimated) == (Usage(30, 90), False)
