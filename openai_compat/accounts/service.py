@@ -260,9 +260,11 @@ class Accounts:
 def _estimate_usage(call: CallDescription, ended: EndedCall) -> Usage | None:
     """Return the usage of a call whose upstream did not tell it, or None if there was no answer.
 
-    A call that goes on at the upstream, where its answer can be read later, counts with the most that it may use.
+    A call that goes on at the upstream, where its answer can be read later, counts with the most that it may use. A
+    background response that failed has the status of its failure, also if a part of it can be read.
     """
-    if not call.is_generation or (ended.status >= 400 and ended.status != CLIENT_GONE):
+    has_failed = ended.status >= 400 and ended.status != CLIENT_GONE
+    if not call.is_generation or (has_failed and not ended.streamed_tokens):
         return None
     if ended.goes_on:
         return Usage(call.input_tokens, call.output_tokens)

@@ -39,6 +39,8 @@ def settle(ended: EndedCall, **call: Any) -> Outcome:
         (EndedCall(499, 1, None), {}, Usage(10)),
         (EndedCall(499, 1, None, 0), {}, Usage(10)),
         (EndedCall(502, 1, None, answer_bytes=80), {}, None),
+        (EndedCall(500, 1, None, 7), {}, Usage(10, 7)),
+        (EndedCall(500, 1, None, 0), {}, None),
         (EndedCall(200, 1, None, answer_bytes=80), {"is_generation": False}, None),
         (EndedCall(200, 1, None, answer_bytes=80, goes_on=True), {}, Usage(10, 100)),
         (EndedCall(499, 1, None, 3, goes_on=True), {}, Usage(10, 100)),
@@ -47,7 +49,8 @@ def settle(ended: EndedCall, **call: Any) -> Outcome:
     ],
     ids=[
         "complete", "long", "embeddings", "cut stream", "empty stream", "no answer", "no event", "error",
-        "count of tokens", "in the background", "cut in the background", "refused in the background", "absurd counts",
+        "background stream that broke", "background stream that failed", "count of tokens", "in the background",
+        "cut in the background", "refused in the background", "absurd counts",
     ],
 )  # fmt: skip
 def test_a_call_without_usage_is_estimated(ended: EndedCall, call: dict[str, Any], expected: Usage | None) -> None:
