@@ -68,8 +68,8 @@ class EndedCall:
     """How a call ended.
 
     `streamed_tokens` is an estimate of the tokens that a streamed answer had, None for any other. `answer_bytes` is the
-    length of a complete one. With `goes_on` the upstream works on after the call. `served` is the model config that
-    answered, and `served_by` its name where the route has several.
+    length of a complete one. With `goes_on` the upstream works on after the call. `is_sent` is False if no upstream got
+    a request for it. `served` is the model config that answered, and `served_by` its name where the route has several.
     """
 
     status: int
@@ -78,6 +78,7 @@ class EndedCall:
     streamed_tokens: int | None = None
     answer_bytes: int = 0
     goes_on: bool = False
+    is_sent: bool = True
     served: ModelConfig | None = None
     served_by: str | None = None
     attempts: int = 1
@@ -265,6 +266,8 @@ def _estimate_usage(call: CallDescription, ended: EndedCall) -> Usage | None:
     """
     has_failed = ended.status >= 400 and ended.status != CLIENT_GONE
     if not call.is_generation or (has_failed and not ended.streamed_tokens):
+        return None
+    if ended.status == CLIENT_GONE and not ended.is_sent:  # it waited for a slot or for the connection
         return None
     if ended.goes_on:
         return Usage(call.input_tokens, call.output_tokens)

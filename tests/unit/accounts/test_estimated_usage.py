@@ -35,6 +35,8 @@ def settle(ended: EndedCall, **call: Any) -> Outcome:
         (EndedCall(200, 1, None, answer_bytes=8000), {}, Usage(10, 100)),
         (EndedCall(200, 1, None, answer_bytes=8000), {"endpoint": "embeddings", "output_tokens": 0}, Usage(10)),
         (EndedCall(499, 1, None, 7), {}, Usage(10, 7)),
+        (EndedCall(499, 1, None, is_sent=False), {}, None),
+        (EndedCall(499, 1, None, goes_on=True, is_sent=False), {}, None),
         (EndedCall(200, 1, None, 0), {}, None),
         (EndedCall(499, 1, None), {}, Usage(10)),
         (EndedCall(499, 1, None, 0), {}, Usage(10)),
@@ -48,7 +50,8 @@ def settle(ended: EndedCall, **call: Any) -> Outcome:
         (EndedCall(200, 1, Usage(2**70, 5), answer_bytes=80), {}, Usage(10, 20)),
     ],
     ids=[
-        "complete", "long", "embeddings", "cut stream", "empty stream", "no answer", "no event", "error",
+        "complete", "long", "embeddings", "cut stream", "not sent", "not sent in the background",
+        "empty stream", "no answer", "no event", "error",
         "background stream that broke", "background stream that failed", "count of tokens", "in the background",
         "cut in the background", "refused in the background", "absurd counts",
     ],
