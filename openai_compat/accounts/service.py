@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from secrets import token_hex
 from time import time
@@ -68,8 +68,8 @@ class EndedCall:
     """How a call ended.
 
     `streamed_tokens` is an estimate of the tokens that a streamed answer had, None for any other. `answer_bytes` is the
-    length of a complete one. With `goes_on` the upstream works on after the call. `served` is the model config that
-    answered, and `served_by` its name where the route has several.
+    length of a complete one. With `goes_on` the upstream works on after the call. `is_sent` is False if no upstream got
+    a request for it. `served` is the model config that answered, and `served_by` its name where the route has several.
     """
 
     status: int
@@ -78,11 +78,17 @@ class EndedCall:
     streamed_tokens: int | None = None
     answer_bytes: int = 0
     goes_on: bool = False
+    is_sent: bool = True
     served: ModelConfig | None = None
     served_by: str | None = None
     attempts: int = 1
     error: str | None = None
     first_token_ms: int | None = None
+
+    @property
+    def is_cut(self) -> bool:
+        """True if the client disconnected, or the call ended with an error."""
+        return self.status >= 400 or self.error is not None
 
 
 class Accounts:
@@ -203,12 +209,18 @@ class Accounts:
         return self.gate.admit(caller, CallDescription(OTHER, model, request_id, price=price))
 
     def settle(self, admission: Admission, ended: EndedCall) -> None:
-        """Settle a call. Without the upstream's counts, or with absurd ones, its tokens are estimated."""
+        """Settle a call. Without the upstream's counts, or with absurd ones, its tokens are estimated.
+
+        The counts of a stream that was cut may be those of its start, so that the estimate counts if it is higher.
+        """
         call = admission.call
         usage = None if ended.usage is None or _is_absurd(ended.usage) else ended.usage
         is_estimated = usage is None
+        streamed = ended.streamed_tokens or 0
         if usage is None:
             usage = _estimate_usage(call, ended)
+        elif ended.is_cut and streamed > usage.completion_tokens:
+            usage, is_estimated = replace(usage, completion_tokens=streamed), True
         served_by = ended.served_by or call.model
         price = None if ended.served is None else self.prices.find(ended.served, served_by)
         admission.settle(
@@ -249,9 +261,13 @@ class Accounts:
 def _estimate_usage(call: CallDescription, ended: EndedCall) -> Usage | None:
     """Return the usage of a call whose upstream did not tell it, or None if there was no answer.
 
-    A call that goes on at the upstream, where its answer can be read later, counts with the most that it may use.
+    A call that goes on at the upstream, where its answer can be read later, counts with the most that it may use. A
+    background response that failed has the status of its failure, also if a part of it can be read.
     """
-    if not call.is_generation or (ended.status >= 400 and ended.status != CLIENT_GONE):
+    has_failed = ended.status >= 400 and ended.status != CLIENT_GONE
+    if not call.is_generation or (has_failed and not ended.streamed_tokens):
+        return None
+    if ended.status == CLIENT_GONE and not ended.is_sent:  # it waited for a slot or for the connection
         return None
     if ended.goes_on:
         return Usage(call.input_tokens, call.output_tokens)

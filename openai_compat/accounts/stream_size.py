@@ -42,5 +42,5 @@ class StreamSize:
             texts = [block]  # plain text
         tokens = [-(-len(text) // CHARS_PER_TOKEN) if len(text) > LONGEST_TOKEN else 1 for text in texts if text]
         self.tokens += max(sum(tokens), 1)
-        if len(tokens) == 1:
+        if len(tokens) == 1 and block.count(b"data:") == 1:  # a block of several events is no measure of one
             self._usual_bytes = len(block) - len(max(texts, key=len)) + LONGEST_TOKEN

@@ -34,7 +34,8 @@ class AttemptRecord:
 
     Times are values of `time.perf_counter`. `first_byte_at` is None if the target did not answer. `ended_at` is None
     while the attempt goes on, and for the answer of a route with a single target, which ends with its request. `error`
-    is the code or the type of the error that ended it. `span_id` is that of its span, 0 without traces.
+    is the code or the type of the error that ended it. `span_id` is that of its span, 0 without traces. `is_sent` is
+    False if it ended before its request was sent.
     """
 
     target: str
@@ -43,6 +44,7 @@ class AttemptRecord:
     ended_at: float | None = None
     error: str | None = None
     span_id: int = 0
+    is_sent: bool = True
 
 
 MAX_KEPT_BYTES: Final = 16_384

@@ -207,6 +207,11 @@ class CallContext:
     attempts: list[AttemptRecord] = field(default_factory=list)
     trace: Trace | None = None
 
+    def note_unsent(self) -> None:
+        """Note that the current attempt ends before its request was sent."""
+        if self.attempts:
+            self.attempts[-1].is_sent = False
+
     @property
     def silence_seconds(self) -> float:
         """Former name of `heartbeat_interval`, for third-party backends."""

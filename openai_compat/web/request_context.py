@@ -317,6 +317,7 @@ class RequestContext:
                 streamed_tokens,
                 answer_bytes=self.answer_bytes,
                 goes_on=goes_on,
+                is_sent=any(attempt.is_sent for attempt in self.attempts),
                 served=self.served,
                 served_by=fields.get("upstream"),
                 attempts=fields.get("attempts", 1),

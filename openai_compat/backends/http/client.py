@@ -40,6 +40,9 @@ from .transport import ConnectionCounts, LlhttpAdapter, NotConnectedError, NotHT
 
 log = logging.getLogger(__name__)
 
+UNSENT: Final = (OpenAICompatError, ConnectTimeout, NotConnectedError, SSLError)
+"""Exceptions of the transport before the request is sent, of which the first one is that of a cancellation."""
+
 MAX_ERROR_BYTES: Final = 1024 * 1024
 """The largest body of a response of status 400 or more."""
 USER_TOKEN: Final = "x-forwarded-access-token"  # noqa: S105 - a header's name
@@ -91,13 +94,19 @@ class UpstreamClient:
         deadlines = Deadlines(context.timeouts or timeouts, context.cancellation, context.heartbeat_interval, resends)
         proxies = get_environ_proxies(url) if self._trusts_environment else None
         if limiter is not None:
-            limiter.acquire(context.cancellation)
+            try:
+                limiter.acquire(context.cancellation)
+            except OpenAICompatError:
+                context.note_unsent()
+                raise
         try:
             context.cancellation.raise_if_cancelled()
             response = self._adapter.send(request, timeout=deadlines, verify=self._verify, proxies=proxies)
         except BaseException as error:
             if limiter is not None:
                 limiter.release()
+            if isinstance(error, UNSENT):
+                context.note_unsent()
             if isinstance(error, RequestException):
                 raise _translate_error(error, url, context) from error
             raise

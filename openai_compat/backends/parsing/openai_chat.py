@@ -426,20 +426,28 @@ def read_content(content: Any) -> tuple[str, str]:
 
 
 def read_usage(usage: Any) -> Usage | None:
-    """Parse the usage object of a chat completion or of the Responses API. Return None if it is missing or invalid."""
+    """Parse the usage object of a chat completion or of the Responses API. Return None if it is missing or invalid.
+
+    xAI and Gemini count the reasoning tokens beside the completion tokens, which only their total tells.
+    """
     if not isinstance(usage, dict):
         return None
     prompt = _count(usage, "prompt_tokens", "input_tokens")
     completion = _count(usage, "completion_tokens", "output_tokens")
     if prompt is None:
         return None
+    completion = completion or 0
     prompt_details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
     completion_details = usage.get("completion_tokens_details") or usage.get("output_tokens_details")
+    reasoning = _count(completion_details, "reasoning_tokens") or 0
+    total = _count(usage, "total_tokens") or 0
+    if reasoning and total > prompt + completion:
+        completion = min(total - prompt, completion + reasoning)
     return Usage(
         prompt,
-        completion or 0,
+        completion,
         _count(prompt_details, "cached_tokens") or 0,
-        _count(completion_details, "reasoning_tokens") or 0,
+        reasoning,
         _count(prompt_details, "cache_write_tokens") or 0,
     )
 

@@ -39,6 +39,12 @@ def test_many_events_in_one_block_count_each() -> None:
     assert size_of(b"".join(chunk(" word") for _ in range(50))) == 50
 
 
+def test_long_deltas_count_by_their_length_after_a_block_of_several_events() -> None:
+    start = event({"type": "message_start", "message": {"id": "m" * 400, "content": []}}, "message_start")
+    deltas = [event({"type": "content_block_delta", "delta": {"type": "text_delta", "text": "word " * 90}})] * 100
+    assert size_of(start + deltas[0], *deltas[1:]) >= 11_000
+
+
 @pytest.mark.parametrize("key", ["text", "thinking", "partial_json"])
 def test_deltas_of_messages(key: str) -> None:
     delta = event({"type": "content_block_delta", "delta": {"type": "x", key: 'say "a" ' * 50}}, "content_block_delta")

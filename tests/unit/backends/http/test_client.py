@@ -19,8 +19,10 @@ from requests import exceptions
 from openai_compat.backends.base import Backend
 from openai_compat.backends.external.backend import ExternalBackend, ExternalOptions
 from openai_compat.backends.http.client import StreamedResponse, UpstreamClient
+from openai_compat.backends.http.transport import NotConnectedError
 from openai_compat.backends.openai.backend import OpenAIBackend, OpenAIOptions
 from openai_compat.backends.resources import BackendResources
+from openai_compat.core.cancellation import CancellationToken
 from openai_compat.core.concurrency import ConcurrencyLimiter
 from openai_compat.core.errors import (
     CallCancelledError,
@@ -31,6 +33,7 @@ from openai_compat.core.errors import (
     UpstreamTimeoutError,
     UpstreamTruncatedError,
 )
+from openai_compat.core.observation import AttemptRecord
 from openai_compat.core.settings import ModelConfig, Settings
 from openai_compat.core.timeouts import Timeouts
 from openai_compat.core.types import CallContext, ChatRequest
@@ -153,6 +156,45 @@ def test_a_cancelled_call_is_not_sent(mocked: responses.RequestsMock) -> None:
     context.cancellation.cancel()
     with pytest.raises(CallCancelledError):
         send(context)
+
+
+def attempt_cancelled_by(mocked: responses.RequestsMock, error: Exception) -> AttemptRecord:
+    context = CallContext("req_1", attempts=[AttemptRecord("m", 0.0)])
+
+    def cancel_and_fail(_request: object) -> tuple[int, dict[str, str], bytes]:
+        context.cancellation.cancel()
+        raise error
+
+    mocked.add_callback(responses.POST, URL, callback=cancel_and_fail)
+    with pytest.raises(CallCancelledError):
+        send(context)
+    return context.attempts[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "is_sent"),
+    [
+        (CallCancelledError(), False),
+        (exceptions.ConnectTimeout(), False),
+        (NotConnectedError(), False),
+        (exceptions.ReadTimeout(), True),
+        (exceptions.ConnectionError(), True),
+    ],
+)
+def test_an_attempt_that_was_cancelled_knows_whether_its_request_was_sent(
+    mocked: responses.RequestsMock, error: Exception, is_sent: bool
+) -> None:
+    assert attempt_cancelled_by(mocked, error).is_sent is is_sent
+
+
+def test_an_attempt_that_was_cancelled_in_the_queue_was_not_sent() -> None:
+    limiter = ConcurrencyLimiter(1, 1, 60)
+    limiter.acquire(CancellationToken())
+    context = CallContext("req_1", attempts=[AttemptRecord("m", 0.0)])
+    threading.Timer(0.1, context.cancellation.cancel).start()
+    with pytest.raises(CallCancelledError):
+        send(context, limiter=limiter)
+    assert not context.attempts[0].is_sent
 
 
 def test_an_error_after_the_cancellation_is_reported_as_the_cancellation(mocked: responses.RequestsMock) -> None:

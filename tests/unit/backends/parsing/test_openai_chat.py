@@ -392,6 +392,19 @@ def test_usage(usage: Any, expected: Usage | None) -> None:
     assert read_usage(usage) == expected
 
 
+@pytest.mark.parametrize(
+    ("completion", "total", "expected"),
+    [(9, 151, 119), (119, 151, 119), (9, 130, 98), (9, 1000, 119), (9, None, 9), (9, 30, 9)],
+    ids=["beside", "included", "in part", "total has more", "no total", "wrong total"],
+)
+def test_reasoning_tokens_count_once_wherever_the_upstream_counts_them(
+    completion: int, total: int | None, expected: int
+) -> None:
+    details = {"reasoning_tokens": 110}
+    usage = {"prompt_tokens": 32, "completion_tokens": completion, "total_tokens": total}
+    assert read_usage({**usage, "completion_tokens_details": details}) == Usage(32, expected, reasoning_tokens=110)
+
+
 def events(*blocks: bytes) -> list[ChatDelta | Heartbeat]:
     response = Response()
     response.blocks = lambda: iter(blocks)  # type: ignore[method-assign]
