@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, Update, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from .account_tables import accounts, secrets
@@ -142,16 +142,26 @@ class AccountStore:
         rows = self._database.read(work)
         return [_to_row(row) for row in rows[:limit]], len(rows) > limit
 
-    def change(self, row: AccountRow) -> bool:
+    def change(self, kind: str, id: str, merge: Callable[[AccountRow], AccountRow]) -> AccountRow | None:
+        """Store `merge(row)` of an account and return it, or None if there is no account with this id.
+
+        No other change happens between the reading and the writing. What `merge` raises leaves the account as it is.
+        """
+        present = _select().where(accounts.c.id == id, accounts.c.kind == kind).with_for_update()
+
+        def work(connection: Connection) -> AccountRow | None:
+            row = connection.execute(present).first()  # SQLite has no FOR UPDATE, but a lock on the whole file
+            if row is None:
+                return None
+            merged = merge(_to_row(row))
+            connection.execute(_update(merged))
+            return merged
+
+        return self._database.write(work)
+
+    def replace(self, row: AccountRow) -> bool:
         """Replace what may change of an account. Return False if there is none with this id."""
-        statement = (
-            update(accounts)
-            .where(accounts.c.id == row.id, accounts.c.kind == row.kind)
-            .values(
-                name=row.name, expires_at=row.expires_at, is_enabled=row.is_enabled, source=row.source, body=row.body
-            )
-        )
-        return bool(self._database.write(lambda connection: connection.execute(statement).rowcount))
+        return bool(self._database.write(lambda connection: connection.execute(_update(row)).rowcount))
 
     def delete(self, kind: str, id: str) -> bool:
         """Delete an account. Return False if there is none with this id."""
@@ -194,6 +204,15 @@ def _ancestry(connection: Connection, id: str | None) -> list[AccountRow]:
         found.append(_to_row(row))
         id = row.parent_id
     return found
+
+
+def _update(row: AccountRow) -> Update:
+    """Return the statement that replaces what may change of an account. A secret is replaced together with its hint."""
+    return (
+        update(accounts)
+        .where(accounts.c.id == row.id, accounts.c.kind == row.kind)
+        .values(name=row.name, expires_at=row.expires_at, is_enabled=row.is_enabled, source=row.source, body=row.body)
+    )
 
 
 def _select() -> Select[Any]:
