@@ -148,7 +148,8 @@ def test_it_is_an_error_if_neither_ledger_nor_database_tells_whether_keys_are_ne
     def fail(*_: object) -> None:
         raise StorageUnavailableError
 
-    monkeypatch.setattr(storage.accounts, "exist", fail)
+    for name in ("exist", "have_had_keys"):
+        monkeypatch.setattr(storage.accounts, name, fail)
     with pytest.raises(AccountsUnavailableError):
         KeyDirectory(storage, ledger, 60).is_active()
 
