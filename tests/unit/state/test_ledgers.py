@@ -235,6 +235,24 @@ def test_records_are_kept_in_their_order_until_they_are_deleted(two: tuple[Ledge
     assert other.drop_records(0) == 3
 
 
+def test_a_process_that_is_late_deletes_no_new_record(two: tuple[Ledger, Ledger]) -> None:
+    late, other = two
+    for number in range(3):
+        late.settle(f"a{number}", [], f"record {number}")
+    ids = [id for id, _ in late.records(10)]
+    other.delete_records(ids)
+    assert other.records(10) == []
+    other.settle("b", [], "new")
+    late.delete_records(ids)
+    ((id, body),) = other.records(10)
+    assert body == "new"
+    other.delete_records([id])
+    late.delete_records(ids)
+    late.settle("c", [], "newer")
+    assert [body for _, body in late.records(1)] == ["newer"]
+    assert late.drop_records(1) == 0
+
+
 def test_one_process_at_a_time_works_on_the_records(two: tuple[Ledger, Ledger]) -> None:
     one, other = two
     assert one.begin_turn(NOON, 15)
