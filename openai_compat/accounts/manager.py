@@ -94,7 +94,7 @@ class AccountManager:
     def organization(self) -> Account:
         """Return the organization, which has limits and budgets for all keys together.
 
-        Before any account was made it is not stored, so that looking at it makes no call need a key.
+        Before any account was made it is not stored.
         """
         row = self._storage.accounts.get("organization", DEFAULT_ORGANIZATION)
         return self._default_accounts()[0] if row is None else from_row(row)
