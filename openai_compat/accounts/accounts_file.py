@@ -102,7 +102,7 @@ class AccountsFile:
             return True
         is_changed = replace(row, created_at=present.created_at, hint=present.hint) != present
         if is_changed:
-            self._storage.accounts.change(row)
+            self._storage.accounts.replace(row)
         if digest is None or hint is None:
             return is_changed
         return self._storage.accounts.set_secret(account.id, digest, hint) or is_changed
@@ -110,7 +110,7 @@ class AccountsFile:
     def _retire(self, row: AccountRow) -> bool:
         """Disable an account that is not in the file any more. The organization goes on, managed by requests."""
         retired = replace(row, source="api") if row.kind == "organization" else replace(row, is_enabled=False)
-        return retired != row and self._storage.accounts.change(retired)
+        return retired != row and self._storage.accounts.replace(retired)
 
 
 def to_account(declared: DeclaredAccount) -> Account:

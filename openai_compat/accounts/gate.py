@@ -254,7 +254,18 @@ def check_permission(caller: Caller, endpoint: str, model: str | None) -> None:
                 f"The {account.kind} '{account.id}' may not use the endpoint '{endpoint}'.",
                 code="endpoint_not_allowed",
             )
-        if model is not None and not account.policy.allows_model(model):
+    if model is not None:
+        check_model(caller, model)
+
+
+def check_model(caller: Caller, model: str) -> None:
+    """Raise an error if the caller may not use the model.
+
+    Raises:
+        PermissionDeniedError
+    """
+    for account in caller.accounts:
+        if not account.policy.allows_model(model):
             raise PermissionDeniedError(
                 f"The {account.kind} '{account.id}' does not have access to the model '{model}'.",
                 param="model",

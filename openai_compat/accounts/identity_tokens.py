@@ -25,6 +25,10 @@ LEEWAY: Final = 30.0
 FETCH_TIMEOUT: Final = 5.0
 KEYS_SECONDS: Final = 600
 """Time after which the provider's keys are fetched again."""
+PAUSE: Final = 30.0
+"""Seconds without another attempt after the keys could not be fetched, while known ones can be used."""
+FIRST_PAUSE: Final = 1.0
+"""The same while no keys are known, so that every token is refused."""
 REMEMBERED_SECONDS: Final = 60.0
 """Time for which a verified token is not verified again."""
 MAX_REMEMBERED: Final = 10_000
@@ -57,13 +61,37 @@ class TokenSettings:
     tags_claim: str
 
 
+class KeyClient(jwt.PyJWKClient):
+    """Client for the provider's keys, which pauses after a failure, as a provider may take `FETCH_TIMEOUT` to fail."""
+
+    _retry_at = 0.0
+    _has_fetched = False
+
+    def fetch_data(self) -> Any:
+        """Fetch the keys.
+
+        Raises:
+            jwt's PyJWKClientConnectionError: the provider failed, or sent no keys.
+        """
+        if time.monotonic() < self._retry_at:
+            raise jwt.PyJWKClientConnectionError("the provider has failed a moment ago")
+        try:
+            keys = super().fetch_data()
+        except (jwt.PyJWTError, OSError, ValueError) as error:  # an HTML page is a ValueError
+            self._retry_at = time.monotonic() + (PAUSE if self._has_fetched else FIRST_PAUSE)
+            log.warning("the keys of the identity provider cannot be fetched: %s", error)
+            raise jwt.PyJWKClientConnectionError(str(error)) from error
+        self._has_fetched = True
+        return keys
+
+
 class TokenVerifier:
     """Verification of tokens, with the keys of the provider, which are fetched when the first token arrives."""
 
     def __init__(self, settings: TokenSettings, clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
         self._clock = clock
-        self._client = jwt.PyJWKClient(settings.jwks_url, lifespan=KEYS_SECONDS, timeout=FETCH_TIMEOUT)
+        self._client = KeyClient(settings.jwks_url, lifespan=KEYS_SECONDS, timeout=FETCH_TIMEOUT)
         self._keys: dict[str, jwt.PyJWK] = {}
         self._verified: OrderedDict[str, tuple[Identity, float]] = OrderedDict()
 
@@ -84,6 +112,8 @@ class TokenVerifier:
         return identity
 
     def _decode(self, token: str) -> Mapping[str, Any]:
+        if not token.isascii():
+            raise AuthenticationError("The token is not valid for this server.")
         try:
             return jwt.decode(
                 token,
@@ -111,7 +141,6 @@ class TokenVerifier:
             key = self._keys[key_id] = self._client.get_signing_key_from_jwt(token)
         except jwt.PyJWKClientConnectionError as error:
             if key_id not in self._keys:
-                log.warning("the keys of the identity provider cannot be fetched")
                 raise AccountsUnavailableError from error
             return self._keys[key_id]
         except jwt.PyJWKClientError as error:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from secrets import token_hex
 from time import time
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from openai_compat.core.errors import InvalidRequestError, ObjectNotFoundError, RequestError
 from openai_compat.state.ledger import ColdLedgerError, Ledger
@@ -18,6 +18,9 @@ from .account import DEFAULT_ORGANIZATION, DEFAULT_PROJECT, ID_PREFIXES, Account
 from .keys import digest_of, hint_of, new_key
 from .policy import Policy
 from .restoration import LedgerRestorer
+
+if TYPE_CHECKING:
+    from openai_compat.storage.accounts import AccountRow
 
 MAX_NAME_CHARS: Final = 200
 PARENTS: Final[dict[Kind, Kind]] = {"project": "organization", "key": "project"}
@@ -85,25 +88,25 @@ class AccountManager:
         """
         row = self._storage.accounts.get(kind, id) if is_valid_id(id) else None
         if row is None:
-            raise ObjectNotFoundError(f"There is no {kind} with the id '{id[:100]}'.")
+            raise _not_found(kind, id)
         return from_row(row)
 
     def organization(self) -> Account:
         """Return the organization, which has limits and budgets for all keys together.
 
-        Before any account was made it is not stored, so that looking at it makes no call need a key.
+        Before any account was made it is not stored.
         """
         row = self._storage.accounts.get("organization", DEFAULT_ORGANIZATION)
         return self._default_accounts()[0] if row is None else from_row(row)
 
-    def change_organization(self, account: Account) -> Account:
-        """Store the changed organization.
+    def change_organization(self, changes: Mapping[str, Any]) -> Account:
+        """Replace the fields `changes` of the organization, and return it.
 
         Raises:
             As `change`.
         """
         self.create_defaults()
-        return self.change(account)
+        return self.change("organization", DEFAULT_ORGANIZATION, changes)
 
     def page(
         self, kind: Kind, parent_id: str | None, after: str | None, limit: int, *, with_disabled: bool = True
@@ -122,19 +125,26 @@ class AccountManager:
             return []
         return [from_row(row) for row in self._storage.accounts.with_limits(limit)]
 
-    def change(self, account: Account) -> Account:
-        """Store a changed account.
+    def change(self, kind: Kind, id: str, changes: Mapping[str, Any]) -> Account:
+        """Replace the fields `changes` of an account, and return it. Other changes at the same time are kept.
 
         Raises:
-            ObjectNotFoundError: it was deleted meanwhile. InvalidRequestError: it has no valid name.
+            ObjectNotFoundError. InvalidRequestError: it has no valid name.
             RequestError: it is managed by the accounts file.
         """
-        check_source(account)
-        _check_name(account.name)
-        if not self._storage.accounts.change(to_row(account)):
-            raise ObjectNotFoundError(f"There is no {account.kind} with the id '{account.id[:100]}'.")
+
+        def merge(row: AccountRow) -> AccountRow:
+            account = from_row(row)
+            check_source(account)
+            changed = replace(account, **changes)
+            _check_name(changed.name)
+            return to_row(changed)
+
+        row = self._storage.accounts.change(kind, id, merge) if is_valid_id(id) else None
+        if row is None:
+            raise _not_found(kind, id)
         self._announce()
-        return account
+        return from_row(row)
 
     def delete(self, account: Account) -> None:
         """Delete an account. Its usage is kept.
@@ -144,7 +154,7 @@ class AccountManager:
         """
         check_source(account)
         if not self._storage.accounts.delete(account.kind, account.id):
-            raise ObjectNotFoundError(f"There is no {account.kind} with the id '{account.id[:100]}'.")
+            raise _not_found(account.kind, account.id)
         self._announce()
 
     def _announce(self) -> None:
@@ -215,6 +225,10 @@ def check_source(account: Account) -> None:
             f"The {account.kind} '{account.id}' is managed by the accounts file. Change it there.",
             code="managed_by_file",
         )
+
+
+def _not_found(kind: Kind, id: str) -> ObjectNotFoundError:
+    return ObjectNotFoundError(f"There is no {kind} with the id '{id[:100]}'.")
 
 
 def _check_name(name: str) -> None:

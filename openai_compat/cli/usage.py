@@ -15,6 +15,7 @@ from openai_compat.accounts.money import format_dollars, to_dollars
 from openai_compat.accounts.service import Accounts
 from openai_compat.accounts.usage_export import FORMATS, encode_rows
 from openai_compat.accounts.usage_report import COLUMNS, ReportRequest
+from openai_compat.core.errors import ObjectNotFoundError
 
 from .account_access import all_of, command, duration, print_json, print_table
 
@@ -62,13 +63,15 @@ def run_usage(accounts: Accounts, arguments: argparse.Namespace) -> None:
 
 
 def run_budgets(accounts: Accounts, arguments: argparse.Namespace) -> None:
-    """Print the state of limits and budgets."""
-    states = [
-        (account, state)
-        for account in _accounts(accounts)
-        if arguments.id in (None, account.id)
-        for state in accounts.meters.states(account)
-    ]
+    """Print the state of limits and budgets.
+
+    Raises:
+        ObjectNotFoundError: there is no account with the id.
+    """
+    chosen = [account for account in _accounts(accounts) if arguments.id in (None, account.id)]
+    if arguments.id is not None and not chosen:
+        raise ObjectNotFoundError(f"There is no key, project or organization with the id '{arguments.id[:100]}'.")
+    states = [(account, state) for account in chosen for state in accounts.meters.states(account)]
     if arguments.json:
         print_json([{"account_id": account.id, **state.to_object()} for account, state in states])
     else:

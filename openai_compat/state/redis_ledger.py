@@ -202,7 +202,7 @@ def _place(meter: Meter) -> str:
 
 def _charge_line(charge: Charge) -> str:
     meter = charge.meter
-    time = DAY_MS if charge.is_held and isinf(meter.seconds) else _milliseconds(meter)
+    time = _milliseconds_of_hold(meter) if charge.is_held else _milliseconds(meter)
     return f"{_place(meter)}\t{charge.amount}\t{charge.is_held:d}\t{meter.limit}\t{meter.weight!r}\t{time}\n"
 
 
@@ -212,6 +212,11 @@ def _settlement_line(settlement: Settlement) -> str:
 
 def _level_line(meter: Meter, level: Level) -> str:
     return f"{_place(meter)}\t{level.current}\t{level.previous}\t{_milliseconds(meter)}\n"
+
+
+def _milliseconds_of_hold(meter: Meter) -> int:
+    """Return the time for which a hold is kept, also after the end of its window, as the call may take longer."""
+    return DAY_MS if isinf(meter.lifetime) else max(DAY_MS, int(meter.lifetime * 1000) + 1)
 
 
 def _milliseconds(meter: Meter) -> int | str:

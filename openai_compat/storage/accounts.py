@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Connection, Row, Select, delete, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, Update, and_, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from .account_tables import accounts, secrets
 from .database import Database
 from .pages import UnknownCursorError
+
+KEY: Final = "key"
+DELETED_KEY: Final = "deleted_key"
+"""Kind of the row that remains of a deleted key, so that calls go on to need a key."""
 
 
 class AccountExistsError(Exception):
@@ -142,21 +146,42 @@ class AccountStore:
         rows = self._database.read(work)
         return [_to_row(row) for row in rows[:limit]], len(rows) > limit
 
-    def change(self, row: AccountRow) -> bool:
+    def change(self, kind: str, id: str, merge: Callable[[AccountRow], AccountRow]) -> AccountRow | None:
+        """Store `merge(row)` of an account and return it, or None if there is no account with this id.
+
+        No other change happens between the reading and the writing. What `merge` raises leaves the account as it is.
+        """
+        present = _select().where(accounts.c.id == id, accounts.c.kind == kind).with_for_update()
+
+        def work(connection: Connection) -> AccountRow | None:
+            row = connection.execute(present).first()  # SQLite has no FOR UPDATE, but a lock on the whole file
+            if row is None:
+                return None
+            merged = merge(_to_row(row))
+            connection.execute(_update(merged))
+            return merged
+
+        return self._database.write(work)
+
+    def replace(self, row: AccountRow) -> bool:
         """Replace what may change of an account. Return False if there is none with this id."""
-        statement = (
-            update(accounts)
-            .where(accounts.c.id == row.id, accounts.c.kind == row.kind)
-            .values(
-                name=row.name, expires_at=row.expires_at, is_enabled=row.is_enabled, source=row.source, body=row.body
-            )
-        )
-        return bool(self._database.write(lambda connection: connection.execute(statement).rowcount))
+        return bool(self._database.write(lambda connection: connection.execute(_update(row)).rowcount))
 
     def delete(self, kind: str, id: str) -> bool:
         """Delete an account. Return False if there is none with this id."""
-        statement = delete(accounts).where(accounts.c.id == id, accounts.c.kind == kind)
-        return bool(self._database.write(lambda connection: connection.execute(statement).rowcount))
+        is_it = and_(accounts.c.id == id, accounts.c.kind == kind)
+
+        def work(connection: Connection) -> bool:
+            if (
+                kind == KEY
+                and connection.execute(_select().where(accounts.c.kind == DELETED_KEY).limit(1)).first() is None
+            ):
+                connection.execute(delete(secrets).where(secrets.c.account_id == id))
+                emptied = {"id": f"deleted_{id}", "kind": DELETED_KEY, "name": "", "is_enabled": False, "body": "{}"}
+                return bool(connection.execute(update(accounts).where(is_it).values(emptied)).rowcount)
+            return bool(connection.execute(delete(accounts).where(is_it)).rowcount)
+
+        return self._database.write(work)
 
     def all_of_source(self, source: str) -> Sequence[AccountRow]:
         """Return all accounts of one source."""
@@ -166,6 +191,10 @@ class AccountStore:
     def exist(self) -> bool:
         """Return True if there is any account."""
         return self._find_one(_select().limit(1)) is not None
+
+    def have_had_keys(self) -> bool:
+        """Return True if there is a key, or was one that is deleted."""
+        return self._find_one(_select().where(accounts.c.kind.in_((KEY, DELETED_KEY))).limit(1)) is not None
 
     def with_budgets(self, after: str, limit: int) -> list[AccountRow]:
         """Return accounts with a budget in the order of their ids, after the id `after`."""
@@ -194,6 +223,15 @@ def _ancestry(connection: Connection, id: str | None) -> list[AccountRow]:
         found.append(_to_row(row))
         id = row.parent_id
     return found
+
+
+def _update(row: AccountRow) -> Update:
+    """Return the statement that replaces what may change of an account. A secret is replaced together with its hint."""
+    return (
+        update(accounts)
+        .where(accounts.c.id == row.id, accounts.c.kind == row.kind)
+        .values(name=row.name, expires_at=row.expires_at, is_enabled=row.is_enabled, source=row.source, body=row.body)
+    )
 
 
 def _select() -> Select[Any]:

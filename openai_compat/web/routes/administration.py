@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Final
 
 from flask import Blueprint, Response, request
@@ -71,7 +70,7 @@ def _add_organization(blueprint: Blueprint, accounts: Accounts) -> None:
 
     @blueprint.post(ROOT)
     def update_organization() -> Response:
-        return json_response(to_object(manager.change_organization(replace(manager.organization(), **read_changes()))))
+        return json_response(to_object(manager.change_organization(read_changes())))
 
     _add_meters(blueprint, accounts, ROOT, manager.organization)
 
@@ -99,11 +98,11 @@ def _add_projects(blueprint: Blueprint, accounts: Accounts) -> None:
 
     @blueprint.post(f"{path}/<project_id>")
     def update_project(project_id: str) -> Response:
-        return _change(accounts, find(project_id))
+        return json_response(to_object(manager.change("project", project_id, read_changes())))
 
     @blueprint.post(f"{path}/<project_id>/archive")
     def archive_project(project_id: str) -> Response:
-        return json_response(to_object(manager.change(replace(find(project_id), is_enabled=False))))
+        return json_response(to_object(manager.change("project", project_id, {"is_enabled": False})))
 
     _add_meters(blueprint, accounts, f"{path}/<project_id>", find)
 
@@ -132,7 +131,8 @@ def _add_keys(blueprint: Blueprint, accounts: Accounts) -> None:
 
     @blueprint.post(f"{KEYS}/<key_id>")
     def update_key(project_id: str, key_id: str) -> Response:
-        return _change(accounts, find(project_id, key_id))
+        key = find(project_id, key_id)
+        return json_response(to_object(manager.change("key", key.id, read_changes())))
 
     @blueprint.delete(f"{KEYS}/<key_id>")
     def delete_key(project_id: str, key_id: str) -> Response:
@@ -163,11 +163,6 @@ def _add_meters(blueprint: Blueprint, accounts: Accounts, path: str, find: Calla
         state = accounts.meters.set_used(find(**ids), body["name"], body["used"], request.args.get("end_user"))
         accounts.bookkeeper.start()  # it moves the record of the correction to the database
         return json_response(state.to_object())
-
-
-def _change(accounts: Accounts, account: Account) -> Response:
-    """Replace the values of an account that the request's body has."""
-    return json_response(to_object(accounts.manager.change(replace(account, **read_changes()))))
 
 
 def _show_secret(key: Account, secret: str) -> Response:

@@ -14,8 +14,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from flask import Blueprint, Response, request
 
-from openai_compat.accounts.gate import check_permission
-from openai_compat.accounts.service import OTHER
+from openai_compat.accounts.gate import check_model
 from openai_compat.backends.base import SupportsForwarding
 from openai_compat.backends.http.messages import UpstreamRequest, UpstreamResponse
 from openai_compat.core.errors import (
@@ -103,18 +102,22 @@ class Passthrough:
     def forward(self, path: str) -> Response:
         """Forward the current request, whose body must not have been read.
 
+        It is about an object that was stored before, which costs nothing and is not charged. The caller must have been
+        allowed to use the endpoint.
+
         Raises:
             RequestError, UpstreamError, CallCancelledError
         """
-        return _Forwarder(self._router, self._settings, path).respond()
+        return _Forwarder(self._router, self._settings, path, is_charged=False).respond()
 
 
 class _Forwarder:
     """One request of the passthrough. `path` is the part of its URL below the API's root."""
 
-    def __init__(self, router: ModelRouter, settings: Settings, path: str) -> None:
+    def __init__(self, router: ModelRouter, settings: Settings, path: str, *, is_charged: bool = True) -> None:
         self._router = router
         self._settings = settings
+        self._is_charged = is_charged
         self._is_azure = request.path.startswith("/openai/")
         self._deployment, self._path = self._check_path(path)
 
@@ -137,10 +140,7 @@ class _Forwarder:
         )
         context.take_slot()
         backend, query = self._choose_upstream(body, context)
-        if context.accounts is not None:
-            model = context.log_fields.get("model", "")
-            is_free = request.method in FREE_METHODS
-            context.admit(context.accounts.admit_other(context.caller, model, context.request_id, is_free=is_free))
+        self._admit(context)
         headers = dict(call_context.headers)
         if request.content_type:
             headers["content-type"] = request.content_type
@@ -152,6 +152,19 @@ class _Forwarder:
         if reply.status >= 400 or reply.status in NO_BODY_STATUSES or request.method == "HEAD":
             return _complete_response(reply)
         return _streamed_response(reply, reply_body, context)
+
+    def _admit(self, context: RequestContext) -> None:
+        """Charge the caller for the request, or check only that the caller may use the model.
+
+        Raises:
+            PermissionDeniedError, RateLimitedError, AccountsUnavailableError
+        """
+        model = context.log_fields.get("model", "")
+        if self._is_charged and context.accounts is not None:
+            is_free = request.method in FREE_METHODS
+            context.admit(context.accounts.admit_other(context.caller, model, context.request_id, is_free=is_free))
+        elif model and context.caller is not None:
+            check_model(context.caller, model)
 
     def _check_path(self, path: str) -> tuple[str | None, str]:
         """Return the model in a path of Azure's, and the path without it.
@@ -244,7 +257,7 @@ class _Forwarder:
             InvalidRequestError, PermissionDeniedError
         """
         if context.caller is not None:
-            check_permission(context.caller, OTHER, model)
+            check_model(context.caller, model)
         if not self._router.has_models:
             return
         target = self._router.forwarding_target(model)

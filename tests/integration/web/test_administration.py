@@ -16,6 +16,7 @@ from openai_compat import create_app
 from openai_compat.accounts import directory
 from openai_compat.config import environment
 from tests.support.mock_upstream import MockUpstream
+from tests.support.raw_server import RawServer, answer_with
 from tests.support.waiting import wait_until
 
 ADMIN = {"Authorization": "Bearer admin-key-1"}
@@ -381,6 +382,32 @@ def test_a_limit_of_zero_says_nothing_of_tokens(client: FlaskClient, name: str) 
     assert "tokens" not in refused.json["error"]["message"]
 
 
+def test_a_key_with_limits_reads_and_cancels_its_responses_at_an_upstream(tmp_path: Path) -> None:
+    reply = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 16\r\n\r\n{"id": "resp_1"}'
+    with RawServer(answer_with(reply)) as upstream:
+        client = make(tmp_path, OPENAI_BASE_URL=f"{upstream.url}/v1", PASSTHROUGH="all")
+
+        def send(secret: str, method: str, path: str) -> int:
+            headers = {"Authorization": f"Bearer {secret}"}
+            return client.open(f"/v1/{path}", method=method, headers=headers).status_code
+
+        calls = (
+            ("GET", "responses/resp_1"),
+            ("POST", "responses/resp_1/cancel"),
+            ("GET", "responses/resp_1/input_items"),
+            ("DELETE", "responses/resp_1"),
+            ("POST", "conversations"),
+        )
+        limits = {"requests_per_minute": 2}
+        policy = {"endpoints": ["responses"], "budgets": [{"amount": 1}], "limits": limits, "models": ["gpt-*"]}
+        secret = new_key(client, policy=policy)["value"]
+        assert [send(secret, *one) for one in calls] == [200] * 5
+        assert send(secret, "GET", "responses/resp_1?model=o1") == 403
+        assert send(secret, "GET", "files") == 403
+        stranger = new_key(client, policy={"endpoints": ["chat"]})["value"]
+        assert [send(stranger, *one) for one in calls] == [403] * 5
+
+
 def test_calls_older_than_the_setting_are_deleted_and_their_sums_stay(tmp_path: Path) -> None:
     server = make(tmp_path, USAGE_TTL="3600")
     project = new_project(server)
@@ -408,6 +435,24 @@ def test_looking_at_the_organization_makes_no_call_need_a_key(tmp_path: Path) ->
     assert chat(server, "anything", model="mock-gpt-model").status_code == 200
     new_key(server)
     assert chat(server, "anything", model="mock-gpt-model").status_code == 401
+
+
+def test_calls_need_a_key_once_one_was_created_and_for_ever(tmp_path: Path) -> None:
+    server = make(tmp_path)
+    call(server, "POST", "/v1/organization", {"name": "Acme"})
+    project = new_project(server)
+    assert chat(server, "anything", model="mock-gpt-model").status_code == 200
+    keys = [new_key(server, project) for _ in range(2)]
+    assert chat(server, "anything", model="mock-gpt-model").status_code == 401
+    for key in keys:
+        assert chat(server, key["value"], model="mock-gpt-model").status_code == 200
+        call(server, "DELETE", path_of(key))
+        call(server, "GET", path_of(key), status=404)
+        assert chat(server, key["value"], model="mock-gpt-model").status_code == 401
+    assert call(server, "GET", f"{PROJECTS}/{project['id']}/api_keys")["data"] == []
+    assert chat(server, "anything", model="mock-gpt-model").status_code == 401
+    server.application.extensions["openai_compat"].close()
+    assert chat(make(tmp_path), "anything", model="mock-gpt-model").status_code == 401
 
 
 @pytest.mark.parametrize("form", [{}, {"anthropic-version": "2023-06-01"}], ids=["openai", "anthropic"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -14,6 +15,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from openai_compat.accounts import identity_tokens
 from openai_compat.accounts.identity_tokens import KEYS_SECONDS, TokenSettings, TokenVerifier
 from openai_compat.accounts.manager import AccountManager, NewAccount
 from openai_compat.accounts.policy import parse_policy
@@ -33,6 +35,8 @@ class Provider:
     def __init__(self) -> None:
         self.is_away = False
         self.fetches = 0
+        self.delay = 0.0
+        self.body: bytes | None = None
         public = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(KEY.public_key()))
         body = json.dumps({"keys": [{**public, "kid": "one", "use": "sig", "alg": "RS256"}]}).encode()
         provider = self
@@ -40,10 +44,12 @@ class Provider:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 provider.fetches += 1
+                time.sleep(provider.delay)
+                content = body if provider.body is None else provider.body
                 self.send_response(503 if provider.is_away else 200)
-                self.send_header("content-length", str(len(body)))
+                self.send_header("content-length", str(len(content)))
                 self.end_headers()
-                self.wfile.write(body)
+                self.wfile.write(content)
 
             def log_message(self, *_: Any) -> None: ...
 
@@ -99,6 +105,8 @@ def test_a_token_tells_who_calls(provider: Provider) -> None:
         token_for(project=["proj_1"]),
         "eyJhbGciOiJub25lIn0.e30.",
         "ey.ey.ey",
+        "ey\xff.a.b",
+        "ey\udcff.a.b",
     ],
 )
 def test_any_other_token_is_refused(provider: Provider, token: str) -> None:
@@ -118,6 +126,50 @@ def test_known_keys_serve_while_the_provider_is_away(provider: Provider, monkeyp
     later = time.monotonic() + KEYS_SECONDS + 1
     monkeypatch.setattr(time, "monotonic", lambda: later)
     assert verifier.verify(token_for(sub="bob")).subject == "bob"
+
+
+@pytest.mark.parametrize("body", [b"<html>", b'{"keys": []}', b'{"keys": [{"kty": "XX"}]}', b"[]", b"null"])
+def test_known_keys_serve_while_the_provider_sends_none(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    verifier = verifier_of(provider)
+    verifier.verify(token_for())
+    provider.body = body
+    with pytest.raises(AccountsUnavailableError):
+        verifier_of(provider).verify(token_for())
+    later = time.monotonic() + KEYS_SECONDS + 1
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    assert verifier.verify(token_for(sub="bob")).subject == "bob"
+
+
+def test_a_provider_that_hangs_delays_one_call_only(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(identity_tokens, "FETCH_TIMEOUT", 0.2)
+    monkeypatch.setattr(identity_tokens, "KEYS_SECONDS", 0.001)
+    verifier = verifier_of(provider)
+    verifier.verify(token_for())
+    time.sleep(0.01)  # until the keys are fetched again
+    provider.delay = 0.5
+    start = time.monotonic()
+    with ThreadPoolExecutor(8) as pool:
+        names = [f"user {number}" for number in range(8)]
+        found = list(pool.map(lambda name: verifier.verify(token_for(sub=name)).subject, names))
+    assert found == names
+    assert time.monotonic() - start < 1.0, "8 calls in a row would take 1.6 s"
+    assert provider.fetches == 2
+
+
+def test_a_provider_that_was_away_is_asked_again(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [time.monotonic()]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    provider.is_away = True
+    verifier = verifier_of(provider)
+    for _ in range(3):
+        with pytest.raises(AccountsUnavailableError):
+            verifier.verify(token_for())
+    assert provider.fetches == 1
+    provider.is_away = False
+    now[0] += identity_tokens.FIRST_PAUSE
+    assert verifier.verify(token_for()).subject == "ann"
 
 
 def test_a_token_that_was_verified_ends_with_its_time(provider: Provider) -> None:

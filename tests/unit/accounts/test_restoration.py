@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +148,8 @@ def test_it_is_an_error_if_neither_ledger_nor_database_tells_whether_keys_are_ne
     def fail(*_: object) -> None:
         raise StorageUnavailableError
 
-    monkeypatch.setattr(storage.accounts, "exist", fail)
+    for name in ("exist", "have_had_keys"):
+        monkeypatch.setattr(storage.accounts, name, fail)
     with pytest.raises(AccountsUnavailableError):
         KeyDirectory(storage, ledger, 60).is_active()
 
@@ -188,7 +188,7 @@ def test_a_key_that_is_changed_while_it_is_read_is_read_again(
     def read_before_a_change(digest: str) -> Any:
         found = read(digest)
         monkeypatch.undo()
-        AccountManager(storage, ledger).change(replace(key, is_enabled=False))
+        AccountManager(storage, ledger).change("key", key.id, {"is_enabled": False})
         now[0] += 2
         assert directory.is_active()  # another call looks for changes
         return found

@@ -81,6 +81,12 @@ def test_a_key_is_rotated_and_revoked(run: Run) -> None:
     assert run("keys", "list")[1] == "There are no keys.\n"
 
 
+def test_a_time_before_the_first_call_is_no_work(run: Run) -> None:
+    run("keys", "create", "app")
+    for last in ("99999d", "999999999d"):
+        assert run("usage", "--last", last)[:2] == (0, "There were no calls.\n")
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
@@ -94,6 +100,7 @@ def test_a_key_is_rotated_and_revoked(run: Run) -> None:
         (("keys", "create", "a", "--endpoints", "chats"), 2, "has the unknown 'chats'"),
         (("keys", "create", "a", "--expires", "soon"), 2, "must be a number with s, m, h or d"),
         (("keys", "create", "a", "--project", "b"), 1, "There is no project 'b'."),
+        (("budgets", "key_1"), 1, "There is no key, project or organization with the id 'key_1'.\n"),
         (("keys", "create", ""), 1, "'name' must be a text of 1 to 200 printable characters.\n"),
     ],
 )

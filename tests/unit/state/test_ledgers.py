@@ -138,6 +138,18 @@ def test_what_is_held_counts_until_the_call_ends(two: tuple[Ledger, Ledger]) -> 
     assert _reserve(one, "d", place) == [Level(held=2)]
 
 
+def test_a_hold_outlives_the_window_of_its_budget(two: tuple[Ledger, Ledger]) -> None:
+    one, other = two
+    ending, next_one = (Meter("key_1", "budget:hour:UTC", 10, 3600.0, window, rest=0.01) for window in (1, 2))
+    _reserve(one, "a", Charge(ending, 9, is_held=True))
+    time.sleep(0.05)
+    assert _level(other, next_one) == Level(held=9)
+    refused = other.reserve("b", [Charge(next_one, 9, is_held=True)])
+    assert isinstance(refused, Refusal)
+    one.settle("a", [Settlement(ending, 9, 9)], None)
+    assert _level(other, next_one).held == 0
+
+
 def test_a_settlement_replaces_the_hold_by_the_cost_and_may_exceed_the_limit(two: tuple[Ledger, Ledger]) -> None:
     one, other = two
     _reserve(one, "a", Charge(TOTAL, 900, is_held=True))
@@ -221,6 +233,24 @@ def test_records_are_kept_in_their_order_until_they_are_deleted(two: tuple[Ledge
     assert one.drop_records(1) == 2
     assert [body[6:7] for _, body in one.records(10)] == ["4"]
     assert other.drop_records(0) == 3
+
+
+def test_a_process_that_is_late_deletes_no_new_record(two: tuple[Ledger, Ledger]) -> None:
+    late, other = two
+    for number in range(3):
+        late.settle(f"a{number}", [], f"record {number}")
+    ids = [id for id, _ in late.records(10)]
+    other.delete_records(ids)
+    assert other.records(10) == []
+    other.settle("b", [], "new")
+    late.delete_records(ids)
+    ((id, body),) = other.records(10)
+    assert body == "new"
+    other.delete_records([id])
+    late.delete_records(ids)
+    late.settle("c", [], "newer")
+    assert [body for _, body in late.records(1)] == ["newer"]
+    assert late.drop_records(1) == 0
 
 
 def test_one_process_at_a_time_works_on_the_records(two: tuple[Ledger, Ledger]) -> None:

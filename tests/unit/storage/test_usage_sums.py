@@ -47,6 +47,14 @@ def test_every_table_gives_the_same_sums(stores: Stores, owner: str, group_by: t
     assert {type(one["cost_nano"]) for one in found} == {int}
 
 
+@pytest.mark.parametrize("width", [MINUTE, HOUR, DAY, 7 * DAY])
+def test_a_report_may_begin_long_before_the_first_call(stores: Stores, owner: str, width: int) -> None:
+    stores.usage.add([row(owner, 5)])
+    far = START - 10**12 // width * width
+    query = UsageQuery(far, START + DAY, width, (), {"project_id": (owner,)})
+    assert [(one["bucket"], one["calls"]) for one in stores.usage_reader.sums(query)] == [(START, 1)]
+
+
 def test_buckets_of_hours_and_minutes(stores: Stores, owner: str) -> None:
     stores.usage.add([row(owner, at) for at in (0, MINUTE - 1, MINUTE, HOUR, DAY + HOUR)])
     assert sums(stores, owner, MINUTE, 2 * DAY) == [
