@@ -60,13 +60,11 @@ class KeyDirectory:
         self._restorer = LedgerRestorer(storage, ledger)
         self._version: int | None = None
         self._is_active: bool | None = None
-        self._has_keys = False
-        self._keyless_version: int | None = None
         self._looked_at = -inf
         self._lock = Lock()
 
     def is_active(self) -> bool:
-        """Return True once a key was created, so that every call needs one. Its deletion changes nothing.
+        """Return True once an account was made, so that every call needs a key.
 
         Raises:
             AccountsUnavailableError: that is unknown, because both the ledger and the database are away.
@@ -153,23 +151,15 @@ class KeyDirectory:
         except StoreError as error:
             self._version = None
             log.warning("changes of accounts cannot be seen: %s", error)
-        if self._version == 0:  # there are no accounts
-            self._is_active = False
-        elif self._version is not None:
-            self._is_active = self._needs_keys(self._version)
+        if self._version is not None:
+            self._is_active = self._version > 0
         elif not self._is_active:
-            with suppress(StorageUnavailableError):  # without an answer it is as before
-                self._is_active = not self._storage.is_new and self._storage.accounts.have_had_keys()
+            self._look_for_accounts()
 
-    def _needs_keys(self, version: int) -> bool:
-        """Ask the database whether a key was created, if accounts have changed. Return True without an answer."""
-        if not self._has_keys and version != self._keyless_version:
-            try:
-                self._has_keys = self._storage.accounts.have_had_keys()
-            except StorageUnavailableError:
-                return True
-            self._keyless_version = version
-        return self._has_keys
+    def _look_for_accounts(self) -> None:
+        """Ask the database whether there are accounts. Without an answer it is as before."""
+        with suppress(StorageUnavailableError):
+            self._is_active = not self._storage.is_new and self._storage.accounts.exist()
 
 
 def _to_members(rows: Sequence[AccountRow]) -> Caller | None:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-from sqlalchemy import Connection, Row, Select, Update, and_, delete, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, Update, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from .account_tables import accounts, secrets
 from .database import Database
 from .pages import UnknownCursorError
-
-KEY: Final = "key"
-DELETED_KEY: Final = "deleted_key"
-"""Kind of the row that remains of a deleted key, so that calls go on to need a key."""
 
 
 class AccountExistsError(Exception):
@@ -169,19 +165,8 @@ class AccountStore:
 
     def delete(self, kind: str, id: str) -> bool:
         """Delete an account. Return False if there is none with this id."""
-        is_it = and_(accounts.c.id == id, accounts.c.kind == kind)
-
-        def work(connection: Connection) -> bool:
-            if (
-                kind == KEY
-                and connection.execute(_select().where(accounts.c.kind == DELETED_KEY).limit(1)).first() is None
-            ):
-                connection.execute(delete(secrets).where(secrets.c.account_id == id))
-                emptied = {"id": f"deleted_{id}", "kind": DELETED_KEY, "name": "", "is_enabled": False, "body": "{}"}
-                return bool(connection.execute(update(accounts).where(is_it).values(emptied)).rowcount)
-            return bool(connection.execute(delete(accounts).where(is_it)).rowcount)
-
-        return self._database.write(work)
+        statement = delete(accounts).where(accounts.c.id == id, accounts.c.kind == kind)
+        return bool(self._database.write(lambda connection: connection.execute(statement).rowcount))
 
     def all_of_source(self, source: str) -> Sequence[AccountRow]:
         """Return all accounts of one source."""
@@ -191,10 +176,6 @@ class AccountStore:
     def exist(self) -> bool:
         """Return True if there is any account."""
         return self._find_one(_select().limit(1)) is not None
-
-    def have_had_keys(self) -> bool:
-        """Return True if there is a key, or was one that is deleted."""
-        return self._find_one(_select().where(accounts.c.kind.in_((KEY, DELETED_KEY))).limit(1)) is not None
 
     def with_budgets(self, after: str, limit: int) -> list[AccountRow]:
         """Return accounts with a budget in the order of their ids, after the id `after`."""

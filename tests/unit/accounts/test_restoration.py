@@ -148,8 +148,7 @@ def test_it_is_an_error_if_neither_ledger_nor_database_tells_whether_keys_are_ne
     def fail(*_: object) -> None:
         raise StorageUnavailableError
 
-    for name in ("exist", "have_had_keys"):
-        monkeypatch.setattr(storage.accounts, name, fail)
+    monkeypatch.setattr(storage.accounts, "exist", fail)
     with pytest.raises(AccountsUnavailableError):
         KeyDirectory(storage, ledger, 60).is_active()
 
