@@ -27,12 +27,13 @@ class ToolFormat:
 
     def schema(self, tools: Sequence[JSONObject], *, allows_many: bool = False) -> dict[str, Any]:
         """Return the JSON schema of a call of one of `tools`, or in a list of calls of several of them."""
-        calls = {"anyOf": [self._call_schema(tool["function"]) for tool in tools]}
+        calls = {"anyOf": [self._call_schema(tool["function"], index) for index, tool in enumerate(tools)]}
         limit = {} if allows_many else {"maxItems": 1}
         return {"type": "array", "items": calls, "minItems": 1, **limit} if self.is_list else calls
 
-    def _call_schema(self, function: JSONObject) -> dict[str, Any]:
-        arguments = function.get("parameters") or {"type": "object"}
+    def _call_schema(self, function: JSONObject, index: int) -> dict[str, Any]:
+        # With an `$id`, references such as `#/$defs/Place` begin at the parameters instead of the root.
+        arguments = {"$id": f"urn:tool:{index}", **(function.get("parameters") or {"type": "object"})}
         return {
             "type": "object",
             "properties": {"name": {"const": function["name"]}, self.arguments: arguments},
