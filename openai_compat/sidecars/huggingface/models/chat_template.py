@@ -14,7 +14,7 @@ from typing import Any, Final
 from jinja2 import TemplateError
 
 from openai_compat.core.errors import InternalError, InvalidAnswerError, InvalidRequestError
-from openai_compat.core.types import ChatDelta, ChatRequest, FinishReason, JSONObject
+from openai_compat.core.types import ChatDelta, ChatRequest, FinishReason, JSONObject, TokenLogprob
 from openai_compat.services.emulation.tool_prompt import has_tool_messages, write_tools
 from openai_compat.services.emulation.tool_rules import allowed_names, requires_call, to_rules
 
@@ -29,13 +29,15 @@ ANY_JSON_OBJECT: Final = {"type": "object"}
 class ToolOptions:
     """Options for parsing the tool calls of an answer.
 
-    With `may_stream`, the arguments of calls that are constrained are returned in parts.
+    With `may_stream`, the arguments of calls that are constrained are returned in parts. `names` are the names
+    of the request's tools.
     """
 
     format: ToolFormat
     is_forced: bool
     allows_many: bool
     may_stream: bool
+    names: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +160,8 @@ class ChatDeltaBuilder:
         self._tools = tools
         self._is_constrained = is_constrained
         self._parsers: dict[int, ToolCallParser] = {}
+        self._held_logprobs: dict[int, tuple[TokenLogprob, ...]] = {}
+        """Log probabilities of each sequence's text that its parser holds."""
 
     def build(self, chunk: TextChunk, *, is_last: bool) -> Iterable[ChatDelta]:
         """Return the delta of a chunk, if it has any.
@@ -177,7 +181,11 @@ class ChatDeltaBuilder:
         if parser is None:
             streams = tools.may_stream and self._is_constrained
             parser = ToolCallParser(
-                tools.format, is_forced=tools.is_forced, allows_many=tools.allows_many, streams=streams
+                tools.format,
+                is_forced=tools.is_forced,
+                allows_many=tools.allows_many,
+                streams=streams,
+                names=tools.names,
             )
             self._parsers[chunk.index] = parser
         content, calls = parser.push(chunk.text)
@@ -190,7 +198,20 @@ class ChatDeltaBuilder:
             if parser.call_count and chunk.finish_reason == "stop":
                 finish_reason = "tool_calls"
         calls = [replace(call, id=f"call_{secrets.token_hex(12)}") if call.id else call for call in calls]
-        return ChatDelta(content or None, chunk.index, finish_reason, calls, logprobs=chunk.logprobs if content else ())
+        logprobs = self._take_logprobs(chunk, parser, has_content=bool(content), has_calls=bool(calls))
+        return ChatDelta(content or None, chunk.index, finish_reason, calls, logprobs=logprobs)
+
+    def _take_logprobs(
+        self, chunk: TextChunk, parser: ToolCallParser, *, has_content: bool, has_calls: bool
+    ) -> tuple[TokenLogprob, ...]:
+        """Return the log probabilities of the content. Those of calls are dropped, and those of held text are kept."""
+        held = () if has_calls and not has_content else self._held_logprobs.pop(chunk.index, ())
+        logprobs = (*held, *chunk.logprobs)
+        if has_content:
+            return logprobs
+        # A token without text is the beginning of a character.
+        self._held_logprobs[chunk.index] = logprobs if parser.has_held_text or not chunk.text else ()
+        return ()
 
 
 def _answer_schema(response_format: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -226,8 +247,9 @@ def _to_options(tools: Sequence[JSONObject], parameters: Mapping[str, Any], form
     allows_many = parameters.get("parallel_tool_calls") is not False
     schemas = [tool["function"].get("parameters") or ANY_JSON_OBJECT for tool in tools]
     are_objects = all(schema.get("type") == "object" for schema in schemas)
+    names = frozenset(tool["function"]["name"] for tool in tools)
     may_stream = (is_forced or bool(format_.begin)) and are_objects and not parameters.get("stop")
-    return ToolOptions(format_, is_forced, allows_many, may_stream)
+    return ToolOptions(format_, is_forced, allows_many, may_stream, names)
 
 
 def _check_tools(tools: Sequence[JSONObject] | None) -> Sequence[JSONObject] | None:
