@@ -2,7 +2,7 @@
 
 Weights have one scale for each output and activations one for each token, which is computed at run time. The products
 are summed in 32-bit integers, so that a row's result is the same to the last bit in every batch. Attention keeps that
-with `row_attention.py`.
+with `row_attention.py`. The experts of a mixture of experts are no `nn.Linear`, and stay in float32.
 """
 
 from __future__ import annotations
