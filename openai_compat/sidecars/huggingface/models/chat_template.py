@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import secrets
@@ -13,7 +14,7 @@ from typing import Any, Final
 from jinja2 import TemplateError
 
 from openai_compat.core.errors import InternalError, InvalidAnswerError, InvalidRequestError
-from openai_compat.core.types import ChatDelta, ChatRequest, FinishReason, JSONObject
+from openai_compat.core.types import ChatDelta, ChatRequest, FinishReason, JSONObject, TokenLogprob
 from openai_compat.services.emulation.tool_prompt import has_tool_messages, write_tools
 from openai_compat.services.emulation.tool_rules import allowed_names, requires_call, to_rules
 
@@ -28,13 +29,15 @@ ANY_JSON_OBJECT: Final = {"type": "object"}
 class ToolOptions:
     """Options for parsing the tool calls of an answer.
 
-    With `may_stream`, the arguments of calls that are constrained are returned in parts.
+    With `may_stream`, the arguments of calls that are constrained are returned in parts. `names` are the names
+    of the request's tools.
     """
 
     format: ToolFormat
     is_forced: bool
     allows_many: bool
     may_stream: bool
+    names: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,26 +66,34 @@ class ChatTemplate:
     def __init__(self, tokenizer: Any, *, emulates_tools: bool = False) -> None:
         self._tokenizer = tokenizer
         self._emulates_tools = emulates_tools
-        self.tool_format = HERMES if emulates_tools else find_tool_format(str(tokenizer.chat_template))
+        template = str(tokenizer.chat_template)
+        self.tool_format = HERMES if emulates_tools else find_tool_format(template)
+        self._knows_developer = "developer" in template
+        parameters = inspect.signature(tokenizer.apply_chat_template).parameters.values()
+        self._reserved_options = frozenset(
+            parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD
+        ) - {"documents"}
 
     def render(self, request: ChatRequest) -> ChatPrompt:
         """Return the conversation as the model's prompt.
 
         Raises:
             InvalidRequestError: a message has other content than text, the template rejects the conversation, or
-                `continue_final_message` is set without a last message of the assistant.
+                `continue_final_message` is set without a last message of the assistant, or `chat_template_kwargs` has a
+                name that only the server may set.
             InternalError: the template fails.
         """
         parameters = request.parameters
         choice = parameters.get("tool_choice", "auto")
         tools = None if choice == "none" else _check_tools(parameters.get("tools"))
-        messages = [_to_template_message(message, index) for index, message in enumerate(self._written(request))]
-        text = self._apply(messages, None if self._emulates_tools else tools, _template_options(parameters, messages))
+        messages = [self._to_template_message(message, index) for index, message in enumerate(self._written(request))]
+        options = self._template_options(parameters, messages)
+        text = self._apply(messages, None if self._emulates_tools else tools, options)
         if tools is None or self.tool_format is None:
             return ChatPrompt(text, _answer_schema(parameters.get("response_format") or {}), "response_format")
-        options = _to_options(tools, parameters, self.tool_format)
-        prompt = _with_tools(ChatPrompt(text, schema_param="tools", tools=options), _allowed_tools(tools, choice))
-        answer_schema = None if options.is_forced else _answer_schema(parameters.get("response_format") or {})
+        tool_options = _to_options(tools, parameters, self.tool_format)
+        prompt = _with_tools(ChatPrompt(text, schema_param="tools", tools=tool_options), _allowed_tools(tools, choice))
+        answer_schema = None if tool_options.is_forced else _answer_schema(parameters.get("response_format") or {})
         return replace(prompt, answer_schema=answer_schema)
 
     def _written(self, request: ChatRequest) -> Sequence[JSONObject]:
@@ -93,6 +104,37 @@ class ChatTemplate:
         allows_many = parameters.get("parallel_tool_calls") is not False
         rules = to_rules(parameters.get("tools", ()), parameters.get("tool_choice"), allows_many=allows_many)
         return write_tools(request.messages, rules)
+
+    def _to_template_message(self, message: JSONObject, index: int) -> dict[str, Any]:
+        """Return a message as templates expect it, with content as a string and a call's arguments as an object.
+
+        Messages of the role `developer` get the role `system` if the template does not know the former.
+        """
+        converted = {**message, "content": _to_text(message.get("content"), index)}
+        if message["role"] == "developer" and not self._knows_developer:
+            converted["role"] = "system"
+        if message.get("tool_calls"):
+            converted["tool_calls"] = [_to_template_call(call) for call in message["tool_calls"]]
+        return converted
+
+    def _template_options(self, parameters: Mapping[str, Any], messages: Sequence[JSONObject]) -> JSONObject:
+        """Return the template's options.
+
+        The prompt opens a new message of the assistant, or continues the last one if `continue_final_message` is set
+        (the name is vLLM's).
+        """
+        given = parameters.get("chat_template_kwargs") or {}
+        if not isinstance(given, Mapping):
+            raise InvalidRequestError("'chat_template_kwargs' must be an object.", param="chat_template_kwargs")
+        reserved = next((name for name in given if name in self._reserved_options), None)
+        if reserved is not None:
+            message = f"'chat_template_kwargs' must not have '{reserved}', which only the server may set."
+            raise InvalidRequestError(message, param="chat_template_kwargs")
+        continues = parameters.get("continue_final_message") is True
+        if continues and not (messages[-1]["role"] == "assistant" and messages[-1].get("content")):
+            message = "'continue_final_message' needs a last message of the role 'assistant' with a text."
+            raise InvalidRequestError(message, param="continue_final_message")
+        return {**given, "continue_final_message": continues, "add_generation_prompt": not continues}
 
     def _apply(self, messages: Sequence[Any], tools: Any, options: Mapping[str, Any]) -> str:
         try:
@@ -118,6 +160,8 @@ class ChatDeltaBuilder:
         self._tools = tools
         self._is_constrained = is_constrained
         self._parsers: dict[int, ToolCallParser] = {}
+        self._held_logprobs: dict[int, tuple[TokenLogprob, ...]] = {}
+        """Log probabilities of each sequence's text that its parser holds."""
 
     def build(self, chunk: TextChunk, *, is_last: bool) -> Iterable[ChatDelta]:
         """Return the delta of a chunk, if it has any.
@@ -137,7 +181,11 @@ class ChatDeltaBuilder:
         if parser is None:
             streams = tools.may_stream and self._is_constrained
             parser = ToolCallParser(
-                tools.format, is_forced=tools.is_forced, allows_many=tools.allows_many, streams=streams
+                tools.format,
+                is_forced=tools.is_forced,
+                allows_many=tools.allows_many,
+                streams=streams,
+                names=tools.names,
             )
             self._parsers[chunk.index] = parser
         content, calls = parser.push(chunk.text)
@@ -150,23 +198,20 @@ class ChatDeltaBuilder:
             if parser.call_count and chunk.finish_reason == "stop":
                 finish_reason = "tool_calls"
         calls = [replace(call, id=f"call_{secrets.token_hex(12)}") if call.id else call for call in calls]
-        return ChatDelta(content or None, chunk.index, finish_reason, calls, logprobs=chunk.logprobs if content else ())
+        logprobs = self._take_logprobs(chunk, parser, has_content=bool(content), has_calls=bool(calls))
+        return ChatDelta(content or None, chunk.index, finish_reason, calls, logprobs=logprobs)
 
-
-def _template_options(parameters: Mapping[str, Any], messages: Sequence[JSONObject]) -> JSONObject:
-    """Return the template's options.
-
-    The prompt opens a new message of the assistant, or continues the last one if `continue_final_message` is set (the
-    name is vLLM's).
-    """
-    given = parameters.get("chat_template_kwargs") or {}
-    if not isinstance(given, Mapping):
-        raise InvalidRequestError("'chat_template_kwargs' must be an object.", param="chat_template_kwargs")
-    continues = parameters.get("continue_final_message") is True
-    if continues and not (messages[-1]["role"] == "assistant" and messages[-1].get("content")):
-        message = "'continue_final_message' needs a last message of the role 'assistant' with a text."
-        raise InvalidRequestError(message, param="continue_final_message")
-    return {**given, "continue_final_message": continues, "add_generation_prompt": not continues}
+    def _take_logprobs(
+        self, chunk: TextChunk, parser: ToolCallParser, *, has_content: bool, has_calls: bool
+    ) -> tuple[TokenLogprob, ...]:
+        """Return the log probabilities of the content. Those of calls are dropped, and those of held text are kept."""
+        held = () if has_calls and not has_content else self._held_logprobs.pop(chunk.index, ())
+        logprobs = (*held, *chunk.logprobs)
+        if has_content:
+            return logprobs
+        # A token without text is the beginning of a character.
+        self._held_logprobs[chunk.index] = logprobs if parser.has_held_text or not chunk.text else ()
+        return ()
 
 
 def _answer_schema(response_format: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -202,8 +247,9 @@ def _to_options(tools: Sequence[JSONObject], parameters: Mapping[str, Any], form
     allows_many = parameters.get("parallel_tool_calls") is not False
     schemas = [tool["function"].get("parameters") or ANY_JSON_OBJECT for tool in tools]
     are_objects = all(schema.get("type") == "object" for schema in schemas)
+    names = frozenset(tool["function"]["name"] for tool in tools)
     may_stream = (is_forced or bool(format_.begin)) and are_objects and not parameters.get("stop")
-    return ToolOptions(format_, is_forced, allows_many, may_stream)
+    return ToolOptions(format_, is_forced, allows_many, may_stream, names)
 
 
 def _check_tools(tools: Sequence[JSONObject] | None) -> Sequence[JSONObject] | None:
@@ -228,14 +274,6 @@ def _allowed_tools(tools: Sequence[JSONObject], tool_choice: Any) -> Sequence[JS
     if unknown is not None:
         raise InvalidRequestError(f"Invalid 'tool_choice': there is no tool '{unknown}'.", param="tool_choice")
     return [known[name] for name in allowed]
-
-
-def _to_template_message(message: JSONObject, index: int) -> dict[str, Any]:
-    """Return a message as templates expect it, with content as a string and a call's arguments as an object."""
-    converted = {**message, "content": _to_text(message.get("content"), index)}
-    if message.get("tool_calls"):
-        converted["tool_calls"] = [_to_template_call(call) for call in message["tool_calls"]]
-    return converted
 
 
 def _to_text(content: Any, index: int) -> str:

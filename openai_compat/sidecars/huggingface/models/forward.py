@@ -63,9 +63,11 @@ class ForwardPass:
 
 
 def _count_layers(model: Any) -> int:
-    """Return the number of layers. Raise ModelUnavailableError if the state is not keys and values, as of Mamba.
+    """Return the number of layers with a cache. The last layers of Gemma 3n use the keys and values of earlier ones.
 
-    Code that comes with a model may keep no state at all.
+    Raises:
+        ModelUnavailableError: the state is not keys and values, as of Mamba. Code that comes with a model may keep no
+            state at all.
     """
     config = model.config.get_text_config()
     others = set(getattr(config, "layer_types", None) or ()) - BATCHED_LAYERS
@@ -78,4 +80,4 @@ def _count_layers(model: Any) -> int:
             f"Models of the type '{config.model_type}' cannot run in this engine, because their state is not keys and "
             "values. Run the model on another server, and add that server to the models file (kind: openai)."
         )
-    return int(config.num_hidden_layers)
+    return int(config.num_hidden_layers) - (getattr(config, "num_kv_shared_layers", None) or 0)

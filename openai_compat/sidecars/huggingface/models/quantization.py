@@ -2,7 +2,7 @@
 
 Weights have one scale for each output and activations one for each token, which is computed at run time. The products
 are summed in 32-bit integers, so that a row's result is the same to the last bit in every batch. Attention keeps that
-with `row_attention.py`.
+with `row_attention.py`. The experts of a mixture of experts are no `nn.Linear`, and stay in float32.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ def quantize_to_int8(model: Any) -> None:
     """Replace the linear layers of a float32 model on a CPU.
 
     Raises:
-        ModelUnavailableError: the model is on another device, or has no linear layers (GPT-2 has `Conv1D` instead).
+        ModelUnavailableError: the model is on another device, or has no linear layers except its output embeddings
+            (GPT-2 has `Conv1D` instead).
     """
     if model.device.type != "cpu":
         raise ModelUnavailableError("quantize: int8 is for models on the CPU. Remove it from this model's entry.")
-    if not _replace_linear_layers(model):
+    outputs = model.get_output_embeddings()
+    if not any(type(module) is nn.Linear and module is not outputs for module in model.modules()):
         raise ModelUnavailableError("quantize: int8 finds no linear layers in this model. Remove it from its entry.")
+    _replace_linear_layers(model)
 
 
-def _replace_linear_layers(module: nn.Module) -> int:
-    replaced = 0
+def _replace_linear_layers(module: nn.Module) -> None:
     for name, child in module.named_children():
         if type(child) is nn.Linear:
             setattr(module, name, Int8Linear(child))
-            replaced += 1
         else:
-            replaced += _replace_linear_layers(child)
-    return replaced
+            _replace_linear_layers(child)

@@ -34,42 +34,55 @@ def attend(
 ) -> tuple[torch.Tensor, None]:
     """Return what transformers' `sdpa` does, [rows, queries, heads, size of a head], and no weights.
 
-    A model with a position bias has it for the complete batch, and is computed as a batch.
+    A model with a position bias, or with a mask that is additive or differs between heads, is computed as a batch.
     """
-    has_bias = options.get("position_bias") is not None
-    if query.shape[2] == 1 and not has_bias:
-        return _attend_to_all(query, key, value, attention_mask, options.get("scaling")), None
-    if attention_mask is None or has_bias:
+    mask = attention_mask
+    is_plain = options.get("position_bias") is None and (mask is None or _is_padding_mask(mask, query))
+    if is_plain and query.shape[2] == 1:
+        return _attend_to_all(query, key, value, mask, options.get("scaling")), None
+    if mask is None or not is_plain:
         # Without a mask no row is padded, and PyTorch computes each by itself.
-        attended, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+        attended, _ = sdpa_attention_forward(module, query, key, value, mask, **options)
         return attended, None
     attended = query.new_zeros(query.shape[0], query.shape[2], query.shape[1], value.shape[3])
-    for row, (first_query, first_column, mask) in enumerate(_without_padding(attention_mask)):
+    for row, (first_query, first_column, row_mask) in enumerate(_without_padding(mask)):
         one = slice(row, row + 1)
         columns = key[one, :, first_column:], value[one, :, first_column:]
         attended[one, first_query:], _ = sdpa_attention_forward(
-            module, query[one, :, first_query:], *columns, mask, **options
+            module, query[one, :, first_query:], *columns, row_mask, **options
         )
     return attended, None
+
+
+def _is_padding_mask(mask: torch.Tensor, query: torch.Tensor) -> bool:
+    """Return True if the mask has booleans that all heads of a row share, as transformers makes it for `sdpa`."""
+    return mask.dtype is torch.bool and mask.shape[:3] == (query.shape[0], 1, query.shape[2])
 
 
 def _attend_to_all(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scale: float | None
 ) -> torch.Tensor:
-    """Return the attention of one query for each row, which sees every column from its first one on."""
+    """Return the attention of one query for each row.
+
+    A row that sees every column from its first one on needs no mask.
+    """
     if mask is None:
         attended = scaled_dot_product_attention(query, key, value, scale=scale, enable_gqa=True)
         return attended.transpose(1, 2).contiguous()
-    first_columns = mask[:, 0, 0].int().argmax(1).tolist()
+    columns = mask.shape[3]
+    visible = mask[:, 0, 0].int()
+    first_columns = visible.argmax(1).tolist()
+    counts = visible.sum(1).tolist()
     rows = [
         scaled_dot_product_attention(
             query[row : row + 1],
             key[row : row + 1, :, first_column:],
             value[row : row + 1, :, first_column:],
+            None if first_column + count == columns else mask[row : row + 1, :, :, first_column:],
             scale=scale,
             enable_gqa=True,
         )
-        for row, first_column in enumerate(first_columns)
+        for row, (first_column, count) in enumerate(zip(first_columns, counts, strict=True))
     ]
     return torch.cat(rows).transpose(1, 2).contiguous()
 

@@ -69,7 +69,9 @@ class ConstraintFactory:
         """Return the model's vocabulary as llguidance uses it."""
         with self._vocabulary_lock:
             if self._vocabulary is None:
-                self._vocabulary = llguidance.hf.from_tokenizer(self._tokenizer, n_vocab=self._vocabulary_size)
+                # Either may be larger. Models have padding, and Gemma 3's tokenizer has a token that small models lack.
+                size = max(self._vocabulary_size, len(self._tokenizer))
+                self._vocabulary = llguidance.hf.from_tokenizer(self._tokenizer, n_vocab=size)
         return self._vocabulary
 
 

@@ -35,6 +35,8 @@ CHAT_TOKENS: Final = 1024
 SAMPLING_DEFAULTS: Final = ("temperature", "top_p")
 """Parameters that have a default in the model config or in the model's own files."""
 LOGIT_BIAS: Final = Range(-100, 100)
+MAX_TOKEN_DIGITS: Final = 20
+"""Limit of the keys of `logit_bias`. Python refuses to convert more than 4,300 digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,16 +146,9 @@ class TextModel(Backend, SupportsCompletions):
         Raises:
             InvalidRequestError: a token does not exist, or the prompt exceeds the context window.
         """
-        if isinstance(prompt, str):
-            tokens = list(self._tokenizer(prompt, verbose=False)["input_ids"])
-        else:
-            tokens = list(prompt)
-            invalid = next((token for token in tokens if not 0 <= token < self._vocabulary_size), None)
-            if invalid is not None:
-                message = f"Invalid 'prompt': {invalid} is not a token of this model's {self._vocabulary_size}."
-                raise InvalidRequestError(message, param="prompt", code="invalid_token")
-        tokens = tokens or [self._first_token()]
-        self._check_length(tokens, "prompt")
+        given = self._tokenizer(prompt, verbose=False)["input_ids"] if isinstance(prompt, str) else prompt
+        tokens = list(given) or [self._first_token()]
+        self._check_tokens(tokens, "prompt")
         return tokens
 
     def _first_token(self) -> int:
@@ -161,7 +156,15 @@ class TextModel(Backend, SupportsCompletions):
         beginning = self._tokenizer.bos_token_id
         return int(beginning) if beginning is not None else min(self._end_tokens, default=0)
 
-    def _check_length(self, tokens: Sequence[int], param: str) -> None:
+    def _check_tokens(self, tokens: Sequence[int], param: str) -> None:
+        """Raise InvalidRequestError if the model lacks a token or the tokens exceed the context window.
+
+        A tokenizer may have more tokens than its model.
+        """
+        invalid = next((token for token in tokens if not 0 <= token < self._vocabulary_size), None)
+        if invalid is not None:
+            message = f"Invalid '{param}': {invalid} is not a token of this model's {self._vocabulary_size}."
+            raise InvalidRequestError(message, param=param, code="invalid_token")
         if len(tokens) >= self.context_window:
             message = (
                 f"This model's maximum context length is {self.context_window} tokens. "
@@ -190,8 +193,9 @@ class TextModel(Backend, SupportsCompletions):
     def _logit_bias(self, given: Mapping[str, Any]) -> dict[int, float]:
         bias = {}
         for token, value in given.items():
-            if not (token.isascii() and token.isdigit() and int(token) < self._vocabulary_size):
-                message = f"Invalid key in 'logit_bias': {token!r} is not a token of this model."
+            is_number = token.isascii() and token.isdigit() and len(token) <= MAX_TOKEN_DIGITS
+            if not is_number or int(token) >= self._vocabulary_size:
+                message = f"Invalid key in 'logit_bias': {token[:MAX_TOKEN_DIGITS]!r} is not a token of this model."
                 raise InvalidRequestError(message, param="logit_bias", code="invalid_token")
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise InvalidRequestError("Invalid value in 'logit_bias': it must be a number.", param="logit_bias")
@@ -218,7 +222,7 @@ class ChatTextModel(TextModel, SupportsChat):
         if self._emulates_tools and "tools" in parameters:
             record_adaptations({"tools": "emulated"}, context.reply_headers)
         tokens = list(self._tokenizer(prompt.text, add_special_tokens=False, verbose=False)["input_ids"])
-        self._check_length(tokens, "messages")
+        self._check_tokens(tokens, "messages")
         top_logprobs = parameters.get("top_logprobs", 0) if parameters.get("logprobs") else None
         options = self._sampling_options(parameters, top_logprobs)
         default = self._default_max_tokens or CHAT_TOKENS

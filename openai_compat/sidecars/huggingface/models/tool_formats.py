@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,12 +27,13 @@ class ToolFormat:
 
     def schema(self, tools: Sequence[JSONObject], *, allows_many: bool = False) -> dict[str, Any]:
         """Return the JSON schema of a call of one of `tools`, or in a list of calls of several of them."""
-        calls = {"anyOf": [self._call_schema(tool["function"]) for tool in tools]}
+        calls = {"anyOf": [self._call_schema(tool["function"], index) for index, tool in enumerate(tools)]}
         limit = {} if allows_many else {"maxItems": 1}
         return {"type": "array", "items": calls, "minItems": 1, **limit} if self.is_list else calls
 
-    def _call_schema(self, function: JSONObject) -> dict[str, Any]:
-        arguments = function.get("parameters") or {"type": "object"}
+    def _call_schema(self, function: JSONObject, index: int) -> dict[str, Any]:
+        # With an `$id`, references such as `#/$defs/Place` begin at the parameters instead of the root.
+        arguments = {"$id": f"urn:tool:{index}", **(function.get("parameters") or {"type": "object"})}
         return {
             "type": "object",
             "properties": {"name": {"const": function["name"]}, self.arguments: arguments},
@@ -68,15 +69,22 @@ class ToolCallParser:
     """Incremental parser that separates an answer's content from its tool calls.
 
     With `streams`, which needs a constraint on the calls, their arguments are returned as they arrive. Otherwise only
-    complete calls are returned.
+    complete calls are returned. `names` are the known tools. In a format without a mark, other calls are content.
     """
 
     def __init__(
-        self, format_: ToolFormat, *, is_forced: bool = False, allows_many: bool = True, streams: bool = False
+        self,
+        format_: ToolFormat,
+        *,
+        is_forced: bool = False,
+        allows_many: bool = True,
+        streams: bool = False,
+        names: Container[str] | None = None,
     ) -> None:
         self._format = format_
         self._allows_many = allows_many
         self._streams = streams
+        self._names = names
         self._held = ""
         self._is_in_call = False
         self._is_decided = is_forced
@@ -90,6 +98,11 @@ class ToolCallParser:
     def is_cut(self) -> bool:
         """Return True between the beginning and the end of a streamed call."""
         return self._streamed is not None and self._streamed.call_count > 0
+
+    @property
+    def has_held_text(self) -> bool:
+        """Return True if text is held that may become content or part of a call."""
+        return bool(self._held)
 
     def push(self, text: str) -> tuple[str, list[ToolCallDelta]]:
         """Return the content that `text` adds, and the calls that it completes or the parts of them that it adds.
@@ -110,7 +123,8 @@ class ToolCallParser:
         if self.is_cut or self._awaits_end:
             return "", []
         if not self._is_in_call:
-            return held, []
+            # White space between the last call and the end is no content.
+            return (held, []) if held.strip() or not self.call_count else ("", [])
         return self._parse(held)
 
     def _enter_call(self) -> None:
@@ -194,7 +208,7 @@ class ToolCallParser:
         """Return the calls in `text`, or `text` as content if it has none."""
         try:
             parsed = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return self._format.begin + text, []
         calls = parsed if isinstance(parsed, list) else [parsed]
         if not calls or not all(self._is_call(call) for call in calls):
@@ -203,7 +217,12 @@ class ToolCallParser:
         return "", [self._to_delta(call) for call in calls[:limit]]
 
     def _is_call(self, call: Any) -> bool:
-        return isinstance(call, Mapping) and isinstance(call.get("name"), str)
+        if not isinstance(call, Mapping) or not isinstance(call.get("name"), str):
+            return False
+        if self._format.begin:
+            return True
+        # Without a mark, only its keys tell a call from an answer in JSON.
+        return self._format.arguments in call and (self._names is None or call["name"] in self._names)
 
     def _to_delta(self, call: Mapping[str, Any]) -> ToolCallDelta:
         arguments = call.get(self._format.arguments) or {}

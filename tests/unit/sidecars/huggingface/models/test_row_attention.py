@@ -12,10 +12,12 @@ pytestmark = require_extra("local")
 
 import torch  # noqa: E402 - it may not be installed
 import transformers  # noqa: E402
+from transformers.integrations.sdpa_attention import sdpa_attention_forward  # noqa: E402
 
+from openai_compat.core.errors import ModelUnavailableError  # noqa: E402
 from openai_compat.sidecars.huggingface.models.forward import ForwardPass  # noqa: E402
 from openai_compat.sidecars.huggingface.models.quantization import quantize_to_int8  # noqa: E402
-from openai_compat.sidecars.huggingface.models.row_attention import use_row_attention  # noqa: E402
+from openai_compat.sidecars.huggingface.models.row_attention import attend, use_row_attention  # noqa: E402
 
 PROMPTS = [[5, 6, 7], list(range(20, 60)), [9], [5, 6, 7], list(range(100, 117))]
 MIXED = ["sliding_attention", "full_attention", "sliding_attention"]
@@ -59,7 +61,12 @@ def test_other_rows_do_not_change_a_bit(name: str, options: dict[str, Any]) -> N
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("LlamaConfig", {"num_key_value_heads": 2}), ("MistralConfig", {"num_key_value_heads": 2, "sliding_window": 6})],
+    [
+        ("LlamaConfig", {"num_key_value_heads": 2}),
+        ("MistralConfig", {"num_key_value_heads": 2, "sliding_window": 6}),
+        # Its mask is additive and differs between heads.
+        ("DogeConfig", {"num_key_value_heads": 2}),
+    ],
 )
 def test_scores_are_those_of_the_models_own_attention(name: str, options: dict[str, Any]) -> None:
     model = make_model(name, options)
@@ -73,3 +80,29 @@ def test_a_model_with_an_attention_of_its_own_keeps_it() -> None:
     model = make_model("BloomConfig", {"n_layer": 2, "n_head": 4})
     use_row_attention(model)
     assert model.config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        torch.tensor([[1, 0, 1, 1], [0, 1, 1, 0]]).bool()[:, None, None],
+        torch.tensor([[0.0, -1e9, 0.0, 0.5], [-1e9, 0.0, 0.0, 0.0]])[:, None, None],
+        torch.tensor([[0, 1, 1, 1], [1, 0, 1, 1]]).bool()[None, :, None],
+    ],
+    ids=["hole", "additive", "heads"],
+)
+@pytest.mark.parametrize("queries", [1, 3])
+def test_masks_of_a_models_own_code_are_used_as_they_are(mask: torch.Tensor, queries: int) -> None:
+    module = torch.nn.Module()
+    torch.manual_seed(3)
+    query, key, value = torch.randn(2, 2, queries, 8), torch.randn(2, 2, 4, 8), torch.randn(2, 2, 4, 8)
+    expected, _ = sdpa_attention_forward(module, query, key, value, mask, is_causal=False)
+    attended, _ = attend(module, query, key, value, mask, is_causal=False)
+    assert torch.allclose(attended, expected, atol=1e-5)
+
+
+def test_a_model_whose_only_linear_layer_is_its_output_cannot_be_quantized() -> None:
+    model = make_model("GPT2Config", {"n_head": 4})
+    with pytest.raises(ModelUnavailableError, match="no linear layers"):
+        quantize_to_int8(model)
+    assert model.lm_head.weight is model.transformer.wte.weight

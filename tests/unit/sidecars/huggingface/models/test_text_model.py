@@ -113,10 +113,6 @@ def test_chat_template_kwargs_must_be_an_object(reciting: Any, options: Any) -> 
         chat(reciting, chat_template_kwargs=options)
 
 
-def test_chat_template_kwargs_cannot_override_the_servers_options(reciting: Any) -> None:
-    assert text_of(chat(reciting, chat_template_kwargs={"tokenize": True, "tools": 1}), 0) == SCRIPT[1:]
-
-
 def test_the_entrys_temperature_is_the_default_of_calls(tmp_path: Path) -> None:
     entry = LocalModel(name="m", hf_repo=str(save_random_model(tmp_path)), device="cpu", temperature=0)
     model = load_model(entry, str)

@@ -135,6 +135,38 @@ def test_a_schema_that_cannot_be_enforced_leaves_calls_free() -> None:
     assert to_tool_call_constraint(factory, HERMES.schema(tools), HERMES.begin, Detokenizer(tokenizer)) is None
 
 
+def test_references_begin_at_the_parameters_of_their_tool() -> None:
+    """Pydantic describes nested models so. Each tool has a definition of the same name."""
+    tokenizer = byte_tokenizer(None)
+    tools = [
+        {
+            "type": "function",
+            "function": {
+                "name": name,
+                "parameters": {
+                    "type": "object",
+                    "properties": {"place": {"$ref": "#/$defs/Place"}},
+                    "required": ["place"],
+                    "additionalProperties": False,
+                    "$defs": {"Place": {"enum": [place]}},
+                },
+            },
+        }
+        for name, place in (("fly", "Rome"), ("drive", "Paris"))
+    ]
+    for name, place in (("fly", "Rome"), ("drive", "Paris")):
+        begun = f'{{"name": "{name}", "arguments": {{"place": '
+        constraint = start(tokenizer, HERMES, tools)
+        write(constraint, tokenizer, f"<tool_call>{begun}")
+        call = json.loads(begun + continue_at_random(constraint, tokenizer, 0))
+        assert call == {"name": name, "arguments": {"place": place}}
+    forced = ConstraintFactory(tokenizer, len(tokenizer)).from_schema(HERMES.schema(tools), "tools")
+    for token in tokenizer('{"name": "fly", "arguments": {"place": "')["input_ids"]:
+        forced.accept(token)
+    allowed = forced.allowed(len(tokenizer)).nonzero().flatten().tolist()
+    assert [tokenizer.decode([token]) for token in allowed] == ["R"]
+
+
 def special_tokenizer() -> Any:
     """Return a tokenizer that has the marks as tokens of their own."""
     tokenizer = byte_tokenizer(None)
