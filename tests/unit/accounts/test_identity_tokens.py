@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -48,8 +49,9 @@ class Provider:
                 content = body if provider.body is None else provider.body
                 self.send_response(503 if provider.is_away else 200)
                 self.send_header("content-length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
+                with suppress(OSError):  # the verifier did not wait
+                    self.end_headers()
+                    self.wfile.write(content)
 
             def log_message(self, *_: Any) -> None: ...
 
