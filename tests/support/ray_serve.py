@@ -24,6 +24,7 @@ EXAMPLE = ROOT / "examples" / "ray-serve"
 SERVE = Path(sys.prefix) / "ray" / "bin" / "serve"
 """Ray has an environment of its own."""
 START_SECONDS = 120.0
+STOP_SECONDS = 30.0
 
 
 @contextmanager
@@ -52,7 +53,16 @@ def running_ray_serve(template: Path) -> Iterator[str]:
                 wait_until(lambda: _answers(f"{url}/v1/models"), lambda: Path(log.name).read_text(), START_SECONDS)
                 yield url
             finally:
-                process.send_signal(signal.SIGINT)  # which also ends the cluster
+                _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Stop Serve and the cluster that it has started. A busy cluster may never finish, but ends with its parent."""
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 def _answers(url: str) -> bool:
