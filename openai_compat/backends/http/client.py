@@ -40,8 +40,11 @@ from .transport import ConnectionCounts, LlhttpAdapter, NotConnectedError, NotHT
 
 log = logging.getLogger(__name__)
 
-UNSENT: Final = (OpenAICompatError, ConnectTimeout, NotConnectedError, SSLError)
-"""Exceptions of the transport before the request is sent, of which the first one is that of a cancellation."""
+ERRORS_BEFORE_SENDING: Final = (OpenAICompatError, ConnectTimeout, NotConnectedError, SSLError)
+"""Errors of a request that was not sent: cancelled, without a slot, or without a connection.
+
+A cancellation after the sending aborts the connection, which is a `RequestException`.
+"""
 
 MAX_ERROR_BYTES: Final = 1024 * 1024
 """The largest body of a response of status 400 or more."""
@@ -92,27 +95,31 @@ class UpstreamClient:
         request = _build_request(method, url, headers, body, body_length)
         resends = context.resends if is_repeatable or body is None else None
         deadlines = Deadlines(context.timeouts or timeouts, context.cancellation, context.heartbeat_interval, resends)
+        response = self._send_in_slot(request, url, deadlines, context, limiter)
+        get = headers.get
+        redactor = _including(redactor, get("authorization"), get("api-key"), get("x-api-key"), get(USER_TOKEN))
+        return StreamedResponse(response, url, context, limiter, self._max_reply_bytes, redactor)
+
+    def _send_in_slot(
+        self, request: PreparedRequest, url: str, deadlines: Deadlines, context: CallContext, limiter: Slots | None
+    ) -> Response:
+        """Send a request once the limiter has a slot, which is released if there is no response."""
         proxies = get_environ_proxies(url) if self._trusts_environment else None
-        if limiter is not None:
-            try:
-                limiter.acquire(context.cancellation)
-            except OpenAICompatError:
-                context.note_unsent()
-                raise
+        has_slot = False
         try:
-            context.cancellation.raise_if_cancelled()
-            response = self._adapter.send(request, timeout=deadlines, verify=self._verify, proxies=proxies)
-        except BaseException as error:
             if limiter is not None:
+                limiter.acquire(context.cancellation)
+                has_slot = True
+            context.cancellation.raise_if_cancelled()
+            return self._adapter.send(request, timeout=deadlines, verify=self._verify, proxies=proxies)
+        except BaseException as error:
+            if limiter is not None and has_slot:
                 limiter.release()
-            if isinstance(error, UNSENT):
+            if isinstance(error, ERRORS_BEFORE_SENDING):
                 context.note_unsent()
             if isinstance(error, RequestException):
                 raise _translate_error(error, url, context) from error
             raise
-        get = headers.get
-        redactor = _including(redactor, get("authorization"), get("api-key"), get("x-api-key"), get(USER_TOKEN))
-        return StreamedResponse(response, url, context, limiter, self._max_reply_bytes, redactor)
 
     def connection_counts(self) -> ConnectionCounts:
         """Return the numbers of connections that are idle, and that were opened and reused so far."""

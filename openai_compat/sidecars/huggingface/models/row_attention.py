@@ -39,7 +39,7 @@ def attend(
     mask = attention_mask
     is_plain = options.get("position_bias") is None and (mask is None or _is_padding_mask(mask, query))
     if is_plain and query.shape[2] == 1:
-        return _attend_to_all(query, key, value, mask, options.get("scaling")), None
+        return _attend_one_query(query, key, value, mask, options.get("scaling")), None
     if mask is None or not is_plain:
         # Without a mask no row is padded, and PyTorch computes each by itself.
         attended, _ = sdpa_attention_forward(module, query, key, value, mask, **options)
@@ -59,7 +59,7 @@ def _is_padding_mask(mask: torch.Tensor, query: torch.Tensor) -> bool:
     return mask.dtype is torch.bool and mask.shape[:3] == (query.shape[0], 1, query.shape[2])
 
 
-def _attend_to_all(
+def _attend_one_query(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scale: float | None
 ) -> torch.Tensor:
     """Return the attention of one query for each row.
